@@ -1,0 +1,64 @@
+# Every target makes the environment it needs in .venv; only Python 3.11+, pip and make are assumed.
+# PYTHON names the interpreter to make it from; WORKERS the number of test processes.
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow notebooks check lint types wheel bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(RUN):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d; run: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is younger than pyproject.toml when its extras are installed.
+$(VENV)/.installed-run: pyproject.toml | $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[experiments,data]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-run
+
+demo: $(VENV)/.installed-run ## run the main example; tables and pictures go to results/
+	$(RUN) -m experiments.demo
+
+bench: $(VENV)/.installed-run ## measure speed; tables go to results/
+	$(RUN) -m experiments.benchmarks
+
+test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(if $(NOTEBOOKS),--nbmake) tests dynmech solvers $(NOTEBOOKS)
+
+test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every change
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
+
+notebooks: $(VENV)/.installed-dev ## run the notebooks and keep their output in them
+	$(if $(NOTEBOOKS),$(RUN) -m pytest --nbmake --overwrite $(NOTEBOOKS),@echo 'no notebooks')
+
+check: lint types wheel ## check style and types, and try the built wheel from another folder
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(RUN)
+
+# The wheel is unpacked into an empty folder and run from there; the script itself hides the
+# source tree and every package that is no core dependency of the wheel.
+wheel: $(VENV)/.installed-dev
+	@set -eu; root=$$PWD; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(RUN) -m build --wheel --no-isolation --outdir "$$folder/dist" . > "$$folder/log" 2>&1 || { cat "$$folder/log"; exit 1; }; \
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target "$$folder/site" "$$folder"/dist/*.whl; \
+	cd "$$folder"; PYTHONPATH="$$folder/site" "$$root/$(RUN)" -P -W error "$$root/tests/smoke_wheel.py" "$$root"
+
+clean: ## delete the environment, caches and builds; results/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
