@@ -1,0 +1,184 @@
+"""The traced Bellman recursion over a tree.
+
+One step, in a memory class with edges e(a), for likelihood rows l, roots r and tasks q:
+
+    Q[a, l, r, q] = sum_s <row_l * root_r, stop[e(a), s]> x_rq[j] + <row_l * root_r, stop * reward>
+                    + sum_z E_x' W'[child[l, a, z], r, q],        W = max_a Q.
+
+The inner products do not depend on the task, so that every coefficient vector and every variant
+(a control forbidden, an outcome not counted) shares one matrix product of beliefs by rewards.
+
+Ties: controls within 1e-12 * mass(b) * scale of the best are tied, the lowest index wins, and
+at a belief of no mass the last control is taken. The value returned is that of the control
+taken, so its gradient is that of the plan in use.
+"""
+
+from collections.abc import Callable, Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from solvers._problem import Tables, Tasks
+from solvers._tree import Layer, Tree
+
+TIE = 1e-12
+_BLOCK_SIZES = (8, 64, 512, 4096, 32768)
+
+
+def likelihood_rows(tree: Tree, tables: Tables, rounds: int) -> list[Float[Array, "L m"]]:
+    """Multiply out the likelihood rows of the first `rounds` rounds."""
+    column = extended_columns(tables)
+    rows = [jnp.ones((1, column.shape[1]), column.dtype)]
+    for layer in tree.layers[1:rounds]:
+        rows.append(rows[-1][layer.parent] * column[layer.column])
+    return rows
+
+
+def extended_columns(tables: Tables) -> Float[Array, "C1 m"]:
+    """Append a column of ones, which index -1 (no column seen yet) picks."""
+    column = jnp.asarray(tables.column)
+    return jnp.concatenate([column, jnp.ones((1, column.shape[1]), column.dtype)])
+
+
+def backward(
+    tree: Tree,
+    tables: Tables,
+    tasks: Tasks,
+    *,
+    block: int,
+    tick: Callable[[int], None] = lambda nodes: None,
+) -> tuple[Float[Array, "R Q"], list[Int[np.ndarray, "N R K"]]]:
+    """Solve every task at every node: the values at the roots and the policies kept.
+
+    Exact up to rounding. Pure when traced (policies are then not returned).
+
+    **Arguments:** `tree`, `tables`, `tasks`; `block`: the most nodes handled at once;
+    `tick`: called with the number of nodes done.
+
+    **Returns:** W at the roots, shape (R, Q); per round the control taken, shape
+    (N_t, R, keep), empty when traced.
+    """
+    column = extended_columns(tables)
+    rows = likelihood_rows(tree, tables, len(tree.layers) - 1)
+    roots, variants = tasks.coefficient.shape[:2]
+    following = jnp.zeros((1, roots, variants), column.dtype)
+    actions = []
+    for t in reversed(range(len(tree.layers))):
+        layer = tree.layers[t]
+        values, taken = [], []
+        previous = rows[max(t - 1, 0)]
+        for first, size, nodes in blocks(layer, block):
+            value, action = _step(
+                previous,
+                layer.parent[layer.likelihood[nodes]],
+                layer.column[layer.likelihood[nodes]],
+                tree.structure.edge[t][layer.memory[first]],
+                layer.child[nodes],
+                following,
+                column,
+                tables,
+                tree.structure.outcome,
+                tasks,
+            )
+            values.append(value[:size])
+            taken.append(action[:size])
+            tick(size)
+        traced = isinstance(following, Tracer) or isinstance(values[0], Tracer)
+        if tasks.keep and not traced:
+            actions.append(np.concatenate([np.asarray(part) for part in taken]))
+        following = jnp.concatenate([*values, jnp.zeros((1, roots, variants), column.dtype)])
+    return following[0], actions[::-1]
+
+
+def blocks(layer: Layer, largest: int) -> Iterator[tuple[int, int, Int[np.ndarray, " C"]]]:
+    """Split a round into blocks of one memory class and few distinct sizes.
+
+    Yields the first node, how many nodes count, and the node indices (padded by the last).
+    """
+    starts = np.flatnonzero(np.diff(layer.memory, prepend=-1))
+    ends = np.append(starts[1:], layer.nodes)
+    widest = int((ends - starts).max())
+    size = next((s for s in _BLOCK_SIZES if s >= min(widest, largest)), _BLOCK_SIZES[-1])
+    size = min(size, max(largest, 1))
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        for first in range(start, end, size):
+            count = min(size, end - first)
+            yield first, count, np.minimum(np.arange(first, first + size), end - 1)
+
+
+@eqx.filter_jit
+def _step(
+    previous: Float[Array, "L m"],
+    parent: Int[np.ndarray, " C"],
+    picked: Int[np.ndarray, " C"],
+    edges: Int[np.ndarray, " A"],
+    child: Int[np.ndarray, "C A Z"],
+    following: Float[Array, "N R Q"],
+    column: Float[Array, "C1 m"],
+    tables: Tables,
+    outcomes: Int[np.ndarray, "E J"],
+    tasks: Tasks,
+) -> tuple[Float[Array, "C R Q"], Int[Array, "C R K"]]:
+    """One Bellman step for a block of nodes of one memory class."""
+    belief = previous[parent] * column[picked]
+    mass, stopped, yielded = _contract(belief, edges, tables, outcomes, jnp.asarray(tasks.root))
+    outcome = jnp.asarray(outcomes)[edges]
+    coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
+    counted = jnp.moveaxis(jnp.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
+    total = _continue(child, following, tasks.kernel)
+    for slot in range(outcome.shape[1]):
+        total = total + stopped[:, slot, :, :, None] * coefficient[:, slot, None]
+        total = total + yielded[:, slot, :, :, None] * counted[:, slot, None]
+    allowed = jnp.moveaxis(jnp.asarray(tasks.allowed, bool), 2, 0)[:, None]
+    return _choose(jnp.where(allowed, total, -jnp.inf), mass[:, :, None], tables.scale, tasks.keep)
+
+
+def _contract(belief, edges, tables, outcomes, root):
+    """Contract beliefs with what every control's edge yields: the heavy stage.
+
+    Returns the mass of each belief (C, R); and per control and slot (A, J, C, R) the
+    probability of the outcome and the reward it brings.
+    """
+    stop = jnp.asarray(tables.stop)[edges]
+    reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
+    controls, slots, points = stop.shape
+    features = jnp.concatenate(
+        [stop.reshape(-1, points), (stop * reward).reshape(-1, points), jnp.ones((1, points))]
+    ).astype(belief.dtype)
+    weighted = features[:, None, :] * root[None]
+    product = jnp.einsum("frm,cm->fcr", weighted, belief, precision=jax.lax.Precision.HIGHEST)
+    width = controls * slots
+    shape = (controls, slots, *product.shape[1:])
+    return product[-1], product[:width].reshape(shape), product[width:-1].reshape(shape)
+
+
+def _continue(child, following, kernel):
+    """Expected value of what follows each control, shape (A, C, R, Q)."""
+    start = jnp.zeros((child.shape[1], child.shape[0], *following.shape[1:]), following.dtype)
+    if child.shape[2] == 0:
+        return start
+    step = jnp.transpose(jnp.asarray(child), (2, 1, 0))
+    total, _ = jax.lax.scan(lambda sum_, index: (sum_ + following[index], None), start, step)
+    if kernel is None:
+        return total
+    law = jnp.asarray(kernel)
+    split = total.reshape(*total.shape[:3], -1, law.shape[1])
+    return jnp.einsum("acrxw,avw->acrxv", split, law).reshape(total.shape)
+
+
+def _choose(
+    total: Float[Array, "A C R Q"], mass: Float[Array, "C R 1"], scale, keep: int
+) -> tuple[Float[Array, "C R Q"], Int[Array, "C R K"]]:
+    """Take the first control tied with the best; the last one at a belief of no mass."""
+    best = total.max(axis=0)
+    tolerance = jax.lax.stop_gradient(TIE * mass * scale)
+    tied: Bool[Array, "A C R Q"] = total >= jax.lax.stop_gradient(best) - tolerance
+    last = total.shape[0] - 1
+    choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
+    value = jnp.take_along_axis(total, choice[None], axis=0)[0]
+    kind = jnp.int8 if last < 128 else jnp.int16
+    return value, choice[:, :, :keep].astype(kind)
