@@ -1,0 +1,49 @@
+"""Dynamic mechanism design for AI shopping assistants: policies, payments, audits."""
+
+from dynmech import _groves as groves
+from dynmech import _settlement as settlement
+from dynmech import applications as applications
+from dynmech._choice import AbstractActionRule as AbstractActionRule
+from dynmech._choice import ConstantQuery as ConstantQuery
+from dynmech._choice import FallingQuery as FallingQuery
+from dynmech._choice import ImperfectRecall as ImperfectRecall
+from dynmech._choice import LastShownOnly as LastShownOnly
+from dynmech._choice import Logit as Logit
+from dynmech._choice import PerfectRecall as PerfectRecall
+from dynmech._choice import ProductQuery as ProductQuery
+from dynmech._choice import Tabulated as Tabulated
+from dynmech._choice import Threshold as Threshold
+from dynmech._conversation import Conversation as Conversation
+from dynmech._efficient import EfficientPolicy as EfficientPolicy
+from dynmech._efficient import solve_efficient_policy as solve_efficient_policy
+from dynmech._environment import RecommendationMDP as RecommendationMDP
+from dynmech._errors import DynmechError as DynmechError
+from dynmech._errors import ImpossibleProfile as ImpossibleProfile
+from dynmech._errors import InvalidArgument as InvalidArgument
+from dynmech._errors import InvalidProbability as InvalidProbability
+from dynmech._errors import MissingExtra as MissingExtra
+from dynmech._errors import NotFinite as NotFinite
+from dynmech._errors import OutsideSupport as OutsideSupport
+from dynmech._errors import TooLarge as TooLarge
+from dynmech._errors import UnseenPurchase as UnseenPurchase
+from dynmech._feedback import ChannelFeedback as ChannelFeedback
+from dynmech._feedback import NoFeedback as NoFeedback
+from dynmech._feedback import RatingFeedback as RatingFeedback
+from dynmech._feedback import TabulatedFeedback as TabulatedFeedback
+from dynmech._profiles import Profiles as Profiles
+from dynmech._signals import GaussianSignals as GaussianSignals
+from dynmech._signals import JointSignals as JointSignals
+from dynmech._signals import NoSignals as NoSignals
+from dynmech._signals import RatingSettlement as RatingSettlement
+from dynmech._signals import SignalStructure as SignalStructure
+from dynmech._signals import TabulatedSettlement as TabulatedSettlement
+from dynmech._tastes import TasteGrid as TasteGrid
+from dynmech._transfers import DynamicTeamMechanism as DynamicTeamMechanism
+from dynmech._transfers import Ledger as Ledger
+from dynmech._values import ConstantValues as ConstantValues
+from dynmech._values import MarkovValues as MarkovValues
+from dynmech.audit import Audit as Audit
+from dynmech.audit import Witness as Witness
+from solvers import Exact as Exact
+
+__all__ = ["groves", "settlement"]

@@ -1,0 +1,120 @@
+"""Quasi-random normal points, clusters of points, and the error of a discretisation."""
+
+import numpy as np
+from jaxtyping import Float
+
+_DIRECTIONS = 32
+_SWEEPS = 50
+
+
+def normal_points(count: int, dimension: int, seed: int) -> Float[np.ndarray, "count dimension"]:
+    """Draw quasi-random standard normals: scrambled Sobol points through the quantile."""
+    from scipy.special import ndtri
+    from scipy.stats import qmc  # half a second, paid only by those who discretise
+
+    if dimension == 0:
+        return np.zeros((count, 0))
+    generator = qmc.Sobol(dimension, rng=seed, bits=30)
+    uniform = generator.random_base2((count - 1).bit_length())[:count]
+    return ndtri(uniform + 2.0**-31)  # the middle of each cell, so never the quantile of zero
+
+
+def discretisation_error(
+    points: Float[np.ndarray, "m k"],
+    weights: Float[np.ndarray, " m"],
+    reference: Float[np.ndarray, "N k"],
+    shares: Float[np.ndarray, " N"],
+) -> float:
+    """Return the largest error over the functionals declared in `TasteGrid`.
+
+    **Arguments**
+
+    - `points`, `weights`: the grid. `reference`, `shares`: what stands for the prior; both
+      pairs of weights sum to one. Coordinates that do not vary under the prior are left out.
+
+    **Returns**
+
+    The error, in standard deviations of the prior; in units of the points if nothing varies.
+    """
+    from scipy.special import ndtri
+    from scipy.stats import qmc
+
+    centre = shares @ reference
+    spread = np.sqrt(shares @ (reference - centre) ** 2)
+    random = spread > 1e-12 * (1 + np.abs(centre))
+    if not random.any():
+        return float(np.abs(weights @ points - centre).max())
+    grid = points[:, random] / spread[random]
+    prior = reference[:, random] / spread[random]
+    means = weights @ grid - shares @ prior
+    spreads = np.sqrt(weights @ (grid - weights @ grid) ** 2) - 1
+    errors = [np.abs(means).max(), np.abs(spreads).max()]
+
+    axes = np.eye(grid.shape[1])
+    # The first Sobol point is the corner of the cube and the second its centre: no directions.
+    sphere = ndtri(qmc.Sobol(grid.shape[1], scramble=False).random_base2(6)[2 : 2 + _DIRECTIONS])
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    for direction in np.concatenate([axes, -axes, sphere]):
+        on_grid, along = grid @ direction, prior @ direction
+        scale = np.sqrt(shares @ (along - shares @ along) ** 2)
+        if scale > 1e-9:
+            gap = weights @ np.maximum(on_grid, 0) - shares @ np.maximum(along, 0)
+            errors.append(abs(gap) / scale)
+    return float(max(errors))
+
+
+def cluster(
+    samples: Float[np.ndarray, "N k"], shares: Float[np.ndarray, " N"], size: int, seed: int
+) -> tuple[Float[np.ndarray, "m k"], Float[np.ndarray, " m"]]:
+    """Group weighted samples by k-means, each coordinate divided by its standard deviation.
+
+    Centres start by k-means++ and move by Lloyd's sweeps until no sample changes its cluster,
+    or 50 times. Each ends as the mean of its cluster, so the mean of the samples is kept.
+
+    **Arguments**
+
+    - `samples`: (N, k). `shares`: (N,), summing to one.
+    - `size`: the most clusters. `seed`: of the first centres.
+
+    **Returns**
+
+    Centres and masses of the clusters that are not empty.
+    """
+    from scipy.spatial import KDTree
+
+    spread = np.sqrt(shares @ (samples - shares @ samples) ** 2)
+    scale = np.where(spread > 0, spread, 1)
+    scaled = samples / scale
+    centres = scaled[_first_centres(scaled, shares, size, np.random.default_rng(seed))]
+    labels = np.full(len(scaled), -1)
+    for _ in range(_SWEEPS):
+        before, labels = labels, KDTree(centres).query(scaled)[1]
+        if (labels == before).all():
+            break
+        masses = np.bincount(labels, shares, len(centres))
+        sums = [np.bincount(labels, shares * column, len(centres)) for column in scaled.T]
+        filled = masses > 0
+        centres[filled] = np.stack(sums, axis=1)[filled] / masses[filled, None]
+    # `labels` must be those that the centres are means of, also after the last sweep.
+    masses = np.bincount(labels, shares, len(centres))
+    return centres[masses > 0] * scale, masses[masses > 0] / masses.sum()
+
+
+def _first_centres(
+    scaled: Float[np.ndarray, "N k"],
+    shares: Float[np.ndarray, " N"],
+    size: int,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Pick samples at random, each with weight times squared distance to those picked before."""
+    nearest = np.ones(len(scaled))
+    picked = []
+    while len(picked) < size:
+        cumulative = np.cumsum(shares * nearest)
+        if cumulative[-1] <= 0:  # every distinct sample is a centre
+            break
+        pick = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+        distance = ((scaled - scaled[pick]) ** 2).sum(axis=1)
+        nearest = np.minimum(nearest, distance) if picked else distance
+        picked.append(pick)
+    return picked

@@ -1,0 +1,98 @@
+"""The same tree with other numbers: a pure function for grad, jit and vmap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dynmech._compile import compile_market, tables
+from dynmech._profiles import signal_likelihood
+from dynmech._tasks import assign
+from dynmech._types import Numbers
+from solvers import backward, build_tree
+
+if TYPE_CHECKING:
+    from dynmech._efficient import EfficientPolicy
+
+
+class Revaluation(eqx.Module):
+    """Values of a re-optimised policy; shapes as in `EfficientPolicy`. Stands for `.value`."""
+
+    value: Float[Array, "..."]
+    marginal_value: Float[Array, "n ..."] | None
+    displayable_marginal_value: Float[Array, "n ..."] | None
+
+    def __jax_array__(self) -> Array:
+        return self.value
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.value, dtype)
+
+    def __getitem__(self, index) -> Array:
+        return self.value[index]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def sum(self) -> Array:
+        """Sum of W over the profiles."""
+        return self.value.sum()
+
+    def mean(self) -> Array:
+        """Mean of W over the profiles."""
+        return self.value.mean()
+
+
+def revalue(
+    policy: EfficientPolicy,
+    theta_support: Numbers | None,
+    gamma: Numbers | None,
+    prior: Numbers | None,
+    marginals: bool,
+) -> Revaluation:
+    """See `EfficientPolicy.revalue`."""
+    env, pairs = policy.env, policy.pairs
+    if gamma is None:
+        compiled, tree = policy.compiled, policy.plan.tree
+        utilities = env.utilities
+    else:
+        compiled = compile_market(env, exact=False)
+        tree = build_tree(compiled.structure)
+        utilities = jnp.asarray(gamma) @ jnp.asarray(env.tastes.points).T
+    weights = env.tastes.weights if prior is None else prior
+    root = jnp.asarray(weights) * signal_likelihood(env, pairs.signals, utilities)
+    support = env.values.support if theta_support is None else theta_support
+    index = np.arange(env.values.support.size).reshape(env.values.support.shape)
+    assignment = assign(env, pairs, root, index)
+    numbers = tables(env, compiled, gamma)
+    flat = []
+    for group in assignment.groups:
+        coefficient = jnp.asarray(support).ravel()[group.coefficient.astype(int)] * group.counted
+        value, _ = backward(
+            tree, numbers, eqx.tree_at(lambda g: g.coefficient, group, coefficient), block=4096
+        )
+        flat.append(value.ravel())
+    values = jnp.concatenate(flat)
+    mass = root.sum(axis=1)
+    shape = policy.value.shape
+
+    def conditional(index, root_index):
+        total = mass[root_index]
+        return jnp.where(total > 0, values[index] / jnp.where(total > 0, total, 1), jnp.nan)
+
+    base = pairs.root[pairs.base]
+    value = conditional(assignment.pair[pairs.base], base).reshape(shape)
+    if not marginals:
+        return Revaluation(value, None, None)
+    n = env.products
+    here = policy.profiles.signals[:, 1:][:, :, None]
+    each = []
+    for table in (assignment.marginal, assignment.displayable):
+        at = np.take_along_axis(table, here, axis=2)[:, :, 0]
+        each.append(conditional(at, base[:, None]).T.reshape(n, *shape))
+    return Revaluation(value, *each)

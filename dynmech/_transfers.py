@@ -1,0 +1,261 @@
+"""The data-driven dynamic team mechanism: who pays what, when (paper C, Definition 4).
+
+    p_it = - <gamma_i, w> 1{a_t = i} - sum_{j != i} (theta_jt + <gamma_j, w>) 1{a_t = j} + phi_it
+
+p is paid by the advertiser; w is the estimate of omega after o_t. Only <gamma_j, w> of the
+product just bought enters, so a noisy rating of it is estimate enough.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from dynmech._compile import settlement_means
+from dynmech._conversation import Conversation
+from dynmech._efficient import EfficientPolicy
+from dynmech._errors import InvalidArgument, NotFinite, OutsideSupport, describe, import_extra
+from dynmech._groves import AbstractGroves, OwnTables, Participation
+from dynmech._outcomes import expected_outcomes
+from dynmech._settlement import AbstractSettlement, Estimator
+from dynmech._signals import AbstractSettlementSignal
+from dynmech._types import Numbers
+from dynmech.audit import Audit, run_audit
+
+
+class Ledger(eqx.Module):
+    """What one conversation settled at, period by period, money paid by the advertisers.
+
+    - `period` (rows,), counted from 1; `recommendation` (-1 for none), `action` codes.
+    - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
+    - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (charged in
+      period 1), and their sum. `revenue` (rows,): what the platform receives.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    period: np.ndarray
+    recommendation: np.ndarray
+    action: np.ndarray
+    estimate: Float[np.ndarray, " rows"]
+    core: Float[np.ndarray, "rows n"]
+    groves: Float[np.ndarray, "rows n"]
+
+    @property
+    def transfer(self) -> Float[np.ndarray, "rows n"]:
+        return self.core + self.groves
+
+    @property
+    def revenue(self) -> Float[np.ndarray, " rows"]:
+        return self.transfer.sum(axis=1)
+
+    def to_frame(self):
+        """Labelled pandas table: one row a period and advertiser."""
+        pandas = import_extra("pandas", "experiments", "Ledger.to_frame")
+        rows, n = self.core.shape
+        words = {**dict(enumerate(self.names)), -1: "none", n: "exit", n + 1: "query"}
+        return pandas.DataFrame(
+            {
+                "period": np.repeat(self.period, n),
+                "recommendation": np.repeat([words[r] for r in self.recommendation.tolist()], n),
+                "action": np.repeat(
+                    [f"buy {words[a]}" if a < n else words[a] for a in self.action.tolist()], n
+                ),
+                "estimate": np.repeat(self.estimate, n),
+                "advertiser": np.tile(np.array(self.names, dtype=object), rows),
+                "core_transfer": self.core.ravel(),
+                "groves_term": self.groves.ravel(),
+                "transfer": self.transfer.ravel(),
+            }
+        )
+
+
+class DynamicTeamMechanism(eqx.Module):
+    """Efficient recommendations with data-driven dynamic team transfers (paper C, Theorem 1).
+
+    With an estimate that is unbiased given the history and omega, truth is periodic ex-post
+    optimal after a truthful own past, whatever the Groves term.
+
+    **Arguments**
+
+    - `policy`: an `EfficientPolicy`. `groves`: a Groves term, `groves.Participation()` by default.
+    - `estimator`: the settlement signal; the market's own by default.
+    - `reports`: "incremental" (each period's own signal). After an own lie, incremental
+      reporting can make a second lie profitable; audits start from a truthful past.
+    """
+
+    policy: EfficientPolicy
+    groves: AbstractGroves
+    estimator: AbstractSettlementSignal
+    reports: str = eqx.field(static=True)
+    own: OwnTables
+    groves_total: Float[np.ndarray, "n ..."]
+    agent_payoff: Float[np.ndarray, "n ..."]
+
+    def __init__(
+        self,
+        policy: EfficientPolicy,
+        groves: AbstractGroves | None = None,
+        estimator: AbstractSettlementSignal | None = None,
+        reports: str = "incremental",
+    ):
+        groves = Participation() if groves is None else groves
+        call = "DynamicTeamMechanism"
+        for name, value, kind in (
+            ("policy", policy, EfficientPolicy),
+            ("groves", groves, AbstractGroves),
+            ("estimator", estimator, AbstractSettlementSignal | None),
+        ):
+            if not isinstance(value, kind):
+                must = f"be a {getattr(kind, '__name__', 'settlement signal')}"
+                raise InvalidArgument(describe(f"{call}({name}=...)", must, type(value)))
+        if reports != "incremental":
+            must = "be 'incremental'"
+            raise InvalidArgument(describe(f"{call}(reports=...)", must, reports))
+        self.policy, self.groves, self.reports = policy, groves, reports
+        self.estimator = policy.env.signals.settlement if estimator is None else estimator
+        self.own = _own_tables(policy, self.estimator)
+        shape = policy.advertiser_value.shape
+        self.groves_total = groves.total(self.own).T.reshape(shape)
+        self.agent_payoff = _at_base(policy, self.own.payoff).T.reshape(shape)
+
+    def payment(
+        self, theta: Numbers, action: Numbers | int, estimate: Numbers | float
+    ) -> Float[Array, " n"]:
+        """Core transfer paid by each advertiser for one realised period, Groves term excluded.
+
+            p_i = - q_i 1{a = i} - sum_{j != i} (theta_j + q_j) 1{a = j}
+
+        Traceable. **Arguments:** `theta` (n,), money, as reported; `action`: code (0..n-1 buy,
+        n exit, n+1 query); `estimate`: a taste (k,), then q_j = <gamma_j, estimate>, or a
+        number, the estimated utility q_j of the product bought, money.
+
+        **Returns:** shape (n,), money; zero unless something was bought.
+
+        **Raises:** `InvalidArgument` (shape), `OutsideSupport` (action), `NotFinite`.
+        """
+        gamma = self.policy.env.gamma
+        n, k = gamma.shape
+        theta, estimate = jnp.asarray(theta), jnp.asarray(estimate)
+        if theta.shape != (n,):
+            must = f"have shape ({n},)"
+            raise InvalidArgument(describe("payment(theta=...)", must, theta.shape))
+        if estimate.shape not in ((), (k,)):
+            must = f"be a number or have shape ({k},)"
+            raise InvalidArgument(describe("payment(estimate=...)", must, estimate.shape))
+        _check_realised(theta, action, estimate, n)
+        bought = jnp.arange(n) == jnp.asarray(action)
+        utility = jnp.asarray(gamma) @ estimate if estimate.ndim else jnp.full(n, estimate)
+        surplus = jnp.where(bought, theta + utility, 0.0).sum()
+        return jnp.where(bought, theta, 0.0) - surplus
+
+    def settle(self, conversation: Conversation, estimate: Numbers | None = None) -> Ledger:
+        """Settle a realised conversation period by period; the Groves term in period 1.
+
+        **Arguments:** `conversation`: ended; `estimate`: after a purchase, the settlement signal:
+        estimated utility of the product bought (a number) or a taste (k,).
+
+        **Returns:** `Ledger`, complete or not at all.
+
+        **Raises:** `InvalidArgument` if it has not ended or the estimate is missing.
+        """
+        if not isinstance(conversation, Conversation) or not conversation.ended:
+            must, do = "be a conversation that has ended", "step it to a purchase or exit"
+            raise InvalidArgument(describe("settle(conversation=...)", must, "in progress", do))
+        n = self.policy.env.products
+        turns = conversation.turns
+        bought = turns[-1].action < n
+        if bought and estimate is None:
+            must = "be given after a purchase"
+            do = "pass the rating drawn, or its mean"
+            raise InvalidArgument(describe("settle(estimate=...)", must, None, do))
+        core = np.zeros((len(turns), n))
+        rated = np.full(len(turns), np.nan)
+        if bought:
+            product = turns[-1].action
+            given = np.asarray(estimate, float)
+            core[-1] = np.asarray(self.payment(turns[-1].theta, product, given))
+            rated[-1] = given if given.ndim == 0 else self.policy.env.gamma[product] @ given
+        groves = np.zeros((len(turns), n))
+        groves[0] = self._totals_at(conversation)
+        return Ledger(
+            names=self.policy.env.names,
+            period=np.array([turn.period for turn in turns]),
+            recommendation=np.array([turn.recommendation for turn in turns]),
+            action=np.array([turn.action for turn in turns]),
+            estimate=rated,
+            core=core,
+            groves=groves,
+        )
+
+    def audit(
+        self, settlement: AbstractSettlement | None = None, histories: str = "on-path"
+    ) -> Audit:
+        """Check incentives, participation, no subsidy and budget, exactly on the grid.
+
+        **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
+        default; `histories`: "on-path", nodes with a truthful past that the policy reaches.
+
+        **Returns:** `Audit`.
+        """
+        if histories != "on-path":
+            must = "be 'on-path'"
+            raise InvalidArgument(describe("audit(histories=...)", must, histories))
+        settlement = Estimator() if settlement is None else settlement
+        if not isinstance(settlement, AbstractSettlement):
+            must = "be one of dynmech.settlement"
+            raise InvalidArgument(describe("audit(settlement=...)", must, type(settlement)))
+        means = settlement_means(self.policy.env, self.policy.compiled, self.estimator)
+        groves = type(self.groves).__name__
+        return run_audit(self.policy, self.own, self.groves_total, settlement, means, groves)
+
+    def _totals_at(self, conversation: Conversation) -> Float[np.ndarray, " n"]:
+        pairs = self.policy.pairs
+        profile = np.flatnonzero(pairs.base == conversation.start_pair)
+        if not len(profile):
+            must = "start from a profile asked for in initial="
+            raise OutsideSupport(describe("settle(conversation=...)", must, "an alternative"))
+        return self.groves_total.reshape(pairs.own.shape[1], -1)[:, profile[0]]
+
+
+def _check_realised(theta, action, estimate, n: int) -> None:
+    if not isinstance(action, Tracer) and not 0 <= int(action) <= n + 1:
+        must = f"be a code in 0..{n + 1}"
+        raise OutsideSupport(describe("payment(action=...)", must, action))
+    for name, value in (("theta", theta), ("estimate", estimate)):
+        if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
+            raise NotFinite(describe(f"payment({name}=...)", "be finite", value))
+
+
+def _own_tables(policy: EfficientPolicy, signal: AbstractSettlementSignal) -> OwnTables:
+    """Expected payoffs along each advertiser's own alternatives, under truth."""
+    env, pairs, n = policy.env, policy.pairs, policy.env.products
+    every = np.arange(len(pairs.root))
+    means = settlement_means(env, policy.compiled, signal)
+    outcomes = expected_outcomes(policy.plan, env.values.support, pairs, every, means)
+    payoff = (outcomes.earned + outcomes.estimated).sum(axis=1)
+    live = pairs.own >= 0
+    at = np.maximum(pairs.own, 0)
+    own = np.where(live, payoff[at], np.nan)
+    mine = (outcomes.earned + outcomes.utility)[at, np.arange(n)[None, :, None, None]]
+    marginal = _at_signal(policy, policy.own_marginal)
+    return OwnTables(
+        payoff=own,
+        contribution=np.where(live, own - mine, np.nan),
+        marginal=policy.own_marginal,
+        displayable=policy.own_displayable,
+        ex_ante=None if policy.batch else policy.ex_ante_marginal_value,
+        batch_mean=np.nanmean(marginal, axis=0),
+    )
+
+
+def _at_signal(policy: EfficientPolicy, table: np.ndarray) -> Float[np.ndarray, "B n"]:
+    here = policy.profiles.signals[:, 1:][:, :, None]
+    return np.take_along_axis(table, here, axis=2)[:, :, 0]
+
+
+def _at_base(policy: EfficientPolicy, table: np.ndarray) -> Float[np.ndarray, "B n"]:
+    """Pick each profile's own (theta_i, s_i) from a table (B, n, K, Z)."""
+    theta, signals = policy.profiles.theta, policy.profiles.signals[:, 1:]
+    batch, n = theta.shape
+    return table[np.arange(batch)[:, None], np.arange(n), theta, signals]

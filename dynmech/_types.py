@@ -1,0 +1,43 @@
+"""The one encoding of actions and recommendations, and the working precision.
+
+A user's action is 0..n-1 (buy that product), n (exit) or n+1 (query). A recommendation is a
+product index; "none" is -1 in Python results and n as an index of table axes.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+Numbers = Array | np.ndarray
+NONE = -1
+
+
+def exit_code(products: int) -> int:
+    """Action code of leaving without a purchase."""
+    return products
+
+
+def query_code(products: int) -> int:
+    """Action code of a follow-up query."""
+    return products + 1
+
+
+def as_floats(value) -> Numbers:
+    """Keep float32 and traced arrays as they are; everything else becomes float64."""
+    if isinstance(value, jax.Array):
+        return value
+    array = np.asarray(value)
+    return array if array.dtype == np.float32 else array.astype(np.float64)
+
+
+@contextlib.contextmanager
+def precision(array: Numbers) -> Iterator[None]:
+    """Compute in float64 inside the block if `array` is float64, whatever JAX's default is."""
+    if array.dtype == np.float64:
+        with jax.enable_x64(True):
+            yield
+    else:
+        yield

@@ -1,0 +1,132 @@
+"""What advertisers earn from a purchase: constant values, or Markov values.
+
+theta_it is advertiser i's value, in money, if her product is bought in period t (paper C,
+section 3.1). Values are independent of the taste and of all signals; the prior of the first
+period's values may be correlated across advertisers.
+"""
+
+import itertools
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from dynmech._errors import InvalidArgument, describe, require_finite, require_probabilities
+from dynmech._types import as_floats
+
+
+def _support(verb: str, support) -> np.ndarray:
+    array = np.asarray(as_floats(support))
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.size == 0:
+        raise InvalidArgument(
+            describe(
+                f"{verb}(support=...)", "have shape (n,) or (n, K) with n, K >= 1", array.shape
+            )
+        )
+    require_finite(f"{verb}(support=...)", array)
+    return array
+
+
+def _prior(verb: str, prior, support: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Validate a prior; the flag tells a joint one from one of independent values."""
+    n, size = support.shape
+    if prior is None:
+        return np.full((n, size), 1 / size), False
+    call = f"{verb}(prior=...)"
+    array = np.asarray(as_floats(prior))
+    if n == 1 and array.shape == (size,):
+        array = array[None]
+    require_finite(call, array)
+    rows = array.shape == (n, size)
+    joint = array.shape == (size,) * n
+    if rows and joint:
+        joint = not np.allclose(array.sum(-1), 1) and np.isclose(array.sum(), 1)
+    elif not rows and not joint:
+        must = f"have shape (n, K) = {(n, size)}, or {(size,) * n} if values are correlated"
+        raise InvalidArgument(describe(call, must, array.shape))
+    require_probabilities(call, array, axis=tuple(range(n)) if joint else -1)
+    return array, bool(joint)
+
+
+class ConstantValues(eqx.Module):
+    """Values drawn once and constant during the conversation (identity kernel).
+
+    **Arguments**
+
+    - `support`: shape (n, K) or (n,), money; the values each advertiser may have.
+    - `prior`: shape (n, K), rows summing to 1 (independent values), or (K,)*n summing to 1
+      (correlated values). Uniform by default.
+
+    **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`.
+    """
+
+    support: Float[np.ndarray, "n K"]
+    prior: np.ndarray
+    correlated: bool = eqx.field(static=True)
+
+    def __init__(self, support, prior=None):
+        self.support = _support("ConstantValues", support)
+        self.prior, self.correlated = _prior("ConstantValues", prior, self.support)
+
+
+class MarkovValues(eqx.Module):
+    """Values that move between rounds by a kernel G_i(theta' | r, theta), paper C, section 3.1.
+
+    **Arguments**
+
+    - `support`, `prior`: as in `ConstantValues`; `prior` is the law in period 1.
+    - `kernel`: shape (n, K, K), or (n+1, n, K, K) where the first axis is the recommendation
+      just made (n for none); rows sum to 1.
+
+    **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`.
+    """
+
+    support: Float[np.ndarray, "n K"]
+    prior: np.ndarray
+    correlated: bool = eqx.field(static=True)
+    kernel: Float[np.ndarray, "n1 n K K"]
+
+    def __init__(self, support, prior, kernel):
+        self.support = _support("MarkovValues", support)
+        self.prior, self.correlated = _prior("MarkovValues", prior, self.support)
+        n, size = self.support.shape
+        array = np.asarray(as_floats(kernel))
+        if array.shape == (n, size, size):
+            array = np.broadcast_to(array, (n + 1, n, size, size)).copy()
+        if array.shape != (n + 1, n, size, size):
+            raise InvalidArgument(
+                describe(
+                    "MarkovValues(kernel=...)",
+                    f"have shape (n+1, n, K, K) = {(n + 1, n, size, size)} or (n, K, K)",
+                    array.shape,
+                )
+            )
+        require_probabilities("MarkovValues(kernel=...)", array)
+        self.kernel = array
+
+
+Values = ConstantValues | MarkovValues
+
+
+def prior_probability(values: Values, index: np.ndarray) -> np.ndarray:
+    """Prior probability of value profiles, given as indices into the support, shape (..., n)."""
+    if values.correlated:
+        return values.prior[tuple(np.moveaxis(index, -1, 0))]
+    return np.prod(values.prior[np.arange(index.shape[-1]), index], axis=-1)
+
+
+def profile_grid(n: int, size: int) -> np.ndarray:
+    """All value profiles as indices, shape (K**n, n), last advertiser fastest."""
+    return np.array(list(itertools.product(range(size), repeat=n)), np.int64).reshape(-1, n)
+
+
+def joint_kernel(values: MarkovValues) -> Float[np.ndarray, "A V V"]:
+    """Law of the next value profile after each recommendation, shape (n+1, K**n, K**n)."""
+    n = values.support.shape[0]
+    joint = np.ones((n + 1, 1, 1))
+    for i in range(n):
+        joint = np.einsum("apq,axy->apxqy", joint, values.kernel[:, i])
+        joint = joint.reshape(n + 1, joint.shape[1] * joint.shape[2], -1)
+    return joint

@@ -1,0 +1,5 @@
+"""Real markets as inputs: what economists estimated, in the units that a mechanism needs."""
+
+from dynmech.applications._cars import cars as cars
+from dynmech.applications._electricity import electricity as electricity
+from dynmech.applications._market import Market as Market

@@ -1,0 +1,5 @@
+"""Audits: exact checks of incentives, participation, no subsidy and budget, with witnesses."""
+
+from dynmech.audit._report import Audit as Audit
+from dynmech.audit._report import run_audit as run_audit
+from dynmech.audit._witness import Witness as Witness

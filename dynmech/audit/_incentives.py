@@ -1,0 +1,318 @@
+"""Exact search over single-period misreports at every on-path node with a truthful past.
+
+At a node with true belief b and true values theta, advertiser i may report any (theta_i', s_i').
+The mechanism then believes it is at node n', recommends r' = pi(theta_i', theta_-i, n'), and
+from the next period on hears the truth again; a misreported signal stays in its belief. The
+payoff of the lie is <b, Q(n', r', theta)> with the *true* values in both flow and kernel, where
+Q is the payoff given omega of r' at n' and the plan after it. Gains are conditional on the node.
+"""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._efficient import EfficientPolicy
+from dynmech._settlement import AbstractSettlement, Situation
+from dynmech.audit._witness import Witness
+from solvers import Visits, evaluate, unfold, visit
+
+_CELLS = 30_000_000
+_BATCH = 4_000_000
+
+
+class _Lies(eqx.Module):
+    """Misreports of one period: who, at which true pair and node, believed where, doing what.
+
+    `key_pair` is the pair whose plan follows: the reported root with the true values.
+    """
+
+    agent: Int[np.ndarray, " k"]
+    pair: Int[np.ndarray, " k"]
+    node: Int[np.ndarray, " k"]
+    key_pair: Int[np.ndarray, " k"]
+    key_node: Int[np.ndarray, " k"]
+    control: Int[np.ndarray, " k"]
+    report_theta: Int[np.ndarray, " k"]
+    report_signal: Int[np.ndarray, " k"]
+    visit: Int[np.ndarray, " k"]
+
+
+class _Best(eqx.Module):
+    gain: Float[np.ndarray, " n"]
+    witness: tuple[Witness, ...]
+    first: Float[np.ndarray, " n"]
+    deviations: int
+
+
+def search_misreports(
+    policy: EfficientPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
+) -> _Best:
+    """Find each advertiser's most profitable misreport.
+
+    **Returns:** `gain` (n,), never below 0; its `witness`; `first` (n,): period 1 only;
+    `deviations`: how many misreports were compared with truth.
+    """
+    n = policy.env.products
+    none = _no_witness(policy)
+    best = [(0.0, none(i)) for i in range(n)]
+    first = np.zeros(n)
+    count = 0
+    rows = policy.plan.rows()
+    for path, lies in _misreports(policy):
+        gains, masses = _gains(policy, settlement, means, rows, lies, path)
+        for t, (here, gain) in enumerate(zip(lies, gains, strict=True)):
+            count += len(gain)
+            for i in range(n):
+                mine = np.flatnonzero(here.agent == i)
+                if not len(mine):
+                    continue
+                top = int(mine[np.argmax(gain[mine])])
+                if t == 0:
+                    first[i] = max(first[i], gain[top])
+                if gain[top] > best[i][0]:
+                    witness = _witness(policy, path, t, here, top, gain[top], masses[t][top])
+                    best[i] = (float(gain[top]), witness)
+    return _Best(np.array([g for g, _ in best]), tuple(w for _, w in best), first, count)
+
+
+def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:
+    """Yield misreports of every period in pieces that fit in memory."""
+    for piece in _pieces(policy, _first_lies(policy)):
+        yield [], [piece]
+    if policy.plan.horizon == 1:
+        return
+    roots = np.arange(len(policy.pairs.signals))
+    pairs = policy.pairs
+    order = np.argsort(pairs.root, kind="stable")
+    spans = np.searchsorted(pairs.root[order], np.append(roots, len(roots)))
+    width = np.prod(policy.env.feedback_alphabet) ** (policy.plan.horizon - 1)
+    per_pair = int(width) * policy.env.tastes.size * policy.plan.sibling.shape[1]
+    step = max(1, int(_CELLS // max(per_pair * (spans[-1] // len(roots)), 1)))
+    for low in range(0, len(roots), step):
+        start = order[spans[low] : spans[min(low + step, len(roots))]]
+        path = visit(policy.plan, start, by_origin=False)
+        yield path, [_no_lies(), *(_later_lies(policy, path, t) for t in range(1, len(path)))]
+
+
+def _first_lies(policy: EfficientPolicy) -> _Lies:
+    """Every own type (theta_i, s_i) reporting every other, at every profile of the others."""
+    pairs = policy.pairs
+    n = pairs.own.shape[1]
+    parts = []
+    for i in range(n):
+        own = np.unique(pairs.own[:, i].reshape(len(pairs.own), -1), axis=0)
+        size, widest = pairs.own.shape[2:]
+        theta, signal = np.divmod(np.arange(size * widest), widest)
+        true, report = (x.ravel() for x in np.indices((size * widest,) * 2))
+        pair, reported = own[:, true].ravel(), own[:, report].ravel()
+        mixed = own[:, theta[true] * widest + signal[report]].ravel()
+        told_theta = np.tile(theta[report], len(own))
+        told_signal = np.tile(signal[report], len(own))
+        live = (pair >= 0) & (reported >= 0) & (pair != reported)
+        zero = np.zeros(live.sum(), np.int64)
+        control = policy.plan.actions[0][reported[live], 0].astype(np.int64)
+        parts.append(
+            _Lies(
+                zero + i, pair[live], zero, mixed[live], zero, control,
+                told_theta[live], told_signal[live], zero - 1,
+            )
+        )  # fmt: skip
+    return _stack(parts)
+
+
+def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
+    """Misreports in period t+1 at every node that truth reaches."""
+    plan, env = policy.plan, policy.env
+    before = path[t - 1]
+    child = plan.tree.layers[t - 1].child[before.node, before.control]
+    alphabet = np.array(env.feedback_alphabet)
+    joint = np.indices(tuple(alphabet)).reshape(len(alphabet), -1)
+    sibling = plan.sibling[before.pair]
+    shape = (len(before.pair), child.shape[1], sibling.shape[1])
+    law = np.ones((shape[0], shape[2]))
+    if plan.kernel is not None:
+        law = plan.kernel[before.control, plan.regime[before.pair]]
+    live = np.broadcast_to((law > 0)[:, None, :], shape)
+    source, symbol, _ = np.nonzero(live)
+    pair = np.broadcast_to(sibling[:, None, :], shape)[live].astype(np.int64)
+    node = np.broadcast_to(child[:, :, None], shape)[live].astype(np.int64)
+    alternatives = _value_alternatives(policy)
+    size = env.values.support.shape[1]
+    parts = []
+    for i in range(env.products):
+        known = (alternatives[pair, i] >= 0).all(axis=1)
+        at = np.flatnonzero(known)
+        symbols = joint[:, symbol[at]]
+        count = int(alphabet[i + 1])
+        told = np.broadcast_to(np.arange(count)[None, :, None], (len(at), count, size))
+        value = np.broadcast_to(np.arange(size), (len(at), count, size))
+        changed = np.broadcast_to(symbols[:, :, None], (*symbols.shape, count)).copy()
+        changed[i + 1] = np.arange(count)
+        reported = np.ravel_multi_index(tuple(changed), tuple(alphabet))
+        key_node = child[source[at][:, None], reported][:, :, None].astype(np.int64)
+        key_node = np.broadcast_to(key_node, told.shape)
+        asked = np.broadcast_to(alternatives[pair[at], i][:, None, :], told.shape)
+        control = plan.actions[t][asked, key_node].astype(np.int64)
+        truth = plan.actions[t][pair[at], node[at]][:, None, None]
+        differs = (control != truth) | (key_node != node[at][:, None, None])
+        row = np.broadcast_to(at[:, None, None], told.shape)[differs]
+        parts.append(
+            _Lies(
+                np.full(len(row), i), pair[row], node[row], pair[row], key_node[differs],
+                control[differs], value[differs], told[differs], source[row],
+            )
+        )  # fmt: skip
+    return _stack(parts)
+
+
+def _value_alternatives(policy: EfficientPolicy) -> Int[np.ndarray, "P n K"]:
+    """The pair of the same root in which i alone has another value; -1 where not solved."""
+    pairs = policy.pairs
+    n, size = policy.env.values.support.shape
+    base = size ** np.arange(n, dtype=object)
+    if size**n >= 2**40:
+        base = np.random.default_rng(0).integers(1, 2**62, n)
+    code = (pairs.theta * base).sum(axis=1)
+    table = {(int(r), int(c)): k for k, (r, c) in enumerate(zip(pairs.root, code, strict=True))}
+    found = np.full((len(pairs.root), n, size), -1, np.int64)
+    for k, (root, own) in enumerate(zip(pairs.root.tolist(), code.tolist(), strict=True)):
+        for i in range(n):
+            rest = own - int(pairs.theta[k, i]) * int(base[i])
+            for value in range(size):
+                found[k, i, value] = table.get((root, rest + value * int(base[i])), -1)
+    return found
+
+
+def _gains(policy, settlement, means, rows, lies: list[_Lies], path):
+    """Gain over truth of each misreport, conditional on its node; and the node's mass."""
+    plan = policy.plan
+    horizon = plan.horizon
+    wanted = []
+    for t in range(horizon):
+        if t >= len(lies):
+            wanted.append((np.zeros(0, np.int64),) * 3)
+            continue
+        here = lies[t]
+        truth = plan.actions[t][here.pair, here.node].astype(np.int64)
+        wanted.append(
+            tuple(
+                np.concatenate(pair)
+                for pair in (
+                    (here.key_pair, here.pair), (here.key_node, here.node), (here.control, truth)
+                )
+            )
+        )  # fmt: skip
+    keys, places = unfold(plan, wanted)
+    agents: int | None = None
+
+    def flow(t, pair, node, control):
+        nonlocal agents
+        parts = []
+        step = max(1, _BATCH // (plan.root.shape[1] * means.shape[1]))
+        for low in range(0, max(len(pair), 1), step):
+            part = slice(low, low + step)
+            at = situation(policy, means, rows, t, pair[part], node[part], control[part])
+            worth = settlement.payoff(at)
+            parts.append((worth * at.stop[:, None]).sum(axis=2))
+        total = np.concatenate(parts)
+        agents = total.shape[1]
+        return total
+
+    values = evaluate(plan, keys, flow)
+    gains, masses = [], []
+    for t, here in enumerate(lies):
+        size = len(here.agent)
+        lie, truth = places[t][:size], places[t][size:]
+        who = here.agent if agents != 1 else np.zeros_like(here.agent)
+        gain, mass = np.zeros(size), np.zeros(size)
+        step = max(1, _BATCH // plan.root.shape[1])
+        for low in range(0, size, step):
+            part = slice(low, low + step)
+            belief = plan.belief(rows, t, here.pair[part], here.node[part])
+            table = values[t]
+            extra = table[lie[part], who[part]] - table[truth[part], who[part]]
+            mass[part] = belief.sum(axis=1)
+            gain[part] = np.einsum("km,km->k", belief, extra)
+        gain = np.where(mass > 0, gain / np.where(mass > 0, mass, 1), -np.inf)
+        gains.append(gain)
+        masses.append(mass)
+    return gains, masses
+
+
+def situation(policy, means, rows, t, pair, node, control) -> Situation:
+    """Describe what is settled at (pair, node, control) of round t."""
+    plan, env = policy.plan, policy.env
+    edge = plan.edge(t, node, control)
+    product = plan.tree.structure.outcome[edge]
+    slot = np.maximum(product, 0)
+    theta = env.values.support[np.arange(env.products), policy.pairs.theta[pair]]
+    return Situation(
+        product=product,
+        stop=np.asarray(plan.tables.stop)[edge],
+        utility=np.asarray(plan.tables.reward)[slot],
+        estimate=means[edge[:, None], slot],
+        belief=plan.belief(rows, t, pair, node),
+        theta=theta,
+    )
+
+
+def _no_lies() -> _Lies:
+    return _Lies(*(np.zeros(0, np.int64),) * 9)
+
+
+def _stack(parts: list[_Lies]) -> _Lies:
+    fields = [np.concatenate(x) for x in zip(*(list(vars(p).values()) for p in parts), strict=True)]
+    return _Lies(*fields)
+
+
+def _pieces(policy, lies: _Lies) -> Iterator[_Lies]:
+    """Split the misreports of period 1 so that what they lead to fits in memory."""
+    width = int(np.prod(policy.env.feedback_alphabet)) ** (policy.plan.horizon - 1)
+    step = max(1, int(4 * _CELLS // (width * policy.env.tastes.size)))
+    order = np.lexsort((lies.control, lies.key_pair, lies.agent))
+    for low in range(0, len(order), step):
+        part = order[low : low + step]
+        yield _Lies(*(x[part] for x in vars(lies).values()))
+
+
+def _no_witness(policy):
+    def none(i: int) -> Witness:
+        name = policy.env.names[i]
+        return Witness(name, 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
+
+    return none
+
+
+def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:
+    env, plan, pairs = policy.env, policy.plan, policy.pairs
+    labels = (*env.names, "none")
+    pair, i = int(lies.pair[k]), int(lies.agent[k])
+    history, symbols, at = [], pairs.signals[pairs.root[pair]], int(lies.visit[k])
+    seen = None
+    for before in range(t - 1, -1, -1):
+        here = path[before]
+        if seen is None:
+            child = plan.tree.layers[before].child[here.node[at], here.control[at]]
+            seen = int(np.flatnonzero(child == lies.node[k])[0])
+        joint = np.unravel_index(seen, env.feedback_alphabet)
+        history.append((labels[int(here.control[at])], tuple(int(z) for z in joint)))
+        seen, at = int(here.symbol[at]), int(here.before[at])
+    own = history[0][1][i + 1] if history else int(symbols[i + 1])
+    support = env.values.support[i]
+    root_mass = plan.root[pairs.root[pair]].sum()
+    truth = int(plan.actions[t][pair, lies.node[k]])
+    return Witness(
+        advertiser=env.names[i],
+        period=t + 1,
+        gain=float(gain),
+        theta=tuple(env.values.support[np.arange(env.products), pairs.theta[pair]].tolist()),
+        signals=tuple(symbols.tolist()),
+        history=tuple(history[::-1]),
+        truth=(float(support[pairs.theta[pair, i]]), own),
+        report=(float(support[lies.report_theta[k]]), int(lies.report_signal[k])),
+        honest=labels[truth],
+        deviant=labels[int(lies.control[k])],
+        probability=float(mass / root_mass),
+    )

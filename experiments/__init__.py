@@ -1,0 +1,1 @@
+"""One script per result, each thin over the public names of `dynmech`."""

@@ -1,0 +1,23 @@
+"""Settings of every test run: float64, run-time shape checks, repeatable examples."""
+
+import jax
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+from tests.helpers import typecheck
+
+jax.config.update("jax_enable_x64", True)
+
+# Must come before the first import of either package: from here on every annotated array is
+# checked for shape and dtype at each call.
+install_import_hook(["dynmech", "solvers"], f"{typecheck.__name__}.typechecked")
+
+# Compilation makes the first example slow, so no deadline; the same examples in every run.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")

@@ -1,0 +1,292 @@
+"""Discretised tastes: moments in closed form, the reported error, and every bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from dynmech import TasteGrid
+from dynmech._errors import InvalidArgument, InvalidProbability, NotFinite
+
+MEAN = np.array([1.0, -0.5, 0.2])
+COV = np.array([[1.0, 0.3, 0.0], [0.3, 0.5, -0.1], [0.0, -0.1, 2.0]])
+# The reference is 2^16 scrambled Sobol points. Its own distance to the closed forms below was
+# at most 4e-4 standard deviations; the tolerance is above that.
+REFERENCE = 1e-3
+
+
+def standard_errors(grid, mean, cov):
+    """Errors of mean and standard deviation, in standard deviations."""
+    spread = np.sqrt(np.diag(cov))
+    return np.abs(grid.mean - mean) / spread, np.abs(np.sqrt(np.diag(grid.cov)) / spread - 1)
+
+
+@pytest.mark.parametrize("method", ["sobol", "clusters"])
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_reported_error_bounds_the_moments_of_a_normal(size, method):
+    grid = TasteGrid.from_normal(MEAN, COV, size, method)
+    assert grid.size == size
+    for errors in standard_errors(grid, MEAN, COV):
+        assert (errors <= grid.discretisation_error + REFERENCE).all()
+
+
+def test_reported_error_bounds_the_moments_of_a_lognormal():
+    scale = 0.3 * COV
+    grid = TasteGrid.from_lognormal(MEAN, scale, 64)
+    expected = np.exp(MEAN + np.diag(scale) / 2)
+    cov = np.outer(expected, expected) * (np.exp(scale) - 1)
+    for errors in standard_errors(grid, expected, cov):
+        assert (errors <= grid.discretisation_error + REFERENCE).all()
+
+
+def test_many_points_reach_the_closed_forms():
+    grid = TasteGrid.from_normal(MEAN, COV, 2**14)
+    np.testing.assert_allclose(grid.mean, MEAN, atol=2e-3)
+    np.testing.assert_allclose(grid.cov, COV, atol=1e-2)
+
+
+def test_expected_positive_part_of_a_normal():
+    # E max(0, X) = mu Phi(mu / s) + s phi(mu / s) for X ~ N(mu, s^2), along directions that are
+    # none of those the error is declared for.
+    grid = TasteGrid.from_normal(MEAN, COV, 2**12)
+    for direction in np.random.default_rng(0).normal(size=(20, 3)):
+        mu, s = direction @ MEAN, np.sqrt(direction @ COV @ direction)
+        expected = mu * norm.cdf(mu / s) + s * norm.pdf(mu / s)
+        found = grid.weights @ np.maximum(grid.points @ direction, 0)
+        assert abs(found - expected) / s < 5e-3
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sobol_points_hit_every_quantile(seed):
+    # In one dimension a scrambled net has exactly one point in each of its 2^d cells.
+    size = 256
+    grid = TasteGrid.from_normal([2.0], [[9.0]], size, seed=seed)
+    cells = norm.cdf(np.sort(grid.points[:, 0]), 2.0, 3.0) * size
+    assert (np.floor(cells) == np.arange(size)).all()
+
+
+@pytest.mark.parametrize("method", ["sobol", "clusters"])
+def test_error_falls_with_size(method):
+    errors = [
+        TasteGrid.from_normal(MEAN, COV, size, method).discretisation_error for size in (4, 32, 256)
+    ]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+def test_mixed_logit_coordinates_are_of_their_kinds():
+    cov = np.diag([1.0, 0.25, 0.0])
+    kinds = ("normal", "lognormal", "fixed")
+    grid = TasteGrid.from_mixed_logit([0.5, 1.0, -3.0], cov, kinds, 1024, signs=[1, -1, 1])
+    lognormal = np.exp(1 + 0.25 / 2)
+    np.testing.assert_allclose(grid.mean, [0.5, -lognormal, -3.0], rtol=1e-2)
+    assert (grid.points[:, 1] < 0).all()
+    assert (grid.points[:, 2] == -3.0).all()
+    # Medians: 0.5 and -e.
+    np.testing.assert_allclose(np.median(grid.points, axis=0)[:2], [0.5, -np.e], rtol=1e-2)
+
+
+def test_lognormal_is_the_same_as_mixed_logit():
+    one = TasteGrid.from_lognormal(MEAN, COV, 32, normal_coordinates=[1], signs=[1, 1, -1])
+    kinds = ("lognormal", "normal", "lognormal")
+    other = TasteGrid.from_mixed_logit(MEAN, COV, kinds, 32, signs=[1, 1, -1])
+    np.testing.assert_array_equal(one.points, other.points)
+
+
+def test_singular_covariance_is_respected():
+    loading = np.array([[1.0], [2.0], [0.0]])
+    grid = TasteGrid.from_normal([0.0, 1.0, 5.0], loading @ loading.T, 128)
+    # The root of a singular matrix is known to the root of machine epsilon.
+    np.testing.assert_allclose(grid.points[:, 1], 1 + 2 * grid.points[:, 0], atol=1e-7)
+    np.testing.assert_allclose(grid.points[:, 2], 5.0, atol=1e-7)
+
+
+def test_everything_fixed_is_exact():
+    grid = TasteGrid.from_mixed_logit([1.0, 2.0], np.zeros((2, 2)), ("fixed", "fixed"), 4)
+    assert (grid.points == [1.0, 2.0]).all()
+    assert grid.discretisation_error == 0
+
+
+def test_samples_are_kept_in_order():
+    samples = np.random.default_rng(0).normal(size=(50, 2))
+    grid = TasteGrid.from_samples(samples, weights=np.arange(50))
+    np.testing.assert_array_equal(grid.points, samples)
+    np.testing.assert_allclose(grid.weights, np.arange(50) / np.arange(50).sum())
+    assert grid.discretisation_error == 0
+
+
+def test_repeated_samples_are_merged_without_error():
+    grid = TasteGrid.from_samples([[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]], size=2)
+    np.testing.assert_array_equal(grid.points, [[0.0, 2.0], [1.0, 0.0]])
+    np.testing.assert_allclose(grid.weights, [1 / 3, 2 / 3])
+    assert grid.discretisation_error == 0
+
+
+@given(
+    samples=st.lists(st.tuples(*[st.floats(-100, 100, width=32)] * 2), min_size=2, max_size=40),
+    size=st.integers(1, 12),
+    seed=st.integers(0, 10),
+)
+def test_clusters_keep_the_mean_and_lose_spread(samples, size, seed):
+    samples = np.array(samples)
+    weights = np.arange(1.0, len(samples) + 1)
+    full = TasteGrid.from_samples(samples, weights)
+    grid = TasteGrid.from_samples(samples, weights, size, seed=seed)
+    assert grid.size <= size
+    # Sums of at most 40 terms of size 100 in float64.
+    np.testing.assert_allclose(grid.mean, full.mean, atol=1e-10)
+    # The law of total variance: what is lost is the spread within clusters.
+    lost = full.cov - grid.cov
+    assert np.linalg.eigvalsh(lost).min() >= -1e-8
+
+
+def test_clusters_find_planted_groups():
+    rng = np.random.default_rng(0)
+    groups = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 500.0]])
+    label = rng.choice(3, size=3000, p=[0.5, 0.3, 0.2])
+    samples = groups[label] + rng.normal(size=(3000, 2)) * [0.01, 0.5]
+    grid = TasteGrid.from_samples(samples, size=3)
+    order = np.lexsort(grid.points.round(-1).T)
+    np.testing.assert_allclose(grid.points[order], groups, atol=0.1)
+    np.testing.assert_allclose(grid.weights[order], np.bincount(label) / 3000)
+
+
+@pytest.mark.parametrize("method", ["sobol", "clusters"])
+def test_seed_repeats_and_matters(method):
+    one, same, other = (
+        TasteGrid.from_normal(MEAN, COV, 16, method, seed=seed).points for seed in (3, 3, 4)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+
+
+def test_moments_of_a_small_grid():
+    grid = TasteGrid([[0.0, 1.0], [4.0, 3.0]], [0.25, 0.75])
+    assert (grid.size, grid.dimension) == (2, 2)
+    np.testing.assert_allclose(grid.mean, [3.0, 2.5])
+    np.testing.assert_allclose(grid.cov, 0.1875 * np.outer([4, 2], [4, 2]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floating_type_is_kept(dtype):
+    grid = TasteGrid(jnp.ones((3, 2), dtype), jnp.full(3, 1 / 3, dtype))
+    assert grid.points.dtype == grid.weights.dtype == dtype
+    assert TasteGrid([[1, 2]], [1]).points.dtype == np.float64
+
+
+def test_grid_passes_through_jit_without_retracing():
+    traces = []
+
+    @jax.jit
+    def mean(points, weights):
+        traces.append(None)
+        return TasteGrid(points, weights).mean
+
+    for seed in range(3):
+        grid = TasteGrid.from_normal(MEAN, COV, 8, seed=seed)
+        np.testing.assert_allclose(mean(grid.points, grid.weights), grid.mean, rtol=1e-12)
+    assert len(traces) == 1
+
+
+def test_gradient_of_the_mean_is_the_weight():
+    grid = TasteGrid.from_normal(MEAN, COV, 8)
+    gradient = jax.grad(lambda points: TasteGrid(points, grid.weights).mean.sum())(grid.points)
+    np.testing.assert_allclose(gradient, np.full((8, 3), 1 / 8))
+
+
+GOOD = [[0.0, 1.0], [1.0, 0.0]]
+BAD = {
+    "sum": (lambda: TasteGrid(GOOD, [0.5, 0.4]), InvalidProbability, "weights.*sum of 0.9"),
+    "slightly off": (
+        lambda: TasteGrid(GOOD, [0.5, 0.5 + 2e-9]),
+        InvalidProbability,
+        r"weights.*sum of 1\.000000002",
+    ),
+    "negative": (lambda: TasteGrid(GOOD, [1.5, -0.5]), InvalidProbability, "weights.*-0.5"),
+    "NaN point": (lambda: TasteGrid([[np.nan], [1.0]], [0.5, 0.5]), NotFinite, "points.*nan"),
+    "infinite point": (lambda: TasteGrid([[0.0], [np.inf]], [0.5, 0.5]), NotFinite, "points.*inf"),
+    "NaN weight": (lambda: TasteGrid(GOOD, [np.nan, 0.5]), NotFinite, "weights.*nan"),
+    "flat points": (
+        lambda: TasteGrid([0.0, 1.0], [0.5, 0.5]),
+        InvalidArgument,
+        r"points.*\(m, k\)",
+    ),
+    "empty": (lambda: TasteGrid(np.zeros((0, 2)), []), InvalidArgument, "points.*m, k >= 1"),
+    "weight count": (lambda: TasteGrid(GOOD, [1.0]), InvalidArgument, r"weights.*\(2,\)"),
+    "words": (lambda: TasteGrid([["a"]], [1.0]), InvalidArgument, "points.*real numbers"),
+    "complex": (lambda: TasteGrid([[1j]], [1.0]), InvalidArgument, "points.*real numbers"),
+    "ragged": (lambda: TasteGrid([[1.0], [1.0, 2.0]], [0.5, 0.5]), InvalidArgument, "points"),
+    "error": (lambda: TasteGrid(GOOD, [0.5, 0.5], -1.0), InvalidArgument, "discretisation_error"),
+    "size": (lambda: TasteGrid.from_normal(MEAN, COV, 0), InvalidArgument, "size.*at least 1"),
+    "method": (lambda: TasteGrid.from_normal(MEAN, COV, 4, "grid"), InvalidArgument, "'sobol'"),
+    "cov shape": (
+        lambda: TasteGrid.from_normal(MEAN, COV[:2], 4),
+        InvalidArgument,
+        r"cov.*\(3, 3\)",
+    ),
+    "mean shape": (lambda: TasteGrid.from_normal([MEAN], COV, 4), InvalidArgument, r"mean.*\(k,\)"),
+    "asymmetric": (
+        lambda: TasteGrid.from_normal([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]], 4),
+        InvalidArgument,
+        "cov.*symmetric",
+    ),
+    "indefinite": (
+        lambda: TasteGrid.from_normal([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]], 4),
+        InvalidArgument,
+        "cov.*semidefinite.*-1",
+    ),
+    "NaN mean": (lambda: TasteGrid.from_normal([np.nan], [[1.0]], 4), NotFinite, "mean"),
+    "overflow": (lambda: TasteGrid.from_lognormal([800.0], [[1.0]], 4), NotFinite, "mean"),
+    "coordinate": (
+        lambda: TasteGrid.from_lognormal(MEAN, COV, 4, normal_coordinates=[3]),
+        InvalidArgument,
+        "normal_coordinates.*got 3",
+    ),
+    "kind": (
+        lambda: TasteGrid.from_mixed_logit([0.0], [[1.0]], ["uniform"], 4),
+        InvalidArgument,
+        "kinds.*'uniform'",
+    ),
+    "kind count": (
+        lambda: TasteGrid.from_mixed_logit([0.0], [[1.0]], ["normal"] * 2, 4),
+        InvalidArgument,
+        "kinds.*got 2",
+    ),
+    "fixed that varies": (
+        lambda: TasteGrid.from_mixed_logit([0.0], [[1.0]], ["fixed"], 4),
+        InvalidArgument,
+        "cov.*zero in the rows",
+    ),
+    "sign": (
+        lambda: TasteGrid.from_lognormal([0.0], [[1.0]], 4, signs=[2]),
+        InvalidArgument,
+        "signs",
+    ),
+    "sign of a normal": (
+        lambda: TasteGrid.from_mixed_logit([0.0], [[1.0]], ["normal"], 4, signs=[-1]),
+        InvalidArgument,
+        "signs",
+    ),
+    "sample method": (
+        lambda: TasteGrid.from_samples(GOOD, method="sobol"),
+        InvalidArgument,
+        "method.*'clusters'",
+    ),
+    "sample size": (lambda: TasteGrid.from_samples(GOOD, size=0), InvalidArgument, "size"),
+    "no samples": (lambda: TasteGrid.from_samples(np.zeros((0, 1))), InvalidArgument, "samples"),
+    "NaN sample": (lambda: TasteGrid.from_samples([[np.nan]]), NotFinite, "samples"),
+    "weightless": (lambda: TasteGrid.from_samples(GOOD, [0, 0]), InvalidArgument, "positive sum"),
+    "negative share": (
+        lambda: TasteGrid.from_samples(GOOD, [2, -1]),
+        InvalidProbability,
+        "weights",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_input_has_its_own_error(build, error, message):
+    with pytest.raises(error, match=message):
+        build()
