@@ -37,6 +37,7 @@ from dynmech._signals import NoSignals as NoSignals
 from dynmech._signals import RatingSettlement as RatingSettlement
 from dynmech._signals import SignalStructure as SignalStructure
 from dynmech._signals import TabulatedSettlement as TabulatedSettlement
+from dynmech._simulate import Simulation as Simulation
 from dynmech._tastes import TasteGrid as TasteGrid
 from dynmech._transfers import DynamicTeamMechanism as DynamicTeamMechanism
 from dynmech._transfers import Ledger as Ledger

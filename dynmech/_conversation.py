@@ -160,7 +160,7 @@ class Conversation(eqx.Module):
             belief = self.previous._weights() if self.previous else plan.root[0]
             turn = self.turns[-1]
             return belief * self.policy.compiled.action[turn.edge, turn.action]
-        return plan.belief(plan.rows(), t, np.array([self.pair]), np.array([self.node]))[0]
+        return plan.belief(t, np.array([self.pair]), np.array([self.node]))[0]
 
 
 def start_conversation(policy: EfficientPolicy, theta, signals, profile) -> Conversation:

@@ -38,7 +38,6 @@ def expected_outcomes(
     n = support.shape[0]
     wanted, place = np.unique(start, return_inverse=True)
     totals = np.zeros((4, len(wanted), n))
-    rows = plan.rows()
     stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
     outcome = plan.tree.structure.outcome
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
@@ -46,7 +45,7 @@ def expected_outcomes(
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
             pair, edge = here.pair[part], plan.edge(t, here.node[part], here.control[part])
-            belief = plan.belief(rows, t, pair, here.node[part]) * here.weight[part, None]
+            belief = plan.belief(t, pair, here.node[part]) * here.weight[part, None]
             origin = np.searchsorted(wanted, here.origin[part])
             for slot in range(stop.shape[1]):
                 product = outcome[edge, slot]

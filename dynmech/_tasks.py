@@ -81,7 +81,7 @@ class Assignment(eqx.Module):
     pair: Int[np.ndarray, " P"]
     marginal: Int[np.ndarray, "B n Z"]
     displayable: Int[np.ndarray, "B n Z"]
-    group_pair: tuple[Int[np.ndarray, "R K"], ...]
+    group_pair: tuple[Int[np.ndarray, "_R _K"], ...]
 
 
 def assign(

@@ -6,7 +6,10 @@ p is paid by the advertiser; w is the estimate of omega after o_t. Only <gamma_j
 product just bought enters, so a noisy rating of it is estimate enough.
 """
 
+from collections.abc import Mapping
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -20,6 +23,7 @@ from dynmech._groves import AbstractGroves, OwnTables, Participation
 from dynmech._outcomes import expected_outcomes
 from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech._signals import AbstractSettlementSignal
+from dynmech._simulate import Simulation, Strategy, simulate
 from dynmech._types import Numbers
 from dynmech.audit import Audit, run_audit
 
@@ -188,6 +192,30 @@ class DynamicTeamMechanism(eqx.Module):
             groves=groves,
         )
 
+    def simulate(
+        self,
+        key: jax.Array,
+        conversations: int,
+        strategies: Mapping[int | str, Strategy] | None = None,
+        profile: int | None = None,
+    ) -> Simulation:
+        """Simulate whole conversations and record every transfer; the key is consumed.
+
+        Users, signals, values and ratings are drawn; profiles from the prior, or evenly from a
+        batch. A market whose settlement noise is unknown is settled at the mean, and says so.
+
+        **Arguments:** `conversations`: how many; `strategies`: per advertiser (label or index) a
+        function (period from 1, true value indices (N,), true symbols (N,)) -> reported value
+        indices and symbols, truth by default; `profile`: the index of one initial profile.
+
+        **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
+        """
+        return simulate(self, key, conversations, strategies, profile)
+
+    def settlement_means(self) -> Float[np.ndarray, "E n m"]:
+        """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
+        return settlement_means(self.policy.env, self.policy.compiled, self.estimator)
+
     def audit(
         self, settlement: AbstractSettlement | None = None, histories: str = "on-path"
     ) -> Audit:
@@ -205,7 +233,7 @@ class DynamicTeamMechanism(eqx.Module):
         if not isinstance(settlement, AbstractSettlement):
             must = "be one of dynmech.settlement"
             raise InvalidArgument(describe("audit(settlement=...)", must, type(settlement)))
-        means = settlement_means(self.policy.env, self.policy.compiled, self.estimator)
+        means = self.settlement_means()
         groves = type(self.groves).__name__
         return run_audit(self.policy, self.own, self.groves_total, settlement, means, groves)
 

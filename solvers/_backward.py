@@ -14,6 +14,7 @@ taken, so its gradient is that of the plan in use.
 """
 
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import equinox as eqx
 import jax
@@ -22,26 +23,19 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from solvers._problem import Tables, Tasks
+from solvers._problem import Numbers, Tables, Tasks
 from solvers._tree import Layer, Tree
 
 TIE = 1e-12
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
 
 
-def likelihood_rows(tree: Tree, tables: Tables, rounds: int) -> list[Float[Array, "L m"]]:
-    """Multiply out the likelihood rows of the first `rounds` rounds."""
-    column = extended_columns(tables)
-    rows = [jnp.ones((1, column.shape[1]), column.dtype)]
+def likelihood_rows(tree: Tree, column: Numbers, rounds: int) -> list[Numbers]:
+    """Multiply out the likelihood rows (L, m) of the first `rounds` rounds."""
+    rows = [column[-1:]]
     for layer in tree.layers[1:rounds]:
         rows.append(rows[-1][layer.parent] * column[layer.column])
     return rows
-
-
-def extended_columns(tables: Tables) -> Float[Array, "C1 m"]:
-    """Append a column of ones, which index -1 (no column seen yet) picks."""
-    column = jnp.asarray(tables.column)
-    return jnp.concatenate([column, jnp.ones((1, column.shape[1]), column.dtype)])
 
 
 def backward(
@@ -51,7 +45,7 @@ def backward(
     *,
     block: int,
     tick: Callable[[int], None] = lambda nodes: None,
-) -> tuple[Float[Array, "R Q"], list[Int[np.ndarray, "N R K"]]]:
+) -> tuple[Float[Array, "R Q"], list[Int[np.ndarray, "_N _R _K"]]]:
     """Solve every task at every node: the values at the roots and the policies kept.
 
     Exact up to rounding. Pure when traced (policies are then not returned).
@@ -62,15 +56,18 @@ def backward(
     **Returns:** W at the roots, shape (R, Q); per round the control taken, shape
     (N_t, R, keep), empty when traced.
     """
-    column = extended_columns(tables)
-    rows = likelihood_rows(tree, tables, len(tree.layers) - 1)
-    roots, variants = tasks.coefficient.shape[:2]
-    following = jnp.zeros((1, roots, variants), column.dtype)
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
+    arrays: ModuleType = jnp if traced else np
+    column = arrays.asarray(tables.column)
+    # A column of ones, which index -1 (no column seen yet) picks.
+    column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
+    rows = likelihood_rows(tree, column, len(tree.layers) - 1)
+    following = jnp.zeros((1, *tasks.coefficient.shape[:2]), column.dtype)
     actions = []
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         values, taken = [], []
-        previous = rows[max(t - 1, 0)]
+        previous = jnp.asarray(rows[max(t - 1, 0)])
         for first, size, nodes in blocks(layer, block):
             value, action = _step(
                 previous,
@@ -79,18 +76,18 @@ def backward(
                 tree.structure.edge[t][layer.memory[first]],
                 layer.child[nodes],
                 following,
-                column,
+                jnp.asarray(column),
                 tables,
                 tree.structure.outcome,
                 tasks,
             )
-            values.append(value[:size])
-            taken.append(action[:size])
+            values.append(arrays.asarray(value)[:size])
+            if not traced:
+                taken.append(np.asarray(action)[:size])
             tick(size)
-        traced = isinstance(following, Tracer) or isinstance(values[0], Tracer)
-        if tasks.keep and not traced:
-            actions.append(np.concatenate([np.asarray(part) for part in taken]))
-        following = jnp.concatenate([*values, jnp.zeros((1, roots, variants), column.dtype)])
+        if not traced:
+            actions.append(np.concatenate(taken))
+        following = jnp.asarray(arrays.concatenate(values))
     return following[0], actions[::-1]
 
 
@@ -112,15 +109,15 @@ def blocks(layer: Layer, largest: int) -> Iterator[tuple[int, int, Int[np.ndarra
 
 @eqx.filter_jit
 def _step(
-    previous: Float[Array, "L m"],
-    parent: Int[np.ndarray, " C"],
-    picked: Int[np.ndarray, " C"],
-    edges: Int[np.ndarray, " A"],
-    child: Int[np.ndarray, "C A Z"],
-    following: Float[Array, "N R Q"],
-    column: Float[Array, "C1 m"],
+    previous: Float[Numbers, "L m"],
+    parent: Int[Numbers, " C"],
+    picked: Int[Numbers, " C"],
+    edges: Int[Numbers, " A"],
+    child: Int[Numbers, "C A Z"],
+    following: Float[Numbers, "N R Q"],
+    column: Float[Numbers, "C1 m"],
     tables: Tables,
-    outcomes: Int[np.ndarray, "E J"],
+    outcomes: Int[Numbers, "E J"],
     tasks: Tasks,
 ) -> tuple[Float[Array, "C R Q"], Int[Array, "C R K"]]:
     """One Bellman step for a block of nodes of one memory class."""

@@ -48,7 +48,7 @@ class Answer(eqx.Module):
     """Values (R, Q), and per round the controls kept, (N_t, R, keep)."""
 
     value: Float[np.ndarray, "R Q"]
-    actions: tuple[Int[np.ndarray, "N R K"], ...]
+    actions: tuple[Int[np.ndarray, "_N R K"], ...]
 
 
 def estimate(

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from solvers._problem import Tables
 from solvers._tree import Tree
 
-Indices = Int[np.ndarray, " k"]
+Indices = Int[np.ndarray, " _k"]
 
 
 class Plan(eqx.Module):
@@ -41,7 +41,7 @@ class Plan(eqx.Module):
     tables: Tables
     root: Float[np.ndarray, "R m"]
     pair_root: Int[np.ndarray, " P"]
-    actions: tuple[Int[np.ndarray, "P N"], ...]
+    actions: tuple[Int[np.ndarray, "P _N"], ...]
     sibling: Int[np.ndarray, "P V"]
     regime: Int[np.ndarray, " P"]
     kernel: Float[np.ndarray, "A V V"] | None
@@ -54,24 +54,15 @@ class Plan(eqx.Module):
         """Which edge a control is at a node."""
         return self.tree.structure.edge[t][self.tree.layers[t].memory[node], control]
 
-    def rows(self) -> list[Float[np.ndarray, "L m"]]:
-        """Likelihood rows of every round but the last (see `likelihood`)."""
+    def belief(self, t: int, pair: Indices, node: Indices) -> Float[np.ndarray, "_k m"]:
+        """Unnormalised beliefs at nodes of round t: the root times the columns seen."""
         column = np.asarray(self.tables.column)
-        rows = [np.ones((1, column.shape[1]), column.dtype)]
-        for layer in self.tree.layers[1 : max(self.horizon - 1, 1)]:
-            rows.append(rows[-1][layer.parent] * column[layer.column])
-        return rows
-
-    def belief(self, rows, t: int, pair: Indices, node: Indices) -> Float[np.ndarray, "k m"]:
-        """Unnormalised beliefs at nodes of round t; `rows` from `rows()`."""
         index = self.tree.layers[t].likelihood[node]
-        if t < len(rows):
-            likelihood = rows[t][index]
-        else:
-            layer = self.tree.layers[t]
-            column = np.asarray(self.tables.column)
-            likelihood = rows[t - 1][layer.parent[index]] * column[layer.column[index]]
-        return self.root[self.pair_root[pair]] * likelihood
+        belief = self.root[self.pair_root[pair]]
+        for layer in self.tree.layers[t:0:-1]:
+            belief *= column[layer.column[index]]
+            index = layer.parent[index]
+        return belief
 
 
 class Visits(eqx.Module):
@@ -186,8 +177,8 @@ def unfold(
 def evaluate(
     plan: Plan,
     keys: list[Keys],
-    flow: Callable[[int, Indices, Indices, Indices], Float[np.ndarray, "k C m"]],
-) -> list[Float[np.ndarray, "k C m"]]:
+    flow: Callable[[int, Indices, Indices, Indices], Float[np.ndarray, "_k C m"]],
+) -> list[Float[np.ndarray, "_k C m"]]:
     """Alpha-vectors of every key: payoff given omega, for C payoffs at once.
 
     **Arguments:** `keys` from `unfold`; `flow(t, pair, node, control)`: what a round yields
@@ -211,7 +202,7 @@ def evaluate(
     return values[::-1]
 
 
-def _law(plan: Plan, pair: Indices, control: Indices) -> Float[np.ndarray, "k V"]:
+def _law(plan: Plan, pair: Indices, control: Indices) -> Float[np.ndarray, "_k V"]:
     """Probability of each coefficient vector that can follow."""
     if plan.kernel is None:
         return np.ones((len(pair), 1))

@@ -39,8 +39,8 @@ class Structure(eqx.Module):
       is taken after it, so histories through it are merged.
     """
 
-    edge: tuple[Int[np.ndarray, "M A"], ...]
-    successor: tuple[Int[np.ndarray, "M A"], ...]
+    edge: tuple[Int[np.ndarray, "_M A"], ...]
+    successor: tuple[Int[np.ndarray, "_M A"], ...]
     columns: Int[np.ndarray, "E Z"]
     outcome: Int[np.ndarray, "E J"]
     controls: int = eqx.field(static=True)

@@ -59,9 +59,8 @@ def search_misreports(
     best = [(0.0, none(i)) for i in range(n)]
     first = np.zeros(n)
     count = 0
-    rows = policy.plan.rows()
     for path, lies in _misreports(policy):
-        gains, masses = _gains(policy, settlement, means, rows, lies, path)
+        gains, masses = _gains(policy, settlement, means, lies, path)
         for t, (here, gain) in enumerate(zip(lies, gains, strict=True)):
             count += len(gain)
             for i in range(n):
@@ -185,7 +184,7 @@ def _value_alternatives(policy: EfficientPolicy) -> Int[np.ndarray, "P n K"]:
     return found
 
 
-def _gains(policy, settlement, means, rows, lies: list[_Lies], path):
+def _gains(policy, settlement, means, lies: list[_Lies], path):
     """Gain over truth of each misreport, conditional on its node; and the node's mass."""
     plan = policy.plan
     horizon = plan.horizon
@@ -213,7 +212,7 @@ def _gains(policy, settlement, means, rows, lies: list[_Lies], path):
         step = max(1, _BATCH // (plan.root.shape[1] * means.shape[1]))
         for low in range(0, max(len(pair), 1), step):
             part = slice(low, low + step)
-            at = situation(policy, means, rows, t, pair[part], node[part], control[part])
+            at = situation(policy, means, t, pair[part], node[part], control[part])
             worth = settlement.payoff(at)
             parts.append((worth * at.stop[:, None]).sum(axis=2))
         total = np.concatenate(parts)
@@ -230,7 +229,7 @@ def _gains(policy, settlement, means, rows, lies: list[_Lies], path):
         step = max(1, _BATCH // plan.root.shape[1])
         for low in range(0, size, step):
             part = slice(low, low + step)
-            belief = plan.belief(rows, t, here.pair[part], here.node[part])
+            belief = plan.belief(t, here.pair[part], here.node[part])
             table = values[t]
             extra = table[lie[part], who[part]] - table[truth[part], who[part]]
             mass[part] = belief.sum(axis=1)
@@ -241,7 +240,7 @@ def _gains(policy, settlement, means, rows, lies: list[_Lies], path):
     return gains, masses
 
 
-def situation(policy, means, rows, t, pair, node, control) -> Situation:
+def situation(policy, means, t, pair, node, control) -> Situation:
     """Describe what is settled at (pair, node, control) of round t."""
     plan, env = policy.plan, policy.env
     edge = plan.edge(t, node, control)
@@ -253,7 +252,7 @@ def situation(policy, means, rows, t, pair, node, control) -> Situation:
         stop=np.asarray(plan.tables.stop)[edge],
         utility=np.asarray(plan.tables.reward)[slot],
         estimate=means[edge[:, None], slot],
-        belief=plan.belief(rows, t, pair, node),
+        belief=plan.belief(t, pair, node),
         theta=theta,
     )
 

@@ -184,14 +184,11 @@ def _settled_payoff(policy, settlement, means) -> Float[np.ndarray, "B n"]:
     plan, n = policy.plan, policy.env.products
     start, place = np.unique(policy.pairs.base, return_inverse=True)
     total = np.zeros((len(start), n))
-    rows = plan.rows()
     step = max(1, 4_000_000 // (plan.root.shape[1] * means.shape[1]))
     for t, here in enumerate(visit(plan, start, by_origin=True)):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
-            at = situation(
-                policy, means, rows, t, here.pair[part], here.node[part], here.control[part]
-            )
+            at = situation(policy, means, t, here.pair[part], here.node[part], here.control[part])
             worth = np.broadcast_to(settlement.payoff(at), (len(at.belief), n, *at.stop.shape[1:]))
             gained = np.einsum("kcjm,kjm,km->kc", worth, at.stop, at.belief)
             origin = np.searchsorted(start, here.origin[part])
