@@ -44,6 +44,7 @@ from dynmech._transfers import Ledger as Ledger
 from dynmech._values import ConstantValues as ConstantValues
 from dynmech._values import MarkovValues as MarkovValues
 from dynmech.audit import Audit as Audit
+from dynmech.audit import BestResponse as BestResponse
 from dynmech.audit import Witness as Witness
 from solvers import Exact as Exact
 

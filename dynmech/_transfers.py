@@ -25,7 +25,7 @@ from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._simulate import Simulation, Strategy, simulate
 from dynmech._types import Numbers
-from dynmech.audit import Audit, run_audit
+from dynmech.audit import Audit, BestResponse, best_responses, run_audit
 
 
 class Ledger(eqx.Module):
@@ -84,8 +84,9 @@ class DynamicTeamMechanism(eqx.Module):
 
     - `policy`: an `EfficientPolicy`. `groves`: a Groves term, `groves.Participation()` by default.
     - `estimator`: the settlement signal; the market's own by default.
-    - `reports`: "incremental" (each period's own signal). After an own lie, incremental
-      reporting can make a second lie profitable; audits start from a truthful past.
+    - `reports`: "incremental" (each period's own signal, the paper's) or "cumulative" (the whole
+      signal history restated). The same after a truthful own past. After an own lie, incremental
+      reporting can make a second lie profitable (it undoes the first); cumulative cannot.
     """
 
     policy: EfficientPolicy
@@ -113,8 +114,8 @@ class DynamicTeamMechanism(eqx.Module):
             if not isinstance(value, kind):
                 must = f"be a {getattr(kind, '__name__', 'settlement signal')}"
                 raise InvalidArgument(describe(f"{call}({name}=...)", must, type(value)))
-        if reports != "incremental":
-            must = "be 'incremental'"
+        if reports not in ("incremental", "cumulative"):
+            must = "be 'incremental' or 'cumulative'"
             raise InvalidArgument(describe(f"{call}(reports=...)", must, reports))
         self.policy, self.groves, self.reports = policy, groves, reports
         self.estimator = policy.env.signals.settlement if estimator is None else estimator
@@ -222,20 +223,46 @@ class DynamicTeamMechanism(eqx.Module):
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 
         **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
-        default; `histories`: "on-path", nodes with a truthful past that the policy reaches.
+        default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
+        or "all", also those that an advertiser's own past lies lead to.
 
         **Returns:** `Audit`.
         """
-        if histories != "on-path":
-            must = "be 'on-path'"
+        if histories not in ("on-path", "all"):
+            must = "be 'on-path' or 'all'"
             raise InvalidArgument(describe("audit(histories=...)", must, histories))
-        settlement = Estimator() if settlement is None else settlement
-        if not isinstance(settlement, AbstractSettlement):
-            must = "be one of dynmech.settlement"
-            raise InvalidArgument(describe("audit(settlement=...)", must, type(settlement)))
+        settlement = _settlement("audit", settlement)
+        return run_audit(
+            self.policy,
+            self.own,
+            self.groves_total,
+            settlement,
+            self.settlement_means(),
+            type(self.groves).__name__,
+            self.reports,
+            histories,
+        )
+
+    def best_response(
+        self, settlement: AbstractSettlement | None = None, profiles: Numbers | None = None
+    ) -> BestResponse:
+        """Find the most that any misreporting strategy gains at the outset, exactly on the grid.
+
+        A dynamic program on the advertiser's side: the true belief and what the mechanism holds
+        evolve separately, so nothing hides behind the one-shot argument. She knows the others'
+        reports. Groves terms do not matter: they do not depend on own reports.
+
+        **Arguments:** `settlement` as in `audit`; `profiles` (indices): all solved by default.
+
+        **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
+        """
+        settlement = _settlement("best_response", settlement)
+        asked = np.arange(len(self.policy.profiles)) if profiles is None else np.asarray(profiles)
+        if asked.ndim != 1 or (asked < 0).any() or (asked >= len(self.policy.profiles)).any():
+            must = f"be indices in 0..{len(self.policy.profiles) - 1}"
+            raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
         means = self.settlement_means()
-        groves = type(self.groves).__name__
-        return run_audit(self.policy, self.own, self.groves_total, settlement, means, groves)
+        return best_responses(self.policy, settlement, means, self.reports, asked)
 
     def _totals_at(self, conversation: Conversation) -> Float[np.ndarray, " n"]:
         pairs = self.policy.pairs
@@ -287,3 +314,12 @@ def _at_base(policy: EfficientPolicy, table: np.ndarray) -> Float[np.ndarray, "B
     theta, signals = policy.profiles.theta, policy.profiles.signals[:, 1:]
     batch, n = theta.shape
     return table[np.arange(batch)[:, None], np.arange(n), theta, signals]
+
+
+def _settlement(verb: str, settlement: AbstractSettlement | None) -> AbstractSettlement:
+    if settlement is None:
+        return Estimator()
+    if not isinstance(settlement, AbstractSettlement):
+        must = "be one of dynmech.settlement"
+        raise InvalidArgument(describe(f"{verb}(settlement=...)", must, type(settlement)))
+    return settlement

@@ -2,4 +2,6 @@
 
 from dynmech.audit._report import Audit as Audit
 from dynmech.audit._report import run_audit as run_audit
+from dynmech.audit._strategies import BestResponse as BestResponse
+from dynmech.audit._strategies import best_responses as best_responses
 from dynmech.audit._witness import Witness as Witness

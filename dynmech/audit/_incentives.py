@@ -39,7 +39,9 @@ class _Lies(eqx.Module):
     visit: Int[np.ndarray, " k"]
 
 
-class _Best(eqx.Module):
+class Found(eqx.Module):
+    """Largest gain (n,), its witness, the gain in period 1 only, and how many were compared."""
+
     gain: Float[np.ndarray, " n"]
     witness: tuple[Witness, ...]
     first: Float[np.ndarray, " n"]
@@ -48,15 +50,14 @@ class _Best(eqx.Module):
 
 def search_misreports(
     policy: EfficientPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
-) -> _Best:
+) -> Found:
     """Find each advertiser's most profitable misreport.
 
     **Returns:** `gain` (n,), never below 0; its `witness`; `first` (n,): period 1 only;
     `deviations`: how many misreports were compared with truth.
     """
     n = policy.env.products
-    none = _no_witness(policy)
-    best = [(0.0, none(i)) for i in range(n)]
+    best = [(0.0, no_witness(policy, i)) for i in range(n)]
     first = np.zeros(n)
     count = 0
     for path, lies in _misreports(policy):
@@ -73,7 +74,7 @@ def search_misreports(
                 if gain[top] > best[i][0]:
                     witness = _witness(policy, path, t, here, top, gain[top], masses[t][top])
                     best[i] = (float(gain[top]), witness)
-    return _Best(np.array([g for g, _ in best]), tuple(w for _, w in best), first, count)
+    return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), first, count)
 
 
 def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:
@@ -137,7 +138,7 @@ def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
     source, symbol, _ = np.nonzero(live)
     pair = np.broadcast_to(sibling[:, None, :], shape)[live].astype(np.int64)
     node = np.broadcast_to(child[:, :, None], shape)[live].astype(np.int64)
-    alternatives = _value_alternatives(policy)
+    alternatives = value_alternatives(policy)
     size = env.values.support.shape[1]
     parts = []
     for i in range(env.products):
@@ -166,7 +167,7 @@ def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
     return _stack(parts)
 
 
-def _value_alternatives(policy: EfficientPolicy) -> Int[np.ndarray, "P n K"]:
+def value_alternatives(policy: EfficientPolicy) -> Int[np.ndarray, "P n K"]:
     """The pair of the same root in which i alone has another value; -1 where not solved."""
     pairs = policy.pairs
     n, size = policy.env.values.support.shape
@@ -276,12 +277,10 @@ def _pieces(policy, lies: _Lies) -> Iterator[_Lies]:
         yield _Lies(*(x[part] for x in vars(lies).values()))
 
 
-def _no_witness(policy):
-    def none(i: int) -> Witness:
-        name = policy.env.names[i]
-        return Witness(name, 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
-
-    return none
+def no_witness(policy: EfficientPolicy, i: int) -> Witness:
+    """The witness of an advertiser who gains nothing."""
+    name = policy.env.names[i]
+    return Witness(name, 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
 
 
 def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:

@@ -10,6 +10,7 @@ from dynmech._groves import OwnTables
 from dynmech._outcomes import expected_outcomes
 from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech.audit._incentives import search_misreports, situation
+from dynmech.audit._strategies import search_histories
 from dynmech.audit._witness import Witness
 from solvers import visit
 
@@ -54,6 +55,8 @@ class Audit(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     settlement: str = eqx.field(static=True)
     groves: str = eqx.field(static=True)
+    reports: str = eqx.field(static=True)
+    histories: str = eqx.field(static=True)
     incentive_gain: Float[np.ndarray, " n"]
     first_gain: Float[np.ndarray, " n"]
     witness: tuple[Witness, ...]
@@ -95,8 +98,9 @@ class Audit(eqx.Module):
         """A one-screen verdict."""
         worst = int(np.argmax(self.incentive_gain))
         ok = self.incentive_gain[worst] <= self.tolerance
-        head = f"Settlement {self.settlement}, Groves term {self.groves}, tolerance "
-        head += f"{self.tolerance:.1e}, {self.deviations} misreports compared with truth"
+        head = f"Settlement {self.settlement}, Groves term {self.groves}, {self.reports} reports, "
+        head += f"{self.histories} histories: {self.deviations} misreports compared with truth, "
+        head += f"tolerance {self.tolerance:.1e}"
         verdict, gain = "HOLD" if ok else "FAIL", self.incentive_gain[worst]
         lines = [head, f"  incentives     {verdict}: largest gain {gain:.3g}"]
         if not ok:
@@ -134,11 +138,17 @@ def run_audit(
     settlement: AbstractSettlement,
     means: Float[np.ndarray, "E n m"],
     groves: str = "",
+    reports: str = "incremental",
+    histories: str = "on-path",
 ) -> Audit:
     """Run every check. `total` (n, *P): Groves totals; `means`: of the estimate at each edge."""
     env, n = policy.env, policy.env.products
     shape = policy.advertiser_value.shape
-    found = search_misreports(policy, settlement, means)
+    if (reports, histories) == ("incremental", "on-path"):
+        found = search_misreports(policy, settlement, means)
+    else:
+        truthful = histories == "on-path"
+        found = search_histories(policy, settlement, means, reports, truthful)
     if isinstance(settlement, Estimator):
         outcomes = expected_outcomes(
             policy.plan, env.values.support, policy.pairs, policy.pairs.base, means
@@ -164,6 +174,8 @@ def run_audit(
         names=env.names,
         settlement=type(settlement).__name__,
         groves=groves,
+        reports=reports,
+        histories=histories,
         incentive_gain=found.gain,
         first_gain=found.first,
         witness=found.witness,

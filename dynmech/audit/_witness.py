@@ -9,7 +9,8 @@ class Witness(eqx.Module):
     `period` counts from 1; `history` lists (recommendation, symbols seen) before it; `truth` and
     `report` are (theta, symbol); `honest` and `deviant` the recommendations made (-1 for none);
     `gain` the expected gain over truth, money, conditional on the node; `probability` that of
-    the node given the initial profile.
+    the node given the initial profile. Where own past lies are searched, `own_signals` and
+    `told_signals` are the advertiser's true symbols of earlier periods and those told.
     """
 
     advertiser: str = eqx.field(static=True)
@@ -23,6 +24,8 @@ class Witness(eqx.Module):
     honest: str = eqx.field(static=True)
     deviant: str = eqx.field(static=True)
     probability: float = eqx.field(static=True)
+    own_signals: tuple[int, ...] = eqx.field(static=True, default=())
+    told_signals: tuple[int, ...] = eqx.field(static=True, default=())
 
     def sentence(self) -> str:
         """Say it so that a person can follow."""
@@ -32,11 +35,16 @@ class Witness(eqx.Module):
         if self.history:
             seen = "; ".join(f"{shown} was shown and signals {z} came" for shown, z in self.history)
             before = f" after {seen},"
+        if self.told_signals != self.own_signals:
+            told, own = list(self.told_signals), list(self.own_signals)
+            before += f" with {told} told as her earlier signals instead of {own},"
         lies = []
         if self.report[0] != self.truth[0]:
             lies.append(f"a value of {self.report[0]:.4g} instead of {self.truth[0]:.4g}")
         if self.report[1] != self.truth[1]:
             lies.append(f"signal {self.report[1]} instead of {self.truth[1]}")
+        if not lies:
+            lies.append("the truth about this period only")
         change = f"the platform recommends {self.deviant} instead of {self.honest}"
         if self.deviant == self.honest:
             change = f"the platform still recommends {self.honest}, but believes otherwise later"
