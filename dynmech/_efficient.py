@@ -1,8 +1,10 @@
 """Efficient recommendation policies: W, the marginal economies, and the plan that attains W."""
 
+import dataclasses
 import math
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
@@ -14,7 +16,14 @@ from dynmech._artefacts import load_module, save_module
 from dynmech._compile import Compiled, compile_market, tables
 from dynmech._conversation import Conversation, start_conversation
 from dynmech._environment import RecommendationMDP
-from dynmech._errors import DynmechError, InvalidArgument, TooLarge, describe, import_extra
+from dynmech._errors import (
+    DynmechError,
+    InvalidArgument,
+    OutsideSupport,
+    TooLarge,
+    describe,
+    import_extra,
+)
 from dynmech._outcomes import expected_outcomes
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
 from dynmech._revalue import Revaluation, revalue
@@ -36,6 +45,7 @@ class EfficientPolicy(eqx.Module):
     equal `value`.
 
     - `value` P: W_1. `marginal_value`, `displayable_marginal_value` (n, *P): W^{-i}, Wd^{-i}.
+    - `optimal`: the plan that attains W where `plan` need not (see `with_actions`), else None.
     - `advertiser_value`, `user_utility` (n, *P): expected theta earned by, and user utility
       from, each product under truth. `purchase` (n, *P): probability that it is bought.
     """
@@ -57,6 +67,7 @@ class EfficientPolicy(eqx.Module):
     pair_value: Float[np.ndarray, " P"]
     own_marginal: Float[np.ndarray, "B n Z"]
     own_displayable: Float[np.ndarray, "B n Z"]
+    optimal: Plan | None
     solver: str = eqx.field(static=True)
     work: Estimate
     seconds: float = eqx.field(static=True)
@@ -160,6 +171,19 @@ class EfficientPolicy(eqx.Module):
             columns[name] = getattr(self, name).reshape(n, -1).T.ravel()
         return pandas.DataFrame(columns)
 
+    def with_actions(self, actions: Sequence[Int[np.ndarray, "P _N"]]) -> "EfficientPolicy":
+        """Use other recommendations on the same tree: a policy that need not be efficient.
+
+        `value` and everything under truth become those of the recommendations in use, `upper`
+        stays W; marginal economies stay. Audits then bound what reports can gain.
+
+        **Arguments:** `actions`: per round, shape (pairs, nodes), 0..n (n for none), as
+        `policy.plan.actions`.
+
+        **Raises:** `InvalidArgument` (shape), `OutsideSupport`.
+        """
+        return _with_actions(self, actions)
+
     def _label(self, action: int) -> str:
         return self.env.names[action] if action < self.env.products else "none"
 
@@ -238,6 +262,39 @@ def solve_efficient_policy(
         env, profiles, pairs, plan, compiled, assignment, flat,
         batch=initial is not None, work=work, seconds=time.monotonic() - began,
     )  # fmt: skip
+
+
+def _with_actions(policy: EfficientPolicy, actions) -> EfficientPolicy:
+    plan, env, pairs = policy.plan, policy.env, policy.pairs
+    call = "EfficientPolicy.with_actions(actions=...)"
+    shapes = [np.shape(taken) for taken in actions]
+    if shapes != [taken.shape for taken in plan.actions]:
+        must = f"have shapes {[taken.shape for taken in plan.actions]}"
+        raise InvalidArgument(describe(call, must, shapes))
+    top = max(int(np.max(taken)) for taken in actions)
+    if min(int(np.min(taken)) for taken in actions) < 0 or top > env.products:
+        raise OutsideSupport(describe(call, f"be in 0..{env.products}", top))
+    used = eqx.tree_at(
+        lambda p: p.actions,
+        plan,
+        tuple(np.asarray(new, old.dtype) for new, old in zip(actions, plan.actions, strict=True)),
+    )
+    outcomes = expected_outcomes(used, env.values.support, pairs, np.arange(len(pairs.root)))
+    worth = (outcomes.earned + outcomes.utility).sum(axis=1)
+    n, shape = env.products, policy.value.shape
+    value = worth[pairs.base].reshape(shape)
+    return dataclasses.replace(
+        policy,
+        plan=used,
+        value=value,
+        lower=value,
+        pair_value=worth,
+        advertiser_value=outcomes.earned[pairs.base].T.reshape(n, *shape),
+        user_utility=outcomes.utility[pairs.base].T.reshape(n, *shape),
+        purchase=outcomes.purchase[pairs.base].T.reshape(n, *shape),
+        optimal=policy.optimal or plan,
+        solver="given actions",
+    )
 
 
 def _pick(env: RecommendationMDP, solver: Exact | None) -> Exact:
@@ -351,6 +408,7 @@ def _finish(
         pair_value=pair_value,
         own_marginal=own,
         own_displayable=displayable,
+        optimal=None,
         solver="Exact",
         work=work,
         seconds=seconds,

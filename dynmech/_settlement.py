@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 
 
 class Situation(eqx.Module):
-    """k situations in which a purchase may be settled.
+    """k situations of one period in which a purchase may be settled.
 
     - `product` (k, J): the product of each slot, -1 where empty. `stop` (k, J, m): its purchase
       probability. `utility` (k, J, m): its utility. `estimate` (k, J, m): conditional mean of
       the estimate of it. `belief` (k, m): what the mechanism believes (unnormalised).
-    - `theta` (k, n): true values.
+    - `theta` (k, n): true values. `utilities` (n, m): of every product. `period`: from 1.
     """
 
     product: Int[np.ndarray, "k J"]
@@ -31,14 +31,20 @@ class Situation(eqx.Module):
     estimate: Float[np.ndarray, "k J m"]
     belief: Float[np.ndarray, "k m"]
     theta: Float[np.ndarray, "k n"]
+    utilities: Float[np.ndarray, "n m"]
+    period: int = eqx.field(static=True)
 
 
 class AbstractSettlement(eqx.Module):
-    """A way to settle purchases."""
+    """A way to settle."""
 
     @abc.abstractmethod
     def payoff(self, at: Situation) -> Float[np.ndarray, "k C J M"]:
         """Payoff per purchase: C is 1 when it is everyone's, else n; M is 1 or m."""
+
+    @abc.abstractmethod
+    def charge(self, at: Situation) -> Float[np.ndarray, "k C"]:
+        """What is charged because the period is reached, whatever the user does."""
 
 
 class Estimator(AbstractSettlement):
@@ -46,6 +52,9 @@ class Estimator(AbstractSettlement):
 
     def payoff(self, at):
         return (_earned(at)[:, :, None] + at.estimate)[:, None]
+
+    def charge(self, at):
+        return _nothing(at)
 
 
 class MessageDriven(AbstractSettlement):
@@ -60,6 +69,9 @@ class MessageDriven(AbstractSettlement):
         mean = (weight * at.utility).sum(axis=2) / np.where(mass > 0, mass, 1)
         return (_earned(at) + np.where(mass > 0, mean, 0))[:, None, :, None]
 
+    def charge(self, at):
+        return _nothing(at)
+
 
 class PerPurchaseSecondPrice(AbstractSettlement):
     """Charge the advertiser bought the highest value among the others, nothing to the rest."""
@@ -70,12 +82,59 @@ class PerPurchaseSecondPrice(AbstractSettlement):
         price = np.where(np.isfinite(others), others, 0.0)
         return _own(at, at.theta - price)
 
+    def charge(self, at):
+        return _nothing(at)
+
+
+class GeneralizedSecondPrice(AbstractSettlement):
+    """Charge the advertiser bought what keeps her first on expected surplus, others nothing.
+
+        price_j = max(0, max_{k != j} (theta_k + E[u_k]) - E[u_j])
+
+    with expectations under what the mechanism believes before the purchase.
+    """
+
+    def payoff(self, at):
+        n = at.theta.shape[1]
+        mass = at.belief.sum(axis=1, keepdims=True)
+        mean = at.belief @ at.utilities.T / np.where(mass > 0, mass, 1)
+        score = at.theta + mean
+        rivals = np.where(np.eye(n, dtype=bool), -np.inf, score[:, None, :]).max(axis=2)
+        return _own(at, at.theta - np.maximum(0.0, rivals - mean))
+
+    def charge(self, at):
+        return _nothing(at)
+
 
 class NoTransfers(AbstractSettlement):
     """Charge nothing."""
 
     def payoff(self, at):
         return _own(at, at.theta)
+
+    def charge(self, at):
+        return _nothing(at)
+
+
+class ChargeOnReach(AbstractSettlement):
+    """Charge constants when a period is reached, on top of another settlement: do not do this.
+
+    Own reports move the recommendation and so whether the period is reached: paper C lets Groves
+    terms be arbitrary functions of the others' reports in every period, and this shows why that
+    breaks Theorem 1 for periods after the first.
+
+    **Arguments:** `amount` (n,), money; `period`, from 1; `base`: the settlement of purchases.
+    """
+
+    amount: Float[np.ndarray, " n"] = eqx.field(converter=lambda x: np.asarray(x, float))
+    period: int = eqx.field(static=True, default=2)
+    base: AbstractSettlement = eqx.field(default_factory=Estimator)
+
+    def payoff(self, at):
+        return self.base.payoff(at)
+
+    def charge(self, at):
+        return self.base.charge(at) + (at.period == self.period) * self.amount[None]
 
 
 def _earned(at: Situation) -> Float[np.ndarray, "k J"]:
@@ -87,3 +146,7 @@ def _own(at: Situation, gain: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k 
     """Payoff `gain` to the advertiser whose product is bought."""
     mine = at.product[:, None, :] == np.arange(gain.shape[1])[:, None]
     return (mine * gain[:, :, None])[..., None]
+
+
+def _nothing(at: Situation) -> Float[np.ndarray, "k 1"]:
+    return np.zeros((len(at.belief), 1))

@@ -63,8 +63,24 @@ class AbstractSettlementSignal(eqx.Module):
         """E[estimate of u_j | omega, j bought after this history], shape (n, m); traced."""
 
     @abc.abstractmethod
-    def noise(self) -> Float[Numbers, ""] | None:
-        """Standard deviation of the estimate, money; None where only its mean is known."""
+    def noise(
+        self, utilities: Float[Numbers, "n m"] | None = None
+    ) -> Float[Numbers, "..."] | float | None:
+        """Standard deviation of the estimate given omega and the product bought, money.
+
+        A number, or an array that broadcasts to (n, m); None where only the mean is known.
+        """
+
+    @abc.abstractmethod
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, " N"],
+    ) -> Float[np.ndarray, " N"]:
+        """Draw the estimates of N purchases, money; `mean` is their conditional mean."""
 
 
 class NoSignals(AbstractInitialSignals):
@@ -223,8 +239,11 @@ class RatingSettlement(AbstractSettlementSignal):
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(utilities)
 
-    def noise(self):
+    def noise(self, utilities=None):
         return self.deviation
+
+    def draw(self, rng, utilities, product, omega, mean):
+        return mean + np.asarray(self.deviation) * rng.standard_normal(len(mean))
 
 
 class TabulatedSettlement(AbstractSettlementSignal):
@@ -239,8 +258,11 @@ class TabulatedSettlement(AbstractSettlementSignal):
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(self.utility)[memory[0]]
 
-    def noise(self):
+    def noise(self, utilities=None):
         return None
+
+    def draw(self, rng, utilities, product, omega, mean):
+        return mean
 
 
 class SignalStructure(eqx.Module):

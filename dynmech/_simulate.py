@@ -125,7 +125,7 @@ def simulate(
         count = min(_CHUNK, conversations - start)
         parts.append(run.conversations(run.profiles(count, profile)))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    at_mean = mechanism.estimator.noise() is None
+    at_mean = mechanism.estimator.noise(policy.env.utilities) is None
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
 
 
@@ -211,10 +211,8 @@ class _Run:
         bought = np.flatnonzero(action < n)
         who, product = alive[bought], action[bought]
         mean = self.means[edge[bought], product, omega[who]]
-        noise = self.mechanism.estimator.noise()
-        estimate = mean
-        if noise is not None:
-            estimate = mean + np.asarray(noise) * self.rng.standard_normal(len(who))
+        signal, utilities = self.mechanism.estimator, self.env.utilities
+        estimate = signal.draw(self.rng, utilities, product, omega[who], mean)
         support = self.env.values.support
         told = support[product, told_theta[who, product]]
         record["estimate"][who] = estimate

@@ -6,7 +6,7 @@ p is paid by the advertiser; w is the estimate of omega after o_t. Only <gamma_j
 product just bought enters, so a noisy rating of it is estimate enough.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax
@@ -33,8 +33,8 @@ class Ledger(eqx.Module):
 
     - `period` (rows,), counted from 1; `recommendation` (-1 for none), `action` codes.
     - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
-    - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (charged in
-      period 1), and their sum. `revenue` (rows,): what the platform receives.
+    - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (by
+      installments), and their sum. `revenue` (rows,): what the platform receives.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -87,12 +87,16 @@ class DynamicTeamMechanism(eqx.Module):
     - `reports`: "incremental" (each period's own signal, the paper's) or "cumulative" (the whole
       signal history restated). The same after a truthful own past. After an own lie, incremental
       reporting can make a second lie profitable (it undoes the first); cumulative cannot.
+    - `installments`: shares of the Groves total charged in periods 1, 2, ... while the
+      conversation lasts; what is left is charged when it ends, so that the total is the same on
+      every path (anything else would reward own reports that move the path).
     """
 
     policy: EfficientPolicy
     groves: AbstractGroves
     estimator: AbstractSettlementSignal
     reports: str = eqx.field(static=True)
+    installments: tuple[float, ...] = eqx.field(static=True)
     own: OwnTables
     groves_total: Float[np.ndarray, "n ..."]
     agent_payoff: Float[np.ndarray, "n ..."]
@@ -103,6 +107,7 @@ class DynamicTeamMechanism(eqx.Module):
         groves: AbstractGroves | None = None,
         estimator: AbstractSettlementSignal | None = None,
         reports: str = "incremental",
+        installments: Sequence[float] = (1.0,),
     ):
         groves = Participation() if groves is None else groves
         call = "DynamicTeamMechanism"
@@ -117,7 +122,11 @@ class DynamicTeamMechanism(eqx.Module):
         if reports not in ("incremental", "cumulative"):
             must = "be 'incremental' or 'cumulative'"
             raise InvalidArgument(describe(f"{call}(reports=...)", must, reports))
+        if any(not 0 <= x <= 1 for x in installments) or sum(installments) > 1 + 1e-12:
+            must = "be shares in [0, 1] that sum to at most 1"
+            raise InvalidArgument(describe(f"{call}(installments=...)", must, installments))
         self.policy, self.groves, self.reports = policy, groves, reports
+        self.installments = tuple(float(x) for x in installments)
         self.estimator = policy.env.signals.settlement if estimator is None else estimator
         self.own = _own_tables(policy, self.estimator)
         shape = policy.advertiser_value.shape
@@ -155,7 +164,7 @@ class DynamicTeamMechanism(eqx.Module):
         return jnp.where(bought, theta, 0.0) - surplus
 
     def settle(self, conversation: Conversation, estimate: Numbers | None = None) -> Ledger:
-        """Settle a realised conversation period by period; the Groves term in period 1.
+        """Settle a realised conversation period by period, the Groves total by installments.
 
         **Arguments:** `conversation`: ended; `estimate`: after a purchase, the settlement signal:
         estimated utility of the product bought (a number) or a taste (k,).
@@ -181,8 +190,10 @@ class DynamicTeamMechanism(eqx.Module):
             given = np.asarray(estimate, float)
             core[-1] = np.asarray(self.payment(turns[-1].theta, product, given))
             rated[-1] = given if given.ndim == 0 else self.policy.env.gamma[product] @ given
-        groves = np.zeros((len(turns), n))
-        groves[0] = self._totals_at(conversation)
+        shares = np.zeros(len(turns))
+        shares[: len(self.installments)] = self.installments[: len(turns)]
+        shares[-1] += 1 - shares.sum()
+        groves = shares[:, None] * self._totals_at(conversation)
         return Ledger(
             names=self.policy.env.names,
             period=np.array([turn.period for turn in turns]),
@@ -241,6 +252,7 @@ class DynamicTeamMechanism(eqx.Module):
             type(self.groves).__name__,
             self.reports,
             histories,
+            self.estimator.noise(self.policy.env.utilities),
         )
 
     def best_response(

@@ -214,8 +214,7 @@ def _gains(policy, settlement, means, lies: list[_Lies], path):
         for low in range(0, max(len(pair), 1), step):
             part = slice(low, low + step)
             at = situation(policy, means, t, pair[part], node[part], control[part])
-            worth = settlement.payoff(at)
-            parts.append((worth * at.stop[:, None]).sum(axis=2))
+            parts.append(yield_given_taste(settlement, at))
         total = np.concatenate(parts)
         agents = total.shape[1]
         return total
@@ -255,7 +254,15 @@ def situation(policy, means, t, pair, node, control) -> Situation:
         estimate=means[edge[:, None], slot],
         belief=plan.belief(t, pair, node),
         theta=theta,
+        utilities=np.asarray(plan.tables.reward),
+        period=t + 1,
     )
+
+
+def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarray:
+    """What a period yields given omega, shape (k, C, m): C is 1 when everyone's, else n."""
+    worth = (settlement.payoff(at) * at.stop[:, None]).sum(axis=2)
+    return worth - settlement.charge(at)[:, :, None]
 
 
 def _no_lies() -> _Lies:

@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float
 from dynmech._efficient import EfficientPolicy
 from dynmech._errors import import_extra
 from dynmech._groves import OwnTables
-from dynmech._outcomes import expected_outcomes
 from dynmech._settlement import AbstractSettlement, Estimator
+from dynmech._types import Numbers
+from dynmech.audit._bounds import GapBound, bound_gains
 from dynmech.audit._incentives import search_misreports, situation
 from dynmech.audit._strategies import search_histories
 from dynmech.audit._witness import Witness
@@ -33,11 +34,16 @@ class Window(eqx.Module):
 
 
 class Budget(eqx.Module):
-    """Expected money: `payments` (n, *P), platform `revenue` P, `user_surplus` P."""
+    """Expected money: `payments` (n, *P), platform `revenue` P, `user_surplus` P.
+
+    `payment_variance` (n, *P): of one conversation's transfers given the profile, money squared;
+    NaN where the settlement's noise is not known.
+    """
 
     payments: Float[np.ndarray, "n ..."]
     revenue: Float[np.ndarray, "..."]
     user_surplus: Float[np.ndarray, "..."]
+    payment_variance: Float[np.ndarray, "n ..."]
 
 
 class Audit(eqx.Module):
@@ -49,7 +55,9 @@ class Audit(eqx.Module):
     - `participation`, `no_subsidy` (n, *P): slack of each constraint, from actual expected
       payments; `ex_ante_participation`, `ex_ante_no_subsidy` (n,): means over profiles by their
       probability (over the batch as drawn, for a batch).
-    - `window`, `budget`. `tolerance`: money; gains and shortfalls below it are rounding.
+    - `window`, `budget`. `gap`: bound on the gain of any report under a policy that need not be
+      efficient, for settlement by the estimator; only the bias for the efficient policy.
+    - `tolerance`: money; gains and shortfalls below it are rounding.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -68,6 +76,7 @@ class Audit(eqx.Module):
     groves_total: Float[np.ndarray, "n ..."]
     window: Window
     budget: Budget
+    gap: GapBound
     tolerance: float = eqx.field(static=True)
 
     def to_frame(self):
@@ -105,6 +114,10 @@ class Audit(eqx.Module):
         lines = [head, f"  incentives     {verdict}: largest gain {gain:.3g}"]
         if not ok:
             lines.append(f"    {self.witness[worst].sentence()}")
+        if self.gap.bound > self.tolerance and self.settlement == "Estimator":
+            lines.append(
+                f"    certified: no report gains more than {self.gap.bound:.3g} at any on-path node"
+            )
         for label, table, expected in (
             ("participation", self.participation, self.ex_ante_participation),
             ("no subsidy", self.no_subsidy, self.ex_ante_no_subsidy),
@@ -140,8 +153,13 @@ def run_audit(
     groves: str = "",
     reports: str = "incremental",
     histories: str = "on-path",
+    noise: Numbers | float | None = None,
 ) -> Audit:
-    """Run every check. `total` (n, *P): Groves totals; `means`: of the estimate at each edge."""
+    """Run every check.
+
+    **Arguments:** `total` (n, *P): Groves totals; `means`: of the estimate at each edge; `noise`:
+    its standard deviation, None where unknown.
+    """
     env, n = policy.env, policy.env.products
     shape = policy.advertiser_value.shape
     if (reports, histories) == ("incremental", "on-path"):
@@ -149,14 +167,7 @@ def run_audit(
     else:
         truthful = histories == "on-path"
         found = search_histories(policy, settlement, means, reports, truthful)
-    if isinstance(settlement, Estimator):
-        outcomes = expected_outcomes(
-            policy.plan, env.values.support, policy.pairs, policy.pairs.base, means
-        )
-        payoff = np.repeat((outcomes.earned + outcomes.estimated).sum(axis=1)[:, None], n, axis=1)
-    else:
-        payoff = _settled_payoff(policy, settlement, means)
-    payoff = payoff.T.reshape(shape)
+    payoff, variance = (x.T.reshape(shape) for x in _settle_truth(policy, settlement, means, noise))
     payments = total + policy.advertiser_value - payoff
     participation = policy.advertiser_value - payments
     no_subsidy = payments + policy.user_utility
@@ -186,24 +197,48 @@ def run_audit(
         ex_ante_no_subsidy=mean(no_subsidy),
         groves_total=total,
         window=Window(reduce(np.fmax, own.contribution), reduce(np.fmin, own.payoff)),
-        budget=Budget(payments, payments.sum(axis=0), policy.user_utility.sum(axis=0)),
+        budget=Budget(payments, payments.sum(axis=0), policy.user_utility.sum(axis=0), variance),
+        gap=bound_gains(policy, means),
         tolerance=_TOLERANCE * env.money_scale,
     )
 
 
-def _settled_payoff(policy, settlement, means) -> Float[np.ndarray, "B n"]:
-    """Expected payoff of each advertiser under truth with any settlement, no Groves term."""
-    plan, n = policy.plan, policy.env.products
+def _settle_truth(policy, settlement, means, noise) -> tuple[np.ndarray, np.ndarray]:
+    """Expected payoff (B, n) under truth without Groves term, and variance of what is paid.
+
+    The variance is that of one conversation's transfers, given the profile: over tastes,
+    actions, signals and the estimate's own noise; NaN where that is not known.
+    """
+    plan, env, n = policy.plan, policy.env, policy.env.products
     start, place = np.unique(policy.pairs.base, return_inverse=True)
-    total = np.zeros((len(start), n))
-    step = max(1, 4_000_000 // (plan.root.shape[1] * means.shape[1]))
+    sums = np.zeros((4, len(start), n))
+    spread = np.zeros(env.utilities.shape)
+    if isinstance(settlement, Estimator):
+        spread = np.broadcast_to(np.nan if noise is None else np.square(noise), spread.shape)
+    step = max(1, 4_000_000 // (plan.root.shape[1] * means.shape[1] * n))
     for t, here in enumerate(visit(plan, start, by_origin=True)):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
             at = situation(policy, means, t, here.pair[part], here.node[part], here.control[part])
-            worth = np.broadcast_to(settlement.payoff(at), (len(at.belief), n, *at.stop.shape[1:]))
-            gained = np.einsum("kcjm,kjm,km->kc", worth, at.stop, at.belief)
+            belief = at.belief * here.weight[part, None]
+            worth = np.broadcast_to(settlement.payoff(at), (len(belief), n, *at.stop.shape[1:]))
+            charge = np.broadcast_to(settlement.charge(at), (len(belief), n))
+            joint = (at.stop * belief[:, None])[:, None]
+            mine = (at.product[:, None, :] == np.arange(n)[:, None])[..., None]
+            paid = mine * at.theta[:, :, None, None] - worth
+            variance = spread[np.maximum(at.product, 0)][:, None]
+            mass = belief.sum(axis=1)[:, None]
+            fixed = charge * (mass - joint.sum(axis=(2, 3)))
+            amounts = (
+                (worth * joint).sum(axis=(2, 3)) - charge * mass,
+                ((paid + charge[:, :, None, None]) * joint).sum(axis=(2, 3)) + fixed,
+                ((paid**2 + variance) * joint).sum(axis=(2, 3)),
+                charge * mass,
+            )
             origin = np.searchsorted(start, here.origin[part])
-            np.add.at(total, origin, gained * here.weight[part, None])
+            for total, amount in zip(sums, amounts, strict=True):
+                np.add.at(total, origin, amount)
     mass = plan.root.sum(axis=1)[plan.pair_root[start]][:, None]
-    return np.where(mass > 0, total / np.where(mass > 0, mass, 1), np.nan)[place]
+    sums = np.where(mass > 0, sums / np.where(mass > 0, mass, 1), np.nan)[:, place]
+    charged = np.nan if np.nanmax(np.abs(sums[3]), initial=0) > 0 else 0.0
+    return sums[0], sums[2] - sums[1] ** 2 + charged

@@ -19,7 +19,13 @@ from jaxtyping import Float, Int
 from dynmech._efficient import EfficientPolicy
 from dynmech._errors import TooLarge, describe
 from dynmech._settlement import AbstractSettlement
-from dynmech.audit._incentives import Found, no_witness, situation, value_alternatives
+from dynmech.audit._incentives import (
+    Found,
+    no_witness,
+    situation,
+    value_alternatives,
+    yield_given_taste,
+)
 from dynmech.audit._witness import Witness
 
 _MOST_STATES = 3_000_000
@@ -285,13 +291,11 @@ def _flows(policy, settlement, means, game: _Game, t: int) -> Float[np.ndarray, 
     for low in range(0, len(total), step):
         part = slice(low, low + step)
         at = situation(policy, means, t, told_pair[part], told_node[part], moves.control[part])
-        worth = settlement.payoff(at)
+        worth = yield_given_taste(settlement, at)
         mine = worth[:, game.advertiser if worth.shape[1] > 1 else 0]
         state = moves.state[part]
         belief = policy.plan.belief(t, here.pair[state], here.node[state])
-        total[part] = np.einsum(
-            "kjm,kjm,km->k", np.broadcast_to(mine, at.stop.shape), at.stop, belief
-        )
+        total[part] = (mine * belief).sum(axis=1)
     return total
 
 
