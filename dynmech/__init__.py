@@ -1,8 +1,8 @@
 """Dynamic mechanism design for AI shopping assistants: policies, payments, audits."""
 
-from dynmech import _groves as groves
-from dynmech import _settlement as settlement
 from dynmech import applications as applications
+from dynmech import groves as groves
+from dynmech import settlement as settlement
 from dynmech._choice import AbstractActionRule as AbstractActionRule
 from dynmech._choice import ConstantQuery as ConstantQuery
 from dynmech._choice import FallingQuery as FallingQuery
@@ -13,6 +13,8 @@ from dynmech._choice import PerfectRecall as PerfectRecall
 from dynmech._choice import ProductQuery as ProductQuery
 from dynmech._choice import Tabulated as Tabulated
 from dynmech._choice import Threshold as Threshold
+from dynmech._compare import Comparison as Comparison
+from dynmech._compare import compare as compare
 from dynmech._conversation import Conversation as Conversation
 from dynmech._efficient import EfficientPolicy as EfficientPolicy
 from dynmech._efficient import solve_efficient_policy as solve_efficient_policy
@@ -47,5 +49,3 @@ from dynmech.audit import Audit as Audit
 from dynmech.audit import BestResponse as BestResponse
 from dynmech.audit import Witness as Witness
 from solvers import Exact as Exact
-
-__all__ = ["groves", "settlement"]

@@ -10,7 +10,7 @@ import abc
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dynmech._errors import DynmechError, describe
 
@@ -21,6 +21,9 @@ class OwnTables(eqx.Module):
     - `payoff` (B, n, K, Z): expected payoff under truth without Groves term.
     - `contribution` (B, n, K, Z): D_i, what the others and the user get from the other products.
     - `marginal`, `displayable` (B, n, Z): W^{-i} and Wd^{-i}.
+    - `root` (R, m): unnormalised beliefs; `own_root` (B, n, Z): the root of each own signal, -1
+      beyond the alphabet; `own_pair` (B, n, K, Z): identifies the others' reports; `signal`
+      (B, n): the profile's own signal.
     - `ex_ante` (n,): E[W^{-i}], or None for a batch; `batch_mean` (n,): its mean over the batch.
     NaN where the signals have probability zero, or beyond the advertiser's alphabet.
     """
@@ -31,6 +34,17 @@ class OwnTables(eqx.Module):
     displayable: Float[np.ndarray, "B n Z"]
     ex_ante: Float[np.ndarray, " n"] | None
     batch_mean: Float[np.ndarray, " n"]
+    root: Float[np.ndarray, "R m"]
+    own_root: Int[np.ndarray, "B n Z"]
+    own_pair: Int[np.ndarray, "B n K Z"]
+    signal: Int[np.ndarray, "B n"]
+
+    def posterior(self) -> Float[np.ndarray, "B n m"]:
+        """Posterior over tastes at each profile, the same for every advertiser."""
+        root = np.take_along_axis(self.own_root, self.signal[:, :, None], axis=2)[:, :, 0]
+        belief = self.root[root]
+        mass = belief.sum(axis=2, keepdims=True)
+        return np.where(mass > 0, belief / np.where(mass > 0, mass, 1), np.nan)
 
 
 class AbstractGroves(eqx.Module):

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._data_driven import DataDriven
 from dynmech._errors import InvalidArgument, OutsideSupport, describe, import_extra
 from dynmech._types import NONE
 from dynmech._values import MarkovValues
@@ -165,7 +166,7 @@ class _Run:
         omega = self._draw(plan.root[pairs.root[pairs.base[profile]]])
         told_theta, told = self._reports(0, truth, seen[:, 1:])
         root = self._root(np.concatenate([seen[:, :1], told], axis=1))
-        groves = self._totals(profile, told_theta, root)
+        groves = self._totals(profile, told_theta, root, omega)
         record = {
             "profile": profile,
             "omega": omega,
@@ -251,12 +252,16 @@ class _Run:
             raise OutsideSupport(describe("simulate(strategies=...)", must, got))
         return np.array(found)[inverse.reshape(-1)]
 
-    def _totals(self, profile, told_theta, root) -> np.ndarray:
+    def _totals(self, profile, told_theta, root, omega) -> np.ndarray:
         """Groves totals at the reported profile; NaN where that profile was not solved for.
 
         A total is constant in her own report, so a single liar is charged as if she told truth.
+        A data-driven total reads the taste, decoded without noise.
         """
         total = self.mechanism.groves_total.reshape(self.env.products, -1).T
+        if isinstance(self.mechanism.groves, DataDriven):
+            function = self.mechanism.groves.function(self.mechanism.own)
+            return function[profile, :, omega]
         if not self.lies:
             return total[profile]
         known = {int(pair): b for b, pair in enumerate(self.policy.pairs.base)}

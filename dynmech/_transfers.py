@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from dynmech._compile import settlement_means
 from dynmech._conversation import Conversation
+from dynmech._data_driven import DataDriven
 from dynmech._efficient import EfficientPolicy
 from dynmech._errors import InvalidArgument, NotFinite, OutsideSupport, describe, import_extra
 from dynmech._groves import AbstractGroves, OwnTables, Participation
@@ -163,11 +164,17 @@ class DynamicTeamMechanism(eqx.Module):
         surplus = jnp.where(bought, theta + utility, 0.0).sum()
         return jnp.where(bought, theta, 0.0) - surplus
 
-    def settle(self, conversation: Conversation, estimate: Numbers | None = None) -> Ledger:
+    def settle(
+        self,
+        conversation: Conversation,
+        estimate: Numbers | None = None,
+        totals: Numbers | None = None,
+    ) -> Ledger:
         """Settle a realised conversation period by period, the Groves total by installments.
 
         **Arguments:** `conversation`: ended; `estimate`: after a purchase, the settlement signal:
-        estimated utility of the product bought (a number) or a taste (k,).
+        estimated utility of the product bought (a number) or a taste (k,); `totals` (n,): with
+        `groves.DataDriven`, the totals decoded after the ending.
 
         **Returns:** `Ledger`, complete or not at all.
 
@@ -193,7 +200,7 @@ class DynamicTeamMechanism(eqx.Module):
         shares = np.zeros(len(turns))
         shares[: len(self.installments)] = self.installments[: len(turns)]
         shares[-1] += 1 - shares.sum()
-        groves = shares[:, None] * self._totals_at(conversation)
+        groves = shares[:, None] * self._totals_at(conversation, totals)
         return Ledger(
             names=self.policy.env.names,
             period=np.array([turn.period for turn in turns]),
@@ -276,8 +283,14 @@ class DynamicTeamMechanism(eqx.Module):
         means = self.settlement_means()
         return best_responses(self.policy, settlement, means, self.reports, asked)
 
-    def _totals_at(self, conversation: Conversation) -> Float[np.ndarray, " n"]:
+    def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
         pairs = self.policy.pairs
+        if isinstance(self.groves, DataDriven) != (totals is not None):
+            must = "be given with groves.DataDriven, and only then"
+            do = "decode f, groves.function(mechanism.own), from the signal after the ending"
+            raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
+        if totals is not None:
+            return np.asarray(totals, float)
         profile = np.flatnonzero(pairs.base == conversation.start_pair)
         if not len(profile):
             must = "start from a profile asked for in initial="
@@ -313,6 +326,10 @@ def _own_tables(policy: EfficientPolicy, signal: AbstractSettlementSignal) -> Ow
         displayable=policy.own_displayable,
         ex_ante=None if policy.batch else policy.ex_ante_marginal_value,
         batch_mean=np.nanmean(marginal, axis=0),
+        root=policy.plan.root,
+        own_root=np.where(live[:, :, 0], pairs.root[at[:, :, 0]], -1),
+        own_pair=pairs.own,
+        signal=policy.profiles.signals[:, 1:],
     )
 
 
