@@ -6,10 +6,9 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
-NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow notebooks check lint types wheel bench clean
+.PHONY: help demo test test-slow check lint types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,13 +33,10 @@ bench: $(VENV)/.installed-run ## measure speed; tables go to results/
 	$(RUN) -m experiments.benchmarks
 
 test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks
-	$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(if $(NOTEBOOKS),--nbmake) tests dynmech solvers $(NOTEBOOKS)
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every change
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
-
-notebooks: $(VENV)/.installed-dev ## run the notebooks and keep their output in them
-	$(if $(NOTEBOOKS),$(RUN) -m pytest --nbmake --overwrite $(NOTEBOOKS),@echo 'no notebooks')
 
 check: lint types wheel ## check style and types, and try the built wheel from another folder
 

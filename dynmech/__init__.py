@@ -2,6 +2,7 @@
 
 from dynmech import applications as applications
 from dynmech import groves as groves
+from dynmech import plotting as plotting
 from dynmech import settlement as settlement
 from dynmech._choice import AbstractActionRule as AbstractActionRule
 from dynmech._choice import ConstantQuery as ConstantQuery

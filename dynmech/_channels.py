@@ -27,7 +27,7 @@ def prior_quantiles(targets: np.ndarray, weights: np.ndarray, symbols: int) -> n
     return np.array(cuts)
 
 
-def quantised_normal(mean: Numbers, deviation: Numbers, cuts: Numbers) -> Array:
+def quantised_normal(mean: Numbers, deviation: Numbers | float, cuts: Numbers) -> Array:
     """P(mean + deviation * N(0,1) falls between consecutive cuts), last axis the symbols."""
     below = jax.scipy.special.ndtr((cuts - jnp.asarray(mean)[..., None]) / deviation)
     above = jax.scipy.special.ndtr((jnp.asarray(mean)[..., None] - cuts) / deviation)

@@ -71,6 +71,12 @@ class Conversation(eqx.Module):
         return weights / weights.sum() if weights.sum() > 0 else weights
 
     @property
+    def probability(self) -> float:
+        """Probability of what happened so far, given the initial profile."""
+        start = self.policy.plan.root[self.policy.plan.pair_root[self.start_pair]].sum()
+        return float(self._weights().sum() / start)
+
+    @property
     def value(self) -> float:
         """Expected surplus from here on under the policy, W_t, money; 0 once ended."""
         if self.ended:

@@ -167,7 +167,7 @@ class DynamicTeamMechanism(eqx.Module):
     def settle(
         self,
         conversation: Conversation,
-        estimate: Numbers | None = None,
+        estimate: Numbers | float | None = None,
         totals: Numbers | None = None,
     ) -> Ledger:
         """Settle a realised conversation period by period, the Groves total by installments.
