@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check lint types wheel bench clean
+.PHONY: help demo test test-slow pictures check lint types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(RUN)
 
 demo: $(VENV)/.installed-run ## run the main example; tables and pictures go to results/
 	$(RUN) -m experiments.demo
+
+pictures: $(VENV)/.installed-run ## draw the pictures of the README again
+	$(RUN) -m experiments.demo --market cars
+	mkdir -p experiments/pictures && cp results/cars/policy_tree.png results/cars/incentives.png experiments/pictures/
 
 bench: $(VENV)/.installed-run ## measure speed; tables go to results/
 	$(RUN) -m experiments.benchmarks
