@@ -1,8 +1,10 @@
 """Dynamic mechanism design for AI shopping assistants: policies, payments, audits."""
 
-from dynmech import applications as applications
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from dynmech import groves as groves
-from dynmech import plotting as plotting
 from dynmech import settlement as settlement
 from dynmech._choice import AbstractActionRule as AbstractActionRule
 from dynmech._choice import ConstantQuery as ConstantQuery
@@ -17,6 +19,9 @@ from dynmech._choice import Threshold as Threshold
 from dynmech._compare import Comparison as Comparison
 from dynmech._compare import compare as compare
 from dynmech._conversation import Conversation as Conversation
+from dynmech._decoders import Decoder as Decoder
+from dynmech._decoders import decode_tastes as decode_tastes
+from dynmech._decoders import decode_utilities as decode_utilities
 from dynmech._efficient import EfficientPolicy as EfficientPolicy
 from dynmech._efficient import solve_efficient_policy as solve_efficient_policy
 from dynmech._environment import RecommendationMDP as RecommendationMDP
@@ -29,11 +34,25 @@ from dynmech._errors import NotFinite as NotFinite
 from dynmech._errors import OutsideSupport as OutsideSupport
 from dynmech._errors import TooLarge as TooLarge
 from dynmech._errors import UnseenPurchase as UnseenPurchase
+from dynmech._estimator_checks import EstimatorReport as EstimatorReport
+from dynmech._estimator_checks import EstimatorWitness as EstimatorWitness
+from dynmech._estimator_checks import check_assumption_3 as check_assumption_3
+from dynmech._estimator_checks import purchase_support as purchase_support
+from dynmech._estimators import AveragedSettlement as AveragedSettlement
+from dynmech._estimators import ChannelSettlement as ChannelSettlement
+from dynmech._estimators import OracleSettlement as OracleSettlement
+from dynmech._estimators import PosteriorMeanSettlement as PosteriorMeanSettlement
+from dynmech._estimators import QuantisedRatingSettlement as QuantisedRatingSettlement
+from dynmech._estimators import StoppedAverageSettlement as StoppedAverageSettlement
 from dynmech._feedback import ChannelFeedback as ChannelFeedback
 from dynmech._feedback import NoFeedback as NoFeedback
 from dynmech._feedback import RatingFeedback as RatingFeedback
 from dynmech._feedback import TabulatedFeedback as TabulatedFeedback
+from dynmech._payment_moments import PaymentMoments as PaymentMoments
+from dynmech._payment_moments import payment_distribution as payment_distribution
+from dynmech._payment_moments import payment_moments as payment_moments
 from dynmech._profiles import Profiles as Profiles
+from dynmech._signals import AbstractSettlementSignal as AbstractSettlementSignal
 from dynmech._signals import GaussianSignals as GaussianSignals
 from dynmech._signals import JointSignals as JointSignals
 from dynmech._signals import NoSignals as NoSignals
@@ -50,3 +69,15 @@ from dynmech.audit import Audit as Audit
 from dynmech.audit import BestResponse as BestResponse
 from dynmech.audit import Witness as Witness
 from solvers import Exact as Exact
+
+if TYPE_CHECKING:
+    from dynmech import applications as applications
+    from dynmech import plotting as plotting
+    from dynmech import static as static
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load `applications`, `plotting` and `static` when they are first asked for."""
+    if name in ("applications", "plotting", "static"):
+        return importlib.import_module(f"dynmech.{name}")
+    raise AttributeError(f"module 'dynmech' has no attribute {name!r}")

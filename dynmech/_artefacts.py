@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from dynmech._errors import InvalidArgument, describe
+from dynmech._errors import DynmechError, InvalidArgument, describe
 
 _FORMAT = 1
 _PACKAGES = ("dynmech", "solvers")
@@ -37,7 +37,22 @@ def save_module(module: eqx.Module, path: str | os.PathLike) -> None:
 
 
 def load_module(path: str | os.PathLike, kind: type[T], types: tuple[type, ...] = ()) -> T:
-    """Read a module written by `save_module`; `types`: classes of your own it may hold."""
+    """Read a module written by `save_module`; `types`: classes of your own it may hold.
+
+    **Raises:** `InvalidArgument` for a folder that is absent, incomplete, or of another format.
+    """
+    call = f"{kind.__name__}.load(path=...)"
+    try:
+        return _load(path, kind, types)
+    except DynmechError:
+        raise
+    except Exception as error:
+        must, do = "be a complete folder written by .save", "save it again"
+        got = f"{path}: {type(error).__name__}: {error}"
+        raise InvalidArgument(describe(call, must, got[:300], do)) from error
+
+
+def _load(path: str | os.PathLike, kind: type[T], types: tuple[type, ...]) -> T:
     from safetensors.numpy import load_file
 
     folder = Path(path)

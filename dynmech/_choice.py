@@ -144,6 +144,9 @@ class FallingQuery(AbstractQuery):
         for name, number in zip(("level", "location", "slope"), numbers, strict=True):
             require_finite(f"FallingQuery({name}=...)", np.asarray(number))
         self.level, self.location, self.slope = numbers
+        if isinstance(low, float | int) and isinstance(high, float | int) and low > high:
+            must = "have low <= high"
+            raise InvalidArgument(describe("FallingQuery(low=..., high=...)", must, (low, high)))
         if self.slope <= 0 or self.level < 0:
             must = "have level >= 0 and slope > 0"
             raise InvalidArgument(describe("FallingQuery(...)", must, f"{level}, {slope}"))
@@ -293,6 +296,24 @@ class Tabulated(AbstractActionRule):
 
     def probabilities(self, memory, recommendation, utilities):
         return jnp.asarray(self.action)[memory[0]]
+
+
+def check_behaviour(rule: AbstractActionRule, n: int, points: int, horizon: int | float) -> None:
+    """Raise `InvalidArgument` unless the rule's tables fit n products, m tastes, T rounds."""
+    if isinstance(rule, Tabulated):
+        rows = history_count(n, int(horizon)) if horizon < float("inf") else 0
+        if rule.action.shape != (rows, n + 2, points):
+            must = f"have shape (H, n+2, m) = {(rows, n + 2, points)}"
+            raise InvalidArgument(describe("Tabulated(action=...)", must, rule.action.shape))
+    if not isinstance(rule, PerfectRecall | ImperfectRecall | LastShownOnly):
+        return
+    choice, query = rule.choice, rule.query
+    if isinstance(choice, Logit) and choice.scale.shape not in ((), (points,)):
+        must = f"be a number or have shape (m,) = ({points},)"
+        raise InvalidArgument(describe("Logit(scale=...)", must, choice.scale.shape))
+    if isinstance(query, ProductQuery) and query.level.shape not in ((n, 1), (n, points)):
+        must = f"have shape (n,) = ({n},) or (n, m) = {(n, points)}"
+        raise InvalidArgument(describe("ProductQuery(level=...)", must, query.level.shape))
 
 
 def _seen(memory, n):

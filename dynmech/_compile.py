@@ -93,7 +93,7 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
     with precision(env.gamma):
         means = _means(env, env.signals.settlement, memory, recommendation)
     settled = np.where(action[:, :n] > 0, means, 0.0)
-    first, merged = _merge_edges(action[:, :n], settled, column_id, exact)
+    first, merged = _merge_edges(action, settled, column_id, exact)
     edge, successor = _refine([merged[p] for p in place], after)
     structure = Structure(
         edge=tuple(edge),
@@ -324,12 +324,12 @@ def _slots(buyable):
     return np.where(np.take_along_axis(buyable, order, axis=1), order, -1)
 
 
-def _merge_edges(stop, settled, column_id, exact):
-    """Edges with the same purchases, settled alike, and the same columns; and the map."""
+def _merge_edges(action, settled, column_id, exact):
+    """Edges with the same behaviour, settled alike, and the same columns; and the map."""
     if not exact:
-        return np.arange(len(stop)), np.arange(len(stop))
-    flat = np.concatenate([stop, settled], axis=1) + 0.0
-    _, same = unique_rows(flat.reshape(len(stop), -1))
+        return np.arange(len(action)), np.arange(len(action))
+    flat = np.concatenate([action, settled], axis=1) + 0.0
+    _, same = unique_rows(flat.reshape(len(action), -1))
     return unique_rows(np.concatenate([same[:, None], column_id], axis=1))
 
 

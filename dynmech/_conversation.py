@@ -215,7 +215,7 @@ def _action_code(env, action: int | str) -> int:
             must = f"be one of {', '.join(words)}"
             raise OutsideSupport(describe("Conversation.step(action=...)", must, action))
         return words[action]
-    if not 0 <= int(action) <= n + 1:
+    if action not in range(n + 2):
         must = f"be a code in 0..{n + 1}"
         raise OutsideSupport(describe("Conversation.step(action=...)", must, action))
     return int(action)

@@ -306,6 +306,9 @@ def _pick(env: RecommendationMDP, solver: Exact | None) -> Exact:
         return Exact()
     if not isinstance(solver, Exact):
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Exact() or None", solver))
+    if not solver.memory > 0:
+        must = "be a positive number of bytes"
+        raise InvalidArgument(describe("Exact(memory=...)", must, solver.memory))
     return solver
 
 

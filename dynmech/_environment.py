@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._channels import require_shape
-from dynmech._choice import AbstractActionRule, Tabulated, history_count
+from dynmech._choice import AbstractActionRule, Tabulated, check_behaviour, history_count
 from dynmech._errors import InvalidArgument, describe, require_finite, require_probabilities
-from dynmech._feedback import TabulatedFeedback
+from dynmech._feedback import TabulatedFeedback, check_feedback
 from dynmech._profiles import Profiles, sample_profiles
 from dynmech._signals import JointSignals, SignalStructure, TabulatedSettlement
 from dynmech._tastes import TasteGrid
@@ -78,6 +78,13 @@ class RecommendationMDP(eqx.Module):
         self.tastes, self.action_rule, self.values = tastes, action_rule, values
         self.horizon = _horizon(horizon)
         self.names = _names(names, n)
+        check_behaviour(action_rule, n, tastes.size, self.horizon)
+        check_feedback(signals.feedback, n, self.horizon)
+        tabulated = (TabulatedFeedback, TabulatedSettlement)
+        reading = [x for x in (signals.feedback, signals.settlement) if isinstance(x, tabulated)]
+        if reading and not isinstance(action_rule, Tabulated):
+            must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
+            raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
         weights = np.asarray(tastes.weights)
         self.signals = SignalStructure(
             signals.initial.bind(self.utilities, weights),
@@ -173,6 +180,21 @@ class RecommendationMDP(eqx.Module):
         if _horizon(horizon) == math.inf:
             must = "be an integer: tables run over finitely many histories"
             raise InvalidArgument(describe("from_tables(horizon=...)", must, horizon))
+        require_shape("from_tables(prior=...)", np.asarray(prior), np.shape(omega)[:1], 0)
+        probabilities = {
+            "prior": (prior, -1),
+            "initial_signals": (initial_signals, None),
+            "theta_prior": (theta_prior, -1),
+            "theta_kernel": (theta_kernel, -1),
+        }
+        for name, (table, axis) in probabilities.items():
+            call = f"from_tables({name}=...)"
+            array = np.atleast_1d(np.asarray(as_floats(table, call)))
+            axes = tuple(range(1, array.ndim)) if axis is None else axis
+            require_probabilities(call, array, axis=axes)
+        for name, table in (("omega", omega), ("theta_support", theta_support)):
+            call = f"from_tables({name}=...)"
+            require_finite(call, np.asarray(as_floats(table, call)))
         tastes = TasteGrid(points=as_floats(omega), weights=as_floats(prior))
         rows = history_count(n, int(horizon))
         action = as_floats(action)
@@ -200,7 +222,7 @@ class RecommendationMDP(eqx.Module):
 
 
 def _characteristics(gamma) -> Float[np.ndarray, "n k"]:
-    array = np.asarray(as_floats(gamma))
+    array = np.asarray(as_floats(gamma, f"{_CALL}(gamma=...)"))
     if array.ndim != 2 or 0 in array.shape:
         must = "have shape (n, k) with at least one product and one characteristic"
         raise InvalidArgument(describe(f"{_CALL}(gamma=...)", must, f"shape {array.shape}"))
@@ -210,9 +232,12 @@ def _characteristics(gamma) -> Float[np.ndarray, "n k"]:
 
 def _horizon(horizon) -> int | float:
     call, must = f"{_CALL}(horizon=...)", "be an integer >= 1, or math.inf"
-    if horizon == math.inf:
+    if isinstance(horizon, int | float | np.integer | np.floating) and horizon == math.inf:
         return math.inf
-    if isinstance(horizon, bool) or int(horizon) != horizon or horizon < 1:
+    whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
+    if not whole and not (isinstance(horizon, float | np.floating) and horizon % 1 == 0):
+        raise InvalidArgument(describe(call, must, repr(horizon), "pass the number of rounds"))
+    if horizon < 1:
         raise InvalidArgument(describe(call, must, horizon, "pass the number of rounds"))
     return int(horizon)
 
@@ -224,6 +249,10 @@ def _names(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
     if len(names) != n or len(set(names)) != n:
         must = f"hold {n} different labels, one for each product"
         raise InvalidArgument(describe(f"{_CALL}(names=...)", must, names))
+    reserved = {"exit", "query", "platform", "none"} & set(names)
+    if reserved:
+        must = "not be exit, query, platform or none, which mean something else"
+        raise InvalidArgument(describe(f"{_CALL}(names=...)", must, sorted(reserved)))
     return names
 
 

@@ -106,7 +106,11 @@ class RatingFeedback(AbstractFeedback):
 
     def bind(self, utilities, weights):
         if self.cuts is not None:
-            require_shape("RatingFeedback(cuts=...)", self.cuts, (len(utilities),), 1)
+            shape = (len(utilities), self.symbols - 1)
+            if self.cuts.shape != shape or (np.diff(self.cuts, axis=1) < 0).any():
+                must = f"have shape (n, symbols - 1) = {shape}, each row in increasing order"
+                got = f"shape {self.cuts.shape}, {self.cuts.tolist()}"
+                raise InvalidArgument(describe("RatingFeedback(cuts=...)", must, got[:120]))
             return self
         cuts = prior_quantiles(utilities, weights, self.symbols)
         return eqx.tree_at(lambda s: s.cuts, self, cuts, is_leaf=lambda x: x is None)
@@ -208,3 +212,16 @@ class TabulatedFeedback(AbstractFeedback):
     def likelihood(self, memory, recommendation, period, utilities):
         law = jnp.asarray(self.table)[memory[0]]
         return law.reshape(law.shape[0], -1)
+
+
+def check_feedback(feedback: AbstractFeedback, n: int, horizon: int | float) -> None:
+    """Raise `InvalidArgument` unless a rating's noise fits n products and T rounds."""
+    if not isinstance(feedback, RatingFeedback) or feedback.deviation.ndim == 0:
+        return
+    shape, products = feedback.deviation.shape, feedback.by_product
+    wanted = [(n,), (horizon, n)] if products else [(horizon,)]
+    if shape not in wanted:
+        must = (
+            f"have shape (n,) = {(n,)} or (T, n)" if products else f"have shape (T,) = {wanted[0]}"
+        )
+        raise InvalidArgument(describe("RatingFeedback(noise=...)", must, shape))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from dynmech._compile import compile_market, tables
-from dynmech._profiles import signal_likelihood
+from dynmech._errors import InvalidArgument, describe
 from dynmech._tasks import assign
-from dynmech._types import Numbers
+from dynmech._types import Numbers, as_floats, precision
 from solvers import backward, build_tree
 
 if TYPE_CHECKING:
@@ -56,16 +57,38 @@ def revalue(
     marginals: bool,
 ) -> Revaluation:
     """See `EfficientPolicy.revalue`."""
+    env = policy.env
+    shapes = {
+        "theta_support": (theta_support, env.values.support.shape, "(n, K)"),
+        "gamma": (gamma, env.gamma.shape, "(n, k)"),
+        "prior": (prior, env.tastes.weights.shape, "(m,)"),
+    }
+    given = []
+    for name, (value, shape, letters) in shapes.items():
+        if value is not None and np.shape(value) != shape:
+            must = f"have shape {letters} = {shape}"
+            raise InvalidArgument(describe(f"revalue({name}=...)", must, np.shape(value)))
+        given.append(value if value is None else as_floats(value, f"revalue({name}=...)"))
+    # Numbers of JAX bring their own precision; all others are computed in that of the market.
+    if any(isinstance(value, jax.Array) for value in given):
+        return _revalue(policy, given[0], given[1], given[2], marginals)
+    with precision(env.gamma):
+        return _revalue(policy, given[0], given[1], given[2], marginals)
+
+
+def _revalue(policy: EfficientPolicy, theta_support, gamma, prior, marginals) -> Revaluation:
     env, pairs = policy.env, policy.pairs
     if gamma is None:
         compiled, tree = policy.compiled, policy.plan.tree
-        utilities = env.utilities
+        utilities = jnp.asarray(env.utilities)
     else:
-        compiled = compile_market(env, exact=False)
+        # The tree is host-side integers, also when the caller traces: nothing of it is traced.
+        with jax.ensure_compile_time_eval():
+            compiled = compile_market(env, exact=False)
         tree = build_tree(compiled.structure)
         utilities = jnp.asarray(gamma) @ jnp.asarray(env.tastes.points).T
     weights = env.tastes.weights if prior is None else prior
-    root = jnp.asarray(weights) * signal_likelihood(env, pairs.signals, utilities)
+    root = jnp.asarray(weights) * env.signals.initial.likelihood(utilities, pairs.signals)
     support = env.values.support if theta_support is None else theta_support
     index = np.arange(env.values.support.size).reshape(env.values.support.shape)
     assignment = assign(env, pairs, root, index)

@@ -134,6 +134,12 @@ class DynamicTeamMechanism(eqx.Module):
         self.groves_total = groves.total(self.own).T.reshape(shape)
         self.agent_payoff = _at_base(policy, self.own.payoff).T.reshape(shape)
 
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other) -> bool:
+        return self is other
+
     def payment(
         self, theta: Numbers, action: Numbers | int, estimate: Numbers | float
     ) -> Float[Array, " n"]:
@@ -183,6 +189,10 @@ class DynamicTeamMechanism(eqx.Module):
         if not isinstance(conversation, Conversation) or not conversation.ended:
             must, do = "be a conversation that has ended", "step it to a purchase or exit"
             raise InvalidArgument(describe("settle(conversation=...)", must, "in progress", do))
+        if conversation.policy.plan.actions is not self.policy.plan.actions:
+            must, got = "follow the mechanism's own policy", "one of another policy"
+            do = "start it with mechanism.policy.start(...)"
+            raise InvalidArgument(describe("settle(conversation=...)", must, got, do))
         n = self.policy.env.products
         turns = conversation.turns
         bought = turns[-1].action < n
@@ -299,7 +309,7 @@ class DynamicTeamMechanism(eqx.Module):
 
 
 def _check_realised(theta, action, estimate, n: int) -> None:
-    if not isinstance(action, Tracer) and not 0 <= int(action) <= n + 1:
+    if not isinstance(action, Tracer) and action not in range(n + 2):
         must = f"be a code in 0..{n + 1}"
         raise OutsideSupport(describe("payment(action=...)", must, action))
     for name, value in (("theta", theta), ("estimate", estimate)):

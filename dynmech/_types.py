@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from dynmech._errors import InvalidArgument, describe
+
 Numbers = Array | np.ndarray
 NONE = -1
 
@@ -25,12 +27,19 @@ def query_code(products: int) -> int:
     return products + 1
 
 
-def as_floats(value) -> Numbers:
-    """Keep float32 and traced arrays as they are; everything else becomes float64."""
+def as_floats(value, call: str = "an array argument") -> Numbers:
+    """Keep float32 and traced arrays as they are; everything else becomes float64.
+
+    **Raises:** `InvalidArgument`, naming `call`, for what is no array of numbers.
+    """
     if isinstance(value, jax.Array):
         return value
-    array = np.asarray(value)
-    return array if array.dtype == np.float32 else array.astype(np.float64)
+    try:
+        array = np.asarray(value)
+        return array if array.dtype == np.float32 else array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        must = "be an array of numbers"
+        raise InvalidArgument(describe(call, must, repr(value)[:80])) from error
 
 
 @contextlib.contextmanager

@@ -46,9 +46,9 @@ def draw_conversation(
         bought = chat.turns[-1].action
     rating = None
     if bought < n:
-        noise = policy.env.signals.settlement.noise() or 0.0
-        utility = float(policy.env.utilities[bought, omega])
-        rating = utility + float(noise) * float(rng.standard_normal())
+        signal, utilities = policy.env.signals.settlement, policy.env.utilities
+        who, taste = np.array([bought]), np.array([omega])
+        rating = float(signal.draw(rng, utilities, who, taste, utilities[who, taste])[0])
     return Drawn(chat, omega, rating, tries)
 
 

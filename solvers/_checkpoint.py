@@ -46,21 +46,22 @@ class Checkpoint:
         else:
             _write(manifest, json.dumps({"fingerprint": mark}).encode())
 
-    def load(self, part: int) -> dict[str, np.ndarray] | None:
-        """Return a finished part, or None."""
+    def load(self, part: tuple[int, int, int]) -> dict[str, np.ndarray] | None:
+        """Return a finished part (group of tasks, first root, one past the last), or None."""
         from safetensors.numpy import load_file
 
         file = self._file(part)
         return load_file(file) if file.exists() else None
 
-    def save(self, part: int, arrays: dict[str, np.ndarray]) -> None:
+    def save(self, part: tuple[int, int, int], arrays: dict[str, np.ndarray]) -> None:
         """Keep a finished part."""
         from safetensors.numpy import save
 
         _write(self._file(part), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
 
-    def _file(self, part: int) -> Path:
-        return self.path / f"part-{part:05d}.safetensors"
+    def _file(self, part: tuple[int, int, int]) -> Path:
+        group, start, stop = part
+        return self.path / f"part-{group}-{start}-{stop}.safetensors"
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -95,17 +95,17 @@ def solve_exact(
     chunks = [(g, chunk) for g, part in enumerate(tasks) for chunk in _chunks(part, counts, solver)]
     store = None
     if checkpoint is not None:
-        numbers = [*jax.tree.leaves((tables, tuple(tasks))), np.array(counts)]
+        numbers = [*jax.tree.leaves((tables, tuple(tasks), tree)), [part.keep for part in tasks]]
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
     total = sum(tree.nodes * (stop - start) for _, (start, stop) in chunks)
     answers: list[list[dict]] = [[] for _ in tasks]
     with _bar(total, progress) as bar:
-        for number, (group, (start, stop)) in enumerate(chunks):
-            found = store.load(number) if store else None
+        for group, (start, stop) in chunks:
+            found = store.load((group, start, stop)) if store else None
             if found is None:
                 found = _solve_chunk(tree, tables, tasks[group], start, stop, solver, mesh, bar)
                 if store:
-                    store.save(number, found)
+                    store.save((group, start, stop), found)
             else:
                 bar(tree.nodes * (stop - start))
             answers[group].append(found)

@@ -25,7 +25,8 @@ _BATCH = 4_000_000
 class _Lies(eqx.Module):
     """Misreports of one period: who, at which true pair and node, believed where, doing what.
 
-    `key_pair` is the pair whose plan follows: the reported root with the true values.
+    `key_pair` is the pair whose plan follows: the reported root with the true values. `visit` is
+    the visit of the period before, `symbol` the joint symbol that truly came after it.
     """
 
     agent: Int[np.ndarray, " k"]
@@ -37,6 +38,7 @@ class _Lies(eqx.Module):
     report_theta: Int[np.ndarray, " k"]
     report_signal: Int[np.ndarray, " k"]
     visit: Int[np.ndarray, " k"]
+    symbol: Int[np.ndarray, " k"]
 
 
 class Found(eqx.Module):
@@ -116,7 +118,7 @@ def _first_lies(policy: EfficientPolicy) -> _Lies:
         parts.append(
             _Lies(
                 zero + i, pair[live], zero, mixed[live], zero, control,
-                told_theta[live], told_signal[live], zero - 1,
+                told_theta[live], told_signal[live], zero - 1, zero - 1,
             )
         )  # fmt: skip
     return _stack(parts)
@@ -161,7 +163,7 @@ def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
         parts.append(
             _Lies(
                 np.full(len(row), i), pair[row], node[row], pair[row], key_node[differs],
-                control[differs], value[differs], told[differs], source[row],
+                control[differs], value[differs], told[differs], source[row], symbol[row],
             )
         )  # fmt: skip
     return _stack(parts)
@@ -171,17 +173,20 @@ def value_alternatives(policy: EfficientPolicy) -> Int[np.ndarray, "P n K"]:
     """The pair of the same root in which i alone has another value; -1 where not solved."""
     pairs = policy.pairs
     n, size = policy.env.values.support.shape
-    base = size ** np.arange(n, dtype=object)
-    if size**n >= 2**40:
-        base = np.random.default_rng(0).integers(1, 2**62, n)
-    code = (pairs.theta * base).sum(axis=1)
-    table = {(int(r), int(c)): k for k, (r, c) in enumerate(zip(pairs.root, code, strict=True))}
-    found = np.full((len(pairs.root), n, size), -1, np.int64)
-    for k, (root, own) in enumerate(zip(pairs.root.tolist(), code.tolist(), strict=True)):
-        for i in range(n):
-            rest = own - int(pairs.theta[k, i]) * int(base[i])
-            for value in range(size):
-                found[k, i, value] = table.get((root, rest + value * int(base[i])), -1)
+    weight = np.random.default_rng(0).integers(1, 2**62, n + 1).astype(np.uint64)
+    known = np.concatenate([pairs.root[:, None], pairs.theta], axis=1)
+    code = (known.astype(np.uint64) * weight).sum(axis=1)
+    order = np.argsort(code)
+    found = np.full((len(known), n, size), -1, np.int64)
+    for i in range(n):
+        for value in range(size):
+            asked = known.copy()
+            asked[:, i + 1] = value
+            wanted = (asked.astype(np.uint64) * weight).sum(axis=1)
+            place = np.minimum(np.searchsorted(code[order], wanted), len(order) - 1)
+            match = order[place]
+            same = (known[match] == asked).all(axis=1)
+            found[same, i, value] = match[same]
     return found
 
 
@@ -205,39 +210,48 @@ def _gains(policy, settlement, means, lies: list[_Lies], path):
             )
         )  # fmt: skip
     keys, places = unfold(plan, wanted)
-    agents: int | None = None
 
     def flow(t, pair, node, control):
-        nonlocal agents
         parts = []
         step = max(1, _BATCH // (plan.root.shape[1] * means.shape[1]))
         for low in range(0, max(len(pair), 1), step):
             part = slice(low, low + step)
             at = situation(policy, means, t, pair[part], node[part], control[part])
             parts.append(yield_given_taste(settlement, at))
-        total = np.concatenate(parts)
-        agents = total.shape[1]
-        return total
+        return np.concatenate(parts)
 
     values = evaluate(plan, keys, flow)
-    gains, masses = [], []
-    for t, here in enumerate(lies):
-        size = len(here.agent)
-        lie, truth = places[t][:size], places[t][size:]
-        who = here.agent if agents != 1 else np.zeros_like(here.agent)
-        gain, mass = np.zeros(size), np.zeros(size)
-        step = max(1, _BATCH // plan.root.shape[1])
-        for low in range(0, size, step):
-            part = slice(low, low + step)
-            belief = plan.belief(t, here.pair[part], here.node[part])
-            table = values[t]
-            extra = table[lie[part], who[part]] - table[truth[part], who[part]]
-            mass[part] = belief.sum(axis=1)
-            gain[part] = np.einsum("km,km->k", belief, extra)
-        gain = np.where(mass > 0, gain / np.where(mass > 0, mass, 1), -np.inf)
-        gains.append(gain)
-        masses.append(mass)
-    return gains, masses
+    found = [
+        _compare(plan, t, here, values[t], *np.split(places[t], 2)) for t, here in enumerate(lies)
+    ]
+    return [gain for gain, _ in found], [mass for _, mass in found]
+
+
+def _compare(plan, t, lies: _Lies, table, lie, truth) -> tuple[np.ndarray, np.ndarray]:
+    """Gain of each misreport, and the mass of its node.
+
+    Many misreports end in the same place: each distinct (node, lie, truth) is worked out once.
+    """
+    who = lies.agent if table.shape[1] > 1 else np.zeros_like(lies.agent)
+    _, first, index = _distinct(lies.pair * plan.tree.layers[t].nodes + lies.node)
+    belief = plan.belief(t, lies.pair[first], lies.node[first])
+    mass = belief.sum(axis=1)
+    code = (index * len(table) + lie) * table.shape[1] + who
+    _, case, inverse = _distinct(code)
+    gain = np.zeros(len(case))
+    step = max(1, _BATCH // max(plan.root.shape[1], 1))
+    for low in range(0, len(case), step):
+        part = case[low : low + step]
+        extra = table[lie[part], who[part]] - table[truth[part], who[part]]
+        gain[low : low + step] = np.einsum("km,km->k", belief[index[part]], extra)
+    at = mass[index[case]]
+    gain = np.where(at > 0, gain / np.where(at > 0, at, 1), -np.inf)
+    return gain[inverse], mass[index]
+
+
+def _distinct(code):
+    values, first, inverse = np.unique(code, return_index=True, return_inverse=True)
+    return values, first, inverse.reshape(-1)
 
 
 def situation(policy, means, t, pair, node, control) -> Situation:
@@ -266,7 +280,7 @@ def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarr
 
 
 def _no_lies() -> _Lies:
-    return _Lies(*(np.zeros(0, np.int64),) * 9)
+    return _Lies(*(np.zeros(0, np.int64),) * 10)
 
 
 def _stack(parts: list[_Lies]) -> _Lies:
@@ -295,12 +309,9 @@ def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:
     labels = (*env.names, "none")
     pair, i = int(lies.pair[k]), int(lies.agent[k])
     history, symbols, at = [], pairs.signals[pairs.root[pair]], int(lies.visit[k])
-    seen = None
+    seen = int(lies.symbol[k])
     for before in range(t - 1, -1, -1):
         here = path[before]
-        if seen is None:
-            child = plan.tree.layers[before].child[here.node[at], here.control[at]]
-            seen = int(np.flatnonzero(child == lies.node[k])[0])
         joint = np.unravel_index(seen, env.feedback_alphabet)
         history.append((labels[int(here.control[at])], tuple(int(z) for z in joint)))
         seen, at = int(here.symbol[at]), int(here.before[at])

@@ -1,0 +1,31 @@
+"""The static theory: data-driven mechanisms for preferences and information, and their rivals."""
+
+from dynmech.static._audit import EpsilonBounds as EpsilonBounds
+from dynmech.static._audit import StaticAudit as StaticAudit
+from dynmech.static._audit import StaticWitness as StaticWitness
+from dynmech.static._audit import epsilon_bounds as epsilon_bounds
+from dynmech.static._contingent import MessageBound as MessageBound
+from dynmech.static._contingent import least_message_epsilon as least_message_epsilon
+from dynmech.static._contingent import message_vcg as message_vcg
+from dynmech.static._contingent import mezzetti as mezzetti
+from dynmech.static._contingent import mezzetti_transfers as mezzetti_transfers
+from dynmech.static._contingent import second_stage_spread as second_stage_spread
+from dynmech.static._environment import StaticEnvironment as StaticEnvironment
+from dynmech.static._environment import Types as Types
+from dynmech.static._estimators import AbstractData as AbstractData
+from dynmech.static._estimators import BayesianData as BayesianData
+from dynmech.static._estimators import Estimator as Estimator
+from dynmech.static._estimators import IdealData as IdealData
+from dynmech.static._lottery import Lottery as Lottery
+from dynmech.static._lottery import Relevance as Relevance
+from dynmech.static._lottery import Separation as Separation
+from dynmech.static._lottery import check_relevance as check_relevance
+from dynmech.static._lottery import lottery_mechanism as lottery_mechanism
+from dynmech.static._lottery import separate as separate
+from dynmech.static._lottery import surplus_extraction as surplus_extraction
+from dynmech.static._mechanisms import DirectMechanism as DirectMechanism
+from dynmech.static._mechanisms import data_driven_vcg as data_driven_vcg
+from dynmech.static._mechanisms import realised_transfers as realised_transfers
+from dynmech.static._prediction import JointPrediction as JointPrediction
+from dynmech.static._prediction import Simulated as Simulated
+from dynmech.static._signals import PrivateSignals as PrivateSignals

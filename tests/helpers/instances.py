@@ -1,0 +1,101 @@
+"""The named instances of the performance page, as markets; shared with the benchmarks.
+
+H(m, T), `hidden_taste`: learning is the point. S(n, m, T), `scale`: many products and tastes.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+import dynmech as dm
+
+HIDDEN_TASTE_VALUE = {(50, 6): 1.013424, (200, 6): 1.014660, (50, 8): 1.059513, (200, 8): 1.060638}
+"""W_1 at the prior, to the six decimals published on the performance page."""
+
+
+class OnScreen(dm.AbstractActionRule):
+    """Only the product on the screen can be bought, with tabulated probabilities.
+
+    `buy` (n, m); `leave` (n, m), of leaving at once; the rest asks again. With none on the
+    screen the user leaves.
+    """
+
+    buy: Float[Array | np.ndarray, "n m"]
+    leave: Float[Array | np.ndarray, "n m"]
+
+    def start(self, products, horizon):
+        return np.zeros(1, np.int64)
+
+    def step(self, memory, recommendation, products):
+        return memory
+
+    def probabilities(self, memory, recommendation, utilities):
+        n, points = utilities.shape
+        shown = jnp.minimum(recommendation, n - 1)
+        here = recommendation < n
+        bought = jnp.where(here, jnp.asarray(self.buy)[shown], 0.0)
+        left = jnp.where(here, jnp.asarray(self.leave)[shown], 1.0)
+        stop = jnp.zeros((n, points)).at[shown].set(bought)
+        return jnp.concatenate([stop, left[None], (1.0 - bought - left)[None]])
+
+
+class NoRepeats(dm.AbstractActionRule):
+    """Behave as `rule`, but leave as soon as a product is shown for the second time."""
+
+    rule: dm.PerfectRecall
+
+    def start(self, products, horizon):
+        return np.append(self.rule.start(products, horizon), 0)
+
+    def step(self, memory, recommendation, products):
+        seen, spoilt = memory[:-1], memory[-1]
+        again = jnp.any(seen == recommendation) & (recommendation < products)
+        return jnp.append(self.rule.step(seen, recommendation, products), spoilt | again)
+
+    def probabilities(self, memory, recommendation, utilities):
+        n = utilities.shape[0]
+        usual = self.rule.probabilities(memory[:-1], recommendation, utilities)
+        gone = jnp.zeros_like(usual).at[n].set(1.0)
+        return jnp.where(memory[-1] > 0, gone, usual)
+
+
+def hidden_taste(m, T):
+    """Instance H(m, T): five products on a line, five symbols, a taste of one dimension.
+
+    Purchases yield fixed surpluses, carried by theta; utilities are zero.
+    """
+    omega = np.linspace(0.0, 1.0, m)
+    place, centre = np.linspace(0.1, 0.9, 5), np.linspace(0.0, 1.0, 5)
+    buy = 0.05 + 0.6 * np.exp(-(((omega - place[:, None]) / 0.15) ** 2))
+    mean = centre + 0.1 * (place[:, None, None] - 0.5)
+    law = np.exp(-(((omega[:, None] - mean) / 0.35) ** 2))  # (product, omega, symbol)
+    law = np.concatenate([law, np.ones((1, m, 5))])
+    law /= law.sum(axis=2, keepdims=True)
+    prior = np.exp(-(((omega - 0.5) / 0.4) ** 2))
+    return dm.RecommendationMDP(
+        gamma=np.zeros((5, 1)),
+        tastes=dm.TasteGrid(omega[:, None], prior / prior.sum()),
+        horizon=T,
+        action_rule=OnScreen(buy, 0.05 * (1.0 - buy)),
+        signals=dm.SignalStructure(
+            feedback=dm.ChannelFeedback(law.reshape(6, m, 5, 1, 1, 1, 1, 1))
+        ),
+        values=dm.ConstantValues([1.0, 1.3, 0.9, 1.2, 1.1]),
+    )
+
+
+def scale(n, m, T):
+    """Instance S(n, m, T): perfect recall, no repeats, ratings of the product shown."""
+    rng = np.random.default_rng(0)
+    gamma = rng.normal(size=(n, 4))
+    omega = np.abs(rng.normal(size=(m, 4)))
+    theta = rng.uniform(0.3, 1.5, size=n)
+    query = dm.FallingQuery(level=1.2, low=0.02, high=0.95, nothing=0.6)
+    return dm.RecommendationMDP(
+        gamma=gamma,
+        tastes=dm.TasteGrid(omega, np.full(m, 1.0 / m)),
+        horizon=T,
+        action_rule=NoRepeats(dm.PerfectRecall(dm.Threshold(), query)),
+        signals=dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=5)),
+        values=dm.ConstantValues(theta),
+    )
