@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from dynmech._errors import InvalidArgument, describe, require_finite, require_probabilities
@@ -54,8 +55,8 @@ def as_channel(call: str, table, lead: int = 1) -> Numbers:
     if array.ndim <= lead:
         must = f"have {lead} leading axes and one for each party's symbols"
         raise InvalidArgument(describe(call, must, f"shape {array.shape}"))
-    if isinstance(array, np.ndarray):
-        require_probabilities(call, array, axis=tuple(range(lead, array.ndim)))
+    if not isinstance(array, Tracer):
+        require_probabilities(call, np.asarray(array), axis=tuple(range(lead, array.ndim)))
     return array
 
 

@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from dynmech._errors import InvalidArgument, describe, require_finite
@@ -61,11 +62,12 @@ class Logit(AbstractChoice):
 
     def __init__(self, scale):
         self.scale = as_floats(scale)
-        if isinstance(self.scale, np.ndarray):
-            require_finite("Logit(scale=...)", self.scale)
-            if self.scale.ndim > 1 or (self.scale <= 0).any():
+        if not isinstance(self.scale, Tracer):
+            given = np.asarray(self.scale)
+            require_finite("Logit(scale=...)", given)
+            if given.ndim > 1 or (given <= 0).any():
                 must = "be a positive number or a positive array of shape (m,)"
-                got = f"shape {self.scale.shape}, smallest {self.scale.min()}"
+                got = f"shape {given.shape}, smallest {given.min()}"
                 raise InvalidArgument(describe("Logit(scale=...)", must, got))
 
     def shares(self, utilities, weight):
@@ -163,11 +165,12 @@ class FallingQuery(AbstractQuery):
 
 def _levels(call: str, level, shape: tuple) -> Numbers:
     level = as_floats(level)
-    if isinstance(level, np.ndarray):
-        require_finite(call, level)
-        if level.ndim != len(shape) or ((level < 0) | (level > 1)).any():
+    if not isinstance(level, Tracer):
+        given = np.asarray(level)
+        require_finite(call, given)
+        if given.ndim != len(shape) or ((given < 0) | (given > 1)).any():
             must = f"be {'a probability' if not shape else 'probabilities'} in [0, 1]"
-            got = f"shape {level.shape}, from {level.min()} to {level.max()}"
+            got = f"shape {given.shape}, from {given.min()} to {given.max()}"
             raise InvalidArgument(describe(call, must, got))
     return level
 

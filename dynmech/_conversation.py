@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._errors import ImpossibleProfile, InvalidArgument, OutsideSupport, describe
-from dynmech._types import NONE, exit_code, query_code
+from dynmech._types import NONE, exit_code, join_symbols, query_code
 from dynmech._values import MarkovValues
 from solvers import evaluate, unfold
 
@@ -115,8 +115,9 @@ class Conversation(eqx.Module):
         """Go on with what the user did.
 
         **Arguments:** `action`: "query", "exit", a product label, or a code; `signals`: after
-        a query, symbols (1+n,), or a mapping from "platform" and labels to symbols (0 where
-        left out); `theta`: with Markov values, the next values, as in `EfficientPolicy.start`.
+        a query, symbols (1+n,), or a mapping from "platform" and labels to symbols (a party
+        of one symbol may be left out); `theta`: with Markov values, the next values, as in
+        `EfficientPolicy.start`.
 
         **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile` when what happened
         has probability zero.
@@ -138,7 +139,7 @@ class Conversation(eqx.Module):
         turn = Turn(t + 1, self.recommendation, code, self.theta, symbols, edge)
         pair, node = self.pair, self.node
         if symbols is not None:
-            joint = int(np.ravel_multi_index(tuple(symbols), env.feedback_alphabet))
+            joint = int(join_symbols(symbols, env.feedback_alphabet))
             node = int(plan.tree.layers[t].child[node, control, joint])
             pair = _next_pair(self.policy, pair, theta)
         elif theta is not None:

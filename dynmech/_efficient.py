@@ -34,6 +34,7 @@ from solvers import Estimate, Exact, Plan, build_tree, estimate, solve_exact
 
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 20_000
+_MOST_MOVING = 4_096
 
 
 class EfficientPolicy(eqx.Module):
@@ -158,7 +159,7 @@ class EfficientPolicy(eqx.Module):
             "platform_signal": np.repeat(self.profiles.signals[:, 0], n),
             "W": np.repeat(self.value.ravel(), n),
             "first_recommendation": np.repeat(
-                [self._label(a) for a in self.plan.actions[0][self.pairs.base, 0]], n
+                [self._label(int(a)) for a in self.plan.actions[0][self.pairs.base, 0]], n
             ),
         }
         for name in (
@@ -235,6 +236,7 @@ def solve_efficient_policy(
     if not tolerance >= 0:
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", "be >= 0", tolerance))
     profiles = _profiles(env, initial)
+    _check_values(env)
     with precision(env.gamma):
         compiled = compile_market(env, limit=2 * solver.memory)
         pairs = make_pairs(env, profiles)
@@ -322,6 +324,17 @@ def _profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
         must = f"name the profiles when there are more than {_MOST_PROFILES}"
         raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
     return all_profiles(env)
+
+
+def _check_values(env: RecommendationMDP) -> None:
+    """Values that move can reach every profile of values: there must be few enough."""
+    n, size = env.values.support.shape
+    if isinstance(env.values, MarkovValues) and size**n > _MOST_MOVING:
+        must = f"have at most {_MOST_MOVING} profiles of values, each of which can follow"
+        got = f"{size}**{n} = {size**n:.3g}"
+        do = "use fewer values or advertisers, or ConstantValues"
+        call = "RecommendationMDP(values=MarkovValues(...))"
+        raise TooLarge(describe(call, must, got, do))
 
 
 def _roots(env: RecommendationMDP, pairs: Pairs) -> Float[np.ndarray, "R m"]:

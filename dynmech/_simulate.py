@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from dynmech._data_driven import DataDriven
 from dynmech._errors import InvalidArgument, OutsideSupport, describe, import_extra
-from dynmech._types import NONE
+from dynmech._types import NONE, join_symbols, split_symbol
 from dynmech._values import MarkovValues
 
 if TYPE_CHECKING:
@@ -198,12 +198,12 @@ class _Run:
             chance = column[plan.tree.structure.columns[edge], omega[alive][:, None]]
             joint = self._draw(chance)
             record["symbol"][alive, t] = joint
-            symbols = np.stack(np.unravel_index(joint, alphabet), axis=1)
+            symbols = split_symbol(joint, alphabet).T
             truth[alive] = self._next_values(truth[alive], control)
             told_theta_now, told = self._reports(t + 1, truth[alive], symbols[:, 1:])
             told_theta[alive] = told_theta_now
             reported = np.concatenate([symbols[:, :1], told], axis=1)
-            heard = np.ravel_multi_index(tuple(reported.T), alphabet)
+            heard = join_symbols(reported.T, alphabet)
             node[alive] = plan.tree.layers[t].child[node[alive], control, heard]
         return record
 

@@ -25,7 +25,7 @@ from dynmech._outcomes import expected_outcomes
 from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._simulate import Simulation, Strategy, simulate
-from dynmech._types import Numbers
+from dynmech._types import Numbers, precision
 from dynmech.audit import Audit, BestResponse, best_responses, run_audit
 
 
@@ -155,6 +155,12 @@ class DynamicTeamMechanism(eqx.Module):
 
         **Raises:** `InvalidArgument` (shape), `OutsideSupport` (action), `NotFinite`.
         """
+        if any(isinstance(given, jax.Array) for given in (theta, action, estimate)):
+            return self._payment(theta, action, estimate)
+        with precision(self.policy.env.gamma):
+            return self._payment(theta, action, estimate)
+
+    def _payment(self, theta, action, estimate) -> Float[Array, " _n"]:
         gamma = self.policy.env.gamma
         n, k = gamma.shape
         theta, estimate = jnp.asarray(theta), jnp.asarray(estimate)

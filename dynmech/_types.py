@@ -50,3 +50,23 @@ def precision(array: Numbers) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def split_symbol(joint, alphabet: tuple[int, ...]) -> np.ndarray:
+    """Symbols of every party from joint ones, last party fastest; shape (parties, ...).
+
+    As `numpy.unravel_index`, for any number of parties.
+    """
+    rest, parts = np.asarray(joint), []
+    for size in reversed(alphabet):
+        rest, part = np.divmod(rest, size)
+        parts.append(part)
+    return np.stack(parts[::-1])
+
+
+def join_symbols(symbols, alphabet: tuple[int, ...]) -> np.ndarray:
+    """Joint symbol from those of every party, shape (parties, ...); inverse of `split_symbol`."""
+    joint = np.zeros(np.shape(symbols)[1:], np.int64)
+    for part, size in zip(symbols, alphabet, strict=True):
+        joint = np.asarray(joint * size + part)
+    return joint

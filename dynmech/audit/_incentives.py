@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from dynmech._efficient import EfficientPolicy
 from dynmech._settlement import AbstractSettlement, Situation
+from dynmech._types import join_symbols, split_symbol
 from dynmech.audit._witness import Witness
 from solvers import Visits, evaluate, unfold, visit
 
@@ -129,8 +130,8 @@ def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
     plan, env = policy.plan, policy.env
     before = path[t - 1]
     child = plan.tree.layers[t - 1].child[before.node, before.control]
-    alphabet = np.array(env.feedback_alphabet)
-    joint = np.indices(tuple(alphabet)).reshape(len(alphabet), -1)
+    alphabet = env.feedback_alphabet
+    joint = split_symbol(np.arange(child.shape[1]), alphabet)
     sibling = plan.sibling[before.pair]
     shape = (len(before.pair), child.shape[1], sibling.shape[1])
     law = np.ones((shape[0], shape[2]))
@@ -152,7 +153,7 @@ def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
         value = np.broadcast_to(np.arange(size), (len(at), count, size))
         changed = np.broadcast_to(symbols[:, :, None], (*symbols.shape, count)).copy()
         changed[i + 1] = np.arange(count)
-        reported = np.ravel_multi_index(tuple(changed), tuple(alphabet))
+        reported = join_symbols(changed, alphabet)
         key_node = child[source[at][:, None], reported][:, :, None].astype(np.int64)
         key_node = np.broadcast_to(key_node, told.shape)
         asked = np.broadcast_to(alternatives[pair[at], i][:, None, :], told.shape)
@@ -312,7 +313,7 @@ def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:
     seen = int(lies.symbol[k])
     for before in range(t - 1, -1, -1):
         here = path[before]
-        joint = np.unravel_index(seen, env.feedback_alphabet)
+        joint = split_symbol(seen, env.feedback_alphabet)
         history.append((labels[int(here.control[at])], tuple(int(z) for z in joint)))
         seen, at = int(here.symbol[at]), int(here.before[at])
     own = history[0][1][i + 1] if history else int(symbols[i + 1])

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from dynmech._efficient import EfficientPolicy
 from dynmech._errors import TooLarge, describe
 from dynmech._settlement import AbstractSettlement
+from dynmech._types import join_symbols, split_symbol
 from dynmech.audit._incentives import (
     Found,
     no_witness,
@@ -164,7 +165,7 @@ def _witness(policy, game: _Game, t: int, place, gain: float, mass: float) -> Wi
     at, period = state, t
     while period > 0:
         here_before, before = int(game.states[period].before[at]), game.moves[period - 1]
-        joint = np.unravel_index(int(game.states[period].symbol[at]), env.feedback_alphabet)
+        joint = split_symbol(int(game.states[period].symbol[at]), env.feedback_alphabet)
         past.append((labels[int(before.control[here_before])], tuple(int(z) for z in joint)))
         own.append(int(joint[i + 1]))
         at, period = int(before.state[here_before]), period - 1
@@ -240,10 +241,10 @@ def _advance(policy, i: int, here: _States, state, option, control, t: int, repo
     """Distinct states after every move, true symbol and next value."""
     plan, env = policy.plan, policy.env
     alphabet = env.feedback_alphabet
-    joint = np.indices(alphabet).reshape(len(alphabet), -1)
+    joint = split_symbol(np.arange(int(np.prod(alphabet))), alphabet)
     changed = np.repeat(joint[:, :, None], alphabet[i + 1], axis=2)
     changed[i + 1] = np.arange(alphabet[i + 1])
-    reported = np.ravel_multi_index(tuple(changed), alphabet)
+    reported = join_symbols(changed, alphabet)
     child = plan.tree.layers[t].child
     node = child[here.node[state], control].astype(np.int64)
     if reports == "incremental":

@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 
 import dynmech as dm
@@ -278,3 +279,20 @@ mistake("advertisers of another market", "InvalidArgument", "advertisers", "(2,)
     )
 )
 mistake("deviation below zero", "InvalidArgument", "deviation")(lambda: dm.RatingSettlement(-1.0))
+
+# Arrays of JAX are checked like any other.
+mistake("joint table of JAX that does not sum to 1", "InvalidProbability", "JointSignals")(
+    lambda: dm.JointSignals(jnp.ones((5, 2, 1, 1)))
+)
+mistake("scale of JAX below zero", "InvalidArgument", "scale", "positive")(
+    lambda: dm.Logit(jnp.asarray(-1.0))
+)
+mistake("decay of JAX above one", "InvalidArgument", "decay")(
+    lambda: dm.ImperfectRecall(dm.Threshold(), 0.5, decay=jnp.asarray(1.7))
+)
+mistake("query of JAX above one", "InvalidArgument", "level")(
+    lambda: dm.ConstantQuery(jnp.asarray(1.5))
+)
+mistake("noise of JAX below zero", "InvalidArgument", "noise")(
+    lambda: dm.RatingFeedback(noise=jnp.asarray(-1.0))
+)

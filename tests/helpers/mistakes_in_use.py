@@ -81,6 +81,24 @@ mistake("too large a tree", "TooLarge", "memory", "nodes", "reduce", "rounds")(
 mistake("too large a tree, unmerged", "TooLarge", "memory", "reduce")(
     lambda: solved(market(horizon=12), dm.Exact(merge=False))
 )
+
+
+def showroom(n, values):
+    return dm.RecommendationMDP(
+        np.ones((n, 1)), dm.TasteGrid([[1.0]], [1.0]), 2, dm.LastShownOnly(dm.Logit(1.0), 0.5),
+        dm.SignalStructure(), values,
+    )  # fmt: skip
+
+
+mistake("too many products for an axis each", "DynmechError", "initial")(
+    lambda: solved(showroom(40, dm.ConstantValues(np.ones(40))))
+)
+mistake("too many values that move", "TooLarge", "values")(  # a kernel of 24 TB
+    lambda: solved(
+        showroom(2, dm.MarkovValues(np.ones((2, 1000)), None, np.full((2, 1000, 1000), 1e-3))),
+        initial=dm.Profiles(np.zeros((1, 2), int), np.zeros((1, 3), int)),
+    )
+)
 mistake("memory of nothing", "DynmechError", "memory")(lambda: solved(market(), dm.Exact(memory=0)))
 mistake("ex-ante value of a batch", "DynmechError", "ex_ante_value", "without `initial`")(
     lambda: solved(market(), initial=batch()).ex_ante_value
@@ -242,6 +260,9 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:-40])
 
 
+mistake("save: over a file", "InvalidArgument", "path", "folder")(
+    lambda: mechanism().policy.save(__file__)
+)
 mistake("load: no folder", "InvalidArgument", "path", "nowhere")(
     lambda: dm.EfficientPolicy.load("nowhere")
 )

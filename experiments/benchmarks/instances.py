@@ -1,4 +1,4 @@
-"""The named instances of the performance page, as markets; shared with the benchmarks.
+"""The named instances of the performance page, as markets; shared with the tests.
 
 H(m, T), `hidden_taste`: learning is the point. S(n, m, T), `scale`: many products and tastes.
 """

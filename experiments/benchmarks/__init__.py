@@ -1,0 +1,1 @@
+"""Measure speed: `python -m experiments.benchmarks` prints a table and writes JSON."""

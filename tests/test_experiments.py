@@ -1,0 +1,252 @@
+"""The experiments: small runs write labelled tables and pictures, and their claims hold."""
+
+import csv
+import importlib
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tyro
+
+import dynmech as dm
+from experiments import _markets as markets
+from experiments import approximate, one_shot, participation, reporting, sellers, two_rounds
+from experiments._windows import TERMS, propositions, slacks, solve
+
+SMALL = {
+    "participation": {
+        "markets": 1, "products": 2, "tastes": 8, "noises": (1.0,), "blurs": (0.1, 0.0),
+    },
+    "theorem1": {"markets": 1, "sizes": ((2, 2, 2),), "cars": 2, "rounds": 1, "profiles": 2},
+    "reporting": {"markets": 1, "seed": 1, "rounds": 2, "cars": 2, "profiles": 2},
+    "approximate": {"markets": 1, "seed": 1, "rounds": 2, "shares": (0.1,)},
+    "one_shot": {"tastes": 16, "symbols": 2},
+    "two_rounds": {"markets": 1, "tastes": 8},
+    "sellers": {"tastes": 8, "costs": (0.0, 0.2), "discounts": (0.0, 0.3)},
+    "quantising": {
+        "products": 2, "tastes": 8, "symbols": (3,), "fine": 0, "settled": (2,), "profiles": 2,
+    },
+}  # fmt: skip
+FILES = {
+    "participation": {
+        "constructed.csv", "propositions.csv", "windows.csv", "corollary_1_limit.csv",
+        "corollary_1_limit.png", "cars/informational_size.csv", "cars/informational_size.png",
+    },
+    "theorem1": {"random_markets.csv", "gains.png", "cars.csv"},
+    "reporting": {"reporting.csv", "reporting.png", "charges.csv"},
+    "approximate": {"bounds.csv", "bounds.png"},
+    "one_shot": {"payments.csv", "terms.csv", "lies.csv", "slacks.png"},
+    "two_rounds": {"second_product.csv", "second_product.png"},
+    "sellers": {"sellers.csv", "sellers.png"},
+    "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Every experiment at its smallest, through the command's own entry."""
+    folder = tmp_path_factory.mktemp("results")
+    for name, options in SMALL.items():
+        module = importlib.import_module(f"experiments.{name}")
+        module.main(module.Options(results=folder, **options))
+    return folder
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def column(rows: list[dict[str, str]], start: str) -> np.ndarray:
+    """The column whose label starts so, as numbers."""
+    name = next(label for label in rows[0] if label.startswith(start))
+    return np.array([float(row[name]) for row in rows])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_help_states_every_option(name, capsys):
+    module = importlib.import_module(f"experiments.{name}")
+    with pytest.raises(SystemExit) as stop:
+        tyro.cli(module.Options, args=["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--results" in text
+    assert len(module.__doc__) > 100
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tables_are_labelled_and_pictures_are_written(results, name):
+    folder = results / name
+    written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert FILES[name] <= written
+    for path in folder.rglob("*.csv"):
+        rows = read(path)
+        assert rows, path
+        for label, text in rows[0].items():
+            assert label
+            assert "[money]" not in label
+            numeric = re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", text) is not None
+            assert not numeric or label.endswith("]"), f"{path.name}: {label} has no unit"
+    for path in folder.rglob("*.png"):
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert path.stat().st_size > 5_000
+    assert all(p.stat().st_size > 200 for p in folder.rglob("report.txt"))
+
+
+def test_corollary_1_counterexample():
+    """W^{-i} = 0, D_i = 1/2 * 2 = 1, W_1 = 1/2 * (theta_i - 1) + 1: 0.5 and 1.5; window [1, 0.5].
+
+    Nobody has private signals, so phi_plus = phi_minus = W^{-i} = 0 and no subsidy misses 1.
+    With Wd^{-i} = 1 it holds, and participation misses 0.5 at theta_i = 0.
+    """
+    policy = solve(markets.corollary_1_fails())
+    audit = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy()).audit()
+    np.testing.assert_allclose(policy.marginal_value[0], 0.0, atol=1e-12)
+    np.testing.assert_allclose(policy.value[:, 0].ravel(), [0.5, 1.5], atol=1e-12)
+    np.testing.assert_allclose(audit.window.floor[0], 1.0, atol=1e-12)
+    np.testing.assert_allclose(audit.window.ceiling[0], 0.5, atol=1e-12)
+    assert not audit.window.open[0].any()
+    np.testing.assert_allclose(audit.no_subsidy[0], -1.0, atol=1e-12)
+    kept, subsidy = slacks(policy, TERMS["phi_plus, displayable"])
+    assert subsidy.min() >= -1e-12
+    np.testing.assert_allclose(kept[0].min(), -0.5, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("utility", "worth", "contribution", "slack", "remedied"),
+    [(1.0, 1.0, 0.5, -0.5, 0.5), (-3.0, 0.0, 0.0, 0.0, -0.5)],
+)
+def test_showing_i_reveals_j(utility, worth, contribution, slack, remedied):
+    """W^{-i} = 0, Wd^{-i} = 1/2 * 1/2 * 2 = 0.5; W_1 = max(u_i / 2 + 0.5, 0).
+
+    u_i = 1: phi_plus = 0 < D_i = 0.5, a subsidy; Wd^{-i} leaves participation 0.5. u_i = -3: i is
+    never shown, D_i = 0, and Wd^{-i} makes participation miss 0.5 (paper D, Prop. 9).
+    """
+    policy = solve(markets.showing_i_reveals_j(utility))
+    audit = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy()).audit()
+    np.testing.assert_allclose(policy.value, worth, atol=1e-12)
+    np.testing.assert_allclose(policy.marginal_value[0], 0.0, atol=1e-12)
+    np.testing.assert_allclose(policy.displayable_marginal_value[0], 0.5, atol=1e-12)
+    np.testing.assert_allclose(audit.window.floor[0], contribution, atol=1e-12)
+    np.testing.assert_allclose(audit.no_subsidy[0], slack, atol=1e-12)
+    kept, subsidy = slacks(policy, TERMS["phi_minus, displayable"])
+    assert subsidy[0].min() >= -1e-12
+    np.testing.assert_allclose(kept[0], remedied, atol=1e-12)
+
+
+def test_proposition_2_holds_where_display_helps_nobody():
+    """phi_plus gives no subsidy and phi_minus participation; the other way round neither need."""
+    policies = [solve(markets.random_market(s, separate=True)) for s in range(4)]
+    table = propositions("separate", policies).set_index("Groves term")
+    assert table.loc["phi_plus", "no subsidy fails [% of profiles]"] == 0
+    assert table.loc["phi_minus", "participation fails [% of profiles]"] == 0
+    assert table.loc["phi_plus", "worst [% of E W]"] < -1
+    assert table.loc["phi_minus", "worst subsidy slack [% of E W]"] < -1
+    assert table.loc["ex ante", "ex ante, worst [% of E W]"] >= -1e-9
+    assert table.loc["ex ante", "ex ante, worst subsidy slack [% of E W]"] >= -1e-9
+
+
+def test_corollary_1_is_a_limit():
+    """phi_plus - phi_minus falls with the context's noise, about in proportion, and is 0 at 0."""
+    gaps = [
+        participation.tension(solve(markets.sharp_market(0, blur)))
+        for blur in (1e-3, 1e-4, 1e-5, 0.0)
+    ]
+    mean = [gap["E[phi_plus - phi_minus] [money]"] for gap in gaps]
+    assert mean[0] > 4 * mean[1] > 16 * mean[2] > 0
+    assert abs(mean[3]) < 1e-12
+    assert gaps[3]["worst participation, phi_plus [money]"] >= -1e-12
+    assert gaps[3]["worst no subsidy, phi_minus [money]"] >= -1e-12
+
+
+def test_showing_the_second_product_can_be_worse():
+    """q = 0.9 / (1 + e): W = 6, always showing j brings (1 - q) * 6 + q * 1.1."""
+    row = two_rounds.compare("constructed", two_rounds.better_not_shown())
+    query = 0.9 / (1 + np.e)
+    assert row["W [money]"] == pytest.approx(6.0, abs=1e-12)
+    assert row["second always shown [money]"] == pytest.approx((1 - query) * 6 + query * 1.1)
+    assert row["second not shown [% of profiles]"] == pytest.approx(100)
+
+
+def test_one_shot_pivots_are_the_papers(results):
+    """phi_1^+ = max over s_1 of E[(theta_2 + u_2) y_2 | s], by hand from the posteriors."""
+    options = one_shot.Options(tastes=16, symbols=2)
+    policy = solve(one_shot.market(options))
+    own = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy()).own
+    env, at = policy.env, policy.profiles
+    sold = np.maximum(env.utilities[1], 0)
+    theta = env.values.support[1, at.theta[:, 1]]
+    earned = theta[:, None] * (env.utilities[1] >= 0) + sold
+    belief = own.root[own.own_root[:, 0]]
+    belief = belief / belief.sum(axis=2, keepdims=True)
+    mean = np.einsum("bzm,bm->bz", belief, earned)
+    plus = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy()).groves_total[0]
+    np.testing.assert_allclose(plus.ravel(), mean.max(axis=1), atol=1e-12)
+    rows = read(results / "one_shot" / "lies.csv")
+    gains = column(rows, "largest gain")
+    assert gains[0] < 1e-12
+    assert (gains[1:] > 0.05).all()
+    slack = read(results / "one_shot" / "terms.csv")
+    kept, subsidy = column(slack, "participation, worst"), column(slack, "no subsidy, worst")
+    assert kept[0] < -0.01 <= kept[1] + 0.01
+    assert subsidy[1] < -0.01 <= subsidy[0] + 0.01
+    assert min(column(slack, "participation, mean")[2], column(slack, "no subsidy, mean")[2]) >= 0
+
+
+def test_equal_sellers_pay_the_second_price():
+    """Equal terms, no signals: the seller shown pays the second highest theta per purchase."""
+    options = sellers.Options(tastes=8)
+    policy = solve(sellers.market(options, np.zeros(3), signals=False))
+    audit = dm.DynamicTeamMechanism(policy, dm.groves.Participation()).audit()
+    price = policy.purchase * sellers.second_highest(policy)
+    np.testing.assert_allclose(audit.budget.payments, price, atol=1e-9)
+    assert audit.window.open.all()
+
+
+def test_gains_and_bounds_are_as_claimed(results):
+    """Theorem 1, reporting conventions, bounds and charges, in the tables that were written."""
+    random = read(results / "theorem1" / "random_markets_all.csv")
+    for kind in ("one lie", "strategy"):
+        assert column(random, f"data-driven, {kind}").max() < 1e-7
+        assert column(random, f"message-driven, {kind}").min() > 0.1
+    rows = read(results / "reporting" / "reporting.csv")
+    late = column(rows, "any own past [")
+    told = np.array([row["reports"] for row in rows])
+    assert column(rows, "truthful past [").max() < 1e-7
+    assert column(rows, "strategy from the outset").max() < 1e-7
+    assert late[told == "cumulative"].max() < 1e-7
+    assert late[told == "incremental"].min() > 1e-3
+    charges = read(results / "reporting" / "charges.csv")
+    assert column(charges, "its largest gain").max() > 1
+    assert column(charges, "installments: largest gain").max() < 1e-7
+    spoiled = read(results / "approximate" / "policies.csv")
+    gain = column(spoiled, approximate.GAIN)
+    assert (gain <= column(spoiled, approximate.BOUND) + 1e-9).all()
+    assert (column(spoiled, approximate.BOUND) <= column(spoiled, "root gap / node") + 1e-9).all()
+    assert (gain > column(spoiled, approximate.ROOT) + 1e-6).any()
+
+
+def test_a_charge_on_reach_is_manipulable_and_installments_are_not():
+    policy = solve(markets.random_market(1, keeps=True, constant=True))
+    row = reporting.charges("seed 1", policy, 1.0)
+    assert row["its largest gain [% of scale]"] > 5
+    assert row["installments: largest gain [% of scale]"] < 1e-7
+    assert row["installments: totals differ by [% of scale]"] < 1e-9
+
+
+def test_quantising_costs_little_welfare_and_invites_lies(results):
+    rows = read(results / "quantising" / "settlement.csv")
+    gain, bound = column(rows, "gain of one misreport"), column(rows, "bound, twice")
+    assert (gain <= bound + 1e-9).all()
+    assert gain[-1] < 1e-9
+    assert rows[-1]["symbols"] == "as drawn"
+    worth = read(results / "quantising" / "welfare.csv")
+    assert (np.abs(column(worth, "W, rating quantiles")) > 0).all()
