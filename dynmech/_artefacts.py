@@ -28,6 +28,9 @@ def save_module(module: eqx.Module, path: str | os.PathLike) -> None:
     arrays: dict[str, np.ndarray] = {}
     tree = _encode(module, arrays)
     folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        must = "name a folder"
+        raise InvalidArgument(describe("save(path=...)", must, f"the file {folder}"))
     folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"format": _FORMAT, "tree": tree}).encode()
     for name, data in (("arrays.safetensors", save(arrays)), ("tree.json", content)):

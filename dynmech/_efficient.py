@@ -35,6 +35,7 @@ from solvers import Estimate, Exact, Plan, build_tree, estimate, solve_exact
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 20_000
 _MOST_MOVING = 4_096
+_MOST_AXES = 60
 
 
 class EfficientPolicy(eqx.Module):
@@ -232,7 +233,7 @@ def solve_efficient_policy(
     `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules.
     """
     began = time.monotonic()
-    solver = _pick(env, solver)
+    asked, solver = solver, _pick(env, solver)
     if not tolerance >= 0:
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", "be >= 0", tolerance))
     profiles = _profiles(env, initial)
@@ -263,6 +264,7 @@ def solve_efficient_policy(
     return _finish(
         env, profiles, pairs, plan, compiled, assignment, flat,
         batch=initial is not None, work=work, seconds=time.monotonic() - began,
+        solver="Exact, as asked" if asked else f"Exact, picked because {work.nodes} nodes fit",
     )  # fmt: skip
 
 
@@ -318,6 +320,11 @@ def _profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
     if initial is not None:
         return check_profiles(env, initial)
     count = math.prod(env.profile_shape)
+    if len(env.profile_shape) > _MOST_AXES:
+        got = f"{env.products} products"
+        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
+        must = f"name the profiles when P has more than {_MOST_AXES} axes"
+        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
     if count > _MOST_PROFILES:
         got = f"{count} profiles, P = {env.profile_shape}"
         do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
@@ -383,7 +390,18 @@ def _plan(env, pairs: Pairs, root, tree, numbers, assignment: Assignment, answer
 
 
 def _finish(
-    env, profiles, pairs, plan, compiled, assignment: Assignment, flat, *, batch, work, seconds
+    env,
+    profiles,
+    pairs,
+    plan,
+    compiled,
+    assignment: Assignment,
+    flat,
+    *,
+    batch,
+    work,
+    seconds,
+    solver,
 ) -> EfficientPolicy:
     shape = (len(profiles),) if batch else env.profile_shape
     n = env.products
@@ -425,7 +443,7 @@ def _finish(
         own_marginal=own,
         own_displayable=displayable,
         optimal=None,
-        solver="Exact",
+        solver=solver,
         work=work,
         seconds=seconds,
     )
