@@ -1,7 +1,5 @@
 """Efficient recommendation policies: W, the marginal economies, and the plan that attains W."""
 
-import dataclasses
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -19,23 +17,27 @@ from dynmech._environment import RecommendationMDP
 from dynmech._errors import (
     DynmechError,
     InvalidArgument,
-    OutsideSupport,
-    TooLarge,
     describe,
     import_extra,
 )
+from dynmech._given_actions import with_actions
 from dynmech._outcomes import expected_outcomes
-from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
+from dynmech._prepare import (
+    check_values,
+    pick_solver,
+    plan_tree,
+    root_beliefs,
+    too_large,
+    wanted_profiles,
+)
+from dynmech._profiles import Profiles
 from dynmech._revalue import Revaluation, revalue
 from dynmech._tasks import Assignment, Pairs, assign, make_pairs
 from dynmech._types import Numbers, precision
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
-from solvers import Estimate, Exact, Plan, build_tree, estimate, solve_exact
+from solvers import Estimate, Exact, Plan, solve_exact
 
 _VERB = "solve_efficient_policy"
-_MOST_PROFILES = 20_000
-_MOST_MOVING = 4_096
-_MOST_AXES = 60
 
 
 class EfficientPolicy(eqx.Module):
@@ -184,7 +186,7 @@ class EfficientPolicy(eqx.Module):
 
         **Raises:** `InvalidArgument` (shape), `OutsideSupport`.
         """
-        return _with_actions(self, actions)
+        return with_actions(self, actions)
 
     def _label(self, action: int) -> str:
         return self.env.names[action] if action < self.env.products else "none"
@@ -233,17 +235,17 @@ def solve_efficient_policy(
     `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules.
     """
     began = time.monotonic()
-    asked, solver = solver, _pick(env, solver)
+    asked, solver = solver, pick_solver(env, solver)
     if not tolerance >= 0:
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", "be >= 0", tolerance))
-    profiles = _profiles(env, initial)
-    _check_values(env)
+    profiles = wanted_profiles(env, initial)
+    check_values(env)
     with precision(env.gamma):
         compiled = compile_market(env, limit=2 * solver.memory)
         pairs = make_pairs(env, profiles)
-        root = _roots(env, pairs)
+        root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        work, tree = _tree(env, compiled, assignment, solver)
+        work, tree = plan_tree(env, compiled, assignment, solver)
         numbers = jax.tree.map(np.asarray, tables(env, compiled))
         try:
             answers = solve_exact(
@@ -256,7 +258,7 @@ def solve_efficient_policy(
                 progress=progress,
             )
         except MemoryError as error:
-            raise _too_large(str(error)) from error
+            raise too_large(str(error)) from error
         except ValueError as error:
             raise InvalidArgument(str(error)) from error
     plan = _plan(env, pairs, root, tree, numbers, assignment, answers)
@@ -266,110 +268,6 @@ def solve_efficient_policy(
         batch=initial is not None, work=work, seconds=time.monotonic() - began,
         solver="Exact, as asked" if asked else f"Exact, picked because {work.nodes} nodes fit",
     )  # fmt: skip
-
-
-def _with_actions(policy: EfficientPolicy, actions) -> EfficientPolicy:
-    plan, env, pairs = policy.plan, policy.env, policy.pairs
-    call = "EfficientPolicy.with_actions(actions=...)"
-    shapes = [np.shape(taken) for taken in actions]
-    if shapes != [taken.shape for taken in plan.actions]:
-        must = f"have shapes {[taken.shape for taken in plan.actions]}"
-        raise InvalidArgument(describe(call, must, shapes))
-    top = max(int(np.max(taken)) for taken in actions)
-    if min(int(np.min(taken)) for taken in actions) < 0 or top > env.products:
-        raise OutsideSupport(describe(call, f"be in 0..{env.products}", top))
-    used = eqx.tree_at(
-        lambda p: p.actions,
-        plan,
-        tuple(np.asarray(new, old.dtype) for new, old in zip(actions, plan.actions, strict=True)),
-    )
-    outcomes = expected_outcomes(used, env.values.support, pairs, np.arange(len(pairs.root)))
-    worth = (outcomes.earned + outcomes.utility).sum(axis=1)
-    n, shape = env.products, policy.value.shape
-    value = worth[pairs.base].reshape(shape)
-    return dataclasses.replace(
-        policy,
-        plan=used,
-        value=value,
-        lower=value,
-        pair_value=worth,
-        advertiser_value=outcomes.earned[pairs.base].T.reshape(n, *shape),
-        user_utility=outcomes.utility[pairs.base].T.reshape(n, *shape),
-        purchase=outcomes.purchase[pairs.base].T.reshape(n, *shape),
-        optimal=policy.optimal or plan,
-        solver="given actions",
-    )
-
-
-def _pick(env: RecommendationMDP, solver: Exact | None) -> Exact:
-    if env.horizon == math.inf:
-        must = "be finite for the exact solver"
-        do = "use a long finite horizon"
-        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
-    if solver is None:
-        return Exact()
-    if not isinstance(solver, Exact):
-        raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Exact() or None", solver))
-    if not solver.memory > 0:
-        must = "be a positive number of bytes"
-        raise InvalidArgument(describe("Exact(memory=...)", must, solver.memory))
-    return solver
-
-
-def _profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
-    if initial is not None:
-        return check_profiles(env, initial)
-    count = math.prod(env.profile_shape)
-    if len(env.profile_shape) > _MOST_AXES:
-        got = f"{env.products} products"
-        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
-        must = f"name the profiles when P has more than {_MOST_AXES} axes"
-        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
-    if count > _MOST_PROFILES:
-        got = f"{count} profiles, P = {env.profile_shape}"
-        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
-        must = f"name the profiles when there are more than {_MOST_PROFILES}"
-        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
-    return all_profiles(env)
-
-
-def _check_values(env: RecommendationMDP) -> None:
-    """Values that move can reach every profile of values: there must be few enough."""
-    n, size = env.values.support.shape
-    if isinstance(env.values, MarkovValues) and size**n > _MOST_MOVING:
-        must = f"have at most {_MOST_MOVING} profiles of values, each of which can follow"
-        got = f"{size}**{n} = {size**n:.3g}"
-        do = "use fewer values or advertisers, or ConstantValues"
-        call = "RecommendationMDP(values=MarkovValues(...))"
-        raise TooLarge(describe(call, must, got, do))
-
-
-def _roots(env: RecommendationMDP, pairs: Pairs) -> Float[np.ndarray, "R m"]:
-    likelihood = np.asarray(signal_likelihood(env, pairs.signals))
-    return np.asarray(env.tastes.weights) * likelihood
-
-
-def _tree(env, compiled: Compiled, assignment: Assignment, solver: Exact):
-    points = env.tastes.size
-    bound = estimate(compiled.structure, points, assignment.groups, solver.merge, None)
-    most = int(solver.memory / (4 * (env.products + 1) * max(compiled.structure.symbols, 1)))
-    if bound.nodes > 50 * most:
-        raise _too_large(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound)
-    try:
-        tree = build_tree(compiled.structure, solver.merge, limit=most)
-    except MemoryError as error:
-        raise _too_large(str(error), bound) from error
-    counts = [layer.nodes for layer in tree.layers]
-    work = estimate(compiled.structure, points, assignment.groups, solver.merge, counts)
-    if 8.0 * points * sum(counts[:-1]) > solver.memory:
-        raise _too_large(f"beliefs of {sum(counts[:-1])} nodes x {points} tastes", work)
-    return work, tree
-
-
-def _too_large(got: str, work: Estimate | None = None) -> TooLarge:
-    bound = f" (estimate: {work.nodes:.3g} nodes, {work.memory / 1e9:.3g} GB)" if work else ""
-    do = "reduce rounds, symbols, products or profiles, or raise Exact(memory=...) in bytes"
-    return TooLarge(describe(f"{_VERB}(solver=Exact(memory=...))", "fit", got + bound, do))
 
 
 def _plan(env, pairs: Pairs, root, tree, numbers, assignment: Assignment, answers) -> Plan:

@@ -1,0 +1,90 @@
+"""What is settled before a solve starts: solver, profiles, roots, and whether it will fit."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from dynmech._compile import Compiled
+from dynmech._environment import RecommendationMDP
+from dynmech._errors import InvalidArgument, TooLarge, describe
+from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
+from dynmech._tasks import Assignment, Pairs
+from dynmech._values import MarkovValues
+from solvers import Estimate, Exact, build_tree, estimate
+
+_VERB = "solve_efficient_policy"
+_MOST_PROFILES = 20_000
+_MOST_MOVING = 4_096
+_MOST_AXES = 60
+
+
+def pick_solver(env: RecommendationMDP, solver: Exact | None) -> Exact:
+    if env.horizon == math.inf:
+        must = "be finite for the exact solver"
+        do = "use a long finite horizon"
+        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
+    if solver is None:
+        return Exact()
+    if not isinstance(solver, Exact):
+        raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Exact() or None", solver))
+    if not solver.memory > 0:
+        must = "be a positive number of bytes"
+        raise InvalidArgument(describe("Exact(memory=...)", must, solver.memory))
+    return solver
+
+
+def wanted_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
+    if initial is not None:
+        return check_profiles(env, initial)
+    count = math.prod(env.profile_shape)
+    if len(env.profile_shape) > _MOST_AXES:
+        got = f"{env.products} products"
+        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
+        must = f"name the profiles when P has more than {_MOST_AXES} axes"
+        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
+    if count > _MOST_PROFILES:
+        got = f"{count} profiles, P = {env.profile_shape}"
+        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
+        must = f"name the profiles when there are more than {_MOST_PROFILES}"
+        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
+    return all_profiles(env)
+
+
+def check_values(env: RecommendationMDP) -> None:
+    """Values that move can reach every profile of values: there must be few enough."""
+    n, size = env.values.support.shape
+    if isinstance(env.values, MarkovValues) and size**n > _MOST_MOVING:
+        must = f"have at most {_MOST_MOVING} profiles of values, each of which can follow"
+        got = f"{size}**{n} = {size**n:.3g}"
+        do = "use fewer values or advertisers, or ConstantValues"
+        call = "RecommendationMDP(values=MarkovValues(...))"
+        raise TooLarge(describe(call, must, got, do))
+
+
+def root_beliefs(env: RecommendationMDP, pairs: Pairs) -> Float[np.ndarray, "R m"]:
+    likelihood = np.asarray(signal_likelihood(env, pairs.signals))
+    return np.asarray(env.tastes.weights) * likelihood
+
+
+def plan_tree(env, compiled: Compiled, assignment: Assignment, solver: Exact):
+    points = env.tastes.size
+    bound = estimate(compiled.structure, points, assignment.groups, solver.merge, None)
+    most = int(solver.memory / (4 * (env.products + 1) * max(compiled.structure.symbols, 1)))
+    if bound.nodes > 50 * most:
+        raise too_large(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound)
+    try:
+        tree = build_tree(compiled.structure, solver.merge, limit=most)
+    except MemoryError as error:
+        raise too_large(str(error), bound) from error
+    counts = [layer.nodes for layer in tree.layers]
+    work = estimate(compiled.structure, points, assignment.groups, solver.merge, counts)
+    if 8.0 * points * sum(counts[:-1]) > solver.memory:
+        raise too_large(f"beliefs of {sum(counts[:-1])} nodes x {points} tastes", work)
+    return work, tree
+
+
+def too_large(got: str, work: Estimate | None = None) -> TooLarge:
+    bound = f" (estimate: {work.nodes:.3g} nodes, {work.memory / 1e9:.3g} GB)" if work else ""
+    do = "reduce rounds, symbols, products or profiles, or raise Exact(memory=...) in bytes"
+    return TooLarge(describe(f"{_VERB}(solver=Exact(memory=...))", "fit", got + bound, do))
