@@ -26,7 +26,7 @@ from dynmech._errors import (
 )
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._types import Numbers, precision
-from solvers import Structure, Tables
+from solvers import Structure, Tables, relations
 
 _RULE = "RecommendationMDP(action_rule=...)"
 _FEEDBACK = "RecommendationMDP(signals=SignalStructure(feedback=...))"
@@ -87,7 +87,11 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
     _check_actions(env, action, always)
     _check_laws(law)
     continuing = np.unique(np.concatenate([p.ravel() for p in place[:-1]] or [np.zeros(0, int)]))
-    column_id, column_edge, column_symbol, dead = _columns(action[:, n + 1], law, continuing, exact)
+    query = action[:, n + 1]
+    column_id, column_edge, column_symbol, dead = _columns(query, law, continuing, exact)
+    digits = offset = None
+    if exact and len(column_edge):
+        digits, offset = relations(query[column_edge] * law[column_edge, :, column_symbol])
     buyable = action[:, :n].any(axis=2) if exact else ever
     slot = _slots(buyable)
     with precision(env.gamma):
@@ -104,6 +108,8 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
         outcomes=n,
         column_count=len(column_edge),
         dead=dead,
+        digits=digits,
+        offset=offset,
     )
     kept = (memory[first], recommendation[first], period[first], slot[first])
     edges = Edges(*kept, merged[column_edge], column_symbol)
@@ -112,22 +118,26 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
 
 def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = None) -> Tables:
     """The problem's numbers; a traceable function of `gamma` when it is given."""
-    edges, n = compiled.edges, env.products
-    given = env.gamma if gamma is None else gamma
-    utilities = jnp.asarray(given) @ jnp.asarray(env.tastes.points).T
-    if gamma is None:
-        action = jnp.asarray(compiled.action)
-    else:
-        action = _actions(env, edges.memory, edges.recommendation, utilities)
+    given = jnp.asarray(env.gamma if gamma is None else gamma)
+    action = jnp.asarray(compiled.action) if gamma is None else None
+    rules = (env.action_rule, env.signals.feedback)
+    return _tables_jit(rules, compiled.edges, action, given, env.tastes.points, env.values.support)
+
+
+@eqx.filter_jit
+def _tables_jit(rules, edges, action, gamma, points, support) -> Tables:
+    rule, feedback = rules
+    utilities = gamma @ jnp.asarray(points).T
+    if action is None:
+        action = _actions_jit(rule, edges.memory, edges.recommendation, utilities)
     stop = jnp.take_along_axis(action, jnp.maximum(edges.slot, 0)[:, :, None], axis=1)
     stop = jnp.where(edges.slot[:, :, None] >= 0, stop, 0.0)
     column = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
     if len(edges.column_edge):
         of = edges.column_edge
-        law = _laws(env, edges.memory, edges.recommendation, edges.period, utilities)
-        column = action[of, n + 1] * law[of, :, edges.column_symbol]
-    theta = jnp.asarray(env.values.support)
-    reach = jnp.abs(theta[:, :, None] + utilities[:, None, :]).max()
+        law = _laws_jit(feedback, edges.memory, edges.recommendation, edges.period, utilities)
+        column = action[of, -1] * law[of, :, edges.column_symbol]
+    reach = jnp.abs(jnp.asarray(support)[:, :, None] + utilities[:, None, :]).max()
     return Tables(stop, column, utilities, jax.lax.stop_gradient(reach))
 
 

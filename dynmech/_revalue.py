@@ -14,6 +14,7 @@ from dynmech._compile import compile_market, tables
 from dynmech._errors import InvalidArgument, describe
 from dynmech._tasks import assign
 from dynmech._types import Numbers, as_floats, precision
+from dynmech._values import MarkovValues
 from solvers import backward, build_tree
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ def revalue(
 
 
 def _revalue(policy: EfficientPolicy, theta_support, gamma, prior, marginals) -> Revaluation:
-    env, pairs = policy.env, policy.pairs
+    env = policy.env
+    markov = isinstance(env.values, MarkovValues)
+    pairs = policy.pairs if marginals else policy.pairs.alone(markov)
     if gamma is None:
         compiled, tree = policy.compiled, policy.plan.tree
         utilities = jnp.asarray(env.utilities)

@@ -39,6 +39,15 @@ class Pairs(eqx.Module):
         values = len(self.root) // len(self.signals)
         return self.root[:, None] * values + np.arange(values)
 
+    def alone(self, markov: bool) -> "Pairs":
+        """The pairs that W at the profiles needs, without anyone's own alternatives."""
+        own = np.full_like(self.own, -1)
+        if markov:
+            return eqx.tree_at(lambda p: p.own, self, own)
+        used, base = np.unique(self.base, return_inverse=True)
+        roots, root = np.unique(self.root[used], return_inverse=True)
+        return Pairs(self.signals[roots], root.reshape(-1), self.theta[used], base.reshape(-1), own)
+
 
 def make_pairs(env: RecommendationMDP, profiles: Profiles) -> Pairs:
     """List the pairs that a batch of profiles needs."""
@@ -95,10 +104,11 @@ def assign(
     at = first_own[live]
     if isinstance(env.values, MarkovValues):
         values = profile_grid(n, size)
-        variant = np.repeat(np.arange(2 * n + 1), len(values))
+        variants = 2 * n + 1 if live.any() else 1
+        variant = np.repeat(np.arange(variants), len(values))
         task_root = np.repeat(np.arange(len(pairs.signals)), len(variant))
         task_variant = np.tile(variant, len(pairs.signals))
-        task_theta = np.tile(np.tile(values, (2 * n + 1, 1)), (len(pairs.signals), 1))
+        task_theta = np.tile(np.tile(values, (variants, 1)), (len(pairs.signals), 1))
         stride, span = len(variant), len(values)
         pair = pairs.root * stride + np.arange(len(pairs.root)) % span
         code = at % span

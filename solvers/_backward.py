@@ -24,7 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers._problem import Numbers, Tables, Tasks
-from solvers._tree import Layer, Tree
+from solvers._tree import Layer, Tree, ratios
 
 TIE = 1e-12
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
@@ -62,12 +62,12 @@ def backward(
     # A column of ones, which index -1 (no column seen yet) picks.
     column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
-    following = jnp.zeros((1, *tasks.coefficient.shape[:2]), column.dtype)
+    following = jnp.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
     actions = []
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         values, taken = [], []
-        previous = jnp.asarray(rows[max(t - 1, 0)])
+        previous = _padded(jnp, rows[max(t - 1, 0)])
         for first, size, nodes in blocks(layer, block):
             value, action = _step(
                 previous,
@@ -75,6 +75,7 @@ def backward(
                 layer.column[layer.likelihood[nodes]],
                 tree.structure.edge[t][layer.memory[first]],
                 layer.child[nodes],
+                ratios(tree, t, nodes),
                 following,
                 jnp.asarray(column),
                 tables,
@@ -87,8 +88,14 @@ def backward(
             tick(size)
         if not traced:
             actions.append(np.concatenate(taken))
-        following = jnp.asarray(arrays.concatenate(values))
+        following = _padded(arrays, arrays.concatenate(values))
     return following[0], actions[::-1]
+
+
+def _padded(arrays: ModuleType, rows: Numbers) -> Array:
+    """Append zeros up to one of few lengths, so that few programs are compiled."""
+    length = next((s for s in _BLOCK_SIZES if s >= len(rows)), len(rows))
+    return jnp.asarray(arrays.pad(rows, [(0, length - len(rows)), *[(0, 0)] * (rows.ndim - 1)]))
 
 
 def blocks(layer: Layer, largest: int) -> Iterator[tuple[int, int, Int[np.ndarray, " C"]]]:
@@ -114,6 +121,7 @@ def _step(
     picked: Int[Numbers, " C"],
     edges: Int[Numbers, " A"],
     child: Int[Numbers, "C A Z"],
+    ratio: Float[Numbers, "C A Z"] | None,
     following: Float[Numbers, "N R Q"],
     column: Float[Numbers, "C1 m"],
     tables: Tables,
@@ -126,7 +134,7 @@ def _step(
     outcome = jnp.asarray(outcomes)[edges]
     coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
     counted = jnp.moveaxis(jnp.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
-    total = _continue(child, following, tasks.kernel)
+    total = _continue(child, ratio, following, tasks.kernel)
     for slot in range(outcome.shape[1]):
         total = total + stopped[:, slot, :, :, None] * coefficient[:, slot, None]
         total = total + yielded[:, slot, :, :, None] * counted[:, slot, None]
@@ -153,13 +161,19 @@ def _contract(belief, edges, tables, outcomes, root):
     return product[-1], product[:width].reshape(shape), product[width:-1].reshape(shape)
 
 
-def _continue(child, following, kernel):
+def _continue(child, ratio, following, kernel):
     """Expected value of what follows each control, shape (A, C, R, Q)."""
     start = jnp.zeros((child.shape[1], child.shape[0], *following.shape[1:]), following.dtype)
     if child.shape[2] == 0:
         return start
     step = jnp.transpose(jnp.asarray(child), (2, 1, 0))
-    total, _ = jax.lax.scan(lambda sum_, index: (sum_ + following[index], None), start, step)
+    if ratio is None:
+        total, _ = jax.lax.scan(lambda sum_, index: (sum_ + following[index], None), start, step)
+    else:
+        share = jnp.transpose(jnp.asarray(ratio, start.dtype), (2, 1, 0))[..., None, None]
+        total, _ = jax.lax.scan(
+            lambda sum_, at: (sum_ + at[1] * following[at[0]], None), start, (step, share)
+        )
     if kernel is None:
         return total
     law = jnp.asarray(kernel)

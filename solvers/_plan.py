@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers._problem import Tables
-from solvers._tree import Tree
+from solvers._tree import Tree, ratios
 
 Indices = Int[np.ndarray, " _k"]
 
@@ -68,7 +68,8 @@ class Plan(eqx.Module):
 class Visits(eqx.Module):
     """Nodes that plans visit in one round, each once for every (origin, pair).
 
-    `weight` counts the merged paths, times the probability of the coefficients that lead there.
+    `weight` counts the merged paths, times the probability of the coefficients that lead there
+    and the ratio of their beliefs to the node's.
     `before` and `symbol` name one way in: the visit of the round before, and what was observed.
     """
 
@@ -104,7 +105,11 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
         visit_index, symbol, _ = np.nonzero(live)
         node = np.broadcast_to(child[:, :, None], shape)[live].astype(np.int64)
         pair = np.broadcast_to(sibling[:, None, :], shape)[live].astype(np.int64)
-        weight = np.broadcast_to(here.weight[:, None, None] * law[:, None, :], shape)[live]
+        weight = here.weight[:, None, None] * law[:, None, :]
+        ratio = ratios(plan.tree, t, here.node)
+        if ratio is not None:
+            weight = weight * ratio[np.arange(len(ratio)), here.control][:, :, None]
+        weight = np.broadcast_to(weight, shape)[live]
         origin = here.origin[visit_index] if by_origin else pair
         key = (origin * len(plan.pair_root) + pair) * nodes + node
         _, first, index = np.unique(key, return_index=True, return_inverse=True)

@@ -37,6 +37,9 @@ class Structure(eqx.Module):
     - `controls`, `outcomes`, `column_count`: A, the number of outcomes, number of columns.
     - `dead`: the column that is zero for every parameter, -1 if there is none. The last control
       is taken after it, so histories through it are merged.
+    - `digits` (C, g), `offset` (C,): multisets of columns with equal sums of digits have beliefs
+      in proportion, in the ratio exp of the difference of their summed offsets (`relations`);
+      None: every column counts for itself.
     """
 
     edge: tuple[Int[np.ndarray, "_M A"], ...]
@@ -47,6 +50,8 @@ class Structure(eqx.Module):
     outcomes: int = eqx.field(static=True)
     column_count: int = eqx.field(static=True)
     dead: int = eqx.field(static=True, default=-1)
+    digits: Int[np.ndarray, "C g"] | None = None
+    offset: Float[np.ndarray, " C"] | None = None
 
     @property
     def horizon(self) -> int:

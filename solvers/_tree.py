@@ -2,17 +2,20 @@
 
 The parameter is static, so a belief depends on the *multiset* of likelihood columns seen, and
 a state on that multiset and the memory class. Round t has at most
-C(column_count + t - 2, t - 1) * M_t nodes instead of (A Z)^(t-1) histories. Only what is
-provably the same is merged: equal multisets of equal columns, in the same memory class.
+C(column_count + t - 2, t - 1) * M_t nodes instead of (A Z)^(t-1) histories, and fewer where
+columns are related (`Structure.digits`). Only what is provably the same is merged: beliefs in
+proportion, in the same memory class.
 """
 
 import math
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from solvers._problem import Structure
+
+Indices = Int[np.ndarray, " _k"]
 
 
 class Layer(eqx.Module):
@@ -22,6 +25,8 @@ class Layer(eqx.Module):
       times column `column[l]` (round 1: one row of ones).
     - `likelihood`, `memory`: shape (N,): likelihood row and memory class of each node.
     - `child`: shape (N, A, Z): the node that follows; (N, A, 0) in the last round.
+    - `size`: shape (L,): summed offset of the columns of each likelihood row, None where columns
+      are not related: rows that a node stands for are its own times exp of the difference.
     """
 
     parent: Int[np.ndarray, " L"]
@@ -29,6 +34,7 @@ class Layer(eqx.Module):
     likelihood: Int[np.ndarray, " N"]
     memory: Int[np.ndarray, " N"]
     child: Int[np.ndarray, "N A Z"]
+    size: Float[np.ndarray, " L"] | None = None
 
     @property
     def nodes(self) -> int:
@@ -54,6 +60,8 @@ def bound_nodes(structure: Structure, merge: bool = True) -> list[int]:
         if merge:
             classes = structure.edge[t].shape[0]
             multisets = math.comb(structure.column_count + t - 1, t)
+            if structure.digits is not None:
+                multisets = min(multisets, math.prod((t * _spans(structure) + 1).tolist()))
             following = min(following, multisets * classes)
         counts.append(following)
     return counts
@@ -71,11 +79,13 @@ def build_tree(structure: Structure, merge: bool = True, limit: int | None = Non
     layers = []
     ones = np.zeros(1, np.int32)
     parent, column, likelihood, memory = ones, ones - 1, ones, ones
-    bags = np.zeros((1, 0), np.int64)
+    digit = _words(structure)
+    words = np.zeros((1, digit.shape[1]), np.int64)
+    size = None if structure.offset is None else np.zeros(1)
     for t in range(horizon):
         if t == horizon - 1:
             child = np.zeros((len(memory), structure.controls, 0), np.int32)
-            layers.append(Layer(parent, column, likelihood, memory, child))
+            layers.append(Layer(parent, column, likelihood, memory, child, size))
             break
         columns = structure.columns[structure.edge[t][memory]]
         if limit is not None and not merge and columns.size > limit:
@@ -84,29 +94,61 @@ def build_tree(structure: Structure, merge: bool = True, limit: int | None = Non
         source = np.broadcast_to(likelihood[:, None, None], columns.shape).ravel()
         picked = columns.ravel()
         if merge:
-            rows, first, bags = _merge_bags(bags, source, picked, structure)
+            rows, first, words = _merge_words(words, digit, source, picked, structure.dead)
         else:
             rows = first = np.arange(len(source))
         nodes, index = np.unique(after.astype(np.int64) * len(first) + rows, return_inverse=True)
         if limit is not None and len(nodes) > limit:
             raise MemoryError(f"round {t + 2} has {len(nodes)} nodes, the limit is {limit}")
         child = index.reshape(columns.shape).astype(np.int32)
-        layers.append(Layer(parent, column, likelihood, memory, child))
+        layers.append(Layer(parent, column, likelihood, memory, child, size))
         parent, column = source[first].astype(np.int32), picked[first].astype(np.int32)
         memory, likelihood = (part.astype(np.int32) for part in np.divmod(nodes, len(first)))
+        size = None if size is None else size[parent] + structure.offset[column]
     return Tree(tuple(layers), structure)
 
 
-def _merge_bags(bags, source, picked, structure):
-    """Number the multisets `bags[source] + [picked]`; sorted digits are the exact key."""
-    grown = np.concatenate([bags[source], picked[:, None]], axis=1)
-    if structure.dead >= 0:
-        grown[(grown == structure.dead).any(axis=1)] = structure.dead
-    grown.sort(axis=1)
-    count, length = structure.column_count, grown.shape[1]
-    if count**length < 2**62:
-        keys = grown @ (count ** np.arange(length, dtype=np.int64)[::-1])
-        _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
-    else:
-        _, first, rows = np.unique(grown, axis=0, return_index=True, return_inverse=True)
+def ratios(tree: Tree, t: int, nodes: Indices) -> Float[np.ndarray, "k A Z"] | None:
+    """Belief after each control and symbol over that of the child node; None where all are 1."""
+    layer = tree.layers[t]
+    if layer.size is None or t == len(tree.layers) - 1:
+        return None
+    following, structure = tree.layers[t + 1], tree.structure
+    picked = structure.columns[structure.edge[t][layer.memory[nodes]]]
+    reached = following.likelihood[layer.child[nodes]]
+    here = layer.size[layer.likelihood[nodes]][:, None, None]
+    return np.exp(here + structure.offset[picked] - following.size[reached])
+
+
+def _spans(structure: Structure) -> np.ndarray:
+    return structure.digits.max(axis=0) - structure.digits.min(axis=0)
+
+
+def _words(structure: Structure) -> Int[np.ndarray, "C w"]:
+    """Words of each column such that two multisets have equal sums iff their digits do.
+
+    Where the digits of any multiset fit into one word without carry, they are packed. Otherwise
+    each column gets two random words: sums modulo 2**64 of unequal multisets then agree with
+    probability 2**-126.
+    """
+    digits, count = structure.digits, max(structure.column_count, 1)
+    widths = np.ones(count) if digits is None else _spans(structure)
+    bases = [int(width) * structure.horizon + 1 for width in widths]
+    if sum(map(math.log2, bases)) < 62:
+        radix = np.array([math.prod(bases[:g]) for g in range(len(bases))])
+        digits = np.eye(count, dtype=np.int64) if digits is None else digits
+        return ((digits - digits.min(axis=0)) @ radix)[:, None]
+    kinds = count if digits is None else digits.shape[1]
+    odd = np.random.default_rng(kinds).integers(-(2**62), 2**62, (kinds, 2)) * 2 + 1
+    return odd if digits is None else digits @ odd
+
+
+def _merge_words(words, digit, source, picked, dead):
+    """Number the sums `words[source] + digit[picked]`; all that the dead column leads to is one."""
+    grown = words[source] + digit[picked]
+    if dead >= 0:
+        nothing = np.iinfo(np.int64).min
+        grown[(picked == dead) | (words[source, 0] == nothing)] = nothing
+    keys = grown if grown.shape[1] == 1 else grown.view([("a", np.int64), ("b", np.int64)])
+    _, first, rows = np.unique(keys.reshape(-1), return_index=True, return_inverse=True)
     return rows.reshape(-1), first, grown[first]
