@@ -61,7 +61,7 @@ def bound_nodes(structure: Structure, merge: bool = True) -> list[int]:
             classes = structure.edge[t].shape[0]
             multisets = math.comb(structure.column_count + t - 1, t)
             if structure.digits is not None:
-                multisets = min(multisets, math.prod((t * _spans(structure) + 1).tolist()))
+                multisets = min(multisets, math.prod((t * _spans(structure.digits) + 1).tolist()))
             following = min(following, multisets * classes)
         counts.append(following)
     return counts
@@ -111,17 +111,19 @@ def build_tree(structure: Structure, merge: bool = True, limit: int | None = Non
 def ratios(tree: Tree, t: int, nodes: Indices) -> Float[np.ndarray, "k A Z"] | None:
     """Belief after each control and symbol over that of the child node; None where all are 1."""
     layer = tree.layers[t]
-    if layer.size is None or t == len(tree.layers) - 1:
+    structure = tree.structure
+    if layer.size is None or structure.offset is None or t == len(tree.layers) - 1:
         return None
-    following, structure = tree.layers[t + 1], tree.structure
+    following = tree.layers[t + 1]
+    assert following.size is not None
     picked = structure.columns[structure.edge[t][layer.memory[nodes]]]
     reached = following.likelihood[layer.child[nodes]]
     here = layer.size[layer.likelihood[nodes]][:, None, None]
     return np.exp(here + structure.offset[picked] - following.size[reached])
 
 
-def _spans(structure: Structure) -> np.ndarray:
-    return structure.digits.max(axis=0) - structure.digits.min(axis=0)
+def _spans(digits: np.ndarray) -> np.ndarray:
+    return digits.max(axis=0) - digits.min(axis=0)
 
 
 def _words(structure: Structure) -> Int[np.ndarray, "C w"]:
@@ -132,7 +134,7 @@ def _words(structure: Structure) -> Int[np.ndarray, "C w"]:
     probability 2**-126.
     """
     digits, count = structure.digits, max(structure.column_count, 1)
-    widths = np.ones(count) if digits is None else _spans(structure)
+    widths = np.ones(count) if digits is None else _spans(digits)
     bases = [int(width) * structure.horizon + 1 for width in widths]
     if sum(map(math.log2, bases)) < 62:
         radix = np.array([math.prod(bases[:g]) for g in range(len(bases))])

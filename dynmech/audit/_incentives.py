@@ -14,10 +14,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._efficient import EfficientPolicy
-from dynmech._settlement import AbstractSettlement, Situation
+from dynmech._settlement import AbstractSettlement
 from dynmech._types import join_symbols, split_symbol
+from dynmech.audit._outset import Lie, search_outset
+from dynmech.audit._payoffs import alpha_vectors
+from dynmech.audit._payoffs import situation as situation
+from dynmech.audit._payoffs import yield_given_taste as yield_given_taste
 from dynmech.audit._witness import Witness
-from solvers import Visits, evaluate, unfold, visit
+from solvers import Visits, visit
 
 _CELLS = 30_000_000
 _BATCH = 4_000_000
@@ -62,7 +66,11 @@ def search_misreports(
     n = policy.env.products
     best = [(0.0, no_witness(policy, i)) for i in range(n)]
     first = np.zeros(n)
-    count = 0
+    outset, count = search_outset(policy, settlement, means)
+    for i, lie in enumerate(outset):
+        if lie is not None and lie.gain > 0:
+            first[i] = lie.gain
+            best[i] = (lie.gain, _witness(policy, [], 0, _told(i, lie), 0, lie.gain, lie.mass))
     for path, lies in _misreports(policy):
         gains, masses = _gains(policy, settlement, means, lies, path)
         for t, (here, gain) in enumerate(zip(lies, gains, strict=True)):
@@ -72,8 +80,6 @@ def search_misreports(
                 if not len(mine):
                     continue
                 top = int(mine[np.argmax(gain[mine])])
-                if t == 0:
-                    first[i] = max(first[i], gain[top])
                 if gain[top] > best[i][0]:
                     witness = _witness(policy, path, t, here, top, gain[top], masses[t][top])
                     best[i] = (float(gain[top]), witness)
@@ -81,9 +87,7 @@ def search_misreports(
 
 
 def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:
-    """Yield misreports of every period in pieces that fit in memory."""
-    for piece in _pieces(policy, _first_lies(policy)):
-        yield [], [piece]
+    """Yield misreports of every period after the first in pieces that fit in memory."""
     if policy.plan.horizon == 1:
         return
     roots = np.arange(len(policy.pairs.signals))
@@ -97,32 +101,6 @@ def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_L
         start = order[spans[low] : spans[min(low + step, len(roots))]]
         path = visit(policy.plan, start, by_origin=False)
         yield path, [_no_lies(), *(_later_lies(policy, path, t) for t in range(1, len(path)))]
-
-
-def _first_lies(policy: EfficientPolicy) -> _Lies:
-    """Every own type (theta_i, s_i) reporting every other, at every profile of the others."""
-    pairs = policy.pairs
-    n = pairs.own.shape[1]
-    parts = []
-    for i in range(n):
-        own = np.unique(pairs.own[:, i].reshape(len(pairs.own), -1), axis=0)
-        size, widest = pairs.own.shape[2:]
-        theta, signal = np.divmod(np.arange(size * widest), widest)
-        true, report = (x.ravel() for x in np.indices((size * widest,) * 2))
-        pair, reported = own[:, true].ravel(), own[:, report].ravel()
-        mixed = own[:, theta[true] * widest + signal[report]].ravel()
-        told_theta = np.tile(theta[report], len(own))
-        told_signal = np.tile(signal[report], len(own))
-        live = (pair >= 0) & (reported >= 0) & (pair != reported)
-        zero = np.zeros(live.sum(), np.int64)
-        control = policy.plan.actions[0][reported[live], 0].astype(np.int64)
-        parts.append(
-            _Lies(
-                zero + i, pair[live], zero, mixed[live], zero, control,
-                told_theta[live], told_signal[live], zero - 1, zero - 1,
-            )
-        )  # fmt: skip
-    return _stack(parts)
 
 
 def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
@@ -210,18 +188,7 @@ def _gains(policy, settlement, means, lies: list[_Lies], path):
                 )
             )
         )  # fmt: skip
-    keys, places = unfold(plan, wanted)
-
-    def flow(t, pair, node, control):
-        parts = []
-        step = max(1, _BATCH // (plan.root.shape[1] * means.shape[1]))
-        for low in range(0, max(len(pair), 1), step):
-            part = slice(low, low + step)
-            at = situation(policy, means, t, pair[part], node[part], control[part])
-            parts.append(yield_given_taste(settlement, at))
-        return np.concatenate(parts)
-
-    values = evaluate(plan, keys, flow)
+    values, places = alpha_vectors(policy, settlement, means, wanted)
     found = [
         _compare(plan, t, here, values[t], *np.split(places[t], 2)) for t, here in enumerate(lies)
     ]
@@ -255,29 +222,10 @@ def _distinct(code):
     return values, first, inverse.reshape(-1)
 
 
-def situation(policy, means, t, pair, node, control) -> Situation:
-    """Describe what is settled at (pair, node, control) of round t."""
-    plan, env = policy.plan, policy.env
-    edge = plan.edge(t, node, control)
-    product = plan.tree.structure.outcome[edge]
-    slot = np.maximum(product, 0)
-    theta = env.values.support[np.arange(env.products), policy.pairs.theta[pair]]
-    return Situation(
-        product=product,
-        stop=np.asarray(plan.tables.stop)[edge],
-        utility=np.asarray(plan.tables.reward)[slot],
-        estimate=means[edge[:, None], slot],
-        belief=plan.belief(t, pair, node),
-        theta=theta,
-        utilities=np.asarray(plan.tables.reward),
-        period=t + 1,
-    )
-
-
-def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarray:
-    """What a period yields given omega, shape (k, C, m): C is 1 when everyone's, else n."""
-    worth = (settlement.payoff(at) * at.stop[:, None]).sum(axis=2)
-    return worth - settlement.charge(at)[:, :, None]
+def _told(i: int, lie: Lie) -> _Lies:
+    """The one misreport of period 1 that a witness describes."""
+    one = (i, lie.pair, 0, lie.pair, 0, lie.control, lie.report_theta, lie.report_signal, -1, -1)
+    return _Lies(*(np.array([x]) for x in one))
 
 
 def _no_lies() -> _Lies:
@@ -287,16 +235,6 @@ def _no_lies() -> _Lies:
 def _stack(parts: list[_Lies]) -> _Lies:
     fields = [np.concatenate(x) for x in zip(*(list(vars(p).values()) for p in parts), strict=True)]
     return _Lies(*fields)
-
-
-def _pieces(policy, lies: _Lies) -> Iterator[_Lies]:
-    """Split the misreports of period 1 so that what they lead to fits in memory."""
-    width = int(np.prod(policy.env.feedback_alphabet)) ** (policy.plan.horizon - 1)
-    step = max(1, int(4 * _CELLS // (width * policy.env.tastes.size)))
-    order = np.lexsort((lies.control, lies.key_pair, lies.agent))
-    for low in range(0, len(order), step):
-        part = order[low : low + step]
-        yield _Lies(*(x[part] for x in vars(lies).values()))
 
 
 def no_witness(policy: EfficientPolicy, i: int) -> Witness:
