@@ -3,3 +3,6 @@
 from dynmech.applications._cars import cars as cars
 from dynmech.applications._electricity import electricity as electricity
 from dynmech.applications._market import Market as Market
+from dynmech.applications._open_bandit import ClickLog as ClickLog
+from dynmech.applications._open_bandit import ClickRates as ClickRates
+from dynmech.applications._open_bandit import open_bandit as open_bandit

@@ -110,7 +110,7 @@ def transfer_range(
                 tables[way, e, k] = found[group[e], k]
                 if abs(tables[way, e, k] - pivot[e, k]) > best:
                     widest, best = found[group], abs(tables[way, e, k] - pivot[e, k])
-    return TransferRange(agent, pivot, *tables, *means, widest)
+    return TransferRange(agent, pivot, tables[0], tables[1], means[0], means[1], widest)
 
 
 def replace_transfers(
