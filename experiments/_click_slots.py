@@ -176,21 +176,29 @@ def fair_bet(auction: static.ClickAuction, others: Sequence[int]) -> np.ndarray:
 
 
 def perturbed(values: int = 9) -> pd.DataFrame:
-    """Change the transfers of one agent, and audit what breaks."""
+    """Change the transfers of one agent, and audit what breaks.
+
+    The cases are those of the proof of Proposition 2: (16) is what the others get with her less
+    what they get without her, and each part may use E[omega | s'] at her report in place of data.
+    """
     rows = []
     for information in ("a sample", "may know"):
         auction = converse_auction(values, information)
         others = rival_at(auction)
         cell = (slice(None), others[1])
         paid = static.click_pivot(auction).transfer[0][cell]
-        told = static.per_impression_pivot(auction, "reported").transfer[0][cell]
+        told = auction.expected_rates()[cell]
+        price = float(auction.values()[cell][0, 1])
+        lost = (auction.seats[auction.assortative()[cell]] != 0).astype(float)
         changes = {
             "none: (16)": paid,
             "0.1 less": paid - 0.1,
             "0.1 more": paid + 0.1,
             "prices up by half": 1.5 * paid,
             "prices down by half": 0.5 * paid,
-            "per impression, at reported rates": np.broadcast_to(told, paid.shape),
+            "case 1: part at reports": price * (lost * told - OTHER),
+            "case 2: part at reports": price * (lost * OTHER - told),
+            "case 3: all at reports": price * (lost - 1) * told * np.ones(len(OTHER)),
             "a fair bet on the rate": paid + fair_bet(auction, others),
         }
         for name, transfers in changes.items():

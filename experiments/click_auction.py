@@ -158,10 +158,11 @@ def draw_payments(table: pd.DataFrame, audits: pd.DataFrame):
     for shift, name, colour in zip((-0.18, 0.18), names, (BLUE, RED)):
         height = filled[f"{name}: per own click [money]"]
         left.bar(across + shift, height, 0.34, color=colour, label=name)
-    left.plot(across, filled["value per click [money]"], "_", color=GREY, ms=30, label="value")
+    value = filled["value per click [money]"]
+    left.hlines(value, across - 0.36, across + 0.36, color=GREY, label="value per click")
     left.set_xticks(across, [f"slot {k + 1}" for k in across])
     left.set_xlim(-0.6, len(filled) - 0.4)
-    left.set_ylim(top=1.25 * filled["value per click [money]"].max())
+    left.set_ylim(top=1.2 * value.max())
     tidy(left, "Expected payment per own click", "", "money a click")
     left.legend(frameon=False, fontsize=9, ncols=3)
     order = np.arange(len(audits))[::-1]

@@ -55,13 +55,13 @@ class ClickLog(eqx.Module):
 
     campaign: str = eqx.field(static=True)
     items: tuple[str, ...] = eqx.field(static=True)
-    impressions: Float[np.ndarray, "2 I 3"]
-    clicks: Float[np.ndarray, "2 I 3"]
-    inverse_propensity: Float[np.ndarray, "2 I 3"]
-    weighted_clicks: Float[np.ndarray, "2 I 3"]
-    weighted_squares: Float[np.ndarray, "2 I 3"]
-    alpha: Float[np.ndarray, " I"]
-    beta: Float[np.ndarray, " I"]
+    impressions: Float[np.ndarray, "_p _i _k"]
+    clicks: Float[np.ndarray, "_p _i _k"]
+    inverse_propensity: Float[np.ndarray, "_p _i _k"]
+    weighted_clicks: Float[np.ndarray, "_p _i _k"]
+    weighted_squares: Float[np.ndarray, "_p _i _k"]
+    alpha: Float[np.ndarray, " _i"]
+    beta: Float[np.ndarray, " _i"]
     source: str = eqx.field(static=True)
     assumptions: tuple[str, ...] = eqx.field(static=True)
 

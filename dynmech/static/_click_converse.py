@@ -78,7 +78,7 @@ def transfer_range(
     **Raises:** `OutsideSupport`, `TooLarge`, `InvalidArgument` if the others' signals cannot
     occur together.
     """
-    env, cell = auction.env, _cell(auction, agent, others)
+    env, cell = auction.env, _cell("transfer_range", auction, agent, others)
     belief, can = env.posterior(agent)[cell], env.possible()[cell]
     if not can.any():
         must = "be types whose signals can occur together"
@@ -125,7 +125,7 @@ def replace_transfers(
 
     **Raises:** `InvalidArgument`, `NotFinite`, `OutsideSupport`.
     """
-    pivot, cell = click_pivot(auction), _cell(auction, agent, others)
+    pivot, cell = click_pivot(auction), _cell("replace_transfers", auction, agent, others)
     table, given = np.array(pivot.transfer[agent]), np.asarray(transfers, np.float64)
     if given.shape != table[cell].shape:
         must = f"have shape {table[cell].shape}"
@@ -172,7 +172,7 @@ def _program(belief, can, earned, value, group, floor) -> _Program:
     return _Program(rows, slack, floor)
 
 
-def _cell(auction: ClickAuction, agent: int, others: Sequence[int]) -> tuple:
+def _cell(verb: str, auction: ClickAuction, agent: int, others: Sequence[int]) -> tuple:
     """Index all own types of an agent at one profile of the others."""
     shape = auction.env.shape
     known = 0 <= agent < len(shape) and len(others) == len(shape)
@@ -180,5 +180,7 @@ def _cell(auction: ClickAuction, agent: int, others: Sequence[int]) -> tuple:
         j != agent and not 0 <= e < size for j, (e, size) in enumerate(zip(others, shape))
     ):
         must = f"be an agent in 0..{len(shape) - 1} and one index into each of {shape}"
-        raise OutsideSupport(describe("agent=..., others=...", must, (agent, tuple(others))))
+        raise OutsideSupport(
+            describe(f"{verb}(agent=..., others=...)", must, (agent, tuple(others)))
+        )
     return tuple(slice(None) if j == agent else int(e) for j, e in enumerate(others))
