@@ -96,6 +96,10 @@ def describe_log(output: Output, campaign: str) -> None:
     )
     output.table("positions", frame, f"Positions, campaign {campaign}")
     output.say(f"Equal rates in all positions: p = {p_value:.2f}; a decay is an assumption.")
+    for policy in ("bts", "random"):
+        found = log.diagnostics(policy)
+        if found["p_value"] < 0.01 or abs(found["propensity_sum"] - 1) > 0.1:
+            output.say(f"Warning: the {policy} log of {campaign} does not fit its own figures.")
     output.picture("rates", draw_rates(log))
 
 

@@ -273,9 +273,8 @@ def test_click_auctions_show_what_they_claim(results):
     rows = read(folder / "realised.csv")
     assert (column(rows, "chance of a subsidy") > 0).tolist() == [False, False, True, False]
     rows = read(folder / "perturbed.csv")
-    kept = {
-        (row["signals"], row["change of transfers"]) for row in rows if row["broken"] == "nothing"
-    }
+    rows = [row for row in rows if row["broken"] == "nothing"]
+    kept = {(row["signals"], row["change of transfers"]) for row in rows}
     bet = "a fair bet on the rate"
     assert kept == {("a sample", "none: (16)"), ("may know", "none: (16)"), ("a sample", bet)}
     rows = read(folder / "footnote_20.csv")

@@ -27,6 +27,7 @@ def click_pivot(auction: ClickAuction, data: Estimator | None = None) -> DirectM
     the rates themselves, which have the same expected transfers, (17).
 
     ```python
+    >>> from dynmech import TasteGrid
     >>> rates = TasteGrid([[0.2, 0.1], [0.4, 0.3]], [0.5, 0.5])
     >>> auction = ClickAuction(rates, [[1.0, 5.0], [2.0, 4.0], [3.0, 3.0]], impressions=10)
     >>> audit = click_pivot(auction).audit()

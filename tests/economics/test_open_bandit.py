@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynmech import DynmechError
-from dynmech.applications import ClickLog, _open_bandit, open_bandit
+from dynmech.applications import ClickLog, _click_log, _open_bandit, open_bandit
 from experiments import _open_bandit as derivation
 from experiments import _wheel
 from tests.helpers import ROOT
@@ -109,7 +109,7 @@ def test_cells_keep_the_mean(points):
     from scipy.stats import beta
 
     a, b = 3.0, 50.0
-    cells = _open_bandit.beta_cells(a, b, points)
+    cells = _click_log.beta_cells(a, b, points)
     assert cells.mean() == pytest.approx(a / (a + b), rel=1e-10)
     edges = beta.ppf(np.linspace(0, 1, points + 1), a, b)
     assert (cells > edges[:-1]).all()

@@ -150,7 +150,7 @@ def test_audit_agrees_with_enumeration(rule, build):
 
 @pytest.mark.parametrize("data", [None, CLICKS, st.click_frequency(RATES, 1)])
 def test_proposition_2(data):
-    """Incentives, participation, no subsidy in every state; one impression will do (footnote 19)."""
+    """Incentives, participation, no subsidy in every state; footnote 19: one click will do."""
     mechanism = st.click_pivot(AUCTION, data)
     audit = mechanism.audit()
     assert audit.epsilon <= 1e-9
