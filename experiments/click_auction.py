@@ -168,7 +168,7 @@ def draw_payments(table: pd.DataFrame, audits: pd.DataFrame):
     left.set_xlim(-0.6, len(filled) - 0.4)
     left.set_ylim(top=1.2 * value.max())
     tidy(left, "Expected payment per own click", "", "money a click")
-    left.legend(frameon=False, fontsize=9, ncols=3)
+    left.legend(frameon=False, fontsize=9, loc="upper right")
     order = np.arange(len(audits))[::-1]
     gains = audits["largest gain [money]"].to_numpy()
     right.barh(order, gains, color=[BLUE if g < 1e-9 else RED for g in gains])
@@ -177,6 +177,7 @@ def draw_payments(table: pd.DataFrame, audits: pd.DataFrame):
     right.set_yticks(order, audits["mechanism"])
     right.set_xlim(right=1.15 * gains.max())
     tidy(right, "Largest gain of a lie", "money, all impressions", "")
+    right.grid(visible=False)
     return figure
 
 
@@ -191,7 +192,9 @@ def converse(output: Output, options: Options) -> None:
     output.say(
         "A bet that is fair under each of her posteriors breaks no condition as long as it stays "
         "within her slack, so Assumption 2 does not give (18) state by state: it gives the "
-        "expectation given the signals. If she may know the state, the bet pays her to lie."
+        "expectation given the signals, which is the pivot's without Assumption 2 as well, as the "
+        "step of the grid of values goes to zero. If she may know the state, the bet pays her to "
+        "lie, and (18) holds in each state in the limit."
     )
     frame = slots.widths(options.grids)
     output.table("converse", frame, "Farthest transfers that keep every condition")
@@ -248,10 +251,8 @@ def draw_lotteries(frame: pd.DataFrame):
     chance = frame["chance of the efficient draw p [1]"]
     panels[0].plot(chance, frame["welfare lost [%]"], "o-", color=BLUE)
     tidy(panels[0], "Welfare lost", "p", "% of efficient welfare")
-    for name, colour in (("price times p", BLUE), ("price as printed", RED)):
-        panels[1].plot(
-            chance, 1000 * frame[f"gain, {name} [money]"], "o-", color=colour, label=name
-        )
+    for name, colour in (("price as printed", RED), ("price times p", BLUE)):
+        panels[1].plot(chance, frame[f"gain, {name} [money]"], "o-", color=colour, label=name)
     tidy(panels[1], "Largest gain of a lie", "p", "money per 1000 impressions")
     panels[1].legend(frameon=False, fontsize=9)
     panels[2].semilogy(chance, frame["largest payment [money]"], "o-", color=BLUE)

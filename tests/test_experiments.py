@@ -30,7 +30,7 @@ SMALL = {
     },
     "click_auction": {
         "values": (0.5, 0.8, 1.0), "decay": (1.0, 0.6), "agents": 3, "realised": 30,
-        "grids": (3, 5), "kept": 2, "rivals": 2, "logged": 2, "chances": (0.5, 0.9), "shown": 5,
+        "grids": (3,), "kept": 2, "rivals": 2, "logged": 2, "chances": (0.5, 0.9), "shown": 5,
     },
 }  # fmt: skip
 FILES = {

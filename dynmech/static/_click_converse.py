@@ -31,7 +31,7 @@ from dynmech.static._click_mechanisms import click_pivot
 from dynmech.static._clicks import ClickAuction
 from dynmech.static._mechanisms import DirectMechanism
 
-_ENTRIES = 20_000_000
+_ENTRIES = 4_000_000
 
 
 class TransferRange(eqx.Module):

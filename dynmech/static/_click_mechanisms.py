@@ -100,10 +100,11 @@ def realised_slack(
     **Raises:** `InvalidArgument` if it is settled on other data.
     """
     env = auction.env
-    if any(law.shape[-1] != len(clicks.points) for law in mechanism.law):
+    if any(not np.array_equal(law, clicks.law(env)) for law in mechanism.law):
         must = f"be settled on the {len(clicks.points)} outcomes of `clicks`"
         got = [law.shape[-1] for law in mechanism.law]
-        raise InvalidArgument(describe("realised_slack(mechanism=...)", must, got))
+        do = "pass the same estimator to both"
+        raise InvalidArgument(describe("realised_slack(mechanism=...)", must, got, do))
     law = clicks.law(env)[0]
     seen = law.max(axis=0) > 0
     possible = env.possible()

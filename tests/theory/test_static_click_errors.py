@@ -72,7 +72,7 @@ MISTAKES = {
     "agent=.*others=": lambda: st.transfer_range(AUCTION, 2, [0, 0]),
     "others=.*index": lambda: st.transfer_range(AUCTION, 0, [0, 5]),
     "transfer_range.auction=": lambda: st.transfer_range(
-        st.ClickAuction(RATES, np.linspace(0, 1, 2000) * np.ones((2, 1))), 0, [0, 0]
+        st.ClickAuction(RATES, np.linspace(0, 1, 800) * np.ones((2, 1))), 0, [0, 0]
     ),
     "together": lambda: st.transfer_range(
         st.ClickAuction(
