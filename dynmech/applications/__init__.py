@@ -1,5 +1,8 @@
 """Real markets as inputs: what economists estimated, in the units that a mechanism needs."""
 
 from dynmech.applications._cars import cars as cars
+from dynmech.applications._click_log import ClickLog as ClickLog
+from dynmech.applications._click_log import ClickRates as ClickRates
 from dynmech.applications._electricity import electricity as electricity
 from dynmech.applications._market import Market as Market
+from dynmech.applications._open_bandit import open_bandit as open_bandit

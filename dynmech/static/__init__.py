@@ -1,9 +1,25 @@
 """The static theory: data-driven mechanisms for preferences and information, and their rivals."""
 
+from dynmech.static._agent_clicks import AgentClickAuction as AgentClickAuction
+from dynmech.static._agent_clicks import click_lottery as click_lottery
+from dynmech.static._agent_clicks import per_click_second_price as per_click_second_price
 from dynmech.static._audit import EpsilonBounds as EpsilonBounds
 from dynmech.static._audit import StaticAudit as StaticAudit
 from dynmech.static._audit import StaticWitness as StaticWitness
 from dynmech.static._audit import epsilon_bounds as epsilon_bounds
+from dynmech.static._click_converse import TransferRange as TransferRange
+from dynmech.static._click_converse import replace_transfers as replace_transfers
+from dynmech.static._click_converse import transfer_range as transfer_range
+from dynmech.static._click_data import click_frequency as click_frequency
+from dynmech.static._click_data import inverse_propensity as inverse_propensity
+from dynmech.static._click_data import sampled_clicks as sampled_clicks
+from dynmech.static._click_mechanisms import RealisedSlack as RealisedSlack
+from dynmech.static._click_mechanisms import click_pivot as click_pivot
+from dynmech.static._click_mechanisms import generalised_second_price as generalised_second_price
+from dynmech.static._click_mechanisms import per_impression_pivot as per_impression_pivot
+from dynmech.static._click_mechanisms import realised_slack as realised_slack
+from dynmech.static._clicks import ClickAuction as ClickAuction
+from dynmech.static._clicks import click_prices as click_prices
 from dynmech.static._contingent import MessageBound as MessageBound
 from dynmech.static._contingent import least_message_epsilon as least_message_epsilon
 from dynmech.static._contingent import message_vcg as message_vcg
