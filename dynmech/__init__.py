@@ -68,6 +68,7 @@ from dynmech._values import MarkovValues as MarkovValues
 from dynmech.audit import Audit as Audit
 from dynmech.audit import BestResponse as BestResponse
 from dynmech.audit import Witness as Witness
+from solvers import BranchAndBound as BranchAndBound
 from solvers import Exact as Exact
 
 if TYPE_CHECKING:

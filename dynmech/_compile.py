@@ -77,9 +77,9 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
         symbols = int(np.prod(env.feedback_alphabet))
         size = len(keys) * (n + 2 + symbols) * env.tastes.size * 8
         if size > limit:
-            got = f"{len(keys)} situations x {n + 2 + symbols} laws: {size / 1e9:.1f} GB"
-            do = "use fewer tastes, symbols, rounds, or a rule that remembers less"
-            raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.1f} GB", got, do))
+            got = f"{len(keys)} situations x {n + 2 + symbols} laws: {size / 1e9:.3g} GB"
+            do = "use fewer tastes, symbols, rounds, a rule that remembers less, or more memory"
+            raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
         memory, recommendation, period = keys[:, :-2], keys[:, -2], keys[:, -1]
         action = np.asarray(_actions(env, memory, recommendation, env.utilities))
         law = np.asarray(_laws(env, memory, recommendation, period, env.utilities))

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._artefacts import load_module, save_module
-from dynmech._compile import Compiled, compile_market, tables
+from dynmech._compile import Compiled, compile_market
 from dynmech._conversation import Conversation, start_conversation
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import (
@@ -22,20 +22,14 @@ from dynmech._errors import (
 )
 from dynmech._given_actions import with_actions
 from dynmech._outcomes import expected_outcomes
-from dynmech._prepare import (
-    check_values,
-    pick_solver,
-    plan_tree,
-    root_beliefs,
-    too_large,
-    wanted_profiles,
-)
+from dynmech._prepare import check_solver, check_values, root_beliefs, wanted_profiles
 from dynmech._profiles import Profiles
 from dynmech._revalue import Revaluation, revalue
+from dynmech._solvers import Solved, run_solver
 from dynmech._tasks import Assignment, Pairs, assign, make_pairs
 from dynmech._types import Numbers, precision
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
-from solvers import Estimate, Exact, Plan, solve_exact
+from solvers import BranchAndBound, Estimate, Exact, Plan
 
 _VERB = "solve_efficient_policy"
 
@@ -46,10 +40,13 @@ class EfficientPolicy(eqx.Module):
     P = (K,)*n + (Zp, Z1, ..., Zn) when every initial profile was solved, or (B,) for a batch.
     Everything is conditional on the profile, in money; NaN where the profile's signals have
     probability zero. Exact up to rounding for the exact solver, where `lower` and `upper`
-    equal `value`.
+    equal `value`; else `value` and everything else is what the policy itself, which can be
+    executed at every belief, attains: `lower` <= W_1 <= `upper`.
 
     - `value` P: W_1. `marginal_value`, `displayable_marginal_value` (n, *P): W^{-i}, Wd^{-i}.
+    - `marginal_upper`, `displayable_marginal_upper` (n, *P): certified upper bounds of both.
     - `optimal`: the plan that attains W where `plan` need not (see `with_actions`), else None.
+    - `gap`: per round (pairs, nodes), certified loss at each node, money, None when exact.
     - `advertiser_value`, `user_utility` (n, *P): expected theta earned by, and user utility
       from, each product under truth. `purchase` (n, *P): probability that it is bought.
     """
@@ -65,6 +62,8 @@ class EfficientPolicy(eqx.Module):
     upper: Float[np.ndarray, "..."]
     marginal_value: Float[np.ndarray, "n ..."]
     displayable_marginal_value: Float[np.ndarray, "n ..."]
+    marginal_upper: Float[np.ndarray, "n ..."]
+    displayable_marginal_upper: Float[np.ndarray, "n ..."]
     advertiser_value: Float[np.ndarray, "n ..."]
     user_utility: Float[np.ndarray, "n ..."]
     purchase: Float[np.ndarray, "n ..."]
@@ -72,6 +71,7 @@ class EfficientPolicy(eqx.Module):
     own_marginal: Float[np.ndarray, "B n Z"]
     own_displayable: Float[np.ndarray, "B n Z"]
     optimal: Plan | None
+    gap: tuple[Float[np.ndarray, "P _N"], ...] | None
     solver: str = eqx.field(static=True)
     work: Estimate
     seconds: float = eqx.field(static=True)
@@ -203,7 +203,7 @@ class EfficientPolicy(eqx.Module):
 
 def solve_efficient_policy(
     env: RecommendationMDP,
-    solver: Exact | None = None,
+    solver: Exact | BranchAndBound | None = None,
     *,
     initial: Profiles | None = None,
     tolerance: float = 0.0,
@@ -221,100 +221,93 @@ def solve_efficient_policy(
 
     **Arguments**
 
-    - `env`: the market. `solver`: `Exact()`; None picks one and says which and why.
+    - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`; None picks one and says which
+      and why in `policy.solver`: exact if it fits, else with bounds if a tolerance is given.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default.
-    - `tolerance`: money; the exact solver is exact for any.
+    - `tolerance`: money; bounds closer than this are close enough, at every profile and
+      marginal economy. The exact solver is exact for any.
     - `checkpoint`: a folder where finished parts are kept; the same call resumes from it.
     - `mesh`: `jax.sharding.Mesh` over whose first axis the roots are split.
     - `progress`: show a bar when the solve takes more than two seconds.
 
-    **Returns:** `EfficientPolicy`; exact up to rounding.
+    **Returns:** `EfficientPolicy`; exact up to rounding, or with certified bounds.
 
     **Raises:** `TooLarge` when it will not fit, before work starts, with what to reduce;
     `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules.
     """
     began = time.monotonic()
-    asked, solver = solver, pick_solver(env, solver)
+    check_solver(env, solver)
     if not tolerance >= 0:
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", "be >= 0", tolerance))
     profiles = wanted_profiles(env, initial)
     check_values(env)
     with precision(env.gamma):
-        compiled = compile_market(env, limit=2 * solver.memory)
+        compiled = compile_market(env, limit=2 * (solver or Exact()).memory)
         pairs = make_pairs(env, profiles)
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        work, tree = plan_tree(env, compiled, assignment, solver)
-        numbers = jax.tree.map(np.asarray, tables(env, compiled))
-        try:
-            answers = solve_exact(
-                tree,
-                numbers,
-                assignment.groups,
-                solver,
-                checkpoint=checkpoint,
-                mesh=mesh,
-                progress=progress,
-            )
-        except MemoryError as error:
-            raise too_large(str(error)) from error
-        except ValueError as error:
-            raise InvalidArgument(str(error)) from error
-    plan = _plan(env, pairs, root, tree, numbers, assignment, answers)
-    flat = np.concatenate([answer.value.ravel() for answer in answers])
-    return _finish(
-        env, profiles, pairs, plan, compiled, assignment, flat,
-        batch=initial is not None, work=work, seconds=time.monotonic() - began,
-        solver="Exact, as asked" if asked else f"Exact, picked because {work.nodes} nodes fit",
-    )  # fmt: skip
+        found = run_solver(
+            env,
+            compiled,
+            assignment,
+            solver,
+            tolerance=tolerance,
+            checkpoint=checkpoint,
+            mesh=mesh,
+            progress=progress,
+        )
+    seconds = time.monotonic() - began
+    batch = initial is not None
+    return _finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
 
 
-def _plan(env, pairs: Pairs, root, tree, numbers, assignment: Assignment, answers) -> Plan:
+def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
+    """Lay per-group tables (N_t, R, keep) of every round out as (pairs, N_t)."""
+    laid = []
+    for parts in zip(*rounds, strict=True):
+        table = np.zeros((count, len(parts[0])), kind)
+        for pair, part in zip(assignment.group_pair, parts, strict=True):
+            table[pair.ravel()] = np.moveaxis(part, 0, -1).reshape(-1, len(part))
+        laid.append(table)
+    return tuple(laid)
+
+
+def _plan(env, pairs: Pairs, root, assignment: Assignment, found: Solved) -> Plan:
     markov = isinstance(env.values, MarkovValues)
-    actions = []
-    for t, layer in enumerate(tree.layers):
-        taken = np.zeros((len(pairs.root), layer.nodes), np.int16)
-        for pair, answer in zip(assignment.group_pair, answers, strict=True):
-            part = np.moveaxis(answer.actions[t], 0, -1)
-            taken[pair.ravel()] = part.reshape(-1, layer.nodes)
-        actions.append(taken.astype(np.int8) if env.products < 128 else taken)
+    kind = np.int8 if env.products < 128 else np.int16
+    taken = [answer.actions for answer in found.answers]
+    actions = _by_pair(assignment, len(pairs.root), taken, kind)
     values = len(pairs.root) // len(pairs.signals) if markov else 1
     regime = np.arange(len(pairs.root)) % values
     kernel = joint_kernel(env.values) if markov else None
-    return Plan(
-        tree, numbers, root, pairs.root, tuple(actions), pairs.sibling(markov), regime, kernel
-    )
+    sibling = pairs.sibling(markov)
+    return Plan(found.tree, found.tables, root, pairs.root, actions, sibling, regime, kernel)
 
 
 def _finish(
-    env,
-    profiles,
-    pairs,
-    plan,
-    compiled,
-    assignment: Assignment,
-    flat,
-    *,
-    batch,
-    work,
-    seconds,
-    solver,
+    env, profiles, pairs, root, compiled, assignment: Assignment, found: Solved, batch, seconds
 ) -> EfficientPolicy:
     shape = (len(profiles),) if batch else env.profile_shape
     n = env.products
+    plan = _plan(env, pairs, root, assignment, found)
     mass = plan.root.sum(axis=1)
+    lower = np.concatenate([answer.value.ravel() for answer in found.answers])
+    upper = lower if found.upper is None else np.concatenate([x.ravel() for x in found.upper])
 
-    def along(index: Int[np.ndarray, "B n Z"]) -> np.ndarray:
+    def along(flat: np.ndarray, index: Int[np.ndarray, "B n Z"]) -> np.ndarray:
         total = mass[pairs.root[np.maximum(pairs.own[:, :, 0, :], 0)]]
         known = (index >= 0) & (total > 0)
         return np.where(known, flat[np.maximum(index, 0)] / np.where(known, total, 1), np.nan)
 
-    own, displayable = along(assignment.marginal), along(assignment.displayable)
+    own, displayable = (along(lower, x) for x in (assignment.marginal, assignment.displayable))
     pair_mass = mass[pairs.root]
-    pair_value = np.where(
-        pair_mass > 0, flat[assignment.pair] / np.where(pair_mass > 0, pair_mass, 1), np.nan
-    )
+
+    def per_pair(flat: np.ndarray) -> np.ndarray:
+        known = pair_mass > 0
+        return np.where(known, flat[assignment.pair] / np.where(known, pair_mass, 1), np.nan)
+
+    pair_value = per_pair(lower)
     outcomes = expected_outcomes(plan, env.values.support, pairs, pairs.base)
     here = profiles.signals[:, 1:][:, :, None]
 
@@ -322,6 +315,7 @@ def _finish(
         return np.take_along_axis(table, here, axis=2)[:, :, 0].T.reshape(n, *shape)
 
     value = pair_value[pairs.base].reshape(shape)
+    gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
     return EfficientPolicy(
         env=env,
         profiles=profiles,
@@ -331,9 +325,11 @@ def _finish(
         batch=batch,
         value=value,
         lower=value,
-        upper=value,
+        upper=per_pair(upper)[pairs.base].reshape(shape),
         marginal_value=at(own),
         displayable_marginal_value=at(displayable),
+        marginal_upper=at(along(upper, assignment.marginal)),
+        displayable_marginal_upper=at(along(upper, assignment.displayable)),
         advertiser_value=outcomes.earned.T.reshape(n, *shape),
         user_utility=outcomes.utility.T.reshape(n, *shape),
         purchase=outcomes.purchase.T.reshape(n, *shape),
@@ -341,7 +337,8 @@ def _finish(
         own_marginal=own,
         own_displayable=displayable,
         optimal=None,
-        solver=solver,
-        work=work,
+        gap=gap,
+        solver=found.note,
+        work=found.work,
         seconds=seconds,
     )

@@ -26,6 +26,12 @@ def with_actions(policy: EfficientPolicy, actions) -> EfficientPolicy:
     top = max(int(np.max(taken)) for taken in actions)
     if min(int(np.min(taken)) for taken in actions) < 0 or top > env.products:
         raise OutsideSupport(describe(call, f"be in 0..{env.products}", top))
+    for t, (layer, taken) in enumerate(zip(plan.tree.layers[:-1], actions, strict=False)):
+        nodes = np.arange(layer.nodes)
+        if (layer.child[nodes, np.asarray(taken), 0] < 0).any():
+            must = "take only recommendations that the solver followed"
+            do = "solve with Exact(), which follows all"
+            raise InvalidArgument(describe(call, must, f"others in period {t + 1}", do))
     used = eqx.tree_at(
         lambda p: p.actions,
         plan,

@@ -59,6 +59,9 @@ def revalue(
 ) -> Revaluation:
     """See `EfficientPolicy.revalue`."""
     env = policy.env
+    if policy.gap is not None:
+        must, do = "be solved exactly", "solve with Exact()"
+        raise InvalidArgument(describe("EfficientPolicy.revalue()", must, policy.solver, do))
     shapes = {
         "theta_support": (theta_support, env.values.support.shape, "(n, K)"),
         "gamma": (gamma, env.gamma.shape, "(n, k)"),

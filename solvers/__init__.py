@@ -1,6 +1,11 @@
 """Exact and bounded solvers for decision problems with a static hidden parameter."""
 
 from solvers._backward import backward as backward
+from solvers._bounds import told_parameter as told_parameter
+from solvers._branch_and_bound import Bounded as Bounded
+from solvers._branch_and_bound import BranchAndBound as BranchAndBound
+from solvers._branch_and_bound import Status as Status
+from solvers._branch_and_bound import solve_branch_and_bound as solve_branch_and_bound
 from solvers._exact import Answer as Answer
 from solvers._exact import Estimate as Estimate
 from solvers._exact import Exact as Exact

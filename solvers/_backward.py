@@ -57,39 +57,81 @@ def backward(
     (N_t, R, keep), empty when traced.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
+    value, actions = jnp.zeros((1, *tasks.coefficient.shape[:2])), []
+    for layer in sweep(tree, tables, tasks, block=block, tick=tick):
+        value = layer.value
+        if not traced:
+            actions.append(layer.action)
+    return jnp.asarray(value)[0], actions[::-1]
+
+
+class Swept(eqx.Module):
+    """One round solved: W (N, R, Q), its upper bound, and the controls that attain either.
+
+    Without bounds on what is not followed, `upper` and `hopeful` are None.
+    """
+
+    value: Float[Numbers, "N R Q"]
+    action: Int[Numbers, "N R K"]
+    upper: Float[Numbers, "N R Q"] | None
+    hopeful: Int[Numbers, "N R Q"] | None
+
+
+def sweep(
+    tree: Tree,
+    tables: Tables,
+    tasks: Tasks,
+    *,
+    block: int,
+    bounds: Callable[[int, int], Float[np.ndarray, "A _R _Q m"]] | None = None,
+    tick: Callable[[int], None] = lambda nodes: None,
+) -> Iterator[Swept]:
+    """Solve the rounds of a tree, the last one first.
+
+    Controls that are not followed are not taken. With `bounds(t, memory)`, which bound what
+    follows every control given the parameter, an upper bound on W is propagated as well: such a
+    control counts there at what it yields at once and the bound after it.
+    """
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     arrays: ModuleType = jnp if traced else np
     column = arrays.asarray(tables.column)
     # A column of ones, which index -1 (no column seen yet) picks.
     column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
-    following = jnp.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
-    actions = []
+    kinds = 1 if bounds is None else 2
+    shape = (_BLOCK_SIZES[0], *tasks.coefficient.shape[:2])
+    following = (jnp.zeros(shape, column.dtype),) * kinds
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
-        values, taken = [], []
+        last = t == len(tree.layers) - 1
+        parts, bound, at = [], None, -1
         previous = _padded(jnp, rows[max(t - 1, 0)])
+        partial = bool((layer.child[:, :, :1] < 0).any())
         for first, size, nodes in blocks(layer, block):
-            value, action = _step(
+            if bounds is not None and not last and layer.memory[first] != at:
+                at = layer.memory[first]
+                bound = jnp.asarray(bounds(t, int(at)), column.dtype)
+            found = _step(
                 previous,
                 layer.parent[layer.likelihood[nodes]],
                 layer.column[layer.likelihood[nodes]],
                 tree.structure.edge[t][layer.memory[first]],
                 layer.child[nodes],
+                layer.child[nodes, :, 0] >= 0 if partial else None,
                 ratios(tree, t, nodes),
                 following,
+                bound,
                 jnp.asarray(column),
                 tables,
                 tree.structure.outcome,
                 tasks,
             )
-            values.append(arrays.asarray(value)[:size])
-            if not traced:
-                taken.append(np.asarray(action)[:size])
+            parts.append([arrays.asarray(x)[:size] for x in found])
             tick(size)
-        if not traced:
-            actions.append(np.concatenate(taken))
-        following = _padded(arrays, arrays.concatenate(values))
-    return following[0], actions[::-1]
+        joined = [arrays.concatenate(part) for part in zip(*parts, strict=True)]
+        following = tuple(_padded(arrays, joined[2 * k]) for k in range(kinds))
+        value, action, *upper = joined
+        yield Swept(value, action[:, :, : tasks.keep], *(upper or (None, None)))
 
 
 def _padded(arrays: ModuleType, rows: Numbers) -> Array:
@@ -121,25 +163,46 @@ def _step(
     picked: Int[Numbers, " C"],
     edges: Int[Numbers, " A"],
     child: Int[Numbers, "C A Z"],
+    followed: Bool[Numbers, "C A"] | None,
     ratio: Float[Numbers, "C A Z"] | None,
-    following: Float[Numbers, "N R Q"],
+    following: tuple[Float[Numbers, "N R Q"], ...],
+    bound: Float[Array, "A _R _Q m"] | None,
     column: Float[Numbers, "C1 m"],
     tables: Tables,
     outcomes: Int[Numbers, "E J"],
     tasks: Tasks,
-) -> tuple[Float[Array, "C R Q"], Int[Array, "C R K"]]:
-    """One Bellman step for a block of nodes of one memory class."""
+) -> tuple[Array, ...]:
+    """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
+
+    With two kinds of following values, once for the value and once for its upper bound.
+    """
     belief = previous[parent] * column[picked]
     mass, stopped, yielded = _contract(belief, edges, tables, outcomes, jnp.asarray(tasks.root))
     outcome = jnp.asarray(outcomes)[edges]
     coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
     counted = jnp.moveaxis(jnp.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
-    total = _continue(child, ratio, following, tasks.kernel)
-    for slot in range(outcome.shape[1]):
-        total = total + stopped[:, slot, :, :, None] * coefficient[:, slot, None]
-        total = total + yielded[:, slot, :, :, None] * counted[:, slot, None]
     allowed = jnp.moveaxis(jnp.asarray(tasks.allowed, bool), 2, 0)[:, None]
-    return _choose(jnp.where(allowed, total, -jnp.inf), mass[:, :, None], tables.scale, tasks.keep)
+    mass = mass[:, :, None]
+    now = jnp.zeros((*stopped.shape[:1], *stopped.shape[2:], coefficient.shape[-1]), belief.dtype)
+    for slot in range(outcome.shape[1]):
+        now = now + stopped[:, slot, :, :, None] * coefficient[:, slot, None]
+        now = now + yielded[:, slot, :, :, None] * counted[:, slot, None]
+    found = []
+    for kind, later in enumerate(following):
+        total = now + _continue(child, ratio, later, tasks.kernel)
+        if followed is not None:
+            rest = jnp.full_like(total, -jnp.inf)
+            if kind == 1 and bound is not None:
+                rest = now + _after(belief, jnp.asarray(tasks.root), bound)
+            total = jnp.where(jnp.asarray(followed).T[:, :, None, None], total, rest)
+        found += _choose(jnp.where(allowed, total, -jnp.inf), mass, tables.scale)
+    return tuple(found)
+
+
+def _after(belief, root, bound):
+    """Bound what follows each control at each belief, shape (A, C, R, Q or 1)."""
+    weighted = bound * root[:, None]
+    return jnp.einsum("cm,arqm->acrq", belief, weighted, precision=jax.lax.Precision.HIGHEST)
 
 
 def _contract(belief, edges, tables, outcomes, root):
@@ -166,7 +229,7 @@ def _continue(child, ratio, following, kernel):
     start = jnp.zeros((child.shape[1], child.shape[0], *following.shape[1:]), following.dtype)
     if child.shape[2] == 0:
         return start
-    step = jnp.transpose(jnp.asarray(child), (2, 1, 0))
+    step = jnp.maximum(jnp.transpose(jnp.asarray(child), (2, 1, 0)), 0)
     if ratio is None:
         total, _ = jax.lax.scan(lambda sum_, index: (sum_ + following[index], None), start, step)
     else:
@@ -182,8 +245,8 @@ def _continue(child, ratio, following, kernel):
 
 
 def _choose(
-    total: Float[Array, "A C R Q"], mass: Float[Array, "C R 1"], scale, keep: int
-) -> tuple[Float[Array, "C R Q"], Int[Array, "C R K"]]:
+    total: Float[Array, "A C R Q"], mass: Float[Array, "C R 1"], scale
+) -> tuple[Float[Array, "C R Q"], Int[Array, "C R Q"]]:
     """Take the first control tied with the best; the last one at a belief of no mass."""
     best = total.max(axis=0)
     tolerance = jax.lax.stop_gradient(TIE * mass * scale)
@@ -191,5 +254,4 @@ def _choose(
     last = total.shape[0] - 1
     choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
     value = jnp.take_along_axis(total, choice[None], axis=0)[0]
-    kind = jnp.int8 if last < 128 else jnp.int16
-    return value, choice[:, :, :keep].astype(kind)
+    return value, choice.astype(jnp.int8 if last < 128 else jnp.int16)

@@ -5,7 +5,6 @@ together, are chosen so that what lives at once stays below `Exact.memory`.
 """
 
 import os
-import time
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -16,6 +15,7 @@ from jaxtyping import Float, Int
 from solvers._backward import backward
 from solvers._checkpoint import Checkpoint, fingerprint
 from solvers._problem import Structure, Tables, Tasks
+from solvers._progress import Bar
 from solvers._tree import Tree, bound_nodes
 
 _ELEMENT_RATE = 2e8
@@ -99,7 +99,7 @@ def solve_exact(
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
     total = sum(tree.nodes * (stop - start) for _, (start, stop) in chunks)
     answers: list[list[dict]] = [[] for _ in tasks]
-    with _bar(total, progress) as bar:
+    with Bar("solving", "node", progress, total) as bar:
         for group, (start, stop) in chunks:
             found = store.load((group, start, stop)) if store else None
             if found is None:
@@ -174,28 +174,3 @@ def _join(parts: list[dict], rounds: int) -> Answer:
         if "action0" in parts[0]
     )
     return Answer(value, actions)
-
-
-class _bar:
-    """A progress bar that appears only when the work takes more than a second or two."""
-
-    def __init__(self, total: int, shown: bool):
-        self.total, self.shown, self.bar, self.done = total, shown, None, 0
-        self.begin = time.monotonic()
-
-    def __enter__(self):
-        return self
-
-    def __call__(self, amount: int) -> None:
-        self.done += amount
-        if self.shown and self.bar is None and time.monotonic() - self.begin > 2:
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=self.total, unit="node", unit_scale=True, desc="solving")
-            amount = self.done
-        if self.bar is not None:
-            self.bar.update(amount)
-
-    def __exit__(self, *error):
-        if self.bar is not None:
-            self.bar.close()

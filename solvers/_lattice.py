@@ -33,7 +33,7 @@ def relations(
     """
     count, points = column.shape
     alone = None, None
-    positive = (column > 0).all(axis=1)
+    positive = np.asarray((column > 0).all(axis=1))
     if count > _MOST_COLUMNS or positive.sum() < 2 or points < 2:
         return alone
     logs = np.log(np.where(positive[:, None], column, 1.0))

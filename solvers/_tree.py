@@ -8,14 +8,17 @@ proportion, in the same memory class.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from solvers._problem import Structure
 
 Indices = Int[np.ndarray, " _k"]
+Words = Int[np.ndarray, "_L _w"]
 
 
 class Layer(eqx.Module):
@@ -24,7 +27,8 @@ class Layer(eqx.Module):
     - `parent`, `column`: shape (L,): likelihood row l is row `parent[l]` of the round before
       times column `column[l]` (round 1: one row of ones).
     - `likelihood`, `memory`: shape (N,): likelihood row and memory class of each node.
-    - `child`: shape (N, A, Z): the node that follows; (N, A, 0) in the last round.
+    - `child`: shape (N, A, Z): the node that follows, -1 after controls that are not followed;
+      (N, A, 0) in the last round.
     - `size`: shape (L,): summed offset of the columns of each likelihood row, None where columns
       are not related: rows that a node stands for are its own times exp of the difference.
     """
@@ -67,11 +71,17 @@ def bound_nodes(structure: Structure, merge: bool = True) -> list[int]:
     return counts
 
 
-def build_tree(structure: Structure, merge: bool = True, limit: int | None = None) -> Tree:
+def build_tree(
+    structure: Structure,
+    merge: bool = True,
+    limit: int | None = None,
+    choose: Callable[[int, "Layer", Words], Bool[np.ndarray, "N A"]] | None = None,
+) -> Tree:
     """Enumerate every history reachable from a root.
 
     **Arguments:** `structure`; `merge`: False keeps every history apart (slow, for checking);
-    `limit`: the most nodes a round may have.
+    `limit`: the most nodes a round may have; `choose(t, layer, words)`: the controls to follow at
+    the nodes of a round, whose words tell their beliefs apart; all by default.
 
     **Raises:** `MemoryError` with the round and the count when `limit` is passed.
     """
@@ -88,11 +98,15 @@ def build_tree(structure: Structure, merge: bool = True, limit: int | None = Non
             layers.append(Layer(parent, column, likelihood, memory, child, size))
             break
         columns = structure.columns[structure.edge[t][memory]]
+        follow: Any = slice(None)
+        if choose is not None:
+            draft = Layer(parent, column, likelihood, memory, columns[:, :, :0], size)
+            follow = np.asarray(choose(t, draft, words))
         if limit is not None and not merge and columns.size > limit:
             raise MemoryError(f"round {t + 2} has {columns.size} nodes, the limit is {limit}")
-        after = np.broadcast_to(structure.successor[t][memory][:, :, None], columns.shape).ravel()
-        source = np.broadcast_to(likelihood[:, None, None], columns.shape).ravel()
-        picked = columns.ravel()
+        after = np.broadcast_to(structure.successor[t][memory][:, :, None], columns.shape)
+        source = np.broadcast_to(likelihood[:, None, None], columns.shape)
+        after, source, picked = (x[follow].ravel() for x in (after, source, columns))
         if merge:
             rows, first, words = _merge_words(words, digit, source, picked, structure.dead)
         else:
@@ -100,11 +114,13 @@ def build_tree(structure: Structure, merge: bool = True, limit: int | None = Non
         nodes, index = np.unique(after.astype(np.int64) * len(first) + rows, return_inverse=True)
         if limit is not None and len(nodes) > limit:
             raise MemoryError(f"round {t + 2} has {len(nodes)} nodes, the limit is {limit}")
-        child = index.reshape(columns.shape).astype(np.int32)
+        child = np.full(columns.shape, -1, np.int32)
+        child[follow] = index.reshape(child[follow].shape)
         layers.append(Layer(parent, column, likelihood, memory, child, size))
         parent, column = source[first].astype(np.int32), picked[first].astype(np.int32)
         memory, likelihood = (part.astype(np.int32) for part in np.divmod(nodes, len(first)))
-        size = None if size is None else size[parent] + structure.offset[column]
+        if size is not None and structure.offset is not None:
+            size = size[parent] + structure.offset[column]
     return Tree(tuple(layers), structure)
 
 
@@ -117,7 +133,7 @@ def ratios(tree: Tree, t: int, nodes: Indices) -> Float[np.ndarray, "k A Z"] | N
     following = tree.layers[t + 1]
     assert following.size is not None
     picked = structure.columns[structure.edge[t][layer.memory[nodes]]]
-    reached = following.likelihood[layer.child[nodes]]
+    reached = following.likelihood[layer.child[nodes]]  # of any node where none is followed
     here = layer.size[layer.likelihood[nodes]][:, None, None]
     return np.exp(here + structure.offset[picked] - following.size[reached])
 

@@ -42,12 +42,12 @@ def bound_gains(policy: EfficientPolicy, means: Float[np.ndarray, "E n m"]) -> G
     """Bound incentive gains node by node; see the module."""
     bias = largest_bias(policy, means)
     horizon = policy.plan.horizon
-    if policy.optimal is None:
+    if policy.optimal is None and policy.gap is None:
         return GapBound(2 * bias, bias, 0.0, 2 * bias, np.zeros(horizon))
     starts = np.arange(len(policy.pairs.root))
     path = visit(policy.plan, starts, by_origin=False)
-    used = _worth(policy, policy.plan, path)
-    best = _worth(policy, policy.optimal, path)
+    if policy.optimal is not None:
+        used, best = _worth(policy, policy.plan, path), _worth(policy, policy.optimal, path)
     by_period, least = np.zeros(horizon), np.inf
     root_mass = policy.plan.root.sum(axis=1)[policy.pairs.root]
     for t, here in enumerate(path):
@@ -55,7 +55,11 @@ def bound_gains(policy: EfficientPolicy, means: Float[np.ndarray, "E n m"]) -> G
         live = mass > 0
         if not live.any():
             continue
-        gap = (best[t] - used[t])[live] / mass[live]
+        gap = np.zeros(int(live.sum()))
+        if policy.gap is not None:
+            gap += policy.gap[t][here.pair, here.node][live]
+        if policy.optimal is not None:
+            gap += (best[t] - used[t])[live] / mass[live]
         by_period[t] = max(0.0, float(gap.max()))
         least = min(least, float((mass[live] / root_mass[here.pair[live]]).min()))
     root_gap = float(by_period[0])

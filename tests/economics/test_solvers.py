@@ -1,0 +1,155 @@
+"""One contract for every solver: bounds bracket the brute force, and the policy can be used."""
+
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+from experiments.benchmarks.instances import hidden_taste, scale
+from tests.economics.test_cases import NAMES, expected_of, load
+from tests.helpers.markets import random_market, relabelled
+from tests.helpers.oracle import money_scale
+from tests.helpers.quantities import TOLERANCE, market_of
+
+SOLVERS = [dm.Exact(), dm.BranchAndBound()]
+IDS = [type(solver).__name__ for solver in SOLVERS]
+
+
+def solve(env, solver, **options):
+    return dm.solve_efficient_policy(env, solver, progress=False, **options)
+
+
+def assert_brackets(policy, expected, slack):
+    """Bounds hold W and both marginal economies, whatever the gap."""
+    for low, high, key in (
+        (policy.lower, policy.upper, "W"),
+        (policy.marginal_value, policy.marginal_upper, "W_marginal"),
+        (policy.displayable_marginal_value, policy.displayable_marginal_upper, "W_displayable"),
+    ):
+        true = expected[key]
+        np.testing.assert_array_equal(np.isnan(low), np.isnan(true), err_msg=key)
+        known = ~np.isnan(true)
+        assert (low[known] <= true[known] + slack).all(), key
+        assert (true[known] <= high[known] + slack).all(), key
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=IDS)
+@pytest.mark.parametrize("name", NAMES)
+def test_bounds_meet_at_the_brute_force(name, solver):
+    case = load(name)
+    policy = solve(market_of(case), solver)
+    slack = TOLERANCE * money_scale(case)
+    expected = expected_of(case)
+    assert_brackets(policy, expected, slack)
+    np.testing.assert_allclose(policy.value, expected["W"], rtol=0, atol=slack)
+    np.testing.assert_allclose(policy.upper, expected["W"], rtol=0, atol=slack)
+    np.testing.assert_allclose(policy.marginal_value, expected["W_marginal"], rtol=0, atol=slack)
+    gain = dm.DynamicTeamMechanism(policy).audit().incentive_gain
+    if name != "biased_estimator":
+        assert gain.max() <= slack
+
+
+@pytest.mark.parametrize("share", [0.3, 0.05, 0.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tolerance_is_kept_and_the_gap_is_not_optimistic(name, share):
+    case = load(name)
+    scale_ = money_scale(case)
+    policy = solve(market_of(case), dm.BranchAndBound(), tolerance=share * scale_)
+    slack = TOLERANCE * scale_
+    assert_brackets(policy, expected_of(case), slack)
+    assert np.nanmax(policy.upper - policy.lower) <= share * scale_ + slack
+    assert np.nanmax(policy.marginal_upper - policy.marginal_value) <= share * scale_ + slack
+    total = policy.advertiser_value.sum(axis=0) + policy.user_utility.sum(axis=0)
+    np.testing.assert_allclose(policy.value, total, rtol=0, atol=slack)
+    audit = dm.DynamicTeamMechanism(policy).audit()
+    assert audit.incentive_gain.max() <= audit.gap.bound + slack
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_relabelled_products_have_the_same_bounds(seed):
+    market = random_market(np.random.default_rng(seed), n=3, horizon=2)
+    order = np.random.default_rng(seed).permutation(3)
+    one = solve(dm.RecommendationMDP.from_tables(**market), dm.BranchAndBound(), tolerance=0.05)
+    other = dm.RecommendationMDP.from_tables(**relabelled(market, order))
+    two = solve(other, dm.BranchAndBound(), tolerance=0.05)
+    axes = (*order, 3, *(4 + order))
+    exact = solve(other, dm.Exact()).value
+    assert (two.lower <= exact + 1e-9).all()
+    assert (exact <= two.upper + 1e-9).all()
+    back = np.transpose(one.lower, axes)
+    assert np.abs(back - two.lower).max() <= 0.05 + 1e-9
+
+
+def test_tightening_the_tolerance_never_loosens_a_bound():
+    env = hidden_taste(12, 5)
+    exact = solve(env, dm.Exact()).value.item()
+    gaps = []
+    for tolerance in (0.1, 0.03, 0.01, 0.001, 0.0):
+        policy = solve(env, dm.BranchAndBound(), tolerance=tolerance)
+        assert policy.lower.item() <= exact + 1e-12 <= policy.upper.item() + 2e-12
+        gaps.append(policy.upper.item() - policy.lower.item())
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 0.01
+    assert gaps[-1] <= 1e-9
+
+
+def test_most_of_a_large_market_is_never_looked_at():
+    env = scale(6, 16, 4)
+    exact, bounded = solve(env, dm.Exact()), solve(env, dm.BranchAndBound())
+    np.testing.assert_allclose(bounded.value, exact.value, rtol=1e-12)
+    np.testing.assert_allclose(bounded.marginal_value, exact.marginal_value, rtol=1e-12)
+    assert bounded.work.nodes < exact.work.nodes / 4
+
+
+def test_a_policy_with_a_gap_can_be_used_like_any_other(tmp_path):
+    market = random_market(np.random.default_rng(3), n=2, horizon=3, constant=True)
+    env = dm.RecommendationMDP.from_tables(**market)
+    policy = solve(env, dm.BranchAndBound(), tolerance=0.2)
+    assert policy.gap is not None
+    policy.save(tmp_path / "policy")
+    again = dm.EfficientPolicy.load(tmp_path / "policy")
+    np.testing.assert_array_equal(again.upper, policy.upper)
+    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Participation())
+    records = mechanism.simulate(jax.random.key(0), 200)
+    assert len(records.to_frame()) > 0
+    chat = policy.start(theta=(0, 0), signals=(0, 0, 0))
+    assert chat.recommendation in (-1, 0, 1)
+    with pytest.raises(dm.InvalidArgument, match="Exact"):
+        policy.revalue()
+
+
+def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
+    env = hidden_taste(12, 5)
+    with pytest.raises(dm.TooLarge):
+        solve(env, dm.Exact(memory=2e4))
+    assert solve(env, None, tolerance=0.05).solver.startswith("Exact, picked")
+
+
+def test_time_ends_a_solve_with_the_bounds_reached():
+    env = hidden_taste(30, 7)
+    policy = solve(env, dm.BranchAndBound(seconds=1e-6))
+    assert "time" in policy.solver
+    exact = solve(env, dm.Exact()).value.item()
+    assert policy.lower.item() <= exact + 1e-12 <= policy.upper.item() + 2e-12
+    assert policy.upper.item() > policy.lower.item()
+
+
+@pytest.mark.parametrize(
+    ("solver", "words"),
+    [
+        (dm.BranchAndBound(memory=0), ["memory", "positive"]),
+        (dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
+        (dm.BranchAndBound(memory=100), ["more memory"]),
+        (dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
+    ],
+)
+def test_settings_that_cannot_work_are_named(solver, words):
+    with pytest.raises(dm.DynmechError) as caught:
+        solve(hidden_taste(8, 3), solver)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_checkpoint_is_refused_by_name(tmp_path):
+    with pytest.raises(dm.InvalidArgument, match="checkpoint"):
+        solve(hidden_taste(8, 3), dm.BranchAndBound(), checkpoint=tmp_path)
