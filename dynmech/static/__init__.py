@@ -1,5 +1,21 @@
 """The static theory: data-driven mechanisms for preferences and information, and their rivals."""
 
+from dynmech.static._assistant import AssistantHistory as AssistantHistory
+from dynmech.static._assistant import AssistantProfile as AssistantProfile
+from dynmech.static._assistant import GaussianBelief as GaussianBelief
+from dynmech.static._assistant import ShoppingAssistant as ShoppingAssistant
+from dynmech.static._assistant_audit import AssistantAudit as AssistantAudit
+from dynmech.static._assistant_audit import AssistantWitness as AssistantWitness
+from dynmech.static._assistant_audit import least_message_gain as least_message_gain
+from dynmech.static._assistant_mechanism import AssistantMechanism as AssistantMechanism
+from dynmech.static._assistant_play import Conversations as Conversations
+from dynmech.static._assistant_play import simulate_play as simulate_play
+from dynmech.static._assistant_policy import AssistantSolution as AssistantSolution
+from dynmech.static._assistant_policy import Bracket as Bracket
+from dynmech.static._assistant_policy import assistant_ex_ante as assistant_ex_ante
+from dynmech.static._assistant_policy import bound_assistant as bound_assistant
+from dynmech.static._assistant_policy import solve_assistant as solve_assistant
+from dynmech.static._assistant_types import OwnTypes as OwnTypes
 from dynmech.static._audit import EpsilonBounds as EpsilonBounds
 from dynmech.static._audit import StaticAudit as StaticAudit
 from dynmech.static._audit import StaticWitness as StaticWitness
@@ -16,6 +32,7 @@ from dynmech.static._estimators import AbstractData as AbstractData
 from dynmech.static._estimators import BayesianData as BayesianData
 from dynmech.static._estimators import Estimator as Estimator
 from dynmech.static._estimators import IdealData as IdealData
+from dynmech.static._gaussian import expected_maximum as expected_maximum
 from dynmech.static._lottery import Lottery as Lottery
 from dynmech.static._lottery import Relevance as Relevance
 from dynmech.static._lottery import Separation as Separation
