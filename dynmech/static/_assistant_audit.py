@@ -181,7 +181,7 @@ def _flows(env, profile, history, tree, nodes, agent, values, signals, noise):
     beliefs = [env.belief(each, history) for each in told]
     planned = tree
     if not np.array_equal(noise, profile.signal_noise[agent]):
-        planned = build_tree(env, beliefs[0].covariance, "hermite", nodes, tree.past)
+        planned = build_tree(env, beliefs[0].covariance, "cells", nodes, tree.past)
     believed = np.repeat(np.stack([b.mean for b in beliefs]), len(values), axis=0)
     theta = np.tile(profile.theta, (len(believed), 1))
     theta[:, agent] = np.tile(values, len(signals))

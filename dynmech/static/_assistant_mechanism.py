@@ -123,7 +123,7 @@ class AssistantMechanism(eqx.Module):
         self._require_known(profile)
         past = () if history is None else history.recommendations
         belief = env.belief(profile, history)
-        tree = build_tree(env, belief.covariance, "hermite", self.nodes, past)
+        tree = build_tree(env, belief.covariance, "cells", self.nodes, past)
         mean, theta = belief.mean[None], profile.theta[None]
         flow = play(tree, tree, mean, mean, theta, past)[0][0]
         welfare = flow[UTILITY].sum() + profile.theta @ flow[SHOWN]
@@ -172,7 +172,7 @@ class AssistantMechanism(eqx.Module):
         )
         past = () if history is None else history.recommendations
         belief = env.belief(profile, history)
-        tree = build_tree(env, belief.covariance, "hermite", self.nodes, past)
+        tree = build_tree(env, belief.covariance, "cells", self.nodes, past)
         gain, _ = report_gains(env, own, profile, history, tree, self.nodes, agent)
         return float(gain[0, 0]), float(gain[0, 1])
 
@@ -182,7 +182,7 @@ class AssistantMechanism(eqx.Module):
         for noise in own.noise:
             told = [profile.replace(agent, signal=s, noise=noise) for s in own.signals]
             beliefs = [self.env.belief(each) for each in told]
-            tree = build_tree(self.env, beliefs[0].covariance, "hermite", self.nodes)
+            tree = build_tree(self.env, beliefs[0].covariance, "cells", self.nodes)
             level = np.stack([b.mean for b in beliefs]) + profile.theta
             found.append(value(tree, level, (), economy))
         return np.array(found)

@@ -136,7 +136,7 @@ def simulate_play(
     draws: int,
     *,
     omega: Float[np.ndarray, " n"] | None = None,
-    nodes: int = 8,
+    nodes: int = 16,
 ) -> Conversations:
     """Draw conversations when `reported` is told and `truth` is true.
 
@@ -151,7 +151,7 @@ def simulate_play(
         raise InvalidArgument(describe("simulate_play(draws=...)", "be at least 2", draws))
     n, rounds = env.products, env.rounds
     belief, told = env.belief(truth), env.belief(reported)
-    tree = build_tree(env, told.covariance, "hermite", nodes)
+    tree = build_tree(env, told.covariance, "cells", nodes)
     first, second = jax.random.split(key)
     with jax.enable_x64(True):
         state = np.asarray(jax.random.normal(first, (draws, n), "float64"))

@@ -1,7 +1,7 @@
 """Solve the shopping assistant: value, marginal economies and certified bounds at one profile.
 
-Three numbers bracket W. Gauss-Hermite quadrature gives the value in use, with the change on
-doubling its nodes. Since V is convex in the posterior mean, replacing the mean by coarser
+Quadrature gives the value in use, with the change on doubling its nodes; bounds say how good it
+is. Since V is convex in the posterior mean, replacing the mean by coarser
 (`below`) or more spread (`above`) points gives lower and upper bounds that hold up to rounding.
 And a platform that is told omega after k rounds earns at least W: as its later payoffs do not
 depend on what it showed before, it earns W^(k) + (T - k) E max(theta + omega, 0), W^(k) being the
@@ -40,16 +40,17 @@ from dynmech.static._assistant_tree import (
 )
 from dynmech.static._gaussian import expected_maximum, product_rule
 
-_BOUND_EVALUATIONS = 1e6
-_MOST_NODES = 100
+_BOUND_EVALUATIONS = 3e5
+_LEAST_NODES, _MOST_NODES = 6, 100
+_RULES = ("cells", "hermite")
 
 
 class Bracket(eqx.Module):
     """A value and how well it is known, money.
 
-    `lower` <= truth <= `upper`, up to rounding. `quadrature`: by Gauss-Hermite, `change` from half
-    its nodes, which can understate its error: kinks of the maximum converge slowly. `value`: the
-    quadrature, moved to the nearest bound where it lies outside.
+    `lower` <= truth <= `upper`, up to rounding. `quadrature`: by the rule asked for, `change` from
+    half its nodes, which can understate its error: kinks of the maximum converge slowly. `value`:
+    the quadrature, moved to the nearest bound where it lies outside.
     """
 
     quadrature: float = eqx.field(static=True)
@@ -96,18 +97,20 @@ def solve_assistant(
     history: AssistantHistory | None = None,
     *,
     nodes: int = 16,
+    rule: str = "cells",
 ) -> AssistantSolution:
     """Find the efficient recommendation and its value at a profile and history (section 5.2).
 
     V(m, h) = max_r theta_r + m_r + E[V(m', (h, r))], over posterior means m'.
 
     Exact up to rounding for T = 1, and for T = 2 with at most two products; otherwise
-    Gauss-Hermite quadrature with certified bounds, see `Bracket`.
+    quadrature with certified bounds, see `Bracket`.
 
     **Arguments**
 
     - `history`: recommendations and reactions so far; none by default.
-    - `nodes`: quadrature points a product and round, 4 to 100, even.
+    - `nodes`: quadrature points a product and round, 6 to 100, even.
+    - `rule`: "cells" or "hermite"; with a dozen nodes or more the first is more accurate.
 
     **Returns**
 
@@ -121,16 +124,16 @@ def solve_assistant(
     >>> shown = [[9.0, 0.1], [0.1, 9.0], [0.1, 0.1]]
     >>> env = ShoppingAssistant([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], [4.0, 4.0], 4.0, shown, 2)
     >>> plan = solve_assistant(env, env.profile([0.2, 0.0], np.zeros((2, 2)), [0.0, 0.0]))
-    >>> plan.recommendation, round(plan.value, 6), float(plan.displayable_marginal_value[0].round(6))
-    (0, 0.618843, 0.275936)
+    >>> plan.recommendation, round(plan.value, 6), plan.displayable_marginal_value.round(6)
+    (0, 0.618843, array([0.275936, 0.587392]))
 
     ```
     """
-    require_nodes("solve_assistant", nodes)
+    require_nodes("solve_assistant", nodes, rule)
     belief, past = env.belief(profile, history), _past(history)
     level = (profile.theta + belief.mean)[None]
-    tree = build_tree(env, belief.covariance, "hermite", nodes, past)
-    coarse = build_tree(env, belief.covariance, "hermite", nodes // 2, past)
+    tree = build_tree(env, belief.covariance, rule, nodes, past)
+    coarse = build_tree(env, belief.covariance, rule, nodes // 2, past)
     left = env.rounds - len(past)
     fine = _affordable(env.products, left)
     low = build_tree(env, belief.covariance, "below", fine, past)
@@ -191,7 +194,9 @@ def bound_assistant(
     return float(value(commit, level, past)[0]), float(value(told, level, past)[0]) + rest
 
 
-def assistant_ex_ante(env: ShoppingAssistant, theta: npt.ArrayLike, *, nodes: int = 16) -> Bracket:
+def assistant_ex_ante(
+    env: ShoppingAssistant, theta: npt.ArrayLike, *, nodes: int = 16, rule: str = "cells"
+) -> Bracket:
     """Compute E[W], the expectation over all signals and the context, given theta.
 
     Exact up to rounding for T = 1 with at most two products: the expected maximum of zero and
@@ -199,7 +204,7 @@ def assistant_ex_ante(env: ShoppingAssistant, theta: npt.ArrayLike, *, nodes: in
 
     **Raises:** `InvalidArgument`, `TooLarge`.
     """
-    require_nodes("assistant_ex_ante", nodes)
+    require_nodes("assistant_ex_ante", nodes, rule)
     profile = env.profile(theta, np.zeros((env.products,) * 2), np.zeros(env.products))
     seen = np.linalg.inv(env.belief(profile).covariance) - np.linalg.inv(env.prior_covariance)
     step, after = make_step(env.prior_covariance, (seen + seen.T) / 2)
@@ -210,15 +215,15 @@ def assistant_ex_ante(env: ShoppingAssistant, theta: npt.ArrayLike, *, nodes: in
     fine = _affordable(env.products, env.rounds + 1)
     found = []
     for kind, count in (
-        ("hermite", nodes),
-        ("hermite", nodes // 2),
+        (rule, nodes),
+        (rule, nodes // 2),
         ("below", fine),
         ("above", fine),
     ):
         tree = build_tree(env, after, kind, count)
-        rule = product_rule(kind, count, step.load.shape[1])
-        worth = value(tree, level + rule.nodes @ step.load.T, ()) @ rule.weights
-        slope = rule.tail * np.abs(step.load).max(axis=0).sum() + (rule.tail > 0) * step.dropped
+        first = product_rule(kind, count, step.load.shape[1])
+        worth = value(tree, level + first.nodes @ step.load.T, ()) @ first.weights
+        slope = first.tail * np.abs(step.load).max(axis=0).sum() + (first.tail > 0) * step.dropped
         found.append(float(worth + env.rounds * slope))
     return Bracket(found[0], abs(found[0] - found[1]), found[2], found[3])
 
@@ -233,11 +238,14 @@ def full_information(level: Float[np.ndarray, " n"], covariance: np.ndarray) -> 
     return float(best + rule.tail * np.abs(load).max(axis=0).sum())
 
 
-def require_nodes(verb: str, nodes: int) -> None:
-    """Raise unless the number of quadrature points is sensible."""
-    if nodes not in range(4, _MOST_NODES + 1, 2):
-        must = f"be even, in 4..{_MOST_NODES}"
+def require_nodes(verb: str, nodes: int, rule: str = "cells") -> None:
+    """Raise unless the number of quadrature points is sensible and the rule is known."""
+    if nodes not in range(_LEAST_NODES, _MOST_NODES + 1, 2):
+        must = f"be even, in {_LEAST_NODES}..{_MOST_NODES}"
         raise InvalidArgument(describe(f"{verb}(nodes=...)", must, nodes))
+    if rule not in _RULES:
+        must = f"be one of {', '.join(map(repr, _RULES))}"
+        raise InvalidArgument(describe(f"{verb}(rule=...)", must, repr(rule)))
 
 
 def _marginal(tree: Tree, level: np.ndarray, past: tuple[int, ...], displayable: bool):
