@@ -15,7 +15,7 @@ from dynmech._errors import InvalidArgument, OutsideSupport, describe, import_ex
 from dynmech.static._assistant import AssistantHistory, AssistantProfile, ShoppingAssistant
 from dynmech.static._assistant_play import QUOTED, SETTLED, SHOWN, play
 from dynmech.static._assistant_tree import Tree, build_tree
-from dynmech.static._assistant_types import OwnTypes
+from dynmech.static._assistant_types import AssistantTypes
 
 
 class AssistantWitness(eqx.Module):
@@ -97,7 +97,7 @@ class AssistantAudit(eqx.Module):
 
 def find_lies(
     env: ShoppingAssistant,
-    types: tuple[OwnTypes, ...],
+    types: tuple[AssistantTypes, ...],
     profile: AssistantProfile,
     history: AssistantHistory | None,
     tree: Tree,
@@ -117,7 +117,7 @@ def find_lies(
 
 def report_gains(
     env: ShoppingAssistant,
-    own: OwnTypes,
+    own: AssistantTypes,
     profile: AssistantProfile,
     history: AssistantHistory | None,
     tree: Tree,
@@ -144,7 +144,7 @@ def report_gains(
 
 
 def least_message_gain(
-    env: ShoppingAssistant, types: OwnTypes, profile: AssistantProfile, agent: int
+    env: ShoppingAssistant, types: AssistantTypes, profile: AssistantProfile, agent: int
 ) -> float:
     """Compute the least epsilon of any message-driven transfers with initial context, in one round.
 

@@ -11,12 +11,14 @@ least, everybody participates *if* showing i is not what makes the others valuab
 the printed proof compares W with an economy that may show i without counting it, which can be
 worth more than W where theta_i + omega_i < 0).
 
-Two notes on the paper. The average's noise depends on later recommendations, hence on reports, so
-it is not independent of them given omega, history and x_tau, as is said; its conditional mean is
-omega whatever is reported, and that is all the proof uses. And the maximum over s_i exists only if
-s_i is bounded, which compactness of the set of structures does not give: here every advertiser has
-a finite list of signals. Wd^{-i} is convex in s_i, so a list with the vertices of a box has the
-maximum over the box.
+Notes on the paper. The average's noise depends on later recommendations, hence on reports, so it is
+not independent of them given omega, history and x_tau, as is said; its conditional mean is omega
+whatever is reported, and that is all the proof uses. The h_i may not depend on everything that is
+listed ("the current and past histories and the state estimates"): own reports move later histories
+and the noise of the estimates, so that a charge on what was shown, or on the square of an estimate,
+invites lies. And the maximum over s_i exists only if s_i is bounded, which compactness of the set
+of structures does not give: here every advertiser has a finite list of signals. Wd^{-i} is convex
+in s_i, so a list with the vertices of a box has the maximum over the box.
 """
 
 from collections.abc import Sequence
@@ -36,7 +38,7 @@ from dynmech.static._assistant_audit import AssistantAudit, find_lies, report_ga
 from dynmech.static._assistant_play import SETTLED, SHOWN, UTILITY, play
 from dynmech.static._assistant_policy import require_nodes
 from dynmech.static._assistant_tree import Economy, build_tree, value
-from dynmech.static._assistant_types import OwnTypes
+from dynmech.static._assistant_types import AssistantTypes
 
 GROVES = ("zero", "no subsidy", "participation")
 
@@ -55,7 +57,7 @@ class AssistantMechanism(eqx.Module):
     """
 
     env: ShoppingAssistant
-    types: tuple[OwnTypes, ...]
+    types: tuple[AssistantTypes, ...]
     groves: str = eqx.field(static=True)
     displayable: bool = eqx.field(static=True)
     nodes: int = eqx.field(static=True)
@@ -63,7 +65,7 @@ class AssistantMechanism(eqx.Module):
     def __init__(
         self,
         env: ShoppingAssistant,
-        types: Sequence[OwnTypes],
+        types: Sequence[AssistantTypes],
         groves: str = "participation",
         displayable: bool = True,
         nodes: int = 16,
@@ -74,7 +76,7 @@ class AssistantMechanism(eqx.Module):
             raise InvalidArgument(describe("AssistantMechanism(groves=...)", must, repr(groves)))
         n = env.products
         if len(types) != n or any(own.signals.shape[1] != n for own in types):
-            must = f"hold {n} `OwnTypes` of {n} products"
+            must = f"hold {n} `AssistantTypes` of {n} products"
             raise InvalidArgument(describe("AssistantMechanism(types=...)", must, len(types)))
         self.env, self.types, self.groves = env, tuple(types), groves
         self.displayable, self.nodes = displayable, nodes
@@ -165,7 +167,7 @@ class AssistantMechanism(eqx.Module):
         if agent not in range(env.products):
             must = f"be in 0..{env.products - 1}"
             raise OutsideSupport(describe("misreport_gain(agent=...)", must, agent))
-        own = OwnTypes(
+        own = AssistantTypes(
             [profile.theta[agent] if theta is None else theta],
             np.atleast_2d(profile.signals[agent] if signal is None else np.asarray(signal, float)),
             profile.signal_noise[agent] if noise is None else noise,

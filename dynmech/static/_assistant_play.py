@@ -9,7 +9,7 @@ reports imply; reactions follow the true belief. For each product j, expected fr
   recommendation: what message-driven transfers use.
 
 `play` integrates on the same tree as the policy: exact where that is, so that no reports can do
-better than truth by more than rounding. `simulate_play` draws whole conversations instead.
+better than truth by more than rounding. `simulate_assistant` draws whole conversations instead.
 """
 
 import equinox as eqx
@@ -113,7 +113,7 @@ def _last_round(step: Step, gain, mean, believed, theta):
     return out
 
 
-class Conversations(eqx.Module):
+class AssistantConversations(eqx.Module):
     """Simulated conversations, D of them.
 
     `omega` (D, n), money; `recommendation` (D, T), -1 for none; `reaction` (D, T, n), c_tau;
@@ -128,7 +128,7 @@ class Conversations(eqx.Module):
     quote: Float[np.ndarray, "D T n"]
 
 
-def simulate_play(
+def simulate_assistant(
     env: ShoppingAssistant,
     truth: AssistantProfile,
     reported: AssistantProfile,
@@ -137,7 +137,7 @@ def simulate_play(
     *,
     omega: Float[np.ndarray, " n"] | None = None,
     nodes: int = 16,
-) -> Conversations:
+) -> AssistantConversations:
     """Draw conversations when `reported` is told and `truth` is true.
 
     **Arguments**
@@ -148,7 +148,7 @@ def simulate_play(
     **Raises:** `InvalidArgument`, `TooLarge`.
     """
     if draws < 2:
-        raise InvalidArgument(describe("simulate_play(draws=...)", "be at least 2", draws))
+        raise InvalidArgument(describe("simulate_assistant(draws=...)", "be at least 2", draws))
     n, rounds = env.products, env.rounds
     belief, told = env.belief(truth), env.belief(reported)
     tree = build_tree(env, told.covariance, "cells", nodes)
@@ -180,4 +180,4 @@ def simulate_play(
         groups = ahead
     total = np.cumsum(reaction[:, ::-1], axis=1)[:, ::-1]
     estimate = total / np.arange(rounds, 0, -1)[:, None]
-    return Conversations(np.array(values), pick, reaction, estimate, quote)
+    return AssistantConversations(np.array(values), pick, reaction, estimate, quote)

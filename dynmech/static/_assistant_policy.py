@@ -45,7 +45,7 @@ _LEAST_NODES, _MOST_NODES = 6, 100
 _RULES = ("cells", "hermite")
 
 
-class Bracket(eqx.Module):
+class AssistantBracket(eqx.Module):
     """A value and how well it is known, money.
 
     `lower` <= truth <= `upper`, up to rounding. `quadrature`: by the rule asked for, `change` from
@@ -67,7 +67,7 @@ class Bracket(eqx.Module):
 class AssistantSolution(eqx.Module):
     """The efficient policy at one profile and history; money, expected from there on.
 
-    - `belief`: about omega. `worth`: `Bracket` of W.
+    - `belief`: about omega. `worth`: `AssistantBracket` of W.
     - `action_values` (n+1,): W of each recommendation, none last, by quadrature; `recommendation`:
       the best, ties to the lowest index, -1 for none.
     - `marginal_value` (n,): W^{-i}, product i never shown. `displayable_marginal_value` (n,):
@@ -77,7 +77,7 @@ class AssistantSolution(eqx.Module):
     """
 
     belief: GaussianBelief
-    worth: Bracket
+    worth: AssistantBracket
     action_values: Float[np.ndarray, " r"]
     marginal_value: Float[np.ndarray, " n"]
     displayable_marginal_value: Float[np.ndarray, " n"]
@@ -104,7 +104,7 @@ def solve_assistant(
     V(m, h) = max_r theta_r + m_r + E[V(m', (h, r))], over posterior means m'.
 
     Exact up to rounding for T = 1, and for T = 2 with at most two products; otherwise
-    quadrature with certified bounds, see `Bracket`.
+    quadrature with certified bounds, see `AssistantBracket`.
 
     **Arguments**
 
@@ -148,7 +148,7 @@ def solve_assistant(
     pick = int(choose(worth)[0])
     return AssistantSolution(
         belief=belief,
-        worth=Bracket(
+        worth=AssistantBracket(
             found,
             abs(found - float(value(coarse, level, past)[0])),
             float(value(low, level, past)[0]),
@@ -196,7 +196,7 @@ def bound_assistant(
 
 def assistant_ex_ante(
     env: ShoppingAssistant, theta: npt.ArrayLike, *, nodes: int = 16, rule: str = "cells"
-) -> Bracket:
+) -> AssistantBracket:
     """Compute E[W], the expectation over all signals and the context, given theta.
 
     Exact up to rounding for T = 1 with at most two products: the expected maximum of zero and
@@ -211,7 +211,7 @@ def assistant_ex_ante(
     level = (env.prior_mean + profile.theta)[None]
     if env.rounds == 1 and env.products <= CLOSED_FORM_PRODUCTS:
         exact = float(expected_maximum(level, step.news)[0])
-        return Bracket(exact, 0.0, exact, exact)
+        return AssistantBracket(exact, 0.0, exact, exact)
     fine = _affordable(env.products, env.rounds + 1)
     found = []
     for kind, count in (
@@ -225,7 +225,7 @@ def assistant_ex_ante(
         worth = value(tree, level + first.nodes @ step.load.T, ()) @ first.weights
         slope = first.tail * np.abs(step.load).max(axis=0).sum() + (first.tail > 0) * step.dropped
         found.append(float(worth + env.rounds * slope))
-    return Bracket(found[0], abs(found[0] - found[1]), found[2], found[3])
+    return AssistantBracket(found[0], abs(found[0] - found[1]), found[2], found[3])
 
 
 def full_information(level: Float[np.ndarray, " n"], covariance: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from dynmech._errors import InvalidArgument, describe, require_finite
 from dynmech.static._assistant import ShoppingAssistant, require_covariance
 
 
-class OwnTypes(eqx.Module):
+class AssistantTypes(eqx.Module):
     """What one advertiser may be: all combinations of theta, structure and signal.
 
     `theta` (K,), money, nonnegative; `signals` (L, n), s_i; `noise` (Q, n, n), covariances.
@@ -30,16 +30,16 @@ class OwnTypes(eqx.Module):
         if [len(s) for s in shapes] != [1, 2, 3] or shapes[2][1:] != (n, n) or 0 in sum(shapes, ()):
             must = "have shapes (K,), (L, n) and (Q, n, n), none empty"
             raise InvalidArgument(
-                describe("OwnTypes(theta=..., signals=..., noise=...)", must, shapes)
+                describe("AssistantTypes(theta=..., signals=..., noise=...)", must, shapes)
             )
-        require_finite("OwnTypes(theta=...)", self.theta)
-        require_finite("OwnTypes(signals=...)", self.signals)
+        require_finite("AssistantTypes(theta=...)", self.theta)
+        require_finite("AssistantTypes(signals=...)", self.signals)
         if (self.theta < 0).any():
             raise InvalidArgument(
-                describe("OwnTypes(theta=...)", "be nonnegative", self.theta.min())
+                describe("AssistantTypes(theta=...)", "be nonnegative", self.theta.min())
             )
         for q, table in enumerate(self.noise):
-            require_covariance(f"OwnTypes(noise[{q}]=...)", table)
+            require_covariance(f"AssistantTypes(noise[{q}]=...)", table)
 
     @staticmethod
     def box(
@@ -48,7 +48,7 @@ class OwnTypes(eqx.Module):
         theta: npt.ArrayLike,
         radius: float = 1.0,
         points: int = 3,
-    ) -> "OwnTypes":
+    ) -> "AssistantTypes":
         """Build a grid of signals around the prior mean, `radius` standard deviations of S_i wide.
 
         `points` a product; the structure is the environment's.
@@ -57,4 +57,4 @@ class OwnTypes(eqx.Module):
         spread = radius * np.sqrt(np.diagonal(env.prior_covariance + noise))
         line = np.linspace(-1, 1, points) if points > 1 else np.zeros(1)
         grid = line[np.indices((points,) * env.products).reshape(env.products, -1)].T
-        return OwnTypes(theta, env.prior_mean + grid * spread, noise)
+        return AssistantTypes(theta, env.prior_mean + grid * spread, noise)
