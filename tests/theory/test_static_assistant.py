@@ -70,6 +70,8 @@ def test_two_rounds_are_a_closed_form():
         worth = now + float(st.expected_maximum(level, news))
         assert plan.action_values[index] == pytest.approx(worth, abs=EXACT)
     assert plan.worth.lower == pytest.approx(plan.worth.upper, abs=1e-12)
+    bounds = st.bound_assistant(env, profile, lookahead=2)
+    np.testing.assert_allclose(bounds, plan.value, atol=1e-12)
     for i, j in ((0, 1), (1, 0)):  # withdrawn: show j or none; displayable: i too, unpaid
         worth = {
             r: option(level[j], np.sqrt(posterior(env, belief.covariance, (r,))[1][j, j]))

@@ -43,6 +43,30 @@ def test_proposition_4_no_report_gains_at_any_history(rounds):
     assert mechanism.audit(profile).value == pytest.approx(value, abs=1e-10)
 
 
+def test_three_products_by_quadrature():
+    """Three products, two rounds, no closed form: still no gain on data, and gains on messages."""
+    feedback = 0.2 + 2.8 * np.eye(4, 3)
+    env = st.ShoppingAssistant([0.1, 0.0, -0.2], np.eye(3) + 0.3, [1.0, 2.0, 3.0], 1.5, feedback, 2)
+    signals = [[0.5, 0.0, 0.1], [-1.0, 1.0, 0.3], [1.5, -1.0, -0.5]]
+    own = [
+        st.AssistantTypes([0.1, 0.7], signals, np.stack([noise, noise / 2]))
+        for noise in env.signal_noise
+    ]
+    profile = env.profile([0.1, 0.7, 0.1], signals, [0.2, 0.1, 0.4])
+    mechanism = st.AssistantMechanism(env, own, "no subsidy", nodes=8)
+    audit, plan = mechanism.audit(profile), st.solve_assistant(env, profile, nodes=8)
+    assert (audit.incentive_gain <= audit.tolerance).all()
+    assert (audit.message_gain > 0.1).all()
+    assert (audit.no_subsidy >= -1e-9).all()
+    assert audit.value == pytest.approx(plan.worth.quadrature, abs=1e-10)
+    assert plan.worth.lower < plan.worth.upper
+    talk = st.simulate_assistant(env, profile, profile, jax.random.key(0), 20_000, nodes=8)
+    seen = talk.recommendation[..., None] == np.arange(3)
+    worth = (seen * (profile.theta + talk.omega[:, None])).sum(axis=(1, 2))
+    error = worth.std() / np.sqrt(20_000)
+    assert plan.worth.lower - 5 * error <= worth.mean() <= plan.worth.upper + 5 * error
+
+
 def test_lies_that_move_the_decision_lose_what_they_cost():
     """T = 1: a lie that has j shown instead of i loses a_i - a_j, exactly; others lose nothing."""
     env = market(1)
