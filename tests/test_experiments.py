@@ -25,6 +25,9 @@ SMALL = {
     "one_shot": {"tastes": 16, "symbols": 2},
     "two_rounds": {"markets": 1, "tastes": 8},
     "sellers": {"tastes": 8, "costs": (0.0, 0.2), "discounts": (0.0, 0.3)},
+    "shopping_assistant": {
+        "rounds": 2, "compared": (8, 16), "profiles": 1, "long": (3,), "draws": 4_000,
+    },
     "quantising": {
         "products": 2, "tastes": 8, "symbols": (3,), "fine": 0, "settled": (2,), "profiles": 2,
     },
@@ -44,6 +47,11 @@ FILES = {
     "one_shot": {"payments.csv", "terms.csv", "lies.csv", "slacks.png"},
     "two_rounds": {"second_product.csv", "second_product.png"},
     "sellers": {"sellers.csv", "sellers.png"},
+    "shopping_assistant": {
+        "values.csv", "economies.csv", "convergence.csv", "long.csv", "incentives.csv",
+        "impossibility.csv", "averages.csv", "forbidden.csv", "pivots.csv", "pivots_all.csv",
+        "slip_5.csv", "values.png", "lies.png",
+    },
     "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
     "click_auction": {
         "log.csv", "positions.csv", "rates.png", "click_prices.csv", "payments.csv", "payments.png",
@@ -284,3 +292,32 @@ def test_click_auctions_show_what_they_claim(results):
     assert column(rows, "gain, price as printed")[0] > 0.1
     assert (np.diff(column(rows, "welfare lost")) < 0).all()
     assert (np.diff(column(rows, "largest payment")) > 0).all()
+
+
+def test_shopping_assistant_shows_what_it_claims(results):
+    """Paper D, section 5.2: Propositions 3, 4 and 9, the average, and h that invites lies."""
+    folder = results / "shopping_assistant"
+    found = read(folder / "incentives.csv")
+    assert column(found, "largest gain").max() < 1e-9
+    assert column(found, "settled on messages, largest").min() > 0.05
+    least = read(folder / "impossibility.csv")
+    assert (np.diff(column(least, "least gain")) < 0).all()
+    assert column(least, "gain, team payments on data").max() < 1e-9
+    mean = read(folder / "averages.csv")
+    error = column(mean, "standard error")
+    assert (np.abs(column(mean, "E[what") - column(mean, "omega")) < 5 * error).all()
+    assert np.ptp(column(mean, "Var(what")) > 5 * column(mean, "its standard error").max()
+    assert column(mean, "gain on data").max() <= 1e-9
+    moved = read(folder / "forbidden.csv")
+    gain, error = column(moved, "gain of one lie"), column(moved, "standard error")
+    assert gain[0] < 0
+    assert gain[1] > 5 * error[1]
+    assert abs(gain[3] - gain[0]) < 5 * error[3]
+    constructed = read(folder / "slip_5.csv")
+    assert column(constructed, "participation")[0] == pytest.approx(-0.5, abs=1e-9)
+    assert column(constructed, "no subsidy")[3] < -0.1
+    kept, subsidy = (column(read(folder / "pivots.csv"), f"worst {x}") for x in ("part", "no sub"))
+    assert kept[1] >= -1e-9
+    assert subsidy[0] >= -1e-9
+    assert kept[0] < -0.1
+    assert subsidy[1] < -0.1
