@@ -6,11 +6,14 @@ her *true* belief. Every pair (xi, xi'_i) is compared, so the largest gain is th
 Definition 6.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._errors import import_extra
+from dynmech._errors import InvalidArgument, describe, import_extra, require_probabilities
 from dynmech.static._environment import StaticEnvironment
 from dynmech.static._estimators import AbstractData, distances_to_states
 
@@ -55,6 +58,9 @@ class StaticAudit(eqx.Module):
     - `participation` (n, E_1, ..., E_n): expected payoff under truth; `no_subsidy`: expected
       payment to the mechanism, both slack, money, conditional on the profile. `worst_state_...`:
       the same at the worst state that is possible there (Definitions 8 and 9).
+    - `ex_ante_participation`, `ex_ante_no_subsidy` (n,): means over profiles by `probability`
+      (n, E_1, ..., E_n), which agent i forms with her own prior over the state (the same for all
+      where the prior is common) and the laws of values and structures given to `audit`.
     - `revenue` (E_1, ..., E_n): what the mechanism expects to be paid, the sum of `no_subsidy`.
     - `tolerance`: money; gains and shortfalls below it are rounding.
     """
@@ -69,6 +75,9 @@ class StaticAudit(eqx.Module):
     no_subsidy: Float[np.ndarray, "n ..."]
     worst_state_participation: Float[np.ndarray, "n ..."]
     worst_state_no_subsidy: Float[np.ndarray, "n ..."]
+    ex_ante_participation: Float[np.ndarray, " n"]
+    ex_ante_no_subsidy: Float[np.ndarray, " n"]
+    probability: Float[np.ndarray, "n ..."]
     revenue: Float[np.ndarray, "..."]
     tolerance: float = eqx.field(static=True)
 
@@ -78,7 +87,7 @@ class StaticAudit(eqx.Module):
         return float(self.incentive_gain.max())
 
     def to_frame(self):
-        """Labelled pandas table: one row an agent; money, worst over profiles."""
+        """Labelled pandas table: one row an agent; money, worst over profiles, and means."""
         pandas = import_extra("pandas", "experiments", "StaticAudit.to_frame")
         n = len(self.names)
         worst = {
@@ -92,6 +101,8 @@ class StaticAudit(eqx.Module):
                 "mechanism": self.name,
                 "incentive_gain": self.incentive_gain,
                 **worst,
+                "ex_ante_participation": self.ex_ante_participation,
+                "ex_ante_no_subsidy": self.ex_ante_no_subsidy,
                 "witness": [w.sentence() for w in self.witness],
             }
         )
@@ -106,15 +117,18 @@ class StaticAudit(eqx.Module):
         ]
         if verdict == "FAIL":
             lines.append(f"    {self.witness[worst].sentence()}")
-        for label, table in (
-            ("participation", self.participation),
-            ("no subsidy", self.no_subsidy),
-            ("  in any state, participation", self.worst_state_participation),
-            ("  in any state, no subsidy", self.worst_state_no_subsidy),
+        for label, table, mean in (
+            ("participation", self.participation, self.ex_ante_participation),
+            ("no subsidy", self.no_subsidy, self.ex_ante_no_subsidy),
+            ("  in any state, participation", self.worst_state_participation, None),
+            ("  in any state, no subsidy", self.worst_state_no_subsidy, None),
         ):
             low = float(np.nanmin(table))
             verdict = "HOLDS" if low >= -self.tolerance else "FAILS"
-            lines.append(f"  {label:<14} {verdict}: worst slack {low:.4g}")
+            line = f"  {label:<14} {verdict}: worst slack {low:.4g}"
+            if mean is not None:
+                line += f"; on average, worst agent {float(mean.min()):.4g}"
+            lines.append(line)
         return "\n".join(lines)
 
 
@@ -205,9 +219,12 @@ def run_static_audit(
     allocation: np.ndarray,
     transfers: tuple[np.ndarray, ...],
     name: str,
+    theta_prior: npt.ArrayLike | None = None,
+    structure_prior: Sequence[npt.ArrayLike] | None = None,
 ) -> StaticAudit:
     """Run every check. `transfers`: n arrays (E_1, ..., E_n, m), expected given the state."""
     n, shape = env.agents, env.shape
+    chance = _profile_chances(env, theta_prior, structure_prior)
     possible = env.possible()
     gains, witness, count = np.full((n, *shape), np.nan), [], 0
     honest = np.full((n, *shape), np.nan)
@@ -239,9 +256,45 @@ def run_static_audit(
         no_subsidy=-expected,
         worst_state_participation=worst[0],
         worst_state_no_subsidy=worst[1],
+        ex_ante_participation=_average(honest, chance),
+        ex_ante_no_subsidy=_average(-expected, chance),
+        probability=chance,
         revenue=-expected.sum(axis=0),
         tolerance=_TOLERANCE * max(env.money_scale, *(float(np.abs(t).max()) for t in transfers)),
     )
+
+
+def _profile_chances(env, theta_prior, structure_prior) -> Float[np.ndarray, "n ..."]:
+    """Probability of each type profile, by each agent's own prior over the state."""
+    n, values = env.theta.shape[:2]
+    if theta_prior is None:
+        theta_prior = np.full((n, values), 1 / values)
+    worth = np.asarray(theta_prior, np.float64)
+    if worth.shape != (n, values):
+        must = f"have shape ({n}, {values}), a law over each agent's values"
+        raise InvalidArgument(describe("audit(theta_prior=...)", must, worth.shape))
+    require_probabilities("audit(theta_prior=...)", worth)
+    sizes = env.signals.table.shape[1 : 1 + n]
+    if structure_prior is None:
+        structure_prior = [np.full(size, 1 / size) for size in sizes]
+    kinds = [np.asarray(law, np.float64) for law in structure_prior]
+    if [law.shape for law in kinds] != [(size,) for size in sizes]:
+        must = f"hold {n} laws, of lengths {tuple(int(size) for size in sizes)}"
+        got = [law.shape for law in kinds]
+        raise InvalidArgument(describe("audit(structure_prior=...)", must, got))
+    for i, law in enumerate(kinds):
+        require_probabilities(f"audit(structure_prior[{i}]=...)", law)
+    drawn = np.ones(env.shape)
+    for j, own in enumerate(env.types):
+        place = [-1 if axis == j else 1 for axis in range(n)]
+        each = worth[j][own.theta] * kinds[j][own.structure] / env.priors.shape[1]
+        drawn = drawn * each.reshape(place)
+    return np.stack([drawn * env.likelihood(i).sum(axis=-1) for i in range(n)])
+
+
+def _average(table: np.ndarray, chance: np.ndarray) -> Float[np.ndarray, " n"]:
+    axes = tuple(range(1, table.ndim))
+    return np.where(chance > 0, table * chance, 0).sum(axis=axes) / chance.sum(axis=axes)
 
 
 def _best_lies(belief, payoff, allocation, transfer, possible, agent):
