@@ -165,9 +165,6 @@ def epsilon_bounds(env: StaticEnvironment, data: AbstractData) -> EpsilonBounds:
     """
     n, law, distance = env.agents, data.law(env), data.distance(env)
     near = distances_to_states(data.support(env), env)
-    belief = [env.posterior(i) for i in range(n)]
-    value = [env.expected_payoff(i) for i in range(n)]
-    possible = env.possible()
     # E[credited payoff of j at x | omega] minus u_j(x, omega): shape (..., A, m).
     errors, slopes = [], np.zeros(n)
     for j in range(n):
@@ -176,24 +173,9 @@ def epsilon_bounds(env: StaticEnvironment, data: AbstractData) -> EpsilonBounds:
         at_points = env.payoff_by_type(j, data.support(env))
         rise = np.abs(at_points[..., :, None] - truth[..., None, :]).max(axis=tuple(range(n + 1)))
         slopes[j] = (rise / np.where(near > 0, near, np.inf)).max()
-    chosen = env.efficient_allocation()[..., None]
-    found = {key: np.zeros(n) for key in ("reports", "any", "lemma1")}
-    for i in range(n):
-        others = [j for j in range(n) if j != i]
-        # v_j and errors of j as agent i expects them, under her own belief.
-        error = sum((_expect(errors[j], belief[i]) for j in others), np.zeros(1))
-        worth = sum((_expect(env.payoff_by_type(j), belief[i]) for j in others), np.zeros(1))
-        objective = value[i] + worth + error
-        honest = np.take_along_axis(objective, chosen, axis=-1)[..., 0]
-        reached = np.zeros(objective.shape, bool)
-        for choice in np.moveaxis(chosen[..., 0], i, 0):
-            np.put_along_axis(reached, _spread(choice, i, chosen.shape), True, axis=-1)
-        best = np.where(reached, objective, -np.inf).max(axis=-1)
-        found["reports"][i] = max(0.0, (best - honest)[possible].max())
-        found["any"][i] = max(0.0, (objective.max(axis=-1) - honest)[possible].max())
-        found["lemma1"][i] = 2 * np.abs(np.broadcast_to(error, objective.shape)[possible]).max()
+    found, possible = bound_errors(env, errors), env.possible()
     rest = slopes.sum() - slopes
-    seen = np.stack([_expect(distance, belief[i])[possible].max() for i in range(n)])
+    seen = np.stack([_expect(distance, env.posterior(i))[possible].max() for i in range(n)])
     return EpsilonBounds(
         reports=found["reports"],
         any_allocation=found["any"],
@@ -202,6 +184,34 @@ def epsilon_bounds(env: StaticEnvironment, data: AbstractData) -> EpsilonBounds:
         lemma2_state=2 * rest * distance.max(),
         lipschitz=slopes,
     )
+
+
+def bound_errors(
+    env: StaticEnvironment, errors: Sequence[np.ndarray]
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Compute the first three of `EpsilonBounds` from the errors of the credited payoffs.
+
+    **Arguments:** `errors`: n tables that broadcast to (E_1, ..., E_n, A, m), E[credited payoff of
+    j at x | omega] - u_j(x, omega), at the *true* profile of types.
+    """
+    n, possible = env.agents, env.possible()
+    chosen = env.efficient_allocation()[..., None]
+    found = {key: np.zeros(n) for key in ("reports", "any", "lemma1")}
+    for i in range(n):
+        others, belief = [j for j in range(n) if j != i], env.posterior(i)
+        # v_j and errors of j as agent i expects them, under her own belief.
+        error = sum((_expect(errors[j], belief) for j in others), np.zeros(1))
+        worth = sum((_expect(env.payoff_by_type(j), belief) for j in others), np.zeros(1))
+        objective = env.expected_payoff(i) + worth + error
+        honest = np.take_along_axis(objective, chosen, axis=-1)[..., 0]
+        reached = np.zeros(objective.shape, bool)
+        for choice in np.moveaxis(chosen[..., 0], i, 0):
+            np.put_along_axis(reached, _spread(choice, i, chosen.shape), True, axis=-1)
+        best = np.where(reached, objective, -np.inf).max(axis=-1)
+        found["reports"][i] = max(0.0, (best - honest)[possible].max())
+        found["any"][i] = max(0.0, (objective.max(axis=-1) - honest)[possible].max())
+        found["lemma1"][i] = 2 * np.abs(np.broadcast_to(error, objective.shape)[possible]).max()
+    return found
 
 
 def _expect(table: np.ndarray, belief: np.ndarray) -> np.ndarray:

@@ -1,0 +1,236 @@
+"""Logit demand for the goods of a consumer market, given or estimated (paper D, section 5.3).
+
+s_j(p) = exp(x_j' beta - alpha p_j) / (1 + sum_k exp(x_k' beta - alpha p_k)); the 1 is the outside
+option, which a market may lack.
+
+**References**
+
+Berry, "Estimating discrete-choice models of product differentiation", RAND Journal of Economics
+1994; McFadden, "Conditional logit analysis of qualitative choice behavior", 1974.
+"""
+
+import equinox as eqx
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+from dynmech._errors import (
+    InvalidArgument,
+    InvalidProbability,
+    OutsideSupport,
+    describe,
+    import_extra,
+    require_finite,
+)
+
+_SUM = 1e-6
+
+
+class LogitDemand(eqx.Module):
+    """Logit demand for n goods: the price coefficient alpha and qualities x_j' beta, in utils.
+
+    **Arguments**
+
+    - `alpha`: positive, utils per unit of money. `quality`: (n,), utils over the outside option,
+      or, without one, up to a constant.
+    - `outside`: whether consumers may buy nothing.
+
+    **Raises**
+
+    `InvalidArgument` (shape), `OutsideSupport` (a price coefficient of the wrong sign),
+    `NotFinite`.
+
+    ```python
+    >>> demand = LogitDemand(0.5, [2.0, 1.0])
+    >>> demand.shares([4.0, 2.0]).round(3).tolist()
+    [0.333, 0.333]
+
+    ```
+    """
+
+    alpha: Float[np.ndarray, ""]
+    quality: Float[np.ndarray, " n"]
+    outside: bool = eqx.field(static=True)
+
+    def __init__(self, alpha: npt.ArrayLike, quality: npt.ArrayLike, outside: bool = True):
+        self.alpha = np.asarray(alpha, np.float64)
+        self.quality = np.asarray(quality, np.float64)
+        self.outside = bool(outside)
+        if self.alpha.shape or self.quality.ndim != 1 or len(self.quality) < 2 - self.outside:
+            must = "be a number and a list, of two goods or more where there is no outside option"
+            got = f"shapes {self.alpha.shape} and {self.quality.shape}"
+            raise InvalidArgument(describe("LogitDemand(alpha=..., quality=...)", must, got))
+        require_finite("LogitDemand(alpha=...)", self.alpha)
+        require_finite("LogitDemand(quality=...)", self.quality)
+        if self.alpha <= 0:
+            raise OutsideSupport(_wrong_sign("LogitDemand(alpha=...)", self.alpha))
+
+    def shares(self, prices: npt.ArrayLike) -> Float[np.ndarray, "..."]:
+        """Compute s_j(p): prices (..., n) give (..., n)."""
+        money = as_goods("LogitDemand.shares(prices=...)", prices, len(self.quality))
+        utils = self.quality - self.alpha * money
+        top = utils.max(axis=-1, keepdims=True)
+        if self.outside:
+            top = np.maximum(top, 0.0)
+        taken = np.exp(utils - top)
+        return taken / (taken.sum(axis=-1, keepdims=True) + self.outside * np.exp(-top))
+
+    @staticmethod
+    def from_shares(
+        alpha: npt.ArrayLike, prices: npt.ArrayLike, shares: npt.ArrayLike, outside: bool = True
+    ) -> "LogitDemand":
+        """Find the qualities that give these shares at these prices: log(s_j / s_0) + alpha p_j.
+
+        Berry's inversion; without an outside option the first good's share stands in for s_0.
+
+        **Arguments:** `prices`, `shares`: (n,).
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`, `InvalidProbability`, `NotFinite`.
+        """
+        call = "LogitDemand.from_shares(shares=...)"
+        parts = np.asarray(shares, np.float64)
+        if parts.ndim != 1:
+            raise InvalidArgument(describe(call, "have shape (n,)", parts.shape))
+        money = as_goods("LogitDemand.from_shares(prices=...)", prices, len(parts))
+        require_shares(call, parts, outside)
+        rest = 1 - parts.sum() if outside else parts[0]
+        return LogitDemand(alpha, np.log(parts / rest) + np.asarray(alpha) * money, outside)
+
+
+class DemandEstimate(eqx.Module):
+    """A logit demand as estimated.
+
+    `demand`: with quality at mean characteristics; `beta` (d,), their coefficients; `deviation`
+    (1 + d,): standard errors of -alpha and beta; `shares` (n,): mean predicted shares;
+    `log_likelihood`; `choices`: how many.
+    """
+
+    demand: LogitDemand
+    beta: Float[np.ndarray, " d"]
+    deviation: Float[np.ndarray, " d1"]
+    shares: Float[np.ndarray, " n"]
+    log_likelihood: float = eqx.field(static=True)
+    choices: float = eqx.field(static=True)
+
+
+def estimate_logit(
+    prices: npt.ArrayLike,
+    choices: npt.ArrayLike,
+    characteristics: npt.ArrayLike | None = None,
+    outside: bool = True,
+) -> DemandEstimate:
+    """Estimate logit demand by maximum likelihood (xlogit).
+
+    Consistent in the number of choices, provided that prices vary and are independent of what
+    consumers see and the analyst does not.
+
+    **Arguments**
+
+    - `prices`: (T, n), money, in each of T situations (markets, weeks, or single purchases).
+    - `choices`: how many consumers chose each good there: (T, n + 1), the last column counting
+      those who chose nothing; (T, n) without an outside option.
+    - `characteristics`: (T, n, d), or (n, d): x_j. None: an intercept for each good, the first
+      one's being 0 where there is no outside option.
+
+    **Returns**
+
+    `DemandEstimate`.
+
+    **Raises**
+
+    `InvalidArgument` (shapes; counts; collinear data), `OutsideSupport` (a price coefficient of
+    the wrong sign), `NotFinite`, `MissingExtra` (xlogit).
+    """
+    xlogit = import_extra("xlogit", "data", "estimate_logit")
+    money, counts = np.asarray(prices, np.float64), np.asarray(choices, np.float64)
+    if money.ndim != 2 or 0 in money.shape:
+        raise InvalidArgument(
+            describe("estimate_logit(prices=...)", "have shape (T, n)", money.shape)
+        )
+    require_finite("estimate_logit(prices=...)", money)
+    T, n = money.shape
+    if counts.shape != (T, n + outside):
+        must = f"have shape ({T}, {n + outside}), as prices have {n} goods"
+        must += " and there is an outside option" if outside else ""
+        raise InvalidArgument(describe("estimate_logit(choices=...)", must, counts.shape))
+    require_finite("estimate_logit(choices=...)", counts)
+    if (counts < 0).any() or not counts.any():
+        must, got = "be counts, not all zero", f"a least one of {counts.min():g}"
+        raise InvalidArgument(describe("estimate_logit(choices=...)", must, got))
+    traits = np.eye(n)[:, (0 if outside else 1) :] if characteristics is None else characteristics
+    traits = np.asarray(traits, np.float64)
+    if traits.ndim not in (2, 3) or traits.shape[:-1] not in ((n,), (T, n)):
+        must = f"have shape ({n}, d) or ({T}, {n}, d)"
+        call = "estimate_logit(characteristics=...)"
+        raise InvalidArgument(describe(call, must, traits.shape))
+    require_finite("estimate_logit(characteristics=...)", traits)
+    traits = np.broadcast_to(traits, (T, n, traits.shape[-1]))
+    # One weighted row for each situation and good that somebody chose there.
+    place, taken = np.nonzero(counts)
+    table = np.zeros((len(place), n + outside, 1 + traits.shape[-1]))
+    table[:, :n] = np.concatenate([money[..., None], traits], axis=2)[place]
+    flat = table.reshape(-1, table.shape[-1])
+    centred = table - table.mean(axis=1, keepdims=True)
+    size = np.abs(flat).max(axis=0).clip(np.finfo(float).tiny)
+    rank = np.linalg.matrix_rank(centred.reshape(flat.shape) / size)
+    if rank < flat.shape[1]:
+        must = "tell every coefficient apart: prices and characteristics that vary on their own"
+        call = "estimate_logit(prices=..., characteristics=...)"
+        do = "observe more price variation, or drop collinear characteristics"
+        raise InvalidArgument(describe(call, must, f"rank {rank} of {flat.shape[1]}", do))
+    model = xlogit.MultinomialLogit()
+    model.fit(
+        X=flat,
+        y=np.eye(n + outside)[taken].ravel(),
+        varnames=["price", *(f"x{k}" for k in range(traits.shape[-1]))],
+        alts=np.tile(np.arange(n + outside), len(place)),
+        ids=np.repeat(np.arange(len(place)), n + outside),
+        weights=np.repeat(counts[place, taken], n + outside),
+        verbose=0,
+    )
+    found = np.asarray(model.coeff_, np.float64)
+    if not found[0] < 0:
+        raise OutsideSupport(_wrong_sign("estimate_logit(prices=..., choices=...)", -found[0]))
+    utils = table @ found
+    chance = np.exp(utils - utils.max(axis=1, keepdims=True))
+    chance *= (counts[place, taken] / chance.sum(axis=1))[:, None]
+    return DemandEstimate(
+        demand=LogitDemand(-found[0], traits.mean(axis=0) @ found[1:], outside),
+        beta=found[1:],
+        deviation=np.asarray(model.stderr, np.float64),
+        shares=chance[:, :n].sum(axis=0) / counts.sum(),
+        log_likelihood=float(model.loglikelihood),
+        choices=float(counts.sum()),
+    )
+
+
+def as_goods(call: str, values: npt.ArrayLike, n: int) -> Float[np.ndarray, "..."]:
+    """Return an array of numbers with one entry a good along its last axis, or complain."""
+    array = np.asarray(values, np.float64)
+    if array.ndim == 0 or array.shape[-1] != n:
+        must = f"have a last axis of length {n}, one entry a good"
+        raise InvalidArgument(describe(call, must, array.shape))
+    require_finite(call, array)
+    return array
+
+
+def require_shares(call: str, shares: np.ndarray, outside: bool) -> None:
+    """Raise unless shares are in (0, 1) and leave room for the outside option, or sum to 1."""
+    require_finite(call, shares)
+    if (shares <= 0).any() or (shares >= 1).any():
+        got = float(shares[(shares <= 0) | (shares >= 1)][0])
+        raise OutsideSupport(describe(call, "lie strictly between 0 and 1", got))
+    total = shares.sum(axis=-1)
+    if outside and (total >= 1).any():
+        must = "sum to less than 1, leaving a share to the outside option"
+        do = "divide sales by market size, or use a demand with outside=False"
+        raise InvalidProbability(describe(call, must, f"{float(total.max()):.6g}", do))
+    if not outside and (np.abs(total - 1) > _SUM).any():
+        must = "sum to 1 where there is no outside option"
+        raise InvalidProbability(describe(call, must, f"{float(total.flat[0]):.6g}"))
+
+
+def _wrong_sign(call: str, alpha: npt.ArrayLike) -> str:
+    must = "have a positive price coefficient alpha: utility is x'beta - alpha p"
+    do = "check the sign convention, and that prices do not follow demand (use instruments)"
+    return describe(call, must, f"{float(np.asarray(alpha)):.4g}", do)
