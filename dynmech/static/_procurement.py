@@ -72,7 +72,7 @@ class Procurement(eqx.Module):
         names: Sequence[str] | None = None,
     ):
         worth = np.asarray(benefits, np.float64)
-        if worth.ndim != 1 or len(worth) < 2 or np.ndim(theta) < 2 or len(theta) != len(worth):
+        if worth.ndim != 1 or len(worth) < 2 or np.shape(theta)[:1] != worth.shape:
             must = "have shape (n,), one for each seller in theta, at least two"
             got = f"{worth.shape} for theta of shape {np.shape(theta)}"
             raise InvalidArgument(describe("Procurement(benefits=...)", must, got))
