@@ -28,6 +28,7 @@ SMALL = {
     "quantising": {
         "products": 2, "tastes": 8, "symbols": (3,), "fine": 0, "settled": (2,), "profiles": 2,
     },
+    "procurement": {"samples": (400, 25_600), "replications": 8, "values": (0.9, 1.1)},
 }  # fmt: skip
 FILES = {
     "participation": {
@@ -41,6 +42,10 @@ FILES = {
     "two_rounds": {"second_product.csv", "second_product.png"},
     "sellers": {"sellers.csv", "sellers.png"},
     "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
+    "procurement": {
+        "costs.csv", "mechanisms.csv", "constructed.csv", "consistency.csv", "consistency.png",
+        "cars.csv", "cars.png",
+    },
 }  # fmt: skip
 
 
@@ -250,3 +255,30 @@ def test_quantising_costs_little_welfare_and_invites_lies(results):
     assert rows[-1]["symbols"] == "as drawn"
     worth = read(results / "quantising" / "welfare.csv")
     assert (np.abs(column(worth, "W, rating quantiles")) > 0).all()
+
+
+def test_procurement_costs_and_epsilon(results):
+    """(20) on scanner data inverts the equilibrium; errors and epsilon fall; cars are a warning."""
+    folder = results / "procurement"
+    costs = read(folder / "costs.csv")
+    alpha = {row["category"]: float(row["alpha [1/price]"]) for row in costs}
+    assert alpha == pytest.approx({"Yogurt": 0.36658, "Cracker": 0.03125, "Catsup": 1.40241}, 1e-4)
+    assert (column(costs, "cost, (20)") > 0).all()
+    for name in ("price solved less", "first-order residual"):
+        assert (np.abs(column(costs, name)) <= 1e-9 * column(costs, "price [")).all()
+    for name in ("mechanisms", "constructed"):
+        rows = read(folder / f"{name}.csv")
+        gain = column(rows, "largest gain")
+        assert gain[:2].max() < 1e-9
+        assert gain[3:].min() > 0.1
+    assert gain[2] > 0.1  # losers unpaid, three constructed sellers
+    found = read(folder / "consistency.csv")
+    for name in ("rms error", "epsilon, demand known", "(23)"):
+        few, many = column(found, name)
+        assert few > 3 * many
+    assert (column(found, "epsilon [") <= column(found, "Lemma 1") + 1e-12).all()
+    assert (column(found, "Lemma 1") <= column(found, "(22)") + 1e-12).all()
+    cars = read(folder / "cars.csv")
+    assert len(cars) == 2217
+    assert (column(cars, "cost, plain logit") < 0).sum() == 775
+    assert (column(cars, "cost, BLP") > 0).all()

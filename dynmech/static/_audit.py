@@ -339,7 +339,9 @@ def _witness(env, allocation, gain, report, agent) -> StaticWitness:
     ):
         was, said = int(index[cell[agent]]), int(index[told])
         if was != said:
-            shown = (was, said) if support is None else (support[was], support[said])
+            shown = (
+                (was, said) if support is None else (_short(support[was]), _short(support[said]))
+            )
             lies.append(f"{label} {shown[1]} instead of {shown[0]}")
     top = float(gain[cell])
     return StaticWitness(
@@ -352,3 +354,9 @@ def _witness(env, allocation, gain, report, agent) -> StaticWitness:
         deviant=env.allocation_names[int(allocation[reported])],
         lies=tuple(lies),
     )
+
+
+def _short(value: npt.ArrayLike) -> float | list[float]:
+    """Keep four digits of a value, or of each of its coordinates."""
+    digits = [float(f"{x:.4g}") for x in np.ravel(value)]
+    return digits[0] if np.ndim(value) == 0 else digits
