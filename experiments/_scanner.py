@@ -69,6 +69,7 @@ def costs_table(panels: dict[str, pd.DataFrame]) -> pd.DataFrame:
         price, share = prices.mean(axis=0), found.shares
         cost = static.recover_costs(price, found.demand, share)
         intercepts = np.append(0.0, found.beta[1 - len(brands) :])
+        seen = (panel["choice"].to_numpy()[:, None] == np.array(brands)).mean(axis=0)
         for j, brand in enumerate(brands):
             rows.append(
                 {
@@ -77,7 +78,7 @@ def costs_table(panels: dict[str, pd.DataFrame]) -> pd.DataFrame:
                     "purchases": len(panel),
                     "price": price[j],
                     "price_deviation": prices[:, j].std(ddof=1),
-                    "share": float((panel["choice"] == brand).mean()),
+                    "share": seen[j],
                     "model_share": share[j],
                     "markup": price[j] - cost[j],
                     "cost": cost[j],

@@ -52,6 +52,11 @@ class Options:
     """Seed of the samples."""
 
 
+def read_table() -> pd.DataFrame:
+    """Read the demand and costs shipped in experiments/data."""
+    return pd.read_csv(TABLE)
+
+
 def real_costs(table: pd.DataFrame) -> pd.DataFrame:
     """Recover costs by (20) at mean prices and shares, and solve prices from them again."""
     parts = []
@@ -226,8 +231,9 @@ def cars(out: Output) -> pd.DataFrame | None:
 
         pyblp.options.verbose = False
         products = pd.read_csv(pyblp.data.BLP_PRODUCTS_LOCATION)
+        data = {str(name): products[name].to_numpy() for name in products}
         formula = pyblp.Formulation("1 + hpwt + air + mpd + space + prices")
-        result = pyblp.Problem(formula, products).solve(method="1s")
+        result = pyblp.Problem(formula, data).solve(method="1s")
     price = list(result.beta_labels).index("prices")
     alpha = -float(np.asarray(result.beta).ravel()[price])
     rows = []
@@ -311,7 +317,7 @@ def main(options: Options) -> None:
     """Run every part, in float64."""
     with jax.enable_x64(True):
         out = Output(options.results / "procurement", "the panel's price unit")
-        table = pd.read_csv(TABLE)
+        table = read_table()
         out.heading("Costs by (20), from scanner data")
         out.say(
             "Demand by xlogit on household panels (experiments/data); shares are of purchases, "
