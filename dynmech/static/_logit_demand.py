@@ -140,6 +140,16 @@ def estimate_logit(
 
     `InvalidArgument` (shapes; counts; collinear data), `OutsideSupport` (a price coefficient of
     the wrong sign), `NotFinite`, `MissingExtra` (xlogit).
+
+    ```python
+    >>> prices = np.array([[4.0, 2.0], [3.0, 3.0], [2.0, 5.0]])
+    >>> shares = LogitDemand(0.5, [2.0, 1.0]).shares(prices)
+    >>> counts = np.column_stack([1000 * shares, 1000 * (1 - shares.sum(axis=1))])
+    >>> found = estimate_logit(prices, counts).demand
+    >>> round(float(found.alpha), 3), found.quality.round(3).tolist()
+    (0.5, [2.0, 1.0])
+
+    ```
     """
     xlogit = import_extra("xlogit", "data", "estimate_logit")
     money, counts = np.asarray(prices, np.float64), np.asarray(choices, np.float64)

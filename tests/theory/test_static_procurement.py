@@ -1,12 +1,13 @@
 """Procurement with a consumer spot market: section 5.3, (20) and Corollary 1."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from dynmech import DynmechError, TasteGrid
+from dynmech import DynmechError, MissingExtra, TasteGrid
 from dynmech import static as st
 
 EXACT = 1e-9
@@ -335,3 +336,9 @@ MISTAKES = {
 def test_mistakes_are_named(message):
     with pytest.raises(DynmechError, match=f"(?s){message}"):
         MISTAKES[message]()
+
+
+def test_estimating_without_xlogit_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xlogit", None)
+    with pytest.raises(MissingExtra, match=r"dynmech\[data\]"):
+        st.estimate_logit(*GOOD)
