@@ -24,6 +24,8 @@ from dynmech._errors import (
 )
 
 _SUM = 1e-6
+_STEP = 1e-4
+_VAGUE = 100.0
 
 
 class LogitDemand(eqx.Module):
@@ -188,30 +190,71 @@ def estimate_logit(
         call = "estimate_logit(prices=..., characteristics=...)"
         do = "observe more price variation, or drop collinear characteristics"
         raise InvalidArgument(describe(call, must, f"rank {rank} of {flat.shape[1]}", do))
+    weights = counts[place, taken]
     model = xlogit.MultinomialLogit()
-    model.fit(
-        X=flat,
-        y=np.eye(n + outside)[taken].ravel(),
-        varnames=["price", *(f"x{k}" for k in range(traits.shape[-1]))],
-        alts=np.tile(np.arange(n + outside), len(place)),
-        ids=np.repeat(np.arange(len(place)), n + outside),
-        weights=np.repeat(counts[place, taken], n + outside),
-        verbose=0,
-    )
-    found = np.asarray(model.coeff_, np.float64)
+    with np.errstate(all="ignore"):  # a likelihood without maximum is told below
+        model.fit(
+            X=flat / size,  # in like units, so that the optimiser sees them alike
+            y=np.eye(n + outside)[taken].ravel(),
+            varnames=["price", *(f"x{k}" for k in range(traits.shape[-1]))],
+            alts=np.tile(np.arange(n + outside), len(place)),
+            ids=np.repeat(np.arange(len(place)), n + outside),
+            weights=np.repeat(weights * len(weights) / weights.sum(), n + outside),
+            verbose=0,
+            skip_std_errs=True,
+        )
+    scaled, covariance = _maximise(table / size, taken, weights, np.asarray(model.coeff_))
+    found, deviation = scaled / size, np.sqrt(np.diag(covariance)) / size
     if not found[0] < 0:
         raise OutsideSupport(_wrong_sign("estimate_logit(prices=..., choices=...)", -found[0]))
-    utils = table @ found
-    chance = np.exp(utils - utils.max(axis=1, keepdims=True))
-    chance *= (counts[place, taken] / chance.sum(axis=1))[:, None]
+    chance = _chances(table, found)
     return DemandEstimate(
         demand=LogitDemand(-found[0], traits.mean(axis=0) @ found[1:], outside),
         beta=found[1:],
-        deviation=np.asarray(model.stderr, np.float64),
-        shares=chance[:, :n].sum(axis=0) / counts.sum(),
-        log_likelihood=float(model.loglikelihood),
+        deviation=deviation,
+        shares=weights @ chance[:, :n] / counts.sum(),
+        log_likelihood=float(weights @ np.log(chance[np.arange(len(taken)), taken])),
         choices=float(counts.sum()),
     )
+
+
+def _chances(table: np.ndarray, coefficients: np.ndarray) -> Float[np.ndarray, "R n"]:
+    utils = table @ coefficients
+    chance = np.exp(utils - utils.max(axis=1, keepdims=True))
+    return chance / chance.sum(axis=1, keepdims=True)
+
+
+def _maximise(table: np.ndarray, taken: np.ndarray, weights: np.ndarray, start: np.ndarray):
+    """Take the estimate to the maximum, and return it with its covariance.
+
+    xlogit stops where its last step is small; with weighted rows that can be a good part of a
+    standard error away in large samples.
+    """
+    from scipy.optimize import root
+
+    chosen, mean = np.eye(table.shape[1])[taken], weights / weights.sum()
+
+    def score(b):
+        return np.einsum("rjk,rj->k", table, (chosen - _chances(table, b)) * mean[:, None])
+
+    def slope(b):
+        chance = _chances(table, b)
+        centre = np.einsum("rjk,rj->rk", table, chance)
+        second = np.einsum("rjk,rjl,rj->kl", table, table, chance * mean[:, None])
+        return np.einsum("rk,rl,r->kl", centre, centre, mean) - second
+
+    with np.errstate(all="ignore"):
+        done = root(score, start, jac=slope, method="hybr", tol=1e-14)
+    information = -slope(done.x) * weights.sum()
+    least = float(np.linalg.eigvalsh(information)[0])
+    # What is left of the score, in standard errors; nothing where some direction is left open.
+    off = np.sqrt(np.square(score(done.x) * weights.sum()).sum() / max(least, 1e-300))
+    if not (least >= _VAGUE**-2 and off <= _STEP):
+        must = "have a maximum likelihood estimate"
+        do = "observe choices of every good (and of none, if that is an option), at more prices"
+        got = f"a likelihood of curvature {least:.3g} in its flattest direction"
+        raise InvalidArgument(describe("estimate_logit(choices=...)", must, got, do))
+    return done.x, np.linalg.inv(information)
 
 
 def as_goods(call: str, values: npt.ArrayLike, n: int) -> Float[np.ndarray, "..."]:

@@ -69,6 +69,7 @@ def test_shipped_scanner_costs():
     np.testing.assert_allclose(table["price"] - table["markup"], table["cost"], rtol=1e-8)
     sums = table.groupby("category")[["share", "model_share"]].sum()
     np.testing.assert_allclose(sums, 1, atol=1e-8)
+    np.testing.assert_allclose(table["model_share"], table["share"], atol=1e-9)
 
 
 def test_cars_are_left_out_without_pyblp(tmp_path, monkeypatch, capsys):

@@ -278,11 +278,20 @@ def test_demand_estimates_are_within_their_standard_errors(outside):
     assert (np.abs(z) < 4).all()
     assert (found.deviation < 0.1).all()
     seen = counts[:, :4].sum(axis=0) / counts.sum()
-    np.testing.assert_allclose(found.shares, seen, atol=1e-5)  # the score of the intercepts
+    np.testing.assert_allclose(found.shares, seen, atol=EXACT)  # the score of the intercepts
     if not outside:
         dummies = np.broadcast_to(np.eye(4)[:, 1:], (20, 4, 3))
         again = st.estimate_logit(prices, counts, dummies, outside=False)
         np.testing.assert_allclose(again.beta, found.beta, atol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_demand_estimates_do_not_depend_on_the_unit_of_money(unit):
+    prices, counts = sample(DEMANDS["outside"], np.random.default_rng(1), 10_000)
+    found, other = (st.estimate_logit(p, counts) for p in (prices, unit * prices))
+    assert other.demand.alpha * unit == pytest.approx(float(found.demand.alpha), rel=1e-6)
+    np.testing.assert_allclose(other.demand.quality, found.demand.quality, atol=1e-6)
+    np.testing.assert_allclose(other.deviation[0] * unit, found.deviation[0], rtol=1e-4)
 
 
 def test_cost_estimates_are_consistent():
@@ -313,6 +322,12 @@ MISTAKES = {
     "estimate_logit.choices=.*outside option": lambda: st.estimate_logit(GOOD[0], [[1, 2]] * 3),
     "estimate_logit.choices=.*counts": lambda: st.estimate_logit(GOOD[0], [[-1, 2, 3]] * 3),
     "estimate_logit.characteristics=.*shape": lambda: st.estimate_logit(*GOOD, np.ones((4, 2, 1))),
+    "estimate_logit.choices=.*maximum likelihood estimate.*every good": lambda: st.estimate_logit(
+        GOOD[0], [[4, 0, 4], [3, 0, 4], [3, 0, 4]]
+    ),
+    "estimate_logit.choices=.*have a maximum": lambda: st.estimate_logit(
+        GOOD[0], [[4, 0, 0], [0, 4, 0], [0, 4, 0]]
+    ),
     "tell every coefficient apart": lambda: st.estimate_logit([[1.0, 2.0]] * 3, GOOD[1]),
     "recover_costs.prices=.*length 2": lambda: st.recover_costs([1.0, 2.0, 3.0], TWO),
     "recover_costs.shares=.*shape": lambda: st.recover_costs([1.0, 2.0], TWO, [0.1, 0.2, 0.3]),
