@@ -277,10 +277,10 @@ def picture_consistency(table: pd.DataFrame, out: Output) -> None:
     size = table["consumers"].to_numpy(float)
     series = (
         (axes[0], "rms error of c_hat [price]", "root mean square error of a cost", BLUE, "o-"),
-        (axes[1], "(23) [price]", "bound (23) on both", GREY, "^--"),
         (axes[1], "epsilon, demand known [price]", "epsilon, demand estimate known", RED, "s-"),
-        (axes[1], "Lemma 1 [price]", "Lemma 1's bound on it", ORANGE, "v--"),
         (axes[1], "epsilon [price]", "epsilon (Definition 6); 0 where not drawn", GREEN, "o-"),
+        (axes[1], "Lemma 1 [price]", "its bound by Lemma 1", ORANGE, "v--"),
+        (axes[1], "(23) [price]", "its bound (23)", GREY, "^--"),
     )
     for ax, column, label, colour, style in series:
         height = table[column].to_numpy(float)
