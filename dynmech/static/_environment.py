@@ -194,6 +194,20 @@ class StaticEnvironment(eqx.Module):
 
         **Returns:** shape (E_1, ..., E_n, m); zero where no state can produce the profile.
         """
+        if without == agent:
+            must = "leave out another agent than the one who believes"
+            raise InvalidArgument(describe("posterior(without=...)", must, without))
+        belief = self.likelihood(agent, without)
+        mass = belief.sum(axis=-1, keepdims=True)
+        return belief / np.where(mass > 0, mass, 1)
+
+    def likelihood(self, agent: int, without: int | None = None) -> Float[np.ndarray, "..."]:
+        """Compute pi_i(omega) L(s | omega, S): the posterior of `agent` before it is normalised.
+
+        Summed over states: the probability of the realisations s under structures S.
+
+        **Arguments, Returns:** as `posterior`.
+        """
         n, table = self.agents, self.signals.table
         if without is not None:
             table = table.sum(axis=1 + n + without, keepdims=True)
@@ -207,12 +221,7 @@ class StaticEnvironment(eqx.Module):
         own = self.types[agent].prior
         shape = [1] * n + [-1]
         shape[agent] = own.size
-        if without == agent:
-            must = "leave out another agent than the one who believes"
-            raise InvalidArgument(describe("posterior(without=...)", must, without))
-        belief = likelihood * self.priors[agent][own].reshape(shape)
-        mass = belief.sum(axis=-1, keepdims=True)
-        return belief / np.where(mass > 0, mass, 1)
+        return likelihood * self.priors[agent][own].reshape(shape)
 
     def possible(self) -> Bool[np.ndarray, "..."]:
         """Say which type profiles can occur: shape (E_1, ..., E_n)."""

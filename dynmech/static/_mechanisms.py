@@ -94,14 +94,29 @@ class DirectMechanism(eqx.Module):
             table[here] = self.transfer[agent][here] @ self.law[agent][index].T
         return table
 
-    def audit(self) -> StaticAudit:
+    def audit(
+        self,
+        theta_prior: npt.ArrayLike | None = None,
+        structure_prior: Sequence[npt.ArrayLike] | None = None,
+    ) -> StaticAudit:
         """Check incentives, participation and no subsidy at every type profile, exactly.
 
         See `StaticAudit`. Definition 4 holds iff no gain exceeds the tolerance; the largest gain
         is the least epsilon of Definition 6.
+
+        **Arguments**
+
+        - `theta_prior`: (n, K), the law of each agent's value, independent of all else (section
+          2.1); only the ex-ante rows use it. None: uniform.
+        - `structure_prior`: n laws (Q_i,) of the signal structures, likewise. None: uniform.
+          Private priors (Definition 7), where there are several, weigh the same.
+
+        **Raises:** `InvalidArgument`, `NotFinite`, `InvalidProbability`.
         """
         transfers = tuple(self.expected_transfer(i) for i in range(self.env.agents))
-        return run_static_audit(self.env, self.allocation, transfers, self.name)
+        return run_static_audit(
+            self.env, self.allocation, transfers, self.name, theta_prior, structure_prior
+        )
 
 
 def data_driven_vcg(
