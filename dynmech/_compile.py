@@ -26,6 +26,7 @@ from dynmech._errors import (
 )
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._types import Numbers, precision
+from dynmech._values import reportable
 from solvers import Structure, Tables
 
 _RULE = "RecommendationMDP(action_rule=...)"
@@ -126,7 +127,7 @@ def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = N
         of = edges.column_edge
         law = _laws(env, edges.memory, edges.recommendation, edges.period, utilities)
         column = action[of, n + 1] * law[of, :, edges.column_symbol]
-    theta = jnp.asarray(env.values.support)
+    theta = jnp.asarray(reportable(env.values))
     reach = jnp.abs(theta[:, :, None] + utilities[:, None, :]).max()
     return Tables(stop, column, utilities, jax.lax.stop_gradient(reach))
 

@@ -17,7 +17,7 @@ from dynmech._profiles import Profiles, sample_profiles
 from dynmech._signals import JointSignals, SignalStructure, TabulatedSettlement
 from dynmech._tastes import TasteGrid
 from dynmech._types import as_floats
-from dynmech._values import ConstantValues, MarkovValues, Values
+from dynmech._values import ConstantValues, MarkovValues, Values, reportable
 
 _CALL = "RecommendationMDP"
 
@@ -104,8 +104,8 @@ class RecommendationMDP(eqx.Module):
 
     @property
     def money_scale(self) -> float:
-        """Largest |theta + u| over the support and the grid: the unit of every tolerance."""
-        theta, utilities = self.values.support, self.utilities
+        """Largest |theta + u| over all reports and the grid: the unit of every tolerance."""
+        theta, utilities = reportable(self.values), self.utilities
         top, bottom = theta.max(1) + utilities.max(1), theta.min(1) + utilities.min(1)
         return float(max(np.abs(top).max(), np.abs(bottom).max()))
 

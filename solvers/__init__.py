@@ -6,6 +6,8 @@ from solvers._exact import Estimate as Estimate
 from solvers._exact import Exact as Exact
 from solvers._exact import estimate as estimate
 from solvers._exact import solve_exact as solve_exact
+from solvers._parametric import Sweep as Sweep
+from solvers._parametric import sweep_coefficient as sweep_coefficient
 from solvers._plan import Keys as Keys
 from solvers._plan import Plan as Plan
 from solvers._plan import Visits as Visits

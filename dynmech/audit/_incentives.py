@@ -43,11 +43,11 @@ class _Lies(eqx.Module):
 
 
 class Found(eqx.Module):
-    """Largest gain (n,), its witness, the gain in period 1 only, and how many were compared."""
+    """Largest gain (n,), its witness, the largest of each period, and how many were compared."""
 
     gain: Float[np.ndarray, " n"]
     witness: tuple[Witness, ...]
-    first: Float[np.ndarray, " n"]
+    by_period: Float[np.ndarray, "n T"]
     deviations: int
 
 
@@ -56,12 +56,12 @@ def search_misreports(
 ) -> Found:
     """Find each advertiser's most profitable misreport.
 
-    **Returns:** `gain` (n,), never below 0; its `witness`; `first` (n,): period 1 only;
-    `deviations`: how many misreports were compared with truth.
+    **Returns:** `gain` (n,), never below 0; its `witness`; `by_period` (n, T): the same of each
+    period; `deviations`: how many misreports were compared with truth.
     """
     n = policy.env.products
     best = [(0.0, no_witness(policy, i)) for i in range(n)]
-    first = np.zeros(n)
+    by_period = np.zeros((n, policy.plan.horizon))
     count = 0
     for path, lies in _misreports(policy):
         gains, masses = _gains(policy, settlement, means, lies, path)
@@ -72,12 +72,11 @@ def search_misreports(
                 if not len(mine):
                     continue
                 top = int(mine[np.argmax(gain[mine])])
-                if t == 0:
-                    first[i] = max(first[i], gain[top])
+                by_period[i, t] = max(by_period[i, t], gain[top])
                 if gain[top] > best[i][0]:
                     witness = _witness(policy, path, t, here, top, gain[top], masses[t][top])
                     best[i] = (float(gain[top]), witness)
-    return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), first, count)
+    return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), by_period, count)
 
 
 def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:

@@ -10,7 +10,9 @@ class Witness(eqx.Module):
     `report` are (theta, symbol); `honest` and `deviant` the recommendations made (-1 for none);
     `gain` the expected gain over truth, money, conditional on the node; `probability` that of
     the node given the initial profile. Where own past lies are searched, `own_signals` and
-    `told_signals` are the advertiser's true symbols of earlier periods and those told.
+    `told_signals` are the advertiser's true symbols of earlier periods and those told. Where an
+    interval of reports is searched, every value strictly between the two of `report_interval`
+    does the same as the one reported (a single report where they are equal).
     """
 
     advertiser: str = eqx.field(static=True)
@@ -26,6 +28,7 @@ class Witness(eqx.Module):
     probability: float = eqx.field(static=True)
     own_signals: tuple[int, ...] = eqx.field(static=True, default=())
     told_signals: tuple[int, ...] = eqx.field(static=True, default=())
+    report_interval: tuple[float, ...] = eqx.field(static=True, default=())
 
     def sentence(self) -> str:
         """Say it so that a person can follow."""
@@ -40,7 +43,7 @@ class Witness(eqx.Module):
             before += f" with {told} told as her earlier signals instead of {own},"
         lies = []
         if self.report[0] != self.truth[0]:
-            lies.append(f"a value of {self.report[0]:.4g} instead of {self.truth[0]:.4g}")
+            lies.append(f"{self._value()} instead of {self.truth[0]:.4g}")
         if self.report[1] != self.truth[1]:
             lies.append(f"signal {self.report[1]} instead of {self.truth[1]}")
         if not lies:
@@ -52,3 +55,9 @@ class Witness(eqx.Module):
             f"In period {self.period},{before} {self.advertiser} gains {self.gain:.4g} by "
             f"reporting {' and '.join(lies)}: {change}."
         )
+
+    def _value(self) -> str:
+        low, high = self.report_interval or (self.report[0],) * 2
+        if low == high:
+            return f"a value of {self.report[0]:.4g}"
+        return f"a value of {self.report[0]:.4g} (any from {low:.4g} to {high:.4g})"

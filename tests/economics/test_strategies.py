@@ -56,7 +56,7 @@ def test_two_searches_of_single_lies_agree(seed, settlement):
     found = search_histories(policy, settlement, means, "incremental", truthful=True)
     scale = TOLERANCE * policy.env.money_scale
     np.testing.assert_allclose(found.gain, audit.incentive_gain, atol=scale)
-    np.testing.assert_allclose(found.first, audit.first_gain, atol=scale)
+    np.testing.assert_allclose(found.by_period, audit.gain_by_period, atol=scale)
 
 
 @pytest.mark.parametrize("seed", range(3))
