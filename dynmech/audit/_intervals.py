@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from dynmech._efficient import EfficientPolicy
 from dynmech._errors import InvalidArgument, TooLarge, describe
-from dynmech._values import ConstantValues
+from dynmech._values import ConstantValues, reportable
 from solvers import Sweep, sweep_coefficient
 
 _MOST_CELLS = 60_000_000
@@ -79,7 +79,7 @@ def sweep_reports(policy: EfficientPolicy, i: int, pairs: Int[np.ndarray, " k"])
     task = np.full(len(policy.pairs.root), -1)
     task[pairs] = index.reshape(-1)
     money = env.values.support[np.arange(env.products), unique[:, 1:]]
-    low, high = env.values.interval[i]
+    low, high = reportable(env.values)[i, -2:].tolist()
     try:
         sweeps = sweep_coefficient(
             plan.tree, plan.tables, plan.root[unique[:, 0]], money, i, (low, high)
