@@ -12,7 +12,7 @@ from dynmech._types import Numbers
 from dynmech.audit._bounds import GapBound, bound_gains
 from dynmech.audit._incentives import search_misreports, situation
 from dynmech.audit._strategies import search_histories
-from dynmech.audit._witness import Witness
+from dynmech.audit._witness import Witness, name_structures
 from solvers import visit
 
 _TOLERANCE = 1e-9
@@ -199,7 +199,7 @@ def run_audit(
         reported="interval" if interval else "support",
         incentive_gain=found.gain,
         gain_by_period=found.by_period,
-        witness=found.witness,
+        witness=tuple(name_structures(env, witness) for witness in found.witness),
         deviations=found.deviations,
         participation=participation,
         no_subsidy=no_subsidy,
