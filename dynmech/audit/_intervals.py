@@ -48,6 +48,7 @@ def wants_interval(policy: EfficientPolicy, call: str, interval: bool | None) ->
     """
     values = policy.env.values
     declared = isinstance(values, ConstantValues) and values.interval is not None
+    asked = interval
     if interval is None:
         interval = declared
     if interval and not declared:
@@ -56,7 +57,8 @@ def wants_interval(policy: EfficientPolicy, call: str, interval: bool | None) ->
         raise InvalidArgument(describe(f"{call}(interval=...)", must, True, do))
     if interval and policy.optimal is not None:
         must = "be False under given recommendations: they name what is done at the support only"
-        raise InvalidArgument(describe(f"{call}(interval=...)", must, interval))
+        do = "pass interval=False"
+        raise InvalidArgument(describe(f"{call}(interval=...)", must, asked, do))
     return interval
 
 
