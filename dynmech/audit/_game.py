@@ -71,19 +71,22 @@ def unroll(
 ) -> Game:
     """Enumerate every state that some strategy of advertiser i can lead to.
 
-    With `single`, lies are only made where truth leads, one in a conversation.
+    With `single`, lies are only made where truth leads, one in a conversation; and in period 1
+    only from starts whose own alternatives were all solved.
     """
     plan, pairs, env = policy.plan, policy.pairs, policy.env
     other = value_alternatives(policy)[:, i]
     symbols = env.initial_alphabet[i + 1]
-    told = _own_symbols(policy, i)[starts][:, :symbols]
+    own, listed = _own_symbols(policy, i)
+    told = own[starts][:, :symbols]
     pieces = sweep_reports(policy, i, told.ravel()) if interval else None
     zero = np.zeros(len(starts), np.int64)
     here = States(
         np.asarray(starts), zero, told, np.zeros_like(told),
         pairs.signals[pairs.root[starts], i + 1], zero - 1, zero - 1,
     )  # fmt: skip
-    states, moves, free = [], [], np.ones(len(starts), bool)
+    states, moves = [], []
+    reached, free = np.ones(len(starts), bool), listed[starts]
     for t in range(plan.horizon):
         size = len(here.pair) * here.told_pair.shape[1] * other.shape[1]
         if size > _MOST_STATES:
@@ -111,22 +114,25 @@ def unroll(
             break
         here, following = _advance(policy, i, here, state, option, control, t, reports)
         moves.append(Moves(state, option, control, following, move.reshape(shape)))
-        if single:
-            led = following[np.searchsorted(unique, honest[free])]
-            free = np.zeros(len(here.pair), bool)
-            free[led[led >= 0]] = True
-        else:
-            free = np.ones(len(here.pair), bool)
+        led = following[np.searchsorted(unique, honest[reached])] if single else following
+        reached = np.zeros(len(here.pair), bool)
+        reached[led[led >= 0]] = True
+        free = reached
     return Game(i, tuple(states), tuple(moves), pieces)
 
 
-def _own_symbols(policy: EfficientPolicy, i: int) -> Int[np.ndarray, "P Z"]:
-    """Of every pair solved with i's alternatives, the pairs in which she has another symbol."""
-    own = policy.pairs.own[:, i]
-    table = np.full((len(policy.pairs.root), own.shape[2]), -1)
+def _own_symbols(policy: EfficientPolicy, i: int):
+    """The pairs in which i alone has another symbol, (P, Z), and where they were solved, (P,).
+
+    Elsewhere the pair itself.
+    """
+    own, count = policy.pairs.own[:, i], len(policy.pairs.root)
+    table = np.repeat(np.arange(count)[:, None], own.shape[2], axis=1)
     batch, value, symbol = np.nonzero(own >= 0)
+    listed = np.zeros(count, bool)
     table[own[batch, value, symbol]] = own[batch, value]
-    return table
+    listed[own[batch, value, symbol]] = True
+    return table, listed
 
 
 def _advance(policy, i: int, here: States, state, option, control, t: int, reports: str):

@@ -23,7 +23,7 @@ from dynmech._errors import TooLarge
 from dynmech._settlement import AbstractSettlement
 from dynmech._types import split_symbol
 from dynmech.audit._game import Game, expect, flows, follow_truth, truthful_move, unroll
-from dynmech.audit._incentives import Found, no_witness
+from dynmech.audit._incentives import Found, no_witness, value_alternatives
 from dynmech.audit._intervals import report_of
 from dynmech.audit._witness import Witness
 
@@ -90,8 +90,8 @@ def search_histories(
     best, by_period = [no_witness(policy, i) for i in range(n)], np.zeros((n, policy.plan.horizon))
     count = 0
     for i in range(n):
-        starts = np.unique(policy.pairs.own[:, i] if truthful else policy.pairs.base)
-        for game in _games(policy, i, starts[starts >= 0], reports, interval, truthful):
+        starts = _starts(policy, i, reports) if truthful else np.unique(policy.pairs.base)
+        for game in _games(policy, i, starts, reports, interval, truthful):
             reached = np.ones(len(game.states[0].pair), bool)
             for t, worth in enumerate(follow_truth(policy, settlement, means, game)):
                 here, moves = game.states[t], game.moves[t]
@@ -115,6 +115,17 @@ def search_histories(
                     arrived[following[following >= 0]] = True
                     reached = arrived
     return Found(np.array([w.gain for w in best]), tuple(best), by_period, count)
+
+
+def _starts(policy, i: int, reports: str) -> Int[np.ndarray, " k"]:
+    """Where a search of single lies starts: every pair at which i's alternatives were solved.
+
+    Those of her values are enough for lies after period 1, unless all her symbols are restated.
+    """
+    if reports == "incremental":
+        return np.flatnonzero((value_alternatives(policy)[:, i] >= 0).all(axis=1))
+    own = np.unique(policy.pairs.own[:, i])
+    return own[own >= 0]
 
 
 def _games(policy, i: int, starts, reports: str, interval: bool, single: bool) -> Iterator[Game]:

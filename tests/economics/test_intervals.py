@@ -290,6 +290,20 @@ def test_a_batch_is_searched_from_every_own_type():
     assert (part.gain_by_period >= coarse.gain_by_period - 1e-12).all()
 
 
+def test_the_search_goes_in_parts_and_refuses_what_does_not_fit(monkeypatch):
+    _, policy = made("two rounds")
+    mechanism, message = dm.DynamicTeamMechanism(policy), dm.settlement.MessageDriven()
+    whole = mechanism.audit(message)
+    monkeypatch.setattr("dynmech.audit._game._MOST_STATES", 200)
+    parts = mechanism.audit(message)
+    np.testing.assert_allclose(parts.gain_by_period, whole.gain_by_period, atol=1e-14)
+    assert parts.deviations == whole.deviations
+    monkeypatch.setattr("dynmech.audit._intervals._MOST_CELLS", 10)
+    with pytest.raises(dm.TooLarge, match=r"audit\(interval=.*pass interval=False"):
+        mechanism.audit(message)
+    assert mechanism.audit(message, interval=False).deviations > 0
+
+
 def test_an_interval_that_is_the_support_adds_nothing():
     case, _ = made("two rounds")
     support = np.repeat(case["theta_support"][:, :1], 2, axis=1)
