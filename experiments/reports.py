@@ -169,8 +169,9 @@ def structured_cars(options: Options) -> list[dict[str, str | float]]:
     _, platform, first = markets.REAL_NOISE["cars"]
     parts = [dm.GaussianSignals(platform, first * x, symbols=2) for x in options.noises]
     labels = [f"noise {first * x:g}" for x in options.noises]
+    private = dm.PrivateStructures(parts, labels=labels)
     held = {f"known: {x}": part for x, part in zip(labels, parts, strict=True)}
-    held["private"] = dm.PrivateStructures(parts, labels=labels)
+    held = {**held, "private": private}
     rows = []
     for name, initial in held.items():
         policy = dm.solve_efficient_policy(inform(env, initial), progress=False)

@@ -23,6 +23,7 @@ OPTIONS = {
     "zeros": {"zeros": 0.3, "initial_symbols": (2, 2, 1)},
     "twins": {"ties": True, "initial_symbols": (1, 2, 2), "symbols": (1, 2, 1)},
 }
+QUICK = ("three rounds", "zeros")
 LOW, HIGH = 0.0, 1.2
 
 
@@ -98,7 +99,9 @@ def breakpoints(policy, agent):
     return np.unique(ends)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(x, marks=pytest.mark.slow) for x in OPTIONS if x not in QUICK)]
+)
 def test_gains_are_those_of_brute_force_over_fine_grids(name):
     """No fine grid finds more; a grid with every breakpoint finds all, in every period.
 
@@ -126,7 +129,7 @@ def test_gains_are_those_of_brute_force_over_fine_grids(name):
         np.testing.assert_allclose(gains, found, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", QUICK)
 def test_no_report_of_the_interval_gains_under_the_data_driven_mechanism(name):
     _, policy = made(name)
     audit = dm.DynamicTeamMechanism(policy).audit()
@@ -174,7 +177,7 @@ def test_an_interval_finds_what_a_coarse_support_hides():
     np.testing.assert_allclose(mechanism.best_response(message).gain[0], [9.0, 0.0], atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["two rounds", "three rounds", "three products"])
+@pytest.mark.parametrize("name", QUICK)
 def test_a_witness_can_be_replayed_anywhere_in_its_interval(name):
     """Put the value reported into the support of the market, solve again, and replay."""
     case, policy = made(name)
@@ -327,13 +330,13 @@ def test_bad_intervals_are_refused():
     kernel = np.broadcast_to(np.eye(2), (2, 2, 2))
     with pytest.raises(dm.InvalidArgument, match="values of the support only"):
         dm.MarkovValues(support, None, kernel, interval=(0.0, 1.0))
-    for env in (logit_market(), logit_market(markov=True)):
+    for env in (logit_market(horizon=1), logit_market(horizon=1, markov=True)):
         mechanism = dm.DynamicTeamMechanism(solve(env))
         assert mechanism.audit().reported == "support"
         for ask in (mechanism.audit, mechanism.best_response):
             with pytest.raises(dm.InvalidArgument, match=r"interval=.*declare ConstantValues"):
                 ask(interval=True)
-    policy = solve(declared(logit_market(), (0.0, 2.0)))
+    policy = solve(declared(logit_market(horizon=1), (0.0, 2.0)))
     other = policy.with_actions(policy.plan.actions)
     with pytest.raises(dm.InvalidArgument, match="name what is done at the support only"):
         dm.DynamicTeamMechanism(other).audit(interval=True)
@@ -341,7 +344,7 @@ def test_bad_intervals_are_refused():
 
 
 def test_intervals_are_saved_and_loaded(tmp_path):
-    policy = solve(declared(logit_market(), (0.0, 2.0)))
+    policy = solve(declared(logit_market(horizon=1), (0.0, 2.0)))
     policy.save(tmp_path / "p")
     again = dm.EfficientPolicy.load(tmp_path / "p")
     np.testing.assert_array_equal(reportable(again.env.values), reportable(policy.env.values))
