@@ -60,6 +60,8 @@ from dynmech._signals import RatingSettlement as RatingSettlement
 from dynmech._signals import SignalStructure as SignalStructure
 from dynmech._signals import TabulatedSettlement as TabulatedSettlement
 from dynmech._simulate import Simulation as Simulation
+from dynmech._structures import PrivateFeedback as PrivateFeedback
+from dynmech._structures import PrivateStructures as PrivateStructures
 from dynmech._tastes import TasteGrid as TasteGrid
 from dynmech._transfers import DynamicTeamMechanism as DynamicTeamMechanism
 from dynmech._transfers import Ledger as Ledger

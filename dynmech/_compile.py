@@ -26,6 +26,7 @@ from dynmech._errors import (
 )
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._types import Numbers, precision
+from dynmech._values import reportable
 from solvers import Structure, Tables, relations
 
 _RULE = "RecommendationMDP(action_rule=...)"
@@ -121,7 +122,9 @@ def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = N
     given = jnp.asarray(env.gamma if gamma is None else gamma)
     action = jnp.asarray(compiled.action) if gamma is None else None
     rules = (env.action_rule, env.signals.feedback)
-    return _tables_jit(rules, compiled.edges, action, given, env.tastes.points, env.values.support)
+    return _tables_jit(
+        rules, compiled.edges, action, given, env.tastes.points, reportable(env.values)
+    )
 
 
 @eqx.filter_jit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._errors import ImpossibleProfile, InvalidArgument, OutsideSupport, describe
+from dynmech._structures import PrivateFeedback, PrivateStructures
 from dynmech._types import NONE, exit_code, join_symbols, query_code
 from dynmech._values import MarkovValues
 from solvers import evaluate, unfold
@@ -135,7 +136,7 @@ class Conversation(eqx.Module):
             raise ImpossibleProfile(describe("Conversation.step(action=...)", must, action))
         again = code == query_code(env.products)
         goes_on = again and t + 1 < plan.horizon
-        symbols = _symbols(env, signals, env.feedback_alphabet) if goes_on else None
+        symbols = _symbols(env, signals, initial=False) if goes_on else None
         turn = Turn(t + 1, self.recommendation, code, self.theta, symbols, edge)
         pair, node = self.pair, self.node
         if symbols is not None:
@@ -183,7 +184,7 @@ def start_conversation(policy: EfficientPolicy, theta, signals, profile) -> Conv
         pair = int(pairs.base[profile])
     else:
         index = _theta_index(env, theta)
-        symbols = _symbols(env, signals, env.initial_alphabet)
+        symbols = _symbols(env, signals, initial=True)
         root = np.flatnonzero((pairs.signals == symbols).all(axis=1))
         found = np.flatnonzero(np.isin(pairs.root, root) & (pairs.theta == index).all(axis=1))
         if not len(found):
@@ -222,7 +223,9 @@ def _action_code(env, action: int | str) -> int:
     return int(action)
 
 
-def _symbols(env, signals, alphabet) -> Int[np.ndarray, " n1"]:
+def _symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
+    structure = env.signals.initial if initial else env.signals.feedback
+    alphabet = env.initial_alphabet if initial else env.feedback_alphabet
     call = "signals"
     labels = ("platform", *env.names)
     if signals is None:
@@ -241,6 +244,11 @@ def _symbols(env, signals, alphabet) -> Int[np.ndarray, " n1"]:
         if missing:
             raise InvalidArgument(describe(f"{call}=...", "name every party", f"no {missing}"))
         signals = [signals.get(label, 0) for label in labels]
+    if isinstance(signals, Sequence) and any(isinstance(given, tuple) for given in signals):
+        if not isinstance(structure, PrivateStructures | PrivateFeedback):
+            must = "be integers: pairs (structure, symbol) are for private structures"
+            raise InvalidArgument(describe(f"{call}=...", must, signals))
+        signals = structure.encode(signals)
     symbols = np.asarray(signals)
     if symbols.shape != (len(alphabet),) or not np.issubdtype(symbols.dtype, np.integer):
         must = f"be {len(alphabet)} integers (platform first)"

@@ -15,9 +15,10 @@ from dynmech._errors import InvalidArgument, describe, require_finite, require_p
 from dynmech._feedback import TabulatedFeedback, check_feedback
 from dynmech._profiles import Profiles, sample_profiles
 from dynmech._signals import JointSignals, SignalStructure, TabulatedSettlement
+from dynmech._structures import PrivateFeedback
 from dynmech._tastes import TasteGrid
 from dynmech._types import as_floats
-from dynmech._values import ConstantValues, MarkovValues, Values
+from dynmech._values import ConstantValues, MarkovValues, Values, reportable
 
 _CALL = "RecommendationMDP"
 
@@ -79,9 +80,12 @@ class RecommendationMDP(eqx.Module):
         self.horizon = _horizon(horizon)
         self.names = _names(names, n)
         check_behaviour(action_rule, n, tastes.size, self.horizon)
-        check_feedback(signals.feedback, n, self.horizon)
+        held = signals.feedback
+        parts = held.structures if isinstance(held, PrivateFeedback) else (held,)
+        for part in parts:
+            check_feedback(part, n, self.horizon)
         tabulated = (TabulatedFeedback, TabulatedSettlement)
-        reading = [x for x in (signals.feedback, signals.settlement) if isinstance(x, tabulated)]
+        reading = [x for x in (*parts, signals.settlement) if isinstance(x, tabulated)]
         if reading and not isinstance(action_rule, Tabulated):
             must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
             raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
@@ -104,8 +108,8 @@ class RecommendationMDP(eqx.Module):
 
     @property
     def money_scale(self) -> float:
-        """Largest |theta + u| over the support and the grid: the unit of every tolerance."""
-        theta, utilities = self.values.support, self.utilities
+        """Largest |theta + u| over all reports and the grid: the unit of every tolerance."""
+        theta, utilities = reportable(self.values), self.utilities
         top, bottom = theta.max(1) + utilities.max(1), theta.min(1) + utilities.min(1)
         return float(max(np.abs(top).max(), np.abs(bottom).max()))
 

@@ -26,7 +26,7 @@ from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._simulate import Simulation, Strategy, simulate
 from dynmech._types import Numbers, precision
-from dynmech.audit import Audit, BestResponse, best_responses, run_audit
+from dynmech.audit import Audit, BestResponse, best_responses, run_audit, wants_interval
 
 
 class Ledger(eqx.Module):
@@ -252,20 +252,26 @@ class DynamicTeamMechanism(eqx.Module):
         return settlement_means(self.policy.env, self.policy.compiled, self.estimator)
 
     def audit(
-        self, settlement: AbstractSettlement | None = None, histories: str = "on-path"
+        self,
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        interval: bool | None = None,
     ) -> Audit:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 
         **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
         default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
-        or "all", also those that an advertiser's own past lies lead to.
+        or "all", also those that an advertiser's own past lies lead to; `interval`: report any
+        value of the interval of `ConstantValues` (exactly: gains are piecewise constant in the
+        report), not only those of the support; where one is declared, by default.
 
-        **Returns:** `Audit`.
+        **Returns:** `Audit`. **Raises:** `TooLarge` when the interval's pieces are too many.
         """
         if histories not in ("on-path", "all"):
             must = "be 'on-path' or 'all'"
             raise InvalidArgument(describe("audit(histories=...)", must, histories))
         settlement = _settlement("audit", settlement)
+        interval = wants_interval(self.policy, "audit", interval)
         return run_audit(
             self.policy,
             self.own,
@@ -276,10 +282,14 @@ class DynamicTeamMechanism(eqx.Module):
             self.reports,
             histories,
             self.estimator.noise(self.policy.env.utilities),
+            interval,
         )
 
     def best_response(
-        self, settlement: AbstractSettlement | None = None, profiles: Numbers | None = None
+        self,
+        settlement: AbstractSettlement | None = None,
+        profiles: Numbers | None = None,
+        interval: bool | None = None,
     ) -> BestResponse:
         """Find the most that any misreporting strategy gains at the outset, exactly on the grid.
 
@@ -287,7 +297,8 @@ class DynamicTeamMechanism(eqx.Module):
         evolve separately, so nothing hides behind the one-shot argument. She knows the others'
         reports. Groves terms do not matter: they do not depend on own reports.
 
-        **Arguments:** `settlement` as in `audit`; `profiles` (indices): all solved by default.
+        **Arguments:** `settlement`, `interval` as in `audit`; `profiles` (indices): all solved by
+        default.
 
         **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
         """
@@ -296,8 +307,9 @@ class DynamicTeamMechanism(eqx.Module):
         if asked.ndim != 1 or (asked < 0).any() or (asked >= len(self.policy.profiles)).any():
             must = f"be indices in 0..{len(self.policy.profiles) - 1}"
             raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
+        interval = wants_interval(self.policy, "best_response", interval)
         means = self.settlement_means()
-        return best_responses(self.policy, settlement, means, self.reports, asked)
+        return best_responses(self.policy, settlement, means, self.reports, asked, interval)
 
     def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
         pairs = self.policy.pairs

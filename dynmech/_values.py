@@ -11,7 +11,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._errors import InvalidArgument, describe, require_finite, require_probabilities
+from dynmech._errors import (
+    InvalidArgument,
+    OutsideSupport,
+    describe,
+    require_finite,
+    require_probabilities,
+)
 from dynmech._types import as_floats
 
 
@@ -50,6 +56,22 @@ def _prior(verb: str, prior, support: np.ndarray) -> tuple[np.ndarray, bool]:
     return array, bool(joint)
 
 
+def _interval(interval, support: np.ndarray) -> np.ndarray:
+    call, n = "ConstantValues(interval=...)", len(support)
+    array = np.asarray(as_floats(interval, call))
+    if array.shape not in ((2,), (n, 2)):
+        must = f"have shape (2,) or (n, 2) = ({n}, 2): lowest and highest report"
+        raise InvalidArgument(describe(call, must, f"shape {array.shape}"))
+    require_finite(call, array)
+    array = np.broadcast_to(array, (n, 2)).copy()
+    out = (support.min(axis=1) < array[:, 0]) | (support.max(axis=1) > array[:, 1])
+    if out.any():
+        i = int(np.flatnonzero(out)[0])
+        must, got = "hold every value of the support", f"{array[i]} for {support[i]} (row {i})"
+        raise OutsideSupport(describe(call, must, got, "widen it"))
+    return array
+
+
 class ConstantValues(eqx.Module):
     """Values drawn once and constant during the conversation (identity kernel).
 
@@ -58,17 +80,22 @@ class ConstantValues(eqx.Module):
     - `support`: shape (n, K) or (n,), money; the values each advertiser may have.
     - `prior`: shape (n, K), rows summing to 1 (independent values), or (K,)*n summing to 1
       (correlated values). Uniform by default.
+    - `interval`: None, or shape (n, 2) or (2,), money: the values each advertiser may *report*,
+      lowest and highest, which hold her support. True values are those of the support; audits
+      then search every report of the interval, exactly.
 
-    **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`.
+    **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`, `OutsideSupport`.
     """
 
     support: Float[np.ndarray, "n K"]
     prior: np.ndarray
     correlated: bool = eqx.field(static=True)
+    interval: Float[np.ndarray, "n 2"] | None = None
 
-    def __init__(self, support, prior=None):
+    def __init__(self, support, prior=None, interval=None):
         self.support = _support("ConstantValues", support)
         self.prior, self.correlated = _prior("ConstantValues", prior, self.support)
+        self.interval = None if interval is None else _interval(interval, self.support)
 
 
 class MarkovValues(eqx.Module):
@@ -79,6 +106,7 @@ class MarkovValues(eqx.Module):
     - `support`, `prior`: as in `ConstantValues`; `prior` is the law in period 1.
     - `kernel`: shape (n, K, K), or (n+1, n, K, K) where the first axis is the recommendation
       just made (n for none); rows sum to 1.
+    - `interval`: refused; the kernel says what follows only for values of the support.
 
     **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`.
     """
@@ -88,7 +116,11 @@ class MarkovValues(eqx.Module):
     correlated: bool = eqx.field(static=True)
     kernel: Float[np.ndarray, "n1 n K K"]
 
-    def __init__(self, support, prior, kernel):
+    def __init__(self, support, prior, kernel, interval=None):
+        if interval is not None:
+            must = "be left out: the kernel says what follows values of the support only"
+            do = "use ConstantValues(support, prior, interval), or a finer support"
+            raise InvalidArgument(describe("MarkovValues(interval=...)", must, interval, do))
         self.support = _support("MarkovValues", support)
         self.prior, self.correlated = _prior("MarkovValues", prior, self.support)
         n, size = self.support.shape
@@ -108,6 +140,13 @@ class MarkovValues(eqx.Module):
 
 
 Values = ConstantValues | MarkovValues
+
+
+def reportable(values: Values) -> Float[np.ndarray, "n _V"]:
+    """Values of the support, and the ends of the interval of reports where one is declared."""
+    if isinstance(values, ConstantValues) and values.interval is not None:
+        return np.concatenate([values.support, values.interval], axis=1)
+    return values.support
 
 
 def prior_probability(values: Values, index: np.ndarray) -> np.ndarray:

@@ -55,7 +55,9 @@ def conventions(label: str, policy: dm.EfficientPolicy) -> list[dict[str, str | 
         for histories, words in HISTORIES.items():
             audit = mechanism.audit(histories=histories)
             row[f"{words} [% of scale]"] = audit.incentive_gain.max() / scale
+            late = audit.gain_by_period[:, 1:].max(initial=0.0)
             row[f"{words}, in period 1 [% of scale]"] = audit.first_gain.max() / scale
+            row[f"{words}, after period 1 [% of scale]"] = late / scale
             worst = int(np.argmax(audit.incentive_gain))
             row["witness"] = audit.witness[worst].sentence()
             row["largest in period"] = audit.witness[worst].period
@@ -141,7 +143,8 @@ def main(options: Options) -> None:
         rows = [row for label, policy in policies.items() for row in conventions(label, policy)]
         table = pd.DataFrame(rows)
         out.table("reporting_witnesses", table, "With witnesses", show=False)
-        hidden = ["witness", "truthful past, in period 1 [% of scale]"]
+        early = [f"{words}, in period 1 [% of scale]" for words in HISTORIES.values()]
+        hidden = ["witness", *early, "truthful past, after period 1 [% of scale]"]
         shown = table.drop(columns=hidden)
         out.table("reporting", shown, "Largest gain of one lie, by the liar's own past")
         some = table[table["market"] == "cars"].iloc[0]["witness"]

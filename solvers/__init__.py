@@ -12,6 +12,8 @@ from solvers._exact import Exact as Exact
 from solvers._exact import estimate as estimate
 from solvers._exact import solve_exact as solve_exact
 from solvers._lattice import relations as relations
+from solvers._parametric import Sweep as Sweep
+from solvers._parametric import sweep_coefficient as sweep_coefficient
 from solvers._plan import Keys as Keys
 from solvers._plan import Plan as Plan
 from solvers._plan import Visits as Visits
@@ -24,3 +26,4 @@ from solvers._problem import Tasks as Tasks
 from solvers._tree import Tree as Tree
 from solvers._tree import bound_nodes as bound_nodes
 from solvers._tree import build_tree as build_tree
+from solvers._tree import ratios as ratios

@@ -30,6 +30,7 @@ SMALL = {
     },
     "theorem1": {"markets": 1, "sizes": ((2, 2, 2),), "cars": 2, "rounds": 1, "profiles": 2},
     "reporting": {"markets": 1, "seed": 1, "rounds": 2, "cars": 2, "profiles": 2},
+    "reports": {"markets": 1, "rounds": 2, "cars": 2, "tastes": 8, "profiles": 2},
     "approximate": {"markets": 1, "seed": 1, "rounds": 2, "shares": (0.1,)},
     "one_shot": {"tastes": 16, "symbols": 2},
     "two_rounds": {"markets": 1, "tastes": 8},
@@ -54,6 +55,7 @@ FILES = {
     },
     "theorem1": {"random_markets.csv", "gains.png", "cars.csv"},
     "reporting": {"reporting.csv", "reporting.png", "charges.csv"},
+    "reports": {"intervals.csv", "intervals.png", "constructed.csv", "structures.csv"},
     "approximate": {"bounds.csv", "bounds.png"},
     "one_shot": {"payments.csv", "terms.csv", "lies.csv", "slacks.png"},
     "two_rounds": {"second_product.csv", "second_product.png"},
@@ -261,6 +263,20 @@ def test_gains_and_bounds_are_as_claimed(results):
     charges = read(results / "reporting" / "charges.csv")
     assert column(charges, "its largest gain").max() > 1
     assert column(charges, "installments: largest gain").max() < 1e-7
+    lies = read(results / "reports" / "intervals.csv")
+    gap = column(lies, "interval [") - column(lies, "support [")
+    honest = np.array([row["settlement"] == "data-driven" for row in lies])
+    assert column(lies, "interval [")[honest].max() < 1e-7
+    assert gap.min() > -1e-9
+    built = read(results / "reports" / "constructed.csv")
+    np.testing.assert_allclose(column(built, "support [")[:2], 0.0, atol=1e-9)
+    np.testing.assert_allclose(column(built, "interval [")[:2], [0.0, 100 * 9 / 12], atol=1e-9)
+    held = read(results / "reports" / "structures.csv")
+    assert column(held, "data-driven gain").max() < 1e-7
+    message, gap = column(held, "message-driven gain"), column(held, "and largest")
+    np.testing.assert_allclose(message[0], 100 * 2.5 / 3, atol=1e-9)
+    assert message[-1] >= message[1:-1].max() - 1e-9
+    assert gap[-1] >= gap[1:-1].max() - 1e-9
     spoiled = read(results / "approximate" / "policies.csv")
     gain = column(spoiled, approximate.GAIN)
     assert (gain <= column(spoiled, approximate.BOUND) + 1e-9).all()

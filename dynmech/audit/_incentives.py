@@ -47,11 +47,11 @@ class _Lies(eqx.Module):
 
 
 class Found(eqx.Module):
-    """Largest gain (n,), its witness, the gain in period 1 only, and how many were compared."""
+    """Largest gain (n,), its witness, the largest of each period, and how many were compared."""
 
     gain: Float[np.ndarray, " n"]
     witness: tuple[Witness, ...]
-    first: Float[np.ndarray, " n"]
+    by_period: Float[np.ndarray, "n T"]
     deviations: int
 
 
@@ -60,16 +60,16 @@ def search_misreports(
 ) -> Found:
     """Find each advertiser's most profitable misreport.
 
-    **Returns:** `gain` (n,), never below 0; its `witness`; `first` (n,): period 1 only;
-    `deviations`: how many misreports were compared with truth.
+    **Returns:** `gain` (n,), never below 0; its `witness`; `by_period` (n, T): the same of each
+    period; `deviations`: how many misreports were compared with truth.
     """
     n = policy.env.products
     best = [(0.0, no_witness(policy, i)) for i in range(n)]
-    first = np.zeros(n)
+    by_period = np.zeros((n, policy.plan.horizon))
     outset, count = search_outset(policy, settlement, means)
     for i, lie in enumerate(outset):
         if lie is not None and lie.gain > 0:
-            first[i] = lie.gain
+            by_period[i, 0] = lie.gain
             best[i] = (lie.gain, _witness(policy, [], 0, _told(i, lie), 0, lie.gain, lie.mass))
     for path, lies in _misreports(policy):
         gains, masses = _gains(policy, settlement, means, lies, path)
@@ -80,10 +80,11 @@ def search_misreports(
                 if not len(mine):
                     continue
                 top = int(mine[np.argmax(gain[mine])])
+                by_period[i, t] = max(by_period[i, t], gain[top])
                 if gain[top] > best[i][0]:
                     witness = _witness(policy, path, t, here, top, gain[top], masses[t][top])
                     best[i] = (float(gain[top]), witness)
-    return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), first, count)
+    return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), by_period, count)
 
 
 def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:

@@ -12,7 +12,7 @@ from dynmech._types import Numbers
 from dynmech.audit._bounds import GapBound, bound_gains
 from dynmech.audit._incentives import search_misreports, situation
 from dynmech.audit._strategies import search_histories
-from dynmech.audit._witness import Witness
+from dynmech.audit._witness import Witness, name_structures
 from solvers import visit
 
 _TOLERANCE = 1e-9
@@ -50,8 +50,10 @@ class Audit(eqx.Module):
     """Incentives, participation, no subsidy, budget: exact on the grid, up to rounding.
 
     - `incentive_gain` (n,): largest gain, conditional on the node, of a single-period misreport
-      at any on-path node with a truthful past, never below 0; `first_gain`: period 1 only.
-      `witness[i]` says where. `deviations`: how many misreports were compared with truth.
+      at any on-path node with a truthful past, never below 0; `gain_by_period` (n, T) of each
+      period; `first_gain` of period 1. With an interval of reports, the supremum over all of
+      it (`reported`: "support" or "interval"). `witness[i]` says where. `deviations`: how many
+      misreports were compared with truth.
     - `participation`, `no_subsidy` (n, *P): slack of each constraint, from actual expected
       payments; `ex_ante_participation`, `ex_ante_no_subsidy` (n,): means over profiles by their
       probability (over the batch as drawn, for a batch).
@@ -65,8 +67,9 @@ class Audit(eqx.Module):
     groves: str = eqx.field(static=True)
     reports: str = eqx.field(static=True)
     histories: str = eqx.field(static=True)
+    reported: str = eqx.field(static=True)
     incentive_gain: Float[np.ndarray, " n"]
-    first_gain: Float[np.ndarray, " n"]
+    gain_by_period: Float[np.ndarray, "n T"]
     witness: tuple[Witness, ...]
     deviations: int = eqx.field(static=True)
     participation: Float[np.ndarray, "n ..."]
@@ -78,6 +81,11 @@ class Audit(eqx.Module):
     budget: Budget
     gap: GapBound
     tolerance: float = eqx.field(static=True)
+
+    @property
+    def first_gain(self) -> Float[np.ndarray, " n"]:
+        """Largest gain of a misreport in period 1, shape (n,), money."""
+        return self.gain_by_period[:, 0]
 
     def to_frame(self):
         """Labelled pandas table: one row an advertiser; money, worst over profiles."""
@@ -108,8 +116,8 @@ class Audit(eqx.Module):
         worst = int(np.argmax(self.incentive_gain))
         ok = self.incentive_gain[worst] <= self.tolerance
         head = f"Settlement {self.settlement}, Groves term {self.groves}, {self.reports} reports, "
-        head += f"{self.histories} histories: {self.deviations} misreports compared with truth, "
-        head += f"tolerance {self.tolerance:.1e}"
+        head += f"values on the {self.reported}, {self.histories} histories: {self.deviations} "
+        head += f"misreports compared with truth, tolerance {self.tolerance:.1e}"
         verdict, gain = "HOLD" if ok else "FAIL", self.incentive_gain[worst]
         lines = [head, f"  incentives     {verdict}: largest gain {gain:.3g}"]
         if not ok:
@@ -154,19 +162,20 @@ def run_audit(
     reports: str = "incremental",
     histories: str = "on-path",
     noise: Numbers | float | None = None,
+    interval: bool = False,
 ) -> Audit:
     """Run every check.
 
     **Arguments:** `total` (n, *P): Groves totals; `means`: of the estimate at each edge; `noise`:
-    its standard deviation, None where unknown.
+    its standard deviation, None where unknown; `interval`: search every report of the interval.
     """
     env, n = policy.env, policy.env.products
     shape = policy.advertiser_value.shape
-    if (reports, histories) == ("incremental", "on-path"):
+    if (reports, histories, interval) == ("incremental", "on-path", False):
         found = search_misreports(policy, settlement, means)
     else:
         truthful = histories == "on-path"
-        found = search_histories(policy, settlement, means, reports, truthful)
+        found = search_histories(policy, settlement, means, reports, truthful, interval)
     payoff, variance = (x.T.reshape(shape) for x in _settle_truth(policy, settlement, means, noise))
     payments = total + policy.advertiser_value - payoff
     participation = policy.advertiser_value - payments
@@ -187,9 +196,10 @@ def run_audit(
         groves=groves,
         reports=reports,
         histories=histories,
+        reported="interval" if interval else "support",
         incentive_gain=found.gain,
-        first_gain=found.first,
-        witness=found.witness,
+        gain_by_period=found.by_period,
+        witness=tuple(name_structures(env, witness) for witness in found.witness),
         deviations=found.deviations,
         participation=participation,
         no_subsidy=no_subsidy,

@@ -114,8 +114,9 @@ def test_a_policy_with_a_gap_can_be_used_like_any_other(tmp_path):
     assert len(records.to_frame()) > 0
     chat = policy.start(theta=(0, 0), signals=(0, 0, 0))
     assert chat.recommendation in (-1, 0, 1)
-    with pytest.raises(dm.InvalidArgument, match="Exact"):
-        policy.revalue()
+    for asked in (policy.revalue, mechanism.best_response):
+        with pytest.raises(dm.InvalidArgument, match="Exact"):
+            asked()
 
 
 def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():

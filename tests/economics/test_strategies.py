@@ -1,10 +1,14 @@
 """Whole misreporting strategies, and reporting conventions after own past lies."""
 
+import jax
 import numpy as np
 import pytest
 
 import dynmech as dm
+from dynmech.audit._strategies import search_histories
 from tests.helpers.markets import random_market
+from tests.helpers.quantities import solve
+from tests.helpers.small import logit_market
 
 TOLERANCE = 1e-9
 
@@ -47,8 +51,6 @@ def test_a_second_lie_undoes_the_first_under_incremental_reports_only():
 @pytest.mark.parametrize("seed", range(3))
 def test_two_searches_of_single_lies_agree(seed, settlement):
     """The game of histories, restricted to truthful ones, finds what the direct search finds."""
-    from dynmech.audit._strategies import search_histories
-
     policy = _policy(seed, constant=bool(seed % 2), biased=seed == 2)
     mechanism = dm.DynamicTeamMechanism(policy)
     audit = mechanism.audit(settlement)
@@ -56,7 +58,21 @@ def test_two_searches_of_single_lies_agree(seed, settlement):
     found = search_histories(policy, settlement, means, "incremental", truthful=True)
     scale = TOLERANCE * policy.env.money_scale
     np.testing.assert_allclose(found.gain, audit.incentive_gain, atol=scale)
-    np.testing.assert_allclose(found.first, audit.first_gain, atol=scale)
+    np.testing.assert_allclose(found.by_period, audit.gain_by_period, atol=scale)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_two_searches_of_single_lies_agree_on_a_batch(seed):
+    """Also at profiles that only others' alternatives lead to."""
+    env = logit_market(n=3, horizon=2, seed=seed, feedback=dm.RatingFeedback(0.7, 2, 1.0))
+    drawn = env.sample_profiles(jax.random.key(seed), 4)
+    mechanism = dm.DynamicTeamMechanism(solve(env, initial=drawn), dm.groves.Zero())
+    message = dm.settlement.MessageDriven()
+    audit, means = mechanism.audit(message), mechanism.settlement_means()
+    found = search_histories(mechanism.policy, message, means, "incremental", truthful=True)
+    scale = TOLERANCE * env.money_scale
+    np.testing.assert_allclose(found.by_period, audit.gain_by_period, atol=scale)
+    assert audit.gain_by_period[:, 1].max() > 1e-3
 
 
 @pytest.mark.parametrize("seed", range(3))
