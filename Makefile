@@ -34,6 +34,7 @@ pictures: $(VENV)/.installed-run ## draw the pictures of the README again
 	mkdir -p experiments/pictures && cp results/cars/policy_tree.png results/cars/incentives.png experiments/pictures/
 
 bench: $(VENV)/.installed-run ## measure speed; tables go to results/
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(RUN) -m experiments.benchmarks
 
 test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks

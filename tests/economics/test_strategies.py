@@ -1,11 +1,14 @@
 """Whole misreporting strategies, and reporting conventions after own past lies."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 import dynmech as dm
 from dynmech.audit._strategies import search_histories
+from solvers import ratios
 from tests.helpers.markets import random_market
 from tests.helpers.quantities import solve
 from tests.helpers.small import logit_market
@@ -73,6 +76,38 @@ def test_two_searches_of_single_lies_agree_on_a_batch(seed):
     scale = TOLERANCE * env.money_scale
     np.testing.assert_allclose(found.by_period, audit.gain_by_period, atol=scale)
     assert audit.gain_by_period[:, 1].max() > 1e-3
+
+
+def test_two_searches_agree_where_beliefs_in_proportion_are_one_node():
+    """Two trials, of chance p: (none, both) and (one, one) give the same belief up to a factor 4.
+
+    Solved with and without merging: the same gains of lies, of strategies, and on an interval.
+    """
+    p = np.random.default_rng(3).uniform(0.1, 0.9, (3, 5))
+    law = np.stack([(1 - p) ** 2, 2 * p * (1 - p), p**2], axis=-1)
+    rule = dm.LastShownOnly(dm.Logit(0.5), 0.9)
+    feedback = dm.ChannelFeedback(law[:, :, None, :, None])
+    env = logit_market(horizon=3, seed=1, rule=rule, feedback=feedback)
+    values = dm.ConstantValues(env.values.support, env.values.prior, (0.0, 2.0))
+    env = dataclasses.replace(env, values=values)
+    message, found = dm.settlement.MessageDriven(), []
+    for merge in (True, False):
+        drawn = env.sample_profiles(jax.random.key(0), 2)
+        mechanism = dm.DynamicTeamMechanism(solve(env, merge, drawn), dm.groves.Zero())
+        policy, means = mechanism.policy, mechanism.settlement_means()
+        share = ratios(policy.plan.tree, 1, np.arange(policy.plan.tree.layers[1].nodes))
+        assert (share is not None and np.ptp(share) > 1) == merge
+        some = mechanism.audit(message, interval=False)
+        again = search_histories(policy, message, means, "incremental", truthful=True)
+        every = mechanism.audit(message)
+        assert every.gain_by_period.max() > 1e-3
+        np.testing.assert_allclose(again.by_period, some.gain_by_period, atol=1e-9)
+        assert (every.gain_by_period >= some.gain_by_period - 1e-9).all()
+        assert mechanism.audit().incentive_gain.max() <= every.tolerance
+        assert np.nanmax(mechanism.best_response().gain) <= every.tolerance
+        found.append((every.gain_by_period, mechanism.best_response(message).payoff))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-9)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))

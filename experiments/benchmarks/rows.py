@@ -1,0 +1,34 @@
+"""One row of a benchmark: what, seconds, size, rate, a peer's seconds beside it, and the ratio."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def timed(work: Callable[[], T], repeat: int = 1) -> tuple[float, T]:
+    """Least seconds of `repeat` runs, and what the last returned."""
+    start = time.perf_counter()
+    found = work()
+    best = time.perf_counter() - start
+    for _ in range(repeat - 1):
+        start = time.perf_counter()
+        found = work()
+        best = min(best, time.perf_counter() - start)
+    return best, found
+
+
+def row(
+    what: str,
+    seconds: float,
+    size: str = "",
+    rate: str = "",
+    beside: str = "",
+    ratio: float | str = "",
+) -> dict:
+    """A labelled row; `ratio` is the peer's seconds, or work a second, over ours."""
+    return {
+        "what": what, "seconds": seconds, "size": size, "rate": rate, "beside it": beside,
+        "ratio": ratio,
+    }  # fmt: skip

@@ -1,0 +1,128 @@
+"""Solving: both instances, marginal economies, many types, the rate of the heavy stage."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import dynmech as dm
+from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste, scale
+from experiments.benchmarks.peers import numpy_recursion
+from experiments.benchmarks.rows import row, timed
+from experiments.benchmarks.scaling import market
+
+SARSOP = {(50, 6): (0.22, 0.41), (200, 6): (0.65, 1.13), (50, 8): (0.54, 2.39),
+          (50, 10): (1.21, 14.6), (200, 10): (3.8, 51.9)}  # fmt: skip
+"""Published seconds to a gap of 1e-3 and of 1e-5, on another machine."""
+TYPES = 10_000
+
+
+def rows(hidden, peer_rounds: int) -> list[dict]:
+    """Time exact solves, compilation included and not, beside NumPy; check published values."""
+    found = []
+    for m, rounds in hidden:
+        env = hidden_taste(m, rounds)
+        jax.clear_caches()
+
+        def solve(env=env):
+            return dm.solve_efficient_policy(env, progress=False)
+
+        cold, _ = timed(solve)
+        warm, policy = timed(solve, repeat=3)
+        value = float(policy.value.ravel()[0])
+        if abs(value - HIDDEN_TASTE_VALUE.get((m, rounds), value)) > 1e-6:
+            raise SystemExit(f"H({m}, {rounds}) is not worth {value}")
+        size = f"{policy.work.nodes:,} nodes, 11 economies"
+        name = f"H({m}, {rounds}), exact"
+        sarsop = SARSOP.get((m, rounds))
+        beside = f"SARSOP {sarsop[0]} s to 1e-3, {sarsop[1]} s to 1e-5" if sarsop else ""
+        ratio = sarsop[1] / cold if sarsop else ""
+        found.append(row(f"{name}, compilation included", cold, size, "", beside, ratio))
+        rate = f"{policy.work.nodes / warm:,.0f} nodes/s"
+        if rounds <= peer_rounds:
+            seconds, other = numpy_recursion(env)
+            if abs(other - value) > 1e-9:
+                raise SystemExit(f"the NumPy recursion finds {other}, not {value}")
+            beside = f"NumPy, W alone: {seconds:.3f} s"
+            found.append(row(name, warm, size, rate, beside, seconds / warm))
+        else:
+            found.append(row(name, warm, size, rate))
+        found.append(_economies(policy, name))
+    found += [_types(*hidden[0]), _product_rate()]
+    return found
+
+
+def _economies(policy: dm.EfficientPolicy, name: str) -> dict:
+    """W alone, and W with both marginal economies of every product, on one tree."""
+    alone = jax.jit(lambda theta: policy.revalue(theta_support=theta).value)
+    every = jax.jit(
+        lambda theta: jax.tree.leaves(policy.revalue(theta_support=theta, marginals=True))
+    )
+    with jax.enable_x64(True):
+        theta = jnp.asarray(policy.env.values.support)
+        for work in (alone, every):
+            jax.block_until_ready(work(theta))
+        one, _ = timed(lambda: jax.block_until_ready(alone(theta)), repeat=5)
+        all_, _ = timed(lambda: jax.block_until_ready(every(theta)), repeat=5)
+    beside = f"W alone: {one:.4f} s"
+    return row(f"{name}, W with all W^-i and Wd^-i", all_, "", "", beside, one / all_)
+
+
+def _types(m: int, rounds: int) -> dict:
+    """Many value profiles on one tree."""
+    policy = dm.solve_efficient_policy(hidden_taste(m, rounds), progress=False)
+    rng = np.random.default_rng(0)
+    theta = policy.env.values.support * rng.uniform(0.8, 1.2, (TYPES, 5, 1))
+    with jax.enable_x64(True):
+        one = jax.jit(lambda t: policy.revalue(theta_support=t).value)
+        many = jax.jit(jax.vmap(one))
+        chunks = np.split(theta, 100)
+
+        def solve_all():
+            return [jax.block_until_ready(many(jnp.asarray(part))) for part in chunks]
+
+        solve_all()
+        jax.block_until_ready(one(theta[0]))
+        single, _ = timed(lambda: jax.block_until_ready(one(theta[0])), repeat=5)
+        seconds, _ = timed(solve_all)
+    return row(
+        f"H({m}, {rounds}), {TYPES:,} value profiles, W", seconds, f"{TYPES:,} profiles",
+        f"{TYPES / seconds:,.0f} profiles/s", f"one profile: {single:.4f} s", single / seconds,
+    )  # fmt: skip
+
+
+def _product_rate() -> dict:
+    """A whole solve in which beliefs by rewards dominate, against the matrix-product rate.
+
+    Counted are the products of beliefs by rewards alone: two features a recommendation and one.
+    """
+    products, tastes = 28, 1024
+    env = market(products, tastes, symbols=5, rounds=3)
+    dm.solve_efficient_policy(env, progress=False)
+    seconds, policy = timed(lambda: dm.solve_efficient_policy(env, progress=False), repeat=3)
+    width = 2 * (products + 1) + 1
+    flops = 2.0 * policy.work.nodes * tastes * width
+    with jax.enable_x64(True):
+        square = jnp.asarray(np.random.default_rng(0).random((2048, 2048)))
+        product = jax.jit(lambda a: a @ a)
+        jax.block_until_ready(product(square))
+        limit, _ = timed(lambda: jax.block_until_ready(product(square)), repeat=5)
+    rate, top = flops / seconds / 1e9, 2.0 * 2048**3 / limit / 1e9
+    return row(
+        f"{products} products, {tastes} tastes, 3 rounds, exact", seconds,
+        f"{policy.work.nodes:,} nodes, {2 * products + 1} economies", f"{rate:.1f} GFLOP/s",
+        f"matrix product: {top:.0f} GFLOP/s", rate / top,
+    )  # fmt: skip
+
+
+def scale_rows(instances) -> list[dict]:
+    """Branch and bound on the scale instances."""
+    found = []
+    for n, m, rounds in instances:
+        env = scale(n, m, rounds)
+        seconds, policy = timed(
+            lambda env=env: dm.solve_efficient_policy(env, dm.BranchAndBound(), progress=False)
+        )
+        gap = float((policy.upper - policy.lower).max())
+        size = f"{policy.work.nodes:,} nodes, gap {gap:.1g}"
+        found.append(row(f"S({n}, {m}, {rounds}), branch and bound, cold", seconds, size))
+    return found
