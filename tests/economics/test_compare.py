@@ -79,3 +79,28 @@ def test_payment_variance_agrees_with_simulation(options):
     fourth = ((records.core - records.core.mean(0)) ** 4).mean(0)
     error = np.sqrt((fourth - drawn**2) / len(records.core))
     assert (np.abs(variance[:, 2] - drawn) <= 5 * error).all()
+
+
+def test_every_comparator_is_refuted_on_the_car_market_in_a_sentence():
+    """Real cars, advertisers with private readings before and after a query."""
+    market = dm.applications.cars(year=1990, products=4, tastes=60, selection="segments")
+    signals = dm.SignalStructure(
+        dm.GaussianSignals(platform=30.0, advertisers=60.0),
+        dm.RatingFeedback(noise=5.0, advertisers=20.0, symbols=3),
+        settlement=dm.RatingSettlement(5.0),
+    )
+    rule = dm.LastShownOnly(choice=dm.Logit(market.taste_scale), query=0.9)
+    values = dm.ConstantValues(market.theta[:, None] * [0.8, 1.0, 1.2])
+    env = dm.RecommendationMDP(market.gamma, market.tastes, 2, rule, signals, values, market.names)
+    drawn = env.sample_profiles(jax.random.key(0), 4)
+    policy = dm.solve_efficient_policy(env, initial=drawn, progress=False)
+    honest, *others = dm.compare(dm.DynamicTeamMechanism(policy)).audits
+    assert honest.incentive_gain.max() <= honest.tolerance
+    assert len(others) == 4
+    for audit in others:
+        worst = int(audit.incentive_gain.argmax())
+        assert audit.incentive_gain[worst] > 0.3, audit.settlement
+        sentence = audit.witness[worst].sentence()
+        assert market.names[worst] in sentence
+        assert "gains" in sentence
+        assert "instead of" in sentence
