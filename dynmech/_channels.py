@@ -1,5 +1,9 @@
 """Finite channels: quantised Gaussian readings and checks of tables of probabilities."""
 
+import abc
+from typing import Self
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +14,18 @@ from dynmech._errors import InvalidArgument, describe, require_finite, require_p
 from dynmech._types import Numbers, as_floats
 
 Alphabet = tuple[int, ...]
+
+
+class AbstractSymbols(eqx.Module):
+    """Joint symbols of the platform and the advertisers, completed for a market by `bind`."""
+
+    @abc.abstractmethod
+    def bind(self, utilities: np.ndarray, weights: np.ndarray) -> Self:
+        """Complete the structure for a market, utilities (n, m), prior weights (m,)."""
+
+    @abc.abstractmethod
+    def alphabet(self, products: int) -> Alphabet:
+        """Number of symbols of the platform and of each advertiser, (Zp, Z1, ..., Zn)."""
 
 
 def prior_quantiles(targets: np.ndarray, weights: np.ndarray, symbols: int) -> np.ndarray:

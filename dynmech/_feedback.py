@@ -5,7 +5,6 @@ They may depend on what the action rule remembers, on what was shown and on the 
 """
 
 import abc
-from typing import Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dynmech._channels import (
-    Alphabet,
+    AbstractSymbols,
     as_channel,
     prior_quantiles,
     quantised_normal,
@@ -24,16 +23,8 @@ from dynmech._errors import InvalidArgument, describe
 from dynmech._types import Numbers, as_floats
 
 
-class AbstractFeedback(eqx.Module):
+class AbstractFeedback(AbstractSymbols):
     """Signals after a query; may depend on what the action rule remembers, and on the period."""
-
-    @abc.abstractmethod
-    def bind(self, utilities: np.ndarray, weights: np.ndarray) -> Self:
-        """Complete the structure for a market, utilities (n, m), prior weights (m,)."""
-
-    @abc.abstractmethod
-    def alphabet(self, products: int) -> Alphabet:
-        """Number of symbols of the platform and of each advertiser, (Zp, Z1, ..., Zn)."""
 
     @abc.abstractmethod
     def likelihood(

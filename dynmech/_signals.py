@@ -10,7 +10,6 @@ traceable functions of the utilities.
 """
 
 import abc
-from typing import Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from dynmech._channels import (
-    Alphabet,
+    AbstractSymbols,
     as_channel,
     none_to_nan,
     prior_quantiles,
@@ -31,16 +30,8 @@ from dynmech._feedback import AbstractFeedback, NoFeedback
 from dynmech._types import Numbers, as_floats
 
 
-class AbstractInitialSignals(eqx.Module):
+class AbstractInitialSignals(AbstractSymbols):
     """Signals of period 1: the platform's context and each advertiser's own data."""
-
-    @abc.abstractmethod
-    def bind(self, utilities: np.ndarray, weights: np.ndarray) -> Self:
-        """Complete the structure for a market, utilities (n, m), prior weights (m,)."""
-
-    @abc.abstractmethod
-    def alphabet(self, products: int) -> Alphabet:
-        """Number of symbols of the platform and of each advertiser, (Zp, Z1, ..., Zn)."""
 
     @abc.abstractmethod
     def likelihood(
