@@ -222,7 +222,7 @@ class PerfectRecall(AbstractActionRule):
     query: AbstractQuery = eqx.field(converter=_as_query)
 
     def start(self, products, horizon):
-        return np.full(min(products, horizon), products)
+        return np.full(int(min(products, horizon)), products)
 
     def step(self, memory, recommendation, products):
         known = jnp.any(memory == recommendation)
@@ -247,7 +247,7 @@ class ImperfectRecall(AbstractActionRule):
     )
 
     def start(self, products, horizon):
-        return np.full(min(products, horizon), products)
+        return np.full(int(min(products, horizon)), products)
 
     def step(self, memory, recommendation, products):
         rest = jnp.argsort(memory == recommendation, stable=True)

@@ -95,9 +95,9 @@ def endless_cycle(
     **Returns:** the cycle and the index of omega; None if there is none.
     """
     sure = going >= 1 - 4 * float(np.finfo(going.dtype).eps)
-    trapped = np.ones(going.shape[::2], bool)
+    trapped: np.ndarray = np.ones(going.shape[::2], bool)
     while True:
-        fewer = (sure & trapped[successor]).any(axis=1)
+        fewer = trapped & (sure & trapped[successor]).any(axis=1)
         if (fewer == trapped).all():
             break
         trapped = fewer

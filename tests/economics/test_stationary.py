@@ -73,10 +73,14 @@ def random_endless(seed, horizon=math.inf, feedback=True, query=0.4, order=None)
         "order": lambda: dm.ImperfectRecall(dm.Logit(0.7), shown, decay=0.5),
     }[kind]()
     moving = seed % 5 == 0
-    values = dm.MarkovValues(support, prior, kernel) if moving else dm.ConstantValues(support, prior)
+    values = (
+        dm.MarkovValues(support, prior, kernel) if moving else dm.ConstantValues(support, prior)
+    )
     law = dm.ChannelFeedback(table) if feedback else dm.NoFeedback()
     signals = dm.SignalStructure(initial=dm.JointSignals(initial), feedback=law)
-    return dm.RecommendationMDP(gamma, dm.TasteGrid(points, weights), horizon, rule, signals, values)
+    return dm.RecommendationMDP(
+        gamma, dm.TasteGrid(points, weights), horizon, rule, signals, values
+    )
 
 
 def assert_brackets(policy, reference, slack):
@@ -90,7 +94,7 @@ def assert_brackets(policy, reference, slack):
         assert (true[known] <= above[known] + slack).all(), high
 
 
-@pytest.mark.parametrize(("buy", "query"), [(0.3, 0.5), (0.05, 0.94), (0.4, 0.05)])
+@pytest.mark.parametrize(("buy", "query"), [(0.3, 0.5), (0.1, 0.85), (0.4, 0.05)])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_geometric_series(buy, query, sign):
     """W = (theta + u) p / (1 - q); nothing is worth showing when theta + u < 0."""
@@ -142,10 +146,10 @@ def test_what_is_remembered_can_still_be_bought_at_a_loss():
     assert tight.value.item() == pytest.approx(0.25 * 0.5, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("seed", [1, 2, 3, 10])
 def test_bounds_hold_a_very_long_horizon(seed):
     feedback = seed % 3 > 0
-    long, query = (7, 0.2) if feedback else (40, 0.5)
+    long, query = (6, 0.2) if feedback else (20, 0.3)
     env = random_endless(seed, feedback=feedback, query=query)
     reference = solve(random_endless(seed, long, feedback, query))
     scale = env.money_scale
@@ -160,18 +164,23 @@ def test_bounds_hold_a_very_long_horizon(seed):
         assert (policy.value <= policy.upper).all()
 
 
-@pytest.mark.parametrize("count", [10, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [8, pytest.param(400, marks=pytest.mark.slow)])
 def test_certificates_are_not_violated_on_many_markets(count):
-    """Loose tolerances, where a wrong certificate would show."""
+    """Loose tolerances, where a wrong certificate would show; most with one product, to be quick.
+
+    Of many, one in eight has two products and feedback.
+    """
     below = above = 0
     for seed in range(1000, 1000 + count):
-        env = random_endless(seed, feedback=seed % 3 > 0, query=0.6)
-        long = 9 if seed % 3 else 40
-        reference = solve(random_endless(seed, long, seed % 3 > 0, query=0.6))
-        tolerance = (0.3, 0.05)[seed % 2] * env.money_scale
+        feedback = seed % 8 == 7 if seed % 2 and count > 100 else seed % 2 == 0
+        query, long = (0.3, 6) if feedback else (0.4, 12)
+        env = random_endless(seed, feedback=feedback, query=query)
+        reference = solve(random_endless(seed, long, feedback, query))
+        tolerance = (0.3, 0.05)[seed // 2 % 2] * env.money_scale
         policy = solve(env, tolerance)
-        assert_brackets(policy, reference, env.money_scale * 0.6**long + 1e-12)
+        assert_brackets(policy, reference, env.money_scale * query**long + 1e-12)
         assert np.nanmax(policy.upper - policy.lower) <= tolerance
+        assert np.nanmax(policy.marginal_upper - policy.marginal_value) <= tolerance
         below += (policy.lower < policy.value - 1e-9).any()
         above += (reference.value > policy.value + 1e-4).any()
     assert below > count / 50
@@ -313,11 +322,11 @@ def test_mistakes_are_named_before_work_starts(change, options, words):
     query = dm.ProductQuery(level, none=change.get("none", 0.3))
     kind = dm.PerfectRecall if options.pop("recall", False) else dm.LastShownOnly
     base = random_endless(1)
+    env = dm.RecommendationMDP(
+        base.gamma, base.tastes, change.get("horizon", math.inf), kind(dm.Logit(1.0), query),
+        base.signals, base.values,
+    )  # fmt: skip
     with pytest.raises(dm.DynmechError) as caught:
-        env = dm.RecommendationMDP(
-            base.gamma, base.tastes, change.get("horizon", math.inf), kind(dm.Logit(1.0), query),
-            base.signals, base.values,
-        )  # fmt: skip
         solve(env, **options)
     for word in words:
         assert word in str(caught.value)
@@ -359,9 +368,11 @@ class Diary(dm.AbstractActionRule):
 def test_memories_that_do_not_close_are_named(rule, word, monkeypatch):
     monkeypatch.setattr("dynmech._endless._MOST_MEMORIES", 40)
     base = one_product(0.3, 0.5)
+
+    def attempt():
+        parts = (base.tastes, math.inf, rule, base.signals, base.values)
+        return solve(dm.RecommendationMDP(base.gamma, *parts), 0.1)
+
     with pytest.raises(dm.DynmechError, match=word) as caught:
-        env = dm.RecommendationMDP(
-            base.gamma, base.tastes, math.inf, rule, base.signals, base.values
-        )
-        solve(env, 0.1)
+        attempt()
     assert "action_rule" in str(caught.value)
