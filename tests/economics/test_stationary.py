@@ -16,6 +16,7 @@ BOUNDS = (
     ("marginal_value", "marginal_upper"),
     ("displayable_marginal_value", "displayable_marginal_upper"),
 )
+SLOW = [pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 3, 5, 7)]
 KINDS = ("last", "stays", "recall", "order")
 
 
@@ -146,7 +147,7 @@ def test_what_is_remembered_can_still_be_bought_at_a_loss():
     assert tight.value.item() == pytest.approx(0.25 * 0.5, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 10])
+@pytest.mark.parametrize("seed", [2, 10, *SLOW])
 def test_bounds_hold_a_very_long_horizon(seed):
     feedback = seed % 3 > 0
     long, query = (6, 0.2) if feedback else (20, 0.3)
@@ -164,7 +165,7 @@ def test_bounds_hold_a_very_long_horizon(seed):
         assert (policy.value <= policy.upper).all()
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.slow)])
 def test_certificates_are_not_violated_on_many_markets(count):
     """Loose tolerances, where a wrong certificate would show; most with one product, to be quick.
 
@@ -187,7 +188,7 @@ def test_certificates_are_not_violated_on_many_markets(count):
     assert above > count / 50
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5, 6, 7, 10])
+@pytest.mark.parametrize("seed", [2, 4, 6, *SLOW])
 def test_every_node_is_certified_and_the_lower_bound_is_attained(seed):
     """The short plan, then none for ever, on a much longer tree of the same nodes."""
     env = random_endless(seed, feedback=seed % 2 > 0, query=0.3)
@@ -211,7 +212,7 @@ def test_every_node_is_certified_and_the_lower_bound_is_attained(seed):
         assert (loss <= certified + slack)[mass > 0].all()
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 5, 11])
+@pytest.mark.parametrize("seed", [0, 1, 6, 11])
 def test_the_policy_can_be_used_like_any_other(seed, tmp_path):
     env = random_endless(seed)
     policy = solve(env, 0.05 * env.money_scale)
@@ -234,7 +235,7 @@ def test_the_policy_can_be_used_like_any_other(seed, tmp_path):
     assert dm.check_assumption_3(policy.env) is not None
 
 
-@pytest.mark.parametrize("seed", [1, 3, 5, 7])
+@pytest.mark.parametrize("seed", [1, 7])
 def test_relabelled_products_have_the_same_bounds(seed):
     one, two = (solve(random_endless(seed, order=order), 0.01) for order in (None, [1, 0]))
     assert one.plan.horizon == two.plan.horizon

@@ -39,7 +39,7 @@ def solved(structure, tables, tasks, rounds):
 
 
 @pytest.mark.parametrize("moving", [False, True])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_error_bounds_what_more_rounds_change(seed, moving):
     """Values of five more rounds, then of many: within `over` above, `under` below."""
     structure, tables, tasks = stationary(
