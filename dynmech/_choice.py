@@ -183,8 +183,11 @@ class AbstractActionRule(eqx.Module):
     """What the user remembers, and what she does after a recommendation."""
 
     @abc.abstractmethod
-    def start(self, products: int, horizon: int) -> Int[np.ndarray, " d"]:
-        """Memory before anything is shown: integers, of a length that never changes."""
+    def start(self, products: int, horizon: int | float) -> Int[np.ndarray, " d"]:
+        """Memory before anything is shown: integers, of a length that never changes.
+
+        `horizon` is `math.inf` when there is no last round.
+        """
 
     @abc.abstractmethod
     def step(self, memory: Memory, recommendation, products: int) -> Memory:
@@ -219,7 +222,7 @@ class PerfectRecall(AbstractActionRule):
     query: AbstractQuery = eqx.field(converter=_as_query)
 
     def start(self, products, horizon):
-        return np.full(min(products, horizon), products)
+        return np.full(int(min(products, horizon)), products)
 
     def step(self, memory, recommendation, products):
         known = jnp.any(memory == recommendation)
@@ -244,7 +247,7 @@ class ImperfectRecall(AbstractActionRule):
     )
 
     def start(self, products, horizon):
-        return np.full(min(products, horizon), products)
+        return np.full(int(min(products, horizon)), products)
 
     def step(self, memory, recommendation, products):
         rest = jnp.argsort(memory == recommendation, stable=True)
@@ -304,7 +307,11 @@ class Tabulated(AbstractActionRule):
 def check_behaviour(rule: AbstractActionRule, n: int, points: int, horizon: int | float) -> None:
     """Raise `InvalidArgument` unless the rule's tables fit n products, m tastes, T rounds."""
     if isinstance(rule, Tabulated):
-        rows = history_count(n, int(horizon)) if horizon < float("inf") else 0
+        if horizon == float("inf"):
+            must = "remember finitely much when horizon is math.inf"
+            got, do = "Tabulated, a row for every history", "use another rule, or a finite horizon"
+            raise InvalidArgument(describe("RecommendationMDP(action_rule=...)", must, got, do))
+        rows = history_count(n, int(horizon))
         if rule.action.shape != (rows, n + 2, points):
             must = f"have shape (H, n+2, m) = {(rows, n + 2, points)}"
             raise InvalidArgument(describe("Tabulated(action=...)", must, rule.action.shape))

@@ -9,6 +9,8 @@ With ``exact=False`` nothing is compared by value: edges are one only if rule an
 same memory and recommendation, which stays right when `gamma` is replaced by other numbers.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -74,7 +76,23 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
     n, horizon = env.products, int(env.horizon)
     with precision(env.gamma):
         memories, after = _enumerate(env, horizon, limit)
-        keys, place = _raw_edges(env, memories, after, horizon)
+        keys, place = raw_edges(env, memories, after, horizon)
+    always, ever = _shown(memories, after, place, len(keys), n)
+    continuing = np.unique(np.concatenate([p.ravel() for p in place[:-1]] or [np.zeros(0, int)]))
+    found = compile_edges(env, keys, always, ever, continuing, exact, limit)
+    edge, successor = _refine([found.edge_of[p] for p in place], after)
+    structure = dataclasses.replace(found.structure, edge=tuple(edge), successor=tuple(successor))
+    return dataclasses.replace(found, structure=structure)
+
+
+def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float) -> Compiled:
+    """Check and merge the edges of a market: all but what may follow what.
+
+    **Arguments:** `keys` (S, d+2): memory, recommendation, period of each situation; `always`,
+    `ever` (S, n): products surely, possibly shown there; `continuing`: what something may follow.
+    """
+    n = env.products
+    with precision(env.gamma):
         symbols = int(np.prod(env.feedback_alphabet))
         size = len(keys) * (n + 2 + symbols) * env.tastes.size * 8
         if size > limit:
@@ -84,10 +102,8 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
         memory, recommendation, period = keys[:, :-2], keys[:, -2], keys[:, -1]
         action = np.asarray(_actions(env, memory, recommendation, env.utilities))
         law = np.asarray(_laws(env, memory, recommendation, period, env.utilities))
-    always, ever = _shown(memories, after, place, len(keys), n)
     _check_actions(env, action, always)
     _check_laws(law)
-    continuing = np.unique(np.concatenate([p.ravel() for p in place[:-1]] or [np.zeros(0, int)]))
     query = action[:, n + 1]
     column_id, column_edge, column_symbol, dead = _columns(query, law, continuing, exact)
     digits = offset = None
@@ -99,10 +115,9 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
         means = _means(env, env.signals.settlement, memory, recommendation)
     settled = np.where(action[:, :n] > 0, means, 0.0)
     first, merged = _merge_edges(action, settled, column_id, exact)
-    edge, successor = _refine([merged[p] for p in place], after)
     structure = Structure(
-        edge=tuple(edge),
-        successor=tuple(successor),
+        edge=(),
+        successor=(),
         columns=column_id[first].astype(np.int32),
         outcome=slot[first].astype(np.int32),
         controls=n + 1,
@@ -189,7 +204,7 @@ def _enumerate(env, horizon, limit):
         if len(here) * (n + 1) * start.size * 8 > limit:
             got = f"{len(here)} memories in period {len(memories)}"
             raise TooLarge(describe(_RULE, "remember less", got, "reduce products or rounds"))
-        grown = np.asarray(_steps(env.action_rule, here, n))
+        grown = np.asarray(next_memories(env.action_rule, here, n))
         if grown.shape != (len(here), n + 1, start.size):
             must = f"return memories of the length it starts from, {start.size}"
             raise InvalidArgument(describe(f"{_RULE}.step", must, grown.shape[2:]))
@@ -202,7 +217,7 @@ def _enumerate(env, horizon, limit):
 
 
 @eqx.filter_jit
-def _steps(rule, memories, products):
+def next_memories(rule, memories, products):
     def step(memory, recommendation):
         return rule.step(memory, recommendation, products)
 
@@ -210,7 +225,7 @@ def _steps(rule, memories, products):
     return each(jnp.asarray(memories), jnp.arange(products + 1))
 
 
-def _raw_edges(env, memories, after, horizon):
+def raw_edges(env, memories, after, horizon):
     """Distinct (memory after, recommendation, period), and which of them follows each memory."""
     clock = env.signals.feedback.periodic()
     rows = []

@@ -1,5 +1,6 @@
 """Efficient recommendation policies: W, the marginal economies, and the plan that attains W."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 from dynmech._artefacts import load_module, save_module
 from dynmech._compile import Compiled, compile_market
 from dynmech._conversation import Conversation, start_conversation
+from dynmech._endless import compile_endless, solve_endless
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import (
     DynmechError,
@@ -29,7 +31,7 @@ from dynmech._solvers import Solved, run_solver
 from dynmech._tasks import Assignment, Pairs, assign, make_pairs
 from dynmech._types import Numbers, precision
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
-from solvers import BranchAndBound, Estimate, Exact, Plan
+from solvers import BranchAndBound, Estimate, Exact, Plan, Stationary
 
 _VERB = "solve_efficient_policy"
 
@@ -41,7 +43,9 @@ class EfficientPolicy(eqx.Module):
     Everything is conditional on the profile, in money; NaN where the profile's signals have
     probability zero. Exact up to rounding for the exact solver, where `lower` and `upper`
     equal `value`; else `value` and everything else is what the policy itself, which can be
-    executed at every belief, attains: `lower` <= W_1 <= `upper`.
+    executed at every belief, attains: `lower` <= W_1 <= `upper`. With an infinite horizon `env`
+    is the market of the T rounds that `solver` names, none is recommended after them, `value` and
+    what is under truth count these rounds, and all bounds hold for the market without an end.
 
     - `value` P: W_1. `marginal_value`, `displayable_marginal_value` (n, *P): W^{-i}, Wd^{-i}.
     - `marginal_upper`, `displayable_marginal_upper` (n, *P): certified upper bounds of both.
@@ -203,7 +207,7 @@ class EfficientPolicy(eqx.Module):
 
 def solve_efficient_policy(
     env: RecommendationMDP,
-    solver: Exact | BranchAndBound | None = None,
+    solver: Exact | BranchAndBound | Stationary | None = None,
     *,
     initial: Profiles | None = None,
     tolerance: float = 0.0,
@@ -221,12 +225,13 @@ def solve_efficient_policy(
 
     **Arguments**
 
-    - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`; None picks one and says which
-      and why in `policy.solver`: exact if it fits, else with bounds if a tolerance is given.
+    - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `Stationary()` (an infinite
+      horizon); None picks one and says which and why in `policy.solver`: exact if it fits, else
+      with bounds if a tolerance is given.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default.
     - `tolerance`: money; bounds closer than this are close enough, at every profile and
-      marginal economy. The exact solver is exact for any.
+      marginal economy. The exact solver is exact for any; an infinite horizon needs one.
     - `checkpoint`: a folder where finished parts are kept; the same call resumes from it.
     - `mesh`: `jax.sharding.Mesh` over whose first axis the roots are split.
     - `progress`: show a bar when the solve takes more than two seconds.
@@ -243,20 +248,20 @@ def solve_efficient_policy(
     profiles = wanted_profiles(env, initial)
     check_values(env)
     with precision(env.gamma):
-        compiled = compile_market(env, limit=2 * (solver or Exact()).memory)
+        limit = 2 * (solver or Exact()).memory
+        endless = compile_endless(env, limit) if env.horizon == math.inf else None
+        compiled = compile_market(env, limit=limit) if endless is None else endless.compiled
         pairs = make_pairs(env, profiles)
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        found = run_solver(
-            env,
-            compiled,
-            assignment,
-            solver,
-            tolerance=tolerance,
-            checkpoint=checkpoint,
-            mesh=mesh,
-            progress=progress,
-        )
+        options = {"checkpoint": checkpoint, "mesh": mesh, "progress": progress}
+        asked = solver if isinstance(solver, Stationary) else None
+        if endless is not None:
+            env, compiled, found = solve_endless(
+                env, endless, assignment, asked, tolerance=tolerance, **options
+            )
+        elif not isinstance(solver, Stationary):
+            found = run_solver(env, compiled, assignment, solver, tolerance=tolerance, **options)
     seconds = time.monotonic() - began
     batch = initial is not None
     return _finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
@@ -292,8 +297,9 @@ def _finish(
     n = env.products
     plan = _plan(env, pairs, root, assignment, found)
     mass = plan.root.sum(axis=1)
-    lower = np.concatenate([answer.value.ravel() for answer in found.answers])
-    upper = lower if found.upper is None else np.concatenate([x.ravel() for x in found.upper])
+    attained = np.concatenate([answer.value.ravel() for answer in found.answers])
+    lower = attained if found.lower is None else np.concatenate([x.ravel() for x in found.lower])
+    upper = attained if found.upper is None else np.concatenate([x.ravel() for x in found.upper])
 
     def along(flat: np.ndarray, index: Int[np.ndarray, "B n Z"]) -> np.ndarray:
         total = mass[pairs.root[np.maximum(pairs.own[:, :, 0, :], 0)]]
@@ -307,7 +313,7 @@ def _finish(
         known = pair_mass > 0
         return np.where(known, flat[assignment.pair] / np.where(known, pair_mass, 1), np.nan)
 
-    pair_value = per_pair(lower)
+    pair_value = per_pair(attained)
     outcomes = expected_outcomes(plan, env.values.support, pairs, pairs.base)
     here = profiles.signals[:, 1:][:, :, None]
 
@@ -324,7 +330,7 @@ def _finish(
         compiled=compiled,
         batch=batch,
         value=value,
-        lower=value,
+        lower=value if found.lower is None else per_pair(lower)[pairs.base].reshape(shape),
         upper=per_pair(upper)[pairs.base].reshape(shape),
         marginal_value=at(own),
         displayable_marginal_value=at(displayable),

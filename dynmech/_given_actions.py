@@ -45,7 +45,7 @@ def with_actions(policy: EfficientPolicy, actions) -> EfficientPolicy:
         policy,
         plan=used,
         value=value,
-        lower=value,
+        lower=value + (policy.lower - policy.value),
         pair_value=worth,
         advertiser_value=outcomes.earned[pairs.base].T.reshape(n, *shape),
         user_utility=outcomes.utility[pairs.base].T.reshape(n, *shape),

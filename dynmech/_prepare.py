@@ -11,7 +11,7 @@ from dynmech._errors import InvalidArgument, TooLarge, describe
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
 from dynmech._tasks import Assignment, Pairs
 from dynmech._values import MarkovValues
-from solvers import BranchAndBound, Estimate, Exact, build_tree, estimate
+from solvers import BranchAndBound, Estimate, Exact, Stationary, build_tree, estimate
 
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 20_000
@@ -19,18 +19,22 @@ _MOST_MOVING = 4_096
 _MOST_AXES = 60
 
 
-def check_solver(env: RecommendationMDP, solver: Exact | BranchAndBound | None) -> None:
+def check_solver(
+    env: RecommendationMDP, solver: Exact | BranchAndBound | Stationary | None
+) -> None:
     """Raise unless the solver fits the horizon and has memory to work with."""
-    if env.horizon == math.inf:
-        must = "be finite for the exact solver"
-        do = "use a long finite horizon"
-        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
     if solver is None:
         return
-    if not isinstance(solver, Exact | BranchAndBound):
-        must = "be Exact(), BranchAndBound() or None"
+    if not isinstance(solver, Exact | BranchAndBound | Stationary):
+        must = "be Exact(), BranchAndBound(), Stationary() or None"
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", must, solver))
     name = type(solver).__name__
+    if env.horizon == math.inf and not isinstance(solver, Stationary):
+        must, do = f"be finite for {name}()", "solve with Stationary() and a tolerance in money"
+        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
+    if env.horizon < math.inf and isinstance(solver, Stationary):
+        must, do = "be math.inf for Stationary()", "solve with Exact() or BranchAndBound()"
+        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
     if not solver.memory > 0:
         must = "be a positive number of bytes"
         raise InvalidArgument(describe(f"{name}(memory=...)", must, solver.memory))

@@ -33,6 +33,7 @@ class Solved(eqx.Module):
 
     `upper`, `gap` are None when exact; else per group (R, Q), and per group and round the
     certified gap of each kept policy at each node, (N_t, R, keep), per unit of the node's mass.
+    `lower` is None where the answers' values are lower bounds themselves; else per group (R, Q).
     """
 
     tree: Tree
@@ -42,6 +43,7 @@ class Solved(eqx.Module):
     gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]] | None
     work: Estimate
     note: str = eqx.field(static=True)
+    lower: list[Float[np.ndarray, "_R _Q"]] | None = None
 
 
 def run_solver(

@@ -23,6 +23,12 @@ from solvers._plan import visit as visit
 from solvers._problem import Structure as Structure
 from solvers._problem import Tables as Tables
 from solvers._problem import Tasks as Tasks
+from solvers._stationary import Stationary as Stationary
+from solvers._stationary import Truncation as Truncation
+from solvers._stationary import endless_cycle as endless_cycle
+from solvers._stationary import truncate as truncate
+from solvers._stationary import truncation_gaps as truncation_gaps
+from solvers._stationary import unroll as unroll
 from solvers._tree import Tree as Tree
 from solvers._tree import bound_nodes as bound_nodes
 from solvers._tree import build_tree as build_tree

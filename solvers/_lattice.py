@@ -78,7 +78,7 @@ def _rational(exact: np.ndarray) -> np.ndarray | None:
 def _digits(count, generators, combination, logs):
     """Write every column in integer digits of generators, with one denominator for all."""
     every = np.array(list(combination.values()))[:, : len(generators)]
-    common = int(np.lcm.reduce(_denominators(every)))
+    common = int(np.lcm.reduce(_denominators(every), initial=1))
     own = [c for c in range(count) if c not in combination]
     place = {c: g for g, c in enumerate(own)}
     if common > 5_040:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers._problem import Structure
 
+_COUNTLESS = 10**30  # of nodes: what long horizons have besides would not fit a float
 Indices = Int[np.ndarray, " _k"]
 Words = Int[np.ndarray, "_L _w"]
 
@@ -67,7 +68,7 @@ def bound_nodes(structure: Structure, merge: bool = True) -> list[int]:
             if structure.digits is not None:
                 multisets = min(multisets, math.prod((t * _spans(structure.digits) + 1).tolist()))
             following = min(following, multisets * classes)
-        counts.append(following)
+        counts.append(min(following, _COUNTLESS))
     return counts
 
 
@@ -153,7 +154,7 @@ def _words(structure: Structure) -> Int[np.ndarray, "C w"]:
     widths = np.ones(count) if digits is None else _spans(digits)
     bases = [int(width) * structure.horizon + 1 for width in widths]
     if sum(map(math.log2, bases)) < 62:
-        radix = np.array([math.prod(bases[:g]) for g in range(len(bases))])
+        radix = np.array([math.prod(bases[:g]) for g in range(len(bases))], np.int64)
         digits = np.eye(count, dtype=np.int64) if digits is None else digits
         return ((digits - digits.min(axis=0)) @ radix)[:, None]
     kinds = count if digits is None else digits.shape[1]

@@ -1,6 +1,9 @@
 """One contract for every solver: bounds bracket the brute force, and the policy can be used."""
 
+import math
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,8 +14,67 @@ from tests.helpers.markets import random_market, relabelled
 from tests.helpers.oracle import money_scale
 from tests.helpers.quantities import TOLERANCE, market_of
 
-SOLVERS = [dm.Exact(), dm.BranchAndBound()]
+SOLVERS = [dm.Exact(), dm.BranchAndBound(), dm.Stationary()]
 IDS = [type(solver).__name__ for solver in SOLVERS]
+
+
+class Ending(dm.AbstractActionRule):
+    """Tables over histories of T rounds, and an exit after them: T rounds without saying so."""
+
+    action: np.ndarray
+
+    def start(self, products, horizon):
+        return np.full(1, -1)
+
+    def step(self, memory, recommendation, products):
+        after = (memory + 1) * (products + 1) + recommendation
+        return jnp.where(memory == self.last, memory, jnp.minimum(after, self.last))
+
+    def probabilities(self, memory, recommendation, utilities):
+        return jnp.asarray(self.action)[memory[0]]
+
+    @property
+    def last(self):
+        return len(self.action) - 1
+
+
+class Following(dm._feedback.AbstractFeedback):
+    """Tables over histories, read from the memory of `Ending`."""
+
+    table: np.ndarray
+
+    def bind(self, utilities, weights):
+        return self
+
+    def alphabet(self, products):
+        return self.table.shape[2:]
+
+    def periodic(self):
+        return False
+
+    def likelihood(self, memory, recommendation, period, utilities):
+        law = jnp.asarray(self.table)[memory[0]]
+        return law.reshape(law.shape[0], -1)
+
+
+def posed(case, solver):
+    """The market of a case, in the form that a solver takes."""
+    env = market_of(case)
+    if not isinstance(solver, dm.Stationary):
+        return env
+    n, rounds = env.products, int(env.horizon)
+    action = np.array(env.action_rule.action)
+    final = len(action) - (n + 1) ** rounds
+    action[final:, n] += action[final:, n + 1]
+    action[final:, n + 1] = 0.0
+    gone = np.zeros((1, *action.shape[1:]))
+    gone[:, n] = 1.0
+    table = np.asarray(env.signals.feedback.table)
+    return dm.RecommendationMDP(
+        env.gamma, env.tastes, math.inf, Ending(np.concatenate([action, gone])),
+        dm.SignalStructure(env.signals.initial, Following(np.concatenate([table, table[-1:]]))),
+        env.values,
+    )  # fmt: skip
 
 
 def solve(env, solver, **options):
@@ -37,7 +99,7 @@ def assert_brackets(policy, expected, slack):
 @pytest.mark.parametrize("name", NAMES)
 def test_bounds_meet_at_the_brute_force(name, solver):
     case = load(name)
-    policy = solve(market_of(case), solver)
+    policy = solve(posed(case, solver), solver)
     slack = TOLERANCE * money_scale(case)
     expected = expected_of(case)
     assert_brackets(policy, expected, slack)

@@ -150,8 +150,22 @@ for _horizon in (0, -1, 1.5, True, math.nan, None, "two", -math.inf):
 mistake("from_tables: endless", "InvalidArgument", "horizon", "inf")(
     lambda: tables(horizon=math.inf)
 )
-mistake("endless, exactly", "InvalidArgument", "horizon", "finite")(
+mistake("endless, exactly", "InvalidArgument", "horizon", "finite", "Stationary")(
+    lambda: solved(market(horizon=math.inf), dm.Exact())
+)
+mistake("endless, to no tolerance", "InvalidArgument", "tolerance", "positive", "money")(
     lambda: solved(market(horizon=math.inf))
+)
+mistake("endless, and nobody ever stops asking", "InvalidArgument", "action_rule", "taste point 0")(
+    lambda: solved(
+        market(horizon=math.inf, action_rule=dm.LastShownOnly(dm.Logit(1.0), 1.0)), tolerance=0.1
+    )
+)
+mistake("endless, with a table of histories", "InvalidArgument", "action_rule", "Tabulated")(
+    lambda: market(horizon=math.inf, action_rule=dm.Tabulated(np.ones((3, 4, 5))))
+)
+mistake("Stationary for two rounds", "InvalidArgument", "horizon", "inf", "Exact")(
+    lambda: solved(market(), dm.Stationary())
 )
 
 # The parts of a market.
