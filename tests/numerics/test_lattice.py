@@ -92,3 +92,12 @@ def test_merging_in_proportion_changes_no_value(seed):
     np.testing.assert_allclose(one, two, rtol=1e-12)
     np.testing.assert_allclose(one, values(problem), rtol=1e-10)
     assert len(actions) == problem.structure.horizon
+
+
+def test_columns_that_say_nothing_need_no_generator():
+    """Two constant columns: every multiset of them has the belief it started from."""
+    column = np.array([[0.6, 0.6, 0.6], [0.2, 0.2, 0.2]])
+    digits, offset = relations(column)
+    assert digits is not None
+    assert digits.shape == (2, 0)
+    np.testing.assert_allclose(np.exp(offset), column[:, 0], rtol=1e-12)

@@ -143,6 +143,7 @@ def test_finitely_many_beliefs_are_found():
     count = len(tables.column)
     column = sets[np.arange(count) % 3]
     closed = close_beliefs(structure, eqx.tree_at(lambda t: t.column, tables, column), [tasks])
+    assert closed is not None
     assert len(closed.rows) == 4  # everything, either pair, the middle alone
     for row, after, scale in zip(closed.rows, closed.after, closed.scale, strict=True):
         np.testing.assert_allclose(closed.rows[after] * scale[:, None], row * column, atol=1e-15)
