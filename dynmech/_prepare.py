@@ -11,7 +11,7 @@ from dynmech._errors import InvalidArgument, TooLarge, describe
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
 from dynmech._tasks import Assignment, Pairs
 from dynmech._values import MarkovValues
-from solvers import BranchAndBound, Estimate, Exact, build_tree, estimate
+from solvers import BranchAndBound, Estimate, Exact, PointBased, build_tree, estimate
 
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 20_000
@@ -19,7 +19,9 @@ _MOST_MOVING = 4_096
 _MOST_AXES = 60
 
 
-def check_solver(env: RecommendationMDP, solver: Exact | BranchAndBound | None) -> None:
+def check_solver(
+    env: RecommendationMDP, solver: Exact | BranchAndBound | PointBased | None
+) -> None:
     """Raise unless the solver fits the horizon and has memory to work with."""
     if env.horizon == math.inf:
         must = "be finite for the exact solver"
@@ -27,16 +29,20 @@ def check_solver(env: RecommendationMDP, solver: Exact | BranchAndBound | None) 
         raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
     if solver is None:
         return
-    if not isinstance(solver, Exact | BranchAndBound):
-        must = "be Exact(), BranchAndBound() or None"
+    if not isinstance(solver, Exact | BranchAndBound | PointBased):
+        must = "be Exact(), BranchAndBound(), PointBased() or None"
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", must, solver))
     name = type(solver).__name__
     if not solver.memory > 0:
         must = "be a positive number of bytes"
         raise InvalidArgument(describe(f"{name}(memory=...)", must, solver.memory))
-    if isinstance(solver, BranchAndBound) and solver.seconds is not None and not solver.seconds > 0:
+    if isinstance(solver, Exact):
+        return
+    if solver.seconds is not None and not solver.seconds > 0:
         must = "be a positive number of seconds, or None"
         raise InvalidArgument(describe(f"{name}(seconds=...)", must, solver.seconds))
+    if isinstance(solver, PointBased) and not solver.beliefs >= 1:
+        raise InvalidArgument(describe(f"{name}(beliefs=...)", "be >= 1", solver.beliefs))
 
 
 def wanted_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
