@@ -22,6 +22,7 @@ from solvers._plan import unfold as unfold
 from solvers._plan import visit as visit
 from solvers._point_based import PointBased as PointBased
 from solvers._point_based import improve_points as improve_points
+from solvers._point_based import root_beliefs as root_beliefs
 from solvers._point_based import solve_point_based as solve_point_based
 from solvers._points import PointSets as PointSets
 from solvers._problem import Structure as Structure

@@ -26,7 +26,6 @@ _SHRINK = (1.0, 0.99, 0.97, 0.9, 0.75)
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-@eqx.filter_jit
 def upper_between(
     query: Float[Numbers, "N m"],
     belief: Float[Numbers, "K m"],
@@ -39,18 +38,27 @@ def upper_between(
     **Arguments:** `query`; `belief`: visited, summing to 1, or rows of zeros, K >= `NEAR`;
     `value`: upper bounds there; `told`, `least`: U and L above.
     """
-    query, belief, value = jnp.asarray(query), jnp.asarray(belief), jnp.asarray(value)
-    told, least = jnp.asarray(told), jnp.asarray(least)
+    near, worth = _nearest(query, belief, value)
+    return _between(query, near, worth, told, least)
+
+
+@eqx.filter_jit
+def _nearest(query, belief, value) -> tuple[Float[Array, "N k m"], Float[Array, "N k U"]]:
+    """The nearest visited beliefs and the bounds there."""
+    root = jnp.sqrt(jnp.asarray(belief))
+    affinity = jnp.matmul(jnp.sqrt(jnp.asarray(query)), root.T, precision=_EXACT)
+    _, near = jax.lax.top_k(affinity, NEAR)
+    return jnp.asarray(belief)[near], jnp.asarray(value)[near]
+
+
+@eqx.filter_jit
+def _between(query, b, v, told, least) -> Float[Array, "N U"]:
     mass = query.sum(axis=1, keepdims=True)
     q = query / jnp.where(mass > 0, mass, 1.0)
     base = jnp.matmul(q, told.T, precision=_EXACT)
-    affinity = jnp.matmul(jnp.sqrt(q), jnp.sqrt(belief).T, precision=_EXACT)
-    _, near = jax.lax.top_k(affinity, NEAR)
-    near = jax.lax.optimization_barrier(near)
-    b, v = jax.lax.optimization_barrier((belief[near], value[near]))
     share = jnp.min(jnp.where(b > 0, q[:, None] / jnp.where(b > 0, b, 1.0), jnp.inf), axis=2)
     share = jnp.where(jnp.isfinite(share), share, 0.0)[:, :, None]
-    saved = v - jnp.matmul(belief, told.T, precision=_EXACT)[near]
+    saved = v - jnp.einsum("nkm,um->nku", b, told, precision=_EXACT)
     best = jnp.minimum(base, (base[:, None] + share * saved).min(axis=1))
     weight = jax.lax.optimization_barrier(_fit(q, b))
     whole = jnp.einsum("nk,nkm->nm", weight, b, precision=_EXACT)
@@ -61,8 +69,7 @@ def upper_between(
     more = jnp.matmul(jnp.maximum(rest, 0.0), told.T, precision=_EXACT)
     less = jnp.matmul(jnp.maximum(-rest, 0.0), least.T, precision=_EXACT)
     shrunk = factor * worth + (more - less).reshape(len(_SHRINK), *worth.shape)
-    best = jnp.minimum(best, shrunk.min(axis=0))
-    return best * mass
+    return jnp.minimum(best, shrunk.min(axis=0)) * mass
 
 
 def _fit(query: Float[Array, "N m"], belief: Float[Array, "N k m"]) -> Float[Array, "N k"]:
@@ -71,7 +78,7 @@ def _fit(query: Float[Array, "N m"], belief: Float[Array, "N k m"]) -> Float[Arr
     gram = jnp.einsum("nkm,nlm->nkl", scaled, belief, precision=_EXACT)
     wanted = jnp.einsum("nkm,nm->kn", scaled, query, precision=_EXACT)
     gram = jax.lax.optimization_barrier(jnp.transpose(gram, (1, 2, 0)))  # queries side by side
-    size = jnp.maximum(jnp.diagonal(gram).T, 1e-300)
+    size = jnp.maximum(jnp.diagonal(gram).T, jnp.finfo(gram.dtype).tiny)
 
     def step(count, weight):
         i = count % NEAR

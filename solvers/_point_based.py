@@ -15,11 +15,13 @@ visited belief.
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
+from jaxtyping import Float
 
+from solvers._backward import likelihood_rows
 from solvers._bounds import open_columns
 from solvers._branch_and_bound import Bounded, Status, most_nodes, summary, sweep_bounded
 from solvers._points import Points, PointSets
@@ -28,6 +30,7 @@ from solvers._progress import Bar
 from solvers._tree import Layer, Tree, build_tree
 
 _IGNORED = 0.5
+_MADE = (Status.converged, Status.exhausted)
 
 
 class PointBased(eqx.Module):
@@ -40,19 +43,26 @@ class PointBased(eqx.Module):
 
     - `memory`: bytes that may live at once, default 4e9.
     - `seconds`: stop after the pass in which this time has passed; None for no limit.
-    - `beliefs`: the most beliefs of a round and memory class that one pass backs up.
+    - `beliefs`: the most beliefs of a round and memory class that one pass adds.
+    - `everywhere`: reach the tolerance not only at the start but, for the policies kept, at every
+      node that truthful play can visit: what bounds gains inside a conversation.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     seconds: float | None = eqx.field(static=True, default=None)
     beliefs: int = eqx.field(static=True, default=256)
+    everywhere: bool = eqx.field(static=True, default=False)
 
 
-class _Wanted:
-    """Beliefs of one round and memory class to back up, and their weight for every task."""
+class Wanted(eqx.Module):
+    """Beliefs of mass one in one round and memory class, and their weight for every task."""
 
-    def __init__(self, belief: np.ndarray, weight: np.ndarray):
-        self.belief, self.weight = belief, weight
+    belief: Float[np.ndarray, "N m"]
+    weight: Float[np.ndarray, "N U"]
+
+
+Starts = dict[tuple[int, int], Wanted]
+Passes = list[tuple[int, float, float]]
 
 
 def solve_point_based(
@@ -69,100 +79,164 @@ def solve_point_based(
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
     began = time.monotonic()
-    sets, passes, status = improve_points(structure, tables, tasks, solver, tolerance, progress)
-    tree, caps = _grow(sets, tables, tasks, solver)
-    swept = [
-        sweep_bounded(tree, tables, part, sets.per_group(g), solver, caps[g])
-        for g, part in enumerate(tasks)
-    ]
-    (tree, answers, upper, gaps), gap = summary(tree, tables, tasks, swept)
-    passes.append((tree.nodes, time.monotonic() - began, gap))
-    return Bounded(tree, answers, upper, gaps, status, tuple(passes))
+    sets = PointSets(structure, tables, tasks)
+    starts = root_beliefs(sets, tasks)
+    passes: Passes = []
+    while True:
+        status = improve_points(sets, starts, solver, tolerance, passes, began, progress)
+        tree, caps = _grow(sets, tables, tasks, solver)
+        swept = [
+            sweep_bounded(tree, tables, part, sets.per_group(g), solver, caps[g])
+            for g, part in enumerate(tasks)
+        ]
+        (tree, answers, upper, gaps), gap = summary(tree, tables, tasks, swept)
+        passes.append((tree.nodes, time.monotonic() - began, gap))
+        loose: Starts = {}
+        if solver.everywhere and status in _MADE:
+            loose = _loose(sets, tree, tasks, gaps, answers, tolerance)
+        if not loose:
+            return Bounded(tree, answers, upper, gaps, status, tuple(passes))
+        for key, more in loose.items():
+            old = starts.get(key)
+            starts[key] = more if old is None else jax.tree.map(_join, old, more)
 
 
 def improve_points(
-    structure: Structure,
-    tables: Tables,
-    tasks: Sequence[Tasks],
+    sets: PointSets,
+    starts: Starts,
     solver: PointBased,
-    tolerance: float = 0.0,
+    tolerance: float,
+    passes: Passes,
+    began: float,
     progress: bool = False,
-) -> tuple[PointSets, list[tuple[int, float, float]], Status]:
-    """The bounds alone: visited beliefs and plans, history of (beliefs, seconds, gap), status."""
-    began = time.monotonic()
-    sets = PointSets(structure, tables, tasks)
-    passes: list[tuple[int, float, float]] = []
-    start = _roots(sets, tasks)
-    status: Status | None = None
-    previous: Any = None
+) -> Status:
+    """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
+
+    Adds (visited beliefs, seconds, largest gap) of every pass to `passes`.
+    """
+    previous = np.zeros(0)
     with Bar("backing up", "pass", progress) as bar:
-        while status is None:
+        while True:
             try:
-                fresh = _improve(sets, start, solver, tolerance)
+                fresh = _improve(sets, starts, solver, tolerance)
             except KeyboardInterrupt:
                 if not passes:
                     raise
-                status = Status.interrupted
-                break
-            root = sets.at(0, 0)
-            at = root.visit(start.belief)
-            live = start.weight > 0
-            gap = float(np.where(live, root.upper[at] - root.lower[at], 0.0).max(initial=0.0))
-            count = sum(len(points.belief) for points in sets.sets.values())
-            passes.append((count, time.monotonic() - began, gap))
-            bar(1, f"gap {gap:.3g}, {count} beliefs")
-            bounds = np.stack([root.upper[at], root.lower[at]])
-            same = previous is not None and np.abs(bounds - previous).max(
-                initial=0.0
-            ) <= 1e-13 * float(tables.scale)
+                return Status.interrupted
+            bounds = _bounds(sets, starts)
+            gap = float((bounds[0] - bounds[1]).max(initial=0.0))
+            passes.append((sets.visited(), time.monotonic() - began, gap))
+            bar(1, f"gap {gap:.3g}, {sets.visited()} beliefs")
+            same = bounds.shape == previous.shape and np.allclose(
+                bounds, previous, rtol=0, atol=1e-13 * float(sets.tables.scale)
+            )
             previous = bounds
             if gap <= tolerance:
-                status = Status.converged
-            elif solver.seconds is not None and time.monotonic() - began > solver.seconds:
-                status = Status.seconds
-            elif sets.bytes() > solver.memory / 4:
-                status = Status.memory
-            elif same and not fresh:
-                status = Status.exhausted
-    return sets, passes, status
+                return Status.converged
+            if solver.seconds is not None and time.monotonic() - began > solver.seconds:
+                return Status.seconds
+            if sets.bytes() > solver.memory / 4:
+                return Status.memory
+            if same and not fresh:
+                return Status.exhausted
 
 
-def _roots(sets: PointSets, tasks: Sequence[Tasks]) -> _Wanted:
+def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
+    """Upper and lower bounds at the starts, where they count."""
+    found = [np.zeros((2, 0))]
+    for (t, memory), one in starts.items():
+        points = sets.at(t, memory)
+        index = points.visit(one.belief)
+        found.append(np.stack([points.upper[index], points.lower[index]])[:, one.weight > 0])
+    return np.concatenate(found, axis=1)
+
+
+def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance: float) -> int:
+    """One pass forward and back; how many beliefs are new."""
+    before, horizon = sets.visited(), sets.structure.horizon
+    most = sets.batch(solver.memory / 8)
+    walk: list[dict[int, np.ndarray]] = []
+    wanted: dict[int, Wanted] = {}
+    for t in range(horizon):
+        here, candidates = {}, {}
+        for memory in {*wanted, *(m for s, m in starts if s == t)}:
+            parts = [x for x in (wanted.get(memory), starts.get((t, memory))) if x is not None]
+            belief = np.concatenate([x.belief for x in parts])
+            index, inverse = np.unique(sets.at(t, memory).visit(belief), return_inverse=True)
+            weight = np.zeros((len(index), sets.tasks))
+            np.add.at(weight, inverse.reshape(-1), np.concatenate([x.weight for x in parts]))
+            here[memory] = index
+            for low in range(0, len(index) if t < horizon - 1 else 0, most):
+                part = slice(low, low + most)
+                _follow(sets, t, memory, index[part], weight[part], candidates)
+        walk.append(here)
+        wanted = _largest(candidates, solver.beliefs, _IGNORED * tolerance / horizon)
+    for t in reversed(range(horizon)):
+        for memory, index in walk[t].items():
+            for low in range(0, len(index), most):
+                sets.back_up(t, memory, index[low : low + most])
+    return sets.visited() - before
+
+
+def _join(old: np.ndarray, more: np.ndarray) -> np.ndarray:
+    return np.concatenate([old, more])
+
+
+def _loose(sets: PointSets, tree: Tree, tasks, gaps, answers, tolerance: float) -> Starts:
+    """Nodes that the kept policies visit with a gap above the tolerance, by round and class."""
+    column = open_columns(np.asarray(sets.tables.column))
+    column[-1] = 1.0
+    rows = likelihood_rows(tree, column, len(tree.layers))
+    allowance = tolerance + 1e-12 * float(sets.tables.scale)
+    found: dict[tuple[int, int], list] = {}
+    for g, part in enumerate(tasks):
+        root = np.asarray(part.root)
+        law = None if part.kernel is None else np.asarray(part.kernel)
+        reached = np.ones((1, len(root), part.keep), bool)
+        for t, layer in enumerate(tree.layers):
+            belief = rows[t][layer.likelihood][:, None] * root
+            mass = belief.sum(axis=2)
+            reached &= mass[:, :, None] > 0
+            node, r, k = np.nonzero(reached & (gaps[g][t] > allowance))
+            weight = np.zeros((len(node), sets.tasks))
+            weight[np.arange(len(node)), sets.place[g][r, k]] = 1.0
+            for memory in np.unique(layer.memory[node]).tolist():
+                at = layer.memory[node] == memory
+                flat = belief[node[at], r[at]] / mass[node[at], r[at]][:, None]
+                found.setdefault((t, memory), []).append((flat, weight[at]))
+            if t == len(tree.layers) - 1:
+                break
+            node, r, k = np.nonzero(reached)
+            control = answers[g].actions[t][node, r, k].astype(np.int64)
+            child = layer.child[node, control]
+            reached = np.zeros((tree.layers[t + 1].nodes, *reached.shape[1:]), bool)
+            if law is None:
+                reached[child, r[:, None], k[:, None]] = True
+                continue
+            size = law.shape[1]
+            for v in range(size):
+                live = law[control, k % size, v] > 0
+                reached[child[live], r[live, None], (k - k % size + v)[live, None]] = True
+    return {
+        key: Wanted(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+        for key, parts in found.items()
+    }
+
+
+def root_beliefs(sets: PointSets, tasks: Sequence[Tasks]) -> Starts:
     """Every root, of mass one, with weight one for its tasks."""
     beliefs, weights = [], []
     for part, place in zip(tasks, sets.place, strict=True):
         root = np.asarray(part.root)
         mass = root.sum(axis=1)
         for r in np.flatnonzero(mass > 0):
-            weight = np.zeros(sets.flat.coefficient.shape[1])
+            weight = np.zeros(sets.tasks)
             weight[place[r]] = 1.0
             beliefs.append(root[r] / mass[r])
             weights.append(weight)
-    return _Wanted(np.array(beliefs).reshape(len(beliefs), -1), np.array(weights))
-
-
-def _improve(sets: PointSets, start: _Wanted, solver: PointBased, tolerance: float) -> int:
-    """One pass forward and back; how many beliefs are new."""
-    before = sum(len(points.belief) for points in sets.sets.values())
-    ignored = _IGNORED * tolerance / sets.structure.horizon
-    walk: list[dict[int, np.ndarray]] = []
-    wanted: dict[int, _Wanted] = {0: start}
-    for t in range(sets.structure.horizon):
-        here, candidates = {}, {}
-        for memory, one in wanted.items():
-            index = sets.at(t, memory).visit(one.belief)
-            unique, inverse = np.unique(index, return_inverse=True)
-            weight = np.zeros((len(unique), one.weight.shape[1]))
-            np.add.at(weight, inverse.reshape(-1), one.weight)
-            here[memory] = unique
-            if t < sets.structure.horizon - 1:
-                _follow(sets, t, memory, unique, weight, candidates)
-        walk.append(here)
-        wanted = _largest(candidates, solver.beliefs, ignored)
-    for t in reversed(range(sets.structure.horizon)):
-        for memory, index in walk[t].items():
-            sets.back_up(t, memory, index)
-    return sum(len(points.belief) for points in sets.sets.values()) - before
+    if not beliefs:
+        return {}
+    return {(0, 0): Wanted(np.array(beliefs), np.array(weights))}
 
 
 def _follow(sets: PointSets, t, memory, index, weight, candidates) -> None:
@@ -188,7 +262,7 @@ def _follow(sets: PointSets, t, memory, index, weight, candidates) -> None:
         candidates.setdefault(heir, []).append(more)
 
 
-def _largest(candidates: dict, most: int, ignored: float) -> dict[int, _Wanted]:
+def _largest(candidates: dict, most: int, ignored: float) -> dict[int, Wanted]:
     """The candidates that hold most of the gap, at most `most` of each class."""
     joined = {m: [np.concatenate(x) for x in zip(*c, strict=True)] for m, c in candidates.items()}
     every = np.sort(np.concatenate([share for _, _, share in joined.values()] or [np.zeros(0)]))
@@ -199,7 +273,7 @@ def _largest(candidates: dict, most: int, ignored: float) -> dict[int, _Wanted]:
         order = np.argsort(-share, kind="stable")[:most]
         order = order[share[order] >= floor]
         if len(order):
-            wanted[memory] = _Wanted(belief[order], weight[order])
+            wanted[memory] = Wanted(belief[order], weight[order])
     return wanted
 
 

@@ -162,6 +162,21 @@ class PointSets:
             self.sets[key] = Points(told, least, nothing, controls, symbols, self.regimes)
         return self.sets[key]
 
+    @property
+    def tasks(self) -> int:
+        return self.flat.coefficient.shape[1]
+
+    def visited(self) -> int:
+        """How many beliefs have been visited."""
+        return sum(len(points.belief) for points in self.sets.values())
+
+    def batch(self, memory: float) -> int:
+        """How many beliefs may be looked at together in so many bytes."""
+        steps = self.structure.controls * self.structure.symbols
+        points = self.column.shape[1]
+        each = 8.0 * (steps * (2 * points + 5 * self.tasks) + 4 * self.tasks * points)
+        return max(1, int(memory / each))
+
     def bytes(self) -> int:
         return sum(points.bytes() for points in self.sets.values())
 
