@@ -130,6 +130,18 @@ def test_a_policy_with_a_gap_can_be_used_like_any_other(solver, tmp_path):
             asked()
 
 
+def test_the_tolerance_can_be_asked_for_at_every_node_that_play_visits():
+    """A gap at the outset says nothing about what follows it; with `everywhere` it is bounded."""
+    env = hidden_taste(12, 5)
+    later = []
+    for everywhere in (False, True):
+        policy = solve(env, dm.PointBased(beliefs=8, everywhere=everywhere), tolerance=3e-3)
+        bound = dm.DynamicTeamMechanism(policy).audit().gap
+        assert bound.root_gap <= 3e-3
+        later.append(bound.by_period.max())
+    assert later[0] > 3e-3 >= later[1]
+
+
 def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
     env = hidden_taste(12, 5)
     with pytest.raises(dm.TooLarge):
