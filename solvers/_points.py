@@ -206,7 +206,7 @@ class PointSets:
         allowed = np.asarray(self.flat.allowed)[0].T
         ceiling = np.where(allowed, ceiling, -np.inf)
         close = here.lower[index][:, None] - 1e-12 * float(self.tables.scale)
-        hopeful = (ceiling >= close).any(axis=2)
+        hopeful = np.asarray((ceiling >= close).any(axis=2))
         symbols = self.structure.symbols if t < self.structure.horizon - 1 else 0
         shape = (len(belief), controls, symbols)
         mass = np.zeros(shape)
@@ -221,10 +221,15 @@ class PointSets:
                 if not len(n):
                     continue
                 query = belief[n] * column[a, z]
-                mass[n, a, z] = query.sum(axis=1)
+                size = query.sum(axis=1)
+                mass[n, a, z] = size
+                unit, same = _distinct(query / np.where(size > 0, size, 1.0)[:, None])
                 where = self.at(t + 1, heir)
-                lower[n, a, z], plan[n, a, z] = where.lower_at(query)
-                upper[n, a, z] = np.maximum(where.upper_at(query), lower[n, a, z])
+                low, best = where.lower_at(unit)
+                high = np.maximum(where.upper_at(unit), low)
+                upper[n, a, z] = high[same] * size[:, None]
+                lower[n, a, z] = low[same] * size[:, None]
+                plan[n, a, z] = best[same]
         both = []
         for bound in (upper, lower):
             later = np.stack([self.mean(bound[:, a].sum(axis=1), a) for a in range(controls)], 1)
@@ -311,6 +316,17 @@ def flatten(tasks: Sequence[Tasks], tables: Tables) -> tuple[Tasks, list[np.ndar
     coefficient, counted, allowed = np.split(unique, [outcomes, 2 * outcomes], axis=2)
     root = np.ones((1, np.asarray(tables.reward).shape[1]))
     return Tasks(root, coefficient, counted, allowed > 0, 0, kernel), place
+
+
+def _distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Beliefs without repetition (up to rounding), and where each is among them."""
+    mix = np.random.default_rng(0).uniform(0.5, 1.5, beliefs.shape[1])
+    key = np.round(beliefs @ mix * 2.0**44)
+    _, first, index = np.unique(key, return_index=True, return_inverse=True)
+    index = index.reshape(-1)
+    if np.abs(beliefs - beliefs[first[index]]).max(initial=0.0) > 1e-13:
+        return beliefs, np.arange(len(beliefs))
+    return beliefs[first], index
 
 
 def _per_task(structure: Structure, tables: Tables, flat: Tasks) -> list[np.ndarray]:
