@@ -72,6 +72,7 @@ from dynmech.audit import BestResponse as BestResponse
 from dynmech.audit import Witness as Witness
 from solvers import BranchAndBound as BranchAndBound
 from solvers import Exact as Exact
+from solvers import PointBased as PointBased
 from solvers import Stationary as Stationary
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from dynmech._solvers import Solved, run_solver
 from dynmech._tasks import Assignment, Pairs, assign, make_pairs
 from dynmech._types import Numbers, precision
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
-from solvers import BranchAndBound, Estimate, Exact, Plan, Stationary
+from solvers import BranchAndBound, Estimate, Exact, Plan, PointBased, Stationary
 
 _VERB = "solve_efficient_policy"
 
@@ -207,7 +207,7 @@ class EfficientPolicy(eqx.Module):
 
 def solve_efficient_policy(
     env: RecommendationMDP,
-    solver: Exact | BranchAndBound | Stationary | None = None,
+    solver: Exact | BranchAndBound | PointBased | Stationary | None = None,
     *,
     initial: Profiles | None = None,
     tolerance: float = 0.0,
@@ -225,9 +225,9 @@ def solve_efficient_policy(
 
     **Arguments**
 
-    - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `Stationary()` (an infinite
-      horizon); None picks one and says which and why in `policy.solver`: exact if it fits, else
-      with bounds if a tolerance is given.
+    - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `PointBased()` (where learning
+      is the point), `Stationary()` (an infinite horizon); None picks one and says which and why
+      in `policy.solver`: exact if it fits, else branch and bound if a tolerance is given.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default.
     - `tolerance`: money; bounds closer than this are close enough, at every profile and

@@ -11,7 +11,15 @@ from dynmech._errors import InvalidArgument, TooLarge, describe
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
 from dynmech._tasks import Assignment, Pairs
 from dynmech._values import MarkovValues
-from solvers import BranchAndBound, Estimate, Exact, Stationary, build_tree, estimate
+from solvers import (
+    BranchAndBound,
+    Estimate,
+    Exact,
+    PointBased,
+    Stationary,
+    build_tree,
+    estimate,
+)
 
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 20_000
@@ -20,13 +28,13 @@ _MOST_AXES = 60
 
 
 def check_solver(
-    env: RecommendationMDP, solver: Exact | BranchAndBound | Stationary | None
+    env: RecommendationMDP, solver: Exact | BranchAndBound | PointBased | Stationary | None
 ) -> None:
     """Raise unless the solver fits the horizon and has memory to work with."""
     if solver is None:
         return
-    if not isinstance(solver, Exact | BranchAndBound | Stationary):
-        must = "be Exact(), BranchAndBound(), Stationary() or None"
+    if not isinstance(solver, Exact | BranchAndBound | PointBased | Stationary):
+        must = "be Exact(), BranchAndBound(), PointBased(), Stationary() or None"
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", must, solver))
     name = type(solver).__name__
     if env.horizon == math.inf and not isinstance(solver, Stationary):
@@ -38,9 +46,14 @@ def check_solver(
     if not solver.memory > 0:
         must = "be a positive number of bytes"
         raise InvalidArgument(describe(f"{name}(memory=...)", must, solver.memory))
-    if isinstance(solver, BranchAndBound) and solver.seconds is not None and not solver.seconds > 0:
+    if isinstance(solver, Exact):
+        return
+    timed = isinstance(solver, BranchAndBound | PointBased)
+    if timed and solver.seconds is not None and not solver.seconds > 0:
         must = "be a positive number of seconds, or None"
         raise InvalidArgument(describe(f"{name}(seconds=...)", must, solver.seconds))
+    if isinstance(solver, PointBased) and not solver.beliefs >= 1:
+        raise InvalidArgument(describe(f"{name}(beliefs=...)", "be >= 1", solver.beliefs))
 
 
 def wanted_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:

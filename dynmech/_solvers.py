@@ -19,10 +19,12 @@ from solvers import (
     BranchAndBound,
     Estimate,
     Exact,
+    PointBased,
     Tables,
     Tree,
     solve_branch_and_bound,
     solve_exact,
+    solve_point_based,
 )
 
 _VERB = "solve_efficient_policy"
@@ -50,7 +52,7 @@ def run_solver(
     env: RecommendationMDP,
     compiled: Compiled,
     assignment: Assignment,
-    solver: Exact | BranchAndBound | None,
+    solver: Exact | BranchAndBound | PointBased | None,
     *,
     tolerance: float,
     checkpoint: str | os.PathLike | None,
@@ -59,10 +61,11 @@ def run_solver(
 ) -> Solved:
     """Solve every task; None solves exactly if that fits, else to the tolerance if one is given."""
     numbers = jax.tree.map(np.asarray, tables(env, compiled))
-    if isinstance(solver, BranchAndBound):
+    if isinstance(solver, BranchAndBound | PointBased):
         for name, given in (("checkpoint", checkpoint), ("mesh", mesh)):
             if given is not None:
-                must = "be None with BranchAndBound(), which keeps its bounds when interrupted"
+                kind = type(solver).__name__
+                must = f"be None with {kind}(), which keeps its bounds when interrupted"
                 raise InvalidArgument(describe(f"{_VERB}({name}=...)", must, given))
         return _bounded(compiled, numbers, assignment, solver, tolerance, progress, "as asked")
     exact = solver or Exact()
@@ -92,20 +95,18 @@ def run_solver(
 
 
 def _bounded(compiled, numbers, assignment, solver, tolerance, progress, why) -> Solved:
+    name, problem = type(solver).__name__, (compiled.structure, numbers, assignment.groups)
+    wanted = {"tolerance": tolerance, "progress": progress}
     try:
-        found = solve_branch_and_bound(
-            compiled.structure,
-            numbers,
-            assignment.groups,
-            solver,
-            tolerance=tolerance,
-            progress=progress,
-        )
+        if isinstance(solver, PointBased):
+            found = solve_point_based(*problem, solver, **wanted)
+        else:
+            found = solve_branch_and_bound(*problem, solver, **wanted)
     except MemoryError as error:
         must, do = "fit one plan for every profile", "reduce profiles or rounds, or raise it"
-        call = f"{_VERB}(solver=BranchAndBound(memory=...))"
+        call = f"{_VERB}(solver={name}(memory=...))"
         raise TooLarge(describe(call, must, str(error), do)) from error
     nodes, seconds, gap = found.history[-1]
     work = Estimate(nodes, 0.0, seconds)
-    note = f"BranchAndBound, {why}: {found.status.value}; gap {gap:.3g}, {nodes} nodes"
+    note = f"{name}, {why}: {found.status.value}; gap {gap:.3g}, {nodes} nodes"
     return Solved(found.tree, numbers, found.answers, found.upper, found.gap, work, note)

@@ -20,6 +20,11 @@ from solvers._plan import Visits as Visits
 from solvers._plan import evaluate as evaluate
 from solvers._plan import unfold as unfold
 from solvers._plan import visit as visit
+from solvers._point_based import PointBased as PointBased
+from solvers._point_based import improve_points as improve_points
+from solvers._point_based import root_beliefs as root_beliefs
+from solvers._point_based import solve_point_based as solve_point_based
+from solvers._points import PointSets as PointSets
 from solvers._problem import Structure as Structure
 from solvers._problem import Tables as Tables
 from solvers._problem import Tasks as Tasks

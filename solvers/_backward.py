@@ -13,7 +13,7 @@ at a belief of no mass the last control is taken. The value returned is that of 
 taken, so its gradient is that of the plan in use.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 import equinox as eqx
@@ -84,13 +84,15 @@ def sweep(
     *,
     block: int,
     bounds: Callable[[int, int], Float[np.ndarray, "A _R _Q m"]] | None = None,
+    caps: Sequence[Float[np.ndarray, "_N _R _Q"]] | None = None,
     tick: Callable[[int], None] = lambda nodes: None,
 ) -> Iterator[Swept]:
     """Solve the rounds of a tree, the last one first.
 
     Controls that are not followed are not taken. With `bounds(t, memory)`, which bound what
     follows every control given the parameter, an upper bound on W is propagated as well: such a
-    control counts there at what it yields at once and the bound after it.
+    control counts there at what it yields at once and the bound after it. `caps`, with bounds:
+    other upper bounds on W at the nodes of every round but the last.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     arrays: ModuleType = jnp if traced else np
@@ -129,6 +131,8 @@ def sweep(
             parts.append([arrays.asarray(x)[:size] for x in found])
             tick(size)
         joined = [arrays.concatenate(part) for part in zip(*parts, strict=True)]
+        if bounds is not None and caps is not None and not last:
+            joined[2] = arrays.maximum(joined[0], arrays.minimum(joined[2], caps[t]))
         following = tuple(_padded(arrays, joined[2 * k]) for k in range(kinds))
         value, action, *upper = joined
         yield Swept(value, action[:, :, : tasks.keep], *(upper or (None, None)))

@@ -27,7 +27,7 @@ def told_parameter(
 
     **Returns:** U_t for t = 1..T+1, each of shape (M_t, R, Q, m); the last is zero.
     """
-    reward, column = np.asarray(tables.reward), _open(np.asarray(tables.column))
+    reward, column = np.asarray(tables.reward), open_columns(np.asarray(tables.column))
     stop, allowed = np.asarray(tables.stop), np.asarray(tasks.allowed, bool)
     counted = np.asarray(tasks.counted)[..., None]
     worth = np.asarray(tasks.coefficient)[..., None] + counted * reward
@@ -59,7 +59,7 @@ def bound_after(
     structure: Structure, tables: Tables, tasks: Tasks, told: list[np.ndarray], t: int, memory: int
 ) -> Float[np.ndarray, "A _R _Q m"]:
     """Bound what follows each control in a memory class of round t, given omega."""
-    column = _open(np.asarray(tables.column))
+    column = open_columns(np.asarray(tables.column))
     edge, successor = structure.edge[t][memory], structure.successor[t][memory]
     going = column[structure.columns[edge]].sum(axis=1)
     later = [expected(told[t + 1][successor[a]], tasks, a) for a in range(structure.controls)]
@@ -75,7 +75,7 @@ def expected(value: np.ndarray, tasks: Tasks, control: int) -> np.ndarray:
     return np.einsum("...wm,vw->...vm", split, law).reshape(value.shape)
 
 
-def _open(column: Numbers) -> np.ndarray:
+def open_columns(column: Numbers) -> np.ndarray:
     """Columns and a row of zeros, which index -1 (nothing follows) picks."""
     return np.concatenate([column, np.zeros((1, column.shape[1]))])
 

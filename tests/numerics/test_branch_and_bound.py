@@ -112,7 +112,7 @@ def test_an_interruption_returns_the_bounds_reached(monkeypatch):
     assert len(bounded(problem).history) > 1
     import solvers._branch_and_bound as module
 
-    real, calls = module._sweep, []
+    real, calls = module.sweep_bounded, []
 
     def sweep(*args):
         calls.append(1)
@@ -120,7 +120,7 @@ def test_an_interruption_returns_the_bounds_reached(monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(module, "_sweep", sweep)
+    monkeypatch.setattr(module, "sweep_bounded", sweep)
     found = bounded(problem)
     assert found.status is Status.interrupted
     assert len(found.history) == 1

@@ -1,0 +1,234 @@
+"""Point-based solving: plans are real, bounds hold everywhere, nothing known is lost."""
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from solvers import (
+    PointBased,
+    PointSets,
+    Status,
+    build_tree,
+    improve_points,
+    root_beliefs,
+    solve_point_based,
+    told_parameter,
+)
+from solvers._interpolate import NEAR, upper_between
+from tests.helpers.problems import random_problem, value, values
+
+SHAPE: dict[str, Any] = {"points": 4, "roots": 2, "variants": 2}
+"""One shape for all, so that little is compiled."""
+
+
+def solved(problem, tolerance=0.0, **options):
+    return solve_point_based(
+        problem.structure, problem.tables, [problem.tasks], PointBased(**options),
+        tolerance=tolerance,
+    )  # fmt: skip
+
+
+def improved(problem, tolerance=0.0, passes=None, **options):
+    """Bounds alone, after all passes or after so many."""
+    sets = PointSets(problem.structure, problem.tables, [problem.tasks])
+    starts = root_beliefs(sets, [problem.tasks])
+    if passes is None:
+        improve_points(sets, starts, PointBased(**options), tolerance, [], time.monotonic())
+    for _ in range(passes or 0):
+        solver = PointBased(seconds=1e-9, **options)
+        improve_points(sets, starts, solver, tolerance, [], time.monotonic())
+    return sets
+
+
+def executed(problem, sets, t, memory, plan, task, belief):
+    """What a plan earns from a belief, by following it symbol by symbol."""
+    s, numbers, flat = problem.structure, problem.tables, sets.flat
+    points = sets.at(t, memory)
+    control = points.control[plan, task]
+    assert flat.allowed[0, task, control]
+    edge, total = s.edge[t][memory, control], 0.0
+    for slot, j in enumerate(s.outcome[edge]):
+        if j >= 0:
+            worth = flat.coefficient[0, task, j] + flat.counted[0, task, j] * numbers.reward[j]
+            total += (belief * numbers.stop[edge, slot] * worth).sum()
+    if t == s.horizon - 1:
+        return total
+    heir = int(s.successor[t][memory, control])
+    kernel = flat.kernel
+    law = np.ones(1) if kernel is None else kernel[control, task % kernel.shape[1]]
+    for z, column in enumerate(s.columns[edge]):
+        after = belief * numbers.column[column]
+        for v, chance in enumerate(law):
+            other = task - task % len(law) + v
+            following = points.after[plan, task, z, v]
+            total += chance * executed(problem, sets, t + 1, heir, following, other, after)
+    return total
+
+
+def all_points(sets):
+    return [(t, memory, points) for (t, memory), points in sets.sets.items()]
+
+
+def exact_at(problem, sets, t, memory, belief, task):
+    """W of a distinct task, found through one (root, task) that it stands for."""
+    root, variant = np.argwhere(sets.place[0] == task)[0]
+    return value(problem, t, memory, belief, int(root), int(variant))
+
+
+@pytest.mark.parametrize(("seed", "moving"), [(0, False), (1, True), (2, False)])
+def test_alpha_vectors_are_what_their_plans_earn(seed, moving):
+    """At beliefs that no plan was made for, mass anything, for every task."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, rounds=3, moving=moving, dead=seed == 2, **SHAPE)
+    sets, checked = improved(problem), 0
+    for t, memory, points in all_points(sets):
+        for slot, plan in enumerate(points.plan):
+            belief = rng.dirichlet(np.full(4, 0.5)) * rng.uniform(0.1, 2)
+            for task in range(sets.tasks):
+                earned = executed(problem, sets, t, memory, plan, task, belief)
+                assert abs(points.alpha[slot, task] @ belief - earned) <= 1e-13
+                checked += 1
+    assert checked > 40
+
+
+@pytest.mark.parametrize(("seed", "moving"), [(0, True), (1, False), (2, True), (3, False)])
+def test_bounds_hold_at_every_belief(seed, moving):
+    """After one coarse pass and after all of them, visited or not, in every round and class."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, rounds=3, moving=moving, dead=bool(seed % 2), **SHAPE)
+    apart = []
+    for passes, options in ((1, {"beliefs": 1}), (None, {})):
+        sets = improved(problem, passes=passes, **options)
+        for t, memory, points in all_points(sets):
+            query = rng.dirichlet(np.full(4, 0.4), 6) * rng.uniform(0.1, 2, (6, 1))
+            query = np.concatenate([query, points.belief[:6]])
+            upper, (lower, _) = points.upper_at(query), points.lower_at(query)
+            for n, belief in enumerate(query):
+                for task in range(sets.tasks):
+                    exact = exact_at(problem, sets, t, memory, belief, task)
+                    assert lower[n, task] <= exact + 1e-12
+                    assert exact <= upper[n, task] + 1e-12
+                    apart.append(upper[n, task] - exact)
+    assert min(apart) < 1e-9
+    assert max(apart) > 1e-3
+
+
+def test_interpolation_is_no_looser_than_told_omega_or_the_sawtooth():
+    """And exact where the belief was visited, whatever multiple of it is asked."""
+    gained = 0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        problem = random_problem(rng, rounds=3, **SHAPE)
+        told = told_parameter(problem.structure, problem.tables, problem.tasks)[1][0, 0]
+        belief = rng.dirichlet(np.full(4, 2.0), NEAR)
+        known = np.array([[value(problem, 1, 0, b, 0, q) for q in range(2)] for b in belief])
+        least = np.full_like(told, -10.0)
+        query = rng.dirichlet(np.full(4, 2.0), 20) * 0.3
+        found = np.asarray(upper_between(query, belief, known, told, least))
+        base, saving = query @ told.T, known - belief @ told.T
+        share = (query[:, None] / belief).min(axis=2)
+        sawtooth = (base[:, None] + share[:, :, None] * saving[None]).min(axis=1)
+        assert (found <= np.minimum(base, sawtooth) + 1e-12).all()
+        gained += (found < np.minimum(base, sawtooth) - 1e-4).sum()
+        again = np.asarray(upper_between(0.7 * belief, belief, known, told, least))
+        assert (again <= 0.7 * known + 1e-12).all()
+    assert gained > 10
+
+
+def test_a_rest_that_is_covered_too_much_is_paid_for():
+    """Where outcomes can cost money, a belief may be worth more than one that exceeds it.
+
+    Visited: (1, 1) / 2, worth 0, because the second parameter costs 1. Asked: (1, 0), worth 1.
+    With `least` = 0 the bound there would fall short for weights that cover too much.
+    """
+    belief = np.zeros((NEAR, 2))
+    belief[0] = 0.5
+    known, told = np.zeros((NEAR, 1)), np.array([[1.0, 0.0]])
+    query = np.array([[1.0, 0.0], [0.6, 0.4], [0.9, 0.1]])
+    right = np.asarray(upper_between(query, belief, known, told, np.array([[-1.0, -1.0]])))[:, 0]
+    assert (right >= np.maximum(query[:, 0] - query[:, 1], 0.0) - 1e-12).all()
+    np.testing.assert_allclose(right[0], 1.0)
+
+
+def test_setting_plans_aside_loses_nothing_at_visited_beliefs():
+    rng = np.random.default_rng(3)
+    problem = random_problem(rng, rounds=4, controls=4, symbols=3, **SHAPE)
+    sets, fewer = improved(problem), 0
+    for _, _, points in all_points(sets):
+        for low, plan in zip(points.lower, points.best, strict=True):
+            assert np.isin(plan, points.plan).all()
+            assert (low > -np.inf).all()
+        known = np.einsum("km,pum->pku", points.belief, points.alpha).max(axis=0, initial=-np.inf)
+        np.testing.assert_allclose(known, points.lower, rtol=0, atol=1e-13)
+        fewer += len(points.control) > len(points.plan)
+    assert fewer > 2
+
+
+def test_passes_never_loosen_a_bound_at_a_visited_belief():
+    rng = np.random.default_rng(5)
+    problem = random_problem(rng, rounds=5, controls=5, symbols=3, **SHAPE)
+    sets = PointSets(problem.structure, problem.tables, [problem.tasks])
+    starts = root_beliefs(sets, [problem.tasks])
+    before, moved = {}, 0
+    for _ in range(6):
+        solver = PointBased(seconds=1e-9, beliefs=4)
+        improve_points(sets, starts, solver, 0.0, [], time.monotonic())
+        for t, memory, points in all_points(sets):
+            upper, lower = points.upper.copy(), points.lower.copy()
+            if (t, memory) in before:
+                high, low = before[t, memory]
+                assert (upper[: len(high)] <= high + 1e-15).all()
+                assert (lower[: len(low)] >= low - 1e-15).all()
+                moved += (upper[: len(high)] < high - 1e-6).any()
+            before[t, memory] = upper, lower
+    assert moved > 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bounds_meet_at_the_value(seed):
+    rng = np.random.default_rng(seed)
+    moving, dead = seed % 3 == 0, bool(seed % 2)
+    problem = random_problem(rng, rounds=3 + seed % 2, moving=moving, dead=dead, **SHAPE)
+    found = solved(problem)
+    assert found.status in (Status.converged, Status.exhausted)
+    np.testing.assert_allclose(found.answers[0].value, values(problem), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.upper[0], values(problem), rtol=0, atol=1e-12)
+    assert found.tree.nodes <= build_tree(problem.structure).nodes
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(3000, marks=pytest.mark.slow)])
+def test_bounds_are_never_optimistic_on_thousands_of_problems(count):
+    rng = np.random.default_rng(count)
+    loose = 0
+    for k in range(count):
+        problem = random_problem(rng, rounds=3, classes=2, **SHAPE)
+        options = {"beliefs": 1, "seconds": 1e-9} if k % 2 else {}
+        found = solved(problem, tolerance=(0.0, 0.1, 0.5)[k % 3], **options)
+        exact, low, high = values(problem), found.answers[0].value, found.upper[0]
+        assert (low <= exact + 1e-12).all()
+        assert (exact <= high + 1e-12).all()
+        if not k % 2:
+            mass = problem.tasks.root.sum(axis=1, keepdims=True)
+            assert ((high - low) / mass).max() <= (0.0, 0.1, 0.5)[k % 3] + 1e-12
+        loose += (high - low).max() > 1e-6
+    assert loose > count / 20
+
+
+def test_an_interruption_returns_the_bounds_reached(monkeypatch):
+    problem = random_problem(np.random.default_rng(8), rounds=5, controls=5, symbols=3, **SHAPE)
+    import solvers._point_based as module
+
+    real, calls = module._improve, []
+
+    def improve(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "_improve", improve)
+    found = solved(problem, beliefs=2)
+    assert found.status is Status.interrupted
+    assert (found.answers[0].value <= found.upper[0]).all()
