@@ -72,7 +72,7 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
     """
     n, horizon = env.products, int(env.horizon)
     with precision(env.gamma):
-        memories, after = _enumerate(env, horizon, limit)
+        memories, after = enumerate_memories(env, horizon, limit)
         keys, place = _raw_edges(env, memories, after, horizon)
         symbols = int(np.prod(env.feedback_alphabet))
         size = len(keys) * (n + 2 + symbols) * env.tastes.size * 8
@@ -173,7 +173,7 @@ def _means_jit(signal, memory, recommendation, utilities):
     return mean(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
-def _enumerate(env, horizon, limit):
+def enumerate_memories(env, horizon, limit):
     """Distinct memories of each period, and for each the index of the one that follows."""
     n = env.products
     start = np.asarray(env.action_rule.start(n, horizon))

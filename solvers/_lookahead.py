@@ -1,0 +1,109 @@
+"""Upper bounds without sampling error: plan exactly for k rounds, then be told the parameter.
+
+With U_t(h, omega) the value of a controller who is told omega (`AbstractCeiling`),
+
+    V^0_t(h, b) = <b, U_t(h, .)>,
+    V^k_t(h, b) = max_a <b, pay_a> + sum_z V^{k-1}_{t+1}(h_a, b * going_a * law_a(z)).
+
+W <= V^k <= V^{k-1} for every k, by Jensen's inequality and induction, and V^k is exact from
+k = T - t + 1 on. The last of the k rounds needs no symbols, as sum_z law = 1: V^1 is the largest
+of A inner products. So k rounds cost A (A Z)^(k-1) inner products of length m for each case.
+Float64; rounding is of the order of T machine epsilons times the value.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from solvers._process import AbstractCeiling, AbstractProcess, Case, ends_after
+
+_ROWS = 4096
+
+
+def lookahead(
+    process: AbstractProcess,
+    cases: list[Case],
+    ceilings: list[AbstractCeiling],
+    belief: Float[np.ndarray, " m"],
+    rounds: int,
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> Float[np.ndarray, " _K"]:
+    """Bound the value of every case from above at one belief (unnormalised), memory, round.
+
+    **Arguments:** `rounds`: planned exactly before omega is told, k >= 0. `memory`: that of the
+    start by default; `period`: rounds gone by, from 0. Call it with float64 enabled.
+    """
+    memory = np.asarray(process.start() if memory is None else memory)
+    rounds = min(rounds, process.horizon - period)
+    search = _Search(process, cases, ceilings)
+    return search.bound(memory, np.asarray(belief, np.float64)[None], period, rounds)[:, 0]
+
+
+def lookahead_work(controls: int, symbols: int, points: int, cases: int, rounds: int) -> float:
+    """Estimate the multiplications of `lookahead`."""
+    if rounds == 0:
+        return float(points * cases)
+    laws_of_memories = sum(controls**d for d in range(1, rounds + 1)) * 60.0
+    inner = cases * controls * float(controls * symbols) ** (rounds - 1)
+    return points * (laws_of_memories * controls + inner)
+
+
+class _Search:
+    """The recursion, for all cases at once; laws do not depend on the case but for `pay`."""
+
+    def __init__(self, process, cases, ceilings):
+        self.process, self.cases, self.ceilings = process, cases, ceilings
+        reward = np.asarray(process.reward)
+        self.worth = np.stack([np.asarray(case.worth(reward)) for case in cases])
+        self.allowed = np.stack([np.asarray(case.allowed, bool) for case in cases])
+        self.seen: dict[tuple, tuple] = {}
+
+    def told(self, period: int, memories: np.ndarray) -> np.ndarray:
+        if period == self.process.horizon:
+            return np.zeros((len(self.cases), len(memories), self.worth.shape[2]))
+        return np.stack([ceiling.value(period, memories) for ceiling in self.ceilings])
+
+    def bound(self, memory, beliefs, period: int, rounds: int) -> np.ndarray:
+        if rounds == 0:
+            return self.told(period, memory[None])[:, 0] @ beliefs.T
+        if rounds == 1:
+            return self._last(memory, beliefs, period)
+        pay, going, law, after = self._laws(memory, period)
+        best = np.full((len(self.cases), len(beliefs)), -np.inf)
+        symbols = law.shape[-1]
+        for control in range(self.process.controls):
+            now = pay[:, control] @ beliefs.T
+            column = (going[control][:, None] * law[control]).T
+            following = (beliefs[:, None] * column).reshape(-1, beliefs.shape[1])
+            live = following.any(axis=1)
+            later = np.zeros((len(self.cases), len(following)))
+            rows = np.flatnonzero(live)
+            for start in range(0, len(rows), _ROWS):
+                part = rows[start : start + _ROWS]
+                later[:, part] = self.bound(
+                    after[control], following[part], period + 1, rounds - 1
+                )
+            total = now + later.reshape(len(self.cases), -1, symbols).sum(axis=2)
+            total[~self.allowed[:, control]] = -np.inf
+            best = np.maximum(best, total)
+        return best
+
+    def _last(self, memory, beliefs, period: int) -> np.ndarray:
+        pay, going, _, after = self._laws(memory, period)
+        worth = pay + going * self.told(period + 1, after)
+        best = np.full((len(self.cases), len(beliefs)), -np.inf)
+        for k, allowed in enumerate(self.allowed):
+            best[k] = (beliefs @ worth[k, allowed].T).max(axis=1)
+        return best
+
+    def _laws(self, memory, period: int):
+        key = (period, memory.tobytes())
+        if key not in self.seen:
+            if len(self.seen) > 64:
+                self.seen.clear()
+            found = ends_after(self.process, memory, period)
+            ends, law, after = (np.asarray(part) for part in found)
+            pay = np.einsum("ajm,kjm->kam", ends[:, :-1], self.worth)
+            self.seen[key] = (pay, ends[:, -1], law, after)
+        return self.seen[key]
+
