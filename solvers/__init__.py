@@ -6,6 +6,7 @@ from solvers._branch_and_bound import Bounded as Bounded
 from solvers._branch_and_bound import BranchAndBound as BranchAndBound
 from solvers._branch_and_bound import Status as Status
 from solvers._branch_and_bound import solve_branch_and_bound as solve_branch_and_bound
+from solvers._checkpoint import fingerprint as fingerprint
 from solvers._exact import Answer as Answer
 from solvers._exact import Estimate as Estimate
 from solvers._exact import Exact as Exact
@@ -20,6 +21,7 @@ from solvers._neural import Root as Root
 from solvers._neural import Training as Training
 from solvers._neural import begin as begin
 from solvers._neural import train as train
+from solvers._neural_checkpoint import NeuralCheckpoint as NeuralCheckpoint
 from solvers._plan import Keys as Keys
 from solvers._plan import Plan as Plan
 from solvers._plan import Visits as Visits
@@ -34,6 +36,7 @@ from solvers._process import AbstractProcess as AbstractProcess
 from solvers._process import Case as Case
 from solvers._rollout import Play as Play
 from solvers._rollout import Rollout as Rollout
+from solvers._rollout import decide as decide
 from solvers._rollout import rollout as rollout
 from solvers._tree import Tree as Tree
 from solvers._tree import bound_nodes as bound_nodes

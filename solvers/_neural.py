@@ -23,6 +23,7 @@ import optax
 from jaxtyping import Array, Float
 
 from solvers._process import AbstractCeiling, AbstractProcess, Case
+from solvers._progress import Bar
 from solvers._rollout import States, rollout
 from solvers._value_network import ValueNetwork, case_scale, view
 
@@ -107,6 +108,7 @@ def train(
     solver: Neural,
     training: Training | None = None,
     after_sweep: Callable[[Training], None] = lambda training: None,
+    progress: bool = False,
 ) -> Training:
     """Train until done, from `training` if given; call it with float64 disabled.
 
@@ -119,6 +121,8 @@ def train(
     training = begin(solver) if training is None else training
     begun = time.monotonic()
     spent = 0.0 if training.sweep == 0 else float(training.column("seconds")[-1])
+    bar = Bar("training", "sweep", progress, solver.sweeps)
+    bar(int(training.sweep))
     while process.horizon > 1 and not _done(training, solver):
         sweep = int(training.sweep)
         rng = np.random.default_rng([solver.seed, sweep])
@@ -146,7 +150,9 @@ def train(
             best_sweep=training.sweep if better else training.best_sweep,
             history=training.history.at[sweep].set(row),
         )
+        bar(1, f"loss {loss:.2g}, residual {residual:.2g}, value {check.mean:.4g}")
         after_sweep(training)
+    bar.__exit__()
     return training
 
 

@@ -135,6 +135,25 @@ def rollout(
     return Rollout(gain, rounds / runs, states)
 
 
+def decide(
+    process: AbstractProcess,
+    case: Case,
+    ceiling: AbstractCeiling,
+    critic: ValueNetwork | None,
+    beliefs: Float[np.ndarray, "C m"],
+    memories: Int[np.ndarray, "C d"],
+    period: int,
+    chunk: int = 64,
+) -> Int[np.ndarray, " C"]:
+    """Choose the greedy control of each of C beliefs of mass 1."""
+    noise = np.zeros((len(beliefs), 4))
+    play, chunk = Play.GREEDY, min(chunk, len(beliefs))
+    step = _round(
+        process, case, ceiling, critic, beliefs, memories, noise, period, play, chunk, 0.0
+    )
+    return np.asarray(step.control)
+
+
 def _round(process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore):
     """One round of all runs, in chunks of runs with neighbouring memories."""
     parts = []
