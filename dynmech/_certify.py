@@ -13,7 +13,6 @@ from solvers import (
     Play,
     ValueNetwork,
     lookahead,
-    lookahead_work,
     rollout,
 )
 
@@ -28,7 +27,7 @@ class Certificate(eqx.Module):
     - `confidence`: of each lower bound, in (0, 1); one-sided, Student's t over the conversations.
     - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
       as many as `work` allows.
-    - `work`: multiplications allowed for the upper bounds of W, and again for all the others.
+    - `work`: multiplications allowed for the upper bound of W, and again for all the others.
     - `seed`: of the conversations.
     """
 
@@ -100,10 +99,11 @@ def certify(
     from scipy.special import stdtrit
 
     belief = np.asarray(belief, float) / np.sum(belief)
-    rounds = planned_rounds(process, cases, certificate, period)
     with jax.enable_x64(True):
         critic = in_float64(network)
-        upper = lookahead(process, cases, ceilings, belief, rounds, memory, period)
+        upper, rounds = lookahead(
+            process, cases, ceilings, belief, certificate.rounds, memory, period, certificate.work
+        )
         found = []
         for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
             rng = np.random.default_rng([certificate.seed, period, k])
@@ -113,20 +113,6 @@ def certify(
     value, error = np.array(found).T
     lower = value - float(stdtrit(runs - 1, certificate.confidence)) * error
     return Bounds(value, error, lower, upper, certificate.confidence, rounds)
-
-
-def planned_rounds(process, cases, certificate: Certificate, period: int) -> int:
-    """Rounds planned exactly: as asked, or the most whose estimated work is allowed."""
-    left = process.horizon - period
-    if certificate.rounds is not None:
-        return min(certificate.rounds, left)
-    controls, points = process.controls, np.asarray(process.reward).shape[1]
-    symbols = jax.eval_shape(
-        lambda: process.symbols(process.step(process.start(), 0), 0, period)
-    ).shape[1]
-    shape = (controls, symbols, points, len(cases))
-    allowed = [k for k in range(left + 1) if lookahead_work(*shape, k) <= certificate.work]
-    return max(allowed, default=0)
 
 
 def in_float64(network: ValueNetwork | None) -> ValueNetwork | None:

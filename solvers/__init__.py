@@ -14,7 +14,6 @@ from solvers._exact import estimate as estimate
 from solvers._exact import solve_exact as solve_exact
 from solvers._lattice import relations as relations
 from solvers._lookahead import lookahead as lookahead
-from solvers._lookahead import lookahead_work as lookahead_work
 from solvers._neural import Diverged as Diverged
 from solvers._neural import Neural as Neural
 from solvers._neural import Root as Root

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from solvers._process import AbstractCeiling, AbstractProcess, Case, ends_after
 
 _ROWS = 4096
+_CALL = 1e6  # what a call costs beside its multiplications
 
 
 def lookahead(
@@ -26,39 +27,55 @@ def lookahead(
     cases: list[Case],
     ceilings: list[AbstractCeiling],
     belief: Float[np.ndarray, " m"],
-    rounds: int,
+    rounds: int | None = None,
     memory: np.ndarray | None = None,
     period: int = 0,
-) -> Float[np.ndarray, " _K"]:
+    work: float = float("inf"),
+) -> tuple[Float[np.ndarray, " _K"], int]:
     """Bound the value of every case from above at one belief (unnormalised), memory, round.
 
-    **Arguments:** `rounds`: planned exactly before omega is told, k >= 0. `memory`: that of the
-    start by default; `period`: rounds gone by, from 0. Call it with float64 enabled.
+    **Arguments:** `rounds`: planned exactly before omega is told, k >= 0; None: as many as
+    `work`, in multiplications, allows. `memory`: that of the start by default; `period`: rounds
+    gone by, from 0. Call it with float64 enabled.
+
+    **Returns:** the bounds, and the rounds planned.
     """
     memory = np.asarray(process.start() if memory is None else memory)
-    rounds = min(rounds, process.horizon - period)
-    search = _Search(process, cases, ceilings)
-    return search.bound(memory, np.asarray(belief, np.float64)[None], period, rounds)[:, 0]
+    beliefs = np.asarray(belief, np.float64)[None]
+    left = process.horizon - period
+    search = _Search(process, cases, ceilings, work)
+    if rounds is not None:
+        rounds = min(rounds, left)
+        return search.bound(memory, beliefs, period, rounds)[:, 0], rounds
+    best, planned = search.told(period, memory[None])[:, 0] @ beliefs[0], 0
+    for k in range(1, left + 1):
+        try:
+            best, planned = search.bound(memory, beliefs, period, k)[:, 0], k
+        except _Spent:
+            break
+    return best, planned
 
 
-def lookahead_work(controls: int, symbols: int, points: int, cases: int, rounds: int) -> float:
-    """Estimate the multiplications of `lookahead`."""
-    if rounds == 0:
-        return float(points * cases)
-    laws_of_memories = sum(controls**d for d in range(1, rounds + 1)) * 60.0
-    inner = cases * controls * float(controls * symbols) ** (rounds - 1)
-    return points * (laws_of_memories * controls + inner)
+class _Spent(Exception):
+    """The work allowed has been done."""
 
 
 class _Search:
     """The recursion, for all cases at once; laws do not depend on the case but for `pay`."""
 
-    def __init__(self, process, cases, ceilings):
+    def __init__(self, process, cases, ceilings, work: float):
+        self.left = work
         self.process, self.cases, self.ceilings = process, cases, ceilings
         reward = np.asarray(process.reward)
         self.worth = np.stack([np.asarray(case.worth(reward)) for case in cases])
         self.allowed = np.stack([np.asarray(case.allowed, bool) for case in cases])
         self.seen: dict[tuple, tuple] = {}
+
+    def spend(self, amount: float) -> None:
+        """Count multiplications; laws of memories are counted where they are computed."""
+        self.left -= amount
+        if self.left < 0:
+            raise _Spent
 
     def told(self, period: int, memories: np.ndarray) -> np.ndarray:
         if period == self.process.horizon:
@@ -71,6 +88,7 @@ class _Search:
         if rounds == 1:
             return self._last(memory, beliefs, period)
         pay, going, law, after = self._laws(memory, period)
+        self.spend(_CALL + float(pay.size) * len(beliefs))
         open_ = pay + going * self.told(period + 1, after)
         reach = np.einsum("kam,nm->kan", open_, beliefs)
         reach[~self.allowed] = -np.inf
@@ -107,6 +125,7 @@ class _Search:
 
     def _last(self, memory, beliefs, period: int) -> np.ndarray:
         pay, going, _, after = self._laws(memory, period)
+        self.spend(_CALL + float(pay.size) * len(beliefs))
         worth = pay + going * self.told(period + 1, after)
         best = np.full((len(self.cases), len(beliefs)), -np.inf)
         for k, allowed in enumerate(self.allowed):
@@ -120,6 +139,7 @@ class _Search:
                 self.seen.clear()
             found = ends_after(self.process, memory, period)
             ends, law, after = (np.asarray(part) for part in found)
+            self.spend(100.0 * ends.size)
             pay = np.einsum("ajm,kjm->kam", ends[:, :-1], self.worth)
             self.seen[key] = (pay, ends[:, -1], law, after)
         return self.seen[key]

@@ -59,7 +59,7 @@ class Neural(eqx.Module):
     persistence: float = eqx.field(static=True, default=0.8)
     explore: float = eqx.field(static=True, default=0.1)
     seed: int = eqx.field(static=True, default=0)
-    chunk: int = eqx.field(static=True, default=64)
+    chunk: int = eqx.field(static=True, default=16)
 
 
 class Root(eqx.Module):

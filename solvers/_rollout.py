@@ -25,6 +25,8 @@ from jaxtyping import Array, Float, Int
 from solvers._process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers._value_network import ValueNetwork, case_scale, view
 
+_SMALL = 4  # runs that are handled together when few are left
+
 
 class Play(enum.Enum):
     """How controls are chosen; ties go to the lowest index."""
@@ -91,7 +93,7 @@ def rollout(
     play: Play = Play.GREEDY,
     memory: np.ndarray | None = None,
     period: int = 0,
-    chunk: int = 64,
+    chunk: int = 16,
     persistence: float = 0.0,
     explore: float = 0.0,
     keep: bool = False,
@@ -143,7 +145,7 @@ def decide(
     beliefs: Float[np.ndarray, "C m"],
     memories: Int[np.ndarray, "C d"],
     period: int,
-    chunk: int = 64,
+    chunk: int = 16,
 ) -> Int[np.ndarray, " C"]:
     """Choose the greedy control of each of C beliefs of mass 1."""
     noise = np.zeros((len(beliefs), 4))
@@ -161,7 +163,7 @@ def _round(process, case, ceiling, critic, beliefs, memories, noise, t, play, ch
     for at in range(0, len(beliefs), chunk):
         part = slice(at, at + chunk)
         size = len(beliefs[part])
-        pad = np.minimum(np.arange(chunk), size - 1)
+        pad = np.minimum(np.arange(chunk if size > _SMALL else min(_SMALL, chunk)), size - 1)
         unique, row = distinct(memories[part][pad])
         found = laws(process, case, unique, jnp.asarray(t), not last)
         told = np.zeros((*found.going.shape[:2], beliefs.shape[1]))
