@@ -78,17 +78,19 @@ def make_ceilings(
     **Raises:** `TooLarge` for a rule of the user's own that remembers too much to enumerate.
     """
     rule = env.action_rule
-    known = isinstance(rule, PerfectRecall | ImperfectRecall) and isinstance(rule.query, _KNOWN)
-    if isinstance(rule, PerfectRecall) and known and isinstance(rule.choice, Threshold):
+    recalls = rule if isinstance(rule, PerfectRecall | ImperfectRecall) else None
+    if recalls is not None and not isinstance(recalls.query, _KNOWN):
+        recalls = None
+    if isinstance(recalls, PerfectRecall) and isinstance(recalls.choice, Threshold):
         rank = _rank(np.asarray(process.reward))
-        chance = _queries(rule.query, process.reward)
+        chance = _queries(recalls.query, process.reward)
         return [_best_match(process, case, rank, chance) for case in cases]
     try:
         memories, after = enumerate_memories(env, process.horizon, _FEW)
     except TooLarge as error:
-        if known and isinstance(rule.choice, Threshold | Logit):
-            lowest = _queries(rule.query, process.reward).min(axis=(0, 1))
-            return [_free_recall(process, case, rule.choice, lowest) for case in cases]
+        if recalls is not None and isinstance(recalls.choice, Threshold | Logit):
+            lowest = _queries(recalls.query, process.reward).min(axis=(0, 1))
+            return [_free_recall(process, case, recalls.choice, lowest) for case in cases]
         must = "remember little, or be PerfectRecall or ImperfectRecall with a choice from here"
         call = "solve_long_horizon(env=RecommendationMDP(action_rule=...))"
         raise TooLarge(describe(call, must, str(error))) from error

@@ -14,6 +14,7 @@ values: only the certificates made with it (`rollout`, `lookahead`) say anything
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -204,7 +205,9 @@ def _optimiser(solver: Neural) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(solver.clip), optax.adam(rate))
 
 
-def _fit(process, roots, met, training: Training, solver: Neural, rng):
+def _fit(
+    process, roots, met, training: Training, solver: Neural, rng
+) -> tuple[Any, optax.OptState, float]:
     """Gradient steps on the sweep's beliefs; each case gives equally many."""
     met = [met[i % len(met)] for i in range(max(len(met), min(solver.cases, len(roots))))]
     size = solver.batch * solver.steps
@@ -249,6 +252,7 @@ def _steps(network, state, process, cases, states: States, pick, solver: Neural)
 def _loss(params, static, fixed, states: States):
     """Mean Huber loss of the network on backups, in units of each case's scale, times 100."""
     network = eqx.combine(params, static)
+    cases, views, scales = fixed
 
     def of_case(case, seen, scale, states: States):
         summary = states.belief @ network.summaries(seen)
@@ -257,4 +261,4 @@ def _loss(params, static, fixed, states: States):
         )
         return optax.huber_loss(value / scale, states.target / scale, delta=0.1).mean()
 
-    return jax.vmap(of_case)(*fixed, states).mean() * 100.0
+    return jax.vmap(of_case)(cases, views, scales, states).mean() * 100.0

@@ -122,11 +122,8 @@ def ends_after(process: AbstractProcess, memory: Int[Numbers, " d"], period):
 
 
 def distinct(memories: np.ndarray) -> tuple[Int[np.ndarray, "_U d"], Int[np.ndarray, " _C"]]:
-    """Distinct memories, padded to a power of eight rows, and the row of each memory."""
+    """Distinct memories, and the row of each memory; one row, or padded to as many as given."""
     unique, index = np.unique(memories, axis=0, return_inverse=True)
-    size = 1
-    while size < len(unique):
-        size *= 8
-    size = max(min(size, len(memories)), len(unique))
+    size = 1 if len(unique) == 1 else len(memories)
     padding = np.repeat(unique[-1:], size - len(unique), axis=0)
     return np.concatenate([unique, padding]), index.reshape(-1)
