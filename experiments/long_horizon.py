@@ -18,7 +18,7 @@ import pandas as pd
 import tyro
 
 import dynmech as dm
-from experiments._figures import BLUE, GREY, RED, new_figure, tidy
+from experiments._figures import BLUE, GREY, RED, RESULTS, new_figure, tidy
 from experiments._output import Output
 from experiments.benchmarks.instances import hidden_taste
 
@@ -32,8 +32,8 @@ Z95 = 1.645
 class Options:
     """Train, certify, and compare on markets that differ in persistence and in what is learned."""
 
-    out: Path = Path("results/long_horizon")
-    """Folder for the tables and the picture."""
+    results: Path = RESULTS
+    """Folder under which long_horizon/ is written."""
     markets: tuple[Name, ...] = ("brief", "persistent", "learning", "hidden taste", "cars")
     """brief, persistent: perfect recall, ratings of what was shown. learning: only what is on the
     screen is bought, noisy ratings. hidden taste: the benchmark H. cars: real products."""
@@ -183,14 +183,21 @@ def draw(results: list[tuple[str, dm.LongPolicy]]):
         top.axhline(
             policy.lower[0], color=RED, linestyle="--", label="certified lower bound, final"
         )
-        low = min(policy.lower[0], np.median(value))
-        margin = max(policy.upper[0] - low, 1e-3 * abs(policy.upper[0]))
-        top.set_ylim(low - 1.2 * margin, policy.upper[0] + 0.6 * margin)
-        tidy(top, name, "training [minutes]", "surplus W [money]" if k == 0 else "")
-        bottom.semilogy(minutes, policy.history[:, 1], color=GREY, marker="o", markersize=3)
-        up = "held-out Bellman residual\n[share of largest surplus]" if k == 0 else ""
+        # The untrained network's sweep sets no scale.
+        low = min(policy.lower[0], value[1:].min(initial=np.inf))
+        margin = 0.15 * max(policy.upper[0] - low, 1e-3 * abs(policy.upper[0]))
+        top.set_ylim(low - margin, policy.upper[0] + margin)
+        gap = 100 * policy.bounds.gap[0] / abs(policy.upper[0])
+        unit = "surplus W [money]" if k == 0 else ""
+        tidy(top, f"{name}: certified gap {gap:.2g}%", "training [minutes]", unit)
+        top.ticklabel_format(axis="y", useOffset=False)
+        bottom.plot(minutes, 100 * policy.history[:, 1], color=GREY, marker="o", markersize=3)
+        up = "held-out Bellman residual\n[% of largest surplus]" if k == 0 else ""
         tidy(bottom, "", "training [minutes]", up)
-        bottom.set_xlim(top.get_xlim())
+        bottom.set_ylim(bottom=0)
+        for axis in (top, bottom):
+            axis.set_xlim(left=0)
+            axis.locator_params(axis="x", nbins=4)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -198,7 +205,7 @@ def draw(results: list[tuple[str, dm.LongPolicy]]):
 
 def main(options: Options) -> None:
     """Run the experiment."""
-    output = Output(options.out, UNIT)
+    output = Output(options.results / "long_horizon", UNIT)
     certificates, baselines, results = [], [], []
     with jax.enable_x64(True):
         for name in options.markets:
@@ -209,7 +216,7 @@ def main(options: Options) -> None:
             results.append((name, policy))
             # Written after every market: a long run that is stopped keeps what it has.
             for stem, rows in (("certificates", certificates), ("baselines", baselines)):
-                pd.DataFrame(rows).to_csv(options.out / f"{stem}.csv", index=False)
+                pd.DataFrame(rows).to_csv(output.folder / f"{stem}.csv", index=False)
     frame = pd.DataFrame(certificates)
     output.heading("Certified gaps")
     output.table("certificates", frame, "Bounds on W and the marginal economies; gaps in % of W")

@@ -32,6 +32,10 @@ SMALL = {
         "values": (0.5, 0.8, 1.0), "decay": (1.0, 0.6), "agents": 3, "realised": 30,
         "grids": (3,), "kept": 2, "rivals": 2, "logged": 2, "chances": (0.5, 0.9), "shown": 5,
     },
+    "long_horizon": {
+        "markets": ("learning",), "products": 2, "tastes": 6, "rounds": 3, "sweeps": 2, "runs": 4,
+        "steps": 2, "conversations": 64, "marginal": 30, "work": 1e7,
+    },
 }  # fmt: skip
 FILES = {
     "participation": {
@@ -51,6 +55,7 @@ FILES = {
         "footnote_20.csv", "item_audits.csv", "equation_19.csv", "lotteries.csv", "lotteries.png",
         "real_auction.csv", "leaders.csv", "settled.csv",
     },
+    "long_horizon": {"certificates.csv", "baselines.csv", "training.png"},
 }  # fmt: skip
 
 
@@ -284,3 +289,14 @@ def test_click_auctions_show_what_they_claim(results):
     assert column(rows, "gain, price as printed")[0] > 0.1
     assert (np.diff(column(rows, "welfare lost")) < 0).all()
     assert (np.diff(column(rows, "largest payment")) > 0).all()
+
+
+def test_certified_bounds_hold_what_is_simulated(results):
+    rows = read(results / "long_horizon" / "certificates.csv")
+    policy, error = column(rows, "policy"), column(rows, "s.e.")
+    assert (column(rows, "lower") < policy).all()
+    assert (policy <= column(rows, "upper") + 4 * error).all()
+    rows = read(results / "long_horizon" / "baselines.csv")
+    assert {row["policy"] for row in rows} >= {"neural", "myopic", "told-omega ceiling"}
+    told = column(rows, "W")[[row["policy"] == "told-omega ceiling" for row in rows]]
+    assert told.max() >= column(rows, "W").max() - 4 * column(rows, "s.e.").max()
