@@ -171,7 +171,8 @@ def baseline_rows(name: str, policy: dm.LongPolicy, options: Options) -> list[di
 
 def draw(results: list[tuple[str, dm.LongPolicy]]):
     """Value and certificate, and the held-out residual, against training time."""
-    figure, axes = new_figure(3.3 * len(results), 5.6, nrows=2, ncols=len(results), squeeze=False)
+    width = max(3.3 * len(results), 5.0)
+    figure, axes = new_figure(width, 5.6, nrows=2, ncols=len(results), squeeze=False)
     for k, (name, policy) in enumerate(results):
         minutes, value, error = policy.history[:, 0] / 60, *policy.history[:, 3:].T
         top, bottom = axes[:, k]
@@ -196,10 +197,11 @@ def draw(results: list[tuple[str, dm.LongPolicy]]):
         tidy(bottom, "", "training [minutes]", up)
         bottom.set_ylim(bottom=0)
         for axis in (top, bottom):
-            axis.set_xlim(left=0)
+            axis.set_xlim(0, 1.04 * minutes.max())
             axis.locator_params(axis="x", nbins=4)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    columns = 3 if len(results) > 2 else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 

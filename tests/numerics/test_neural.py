@@ -115,6 +115,7 @@ def test_relabelled_outcomes_have_the_same_value():
     assert one <= fixed[n + 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "m"), [(2, 3), (5, 9)])
 def test_one_network_serves_every_size(n, m):
     network = ValueNetwork(jax.random.key(0))
@@ -225,6 +226,7 @@ def test_diverging_training_is_never_an_answer():
         trained(wild)
 
 
+@pytest.mark.slow
 def test_no_improvement_ends_the_training():
     stuck = Neural(
         sweeps=30, patience=1, runs=8, steps=1, batch=1, cases=1, chunk=4, learning_rate=1e-12
