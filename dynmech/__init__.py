@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from dynmech import groves as groves
 from dynmech import settlement as settlement
+from dynmech._certify import Bounds as Bounds
+from dynmech._certify import Certificate as Certificate
 from dynmech._choice import AbstractActionRule as AbstractActionRule
 from dynmech._choice import ConstantQuery as ConstantQuery
 from dynmech._choice import FallingQuery as FallingQuery
@@ -33,6 +35,7 @@ from dynmech._errors import MissingExtra as MissingExtra
 from dynmech._errors import NotFinite as NotFinite
 from dynmech._errors import OutsideSupport as OutsideSupport
 from dynmech._errors import TooLarge as TooLarge
+from dynmech._errors import TrainingDiverged as TrainingDiverged
 from dynmech._errors import UnseenPurchase as UnseenPurchase
 from dynmech._estimator_checks import EstimatorReport as EstimatorReport
 from dynmech._estimator_checks import EstimatorWitness as EstimatorWitness
@@ -48,6 +51,9 @@ from dynmech._feedback import ChannelFeedback as ChannelFeedback
 from dynmech._feedback import NoFeedback as NoFeedback
 from dynmech._feedback import RatingFeedback as RatingFeedback
 from dynmech._feedback import TabulatedFeedback as TabulatedFeedback
+from dynmech._long_conversation import LongConversation as LongConversation
+from dynmech._long_horizon import LongPolicy as LongPolicy
+from dynmech._long_horizon import solve_long_horizon as solve_long_horizon
 from dynmech._payment_moments import PaymentMoments as PaymentMoments
 from dynmech._payment_moments import payment_distribution as payment_distribution
 from dynmech._payment_moments import payment_moments as payment_moments
@@ -72,6 +78,7 @@ from dynmech.audit import BestResponse as BestResponse
 from dynmech.audit import Witness as Witness
 from solvers import BranchAndBound as BranchAndBound
 from solvers import Exact as Exact
+from solvers import Neural as Neural
 from solvers import PointBased as PointBased
 from solvers import Stationary as Stationary
 

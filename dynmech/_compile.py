@@ -75,7 +75,7 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
     """
     n, horizon = env.products, int(env.horizon)
     with precision(env.gamma):
-        memories, after = _enumerate(env, horizon, limit)
+        memories, after = enumerate_memories(env, horizon, limit)
         keys, place = raw_edges(env, memories, after, horizon)
     always, ever = _shown(memories, after, place, len(keys), n)
     continuing = np.unique(np.concatenate([p.ravel() for p in place[:-1]] or [np.zeros(0, int)]))
@@ -191,7 +191,7 @@ def _means_jit(signal, memory, recommendation, utilities):
     return mean(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
-def _enumerate(env, horizon, limit):
+def enumerate_memories(env, horizon, limit):
     """Distinct memories of each period, and for each the index of the one that follows."""
     n = env.products
     start = np.asarray(env.action_rule.start(n, horizon))

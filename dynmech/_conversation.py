@@ -127,7 +127,7 @@ class Conversation(eqx.Module):
             must, do = "be in progress", "call .undo()"
             raise InvalidArgument(describe("Conversation.step(...)", must, "ended", do))
         plan, env, t = self.policy.plan, self.policy.env, self.period - 1
-        code = _action_code(env, action)
+        code = action_code(env, action)
         control = int(plan.actions[t][self.pair, self.node])
         edge = int(plan.edge(t, np.array([self.node]), np.array([control]))[0])
         chance = self.policy.compiled.action[edge, code] @ self._weights()
@@ -136,7 +136,7 @@ class Conversation(eqx.Module):
             raise ImpossibleProfile(describe("Conversation.step(action=...)", must, action))
         again = code == query_code(env.products)
         goes_on = again and t + 1 < plan.horizon
-        symbols = _symbols(env, signals, initial=False) if goes_on else None
+        symbols = read_symbols(env, signals, initial=False) if goes_on else None
         turn = Turn(t + 1, self.recommendation, code, self.theta, symbols, edge)
         pair, node = self.pair, self.node
         if symbols is not None:
@@ -183,8 +183,8 @@ def start_conversation(policy: EfficientPolicy, theta, signals, profile) -> Conv
             raise OutsideSupport(describe("EfficientPolicy.start(profile=...)", must, profile))
         pair = int(pairs.base[profile])
     else:
-        index = _theta_index(env, theta)
-        symbols = _symbols(env, signals, initial=True)
+        index = theta_index(env, theta)
+        symbols = read_symbols(env, signals, initial=True)
         root = np.flatnonzero((pairs.signals == symbols).all(axis=1))
         found = np.flatnonzero(np.isin(pairs.root, root) & (pairs.theta == index).all(axis=1))
         if not len(found):
@@ -205,7 +205,7 @@ def _money(policy, pair: int) -> Float[np.ndarray, " n"]:
     return env.values.support[np.arange(env.products), policy.pairs.theta[pair]]
 
 
-def _action_code(env, action: int | str) -> int:
+def action_code(env, action: int | str) -> int:
     n = env.products
     words = {
         "exit": exit_code(n),
@@ -223,7 +223,7 @@ def _action_code(env, action: int | str) -> int:
     return int(action)
 
 
-def _symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
+def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
     structure = env.signals.initial if initial else env.signals.feedback
     alphabet = env.initial_alphabet if initial else env.feedback_alphabet
     call = "signals"
@@ -258,7 +258,7 @@ def _symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
     return symbols.astype(np.int64)
 
 
-def _theta_index(env, theta) -> Int[np.ndarray, " n"]:
+def theta_index(env, theta) -> Int[np.ndarray, " n"]:
     support = env.values.support
     n, size = support.shape
     if theta is None:
@@ -290,13 +290,13 @@ def _theta_index(env, theta) -> Int[np.ndarray, " n"]:
 def _next_pair(policy, pair: int, theta) -> int:
     env = policy.env
     if not isinstance(env.values, MarkovValues):
-        if theta is not None and (_theta_index(env, theta) != policy.pairs.theta[pair]).any():
+        if theta is not None and (theta_index(env, theta) != policy.pairs.theta[pair]).any():
             must = "stay the same: values are constant"
             raise InvalidArgument(describe("Conversation.step(theta=...)", must, theta))
         return pair
     if theta is None and env.values.support.shape[1] > 1:
         must, do = "be given: values move between rounds", "pass the next values"
         raise InvalidArgument(describe("Conversation.step(theta=...)", must, None, do))
-    index = _theta_index(env, theta)
+    index = theta_index(env, theta)
     options = policy.plan.sibling[pair]
     return int(options[(policy.pairs.theta[options] == index).all(axis=1)][0])

@@ -35,6 +35,10 @@ class TooLarge(DynmechError):
     """Signal a problem that will not fit in the memory or the work allowed."""
 
 
+class TrainingDiverged(DynmechError):
+    """Signal a training that blew up; no policy is returned."""
+
+
 class MissingExtra(DynmechError, ImportError):
     """Signal that an optional dependency is not installed."""
 

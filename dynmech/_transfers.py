@@ -10,22 +10,21 @@ from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._compile import settlement_means
 from dynmech._conversation import Conversation
+from dynmech._core_payment import core_payment
 from dynmech._data_driven import DataDriven
 from dynmech._efficient import EfficientPolicy
-from dynmech._errors import InvalidArgument, NotFinite, OutsideSupport, describe, import_extra
+from dynmech._errors import InvalidArgument, OutsideSupport, describe, import_extra
 from dynmech._groves import AbstractGroves, OwnTables, Participation
 from dynmech._outcomes import expected_outcomes
 from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._simulate import Simulation, Strategy, simulate
-from dynmech._types import Numbers, precision
+from dynmech._types import Numbers
 from dynmech.audit import Audit, BestResponse, best_responses, run_audit, wants_interval
 
 
@@ -155,26 +154,7 @@ class DynamicTeamMechanism(eqx.Module):
 
         **Raises:** `InvalidArgument` (shape), `OutsideSupport` (action), `NotFinite`.
         """
-        if any(isinstance(given, jax.Array) for given in (theta, action, estimate)):
-            return self._payment(theta, action, estimate)
-        with precision(self.policy.env.gamma):
-            return self._payment(theta, action, estimate)
-
-    def _payment(self, theta, action, estimate) -> Float[Array, " _n"]:
-        gamma = self.policy.env.gamma
-        n, k = gamma.shape
-        theta, estimate = jnp.asarray(theta), jnp.asarray(estimate)
-        if theta.shape != (n,):
-            must = f"have shape ({n},)"
-            raise InvalidArgument(describe("payment(theta=...)", must, theta.shape))
-        if estimate.shape not in ((), (k,)):
-            must = f"be a number or have shape ({k},)"
-            raise InvalidArgument(describe("payment(estimate=...)", must, estimate.shape))
-        _check_realised(theta, action, estimate, n)
-        bought = jnp.arange(n) == jnp.asarray(action)
-        utility = jnp.asarray(gamma) @ estimate if estimate.ndim else jnp.full(n, estimate)
-        surplus = jnp.where(bought, theta + utility, 0.0).sum()
-        return jnp.where(bought, theta, 0.0) - surplus
+        return core_payment(self.policy.env, theta, action, estimate)
 
     def settle(
         self,
@@ -324,15 +304,6 @@ class DynamicTeamMechanism(eqx.Module):
             must = "start from a profile asked for in initial="
             raise OutsideSupport(describe("settle(conversation=...)", must, "an alternative"))
         return self.groves_total.reshape(pairs.own.shape[1], -1)[:, profile[0]]
-
-
-def _check_realised(theta, action, estimate, n: int) -> None:
-    if not isinstance(action, Tracer) and action not in range(n + 2):
-        must = f"be a code in 0..{n + 1}"
-        raise OutsideSupport(describe("payment(action=...)", must, action))
-    for name, value in (("theta", theta), ("estimate", estimate)):
-        if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
-            raise NotFinite(describe(f"payment({name}=...)", "be finite", value))
 
 
 def _own_tables(policy: EfficientPolicy, signal: AbstractSettlementSignal) -> OwnTables:

@@ -47,6 +47,10 @@ SMALL = {
     },
     "static_statements": {"markets": 2, "draws": 20_000, "replications": 8},
     "procurement": {"samples": (400, 25_600), "replications": 8, "values": (0.9, 1.1)},
+    "long_horizon": {
+        "markets": ("learning",), "products": 2, "tastes": 6, "rounds": 3, "sweeps": 2, "runs": 4,
+        "steps": 2, "conversations": 64, "marginal": 30, "work": 1e7,
+    },
 }  # fmt: skip
 FILES = {
     "participation": {
@@ -77,6 +81,7 @@ FILES = {
         "costs.csv", "mechanisms.csv", "constructed.csv", "consistency.csv", "consistency.png",
         "cars.csv", "cars.png",
     },
+    "long_horizon": {"certificates.csv", "baselines.csv", "training.png"},
 }  # fmt: skip
 
 
@@ -404,3 +409,14 @@ def test_every_statement_is_reproduced_and_listed(results):
     here = [line for line in bold if not any(name in line for name in elsewhere)]
     assert len(here) == len(wrong)
     assert len(bold) - len(here) == 5  # Prop. 2's converse, Remark 2, footnote 21, Props. 4 and 9
+
+
+def test_certified_bounds_hold_what_is_simulated(results):
+    rows = read(results / "long_horizon" / "certificates.csv")
+    policy, error = column(rows, "policy"), column(rows, "s.e.")
+    assert (column(rows, "lower") < policy).all()
+    assert (policy <= column(rows, "upper") + 4 * error).all()
+    rows = read(results / "long_horizon" / "baselines.csv")
+    assert {row["policy"] for row in rows} >= {"neural", "myopic", "told-omega ceiling"}
+    told = column(rows, "W")[[row["policy"] == "told-omega ceiling" for row in rows]]
+    assert told.max() >= column(rows, "W").max() - 4 * column(rows, "s.e.").max()

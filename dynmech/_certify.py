@@ -1,0 +1,122 @@
+"""Certified bounds on the value of each economy, at the outset or inside a conversation."""
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from dynmech._errors import InvalidArgument, describe
+from solvers import (
+    AbstractCeiling,
+    AbstractProcess,
+    Case,
+    Play,
+    ValueNetwork,
+    lookahead,
+    rollout,
+)
+
+
+class Certificate(eqx.Module):
+    """How hard to work for certified bounds.
+
+    **Arguments**
+
+    - `runs`, `marginal_runs`: fresh conversations that bound W, and each marginal economy, from
+      below; at least 30.
+    - `confidence`: of each lower bound, in (0, 1); one-sided, Student's t over the conversations.
+    - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
+      as many as `work` allows.
+    - `work`: multiplications allowed for the upper bound of W, and again for all the others.
+    - `seed`: of the conversations.
+    """
+
+    runs: int = eqx.field(static=True, default=4096)
+    marginal_runs: int = eqx.field(static=True, default=512)
+    confidence: float = eqx.field(static=True, default=0.95)
+    rounds: int | None = eqx.field(static=True, default=None)
+    work: float = eqx.field(static=True, default=2e10)
+    seed: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        for name in ("runs", "marginal_runs"):
+            if getattr(self, name) < 30:
+                must = "be at least 30, for an interval by the central limit theorem"
+                raise InvalidArgument(
+                    describe(f"Certificate({name}=...)", must, getattr(self, name))
+                )
+        if not 0 < self.confidence < 1:
+            must = "be in (0, 1)"
+            raise InvalidArgument(describe("Certificate(confidence=...)", must, self.confidence))
+        if self.rounds is not None and self.rounds < 0:
+            must = "be at least 0, or None"
+            raise InvalidArgument(describe("Certificate(rounds=...)", must, self.rounds))
+        if not self.work > 0:
+            raise InvalidArgument(describe("Certificate(work=...)", "be positive", self.work))
+
+
+class Bounds(eqx.Module):
+    """Bounds on optimal values, arrays of one shape, money.
+
+    `value`, `error`: of the policy, simulated, and its standard error; `lower`: with the stated
+    confidence (each entry by itself), below the policy's value and so below the optimum;
+    `upper`: above the optimum for certain. `rounds` were planned exactly for it.
+    """
+
+    value: Float[np.ndarray, "..."]
+    error: Float[np.ndarray, "..."]
+    lower: Float[np.ndarray, "..."]
+    upper: Float[np.ndarray, "..."]
+    confidence: float = eqx.field(static=True)
+    rounds: int = eqx.field(static=True)
+
+    @property
+    def gap(self) -> Float[np.ndarray, "..."]:
+        """Certified distance of the policy's value from the optimum, money."""
+        return self.upper - self.lower
+
+
+def make_case(theta: np.ndarray, owner: int | None = None, displayable: bool = False) -> Case:
+    """W at values theta (n,), money; or without `owner`: withdrawn, or shown but not counted."""
+    counted = np.arange(len(theta)) != (-1 if owner is None else owner)
+    allowed = np.append(counted | displayable, True)
+    return Case(np.where(counted, theta, 0.0), counted, allowed)
+
+
+def certify(
+    process: AbstractProcess,
+    cases: list[Case],
+    ceilings: list[AbstractCeiling],
+    network: ValueNetwork | None,
+    belief: Float[np.ndarray, " m"],
+    runs: int,
+    certificate: Certificate,
+    chunk: int,
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> Bounds:
+    """Bound every case at one belief, per unit of its mass; all in float64."""
+    from scipy.special import stdtrit
+
+    belief = np.asarray(belief, float) / np.sum(belief)
+    with jax.enable_x64(True):
+        critic = in_float64(network)
+        upper, rounds = lookahead(
+            process, cases, ceilings, belief, certificate.rounds, memory, period, certificate.work
+        )
+        found = []
+        for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
+            rng = np.random.default_rng([certificate.seed, period, k])
+            options = {"memory": memory, "period": period, "chunk": chunk}
+            run = rollout(process, case, ceiling, critic, belief, runs, rng, Play.GREEDY, **options)
+            found.append((run.mean, run.error))
+    value, error = np.array(found).T
+    lower = value - float(stdtrit(runs - 1, certificate.confidence)) * error
+    return Bounds(value, error, lower, upper, certificate.confidence, rounds)
+
+
+def in_float64(network: ValueNetwork | None) -> ValueNetwork | None:
+    """The same network with parameters in float64."""
+    return jax.tree.map(
+        lambda x: np.asarray(x, np.float64) if eqx.is_inexact_array(x) else x, network
+    )

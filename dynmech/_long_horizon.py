@@ -1,0 +1,390 @@
+"""Policies for long horizons: a value network, and certified bounds on every economy."""
+
+import math
+import os
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from dynmech._ceilings import make_ceilings
+from dynmech._certify import Bounds, Certificate, certify, in_float64, make_case
+from dynmech._conversation import read_symbols, theta_index
+from dynmech._core_payment import core_payment
+from dynmech._environment import RecommendationMDP
+from dynmech._errors import (
+    ImpossibleProfile,
+    InvalidArgument,
+    OutsideSupport,
+    TooLarge,
+    TrainingDiverged,
+    describe,
+    import_extra,
+)
+from dynmech._long_conversation import LongConversation
+from dynmech._long_simulate import simulate_long
+from dynmech._process import MarketProcess, market_process
+from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
+from dynmech._simulate import Simulation
+from dynmech._types import Numbers
+from dynmech._values import ConstantValues
+from solvers import (
+    AbstractCeiling,
+    Diverged,
+    Neural,
+    NeuralCheckpoint,
+    Play,
+    Root,
+    Training,
+    ValueNetwork,
+    begin,
+    fingerprint,
+    rollout,
+    train,
+)
+
+_VERB = "solve_long_horizon"
+_MOST_PROFILES = 64
+
+
+class LongPolicy(eqx.Module):
+    """A policy for a long horizon and what is certain about it, for a batch of B profiles.
+
+    The policy plans one round ahead and values what follows by a network. No number of the
+    network is reported: `bounds` (arrays (B,)) are of W, `marginal` and `displayable` (arrays
+    (n, B)) of W^{-i} and Wd^{-i}; None if they were not asked for. `history`: sweeps by seconds,
+    held-out Bellman residual, loss, simulated value of the first profile, its standard error.
+
+    It has no plan over histories, so that mechanisms and audits of `EfficientPolicy` do not
+    take it; core transfers, simulation, pivots and the bound on gains from lies are here.
+    """
+
+    env: RecommendationMDP
+    profiles: Profiles
+    process: MarketProcess
+    ceilings: list[AbstractCeiling]
+    root: Float[np.ndarray, "B m"]
+    network: ValueNetwork
+    bounds: Bounds
+    marginal: Bounds | None
+    displayable: Bounds | None
+    history: Float[np.ndarray, "_s 5"]
+    certificate: Certificate
+    chunk: int = eqx.field(static=True)
+    note: str = eqx.field(static=True)
+
+    @property
+    def value(self) -> Float[np.ndarray, " B"]:
+        """Expected surplus under the policy, by simulation, money; see `bounds.error`."""
+        return self.bounds.value
+
+    @property
+    def lower(self) -> Float[np.ndarray, " B"]:
+        """Bound on W from below, with `confidence`."""
+        return self.bounds.lower
+
+    @property
+    def upper(self) -> Float[np.ndarray, " B"]:
+        """Bound on W from above, certain."""
+        return self.bounds.upper
+
+    @property
+    def confidence(self) -> float:
+        """Chance that each lower bound holds."""
+        return self.bounds.confidence
+
+    @property
+    def incentive_bound(self) -> Float[np.ndarray, " B"]:
+        """Most that lying can gain in expectation, planned at the outset, money.
+
+        W - V of the policy in use, with `confidence`, if the estimate that settles is unbiased
+        and Groves totals do not depend on own reports. Inside: `LongConversation.certify`.
+        """
+        return np.maximum(self.bounds.gap, 0.0)
+
+    @property
+    def pivot(self) -> Float[np.ndarray, "n B"]:
+        """Groves totals phi_minus, from above: upper bounds of W^{-i}, money.
+
+        They come from exact planning, not from the network, and so do not depend on i's report.
+
+        **Raises:** `InvalidArgument` if advertisers have initial signals of their own.
+        """
+        if max(self.env.initial_alphabet[1:]) > 1:
+            must = "be asked for where advertisers have no initial signals of their own"
+            raise InvalidArgument(describe("LongPolicy.pivot", must, self.env.initial_alphabet))
+        return self._marginal().upper
+
+    @property
+    def participation(self) -> Float[np.ndarray, "n B"]:
+        """Expected payoff of each advertiser at `pivot` totals, from below with `confidence`."""
+        return self.lower - self.pivot
+
+    def theta(self, profile: int) -> Float[np.ndarray, " n"]:
+        """Values of a profile, money."""
+        return money_of(self.env, self.profiles.theta[profile])
+
+    def start(self, theta=None, signals=None, profile: int | None = None) -> LongConversation:
+        """Start a conversation at a profile of the batch, by number or by what it holds.
+
+        **Raises:** `OutsideSupport` if the profile was not solved.
+        """
+        if profile is None:
+            index = theta_index(self.env, theta)
+            symbols = read_symbols(self.env, signals, initial=True)
+            same = (self.profiles.theta == index).all(1) & (self.profiles.signals == symbols).all(1)
+            if not same.any():
+                must, do = "name a profile that was solved", "solve with it in initial=..."
+                raise OutsideSupport(describe("LongPolicy.start(...)", must, index.tolist(), do))
+            profile = int(np.argmax(same))
+        self._require_profile("start", profile)
+        belief = self.root[profile] / self.root[profile].sum()
+        memory = np.asarray(self.process.start())
+        return LongConversation(self, profile, 1, belief, memory, (), False)
+
+    def payment(
+        self, theta: Numbers, action: Numbers | int, estimate: Numbers | float
+    ) -> Float[Array | np.ndarray, " n"]:
+        """Core transfer paid by each advertiser; as `DynamicTeamMechanism.payment`."""
+        return core_payment(self.env, theta, action, estimate)
+
+    def simulate(self, key: jax.Array, conversations: int, profile: int = 0) -> Simulation:
+        """Draw conversations at truthful reports, with core transfers; no Groves term charged.
+
+        **Arguments:** `key`: consumed; `conversations`: how many; `profile`: in the batch.
+        """
+        self._require_profile("simulate", profile)
+        if conversations < 1:
+            must = "be at least 1"
+            raise InvalidArgument(describe("simulate(conversations=...)", must, conversations))
+        return simulate_long(self, key, conversations, profile)
+
+    def baseline(
+        self, name: str, conversations: int = 1024, profile: int = 0, seed: int = 2
+    ) -> tuple[float, float]:
+        """Value of a simpler policy by simulation, and its standard error, money.
+
+        **Arguments:** `name`: "neural" (this policy), "myopic", "posterior sampling",
+        "knowledge gradient", or "greedy for told-omega".
+        """
+        self._require_profile("baseline", profile)
+        names = [play.value for play in Play]
+        if name not in names:
+            raise InvalidArgument(describe("baseline(name=...)", f"be one of {names}", name))
+        with jax.enable_x64(True):
+            found = rollout(
+                self.process,
+                make_case(self.theta(profile)),
+                self.ceilings[profile],
+                in_float64(self.network),
+                self.root[profile],
+                conversations,
+                np.random.default_rng([seed, names.index(name)]),
+                Play(name),
+                chunk=self.chunk,
+            )
+        return found.mean, found.error
+
+    def _marginal(self) -> Bounds:
+        if self.marginal is None:
+            must = "be asked for when solving"
+            do = "pass marginal=True"
+            raise InvalidArgument(describe(f"{_VERB}(marginal=...)", must, False, do))
+        return self.marginal
+
+    def _require_profile(self, verb: str, profile: int) -> None:
+        if not 0 <= profile < len(self.profiles):
+            must = f"be in 0..{len(self.profiles) - 1}"
+            raise OutsideSupport(describe(f"LongPolicy.{verb}(profile=...)", must, profile))
+
+
+def solve_long_horizon(
+    env: RecommendationMDP,
+    solver: Neural | None = None,
+    *,
+    initial: Profiles | None = None,
+    certificate: Certificate | None = None,
+    marginal: bool = True,
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> LongPolicy:
+    """Train a policy for a horizon no tree fits, and bound its distance from the efficient one.
+
+    Below, the policy simulated on fresh conversations (a confidence bound); above, a platform
+    that plans exactly for some rounds and is then told the taste (no sampling error). Both for W
+    and, with `marginal`, for every W^{-i} and Wd^{-i}. Action rules are used as they are; their
+    memories are never enumerated, so that perfect recall over many products is no obstacle.
+
+    **Arguments**
+
+    - `env`: constant values, finite horizon.
+    - `solver`: `Neural(...)`; `certificate`: `Certificate(...)`.
+    - `initial`: a batch of profiles, at most 64; all of them when they are that few.
+    - `checkpoint`: folder that keeps the training after every sweep; a killed run resumes from
+      it to the same policy. Needs the extra `train`.
+
+    **Returns:** `LongPolicy`.
+
+    **Raises:** `TrainingDiverged`; `InvalidArgument`, `TooLarge`, `ImpossibleProfile`.
+
+    ```python
+    >>> import dynmech as dm, numpy as np
+    >>> env = dm.RecommendationMDP(
+    ...     gamma=np.array([[1.0, -0.5], [-0.4, 0.9]]),
+    ...     tastes=dm.TasteGrid(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.5, 0.5])),
+    ...     horizon=3,
+    ...     action_rule=dm.PerfectRecall(dm.Logit(0.5), query=0.7),
+    ...     signals=dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2)),
+    ...     values=dm.ConstantValues([0.5, 0.6]),
+    ... )
+    >>> policy = dm.solve_long_horizon(
+    ...     env,
+    ...     dm.Neural(sweeps=2, runs=16, steps=4),
+    ...     certificate=dm.Certificate(runs=64, marginal_runs=64),
+    ...     progress=False,
+    ... )
+    >>> bool(policy.lower[0] < policy.upper[0])
+    True
+
+    ```
+    """
+    solver, certificate = solver or Neural(), certificate or Certificate()
+    _check(env, solver, certificate)
+    profiles = _profiles(env, initial)
+    process = market_process(env)
+    n, owners = env.products, range(env.products)
+    likelihood = np.asarray(signal_likelihood(env, profiles.signals), float)
+    root = np.asarray(env.tastes.weights, float) * likelihood
+    if (root.sum(axis=1) <= 0).any():
+        must = "have signals of positive probability"
+        got = profiles.signals[int(np.argmin(root.sum(axis=1)))].tolist()
+        raise ImpossibleProfile(describe(f"{_VERB}(initial=...)", must, got))
+    economies = []
+    for index in profiles.theta:
+        theta = money_of(env, index)
+        others = [make_case(theta, i, shown) for shown in (False, True) for i in owners]
+        economies.append([make_case(theta), *(others if marginal else [])])
+    with jax.enable_x64(True):
+        ceilings = [make_ceilings(env, process, cases) for cases in economies]
+    roots = [
+        Root((belief / belief.sum()).astype(np.float32), case, ceiling, k == 0)
+        for belief, cases, bounds in zip(root, economies, ceilings, strict=True)
+        for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True))
+    ]
+    training = _train(process, roots, solver, checkpoint, progress)
+    network = training.best
+    rest = slice(1, None)
+    first, others = [], []
+    for belief, cases, bounds in zip(root, economies, ceilings, strict=True):
+        options = (network, belief)
+        first.append(
+            certify(process, cases[:1], bounds[:1], *options, certificate.runs, certificate,
+                    solver.chunk)
+        )  # fmt: skip
+        if marginal:
+            others.append(
+                certify(process, cases[rest], bounds[rest], *options, certificate.marginal_runs,
+                        certificate, solver.chunk)
+            )  # fmt: skip
+    rows = range(n), range(n, 2 * n)
+    withdrawn, shown = (_stack(others, list(part)) if marginal else None for part in rows)
+    done, best = int(training.sweep), int(training.best_sweep)
+    return LongPolicy(
+        env=env,
+        profiles=profiles,
+        process=process,
+        ceilings=[bounds[0] for bounds in ceilings],
+        root=root,
+        network=network,
+        bounds=_stack(first, [0], squeeze=True),
+        marginal=withdrawn,
+        displayable=shown,
+        history=np.asarray(training.history, float)[:done],
+        certificate=certificate,
+        chunk=solver.chunk,
+        note=f"Neural: {done} sweeps, the best after {best}",
+    )
+
+
+def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n"]:
+    """Values in money from indices into the support."""
+    return np.asarray(env.values.support, float)[np.arange(env.products), theta]
+
+
+def _train(process, roots, solver, checkpoint, progress) -> Training:
+    with jax.enable_x64(False):
+        start, keep, after = begin(solver), None, lambda training: None
+        if checkpoint is not None:
+            orbax = import_extra("orbax.checkpoint", "train", f"{_VERB}(checkpoint=...)")
+            try:
+                keep = NeuralCheckpoint(orbax, Path(checkpoint), _mark(process, roots, solver))
+            except ValueError as error:
+                must = "name a folder of the same problem and solver"
+                call = f"{_VERB}(checkpoint=...)"
+                do = "choose a new folder or delete it"
+                raise InvalidArgument(describe(call, must, str(error), do)) from error
+            start, after = keep.load(start) or start, keep.save
+        try:
+            return train(process, roots, solver, start, after, progress)
+        except Diverged as error:
+            do = "lower the rate, or clip more"
+            if checkpoint is not None:
+                do += f"; the last good sweep is kept in {checkpoint}"
+            call, must = "Neural(learning_rate=..., clip=...)", "let training converge"
+            raise TrainingDiverged(describe(call, must, str(error), do)) from error
+        finally:
+            if keep is not None:
+                keep.close()
+
+
+def _mark(process, roots, solver) -> str:
+    arrays = [x for x in jax.tree.leaves((process, roots)) if eqx.is_array(x)]
+    settings = np.frombuffer(repr((solver, process.horizon)).encode(), np.uint8)
+    return fingerprint([*map(np.asarray, arrays), settings])
+
+
+def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bounds:
+    """Join the profiles' bounds: (rows, B), or (B,)."""
+    arrays = [
+        np.stack([getattr(part, name)[rows] for part in parts], axis=1)
+        for name in ("value", "error", "lower", "upper")
+    ]
+    arrays = [x[0] if squeeze else x for x in arrays]
+    return Bounds(*arrays, parts[0].confidence, parts[0].rounds)
+
+
+def _profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
+    count = math.prod(env.profile_shape) if initial is None else len(initial)
+    if count > _MOST_PROFILES:
+        must = f"hold at most {_MOST_PROFILES} profiles"
+        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
+        raise TooLarge(describe(f"{_VERB}(initial=...)", must, count, do))
+    return all_profiles(env) if initial is None else check_profiles(env, initial)
+
+
+def _check(env, solver, certificate) -> None:
+    if not isinstance(solver, Neural):
+        raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Neural(...)", type(solver)))
+    if not isinstance(certificate, Certificate):
+        must = "be Certificate(...)"
+        raise InvalidArgument(describe(f"{_VERB}(certificate=...)", must, type(certificate)))
+    if env.horizon == math.inf:
+        must, do = "be finite", "use a long finite horizon"
+        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
+    if not isinstance(env.values, ConstantValues):
+        must, do = "be ConstantValues", "solve shorter horizons with Exact() or BranchAndBound()"
+        raise InvalidArgument(describe("RecommendationMDP(values=...)", must, "MarkovValues", do))
+    for name in ("sweeps", "runs", "steps", "batch", "cases", "width", "summary", "chunk"):
+        if getattr(solver, name) < 1:
+            must = "be at least 1"
+            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))
+    for name in ("learning_rate", "clip"):
+        if not 0 < getattr(solver, name) < math.inf:
+            must = "be positive and finite"
+            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))
+    for name in ("persistence", "explore"):
+        if not 0 <= getattr(solver, name) <= 1:
+            must = "be in [0, 1]"
+            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))

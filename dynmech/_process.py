@@ -1,0 +1,53 @@
+"""A market as a process: its rules are used as they are, and no memory is enumerated."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from dynmech._choice import AbstractActionRule
+from dynmech._environment import RecommendationMDP
+from dynmech._errors import TooLarge, describe
+from dynmech._feedback import AbstractFeedback
+from dynmech._types import Numbers
+from solvers import AbstractProcess
+
+_MOST_SYMBOLS = 4096
+
+
+class MarketProcess(AbstractProcess):
+    """The market's rules; outcome j is buying product j, control n is recommending none."""
+
+    horizon: int = eqx.field(static=True)
+    controls: int = eqx.field(static=True)
+    reward: Float[Numbers, "n m"]
+    rule: AbstractActionRule
+    feedback: AbstractFeedback
+
+    def start(self):
+        return np.asarray(self.rule.start(self.controls - 1, self.horizon))
+
+    def step(self, memory, control):
+        return self.rule.step(jnp.asarray(memory), control, self.controls - 1)
+
+    def ends(self, memory, control):
+        law = self.rule.probabilities(memory, control, jnp.asarray(self.reward))
+        return jnp.concatenate([law[:-2], law[-1:]])
+
+    def symbols(self, memory, control, period):
+        return self.feedback.likelihood(memory, control, period, jnp.asarray(self.reward))
+
+
+def market_process(env: RecommendationMDP) -> MarketProcess:
+    """Read a market's rules.
+
+    **Raises:** `TooLarge` if the joint alphabet after a query is too large to sum over.
+    """
+    joint = int(np.prod(np.asarray(env.feedback_alphabet, float)))
+    if joint > _MOST_SYMBOLS:
+        call = "RecommendationMDP(signals=SignalStructure(feedback=...))"
+        must = f"have at most {_MOST_SYMBOLS} joint symbols after a query"
+        do = "let fewer parties see the feedback"
+        raise TooLarge(describe(call, must, joint, do))
+    rules = (env.action_rule, env.signals.feedback)
+    return MarketProcess(int(env.horizon), env.products + 1, env.utilities, *rules)

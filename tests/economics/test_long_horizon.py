@@ -1,0 +1,226 @@
+"""Long-horizon policies: bounds against exact values, conversations, payments, mistakes."""
+
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+from dynmech._ceilings import (
+    BestMatchCeiling,
+    EnumeratedCeiling,
+    FreeRecallCeiling,
+    _best_match,
+    _enumerated,
+    _free_recall,
+    _queries,
+    _rank,
+    make_ceilings,
+)
+from dynmech._certify import make_case
+from dynmech._compile import enumerate_memories
+from dynmech._process import market_process
+from experiments.benchmarks.instances import hidden_taste
+from tests.helpers.learning import learning_market
+
+QUICK = dm.Neural(sweeps=3, runs=16, steps=40, batch=16, cases=4, chunk=4)
+MOVING = dm.MarkovValues(np.ones((3, 1)), np.ones((3, 1)), np.ones((3, 1, 1)))
+MANY = dm.ConstantValues(np.ones((7, 2)) * [0.5, 0.7])
+CERTIFICATE = dm.Certificate(runs=300, marginal_runs=60, rounds=2)
+
+
+def market(seed=0, horizon=3, n=3, **options):
+    return learning_market(n, 6, horizon, seed=seed, **options)
+
+
+def solve(env, solver=QUICK, certificate=CERTIFICATE, **options):
+    return dm.solve_long_horizon(env, solver, certificate=certificate, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    env = market()
+    return env, solve(env), dm.solve_efficient_policy(env, progress=False)
+
+
+def test_bounds_hold_the_exact_values_and_little_is_lost(solved):
+    _, policy, exact = solved
+    W = exact.value.item()
+    slack = 5 * policy.bounds.error[0] + 1e-9
+    assert policy.upper[0] >= W - 1e-9
+    assert policy.lower[0] <= W + slack
+    assert W - policy.value[0] < 0.005 * W + slack
+    for bounds, true in (
+        (policy.marginal, exact.marginal_value),
+        (policy.displayable, exact.displayable_marginal_value),
+    ):
+        true = true.reshape(3, 1)
+        assert (bounds.upper >= true - 1e-9).all()
+        assert (bounds.lower <= true + 5 * bounds.error + 1e-9).all()
+        assert (true - bounds.value <= 0.01 * np.abs(true) + 5 * bounds.error + 1e-9).all()
+    assert policy.incentive_bound[0] >= W - policy.value[0] - slack
+    assert (policy.participation <= W - exact.marginal_value.reshape(3, 1) + slack).all()
+    assert policy.confidence == 0.95
+
+
+@pytest.mark.slow
+def test_the_interval_holds_the_exact_value_as_often_as_it_says():
+    """Over 200 seeds; the lower bound of a policy of known value, at 80% confidence."""
+    env = market(horizon=3)
+    W = dm.solve_efficient_policy(env, progress=False).value.item()
+    untrained = dm.Neural(sweeps=1, runs=2, steps=1, batch=1)
+    sure = dm.Certificate(runs=20_000, rounds=3)
+    policy = solve(env, untrained, sure, marginal=False)
+    outset, value = policy.start(profile=0), policy.value[0]
+    assert W - value > 10 * policy.bounds.error[0]  # otherwise the two counts are one
+    inside = below = 0
+    for seed in range(200):
+        found = outset.certify(dm.Certificate(runs=60, confidence=0.8, rounds=1, seed=seed + 10))
+        below += int(found.lower[0] <= value)
+        inside += int(found.lower[0] <= W <= found.upper[0])
+    spread = 3 * np.sqrt(200 * 0.8 * 0.2)
+    assert inside >= 160 - spread
+    assert abs(below - 160) <= spread + 4  # four for the normal approximation at 60 runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_the_loss_is_under_half_a_percent(seed):
+    env = hidden_taste(50, 6) if seed == 3 else market(seed, horizon=4)
+    exact = dm.solve_efficient_policy(env, progress=False)
+    solver = dm.Neural(sweeps=15, seed=seed)
+    policy = solve(env, solver, dm.Certificate(runs=3000, marginal_runs=1500))
+    W, n = exact.value.item(), env.products
+    assert policy.upper[0] >= W - 1e-9
+    assert W - policy.value[0] < 0.005 * W + 3 * policy.bounds.error[0]
+    true = exact.marginal_value.reshape(n, 1)
+    assert (true - policy.marginal.value <= 0.005 * true + 3 * policy.marginal.error).all()
+
+
+@pytest.mark.parametrize("owner", [None, 1])
+def test_every_ceiling_is_above_the_told_value(owner):
+    query = dm.FallingQuery(level=1.2, low=0.1, high=0.9, nothing=0.6)
+    env = market(n=4, rule=dm.PerfectRecall(dm.Threshold(), query))
+    process, case = market_process(env), make_case(env.values.support[:, 0], owner)
+    memories, after = enumerate_memories(env, 3, 1e9)
+    exact = _enumerated(process, case, memories, after)
+    chance = _queries(query, process.reward)
+    quick = _best_match(process, case, _rank(np.asarray(process.reward)), chance)
+    free = _free_recall(process, case, dm.Threshold(), chance.min(axis=(0, 1)))
+    for t, here in enumerate(memories):
+        np.testing.assert_allclose(quick.value(t, here), exact.value(t, here), atol=1e-12)
+        assert (free.value(t, here) >= exact.value(t, here) - 1e-12).all()
+    kinds = {type(make_ceilings(env, process, [case])[0])}
+    remembers = dm.PerfectRecall(dm.Logit(0.3), query)
+    logit = market(n=4, rule=remembers)
+    process = market_process(logit)
+    memories, after = enumerate_memories(logit, 3, 1e9)
+    exact = _enumerated(process, case, memories, after)
+    rule = logit.action_rule
+    lowest = _queries(rule.query, process.reward).min(axis=(0, 1))
+    free = _free_recall(process, case, rule.choice, lowest)
+    for t, here in enumerate(memories):
+        assert (free.value(t, here) >= exact.value(t, here) - 1e-12).all()
+    kinds.add(type(make_ceilings(logit, process, [case])[0]))
+    large = market(n=20, horizon=20, rule=remembers)
+    kinds.add(type(make_ceilings(large, market_process(large), [make_case(np.ones(20))])[0]))
+    assert kinds == {BestMatchCeiling, EnumeratedCeiling, FreeRecallCeiling}
+
+
+@pytest.mark.slow
+def test_perfect_recall_over_twenty_products_is_no_obstacle():
+    env = market(n=20, horizon=20, rule=dm.PerfectRecall(dm.Logit(0.3), 0.7))
+    solver = dm.Neural(sweeps=1, runs=2, steps=1, batch=2)
+    certificate = dm.Certificate(runs=30, rounds=1)
+    policy = solve(env, solver, certificate, marginal=False)
+    assert np.isfinite(policy.value).all()
+    assert policy.lower[0] <= policy.upper[0]
+
+
+def test_a_conversation_believes_what_the_exact_one_does(solved):
+    env, policy, exact = solved
+    chat, other = policy.start(profile=0), exact.start(theta=(0, 0, 0), signals=(0, 0, 0, 0))
+    for symbol in (1, 0):
+        if chat.recommendation != other.recommendation:
+            break
+        chat = chat.step("query", {"platform": symbol})
+        other = other.step("query", {"platform": symbol})
+        np.testing.assert_allclose(chat.belief, other.belief, rtol=1e-10)
+    assert chat.period >= 2
+    node = chat.certify(dm.Certificate(runs=100, rounds=2))
+    if chat.period == other.period:
+        assert node.upper[0] >= other.value - 1e-9
+        assert node.lower[0] <= other.value + 5 * node.error[0] + 1e-9
+    done = chat.step("exit")
+    assert done.ended
+    with pytest.raises(dm.InvalidArgument, match="in progress"):
+        _ = done.recommendation
+    chat = policy.start(profile=0)
+    unseen = next(j for j in range(3) if j != chat.recommendation)
+    with pytest.raises(dm.ImpossibleProfile):
+        chat.step(env.names[unseen])
+
+
+def test_simulated_transfers_are_the_core_payments(solved):
+    env, policy, _ = solved
+    records = policy.simulate(jax.random.key(0), 600)
+    mean, error = records.mean("surplus")
+    assert abs(mean - policy.value[0]) < 4 * np.hypot(error, policy.bounds.error[0])
+    bought = np.flatnonzero(~np.isnan(records.estimate))
+    theta = env.values.support[:, 0]
+    for row in bought[:5]:
+        action = int(records.action[row, records.length[row] - 1])
+        paid = policy.payment(theta, action, float(records.estimate[row]))
+        np.testing.assert_allclose(records.core[row], paid, rtol=1e-12)
+    assert (records.core[np.isnan(records.estimate)] == 0).all()
+    payoff, error = records.mean("payoff")
+    assert (np.abs(payoff - policy.value[0]) < 5 * error + 5 * policy.bounds.error[0]).all()
+
+
+@pytest.mark.slow
+def test_no_simple_policy_is_better_than_the_bound(solved):
+    _, policy, _ = solved
+    for name in ("myopic", "posterior sampling", "knowledge gradient", "greedy for told-omega"):
+        value, error = policy.baseline(name, 300)
+        assert value <= policy.upper[0] + 4 * error
+
+
+@pytest.mark.slow
+def test_a_checkpoint_resumes_and_is_refused_for_another_problem(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    env, solver = market(horizon=2), dm.Neural(sweeps=2, runs=4, steps=2, batch=4, chunk=4)
+    certificate = dm.Certificate(runs=30, rounds=1)
+    one = solve(env, solver, certificate, marginal=False, checkpoint=tmp_path / "kept")
+    two = solve(env, solver, certificate, marginal=False, checkpoint=tmp_path / "kept")
+    np.testing.assert_array_equal(one.value, two.value)
+    np.testing.assert_array_equal(one.history, two.history)
+    with pytest.raises(dm.InvalidArgument, match="another problem"):
+        solve(market(1, horizon=2), solver, certificate, marginal=False,
+              checkpoint=tmp_path / "kept")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_divergence_is_an_error_not_a_policy():
+    wild = dm.Neural(sweeps=8, runs=8, steps=20, batch=8, learning_rate=1e4, clip=1e9)
+    with pytest.raises(dm.TrainingDiverged, match="learning_rate"):
+        solve(market(), wild)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: dm.Certificate(runs=3), ["runs", "30"]),
+        (lambda: dm.Certificate(confidence=1.0), ["confidence"]),
+        (lambda: dm.Certificate(rounds=-1), ["rounds"]),
+        (lambda: solve(market(), dm.Neural(runs=0)), ["runs", "at least 1"]),
+        (lambda: solve(market(), dm.Neural(learning_rate=-1.0)), ["learning_rate"]),
+        (lambda: solve(market(), dm.Neural(explore=2.0)), ["explore"]),
+        (lambda: solve(market(horizon=float("inf"))), ["horizon", "finite"]),
+        (lambda: solve(market(values=MOVING)), ["ConstantValues"]),
+        (lambda: solve(market(n=7, values=MANY)), ["64", "sample_profiles"]),
+    ],
+)
+def test_mistakes_are_named(make, words):
+    with pytest.raises(dm.DynmechError) as caught:
+        make()
+    for word in words:
+        assert word in str(caught.value)
