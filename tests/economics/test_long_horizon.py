@@ -96,7 +96,7 @@ def test_the_loss_is_under_half_a_percent(seed):
     assert (true - policy.marginal.value <= 0.005 * true + 3 * policy.marginal.error).all()
 
 
-@pytest.mark.parametrize("owner", [None, 1])
+@pytest.mark.parametrize("owner", [pytest.param(None, marks=pytest.mark.slow), 1])
 def test_every_ceiling_is_above_the_told_value(owner):
     query = dm.FallingQuery(level=1.2, low=0.1, high=0.9, nothing=0.6)
     env = market(n=4, rule=dm.PerfectRecall(dm.Threshold(), query))

@@ -156,7 +156,7 @@ def test_tightening_the_tolerance_never_loosens_a_bound(solver):
     env = hidden_taste(12, 5)
     exact = solve(env, dm.Exact()).value.item()
     gaps = []
-    for tolerance in (0.1, 0.03, 0.01, 0.001, 0.0):
+    for tolerance in (0.1, 0.01, 0.0):
         policy = solve(env, solver, tolerance=tolerance)
         assert policy.lower.item() <= exact + 1e-12 <= policy.upper.item() + 2e-12
         gaps.append(policy.upper.item() - policy.lower.item())
@@ -213,7 +213,7 @@ def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
 
 @pytest.mark.parametrize("kind", [dm.BranchAndBound, dm.PointBased])
 def test_time_ends_a_solve_with_the_bounds_reached(kind):
-    env = hidden_taste(30, 7)
+    env = hidden_taste(12, 5)
     policy = solve(env, kind(seconds=1e-6))
     assert "time" in policy.solver
     exact = solve(env, dm.Exact()).value.item()

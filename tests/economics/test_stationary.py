@@ -165,7 +165,8 @@ def test_bounds_hold_a_very_long_horizon(seed):
         assert (policy.value <= policy.upper).all()
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [400])
 def test_certificates_are_not_violated_on_many_markets(count):
     """Loose tolerances, where a wrong certificate would show; most with one product, to be quick.
 

@@ -64,7 +64,7 @@ def test_bounds_meet_at_the_value(seed):
     assert found.tree.nodes <= build_tree(problem.structure).nodes
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(3000, marks=pytest.mark.slow)])
 def test_bounds_are_never_optimistic_on_thousands_of_problems(count):
     """Small problems solved to loose tolerances: no bound is on the wrong side."""
     rng = np.random.default_rng(count)

@@ -55,7 +55,7 @@ def myopic_value(process, case, belief, memory, t):
     return pay + sum(later)
 
 
-@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("critic", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_any_critic_leaves_the_simulated_value_unbiased(critic):
     process, case, ceiling, belief = parts(small())
     network = ValueNetwork(jax.random.key(3)) if critic else None
@@ -68,7 +68,7 @@ def test_any_critic_leaves_the_simulated_value_unbiased(critic):
     assert found.error < 0.05 * abs(exact)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_lookahead_falls_with_every_round_to_the_exact_value(seed):
     env = small(seed=seed)
     exact = dm.solve_efficient_policy(env, progress=False)

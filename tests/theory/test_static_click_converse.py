@@ -91,7 +91,10 @@ def test_assumption_2_does_not_give_18_in_each_state(informed):
     assert np.abs(found.widest - found.pivot).max() == pytest.approx(found.state_width)
 
 
-@pytest.mark.parametrize(("informed", "sizes"), [(True, (5, 9)), (False, (3, 5))])
+@pytest.mark.parametrize(
+    ("informed", "sizes"),
+    [pytest.param(True, (5, 9), marks=pytest.mark.slow), (False, (3, 5))],
+)
 def test_a_type_that_may_know_the_state_pins_each_state(informed, sizes):
     coarse, fine = (
         st.transfer_range(game, 0, rival(game), informed=informed)
