@@ -23,6 +23,7 @@ from dynmech._errors import InvalidArgument, describe, require_finite
 from dynmech._types import Numbers, as_floats
 
 Memory = Int[Array | np.ndarray, " d"]
+_FEW = 8  # products compared in pairs; more are sorted
 
 
 class AbstractChoice(eqx.Module):
@@ -30,9 +31,12 @@ class AbstractChoice(eqx.Module):
 
     @abc.abstractmethod
     def shares(
-        self, utilities: Float[Numbers, "n m"], weight: Float[Numbers, " n"]
-    ) -> Float[Numbers, "n m"]:
-        """Probability of each product; `weight` in [0, 1] is how well it is remembered."""
+        self, utilities: Float[Numbers, "k m"], weight: Float[Numbers, " k"]
+    ) -> Float[Numbers, "k m"]:
+        """Probability of each of k products; `weight` in [0, 1] is how well it is remembered.
+
+        All products, or those remembered alone: a weight of 0 counts as not being there.
+        """
 
 
 class Threshold(AbstractChoice):
@@ -44,10 +48,17 @@ class Threshold(AbstractChoice):
 
     def shares(self, utilities, weight):
         n = utilities.shape[0]
-        above = utilities[None] > utilities[:, None]
-        tied = (utilities[None] == utilities[:, None]) & jnp.tri(n, k=-1, dtype=bool)[:, :, None]
-        forgotten = jnp.where(above | tied, 1 - weight[None, :, None], 1.0).prod(axis=1)
-        return jnp.where(utilities >= 0, weight[:, None] * forgotten, 0.0)
+        if n <= _FEW:
+            above = utilities[None] > utilities[:, None]
+            earlier = jnp.tri(n, k=-1, dtype=bool)[:, :, None]
+            above |= (utilities[None] == utilities[:, None]) & earlier
+            better = jnp.where(above, 1 - weight[None, :, None], 1.0).prod(axis=1)
+        else:
+            order = jnp.argsort(-utilities, axis=0, stable=True)
+            forgotten = jnp.cumprod(1 - weight[order], axis=0)
+            forgotten = jnp.concatenate([jnp.ones_like(forgotten[:1]), forgotten[:-1]])
+            better = jnp.take_along_axis(forgotten, jnp.argsort(order, axis=0), axis=0)
+        return jnp.where(utilities >= 0, weight[:, None] * better, 0.0)
 
 
 class Logit(AbstractChoice):
@@ -230,8 +241,15 @@ class PerfectRecall(AbstractActionRule):
         return jnp.where(recommendation == products, memory, jnp.sort(added))
 
     def probabilities(self, memory, recommendation, utilities):
-        weight = _seen(memory, utilities.shape[0]).astype(utilities.dtype)
-        return _act(self.choice, self.query, recommendation, utilities, weight)
+        n = utilities.shape[0]
+        memory = jnp.asarray(memory)
+        again = self.query.probability(recommendation, utilities, _seen(memory, n))
+        # Few of many products are remembered: choose among those.
+        known = (memory < n).astype(utilities.dtype)
+        among = self.choice.shares(utilities[jnp.minimum(memory, n - 1)], known)
+        leave = jnp.clip(1 - among.sum(axis=0), 0.0, 1.0)
+        bought = jnp.zeros_like(utilities).at[memory].add((1 - again) * among, mode="drop")
+        return jnp.concatenate([bought, ((1 - again) * leave)[None], again[None]])
 
 
 class ImperfectRecall(AbstractActionRule):

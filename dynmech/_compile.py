@@ -211,6 +211,11 @@ def enumerate_memories(env, horizon, limit):
         unique, index = np.unique(
             grown.reshape(-1, start.size).astype(np.int64), axis=0, return_inverse=True
         )
+        # Each is a situation of its own, with the action law that it needs.
+        if len(unique) * (n + 2) * env.tastes.size * 8 > limit:
+            got = f"{len(unique)} memories after period {len(memories)}"
+            do = "reduce products, rounds or tastes, or pass a tolerance to search what matters"
+            raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
         memories.append(unique)
         after.append(index.reshape(len(here), n + 1))
     return memories, after

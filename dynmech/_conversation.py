@@ -85,13 +85,29 @@ class Conversation(eqx.Module):
         belief = self.belief
         return float(belief @ self.worth(self.recommendation))
 
+    def considered(self, recommendation: int) -> bool:
+        """Whether the solver looked into what this recommendation leads to, from here."""
+        plan, t = self.policy.plan, self.period - 1
+        control = self.policy.env.products if recommendation == NONE else recommendation
+        edge = plan.edge(t, np.array([self.node]), np.array([control]))[0]
+        known = edge < len(plan.tree.structure.columns)
+        return bool(known and (plan.tree.layers[t].child[self.node, control] >= 0).all())
+
     def worth(self, recommendation: int) -> Float[np.ndarray, " m"]:
-        """Surplus given omega of recommending this now and following the policy after, (m,)."""
+        """Surplus given omega of recommending this now and following the policy after, (m,).
+
+        **Raises:** `OutsideSupport` unless `considered(recommendation)`.
+        """
         plan, n = self.policy.plan, self.policy.env.products
         control = n if recommendation == NONE else recommendation
         none = np.zeros(0, np.int64)
         wanted = [(none, none, none) for _ in range(plan.horizon)]
         here = np.array([self.pair]), np.array([self.node]), np.array([control])
+        if not self.considered(recommendation):
+            got = f"{recommendation} in period {self.period}"
+            must = "be one that the solver looked into"
+            do = "recommend as the policy does, or solve with Exact()"
+            raise OutsideSupport(describe("Conversation.worth(recommendation=...)", must, got, do))
         wanted[self.period - 1] = here
         keys, places = unfold(plan, wanted)
         support, theta = self.policy.env.values.support, self.policy.pairs.theta

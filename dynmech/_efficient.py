@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._artefacts import load_module, save_module
-from dynmech._compile import Compiled, compile_market
+from dynmech._compile import Compiled
 from dynmech._conversation import Conversation, start_conversation
 from dynmech._endless import compile_endless, solve_endless
 from dynmech._environment import RecommendationMDP
@@ -27,9 +27,10 @@ from dynmech._outcomes import expected_outcomes
 from dynmech._prepare import check_solver, check_values, root_beliefs, wanted_profiles
 from dynmech._profiles import Profiles
 from dynmech._revalue import Revaluation, revalue
-from dynmech._solvers import Solved, run_solver
+from dynmech._solvers import Solved, refuse_options, run_solver
 from dynmech._tasks import Assignment, Pairs, assign, make_pairs
 from dynmech._types import Numbers, precision
+from dynmech._unfolded import compile_or_search, search_market
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
 from solvers import BranchAndBound, Estimate, Exact, Plan, PointBased, Stationary
 
@@ -250,7 +251,9 @@ def solve_efficient_policy(
     with precision(env.gamma):
         limit = 2 * (solver or Exact()).memory
         endless = compile_endless(env, limit) if env.horizon == math.inf else None
-        compiled = compile_market(env, limit=limit) if endless is None else endless.compiled
+        compiled = None if endless is None else endless.compiled
+        if endless is None:
+            compiled, why = compile_or_search(env, solver, tolerance, limit)
         pairs = make_pairs(env, profiles)
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
@@ -259,6 +262,12 @@ def solve_efficient_policy(
         if endless is not None:
             env, compiled, found = solve_endless(
                 env, endless, assignment, asked, tolerance=tolerance, **options
+            )
+        elif compiled is None:
+            asked = solver if isinstance(solver, BranchAndBound) else BranchAndBound()
+            refuse_options(asked, checkpoint, mesh)
+            compiled, found = search_market(
+                env, assignment, asked, tolerance=tolerance, progress=progress, why=why
             )
         elif not isinstance(solver, Stationary):
             found = run_solver(env, compiled, assignment, solver, tolerance=tolerance, **options)

@@ -62,11 +62,7 @@ def run_solver(
     """Solve every task; None solves exactly if that fits, else to the tolerance if one is given."""
     numbers = jax.tree.map(np.asarray, tables(env, compiled))
     if isinstance(solver, BranchAndBound | PointBased):
-        for name, given in (("checkpoint", checkpoint), ("mesh", mesh)):
-            if given is not None:
-                kind = type(solver).__name__
-                must = f"be None with {kind}(), which keeps its bounds when interrupted"
-                raise InvalidArgument(describe(f"{_VERB}({name}=...)", must, given))
+        refuse_options(solver, checkpoint, mesh)
         return _bounded(compiled, numbers, assignment, solver, tolerance, progress, "as asked")
     exact = solver or Exact()
     try:
@@ -92,6 +88,16 @@ def run_solver(
         raise InvalidArgument(str(error)) from error
     why = "as asked" if solver else f"picked because {work.nodes} nodes fit"
     return Solved(tree, numbers, answers, None, None, work, f"Exact, {why}")
+
+
+def refuse_options(solver: BranchAndBound | PointBased, checkpoint, mesh) -> None:
+    """Raise if a solver with bounds is given what it has no use for."""
+    for name, given in (("checkpoint", checkpoint), ("mesh", mesh)):
+        if given is not None:
+            must = (
+                f"be None with {type(solver).__name__}(), which keeps its bounds when interrupted"
+            )
+            raise InvalidArgument(describe(f"{_VERB}({name}=...)", must, given))
 
 
 def _bounded(compiled, numbers, assignment, solver, tolerance, progress, why) -> Solved:

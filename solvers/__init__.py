@@ -44,12 +44,16 @@ from solvers._rollout import Play as Play
 from solvers._rollout import Rollout as Rollout
 from solvers._rollout import decide as decide
 from solvers._rollout import rollout as rollout
+from solvers._search import Grown as Grown
+from solvers._search import Searched as Searched
+from solvers._search import search as search
 from solvers._stationary import Stationary as Stationary
 from solvers._stationary import Truncation as Truncation
 from solvers._stationary import endless_cycle as endless_cycle
 from solvers._stationary import truncate as truncate
 from solvers._stationary import truncation_gaps as truncation_gaps
 from solvers._stationary import unroll as unroll
+from solvers._tree import Layer as Layer
 from solvers._tree import Tree as Tree
 from solvers._tree import bound_nodes as bound_nodes
 from solvers._tree import build_tree as build_tree

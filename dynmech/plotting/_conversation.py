@@ -37,10 +37,10 @@ def plot_conversation(
         nrows=2, sharex=True, height_ratios=(3, 1),
     )  # fmt: skip
     x = np.arange(1, len(rounds) + 1)
-    worth = np.array([[chat.belief @ chat.worth(r) for r in range(n)] for chat in rounds])
+    worth = np.array([[_expected(chat, r) for r in range(n)] for chat in rounds])
     for i, colour in enumerate(product_colours(n)):
         above.plot(x, worth[:, i], "-o", ms=4, lw=1.6, color=colour, label=policy.env.names[i])
-    none = [chat.belief @ chat.worth(NONE) for chat in rounds]
+    none = [_expected(chat, NONE) for chat in rounds]
     above.plot(x, none, ":", lw=1.2, color=GREY, label="none")
     made = [chat.value for chat in rounds]
     above.plot(x, made, "o", ms=13, mfc="none", mec="black", mew=1.6, label="recommended")
@@ -64,6 +64,12 @@ def plot_conversation(
         title or "A conversation, round by round", x=0.01, ha="left", fontsize=14, weight="bold"
     )
     return figure
+
+
+def _expected(chat: Conversation, recommendation: int) -> float:
+    """Expected surplus from here on; NaN, not drawn, where the solver did not look into it."""
+    known = chat.considered(recommendation)
+    return float(chat.belief @ chat.worth(recommendation)) if known else np.nan
 
 
 def history(conversation: Conversation) -> list[Conversation]:

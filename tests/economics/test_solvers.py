@@ -226,7 +226,7 @@ def test_time_ends_a_solve_with_the_bounds_reached(kind):
     [
         (dm.BranchAndBound(memory=0), ["memory", "positive"]),
         (dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
-        (dm.BranchAndBound(memory=100), ["more memory"]),
+        (dm.BranchAndBound(memory=100), ["memory", "plan"]),
         (dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
         (dm.PointBased(memory=0), ["memory", "positive"]),
         (dm.PointBased(seconds=-1), ["seconds", "positive"]),
