@@ -258,8 +258,8 @@ class Graph:
         for part in self._blocks(index):
             upper, _ = self.totals(t, place, part)
             nodes["upper"][part] = np.minimum(nodes["upper"][part], upper.max(axis=0))
-            hopes.append(upper.argmax(axis=0))
             mass = nodes["mass"][part][:, self.flat.of]
+            hopes.append(np.where(mass > 0, upper.argmax(axis=0), self.controls - 1))
             opens.append(nodes["upper"][part] - nodes["lower"][part] > allowance * mass)
         return np.concatenate(hopes), np.concatenate(opens) & wanted
 

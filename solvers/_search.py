@@ -144,8 +144,6 @@ def _walk(graph: Graph, wanted: Bool[np.ndarray, " F"], fill: bool):
             if fill and absent.any():
                 missing = True
                 hope, _ = graph.hope(t, place, index, mask[index], 0.0)
-                idle = nodes["mass"][index][:, graph.flat.of] <= 0
-                hope = np.where(idle, graph.controls - 1, hope)
                 control = np.where(absent, hope, control)
                 graph.offers.meet(t + 1, place.after[np.unique(control[absent])])
             for chosen in np.unique(control[mask[index]]).tolist():

@@ -14,13 +14,13 @@ from tests.helpers.oracle import money_scale
 from tests.helpers.quantities import TOLERANCE, market_of
 
 
+def refuse(env, limit):
+    raise TooLarge("too many")
+
+
 @pytest.fixture
 def unlisted(monkeypatch):
     """As if no market's memories could be listed."""
-
-    def refuse(env, limit):
-        raise TooLarge("too many")
-
     monkeypatch.setattr("dynmech._unfolded.compile_market", refuse)
 
 
@@ -52,28 +52,64 @@ def test_bounds_hold_the_brute_force_and_audits_run(share, unlisted):
     assert_honest(expected_of(case), policy, tolerance, slack)
 
 
-@pytest.mark.parametrize(
-    "seeds", [range(12), pytest.param(range(12, 1000), marks=pytest.mark.slow)]
-)
-def test_bounds_of_random_markets_are_never_optimistic(seeds, monkeypatch):
-    def refuse(env, limit):
-        raise TooLarge("too many")
+def solve_both(case, tolerance, monkeypatch):
+    """The exact values of a market, and the policy that a search finds."""
+    env = dm.RecommendationMDP.from_tables(**case)
+    exact = solve(env, dm.Exact())
+    with monkeypatch.context() as patch:
+        patch.setattr("dynmech._unfolded.compile_market", refuse)
+        found = solve(env, tolerance=tolerance)
+    names = {"W": "value", "W_marginal": "marginal_value"}
+    names["W_displayable"] = "displayable_marginal_value"
+    return {key: getattr(exact, name) for key, name in names.items()}, found
 
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        n, horizon = int(rng.integers(1, 4)), int(rng.integers(1, 4))
-        case = random_market(rng, n=n, horizon=min(horizon, 5 - n), constant=True)
-        tolerance = float(rng.choice([0.0, 0.02, 0.2]))
-        env = dm.RecommendationMDP.from_tables(**case)
-        exact = solve(env, dm.Exact())
-        expected = {
-            "W": exact.value,
-            "W_marginal": exact.marginal_value,
-            "W_displayable": exact.displayable_marginal_value,
-        }
-        with monkeypatch.context() as patch:
-            patch.setattr("dynmech._unfolded.compile_market", refuse)
-            assert_honest(expected, solve(env, tolerance=tolerance), tolerance, 1e-9)
+
+@pytest.mark.parametrize("seed", range(5))
+def test_policies_of_random_markets_can_be_audited(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 4))
+    case = random_market(rng, n=n, horizon=min(3, 5 - n), constant=True, zeros=0.3 * (seed % 2))
+    tolerance = (0.0, 0.02, 0.2)[seed % 3]
+    expected, found = solve_both(case, tolerance, monkeypatch)
+    assert_honest(expected, found, tolerance, 1e-9)
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
+def test_bounds_of_random_markets_are_never_optimistic(count, monkeypatch):
+    rng, loose = np.random.default_rng(count), 0
+    for k in range(count):
+        case = random_market(rng, n=2, m=3, K=1, constant=True, zeros=(0.0, 0.3)[k % 2])
+        tolerance = (0.0, 0.05, 0.3)[k % 3]
+        expected, found = solve_both(case, tolerance, monkeypatch)
+        assert_brackets(found, expected, 1e-11)
+        for low, high in (
+            (found.lower, found.upper),
+            (found.marginal_value, found.marginal_upper),
+            (found.displayable_marginal_value, found.displayable_marginal_upper),
+        ):
+            assert np.nanmax(high - low) <= tolerance + 1e-11
+            loose += np.nanmax(high - low) > 1e-6
+    assert loose > count / 20
+
+
+def test_an_interrupted_search_returns_the_bounds_reached(monkeypatch):
+    import solvers._search as module
+
+    env, calls, real = scale(6, 16, 3), [], module.descend
+
+    def descend(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr("dynmech._unfolded.compile_market", refuse)
+    whole = solve(env)
+    monkeypatch.setattr(module, "descend", descend)
+    found = solve(env)
+    assert "interrupted" in found.solver
+    assert (found.marginal_value <= whole.marginal_value + 1e-12).all()
+    assert (whole.marginal_value <= found.marginal_upper + 1e-12).all()
 
 
 def test_a_larger_market_matches_the_exact_solution(request):
