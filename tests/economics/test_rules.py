@@ -1,5 +1,8 @@
 """Built-in rules and signals against tables of every ordered history, written out by hand."""
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -221,3 +224,27 @@ def test_buying_what_was_shown_on_one_path_only_is_refused():
     )  # fmt: skip
     with pytest.raises(dm.UnseenPurchase, match="product 0"):
         solve(env)
+
+
+@pytest.mark.parametrize("products", [3, 8, 9, 20])
+def test_a_threshold_takes_the_best_that_comes_to_mind(products):
+    """Few products are compared in pairs, many are sorted; both as by listing what is recalled."""
+    rng = np.random.default_rng(products)
+    utilities = np.round(rng.normal(size=(products, 6)), 1)
+    utilities[1] = utilities[0]
+    weight = np.where(np.arange(products) < 4, rng.uniform(size=products), 0.0)
+    weight[2] = 1.0
+    expected = np.zeros_like(utilities)
+    few = min(products, 4)
+    for recalled in itertools.product((False, True), repeat=few):
+        chance = np.prod(np.where(recalled, weight[:few], 1 - weight[:few]))
+        for m in range(6):
+            best, held = 0.0, -1
+            for j in np.flatnonzero(recalled):
+                if utilities[j, m] >= 0 and (held < 0 or utilities[j, m] > best):
+                    best, held = utilities[j, m], j
+            if held >= 0:
+                expected[held, m] += chance
+    with jax.enable_x64(True):
+        found = dm.Threshold().shares(jnp.asarray(utilities), jnp.asarray(weight))
+    np.testing.assert_allclose(found, expected, atol=1e-12)
