@@ -149,7 +149,7 @@ def _rule(rule: AbstractActionRule, kept, n: int, horizon) -> AbstractActionRule
         raise _own("choice", rule.choice)
     query = rule.query
     if isinstance(query, ProductQuery):
-        query = ProductQuery(np.asarray(query.level)[kept], query.none)
+        query = eqx.tree_at(lambda q: q.level, query, np.asarray(query.level)[kept])
     elif not isinstance(query, ConstantQuery | FallingQuery):
         raise _own("query", query)
     return eqx.tree_at(lambda r: r.query, rule, query)

@@ -65,10 +65,7 @@ def economies(env, theta, signals, only=None):
 
     worth = money[:, :, None] + env.utilities
     every = list(range(n)) if only is None else list(only)
-    found = [best(worth, every)]
-    for i in range(n):
-        found.append(best(worth, [j for j in every if j != i]))
-    for i in range(n):
-        counted = (np.arange(n) != i)[:, None]
-        found.append(best(worth * counted, every))
-    return np.array(found)
+    counted = ~np.eye(n, dtype=bool)[:, :, None]
+    withdrawn = [best(worth, [j for j in every if j != i]) for i in range(n)]
+    displayable = [best(worth * counted[i], every) for i in range(n)]
+    return np.array([best(worth, every), *withdrawn, *displayable])
