@@ -45,6 +45,9 @@ from solvers._problem import Tasks as Tasks
 from solvers._process import AbstractCeiling as AbstractCeiling
 from solvers._process import AbstractProcess as AbstractProcess
 from solvers._process import Case as Case
+from solvers._rounding import Rounding as Rounding
+from solvers._rounding import rounding as rounding
+from solvers._rounding import unrelated as unrelated
 from solvers._rollout import Play as Play
 from solvers._rollout import Rollout as Rollout
 from solvers._rollout import decide as decide

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float, Int
 from solvers._backward import Swept, likelihood_rows, sweep
 from solvers._bounds import bound_after, told_parameter
 from solvers._exact import Answer
-from solvers._problem import Structure, Tables, Tasks
+from solvers._problem import Structure, Tables, Tasks, cast
 from solvers._progress import Bar
 from solvers._tree import Layer, Tree, build_tree
 
@@ -108,6 +108,7 @@ def solve_branch_and_bound(
     *,
     tolerance: float = 0.0,
     progress: bool = False,
+    dtype: type[np.floating] | None = None,
 ) -> Bounded:
     """Grow the tree until upper and lower bounds meet, within `tolerance` per unit of root mass.
 
@@ -130,7 +131,7 @@ def solve_branch_and_bound(
                 break
             try:
                 swept = [
-                    sweep_bounded(tree, tables, part, up, solver)
+                    sweep_bounded(tree, tables, part, up, solver, dtype=dtype)
                     for part, up in zip(tasks, told, strict=True)
                 ]
                 best, gap = summary(tree, tables, tasks, swept)
@@ -238,15 +239,21 @@ def _hopeful(structure, tables, tasks, told, t, layer, rows, fresh, follow) -> N
             follow[part[None, :, None], best] = True
 
 
-def sweep_bounded(tree, tables, tasks: Tasks, told, solver, caps=None) -> list[Swept]:
-    """Solve a grown tree; `caps`: per round but the last, other upper bounds at its nodes."""
+def sweep_bounded(
+    tree, tables, tasks: Tasks, told, solver, caps=None, dtype: type[np.floating] | None = None
+) -> list[Swept]:
+    """Solve a grown tree; `caps`: per round but the last, other upper bounds at its nodes.
+
+    `dtype`: the precision to work in, that of the numbers by default; see `rounding`.
+    """
     cells = tree.structure.controls * tasks.coefficient.shape[0] * tasks.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (16 * cells)))
 
     def bounds(t: int, memory: int):
         return bound_after(tree.structure, tables, tasks, told, t, memory)
 
-    return list(sweep(tree, tables, tasks, block=block, bounds=bounds, caps=caps))[::-1]
+    used = (tables, tasks) if dtype is None else (cast(tables, dtype), cast(tasks, dtype))
+    return list(sweep(tree, *used, block=block, bounds=bounds, caps=caps))[::-1]
 
 
 def summary(tree: Tree, tables: Tables, tasks, swept):
