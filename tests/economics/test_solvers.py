@@ -211,6 +211,30 @@ def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
     assert solve(env, None, tolerance=0.05).solver.startswith("Exact, picked")
 
 
+def test_beliefs_merged_within_delta_cost_what_the_bounds_say():
+    market = random_market(np.random.default_rng(3), n=2, horizon=3, constant=True)
+    env = dm.RecommendationMDP.from_tables(**market)
+    exact = solve(env, dm.Exact())
+    policy = solve(env, dm.BranchAndBound(merge_within=0.4), tolerance=0.02)
+    assert "BranchAndBound" in policy.solver
+    for low, true, high in (
+        (policy.lower, exact.value, policy.upper),
+        (policy.marginal_value, exact.marginal_value, policy.marginal_upper),
+        (
+            policy.displayable_marginal_value,
+            exact.displayable_marginal_value,
+            policy.displayable_marginal_upper,
+        ),
+    ):
+        assert (low <= true + 1e-12).all()
+        assert (true <= high + 1e-12).all()
+    assert np.nanmax(policy.upper - policy.lower) > 1e-9
+    total = policy.advertiser_value.sum(axis=0) + policy.user_utility.sum(axis=0)
+    np.testing.assert_allclose(policy.value, total, rtol=0, atol=1e-12)
+    audit = dm.DynamicTeamMechanism(policy).audit()
+    assert audit.incentive_gain.max() <= audit.gap.bound + 1e-12
+
+
 @pytest.mark.parametrize("kind", [dm.BranchAndBound, dm.PointBased])
 def test_time_ends_a_solve_with_the_bounds_reached(kind):
     env = hidden_taste(12, 5)
@@ -228,6 +252,8 @@ def test_time_ends_a_solve_with_the_bounds_reached(kind):
         (dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
         (dm.BranchAndBound(memory=100), ["more memory"]),
         (dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
+        (dm.BranchAndBound(merge_within=-0.1), ["merge_within", "0 to 2"]),
+        (dm.BranchAndBound(merge_within=math.nan), ["merge_within", "0 to 2"]),
         (dm.PointBased(memory=0), ["memory", "positive"]),
         (dm.PointBased(seconds=-1), ["seconds", "positive"]),
         (dm.PointBased(beliefs=0), ["beliefs"]),

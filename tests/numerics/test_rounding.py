@@ -101,9 +101,7 @@ def test_sums_too_long_for_float32_are_not_certified():
 def test_what_is_flushed_to_zero_is_counted_and_columns_are_not_related():
     problem = random_problem(np.random.default_rng(0), rounds=4)
     digits = np.eye(problem.structure.column_count, dtype=np.int64)
-    structure = dataclasses.replace(
-        problem.structure, digits=digits, offset=np.zeros(len(digits))
-    )
+    structure = dataclasses.replace(problem.structure, digits=digits, offset=np.zeros(len(digits)))
     groups = (problem.tasks,)
     assert unrelated(structure, problem.tables, groups) is structure
     small = problem.tables.column * 1e-13
