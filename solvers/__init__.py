@@ -45,13 +45,13 @@ from solvers._problem import Tasks as Tasks
 from solvers._process import AbstractCeiling as AbstractCeiling
 from solvers._process import AbstractProcess as AbstractProcess
 from solvers._process import Case as Case
-from solvers._rounding import Rounding as Rounding
-from solvers._rounding import rounding as rounding
-from solvers._rounding import unrelated as unrelated
 from solvers._rollout import Play as Play
 from solvers._rollout import Rollout as Rollout
 from solvers._rollout import decide as decide
 from solvers._rollout import rollout as rollout
+from solvers._rounding import Rounding as Rounding
+from solvers._rounding import rounding as rounding
+from solvers._rounding import unrelated as unrelated
 from solvers._stationary import Stationary as Stationary
 from solvers._stationary import Truncation as Truncation
 from solvers._stationary import endless_cycle as endless_cycle

@@ -190,7 +190,7 @@ def _solve_merging(
             found = tree, swept, distance
             gap = summary(tree, tables, tasks, swept)[1]
             costs = [
-                merging_costs(tables, part, up, distance)
+                merging_costs(structure, tables, part, up, distance)
                 for part, up in zip(tasks, told, strict=True)
             ]
             off = max(float(cost.off[0].max(initial=0.0)) for cost in costs)
@@ -209,7 +209,8 @@ def _solve_merging(
             status = Status.interrupted
     tree, swept, distance = found
     costs = [
-        merging_costs(tables, part, up, distance) for part, up in zip(tasks, told, strict=True)
+        merging_costs(structure, tables, part, up, distance)
+        for part, up in zip(tasks, told, strict=True)
     ]
     guides = [
         Guide(tree, tables, part, one, cost)
@@ -266,6 +267,11 @@ def _grow(structure, tables, tasks, told, known: list[_Known], solver, near=None
         return known[t].put(keys, follow)
 
     return build_tree(structure, limit=most, choose=choose, near=near)
+
+
+def require_plan(structure, tables, tasks, told, solver) -> None:
+    """Raise `MemoryError` unless the plan of who is told the parameter next round fits."""
+    _grow(structure, tables, tasks, told, [_Known(structure.controls) for _ in told[0]], solver)
 
 
 def most_nodes(structure, tables, tasks, solver) -> int:

@@ -10,12 +10,13 @@ the signed parts of b - b' being of equal mass. In the *merged tree* the belief 
 a symbol is replaced by a leader within delta of it for every root, rescaled to its mass. With
 d_t <= delta the largest distance of round t, the merged recursion is off by at most
 
-    e_t = sum_{s > t} C_s d_s / 2        per unit of mass at every leader of round t
+    e_t = go_t (C_{t+1} d_{t+1} / 2 + e_{t+1}),   e_{T-1} = 0,   go_t = max_{r, omega} P(go on)
 
-(backward induction: a merged child costs C_s d_s / 2 once, then what its leader is off by), for W,
-for its upper bound, and for every variant; a plan that is best in the merged recursion loses at
-most 2 e_t. Hence W(b) <= mass(b) (Upper(leader) / mass(leader) + e_t + |b - leader|_1 C_t / 2) at
-*any* belief b.
+per unit of mass at every leader of round t (induction backward: a merged child costs C_s d_s / 2
+once, then what its leader is off by), for W, for its upper bound, and for every variant; a plan
+that is best in the merged recursion loses at most 2 e_t. Hence, at *any* belief b of round t,
+
+    W(b) <= mass(b) (Upper(leader) / mass(leader) + e_t + |b - leader|_1 C_t / 2).
 
 What is returned has no merged belief in it: the controls of the nearest leader are followed on a
 tree of exact beliefs, so that `lower` is the plan's own payoff, plans are executed and evaluated
@@ -33,7 +34,7 @@ from solvers._bounds import open_columns
 from solvers._problem import Structure, Tables, Tasks
 from solvers._tree import Tree, build_tree
 
-_NEAR = 1e-15
+_NEAR = 1e-14
 
 
 class Leaders:
@@ -77,10 +78,10 @@ def _normalised(rows: np.ndarray, root: np.ndarray) -> Float[np.ndarray, "L R m"
 
 def _lead(belief: Float[np.ndarray, "L R m"], old: np.ndarray, delta: float):
     """A leader within delta, for every root, of every row; and the largest distance."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     count, roots, points = belief.shape
-    tree = cKDTree(belief.reshape(count, roots * points))
+    tree = KDTree(belief.reshape(count, roots * points))
     leader, worst = np.full(count, -1), 0.0
     alive = belief.any(axis=2)
     for k in np.argsort(~old, kind="stable").tolist():
@@ -90,8 +91,8 @@ def _lead(belief: Float[np.ndarray, "L R m"], old: np.ndarray, delta: float):
         close = np.array(tree.query_ball_point(belief[k].ravel(), roots * delta, p=1.0))
         close = close[leader[close] < 0]
         apart = np.abs(belief[close] - belief[k]).sum(axis=2).max(axis=1)
-        same = (apart <= delta) & (alive[close] == alive[k]).all(axis=1) & ~old[close]
-        same |= close == k
+        alike = (alive[close] ^ alive[k]).sum(axis=1) == 0
+        same = np.flatnonzero(((apart <= delta) & alike & ~old[close]) | (close == k))
         leader[close[same]] = k
         worst = max(worst, float(apart[same].max(initial=0.0)))
     return leader, worst
@@ -105,7 +106,11 @@ class Costs(eqx.Module):
 
 
 def merging_costs(
-    tables: Tables, tasks: Tasks, told: list[Float[np.ndarray, "_M _R _Q m"]], distance: list[float]
+    structure: Structure,
+    tables: Tables,
+    tasks: Tasks,
+    told: list[Float[np.ndarray, "_M _R _Q m"]],
+    distance: list[float],
 ) -> Costs:
     """What merging can cost one group of tasks, per unit of mass."""
     counted = np.asarray(tasks.counted)[..., None]
@@ -115,9 +120,12 @@ def merging_costs(
         least = np.broadcast_to(least.min(axis=1, keepdims=True), least.shape)
     most = [np.broadcast_to(up.max(axis=(0, 3)), least.shape) for up in told[: len(distance)]]
     span = np.maximum(np.stack(most), 0.0) - least
-    here = np.array(distance)[:, None, None] * span / 2
-    off = np.concatenate([np.cumsum(here[:0:-1], axis=0)[::-1], np.zeros((1, *least.shape))])
-    return Costs(span, off * (1 + _NEAR))
+    column, off = open_columns(np.asarray(tables.column, float)), np.zeros(span.shape)
+    for t in reversed(range(len(distance) - 1)):
+        edges = np.unique(structure.edge[t])
+        going = float(column[structure.columns[edges]].sum(axis=1).max())
+        off[t] = going * (distance[t + 1] * span[t + 1] / 2 + off[t + 1]) * (1 + _NEAR)
+    return Costs(span, off)
 
 
 def shares(tree: Tree, tables: Tables, tasks: Tasks):
@@ -161,7 +169,7 @@ class Guide:
 
     def at(self, t: int, memory: int, r: int, belief: Float[np.ndarray, "k m"]):
         """For unnormalised beliefs of root r: controls (k, Q), upper bounds (k, Q)."""
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
         layer, mass = self.tree.layers[t], belief.sum(axis=1)
         width = self.swept[t].value.shape[2]
@@ -171,7 +179,7 @@ class Guide:
             nodes = np.flatnonzero(layer.memory == memory)
             nodes = nodes[self.mass[t][layer.likelihood[nodes], r] > 0]
             there = self.belief[t][layer.likelihood[nodes], r]
-            self.found[t, memory, r] = nodes, cKDTree(there) if len(nodes) else None
+            self.found[t, memory, r] = nodes, KDTree(there) if len(nodes) else None
         nodes, near = self.found[t, memory, r]
         live = np.flatnonzero(mass > 0)
         if near is None or not len(live):
@@ -179,7 +187,8 @@ class Guide:
         apart, at = near.query(belief[live] / mass[live, None], p=1.0)
         node = nodes[at]
         control[live] = np.asarray(self.swept[t].action)[node, r]
-        each = self.swept[t].upper[node, r] / self.mass[t][layer.likelihood[node], r][:, None]
+        upper = np.asarray(self.swept[t].upper)
+        each = upper[node, r] / self.mass[t][layer.likelihood[node], r][:, None]
         each = each + self.costs.off[t, r] + apart[:, None] / 2 * self.costs.span[t, r]
         cap[live] = mass[live, None] * each
         return control, cap

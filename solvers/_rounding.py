@@ -18,7 +18,7 @@ taken may be `TIE` of the scale short of the best. So at every node, by inductio
 
     |computed W - W| <= S mass(b) e_t,   e_t = max(g_now, e_{t+1} (1 + g_next) + g_next) + TIE,
 
-and the same holds of upper bounds and of the value of any plan, so that a plan that the computed
+Stops and columns sum to at most one, as probabilities do. And the same holds of upper bounds and of the value of any plan, so that a plan that the computed
 values prefer loses at most 2 S mass(b) e_t. Products below the smallest normal number are flushed
 to zero. Where the data let none be, nothing is added; else columns are not related (no ratio may
 magnify what was flushed) and the sum over all histories of a path is.
@@ -66,7 +66,10 @@ class Rounding(eqx.Module):
 
 
 def rounding(
-    structure: Structure, tables: Tables, tasks: tuple[Tasks, ...], dtype=np.float32
+    structure: Structure,
+    tables: Tables,
+    tasks: tuple[Tasks, ...],
+    dtype: type[np.floating] = np.float32,
 ) -> Rounding:
     """Bound the error of a sweep in `dtype`; infinite where nothing can be said."""
     unit = float(np.finfo(dtype).eps) / 2
@@ -89,7 +92,10 @@ def rounding(
 
 
 def unrelated(
-    structure: Structure, tables: Tables, tasks: tuple[Tasks, ...], dtype=np.float32
+    structure: Structure,
+    tables: Tables,
+    tasks: tuple[Tasks, ...],
+    dtype: type[np.floating] = np.float32,
 ) -> Structure:
     """The structure without relations of columns, where a product could be flushed to zero."""
     if structure.digits is None or not _flushes(tables, tasks, structure.horizon, dtype):

@@ -212,10 +212,9 @@ def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
 
 
 def test_beliefs_merged_within_delta_cost_what_the_bounds_say():
-    market = random_market(np.random.default_rng(3), n=2, horizon=3, constant=True)
-    env = dm.RecommendationMDP.from_tables(**market)
+    env = hidden_taste(12, 5)
     exact = solve(env, dm.Exact())
-    policy = solve(env, dm.BranchAndBound(merge_within=0.4), tolerance=0.02)
+    policy = solve(env, dm.BranchAndBound(merge_within=0.2), tolerance=0.02)
     assert "BranchAndBound" in policy.solver
     for low, true, high in (
         (policy.lower, exact.value, policy.upper),
@@ -270,3 +269,24 @@ def test_settings_that_cannot_work_are_named(solver, words):
 def test_a_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(dm.InvalidArgument, match="checkpoint"):
         solve(hidden_taste(8, 3), dm.BranchAndBound(), checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=IDS)
+@pytest.mark.parametrize("memory", [100, 20_000])
+def test_memory_for_less_than_one_chunk_is_refused_before_any_work(solver, memory, monkeypatch):
+    """Nothing is swept, backed up or solved before the error names the setting."""
+    worked = []
+    for place in ("_exact._solve_chunk", "_branch_and_bound.sweep_bounded"):
+        monkeypatch.setattr(f"solvers.{place}", lambda *args, **kwargs: worked.append(args))
+    for place in ("sweep_bounded", "improve_points"):
+        monkeypatch.setattr(
+            f"solvers._point_based.{place}", lambda *args, **kwargs: worked.append(args)
+        )
+    env = hidden_taste(8, 4)
+    if isinstance(solver, dm.Stationary):
+        env = dm.RecommendationMDP(
+            env.gamma, env.tastes, math.inf, env.action_rule, env.signals, env.values
+        )
+    with pytest.raises(dm.TooLarge, match="memory"):
+        solve(env, type(solver)(memory=memory), tolerance=1e-3)
+    assert not worked
