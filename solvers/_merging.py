@@ -83,7 +83,7 @@ def _lead(belief: Float[np.ndarray, "L R m"], old: np.ndarray, delta: float):
     count, roots, points = belief.shape
     tree = KDTree(belief.reshape(count, roots * points))
     leader, worst = np.full(count, -1), 0.0
-    alive = belief.any(axis=2)
+    alive = belief.sum(axis=2) > 0
     for k in np.argsort(~old, kind="stable").tolist():
         if leader[k] >= 0:
             continue
@@ -91,7 +91,7 @@ def _lead(belief: Float[np.ndarray, "L R m"], old: np.ndarray, delta: float):
         close = np.array(tree.query_ball_point(belief[k].ravel(), roots * delta, p=1.0))
         close = close[leader[close] < 0]
         apart = np.abs(belief[close] - belief[k]).sum(axis=2).max(axis=1)
-        alike = (alive[close] ^ alive[k]).sum(axis=1) == 0
+        alike = ~np.logical_xor(alive[close], alive[k : k + 1]).any(axis=1)
         same = np.flatnonzero(((apart <= delta) & alike & ~old[close]) | (close == k))
         leader[close[same]] = k
         worst = max(worst, float(apart[same].max(initial=0.0)))

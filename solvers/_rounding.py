@@ -18,10 +18,11 @@ taken may be `TIE` of the scale short of the best. So at every node, by inductio
 
     |computed W - W| <= S mass(b) e_t,   e_t = max(g_now, e_{t+1} (1 + g_next) + g_next) + TIE,
 
-Stops and columns sum to at most one, as probabilities do. And the same holds of upper bounds and of the value of any plan, so that a plan that the computed
-values prefer loses at most 2 S mass(b) e_t. Products below the smallest normal number are flushed
-to zero. Where the data let none be, nothing is added; else columns are not related (no ratio may
-magnify what was flushed) and the sum over all histories of a path is.
+Stops and columns sum to at most one, as probabilities do. The same holds of upper bounds and of
+the value of any plan, so that a plan that the computed values prefer loses at most
+2 S mass(b) e_t. Products below the smallest normal number are flushed to zero. Where the data let
+none be, nothing is added; else columns are not related (no ratio may magnify what was flushed),
+and what can be flushed on all histories is added.
 """
 
 import dataclasses
