@@ -141,7 +141,7 @@ def solve_branch_and_bound(
                 break
             try:
                 swept = [
-                    sweep_bounded(tree, tables, part, up, solver, dtype=dtype)
+                    sweep_bounded(tree, tables, part, up, solver, None, dtype)
                     for part, up in zip(tasks, told, strict=True)
                 ]
                 best, gap = summary(tree, tables, tasks, swept)
