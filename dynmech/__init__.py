@@ -71,6 +71,8 @@ from dynmech._structures import PrivateStructures as PrivateStructures
 from dynmech._tastes import TasteGrid as TasteGrid
 from dynmech._transfers import DynamicTeamMechanism as DynamicTeamMechanism
 from dynmech._transfers import Ledger as Ledger
+from dynmech._undominated import Undominated as Undominated
+from dynmech._undominated import undominated as undominated
 from dynmech._values import ConstantValues as ConstantValues
 from dynmech._values import MarkovValues as MarkovValues
 from dynmech.audit import Audit as Audit

@@ -29,7 +29,7 @@ from dynmech._profiles import Profiles
 from dynmech._revalue import Revaluation, revalue
 from dynmech._solvers import Solved, refuse_options, run_solver
 from dynmech._tasks import Assignment, Pairs, assign, make_pairs
-from dynmech._types import Numbers, precision
+from dynmech._types import Numbers, in_doubles, precision
 from dynmech._unfolded import compile_or_search, search_market
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
 from solvers import BranchAndBound, Estimate, Exact, Plan, PointBased, Stationary
@@ -80,6 +80,11 @@ class EfficientPolicy(eqx.Module):
     solver: str = eqx.field(static=True)
     work: Estimate
     seconds: float = eqx.field(static=True)
+
+    @property
+    def partial(self) -> bool:
+        """Whether some recommendations or rounds were left out: its gap is more than rounding."""
+        return self.gap is not None and not self.solver.startswith("Exact")
 
     @property
     def mass(self) -> Float[np.ndarray, " B"]:
@@ -246,6 +251,7 @@ def solve_efficient_policy(
     check_solver(env, solver)
     if not tolerance >= 0:
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", "be >= 0", tolerance))
+    single, env = env.gamma.dtype == np.float32, in_doubles(env)
     profiles = wanted_profiles(env, initial)
     check_values(env)
     with precision(env.gamma):
@@ -257,7 +263,7 @@ def solve_efficient_policy(
         pairs = make_pairs(env, profiles)
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        options = {"checkpoint": checkpoint, "mesh": mesh, "progress": progress}
+        options = {"checkpoint": checkpoint, "mesh": mesh, "progress": progress, "single": single}
         asked = solver if isinstance(solver, Stationary) else None
         if endless is not None:
             env, compiled, found = solve_endless(

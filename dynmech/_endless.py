@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from dynmech._compile import Compiled, compile_edges, next_memories, raw_edges, tables, unique_rows
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import InvalidArgument, TooLarge, describe
-from dynmech._solvers import Solved, run_solver
+from dynmech._solvers import Solved, allow, run_solver
 from dynmech._tasks import Assignment
 from dynmech._types import precision
 from solvers import (
@@ -83,17 +83,20 @@ def solve_endless(
     checkpoint: str | os.PathLike | None,
     mesh: jax.sharding.Mesh | None,
     progress: bool,
+    single: bool = False,
 ) -> tuple[RecommendationMDP, Compiled, Solved]:
     """Choose the rounds, solve the market cut off after them, and certify what that costs.
 
     **Returns:** the market and compilation of so many rounds, and what was found, bounds included.
     """
-    _check_tolerance(env, tolerance)
+    _check_tolerance(env, tolerance, single)
     setting = solver or Stationary()
-    options = {"checkpoint": checkpoint, "mesh": mesh, "progress": progress}
+    options = {"checkpoint": checkpoint, "mesh": mesh, "progress": progress, "single": single}
     exact = Exact(setting.memory, setting.merge)
     try:
         parts = _cut(env, endless, assignment, tolerance)
+        if single:
+            parts = _cut_again(env, endless, assignment, parts, tolerance)
         found = run_solver(*parts[:2], assignment, exact, tolerance=0.0, **options)
     except TooLarge:
         if not tolerance > 0 or not setting.merge:
@@ -138,6 +141,16 @@ def _cut(env, endless: Endless, assignment: Assignment, tolerance: float):
     return short, unrolled, cut
 
 
+def _cut_again(env, endless: Endless, assignment: Assignment, parts, tolerance: float):
+    """Leave room in the tolerance for what float32 can be off by in so many rounds."""
+    short, compiled, cut = parts
+    numbers = jax.tree.map(np.asarray, tables(short, compiled))
+    room = 2 * allow(compiled, numbers, assignment, tolerance)[1].total
+    if tolerance <= 0 or cut.error + room <= tolerance:
+        return parts
+    return _cut(env, endless, assignment, max(tolerance - 1.1 * room, tolerance / 2))
+
+
 def _widen(
     endless: Endless, assignment: Assignment, found: Solved, cut: Truncation, note: str
 ) -> Solved:
@@ -150,6 +163,7 @@ def _widen(
         pairs = zip(inside, found.gap, strict=True)
         inside = [tuple(a + b for a, b in zip(*both, strict=True)) for both in pairs]
     values = [np.asarray(answer.value, float) for answer in found.answers]
+    values = values if found.lower is None else found.lower
     above = values if found.upper is None else found.upper
     return dataclasses.replace(
         found,
@@ -160,11 +174,12 @@ def _widen(
     )
 
 
-def _check_tolerance(env: RecommendationMDP, tolerance: float) -> None:
+def _check_tolerance(env: RecommendationMDP, tolerance: float, single: bool) -> None:
     """Raise unless a positive tolerance is above what the precision of the numbers can certify."""
-    least = _RESOLUTION * float(np.finfo(env.gamma.dtype).eps) * env.money_scale
+    kind = np.float32 if single else np.float64
+    least = _RESOLUTION * float(np.finfo(kind).eps) * env.money_scale
     if 0 < tolerance < least:
-        must = f"be at least {least:.1e} money, what {env.gamma.dtype} numbers can certify"
+        must = f"be at least {least:.1e} money, what {kind.__name__} numbers can certify"
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", must, tolerance, "raise it"))
 
 

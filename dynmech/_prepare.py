@@ -52,6 +52,9 @@ def check_solver(
     if timed and solver.seconds is not None and not solver.seconds > 0:
         must = "be a positive number of seconds, or None"
         raise InvalidArgument(describe(f"{name}(seconds=...)", must, solver.seconds))
+    if isinstance(solver, BranchAndBound) and not 0 <= solver.merge_within <= 2:
+        must = "be an L1 distance of beliefs, from 0 to 2"
+        raise InvalidArgument(describe(f"{name}(merge_within=...)", must, solver.merge_within))
     if isinstance(solver, PointBased) and not solver.beliefs >= 1:
         raise InvalidArgument(describe(f"{name}(beliefs=...)", "be >= 1", solver.beliefs))
 

@@ -59,7 +59,7 @@ def revalue(
 ) -> Revaluation:
     """See `EfficientPolicy.revalue`."""
     env = policy.env
-    if policy.gap is not None:
+    if policy.partial:
         must, do = "be solved exactly", "solve with Exact()"
         raise InvalidArgument(describe("EfficientPolicy.revalue()", must, policy.solver, do))
     shapes = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import equinox as eqx
@@ -20,11 +21,14 @@ from solvers import (
     Estimate,
     Exact,
     PointBased,
+    Rounding,
     Tables,
     Tree,
+    rounding,
     solve_branch_and_bound,
     solve_exact,
     solve_point_based,
+    unrelated,
 )
 
 _VERB = "solve_efficient_policy"
@@ -58,12 +62,20 @@ def run_solver(
     checkpoint: str | os.PathLike | None,
     mesh: jax.sharding.Mesh | None,
     progress: bool,
+    single: bool = False,
 ) -> Solved:
-    """Solve every task; None solves exactly if that fits, else to the tolerance if one is given."""
+    """Solve every task; None solves exactly if that fits, else to the tolerance if one is given.
+
+    With `single` the sweep runs in float32, and what that can be off by widens every bound.
+    """
     numbers = jax.tree.map(np.asarray, tables(env, compiled))
+    room = None
+    if single and not isinstance(solver, PointBased):
+        compiled, room = allow(compiled, numbers, assignment, tolerance)
     if isinstance(solver, BranchAndBound | PointBased):
         refuse_options(solver, checkpoint, mesh)
-        return _bounded(compiled, numbers, assignment, solver, tolerance, progress, "as asked")
+        options = (tolerance, progress, "as asked", room)
+        return _bounded(compiled, numbers, assignment, solver, *options)
     exact = solver or Exact()
     try:
         work, tree = plan_tree(env, compiled, assignment, exact)
@@ -71,7 +83,8 @@ def run_solver(
         if solver is not None or not tolerance > 0:
             raise
         asked = f"picked because the exact tree does not fit ({error})"
-        return _bounded(compiled, numbers, assignment, BranchAndBound(), tolerance, progress, asked)
+        options = (tolerance, progress, asked, room)
+        return _bounded(compiled, numbers, assignment, BranchAndBound(), *options)
     try:
         answers = solve_exact(
             tree,
@@ -81,13 +94,15 @@ def run_solver(
             checkpoint=checkpoint,
             mesh=mesh,
             progress=progress,
+            dtype=None if room is None else np.float32,
         )
     except MemoryError as error:
         raise too_large(str(error)) from error
     except ValueError as error:
         raise InvalidArgument(str(error)) from error
     why = "as asked" if solver else f"picked because {work.nodes} nodes fit"
-    return Solved(tree, numbers, answers, None, None, work, f"Exact, {why}")
+    found = Solved(tree, numbers, answers, None, None, work, f"Exact, {why}")
+    return found if room is None else _widen(found, assignment, room)
 
 
 def refuse_options(solver: BranchAndBound | PointBased, checkpoint, mesh) -> None:
@@ -100,14 +115,53 @@ def refuse_options(solver: BranchAndBound | PointBased, checkpoint, mesh) -> Non
             raise InvalidArgument(describe(f"{_VERB}({name}=...)", must, given))
 
 
-def _bounded(compiled, numbers, assignment, solver, tolerance, progress, why) -> Solved:
+def allow(
+    compiled: Compiled, numbers: Tables, assignment: Assignment, tolerance: float
+) -> tuple[Compiled, Rounding]:
+    """What float32 can be off by, before any work; and the problem as it is solved in it.
+
+    **Raises:** `InvalidArgument` if it cannot certify the tolerance, with the smallest it can.
+    """
+    groups = assignment.groups
+    structure = unrelated(compiled.structure, numbers, groups)
+    room = rounding(structure, numbers, groups)
+    if not np.isfinite(room.total) or 0 < tolerance < 2 * room.total:
+        must = f"be at least {2 * room.total:.2e} money, what float32 can certify in this market"
+        do = "raise it, or pass gamma in float64"
+        raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", must, tolerance, do))
+    return dataclasses.replace(compiled, structure=structure), room
+
+
+def _widen(found: Solved, assignment: Assignment, room: Rounding) -> Solved:
+    """Add what float32 can be off by to the bounds at the roots and at every node."""
+    values = [np.asarray(answer.value, float) for answer in found.answers]
+    above = values if found.upper is None else found.upper
+    groups = assignment.groups
+    bounds = [room.widen(*one) for one in zip(groups, values, above, strict=True)]
+    losses = [room.losses(*one) for one in zip(groups, found.answers, strict=True)]
+    if found.gap is not None:
+        pairs = zip(losses, found.gap, strict=True)
+        losses = [tuple(a + b for a, b in zip(*both, strict=True)) for both in pairs]
+    return dataclasses.replace(
+        found,
+        lower=[low for low, _ in bounds],
+        upper=[high for _, high in bounds],
+        gap=losses,
+        note=f"{found.note}; float32, rounding at most {room.total:.2g}",
+    )
+
+
+def _bounded(compiled, numbers, assignment, solver, tolerance, progress, why, room) -> Solved:
     name, problem = type(solver).__name__, (compiled.structure, numbers, assignment.groups)
     wanted = {"tolerance": tolerance, "progress": progress}
     try:
         if isinstance(solver, PointBased):
             found = solve_point_based(*problem, solver, **wanted)
-        else:
+        elif room is None:
             found = solve_branch_and_bound(*problem, solver, **wanted)
+        else:
+            wanted["tolerance"] = max(tolerance - 2 * room.total, 0.0)
+            found = solve_branch_and_bound(*problem, solver, **wanted, dtype=np.float32)
     except MemoryError as error:
         must, do = "fit one plan for every profile", "reduce profiles or rounds, or raise it"
         call = f"{_VERB}(solver={name}(memory=...))"
@@ -115,4 +169,5 @@ def _bounded(compiled, numbers, assignment, solver, tolerance, progress, why) ->
     nodes, seconds, gap = found.history[-1]
     work = Estimate(nodes, 0.0, seconds)
     note = f"{name}, {why}: {found.status.value}; gap {gap:.3g}, {nodes} nodes"
-    return Solved(found.tree, numbers, found.answers, found.upper, found.gap, work, note)
+    parts = (found.tree, numbers, found.answers, found.upper, found.gap, work, note)
+    return Solved(*parts) if room is None else _widen(Solved(*parts), assignment, room)

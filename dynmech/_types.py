@@ -6,6 +6,7 @@ product index; "none" is -1 in Python results and n as an index of table axes.
 
 import contextlib
 from collections.abc import Iterator
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from jaxtyping import Array
 from dynmech._errors import InvalidArgument, describe
 
 Numbers = Array | np.ndarray
+T = TypeVar("T")
 NONE = -1
 
 
@@ -40,6 +42,17 @@ def as_floats(value, call: str = "an array argument") -> Numbers:
     except (TypeError, ValueError) as error:
         must = "be an array of numbers"
         raise InvalidArgument(describe(call, must, repr(value)[:80])) from error
+
+
+def in_doubles(tree: T) -> T:
+    """The same numbers with every float32 array written in float64; nothing is rounded."""
+
+    def wide(leaf):
+        if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype != np.float32:
+            return leaf
+        return np.asarray(leaf).astype(np.float64)
+
+    return jax.tree.map(wide, tree)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ def compile_or_search(
     constant = isinstance(env.values, ConstantValues)
     asked = isinstance(solver, BranchAndBound)
     searchable = constant and (asked or (solver is None and tolerance > 0))
+    if asked and solver.merge_within > 0:
+        searchable = False  # merging needs the told-omega bounds of every memory
     if asked and searchable:
         limit = min(limit, solver.memory / 4)
     try:

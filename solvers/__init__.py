@@ -7,6 +7,11 @@ from solvers._branch_and_bound import BranchAndBound as BranchAndBound
 from solvers._branch_and_bound import Status as Status
 from solvers._branch_and_bound import solve_branch_and_bound as solve_branch_and_bound
 from solvers._checkpoint import fingerprint as fingerprint
+from solvers._dominance import Choices as Choices
+from solvers._dominance import Mixture as Mixture
+from solvers._dominance import Removal as Removal
+from solvers._dominance import eliminate as eliminate
+from solvers._dominance import told_ahead as told_ahead
 from solvers._exact import Answer as Answer
 from solvers._exact import Estimate as Estimate
 from solvers._exact import Exact as Exact
@@ -44,6 +49,9 @@ from solvers._rollout import Play as Play
 from solvers._rollout import Rollout as Rollout
 from solvers._rollout import decide as decide
 from solvers._rollout import rollout as rollout
+from solvers._rounding import Rounding as Rounding
+from solvers._rounding import rounding as rounding
+from solvers._rounding import unrelated as unrelated
 from solvers._search import Grown as Grown
 from solvers._search import Searched as Searched
 from solvers._search import search as search

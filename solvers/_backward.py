@@ -85,6 +85,7 @@ def sweep(
     block: int,
     bounds: Callable[[int, int], Float[np.ndarray, "A _R _Q m"]] | None = None,
     caps: Sequence[Float[np.ndarray, "_N _R _Q"]] | None = None,
+    share: Callable[[int, Int[np.ndarray, " k"]], Numbers | None] | None = None,
     tick: Callable[[int], None] = lambda nodes: None,
 ) -> Iterator[Swept]:
     """Solve the rounds of a tree, the last one first.
@@ -92,7 +93,9 @@ def sweep(
     Controls that are not followed are not taken. With `bounds(t, memory)`, which bound what
     follows every control given the parameter, an upper bound on W is propagated as well: such a
     control counts there at what it yields at once and the bound after it. `caps`, with bounds:
-    other upper bounds on W at the nodes of every round but the last.
+    other upper bounds on W at the nodes of every round but the last. `share(t, nodes)`: belief
+    after each control and symbol over that of the child, (k, A, Z, R), where trees merge beliefs
+    that are not in proportion.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     arrays: ModuleType = jnp if traced else np
@@ -120,7 +123,7 @@ def sweep(
                 tree.structure.edge[t][layer.memory[first]],
                 layer.child[nodes],
                 layer.child[nodes, :, 0] >= 0 if partial else None,
-                ratios(tree, t, nodes),
+                ratios(tree, t, nodes) if share is None else share(t, nodes),
                 following,
                 bound,
                 jnp.asarray(column),
@@ -168,7 +171,7 @@ def _step(
     edges: Int[Numbers, " A"],
     child: Int[Numbers, "C A Z"],
     followed: Bool[Numbers, "C A"] | None,
-    ratio: Float[Numbers, "C A Z"] | None,
+    ratio: Float[Numbers, "C A Z"] | Float[Numbers, "C A Z R"] | None,
     following: tuple[Float[Numbers, "N R Q"], ...],
     bound: Float[Array, "A _R _Q m"] | None,
     column: Float[Numbers, "C1 m"],
@@ -237,7 +240,9 @@ def _continue(child, ratio, following, kernel):
     if ratio is None:
         total, _ = jax.lax.scan(lambda sum_, index: (sum_ + following[index], None), start, step)
     else:
-        share = jnp.transpose(jnp.asarray(ratio, start.dtype), (2, 1, 0))[..., None, None]
+        ratio = jnp.asarray(ratio, start.dtype)
+        ratio = ratio[..., None] if ratio.ndim == 3 else ratio
+        share = jnp.transpose(ratio, (2, 1, 0, 3))[..., None]
         total, _ = jax.lax.scan(
             lambda sum_, at: (sum_ + at[1] * following[at[0]], None), start, (step, share)
         )

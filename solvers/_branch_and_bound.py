@@ -16,6 +16,7 @@ Guarantee: lower <= W <= upper at any time, lower never falls, upper never rises
 exact when nothing that is not followed can be better.
 """
 
+import dataclasses
 import enum
 import time
 from collections.abc import Sequence
@@ -28,11 +29,13 @@ from jaxtyping import Bool, Float, Int
 from solvers._backward import Swept, likelihood_rows, sweep
 from solvers._bounds import bound_after, told_parameter
 from solvers._exact import Answer
-from solvers._problem import Structure, Tables, Tasks
+from solvers._merging import Guide, Leaders, follow_guides, merging_costs, shares
+from solvers._problem import Structure, Tables, Tasks, cast
 from solvers._progress import Bar
 from solvers._tree import Layer, Tree, build_tree
 
 _CACHE = 64e6
+_MOST_PASSES = 200
 
 
 class Status(enum.Enum):
@@ -43,6 +46,7 @@ class Status(enum.Enum):
     memory = "the memory setting allows no more nodes"
     seconds = "the time setting is used up"
     interrupted = "it was interrupted"
+    merged = "what is left is the cost of merging beliefs"
 
 
 class BranchAndBound(eqx.Module):
@@ -55,10 +59,13 @@ class BranchAndBound(eqx.Module):
 
     - `memory`: bytes that may live at once, default 4e9.
     - `seconds`: stop after the round in which this time has passed; None for no limit.
+    - `merge_within`: beliefs closer than this in L1 (each of mass one; at most 2) are taken for
+      one while searching; what that can cost is in the bounds (`solvers._merging`). 0: never.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     seconds: float | None = eqx.field(static=True, default=None)
+    merge_within: float = eqx.field(static=True, default=0.0)
 
 
 class Bounded(eqx.Module):
@@ -108,6 +115,7 @@ def solve_branch_and_bound(
     *,
     tolerance: float = 0.0,
     progress: bool = False,
+    dtype: type[np.floating] | None = None,
 ) -> Bounded:
     """Grow the tree until upper and lower bounds meet, within `tolerance` per unit of root mass.
 
@@ -115,6 +123,9 @@ def solve_branch_and_bound(
     """
     began = time.monotonic()
     told = [told_parameter(structure, tables, part) for part in tasks]
+    leaders = Leaders(solver.merge_within, tables, tasks) if solver.merge_within > 0 else None
+    if leaders is not None:
+        return _solve_merging(structure, tables, tasks, told, leaders, solver, tolerance, dtype)
     known = [_Known(structure.controls) for _ in range(structure.horizon)]
     best: Any = None
     passes: list[tuple[int, float, float]] = []
@@ -130,7 +141,7 @@ def solve_branch_and_bound(
                 break
             try:
                 swept = [
-                    sweep_bounded(tree, tables, part, up, solver)
+                    sweep_bounded(tree, tables, part, up, solver, None, dtype)
                     for part, up in zip(tasks, told, strict=True)
                 ]
                 best, gap = summary(tree, tables, tasks, swept)
@@ -151,6 +162,73 @@ def solve_branch_and_bound(
     return Bounded(tree, answers, upper, gap, status, tuple(passes))
 
 
+def _solve_merging(
+    structure, tables, tasks, told, leaders: Leaders, solver, tolerance: float, dtype
+) -> Bounded:
+    """Search with merged beliefs, then follow what was found on a tree of exact ones."""
+    began = time.monotonic()
+    known = [_Known(structure.controls) for _ in range(structure.horizon)]
+    all_kept = [dataclasses.replace(part, keep=part.coefficient.shape[1]) for part in tasks]
+    passes: list[tuple[int, float, float]] = []
+    found: Any = None
+    status: Status | None = None
+    while status is None:
+        leaders.begin()
+        try:
+            tree = _grow(structure, tables, tasks, told, known, solver, near=leaders)
+        except MemoryError:
+            if found is None:
+                raise
+            status = Status.memory
+            break
+        try:
+            swept = [
+                sweep_bounded(tree, tables, part, up, solver, share=shares(tree, tables, part))
+                for part, up in zip(all_kept, told, strict=True)
+            ]
+            distance = list(leaders.distance)
+            found = tree, swept, distance
+            gap = summary(tree, tables, tasks, swept)[1]
+            costs = [
+                merging_costs(structure, tables, part, up, distance)
+                for part, up in zip(tasks, told, strict=True)
+            ]
+            off = max(float(cost.off[0].max(initial=0.0)) for cost in costs)
+            passes.append((tree.nodes, time.monotonic() - began, gap + 2 * off))
+            wanted = max(tolerance - 2 * off, tolerance / 4)
+            status = _ended(gap, wanted, began, solver)
+            if status is None:
+                more = [
+                    _extend(tree, tables, part, one, known, wanted)
+                    for part, one in zip(tasks, swept, strict=True)
+                ]
+                status = None if any(more) and len(passes) < _MOST_PASSES else Status.exhausted
+        except KeyboardInterrupt:
+            if found is None:
+                raise
+            status = Status.interrupted
+    tree, swept, distance = found
+    costs = [
+        merging_costs(structure, tables, part, up, distance)
+        for part, up in zip(tasks, told, strict=True)
+    ]
+    guides = [
+        Guide(tree, tables, part, one, cost)
+        for part, one, cost in zip(tasks, swept, costs, strict=True)
+    ]
+    most = most_nodes(structure, tables, tasks, solver)
+    exact, caps = follow_guides(structure, tables, tasks, guides, most)
+    swept = [
+        sweep_bounded(exact, tables, part, up, solver, caps[g], dtype)
+        for g, (part, up) in enumerate(zip(tasks, told, strict=True))
+    ]
+    (tree, answers, upper, gaps), gap = summary(exact, tables, tasks, swept)
+    passes.append((tree.nodes, time.monotonic() - began, gap))
+    if status in (Status.converged, Status.exhausted):
+        status = Status.converged if gap <= tolerance else Status.merged
+    return Bounded(tree, answers, upper, gaps, status, tuple(passes))
+
+
 def _ended(gap: float, tolerance: float, began: float, solver: BranchAndBound) -> Status | None:
     if gap <= tolerance:
         return Status.converged
@@ -167,7 +245,7 @@ def _keys(layer: Layer, words: np.ndarray) -> np.ndarray:
     return mixed.astype(np.uint64)
 
 
-def _grow(structure, tables, tasks, told, known: list[_Known], solver) -> Tree:
+def _grow(structure, tables, tasks, told, known: list[_Known], solver, near=None) -> Tree:
     """Build the tree of followed controls; new nodes follow what is best when told omega."""
     column = np.concatenate([np.asarray(tables.column), np.ones((1, tables.column.shape[1]))])
     rows: list[np.ndarray] = []
@@ -188,7 +266,12 @@ def _grow(structure, tables, tasks, told, known: list[_Known], solver) -> Tree:
             _hopeful(structure, tables, part, up, t, layer, here, fresh, follow)
         return known[t].put(keys, follow)
 
-    return build_tree(structure, limit=most, choose=choose)
+    return build_tree(structure, limit=most, choose=choose, near=near)
+
+
+def require_plan(structure, tables, tasks, told, solver) -> None:
+    """Raise `MemoryError` unless the plan of who is told the parameter next round fits."""
+    _grow(structure, tables, tasks, told, [_Known(structure.controls) for _ in told[0]], solver)
 
 
 def most_nodes(structure, tables, tasks, solver) -> int:
@@ -238,15 +321,29 @@ def _hopeful(structure, tables, tasks, told, t, layer, rows, fresh, follow) -> N
             follow[part[None, :, None], best] = True
 
 
-def sweep_bounded(tree, tables, tasks: Tasks, told, solver, caps=None) -> list[Swept]:
-    """Solve a grown tree; `caps`: per round but the last, other upper bounds at its nodes."""
+def sweep_bounded(
+    tree,
+    tables,
+    tasks: Tasks,
+    told,
+    solver,
+    caps=None,
+    dtype: type[np.floating] | None = None,
+    share=None,
+) -> list[Swept]:
+    """Solve a grown tree; `caps`: per round but the last, other upper bounds at its nodes.
+
+    `share`: as in `sweep`, where beliefs are merged that are not in proportion.
+    `dtype`: the precision to work in, that of the numbers by default; see `rounding`.
+    """
     cells = tree.structure.controls * tasks.coefficient.shape[0] * tasks.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (16 * cells)))
 
     def bounds(t: int, memory: int):
         return bound_after(tree.structure, tables, tasks, told, t, memory)
 
-    return list(sweep(tree, tables, tasks, block=block, bounds=bounds, caps=caps))[::-1]
+    used = (tables, tasks) if dtype is None else (cast(tables, dtype), cast(tasks, dtype))
+    return list(sweep(tree, *used, block=block, bounds=bounds, caps=caps, share=share))[::-1]
 
 
 def summary(tree: Tree, tables: Tables, tasks, swept):

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from solvers._backward import backward
 from solvers._checkpoint import Checkpoint, fingerprint
-from solvers._problem import Structure, Tables, Tasks
+from solvers._problem import Structure, Tables, Tasks, cast
 from solvers._progress import Bar
 from solvers._tree import Tree, bound_nodes
 
@@ -82,15 +82,19 @@ def solve_exact(
     checkpoint: str | os.PathLike | None = None,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = False,
+    dtype: type[np.floating] | None = None,
 ) -> list[Answer]:
     """Solve every group of tasks.
 
     **Arguments:** `tree`, `tables`; `tasks`: groups of roots with equally many tasks;
     `checkpoint`: a folder where finished chunks are kept and found again; `mesh`: devices over
-    whose first axis the roots are split; `progress`: show a bar.
+    whose first axis the roots are split; `progress`: show a bar; `dtype`: the precision to work
+    in, that of the numbers by default (`rounding` says what it costs).
 
     **Raises:** `MemoryError` if one root alone passes `solver.memory`.
     """
+    if dtype is not None:
+        tables, tasks = cast(tables, dtype), [cast(part, dtype) for part in tasks]
     counts = [layer.nodes for layer in tree.layers]
     chunks = [(g, chunk) for g, part in enumerate(tasks) for chunk in _chunks(part, counts, solver)]
     store = None

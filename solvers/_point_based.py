@@ -23,7 +23,14 @@ from jaxtyping import Float
 
 from solvers._backward import likelihood_rows
 from solvers._bounds import open_columns
-from solvers._branch_and_bound import Bounded, Status, most_nodes, summary, sweep_bounded
+from solvers._branch_and_bound import (
+    Bounded,
+    Status,
+    most_nodes,
+    require_plan,
+    summary,
+    sweep_bounded,
+)
 from solvers._points import Points, PointSets
 from solvers._problem import Structure, Tables, Tasks
 from solvers._progress import Bar
@@ -80,6 +87,7 @@ def solve_point_based(
     """
     began = time.monotonic()
     sets = PointSets(structure, tables, tasks)
+    require_plan(structure, tables, tasks, [sets.per_group(g) for g in range(len(tasks))], solver)
     starts = root_beliefs(sets, tasks)
     passes: Passes = []
     while True:

@@ -17,11 +17,15 @@ The operator: with an unnormalised belief b (each round multiplies b by a column
 with W_{T+1} = 0. W is positively homogeneous in b, so nothing is divided by a probability.
 """
 
+from typing import TypeVar
+
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 Numbers = Array | np.ndarray
+T = TypeVar("T")
 
 
 class Structure(eqx.Module):
@@ -103,3 +107,13 @@ class Tasks(eqx.Module):
     allowed: Numbers
     keep: int = eqx.field(static=True)
     kernel: Float[Numbers, "A V V"] | None = None
+
+
+def cast(tree: T, dtype: type[np.floating]) -> T:
+    """Tables or tasks with every number of float64 rounded to `dtype`."""
+
+    def one(leaf):
+        real = isinstance(leaf, np.ndarray | jax.Array) and leaf.dtype == np.float64
+        return np.asarray(leaf).astype(dtype) if real else leaf
+
+    return jax.tree.map(one, tree)

@@ -77,12 +77,14 @@ def build_tree(
     merge: bool = True,
     limit: int | None = None,
     choose: Callable[[int, "Layer", Words], Bool[np.ndarray, "N A"]] | None = None,
+    near: Callable[..., tuple[Indices, Indices, Words]] | None = None,
 ) -> Tree:
     """Enumerate every history reachable from a root.
 
     **Arguments:** `structure`; `merge`: False keeps every history apart (slow, for checking);
     `limit`: the most nodes a round may have; `choose(t, layer, words)`: the controls to follow at
-    the nodes of a round, whose words tell their beliefs apart; all by default.
+    the nodes of a round, whose words tell their beliefs apart; all by default; `near(rows, first,
+    words, source, picked)`: merge likelihood rows further, as `_merge_words` returns them.
 
     **Raises:** `MemoryError` with the round and the count when `limit` is passed.
     """
@@ -110,6 +112,8 @@ def build_tree(
         after, source, picked = (x[follow].ravel() for x in (after, source, columns))
         if merge:
             rows, first, words = _merge_words(words, digit, source, picked, structure.dead)
+            if near is not None:
+                rows, first, words = near(rows, first, words, source, picked)
         else:
             rows = first = np.arange(len(source))
         nodes, index = np.unique(after.astype(np.int64) * len(first) + rows, return_inverse=True)

@@ -76,7 +76,7 @@ def unroll(
     only from starts whose own alternatives were all solved.
     """
     plan, pairs, env = policy.plan, policy.pairs, policy.env
-    if policy.gap is not None:
+    if policy.partial:
         must = (
             "search own past lies only under a policy solved exactly, which follows all histories"
         )

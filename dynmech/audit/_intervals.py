@@ -59,7 +59,7 @@ def wants_interval(policy: EfficientPolicy, call: str, interval: bool | None) ->
         must = "be False under given recommendations: they name what is done at the support only"
         do = "pass interval=False"
         raise InvalidArgument(describe(f"{call}(interval=...)", must, asked, do))
-    if interval and policy.gap is not None:
+    if interval and policy.partial:
         must = "be False under a policy with a gap, which does not follow every recommendation"
         do = "solve with Exact(), or pass interval=False"
         raise InvalidArgument(describe(f"{call}(interval=...)", must, asked, do))

@@ -211,6 +211,29 @@ def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
     assert solve(env, None, tolerance=0.05).solver.startswith("Exact, picked")
 
 
+def test_beliefs_merged_within_delta_cost_what_the_bounds_say():
+    env = hidden_taste(12, 5)
+    exact = solve(env, dm.Exact())
+    policy = solve(env, dm.BranchAndBound(merge_within=0.2), tolerance=0.02)
+    assert "BranchAndBound" in policy.solver
+    for low, true, high in (
+        (policy.lower, exact.value, policy.upper),
+        (policy.marginal_value, exact.marginal_value, policy.marginal_upper),
+        (
+            policy.displayable_marginal_value,
+            exact.displayable_marginal_value,
+            policy.displayable_marginal_upper,
+        ),
+    ):
+        assert (low <= true + 1e-12).all()
+        assert (true <= high + 1e-12).all()
+    assert np.nanmax(policy.upper - policy.lower) > 1e-9
+    total = policy.advertiser_value.sum(axis=0) + policy.user_utility.sum(axis=0)
+    np.testing.assert_allclose(policy.value, total, rtol=0, atol=1e-12)
+    audit = dm.DynamicTeamMechanism(policy).audit()
+    assert audit.incentive_gain.max() <= audit.gap.bound + 1e-12
+
+
 @pytest.mark.parametrize("kind", [dm.BranchAndBound, dm.PointBased])
 def test_time_ends_a_solve_with_the_bounds_reached(kind):
     env = hidden_taste(12, 5)
@@ -228,6 +251,8 @@ def test_time_ends_a_solve_with_the_bounds_reached(kind):
         (dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
         (dm.BranchAndBound(memory=100), ["memory", "plan"]),
         (dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
+        (dm.BranchAndBound(merge_within=-0.1), ["merge_within", "0 to 2"]),
+        (dm.BranchAndBound(merge_within=math.nan), ["merge_within", "0 to 2"]),
         (dm.PointBased(memory=0), ["memory", "positive"]),
         (dm.PointBased(seconds=-1), ["seconds", "positive"]),
         (dm.PointBased(beliefs=0), ["beliefs"]),
@@ -244,3 +269,24 @@ def test_settings_that_cannot_work_are_named(solver, words):
 def test_a_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(dm.InvalidArgument, match="checkpoint"):
         solve(hidden_taste(8, 3), dm.BranchAndBound(), checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=IDS)
+@pytest.mark.parametrize("memory", [100, 20_000])
+def test_memory_for_less_than_one_chunk_is_refused_before_any_work(solver, memory, monkeypatch):
+    """Nothing is swept, backed up or solved before the error names the setting."""
+    worked = []
+    for place in ("_exact._solve_chunk", "_branch_and_bound.sweep_bounded"):
+        monkeypatch.setattr(f"solvers.{place}", lambda *args, **kwargs: worked.append(args))
+    for place in ("sweep_bounded", "improve_points"):
+        monkeypatch.setattr(
+            f"solvers._point_based.{place}", lambda *args, **kwargs: worked.append(args)
+        )
+    env = hidden_taste(8, 4)
+    if isinstance(solver, dm.Stationary):
+        env = dm.RecommendationMDP(
+            env.gamma, env.tastes, math.inf, env.action_rule, env.signals, env.values
+        )
+    with pytest.raises(dm.TooLarge, match="memory"):
+        solve(env, type(solver)(memory=memory), tolerance=1e-3)
+    assert not worked

@@ -1,0 +1,115 @@
+"""Markets in float32: bounds allow for rounding, and a tolerance beyond it is refused at once."""
+
+import math
+
+import numpy as np
+import pytest
+
+import dynmech as dm
+from dynmech._types import in_doubles
+from tests.helpers.small import logit_market
+
+SOLVERS = [dm.Exact(), dm.BranchAndBound(), dm.PointBased()]
+
+
+def single(seed, **options):
+    """A random market whose characteristics are in float32, and the same numbers in float64."""
+    env = logit_market(2, 3, 2, seed=seed, values=1, advertisers=None, **options)
+    short = dm.RecommendationMDP(
+        np.asarray(env.gamma, np.float32), env.tastes, env.horizon, env.action_rule, env.signals,
+        env.values,
+    )  # fmt: skip
+    return short, in_doubles(short)
+
+
+def solve(env, solver, **options):
+    return dm.solve_efficient_policy(env, solver, progress=False, **options)
+
+
+def brackets(policy, true):
+    pairs = [
+        (policy.lower, true.value, policy.upper),
+        (policy.marginal_value, true.marginal_value, policy.marginal_upper),
+        (
+            policy.displayable_marginal_value,
+            true.displayable_marginal_value,
+            policy.displayable_marginal_upper,
+        ),
+    ]
+    return all(((low <= exact) & (exact <= high)).all() for low, exact, high in pairs)
+
+
+def check(seeds, solver, **options):
+    for seed in seeds:
+        short, wide = single(seed)
+        true, policy = solve(wide, dm.Exact()), solve(short, solver, **options)
+        assert brackets(policy, true), seed
+        assert policy.gap is not None
+        slack = np.nanmax(policy.upper - policy.lower)
+        assert 0 < slack < 1e-3 * wide.money_scale + options.get("tolerance", 0.0)
+        audit = dm.DynamicTeamMechanism(policy).audit()
+        assert audit.incentive_gain.max() <= audit.gap.bound + 1e-12
+
+
+@pytest.mark.parametrize("solver", SOLVERS[:2], ids=["Exact", "BranchAndBound"])
+def test_bounds_hold_the_value_in_float64(solver):
+    check(range(3), solver)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SOLVERS[:2], ids=["Exact", "BranchAndBound"])
+def test_bounds_hold_the_value_in_float64_hundreds(solver):
+    check(range(10, 310), solver)
+    check(range(10, 110), dm.BranchAndBound(), tolerance=0.05)
+
+
+def test_point_based_works_in_float64():
+    short, wide = single(0)
+    policy, true = solve(short, dm.PointBased()), solve(wide, dm.Exact())
+    assert "float32" not in policy.solver
+    np.testing.assert_allclose(policy.value, true.value, rtol=1e-12)
+
+
+def test_a_float64_solve_stays_exact():
+    policy = solve(single(0)[1], dm.Exact())
+    assert policy.gap is None
+    np.testing.assert_array_equal(policy.lower, policy.upper)
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS[:2], None], ids=["Exact", "BranchAndBound", "None"])
+def test_a_tolerance_beyond_float32_is_refused_with_the_smallest(solver, monkeypatch):
+    short, wide = single(0)
+    worked = []
+    monkeypatch.setattr("solvers._exact._solve_chunk", lambda *args: worked.append(args))
+    monkeypatch.setattr("solvers._branch_and_bound._grow", lambda *args: worked.append(args))
+    with pytest.raises(dm.InvalidArgument, match="float32 can certify") as caught:
+        solve(short, solver, tolerance=1e-9)
+    assert not worked
+    monkeypatch.undo()
+    least = float(str(caught.value).split("at least ")[1].split(" money")[0])
+    policy = solve(short, solver, tolerance=1.01 * least)
+    assert np.nanmax(policy.upper - policy.lower) <= 1.01 * least
+    assert solve(wide, solver, tolerance=1e-9).solver
+
+
+def test_an_infinite_horizon_in_float32_keeps_its_tolerance():
+    short, wide = single(1, rule=dm.LastShownOnly(dm.Logit(0.5), query=0.5))
+    forever = [
+        dm.RecommendationMDP(
+            env.gamma, env.tastes, math.inf, env.action_rule, env.signals, env.values
+        )
+        for env in (short, wide)
+    ]
+    policy, true = (solve(env, dm.Stationary(), tolerance=0.05) for env in forever)
+    assert (policy.lower <= true.upper).all()
+    assert (true.lower <= policy.upper).all()
+    assert np.nanmax(policy.upper - policy.lower) <= 0.05
+    assert np.nanmax(true.upper - true.lower) < np.nanmax(policy.upper - policy.lower)
+    with pytest.raises(dm.InvalidArgument, match="float32"):
+        solve(forever[0], dm.Stationary(), tolerance=1e-6)
+
+
+def test_what_is_exact_but_for_rounding_can_be_revalued():
+    policy = solve(single(2)[0], dm.Exact())
+    assert not policy.partial
+    np.testing.assert_allclose(np.asarray(policy.revalue()), policy.value, rtol=1e-4)
