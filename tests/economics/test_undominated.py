@@ -217,3 +217,16 @@ def test_mistakes_are_named():
     env = screen([[1.0, 1.0]] * 3, [0.4, 0.9, 0.7])
     with pytest.raises(dm.InvalidArgument, match="beliefs"):
         dm.undominated(env, "some")
+
+
+def test_dropping_a_kept_product_as_well_changes_some_economy():
+    """The comparison above can fail: it does when one product too many is left out."""
+    changed = 0
+    for seed in range(6):
+        env = candidates(seed)
+        n, kept = env.products, dm.undominated(env).kept
+        start = np.zeros(n, int), np.zeros(n + 1, int)
+        full = economies(env, *start)
+        part = economies(env, *start, only=kept[:-1])
+        changed += np.nanmax(np.abs(full - part)[[0, *(1 + kept[:-1])]]) > 1e-6
+    assert changed >= 3
