@@ -11,10 +11,6 @@ With theta and p the truth, q what the mechanism believes, y_j the chance that j
 or for another settlement what that pays at q_t.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -25,15 +21,13 @@ from dynmech._ceilings import make_ceilings
 from dynmech._certify import in_float64, make_case
 from dynmech._choice import ImperfectRecall, LastShownOnly, PerfectRecall, Threshold
 from dynmech._compile import enumerate_memories
+from dynmech._environment import RecommendationMDP
 from dynmech._errors import TooLarge, describe
+from dynmech._process import MarketProcess, market_process
 from dynmech._profiles import signal_likelihood
 from dynmech._settlement import AbstractSettlement, Situation
 from dynmech._signals import AbstractSettlementSignal, TabulatedSettlement
-from solvers import AbstractCeiling, Case, Told, follow
-
-if TYPE_CHECKING:
-    from dynmech._environment import RecommendationMDP
-    from dynmech._long_horizon import LongPolicy
+from solvers import AbstractCeiling, Case, Told, ValueNetwork, follow
 
 _CELLS = 2_000_000
 _OBSERVED = 128
@@ -85,16 +79,26 @@ class Report(eqx.Module):
 
 
 class Player:
-    """A policy with what its simulations share: noise, ceilings, the network in float64."""
+    """A policy with what its simulations share: noise, ceilings, the network in float64.
 
-    def __init__(self, policy: LongPolicy, runs: int, seed: list[int]):
-        self.policy, self.env, self.process = policy, policy.env, policy.process
-        self.critic = in_float64(policy.network)
+    **Arguments:** `chunk`: runs handled at once, at least; `seed`: of the noise.
+    """
+
+    def __init__(
+        self,
+        env: RecommendationMDP,
+        process: MarketProcess,
+        network: ValueNetwork | None,
+        chunk: int,
+        runs: int,
+        seed: list[int],
+    ):
+        self.env, self.process, self.critic = env, process, in_float64(network)
         shape = (self.process.horizon, runs, 4)
         self.noise = np.random.default_rng(seed).random(shape)
         symbols = int(np.prod(self.env.feedback_alphabet))
         cells = self.process.controls * symbols * self.env.tastes.size
-        self.chunk = max(policy.chunk, min(_WHOLE, runs, int(_CELLS / cells)))
+        self.chunk = max(chunk, min(_WHOLE, runs, int(_CELLS / cells)))
         self.ceilings: dict[bytes, AbstractCeiling] = {}
 
     def cased(self, theta: np.ndarray) -> tuple[Case, AbstractCeiling]:
@@ -226,8 +230,6 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
 
 
 def _enumerated_bias(env, signal, memories, utilities, live) -> float:
-    from dynmech._process import market_process
-
     process, worst = market_process(env), 0.0
     for here in memories[:-1]:
         for control in range(process.controls):
