@@ -156,7 +156,9 @@ def bound_alternatives(
         parts = np.stack([bounds.value, bounds.error, bounds.lower, bounds.upper])
         for entry in economy.entries:
             table[(slice(None), slice(None), *entry)] = parts.T
-    withdrawn, shown = (Bounds(*x, certificate.confidence, min(rounds)) for x in table)
+    withdrawn, shown = (
+        Bounds(*x, confidence=certificate.confidence, rounds=min(rounds)) for x in table
+    )
     return OwnBounds(
         pairs=pairs,
         root=listed.root,
@@ -178,7 +180,7 @@ def at_profiles(table: Bounds, profiles: Profiles) -> Bounds:
         return np.take_along_axis(x, here, axis=2)[:, :, 0].T
 
     arrays = (pick(x) for x in (table.value, table.error, table.lower, table.upper))
-    return Bounds(*arrays, table.confidence, table.rounds)
+    return Bounds(*arrays, confidence=table.confidence, rounds=table.rounds)
 
 
 def _unit(belief: np.ndarray) -> np.ndarray:

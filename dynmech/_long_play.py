@@ -223,9 +223,9 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
                 ) from error
             return _enumerated_bias(env, signal, memories, utilities, live)
         mean = np.asarray(signal.mean(start, n, jnp.asarray(utilities)))
-    rule, known = env.action_rule, PerfectRecall | ImperfectRecall | LastShownOnly
-    if isinstance(rule, known) and isinstance(rule.choice, Threshold):
-        live = live & (utilities >= 0)
+    rule = env.action_rule
+    if isinstance(rule, PerfectRecall | ImperfectRecall | LastShownOnly):
+        live = live & ((utilities >= 0) | (not isinstance(rule.choice, Threshold)))
     return float(np.where(live, np.abs(mean - utilities), 0.0).max(initial=0.0))
 
 

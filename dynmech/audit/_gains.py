@@ -116,7 +116,7 @@ def measure_gains(
     kinds = (int, int, float, int, float, float, int, int)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    return MeasuredGains(env.names, *arrays, confidence, runs), Truth(tuple(truths))
+    return MeasuredGains(env.names, *arrays, confidence=confidence, runs=runs), Truth(tuple(truths))
 
 
 def witness(policy: LongPolicy, gains: MeasuredGains, i: int) -> Witness:
