@@ -27,7 +27,7 @@ from dynmech._signals import AbstractSettlementSignal
 from dynmech._types import query_code, split_symbol
 from dynmech._values import ConstantValues
 from dynmech.audit._gains import MeasuredGains, measure_gains, witness
-from dynmech.audit._witness import Witness
+from dynmech.audit._witness import Witness, name_structures
 
 _TOLERANCE = 1e-9
 _NODE_RUNS = 512
@@ -247,7 +247,7 @@ def run_long_audit(
         inside=_inside(policy, nodes, bias) if own else (),
         bias=bias,
         gains=gains,
-        witness=tuple(witness(policy, gains, i) for i in range(n)),
+        witness=tuple(name_structures(env, witness(policy, gains, i)) for i in range(n)),
         # Under team transfers all advertisers have the same payoff.
         participation=_interval(
             mean - total, error, confidence, runs, batch if team else n * batch
@@ -296,7 +296,8 @@ def _payoff(policy: LongPolicy, b: int, played) -> tuple[np.ndarray, np.ndarray]
 
 def _estimate(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean over runs, and its standard error."""
-    return sample.mean(axis=0), sample.std(axis=0, ddof=1) / len(sample) ** 0.5
+    mean, deviation = sample.mean(axis=0), sample.std(axis=0, ddof=1)
+    return np.asarray(mean), np.asarray(deviation / len(sample) ** 0.5)
 
 
 def _interval(value, error, confidence: float, runs: int, entries: int) -> Interval:
