@@ -96,9 +96,7 @@ class Player:
         self.env, self.process, self.critic = env, process, in_float64(network)
         shape = (self.process.horizon, runs, 4)
         self.noise = np.random.default_rng(seed).random(shape)
-        symbols = int(np.prod(self.env.feedback_alphabet))
-        cells = self.process.controls * symbols * self.env.tastes.size
-        self.chunk = max(chunk, min(_WHOLE, runs, int(_CELLS / cells)))
+        self.chunk = wide_chunk(env, process, chunk)
         self.ceilings: dict[bytes, AbstractCeiling] = {}
 
     def cased(self, theta: np.ndarray) -> tuple[Case, AbstractCeiling]:
@@ -141,6 +139,12 @@ class Player:
         """Unnormalised belief after symbols (1+n,); zero where they are impossible."""
         likelihood = np.asarray(signal_likelihood(self.env, np.asarray(signals)[None]), float)[0]
         return np.asarray(self.env.tastes.weights, float) * likelihood
+
+
+def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> int:
+    """How many runs to handle at once where only memory limits it; at least `chunk`."""
+    cells = process.controls * int(np.prod(env.feedback_alphabet)) * env.tastes.size
+    return max(chunk, min(_WHOLE, int(_CELLS / cells)))
 
 
 class _Watch:

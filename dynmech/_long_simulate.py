@@ -17,11 +17,14 @@ import numpy as np
 from dynmech._ceilings import make_ceilings
 from dynmech._certify import in_float64, make_case
 from dynmech._errors import OutsideSupport, describe
+from dynmech._long_play import wide_chunk
 from dynmech._profiles import signal_likelihood
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._simulate import Simulation, Strategy
 from dynmech._types import NONE, join_symbols, split_symbol
 from solvers import decide
+
+_MOST_CELLS = 4_000_000
 
 if TYPE_CHECKING:
     from dynmech._long_horizon import LongPolicy
@@ -51,6 +54,7 @@ class _Drawn:
         self.policy, self.signal, self.lies, self.rng = policy, signal, lies, rng
         self.env, self.process = policy.env, policy.process
         self.network, self.ceilings = in_float64(policy.network), {}
+        self.chunk = wide_chunk(self.env, self.process, policy.chunk)
         for theta, ceiling in zip(policy.profiles.theta, policy.ceilings, strict=True):
             self.ceilings[theta.tobytes()] = ceiling
 
@@ -80,12 +84,7 @@ class _Drawn:
         alive = np.arange(count)
         for t in range(horizon):
             control = self._choose(told[alive], belief, memory, t)
-            after, mean, ends, going, law = (
-                np.asarray(x)
-                for x in _situations(
-                    process, self.signal, memory, control, omega[alive], jnp.asarray(t), utilities
-                )
-            )
+            after, mean, ends, going, law = self._situations(memory, control, omega[alive], t)
             leave = np.clip(1 - ends.sum(axis=1, keepdims=True), 0.0, 1.0)
             action = _draw(self.rng, np.concatenate([ends[:, :n], leave, ends[:, n:]], axis=1))
             record["recommendation"][alive, t] = np.where(control == n, NONE, control)
@@ -115,6 +114,20 @@ class _Drawn:
         at_mean = self.signal.noise(utilities) is None
         return Simulation(names=env.names, settled_at_mean=at_mean, **record), initial
 
+    def _situations(self, memory, control, omega, t: int) -> list[np.ndarray]:
+        """Next memories, and given omega: estimate means and chances; laws given every taste."""
+        parts, step = [], _MOST_CELLS // self.env.tastes.size
+        for low in range(0, len(control), step):
+            part = slice(low, low + step)
+            size = len(control[part])
+            pad = np.minimum(np.arange(_padded(size)), size - 1)
+            found = _laws_met(
+                self.process, self.signal, memory[part][pad], control[part][pad],
+                omega[part][pad], jnp.asarray(t), np.asarray(self.env.utilities, float),
+            )  # fmt: skip
+            parts.append([np.asarray(x)[:size] for x in found])
+        return [np.concatenate(x) for x in zip(*parts, strict=True)]
+
     def _belief(self, signals: np.ndarray) -> np.ndarray:
         """Belief of mass 1 after symbols (N, 1+n), zero where they are impossible."""
         unique, index = np.unique(signals, axis=0, return_inverse=True)
@@ -134,10 +147,12 @@ class _Drawn:
             key = theta.tobytes()
             if key not in self.ceilings:
                 (self.ceilings[key],) = make_ceilings(self.env, self.process, [case])
-            control[rows] = decide(
-                self.process, case, self.ceilings[key], self.network, belief[rows], memory[rows],
-                t, self.policy.chunk,
+            pad = np.minimum(np.arange(max(_padded(len(rows)), 8)), len(rows) - 1)
+            found = decide(
+                self.process, case, self.ceilings[key], self.network, belief[rows[pad]],
+                memory[rows[pad]], t, self.chunk,
             )  # fmt: skip
+            control[rows] = found[: len(rows)]
         return control
 
     def _reports(self, t: int, theta: np.ndarray, signals: np.ndarray):
@@ -156,8 +171,8 @@ class _Drawn:
 
 
 @eqx.filter_jit
-def _situations(process, signal, memory, control, omega, period, utilities):
-    """Next memories, and given omega: estimate means and chances; and laws given every taste."""
+def _laws_met(process, signal, memory, control, omega, period, utilities):
+    """See `_Drawn._situations`."""
 
     def one(memory, control, omega):
         after = process.step(memory, control)
@@ -167,6 +182,11 @@ def _situations(process, signal, memory, control, omega, period, utilities):
         return after, mean[:, omega], ends[:, omega], ends[-1], law
 
     return jax.vmap(one)(jnp.asarray(memory), jnp.asarray(control), jnp.asarray(omega))
+
+
+def _padded(size: int) -> int:
+    """The next power of two, so that few shapes are compiled."""
+    return 1 << max(size - 1, 0).bit_length()
 
 
 def _unit(beliefs: np.ndarray) -> np.ndarray:

@@ -100,8 +100,11 @@ def follow(
         if told is None:
             held = true = step.belief[on]
         else:
-            column = _columns(process, memories[on], control[on], step.symbol[on], jnp.asarray(t))
-            held, true = _unit(held[on] * np.asarray(column)), step.belief[on]
+            count = int(on.sum())
+            pad = np.flatnonzero(on)[np.minimum(np.arange(_padded(count)), count - 1)]
+            here = (memories[pad], control[pad], step.symbol[pad], jnp.asarray(t))
+            column = np.asarray(_columns(process, *here))[:count]
+            held, true = _unit(held[on] * column), step.belief[on]
         alive, memories = alive[on], step.memory[on]
         subtract[alive] = step.value[on]
     return Followed(gain, seen, first)
@@ -130,6 +133,11 @@ def _columns(process, memories, control, symbol, period):
         return process.ends(after, control)[-1] * law[:, symbol]
 
     return jax.vmap(one)(jnp.asarray(memories), jnp.asarray(control), jnp.asarray(symbol))
+
+
+def _padded(size: int) -> int:
+    """The next power of two, so that few shapes are compiled."""
+    return 1 << max(size - 1, 0).bit_length()
 
 
 def _unit(beliefs: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 
 import dynmech as dm
 
-UNTRAINED = dm.Neural(sweeps=1, runs=2, steps=1, batch=2, cases=2, chunk=4)
+UNTRAINED = dm.Neural(sweeps=1, runs=2, steps=1, batch=2, cases=2, chunk=64)
 # Profile 1 is profile 0 with another report of advertiser 0; profile 2 is 1 with one of 1.
 THREE = dm.Profiles(np.array([[0, 1], [1, 1], [1, 0]]), np.array([[0, 0, 1], [0, 1, 1], [0, 1, 0]]))
 
