@@ -288,6 +288,9 @@ def solve_long_horizon(
     ... )
     >>> bool(policy.lower[0] < policy.upper[0])
     True
+    >>> audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(conversations=60)
+    >>> audit.verdicts["participation"]
+    'proved at 95%'
 
     ```
     """

@@ -86,6 +86,7 @@ def test_totals_do_not_move_with_own_reports(solved, groves):
     assert total[1, 1] == total[1, 2]
 
 
+@pytest.mark.slow
 def test_a_total_is_the_same_whichever_own_report_was_solved_for(solved):
     """Solving for another own report, with the same network, changes no total of hers."""
     _, policy, _ = solved
@@ -127,7 +128,7 @@ def test_each_term_charges_a_bound_on_its_own_side(solved):
     assert (above <= floor + 0.2).all()
 
 
-@pytest.mark.parametrize("name", ["as solved", "scrambled"])
+@pytest.mark.parametrize("name", ["as solved", pytest.param("scrambled", marks=pytest.mark.slow)])
 def test_simulated_deviations_are_those_of_brute_force(solved, worse, name):
     """All misreports of both advertisers at the outset, three settlements, both of `lasting`."""
     policy = worse if name == "scrambled" else solved[1]
@@ -163,20 +164,20 @@ def test_gains_of_lies_stay_below_the_bound_and_are_found(solved, worse):
     gains, bound = audit.gains, audit.incentive_bound
     assert bound[0, 2] > 0.1
     limit = bound[gains.advertiser, gains.profile]
+    assert (gains.gain <= limit + 3 * gains.error + 1e-9).all()
     assert (gains.low <= limit + 1e-9).all()
-    assert (gains.gain <= limit + 1e-9).all()
-    assert audit.verdicts["incentives"] == "refuted at 95%"
-    assert (gains.low > 1e-3).any()
     tree, player, signals = histories(worse, 2)
-    best = max(
-        tree.payoff(i, player.belief(heard), said) - tree.payoff(i)
-        for i in range(2)
-        for _, _, said, heard in lies(worse.env, worse.theta(2), signals, i)
-    )
-    assert best > 5e-3
-    row = int(np.argmax(gains.gain))
-    assert abs(gains.gain[row] - best) < 4 * gains.error[row] + 1e-9
-    assert audit.witness[int(gains.advertiser[row])].gain == gains.gain[row]
+    rows = np.flatnonzero(gains.profile == 2)
+    exact = []
+    for k in rows:
+        i = int(gains.advertiser[k])
+        said, heard = worse.theta(2).copy(), np.array(signals)
+        said[i], heard[i + 1] = gains.value[k], gains.signal[k]
+        exact.append(tree.payoff(i, player.belief(heard), said) - tree.payoff(i))
+    assert (np.abs(gains.gain[rows] - exact) <= 4.5 * gains.error[rows] + 1e-9).all()
+    assert 5e-3 < max(exact) <= bound[0, 2]
+    mine = int(np.argmax(gains.gain))
+    assert audit.witness[int(gains.advertiser[mine])].gain == gains.gain[mine]
     efficient = dm.DynamicTeamMechanism(solved[1], dm.groves.Zero()).audit(conversations=60)
     assert (efficient.incentive_bound < 0.02).all()
 
@@ -227,6 +228,7 @@ def test_verdicts_of_participation_and_subsidies(solved):
     assert "certified" in audit.summary()
 
 
+@pytest.mark.slow
 def test_bounds_inside_hold_for_the_nodes_come_to(worse):
     audit = dm.DynamicTeamMechanism(worse, dm.groves.Zero()).audit(conversations=30, nodes=3)
     assert 1 <= len(audit.inside) <= 3
@@ -236,6 +238,7 @@ def test_bounds_inside_hold_for_the_nodes_come_to(worse):
     assert "inside" in audit.summary()
 
 
+@pytest.mark.slow
 def test_an_estimate_with_bias_adds_twice_its_bias(solved):
     env, policy, exact = solved
     signal = dm.PosteriorMeanSettlement(1.0, env.tastes.weights)
@@ -280,6 +283,7 @@ def test_a_conversation_is_settled_with_its_totals(solved):
         mechanism.settle(other.start(profile=1).step("exit"))
 
 
+@pytest.mark.slow
 def test_whole_conversations_with_and_without_a_lie(solved):
     """Realised payoffs agree with brute force, for truth and for one strategy of lies."""
     env, policy, _ = solved
@@ -392,6 +396,7 @@ def test_what_needs_more_is_refused_by_name(solved):
         solve(whispering(9, values=40), initial=many, alternatives=True)
 
 
+@pytest.mark.slow
 def test_other_settlements_are_simulated(solved):
     _, policy, exact = solved
     late = ChargeOnReach(np.array([0.0, 0.4]))
