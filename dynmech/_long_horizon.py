@@ -305,6 +305,7 @@ def solve_long_horizon(
         must = "have signals of positive probability"
         got = profiles.signals[int(np.argmin(root.sum(axis=1)))].tolist()
         raise ImpossibleProfile(describe(f"{_VERB}(initial=...)", must, got))
+    listed = list_alternatives(env, process, profiles) if alternatives else None
     economies = []
     for index in profiles.theta:
         theta = money_of(env, index)
@@ -317,7 +318,6 @@ def solve_long_horizon(
         for belief, cases, bounds in zip(root, economies, ceilings, strict=True)
         for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True))
     ]
-    listed = list_alternatives(env, process, profiles) if alternatives else None
     roots += [] if listed is None else listed.training_roots()
     training = _train(process, roots, solver, checkpoint, progress)
     network = training.best
