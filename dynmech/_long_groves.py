@@ -15,6 +15,8 @@ Whatever its number, a total is a function of the others' initial reports and th
 signal alone: i's value is absent from W^{-i} and Wd^{-i}, her signals are minimised or maximised
 over, and no simulation or search behind it reads her report (see `_long_bounds`). Her gain from
 lying is therefore at most W - V and what a biased estimate adds, even though totals are not exact.
+This takes the policy as given before reports: lower bounds simulate its network, and a network
+trained for the reported profile alone would let a report move them. Upper bounds use none.
 """
 
 import math
