@@ -407,6 +407,18 @@ def test_other_settlements_are_simulated(solved):
 
 
 @pytest.mark.slow
+def test_a_declared_interval_of_reports_is_tried_at_its_ends(solved):
+    _, policy, _ = solved
+    values = dm.ConstantValues(policy.env.values.support, interval=(0.1, 1.2))
+    wide = eqx.tree_at(lambda p: p.env.values, policy, values)
+    mechanism = dm.DynamicTeamMechanism(wide, dm.groves.Zero())
+    gains = mechanism.audit(conversations=30).gains
+    assert len(gains.gain) == 3 * 2 * (4 * 2 - 1)
+    assert {0.1, 1.2} <= set(gains.value.tolist())
+    assert len(mechanism.audit(conversations=30, interval=False).gains.gain) == 18
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 6, 8])
 def test_a_trained_policy_gives_no_more_than_its_bound(seed):
     env = whispering(n=3, m=8, horizon=4, seed=seed)
