@@ -77,6 +77,8 @@ from dynmech._values import ConstantValues as ConstantValues
 from dynmech._values import MarkovValues as MarkovValues
 from dynmech.audit import Audit as Audit
 from dynmech.audit import BestResponse as BestResponse
+from dynmech.audit import LongAudit as LongAudit
+from dynmech.audit import MeasuredGains as MeasuredGains
 from dynmech.audit import Witness as Witness
 from solvers import BranchAndBound as BranchAndBound
 from solvers import Exact as Exact

@@ -39,14 +39,19 @@ def save_module(module: eqx.Module, path: str | os.PathLike) -> None:
         partial.replace(folder / name)
 
 
-def load_module(path: str | os.PathLike, kind: type[T], types: tuple[type, ...] = ()) -> T:
+def load_module(
+    path: str | os.PathLike, kind: type[T], types: tuple[type, ...] = (), name: str | None = None
+) -> T:
     """Read a module written by `save_module`; `types`: classes of your own it may hold.
+
+    `name`: what users call it, for the messages; that of `kind` by default.
 
     **Raises:** `InvalidArgument` for a folder that is absent, incomplete, or of another format.
     """
-    call = f"{kind.__name__}.load(path=...)"
+    name = name or kind.__name__
+    call = f"{name}.load(path=...)"
     try:
-        return _load(path, kind, types)
+        return _load(path, kind, types, name)
     except DynmechError:
         raise
     except Exception as error:
@@ -55,26 +60,22 @@ def load_module(path: str | os.PathLike, kind: type[T], types: tuple[type, ...] 
         raise InvalidArgument(describe(call, must, got[:300], do)) from error
 
 
-def _load(path: str | os.PathLike, kind: type[T], types: tuple[type, ...]) -> T:
+def _load(path: str | os.PathLike, kind: type[T], types: tuple[type, ...], name: str) -> T:
     from safetensors.numpy import load_file
 
     folder = Path(path)
     if not (folder / "tree.json").exists():
         must = "be a folder written by .save"
-        raise InvalidArgument(describe(f"{kind.__name__}.load(path=...)", must, str(folder)))
+        raise InvalidArgument(describe(f"{name}.load(path=...)", must, str(folder)))
     stored = json.loads((folder / "tree.json").read_text())
     if stored.get("format") != _FORMAT:
         must = f"have format {_FORMAT}"
-        raise InvalidArgument(
-            describe(f"{kind.__name__}.load(path=...)", must, stored.get("format"))
-        )
+        raise InvalidArgument(describe(f"{name}.load(path=...)", must, stored.get("format")))
     known = {f"{t.__module__}:{t.__qualname__}": t for t in types}
     module = _decode(stored["tree"], load_file(folder / "arrays.safetensors"), known)
     if not isinstance(module, kind):
-        must = f"hold a {kind.__name__}"
-        raise InvalidArgument(
-            describe(f"{kind.__name__}.load(path=...)", must, type(module).__name__)
-        )
+        must = f"hold a {name}"
+        raise InvalidArgument(describe(f"{name}.load(path=...)", must, type(module).__name__))
     return module
 
 

@@ -76,9 +76,10 @@ def compare(
     from dynmech._groves import Zero
     from dynmech._transfers import DynamicTeamMechanism
 
-    plain = DynamicTeamMechanism(mechanism.policy, Zero(), mechanism.estimator, mechanism.reports)
+    policy = mechanism.exact_policy("compare")
+    plain = DynamicTeamMechanism(policy, Zero(), mechanism.estimator, mechanism.reports)
     team = (settlement.Estimator, settlement.MessageDriven, settlement.ChargeOnReach)
     audits = tuple(
         (mechanism if isinstance(way, team) else plain).audit(way) for way in settlements
     )
-    return Comparison(audits, float(np.nanmean(mechanism.policy.value)))
+    return Comparison(audits, float(np.nanmean(policy.value)))

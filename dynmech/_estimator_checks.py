@@ -26,12 +26,13 @@ from dynmech._estimator_means import (
     reported_means,
     shortest_histories,
 )
+from dynmech._long_horizon import LongPolicy
 from dynmech._profiles import Profiles
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._transfers import DynamicTeamMechanism
 from dynmech._types import Numbers
 
-Market = RecommendationMDP | EfficientPolicy | DynamicTeamMechanism
+Market = RecommendationMDP | EfficientPolicy | LongPolicy | DynamicTeamMechanism
 ReportedMean = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Numbers]
 _TOLERANCE = 1e-9
 
@@ -297,8 +298,10 @@ def _compiled(call: str, market: Market) -> tuple[RecommendationMDP, Compiled]:
     policy = market.policy if isinstance(market, DynamicTeamMechanism) else market
     if isinstance(policy, EfficientPolicy):
         return policy.env, policy.compiled
+    if isinstance(policy, LongPolicy):
+        return policy.env, compile_market(policy.env)
     if not isinstance(policy, RecommendationMDP):
-        must = "be a RecommendationMDP, EfficientPolicy or DynamicTeamMechanism"
+        must = "be a RecommendationMDP, a policy or a DynamicTeamMechanism"
         raise InvalidArgument(describe(f"{call}(market=...)", must, type(market).__name__))
     return policy, compile_market(policy)
 
@@ -306,7 +309,7 @@ def _compiled(call: str, market: Market) -> tuple[RecommendationMDP, Compiled]:
 def _solved(market: Market) -> Profiles | None:
     """The initial profiles of a policy and each advertiser's alternatives to them."""
     policy = market.policy if isinstance(market, DynamicTeamMechanism) else market
-    if isinstance(policy, RecommendationMDP):
+    if not isinstance(policy, EfficientPolicy):
         return None
     return Profiles(policy.pairs.theta, policy.pairs.signals[policy.pairs.root])
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._certify import Bounds, Certificate, certify, in_float64, make_case
-from dynmech._conversation import action_code, read_symbols
+from dynmech._conversation import Turn, action_code, read_symbols
 from dynmech._errors import ImpossibleProfile, InvalidArgument, describe
 from dynmech._types import NONE, join_symbols, query_code
 from solvers import decide
@@ -23,7 +23,7 @@ class LongConversation(eqx.Module):
     """A conversation at truthful reports; `step` returns the next one.
 
     `period` counts from 1; `belief` (m,): posterior weights of the tastes; `memory`: what the
-    action rule remembers; `actions`: codes so far; `ended`.
+    action rule remembers; `turns`: what happened so far; `ended`.
     """
 
     policy: LongPolicy
@@ -31,8 +31,13 @@ class LongConversation(eqx.Module):
     period: int = eqx.field(static=True)
     belief: Float[np.ndarray, " m"]
     memory: Int[np.ndarray, " d"]
-    actions: tuple[int, ...] = eqx.field(static=True)
+    turns: tuple[Turn, ...]
     ended: bool = eqx.field(static=True)
+
+    @property
+    def actions(self) -> tuple[int, ...]:
+        """Action codes so far."""
+        return tuple(turn.action for turn in self.turns)
 
     @property
     def theta(self) -> Float[np.ndarray, " n"]:
@@ -85,20 +90,22 @@ class LongConversation(eqx.Module):
         if chance @ self.belief <= 0:
             must = "be something the user does here with positive probability"
             raise ImpossibleProfile(describe("LongConversation.step(action=...)", must, action))
-        belief = self.belief * chance
+        belief, symbols = self.belief * chance, None
         if law is not None:
             symbols = read_symbols(env, signals, initial=False)
             belief = belief * law[:, int(join_symbols(symbols, env.feedback_alphabet))]
         if belief.sum() <= 0:
             must = "have positive probability after this history"
             raise ImpossibleProfile(describe("LongConversation.step(signals=...)", must, signals))
+        shown = NONE if control == n else control
+        turn = Turn(self.period, shown, code, self.theta, symbols, -1)
         return LongConversation(
             self.policy,
             self.profile,
             self.period + int(goes_on),
             belief / belief.sum(),
             np.asarray(after),
-            (*self.actions, code),
+            (*self.turns, turn),
             not goes_on,
         )
 

@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from typing import Self
 
 import equinox as eqx
 import jax
@@ -23,7 +24,9 @@ from dynmech._errors import (
     describe,
     import_extra,
 )
+from dynmech._long_bounds import OwnBounds, at_profiles, bound_alternatives, list_alternatives
 from dynmech._long_conversation import LongConversation
+from dynmech._long_save import restore, save_long
 from dynmech._long_simulate import simulate_long
 from dynmech._process import MarketProcess, market_process
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
@@ -57,8 +60,9 @@ class LongPolicy(eqx.Module):
     (n, B)) of W^{-i} and Wd^{-i}; None if they were not asked for. `history`: sweeps by seconds,
     held-out Bellman residual, loss, simulated value of the first profile, its standard error.
 
-    It has no plan over histories, so that mechanisms and audits of `EfficientPolicy` do not
-    take it; core transfers, simulation, pivots and the bound on gains from lies are here.
+    It has no plan over histories: `DynamicTeamMechanism` takes it and simulates where an
+    `EfficientPolicy` is evaluated exactly. `own`: what Groves terms need of each advertiser's own
+    alternatives, None unless asked for.
     """
 
     env: RecommendationMDP
@@ -70,6 +74,7 @@ class LongPolicy(eqx.Module):
     bounds: Bounds
     marginal: Bounds | None
     displayable: Bounds | None
+    own: OwnBounds | None
     history: Float[np.ndarray, "_s 5"]
     certificate: Certificate
     chunk: int = eqx.field(static=True)
@@ -108,7 +113,9 @@ class LongPolicy(eqx.Module):
     def pivot(self) -> Float[np.ndarray, "n B"]:
         """Groves totals phi_minus, from above: upper bounds of W^{-i}, money.
 
-        They come from exact planning, not from the network, and so do not depend on i's report.
+        They come from exact planning, not from the network. What `DynamicTeamMechanism` charges
+        is worked out apart from i's report by construction; here her value can still change how
+        deep the search gets, unless `Certificate(rounds=...)` fixes it.
 
         **Raises:** `InvalidArgument` if advertisers have initial signals of their own.
         """
@@ -121,6 +128,36 @@ class LongPolicy(eqx.Module):
     def participation(self) -> Float[np.ndarray, "n B"]:
         """Expected payoff of each advertiser at `pivot` totals, from below with `confidence`."""
         return self.lower - self.pivot
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the policy to the folder `path`: safetensors and JSON."""
+        save_long(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, types: tuple[type, ...] = ()) -> Self:
+        """Read a policy written by `save`; `types` lists your own rule classes, if any.
+
+        **Raises:** `InvalidArgument` for a folder that is absent, incomplete, or holds another
+        thing.
+        """
+        found = restore(path, types)
+        saved = found.saved
+        return cls(
+            env=saved.env,
+            profiles=saved.profiles,
+            process=found.process,
+            ceilings=found.ceilings,
+            root=saved.root,
+            network=found.network,
+            bounds=saved.bounds,
+            marginal=saved.marginal,
+            displayable=saved.displayable,
+            own=saved.own,
+            history=saved.history,
+            certificate=saved.certificate,
+            chunk=saved.chunk,
+            note=saved.note,
+        )
 
     def theta(self, profile: int) -> Float[np.ndarray, " n"]:
         """Values of a profile, money."""
@@ -159,7 +196,7 @@ class LongPolicy(eqx.Module):
         if conversations < 1:
             must = "be at least 1"
             raise InvalidArgument(describe("simulate(conversations=...)", must, conversations))
-        return simulate_long(self, key, conversations, profile)
+        return simulate_long(self, key, np.full(conversations, profile))[0]
 
     def baseline(
         self, name: str, conversations: int = 1024, profile: int = 0, seed: int = 2
@@ -207,6 +244,7 @@ def solve_long_horizon(
     initial: Profiles | None = None,
     certificate: Certificate | None = None,
     marginal: bool = True,
+    alternatives: bool = False,
     checkpoint: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> LongPolicy:
@@ -222,6 +260,9 @@ def solve_long_horizon(
     - `env`: constant values, finite horizon.
     - `solver`: `Neural(...)`; `certificate`: `Certificate(...)`.
     - `initial`: a batch of profiles, at most 64; all of them when they are that few.
+    - `alternatives`: also every advertiser's own alternatives to each profile (values and signals
+      she might report), trained and certified along with `Certificate(marginal_runs=...)`
+      conversations each: what most Groves terms need.
     - `checkpoint`: folder that keeps the training after every sweep; a killed run resumes from
       it to the same policy. Needs the extra `train`.
 
@@ -247,6 +288,9 @@ def solve_long_horizon(
     ... )
     >>> bool(policy.lower[0] < policy.upper[0])
     True
+    >>> audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(conversations=60)
+    >>> audit.verdicts["participation"]
+    'proved at 95%'
 
     ```
     """
@@ -261,11 +305,12 @@ def solve_long_horizon(
         must = "have signals of positive probability"
         got = profiles.signals[int(np.argmin(root.sum(axis=1)))].tolist()
         raise ImpossibleProfile(describe(f"{_VERB}(initial=...)", must, got))
+    listed = list_alternatives(env, process, profiles) if alternatives else None
     economies = []
     for index in profiles.theta:
         theta = money_of(env, index)
         others = [make_case(theta, i, shown) for shown in (False, True) for i in owners]
-        economies.append([make_case(theta), *(others if marginal else [])])
+        economies.append([make_case(theta), *(others if marginal and not alternatives else [])])
     with jax.enable_x64(True):
         ceilings = [make_ceilings(env, process, cases) for cases in economies]
     roots = [
@@ -273,6 +318,7 @@ def solve_long_horizon(
         for belief, cases, bounds in zip(root, economies, ceilings, strict=True)
         for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True))
     ]
+    roots += [] if listed is None else listed.training_roots()
     training = _train(process, roots, solver, checkpoint, progress)
     network = training.best
     rest = slice(1, None)
@@ -283,13 +329,20 @@ def solve_long_horizon(
             certify(process, cases[:1], bounds[:1], *options, certificate.runs, certificate,
                     solver.chunk)
         )  # fmt: skip
-        if marginal:
+        if marginal and not alternatives:
             others.append(
                 certify(process, cases[rest], bounds[rest], *options, certificate.marginal_runs,
                         certificate, solver.chunk)
             )  # fmt: skip
     rows = range(n), range(n, 2 * n)
-    withdrawn, shown = (_stack(others, list(part)) if marginal else None for part in rows)
+    own = None
+    if listed is not None:
+        own = bound_alternatives(env, process, network, listed, certificate, solver.chunk)
+    withdrawn = shown = None
+    if own is not None and marginal:
+        withdrawn, shown = (at_profiles(x, profiles) for x in (own.marginal, own.displayable))
+    elif marginal:
+        withdrawn, shown = (_stack(others, list(part)) for part in rows)
     done, best = int(training.sweep), int(training.best_sweep)
     return LongPolicy(
         env=env,
@@ -301,6 +354,7 @@ def solve_long_horizon(
         bounds=_stack(first, [0], squeeze=True),
         marginal=withdrawn,
         displayable=shown,
+        own=own,
         history=np.asarray(training.history, float)[:done],
         certificate=certificate,
         chunk=solver.chunk,

@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from dynmech._data_driven import DataDriven
 from dynmech._errors import InvalidArgument, describe, import_extra
+from dynmech._long_horizon import LongPolicy
 from dynmech._simulate import Simulation
 from dynmech._transfers import DynamicTeamMechanism
 from solvers import visit
@@ -75,7 +76,7 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
 
     **Returns:** `PaymentMoments`.
     """
-    policy, n = mechanism.policy, mechanism.policy.env.products
+    policy, n = mechanism.exact_policy("payment_moments"), mechanism.policy.env.products
     start, first, place = np.unique(policy.pairs.base, return_index=True, return_inverse=True)
     deviation = mechanism.estimator.noise(policy.env.utilities)
     noise = np.zeros((n, policy.env.tastes.size))
@@ -124,7 +125,7 @@ def payment_distribution(
     **Returns:** labelled pandas table, one row an advertiser (last, the platform's revenue) and
     transfer: "core", "groves", "payment" (their sum). Money: `mean` with its `standard_error`,
     `variance`, quantiles "q05", ...; of payments also `exact_mean` and `exact_variance` where the
-    source is a mechanism (NaN elsewhere).
+    source is a mechanism whose policy has a plan (NaN elsewhere).
 
     **Raises:** `InvalidArgument`.
     """
@@ -138,8 +139,10 @@ def payment_distribution(
         if key is None:
             must, do = "be given to simulate", "pass jax.random.key(0)"
             raise InvalidArgument(describe(f"{call}(key=...)", must, None, do))
-        records, moments = source.simulate(key, conversations), payment_moments(source)
-        exact = np.stack([moments.overall_mean, moments.overall_variance])
+        records = source.simulate(key, conversations)
+        if not isinstance(source.policy, LongPolicy):
+            moments = payment_moments(source)
+            exact = np.stack([moments.overall_mean, moments.overall_variance])
     elif isinstance(source, Simulation):
         records = source
     else:

@@ -7,6 +7,7 @@ product just bought enters, so a noisy rating of it is estimate enough.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar, overload
 
 import equinox as eqx
 import jax
@@ -20,12 +21,31 @@ from dynmech._data_driven import DataDriven
 from dynmech._efficient import EfficientPolicy
 from dynmech._errors import InvalidArgument, OutsideSupport, describe, import_extra
 from dynmech._groves import AbstractGroves, OwnTables, Participation
+from dynmech._long_conversation import LongConversation
+from dynmech._long_groves import long_tables
+from dynmech._long_horizon import LongPolicy
+from dynmech._long_mechanism import simulate_reports
 from dynmech._outcomes import expected_outcomes
 from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._simulate import Simulation, Strategy, simulate
 from dynmech._types import Numbers
-from dynmech.audit import Audit, BestResponse, best_responses, run_audit, wants_interval
+from dynmech.audit import (
+    Audit,
+    BestResponse,
+    LongAudit,
+    best_responses,
+    run_audit,
+    run_long_audit,
+    wants_interval,
+)
+
+P = TypeVar("P", EfficientPolicy, LongPolicy)
+_KINDS = {
+    "policy": "EfficientPolicy or LongPolicy",
+    "groves": "AbstractGroves",
+    "estimator": "settlement signal",
+}
 
 
 class Ledger(eqx.Module):
@@ -74,7 +94,7 @@ class Ledger(eqx.Module):
         )
 
 
-class DynamicTeamMechanism(eqx.Module):
+class DynamicTeamMechanism(eqx.Module, Generic[P]):
     """Efficient recommendations with data-driven dynamic team transfers (paper C, Theorem 1).
 
     With an estimate that is unbiased given the history and omega, truth is periodic ex-post
@@ -82,7 +102,10 @@ class DynamicTeamMechanism(eqx.Module):
 
     **Arguments**
 
-    - `policy`: an `EfficientPolicy`. `groves`: a Groves term, `groves.Participation()` by default.
+    - `policy`: an `EfficientPolicy`, or a `LongPolicy`. `groves`: a Groves term,
+      `groves.Participation()` by default. Under a `LongPolicy` it charges a certified bound
+      (which one: `dynmech._long_groves`), and all but `Zero()` need
+      `solve_long_horizon(alternatives=True)` where advertisers have signals of their own.
     - `estimator`: the settlement signal; the market's own by default.
     - `reports`: "incremental" (each period's own signal, the paper's) or "cumulative" (the whole
       signal history restated). The same after a truthful own past. After an own lie, incremental
@@ -92,7 +115,7 @@ class DynamicTeamMechanism(eqx.Module):
       every path (anything else would reward own reports that move the path).
     """
 
-    policy: EfficientPolicy
+    policy: P
     groves: AbstractGroves
     estimator: AbstractSettlementSignal
     reports: str = eqx.field(static=True)
@@ -103,7 +126,7 @@ class DynamicTeamMechanism(eqx.Module):
 
     def __init__(
         self,
-        policy: EfficientPolicy,
+        policy: P,
         groves: AbstractGroves | None = None,
         estimator: AbstractSettlementSignal | None = None,
         reports: str = "incremental",
@@ -112,12 +135,12 @@ class DynamicTeamMechanism(eqx.Module):
         groves = Participation() if groves is None else groves
         call = "DynamicTeamMechanism"
         for name, value, kind in (
-            ("policy", policy, EfficientPolicy),
+            ("policy", policy, EfficientPolicy | LongPolicy),
             ("groves", groves, AbstractGroves),
             ("estimator", estimator, AbstractSettlementSignal | None),
         ):
             if not isinstance(value, kind):
-                must = f"be a {getattr(kind, '__name__', 'settlement signal')}"
+                must = f"be a {_KINDS[name]}"
                 raise InvalidArgument(describe(f"{call}({name}=...)", must, type(value)))
         if reports not in ("incremental", "cumulative"):
             must = "be 'incremental' or 'cumulative'"
@@ -128,6 +151,11 @@ class DynamicTeamMechanism(eqx.Module):
         self.policy, self.groves, self.reports = policy, groves, reports
         self.installments = tuple(float(x) for x in installments)
         self.estimator = policy.env.signals.settlement if estimator is None else estimator
+        if isinstance(policy, LongPolicy):
+            self.own = long_tables(policy, groves, self.estimator)
+            self.groves_total = groves.total(self.own).T
+            self.agent_payoff = np.tile(policy.value, (policy.env.products, 1))
+            return
         self.own = _own_tables(policy, self.estimator)
         shape = policy.advertiser_value.shape
         self.groves_total = groves.total(self.own).T.reshape(shape)
@@ -158,7 +186,7 @@ class DynamicTeamMechanism(eqx.Module):
 
     def settle(
         self,
-        conversation: Conversation,
+        conversation: Conversation | LongConversation,
         estimate: Numbers | float | None = None,
         totals: Numbers | None = None,
     ) -> Ledger:
@@ -172,10 +200,10 @@ class DynamicTeamMechanism(eqx.Module):
 
         **Raises:** `InvalidArgument` if it has not ended or the estimate is missing.
         """
-        if not isinstance(conversation, Conversation) or not conversation.ended:
+        if not isinstance(conversation, Conversation | LongConversation) or not conversation.ended:
             must, do = "be a conversation that has ended", "step it to a purchase or exit"
             raise InvalidArgument(describe("settle(conversation=...)", must, "in progress", do))
-        if conversation.policy.plan.actions is not self.policy.plan.actions:
+        if not _follows(conversation, self.policy):
             must, got = "follow the mechanism's own policy", "one of another policy"
             do = "start it with mechanism.policy.start(...)"
             raise InvalidArgument(describe("settle(conversation=...)", must, got, do))
@@ -225,19 +253,64 @@ class DynamicTeamMechanism(eqx.Module):
 
         **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
         """
+        if isinstance(self.policy, LongPolicy):
+            return simulate_reports(self, self.policy, key, conversations, strategies, profile)
         return simulate(self, key, conversations, strategies, profile)
+
+    def exact_policy(self, verb: str) -> EfficientPolicy:
+        """The policy where it is an `EfficientPolicy`, whose plan can be evaluated exactly.
+
+        **Raises:** `InvalidArgument`, naming `verb`, for a `LongPolicy`.
+        """
+        if isinstance(self.policy, EfficientPolicy):
+            return self.policy
+        must, do = "have a plan over histories", "use .simulate(...) or .audit(...)"
+        raise InvalidArgument(describe(f"{verb}(mechanism=...)", must, "a LongPolicy", do))
 
     def settlement_means(self) -> Float[np.ndarray, "E n m"]:
         """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
-        return settlement_means(self.policy.env, self.policy.compiled, self.estimator)
+        policy = self.exact_policy("settlement_means")
+        return settlement_means(policy.env, policy.compiled, self.estimator)
+
+    @overload
+    def audit(
+        self: "DynamicTeamMechanism[EfficientPolicy]",
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        interval: bool | None = None,
+        *,
+        conversations: int = ...,
+        nodes: int = ...,
+        tolerance: float | None = ...,
+    ) -> Audit: ...
+
+    @overload
+    def audit(
+        self: "DynamicTeamMechanism[LongPolicy]",
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        interval: bool | None = None,
+        *,
+        conversations: int = ...,
+        nodes: int = ...,
+        tolerance: float | None = ...,
+    ) -> LongAudit: ...
 
     def audit(
         self,
         settlement: AbstractSettlement | None = None,
         histories: str = "on-path",
         interval: bool | None = None,
-    ) -> Audit:
+        *,
+        conversations: int = 1024,
+        nodes: int = 0,
+        tolerance: float | None = None,
+    ) -> Audit | LongAudit:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
+
+        Under a `LongPolicy`, by certified bounds and by simulation: misreports at the outset only,
+        `conversations` for each; with `nodes`, the bound on gains is also certified at that many
+        nodes inside simulated conversations; `tolerance`: money, what counts as no gain.
 
         **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
         default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
@@ -245,12 +318,26 @@ class DynamicTeamMechanism(eqx.Module):
         value of the interval of `ConstantValues` (exactly: gains are piecewise constant in the
         report), not only those of the support; where one is declared, by default.
 
-        **Returns:** `Audit`. **Raises:** `TooLarge` when the interval's pieces are too many.
+        **Returns:** `Audit`, or `LongAudit`. **Raises:** `TooLarge` when the interval's pieces are
+        too many; `InvalidArgument`.
         """
         if histories not in ("on-path", "all"):
             must = "be 'on-path' or 'all'"
             raise InvalidArgument(describe("audit(histories=...)", must, histories))
         settlement = _settlement("audit", settlement)
+        if isinstance(self.policy, LongPolicy):
+            return run_long_audit(
+                self.policy,
+                self.groves_total,
+                settlement,
+                self.estimator,
+                type(self.groves).__name__,
+                histories,
+                interval,
+                conversations,
+                nodes,
+                tolerance,
+            )
         interval = wants_interval(self.policy, "audit", interval)
         return run_audit(
             self.policy,
@@ -282,28 +369,41 @@ class DynamicTeamMechanism(eqx.Module):
 
         **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
         """
-        settlement = _settlement("best_response", settlement)
-        asked = np.arange(len(self.policy.profiles)) if profiles is None else np.asarray(profiles)
-        if asked.ndim != 1 or (asked < 0).any() or (asked >= len(self.policy.profiles)).any():
-            must = f"be indices in 0..{len(self.policy.profiles) - 1}"
+        settlement, policy = (
+            _settlement("best_response", settlement),
+            self.exact_policy("best_response"),
+        )
+        asked = np.arange(len(policy.profiles)) if profiles is None else np.asarray(profiles)
+        if asked.ndim != 1 or (asked < 0).any() or (asked >= len(policy.profiles)).any():
+            must = f"be indices in 0..{len(policy.profiles) - 1}"
             raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
-        interval = wants_interval(self.policy, "best_response", interval)
+        interval = wants_interval(policy, "best_response", interval)
         means = self.settlement_means()
-        return best_responses(self.policy, settlement, means, self.reports, asked, interval)
+        return best_responses(policy, settlement, means, self.reports, asked, interval)
 
-    def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
-        pairs = self.policy.pairs
+    def _totals_at(self, conversation, totals) -> Float[np.ndarray, " n"]:
         if isinstance(self.groves, DataDriven) != (totals is not None):
             must = "be given with groves.DataDriven, and only then"
             do = "decode f, groves.function(mechanism.own), from the signal after the ending"
             raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
         if totals is not None:
             return np.asarray(totals, float)
+        if isinstance(conversation, LongConversation):
+            return self.groves_total[:, conversation.profile]
+        pairs = conversation.policy.pairs
         profile = np.flatnonzero(pairs.base == conversation.start_pair)
         if not len(profile):
             must = "start from a profile asked for in initial="
             raise OutsideSupport(describe("settle(conversation=...)", must, "an alternative"))
         return self.groves_total.reshape(pairs.own.shape[1], -1)[:, profile[0]]
+
+
+def _follows(conversation: Conversation | LongConversation, policy) -> bool:
+    """Whether a conversation was held under this very policy."""
+    if isinstance(conversation, LongConversation):
+        return conversation.policy is policy
+    mine = isinstance(policy, EfficientPolicy)
+    return mine and conversation.policy.plan.actions is policy.plan.actions
 
 
 def _own_tables(policy: EfficientPolicy, signal: AbstractSettlementSignal) -> OwnTables:

@@ -19,6 +19,9 @@ from solvers._exact import estimate as estimate
 from solvers._exact import solve_exact as solve_exact
 from solvers._lattice import relations as relations
 from solvers._lookahead import lookahead as lookahead
+from solvers._misled import Followed as Followed
+from solvers._misled import Told as Told
+from solvers._misled import follow as follow
 from solvers._neural import Diverged as Diverged
 from solvers._neural import Neural as Neural
 from solvers._neural import Root as Root

@@ -53,10 +53,11 @@ class States(eqx.Module):
 
 
 class Step(eqx.Module):
-    """One round of C runs: Q (C, A), the control, and where each run is next."""
+    """One round of C runs: Q (C, A), the control, the symbol, and where each run is next."""
 
     backup: Float[Array, "C A"]
     control: Int[Array, " C"]
+    symbol: Int[Array, " C"]
     going: Float[Array, " C"]
     belief: Float[Array, "C m"]
     memory: Int[Array, "C d"]
@@ -156,8 +157,13 @@ def decide(
     return np.asarray(step.control)
 
 
-def _round(process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore):
-    """One round of all runs, in chunks of runs with neighbouring memories."""
+def _round(
+    process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore, forced=None
+):
+    """One round of all runs, in chunks of runs with neighbouring memories.
+
+    `forced` (C,): the controls, if they are given.
+    """
     parts = []
     last = t == process.horizon - 1
     for at in range(0, len(beliefs), chunk):
@@ -174,13 +180,16 @@ def _round(process, case, ceiling, critic, beliefs, memories, noise, t, play, ch
         step = _step(
             process, case, critic, found, told.astype(dtype), beliefs[part][pad].astype(dtype),
             row, noise[part][pad].astype(dtype), jnp.asarray(t), play, last, explore,
+            None if forced is None else forced[part][pad],
         )  # fmt: skip
         parts.append(jax.tree.map(lambda x, size=size: np.asarray(x)[:size], step))
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
 @eqx.filter_jit
-def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last, explore) -> Step:
+def _step(
+    process, case, critic, found: Laws, told, p, row, noise, t, play, last, explore, forced
+) -> Step:
     """Back up, choose, and draw what comes next, for a chunk of runs."""
     count = len(p)
     dtype = p.dtype
@@ -190,9 +199,10 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
     if last:
         backup = now
         control = jnp.argmax(jnp.where(allowed, backup, -jnp.inf), axis=1)
-        nothing = jnp.zeros(count, dtype)
+        control = control if forced is None else jnp.asarray(forced)
+        nothing, none = jnp.zeros(count, dtype), jnp.zeros_like(control)
         blank = jnp.zeros((count, found.reserve.shape[2] + 1), dtype)
-        return Step(backup, control, nothing, p, found.memory[row, control], blank, nothing)
+        return Step(backup, control, none, nothing, p, found.memory[row, control], blank, nothing)
     joint = (p[:, None] * going)[:, :, None] * jnp.moveaxis(found.law, -1, -2)[row]
     mass = joint.sum(axis=-1)
     posterior = joint / jnp.where(mass > 0, mass, 1.0)[..., None]
@@ -215,6 +225,7 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
         drawn = jnp.floor(noise[:, 3:] * allowed.sum())
         random = jnp.argmax(allowed & (rank == drawn), axis=1)
         control = jnp.where(noise[:, 0] < explore, random, control)
+    control = control if forced is None else jnp.asarray(forced)
     here = jnp.arange(count)
     weights = mass[here, control]
     ladder = jnp.cumsum(weights, axis=1)
@@ -222,9 +233,8 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
     symbol = jnp.where(weights[here, symbol] > 0, symbol, jnp.argmax(weights, axis=1))
     pick = (here, control, symbol)
     memory = found.memory[row, control]
-    return Step(
-        backup, control, weights.sum(axis=1), posterior[pick], memory, fixed[pick], value[pick]
-    )
+    going = weights.sum(axis=1)
+    return Step(backup, control, symbol, going, posterior[pick], memory, fixed[pick], value[pick])
 
 
 def _score(process, case, play, found, told, row, p, now, backup, joint, noise):
