@@ -13,6 +13,7 @@ at a belief of no mass the last control is taken. The value returned is that of 
 taken, so its gradient is that of the plan in use.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
@@ -33,6 +34,7 @@ _SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it
 _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
 _CACHED = 2e6  # bytes worked on at once inside a step: fresh memory is what a step waits for
 _UNROLLED = 8  # symbols whose values are added up without a loop
+_SELECTED = 48  # controls compared one by one: more would take long to compile
 
 
 def likelihood_rows(tree: Tree, column: Numbers, rounds: int) -> list[Numbers]:
@@ -348,10 +350,20 @@ def _choose(
     total: Float[Array, "A C R Q"], mass: Float[Array, "C R 1"], scale
 ) -> tuple[Float[Array, "C R Q"], Int[Array, "C R Q"]]:
     """Take the first control tied with the best; the last one at a belief of no mass."""
-    best = total.max(axis=0)
-    tolerance = jax.lax.stop_gradient(TIE * mass * scale)
-    tied: Bool[Array, "A C R Q"] = total >= jax.lax.stop_gradient(best) - tolerance
     last = total.shape[0] - 1
-    choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
-    value = jnp.take_along_axis(total, choice[None], axis=0)[0]
-    return value, choice.astype(jnp.int8 if last < 128 else jnp.int16)
+    kind = jnp.int8 if last < 128 else jnp.int16
+    fixed = jax.lax.stop_gradient(total)
+    tolerance = jax.lax.stop_gradient(TIE * mass * scale)
+    if last > _SELECTED:
+        tied: Bool[Array, "A C R Q"] = fixed >= fixed.max(axis=0) - tolerance
+        choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
+        return jnp.take_along_axis(total, choice[None], axis=0)[0], choice.astype(kind)
+    # Row by row: reductions over the first axis are several times slower.
+    best = functools.reduce(jnp.maximum, [fixed[a] for a in range(last + 1)])
+    least = jnp.where(mass > 0, best - tolerance, jnp.inf)
+    value, choice = total[last], jnp.full(best.shape, last, kind)
+    for a in reversed(range(last)):
+        reached = fixed[a] >= least
+        value = jnp.where(reached, total[a], value)
+        choice = jnp.where(reached, jnp.asarray(a, kind), choice)
+    return value, choice

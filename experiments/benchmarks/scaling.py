@@ -17,16 +17,20 @@ VALUES = {
 }
 
 
-def market(products: int, tastes: int, symbols: int, rounds: int) -> dm.RecommendationMDP:
+def market(
+    products: int, tastes: int, symbols: int, rounds: int, kind: str = "float64"
+) -> dm.RecommendationMDP:
     """A market with ratings, only the last product bought: beliefs merge, memories are few."""
     rng = np.random.default_rng(0)
+    gamma = rng.normal(size=(products, 4)).astype(kind)
+    points = rng.normal(size=(tastes, 4)).astype(kind)
     return dm.RecommendationMDP(
-        gamma=rng.normal(size=(products, 4)),
-        tastes=dm.TasteGrid(rng.normal(size=(tastes, 4)), np.full(tastes, 1 / tastes)),
+        gamma=gamma,
+        tastes=dm.TasteGrid(points, np.full(tastes, 1 / tastes, kind)),
         horizon=rounds,
         action_rule=dm.LastShownOnly(dm.Logit(0.5), query=0.7),
         signals=dm.SignalStructure(feedback=dm.RatingFeedback(1.0, symbols)),
-        values=dm.ConstantValues(rng.uniform(0.3, 1.5, products)),
+        values=dm.ConstantValues(rng.uniform(0.3, 1.5, products).astype(kind)),
     )
 
 
