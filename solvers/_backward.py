@@ -32,7 +32,7 @@ _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
 _LITTLE = 2e6  # operations that padding a small round may cost, to save a compilation
 _SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
 _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
-_CACHED = 2e6  # bytes worked on at once inside a step: fresh memory is what a step waits for
+_CACHED = 5e5  # bytes worked on at once inside a step: fresh memory is what a step waits for
 _UNROLLED = 8  # symbols whose values are added up without a loop
 _SELECTED = 48  # controls compared one by one: more would take long to compile
 
