@@ -41,7 +41,7 @@ test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
 test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every change
-	$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
 
 check: lint types wheel ## check style and types, and try the built wheel from another folder
 

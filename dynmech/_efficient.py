@@ -150,11 +150,12 @@ class EfficientPolicy(eqx.Module):
         given to `from_tables` do not depend on gamma; only utilities do. The gradient of W in
         theta_i is the expected number of purchases of i under the plan.
 
-        **Arguments:** `theta_support` (n, K), money; `gamma` (n, k); `prior` (m,), weights of the
-        tastes; `marginals`: also W^{-i} and Wd^{-i}.
+        **Arguments:** `theta_support` (..., n, K), money: axes before the last two are supports
+        solved together, faster than by vmap; `gamma` (n, k); `prior` (m,), weights of the tastes;
+        `marginals`: also W^{-i} and Wd^{-i}.
 
-        **Returns:** a `Revaluation`: `.value` of shape P (and the marginals); it stands for
-        `.value` in JAX functions.
+        **Returns:** a `Revaluation`: `.value` of shape (..., *P) and the marginals (n, ..., *P);
+        it stands for `.value` in JAX functions.
         """
         return revalue(self, theta_support, gamma, prior, marginals)
 

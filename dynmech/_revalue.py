@@ -15,14 +15,20 @@ from dynmech._errors import InvalidArgument, describe
 from dynmech._tasks import assign
 from dynmech._types import Numbers, as_floats, precision
 from dynmech._values import MarkovValues
-from solvers import backward, build_tree
+from solvers import Tables, Tasks, Tree, backward, build_tree
 
 if TYPE_CHECKING:
     from dynmech._efficient import EfficientPolicy
 
 
+_TOGETHER = 256  # tasks of one root that are solved side by side
+
+
 class Revaluation(eqx.Module):
-    """Values of a re-optimised policy; shapes as in `EfficientPolicy`. Stands for `.value`."""
+    """Values of a re-optimised policy; shapes as in `EfficientPolicy`. Stands for `.value`.
+
+    Many supports at once: axes before P, and between n and P of the marginal economies.
+    """
 
     value: Float[Array, "..."]
     marginal_value: Float[Array, "n ..."] | None
@@ -69,7 +75,8 @@ def revalue(
     }
     given = []
     for name, (value, shape, letters) in shapes.items():
-        if value is not None and np.shape(value) != shape:
+        many = name == "theta_support" and np.ndim(value) > 2
+        if value is not None and np.shape(value)[-2 if many else 0 :] != shape:
             must = f"have shape {letters} = {shape}"
             raise InvalidArgument(describe(f"revalue({name}=...)", must, np.shape(value)))
         given.append(value if value is None else as_floats(value, f"revalue({name}=...)"))
@@ -95,33 +102,59 @@ def _revalue(policy: EfficientPolicy, theta_support, gamma, prior, marginals) ->
         utilities = jnp.asarray(gamma) @ jnp.asarray(env.tastes.points).T
     weights = env.tastes.weights if prior is None else prior
     root = jnp.asarray(weights) * env.signals.initial.likelihood(utilities, pairs.signals)
-    support = env.values.support if theta_support is None else theta_support
+    given = jnp.asarray(env.values.support if theta_support is None else theta_support)
     index = np.arange(env.values.support.size).reshape(env.values.support.shape)
     assignment = assign(env, pairs, root, index)
     numbers = tables(env, compiled, gamma)
-    flat = []
-    for group in assignment.groups:
-        coefficient = jnp.asarray(support).ravel()[group.coefficient.astype(int)] * group.counted
-        value, _ = backward(
-            tree, numbers, eqx.tree_at(lambda g: g.coefficient, group, coefficient), block=4096
-        )
-        flat.append(value.ravel())
-    values = jnp.concatenate(flat)
+    lead, each = given.shape[:-2], given.reshape(-1, env.values.support.size)
+
+    def solve(part):
+        found = [_together(tree, numbers, group, part) for group in assignment.groups]
+        return jnp.concatenate(found, axis=1)
+
+    values = _in_parts(solve, each, max(g.coefficient.shape[1] for g in assignment.groups))
     mass = root.sum(axis=1)
     shape = policy.value.shape
 
     def conditional(index, root_index):
         total = mass[root_index]
-        return jnp.where(total > 0, values[index] / jnp.where(total > 0, total, 1), jnp.nan)
+        found = values[:, index] / jnp.where(total > 0, total, 1)
+        return jnp.where(total > 0, found, jnp.nan)
 
     base = pairs.root[pairs.base]
-    value = conditional(assignment.pair[pairs.base], base).reshape(shape)
+    value = conditional(assignment.pair[pairs.base], base).reshape(*lead, *shape)
     if not marginals:
         return Revaluation(value, None, None)
     n = env.products
     here = policy.profiles.signals[:, 1:][:, :, None]
-    each = []
+    marginal = []
     for table in (assignment.marginal, assignment.displayable):
         at = np.take_along_axis(table, here, axis=2)[:, :, 0]
-        each.append(conditional(at, base[:, None]).T.reshape(n, *shape))
-    return Revaluation(value, *each)
+        found = jnp.swapaxes(conditional(at, base[:, None]), 1, 2)
+        marginal.append(jnp.moveaxis(found.reshape(*lead, n, *shape), len(lead), 0))
+    return Revaluation(value, *marginal)
+
+
+def _together(tree: Tree, numbers: Tables, group: Tasks, support) -> Float[Array, "B RQ"]:
+    """Solve a group at every row of `support` (B, n * K): tasks of one root, side by side."""
+    count = len(support)
+    coefficient = support[:, group.coefficient.astype(int)] * group.counted
+    coefficient = jnp.moveaxis(coefficient, 0, 1).reshape(len(group.root), -1, coefficient.shape[3])
+    repeated = [jnp.tile(jnp.asarray(x), (1, count, 1)) for x in (group.counted, group.allowed)]
+    wider = eqx.tree_at(
+        lambda g: (g.coefficient, g.counted, g.allowed), group, (coefficient, *repeated)
+    )
+    value, _ = backward(tree, numbers, wider, block=4096)
+    return jnp.moveaxis(value.reshape(len(group.root), count, -1), 1, 0).reshape(count, -1)
+
+
+def _in_parts(solve, each: Float[Array, "B nK"], width: int) -> Float[Array, "B _V"]:
+    """Apply `solve` to a few rows at a time, so that what a step works on stays in the cache."""
+    size = max(1, _TOGETHER // width)
+    if len(each) <= size:
+        return solve(each)
+    parts = -(-len(each) // size)
+    size = -(-len(each) // parts)
+    index = np.minimum(np.arange(parts * size), len(each) - 1)
+    found = jax.lax.map(solve, each[index].reshape(parts, size, -1))
+    return found.reshape(parts * size, -1)[: len(each)]

@@ -13,6 +13,7 @@ at a belief of no mass the last control is taken. The value returned is that of 
 taken, so its gradient is that of the plan in use.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
@@ -28,6 +29,12 @@ from solvers._tree import Layer, Tree, ratios
 
 TIE = 1e-12
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
+_LITTLE = 2e6  # operations that padding a small round may cost, to save a compilation
+_SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
+_LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
+_CACHED = 5e5  # bytes worked on at once inside a step: fresh memory is what a step waits for
+_UNROLLED = 8  # symbols whose values are added up without a loop
+_SELECTED = 48  # controls compared one by one: more would take long to compile
 
 
 def likelihood_rows(tree: Tree, column: Numbers, rounds: int) -> list[Numbers]:
@@ -103,22 +110,33 @@ def sweep(
     # A column of ones, which index -1 (no column seen yet) picks.
     column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
+    given = column, tables, tasks
+    given = jax.tree.map(jnp.asarray, given) if traced else jax.device_put(given)
+    shapes = _shapes(tree, rows, tasks, traced)
+    shared = None
+    if shapes.shared:
+        shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
     kinds = 1 if bounds is None else 2
-    shape = (_BLOCK_SIZES[0], *tasks.coefficient.shape[:2])
-    following = (jnp.zeros(shape, column.dtype),) * kinds
+    empty = (_BLOCK_SIZES[0], *tasks.coefficient.shape[:2])
+    following = (jnp.zeros(empty, column.dtype),) * kinds
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         last = t == len(tree.layers) - 1
         parts, bound, at = [], None, -1
-        previous = _padded(jnp, rows[max(t - 1, 0)])
+        before = max(t - 1, 0)
+        if shared is None:
+            start, previous = 0, rows[before]
+            previous = previous if traced else _padded(previous, _length(len(previous)))
+        else:
+            start, previous = sum(map(len, rows[:before])), shared
         partial = bool((layer.child[:, :, :1] < 0).any())
-        for first, size, nodes in blocks(layer, block):
+        for first, size, nodes in blocks(layer, block, 1 if last else shapes.block):
             if bounds is not None and not last and layer.memory[first] != at:
                 at = layer.memory[first]
                 bound = jnp.asarray(bounds(t, int(at)), column.dtype)
             found = _step(
                 previous,
-                layer.parent[layer.likelihood[nodes]],
+                layer.parent[layer.likelihood[nodes]] + start,
                 layer.column[layer.likelihood[nodes]],
                 tree.structure.edge[t][layer.memory[first]],
                 layer.child[nodes],
@@ -126,35 +144,84 @@ def sweep(
                 ratios(tree, t, nodes) if share is None else share(t, nodes),
                 following,
                 bound,
-                jnp.asarray(column),
-                tables,
+                given[0],
+                given[1],
                 tree.structure.outcome,
-                tasks,
+                given[2],
             )
             parts.append([arrays.asarray(x)[:size] for x in found])
             tick(size)
         joined = [arrays.concatenate(part) for part in zip(*parts, strict=True)]
         if bounds is not None and caps is not None and not last:
             joined[2] = arrays.maximum(joined[0], arrays.minimum(joined[2], caps[t]))
-        following = tuple(_padded(arrays, joined[2 * k]) for k in range(kinds))
+        following = tuple(joined[2 * k] for k in range(kinds))
+        if not traced:
+            length = max(shapes.following, _length(layer.nodes))
+            following = tuple(_padded(x, length) for x in following)
         value, action, *upper = joined
         yield Swept(value, action[:, :, : tasks.keep], *(upper or (None, None)))
 
 
-def _padded(arrays: ModuleType, rows: Numbers) -> Array:
-    """Append zeros up to one of few lengths, so that few programs are compiled."""
-    length = next((s for s in _BLOCK_SIZES if s >= len(rows)), len(rows))
-    return jnp.asarray(arrays.pad(rows, [(0, length - len(rows)), *[(0, 0)] * (rows.ndim - 1)]))
+class _Shapes(eqx.Module):
+    """Shapes that the rounds of a tree share, so that few programs are compiled.
+
+    - `block`: the fewest nodes handled at once, where that costs next to nothing.
+    - `following`: the fewest values that follow.
+    - `shared`: whether one table holds the likelihood rows of all rounds.
+    """
+
+    block: int = eqx.field(static=True)
+    following: int = eqx.field(static=True)
+    shared: bool = eqx.field(static=True)
 
 
-def blocks(layer: Layer, largest: int) -> Iterator[tuple[int, int, Int[np.ndarray, " C"]]]:
+def _shapes(tree: Tree, rows: Sequence[Numbers], tasks: Tasks, traced: bool) -> _Shapes:
+    if traced:
+        return _Shapes(1, 1, False)
+    structure = tree.structure
+    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
+    roots, variants = tasks.coefficient.shape[:2]
+    features = (2 * structure.controls * slots + 1) * points
+    cells = 2 * structure.controls * (structure.symbols + 2 * slots) * variants
+    few = [s for s in _BLOCK_SIZES if s * roots * (features + cells) <= _LITTLE]
+    widths = [_width(layer) for layer in tree.layers[:-1]]
+    block = max((s for s in few if s <= 64 or s <= _length(max(widths, default=1))), default=1)
+    widest = _length(max((layer.nodes for layer in tree.layers[1:]), default=1))
+    level = widest if 8.0 * widest * roots * variants <= _LEVEL else 1
+    return _Shapes(block, level, 8.0 * _length(sum(map(len, rows))) * points <= _SHARED)
+
+
+def _length(count: int) -> int:
+    """Round up to one of few lengths, so that few programs are compiled."""
+    length = next((s for s in _BLOCK_SIZES[1:] if s >= count), _BLOCK_SIZES[-1])
+    while length < count:
+        length *= 2
+    return length
+
+
+def _padded(rows: Numbers, length: int) -> Array:
+    """Append zeros."""
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return jnp.asarray(padded)
+
+
+def _width(layer: Layer) -> int:
+    """The most nodes of one memory class."""
+    return int(np.diff(np.flatnonzero(np.diff(layer.memory, prepend=-1, append=-1))).max())
+
+
+def blocks(
+    layer: Layer, largest: int, least: int = 1
+) -> Iterator[tuple[int, int, Int[np.ndarray, " C"]]]:
     """Split a round into blocks of one memory class and few distinct sizes.
 
-    Yields the first node, how many nodes count, and the node indices (padded by the last).
+    Yields the first node, how many nodes count, and the node indices (padded by the last); there
+    are at most `largest` of them, and at least `least` where that allows it.
     """
     starts = np.flatnonzero(np.diff(layer.memory, prepend=-1))
     ends = np.append(starts[1:], layer.nodes)
-    widest = int((ends - starts).max())
+    widest = max(int((ends - starts).max()), least)
     size = next((s for s in _BLOCK_SIZES if s >= min(widest, largest)), _BLOCK_SIZES[-1])
     size = min(size, max(largest, 1))
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
@@ -181,9 +248,35 @@ def _step(
 ) -> tuple[Array, ...]:
     """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
 
-    With two kinds of following values, once for the value and once for its upper bound.
+    With two kinds of following values, once for the value and once for its upper bound. Nodes are
+    worked on in chunks that stay in the cache.
     """
-    belief = previous[parent] * column[picked]
+    nodes = parent, picked, child, followed, ratio
+    roots, variants = tasks.coefficient.shape[:2]
+    width = previous.shape[1] + 2 * len(edges) * (outcomes.shape[1] + variants) * roots
+    chunk = len(parent)
+    while chunk % 2 == 0 and chunk * width * previous.dtype.itemsize > _CACHED:
+        chunk //= 2
+
+    def solve(part):
+        parent, picked, child, followed, ratio = part
+        belief = previous[parent] * column[picked]
+        return _bellman(
+            belief, edges, child, followed, ratio, following, bound, tables, outcomes, tasks
+        )
+
+    if chunk == len(parent):
+        return solve(nodes)
+    count = len(parent) // chunk
+    split = jax.tree.map(lambda x: jnp.reshape(x, (count, chunk, *x.shape[1:])), nodes)
+    found = jax.lax.map(solve, split)
+    return jax.tree.map(lambda x: x.reshape(len(parent), *x.shape[2:]), found)
+
+
+def _bellman(
+    belief, edges, child, followed, ratio, following, bound, tables, outcomes, tasks
+) -> tuple[Array, ...]:
+    """The step for the nodes of a chunk."""
     mass, stopped, yielded = _contract(belief, edges, tables, outcomes, jnp.asarray(tasks.root))
     outcome = jnp.asarray(outcomes)[edges]
     coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
@@ -238,13 +331,18 @@ def _continue(child, ratio, following, kernel):
         return start
     step = jnp.maximum(jnp.transpose(jnp.asarray(child), (2, 1, 0)), 0)
     if ratio is None:
-        total, _ = jax.lax.scan(lambda sum_, index: (sum_ + following[index], None), start, step)
+        total, _ = jax.lax.scan(
+            lambda sum_, index: (sum_ + following[index], None), start, step, unroll=_UNROLLED
+        )
     else:
         ratio = jnp.asarray(ratio, start.dtype)
         ratio = ratio[..., None] if ratio.ndim == 3 else ratio
         share = jnp.transpose(ratio, (2, 1, 0, 3))[..., None]
         total, _ = jax.lax.scan(
-            lambda sum_, at: (sum_ + at[1] * following[at[0]], None), start, (step, share)
+            lambda sum_, at: (sum_ + at[1] * following[at[0]], None),
+            start,
+            (step, share),
+            unroll=_UNROLLED,
         )
     if kernel is None:
         return total
@@ -257,10 +355,20 @@ def _choose(
     total: Float[Array, "A C R Q"], mass: Float[Array, "C R 1"], scale
 ) -> tuple[Float[Array, "C R Q"], Int[Array, "C R Q"]]:
     """Take the first control tied with the best; the last one at a belief of no mass."""
-    best = total.max(axis=0)
-    tolerance = jax.lax.stop_gradient(TIE * mass * scale)
-    tied: Bool[Array, "A C R Q"] = total >= jax.lax.stop_gradient(best) - tolerance
     last = total.shape[0] - 1
-    choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
-    value = jnp.take_along_axis(total, choice[None], axis=0)[0]
-    return value, choice.astype(jnp.int8 if last < 128 else jnp.int16)
+    kind = jnp.int8 if last < 128 else jnp.int16
+    fixed = jax.lax.stop_gradient(total)
+    tolerance = jax.lax.stop_gradient(TIE * mass * scale)
+    if last > _SELECTED:
+        tied: Bool[Array, "A C R Q"] = fixed >= fixed.max(axis=0) - tolerance
+        choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
+        return jnp.take_along_axis(total, choice[None], axis=0)[0], choice.astype(kind)
+    # Row by row: reductions over the first axis are several times slower.
+    best = functools.reduce(jnp.maximum, [fixed[a] for a in range(last + 1)])
+    least = jnp.where(mass > 0, best - tolerance, jnp.inf)
+    value, choice = total[last], jnp.full(best.shape, last, kind)
+    for a in reversed(range(last)):
+        reached = fixed[a] >= least
+        value = jnp.where(reached, total[a], value)
+        choice = jnp.where(reached, jnp.asarray(a, kind), choice)
+    return value, choice

@@ -1,5 +1,7 @@
 """Settings of every test run: float64, run-time shape checks, repeatable examples."""
 
+import os
+
 import jax
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
@@ -7,6 +9,11 @@ from jaxtyping import install_import_hook
 from tests.helpers import typecheck
 
 jax.config.update("jax_enable_x64", True)
+
+# Most of the time of a run is compilation, of programs that run once: optimise little. Set the
+# variable to 0 to test what users run; `make test-slow` and the programs started by tests do.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+    jax.config.update("jax_disable_most_optimizations", True)
 
 # Must come before the first import of either package: from here on every annotated array is
 # checked for shape and dtype at each call.

@@ -146,6 +146,38 @@ def test_import_is_light(package):
     assert done.stdout.strip() == "[]"
 
 
+def test_late_names_are_those_that_type_checkers_see():
+    """A package whose names load on first use names them twice; both lists must agree."""
+    source = (ROOT / "dynmech" / "__init__.py").read_text(encoding="utf-8")
+    block = next(node for node in ast.parse(source).body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    package = importlib.import_module("dynmech")
+    assert set(package.__all__) == set(seen) <= set(dir(package))
+    for name, (module, there) in seen.items():
+        if module == "dynmech":
+            assert getattr(package, name) is importlib.import_module(f"dynmech.{name}")
+        else:
+            assert getattr(package, name) is getattr(importlib.import_module(module), there)
+    with pytest.raises(AttributeError, match="'dynmech' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
+
+
+def test_importing_dynmech_loads_no_numerics():
+    code = (
+        "import sys, dynmech; print([n for n in ('jax', 'numpy', 'solvers') if n in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_classes_are_abstract_or_final():
     ours = our_modules()
     bad = [
@@ -220,7 +252,8 @@ def test_public_names_are_documented():
     bad = []
     for package in PACKAGES:
         module = importlib.import_module(package)
-        for name, value in vars(module).items():
+        for name in dir(module):
+            value = getattr(module, name)
             ours = getattr(value, "__module__", "").split(".")[0] in PACKAGES
             public = not name.startswith("_") and ours
             if public and (inspect.isclass(value) or callable(value)) and not value.__doc__:

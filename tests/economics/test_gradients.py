@@ -55,6 +55,25 @@ def base_of(policy, argument):
     }[argument]  # fmt: skip
 
 
+def test_many_supports_at_once_are_one_after_another(policy, monkeypatch):
+    rng = np.random.default_rng(4)
+    given = policy.env.values.support * rng.uniform(0.5, 1.5, (2, 3, 1, 1))
+    # So few together that they are solved in parts, the last one padded.
+    widest = max(len(set(policy.pairs.theta[:, i])) for i in range(policy.env.products))
+    monkeypatch.setattr("dynmech._revalue._TOGETHER", 4 * widest)
+    every = policy.revalue(theta_support=given, marginals=True)
+    shape, n = policy.value.shape, policy.env.products
+    assert every.value.shape == (2, 3, *shape)
+    assert every.marginal_value.shape == (n, 2, 3, *shape)
+    for at in np.ndindex(2, 3):
+        one = policy.revalue(theta_support=given[at], marginals=True)
+        np.testing.assert_allclose(every.value[at], one.value, rtol=1e-12)
+        np.testing.assert_allclose(every.marginal_value[:, *at], one.marginal_value, rtol=1e-12)
+        np.testing.assert_allclose(
+            every.displayable_marginal_value[:, *at], one.displayable_marginal_value, rtol=1e-12
+        )
+
+
 @pytest.mark.parametrize("argument", ["theta_support", "gamma", "prior"])
 def test_nothing_changes_at_the_numbers_solved(policy, argument):
     again = policy.revalue(**{argument: base_of(policy, argument)}, marginals=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -261,7 +262,7 @@ def test_a_second_solve_of_the_same_shapes_compiles_nothing(caplog, markov):
 
 
 def test_one_compilation_for_many_blocks_of_one_shape(caplog):
-    """Blocks of one round share a compiled step: memory classes are data, not shapes."""
+    """Blocks and rounds share a compiled step: memory classes are data, not shapes."""
     rng = np.random.default_rng(9)
     problem = random_problem(rng, classes=12, controls=5, symbols=3, points=7)
     tree = build_tree(problem.structure)
@@ -269,7 +270,23 @@ def test_one_compilation_for_many_blocks_of_one_shape(caplog):
     assert numbers[0] == 1
     assert min(numbers[1:]) > 2
     messages = compilations(caplog, lambda: backward(tree, problem.tables, problem.tasks, block=8))
-    assert sum("jit(_step)" in message for message in messages) == 3  # one for each round
+    # One for the last round, which nothing follows, and one that all other rounds share.
+    assert sum("jit(_step)" in message for message in messages) == 2
+
+
+def test_many_rounds_share_two_compilations(caplog):
+    """As many as two rounds have, whatever the numbers: small rounds are padded to one shape."""
+    sizes = {"rounds": 6, "classes": 2, "controls": 3, "symbols": 2, "points": 5}
+    first, second = (random_problem(np.random.default_rng(seed), **sizes) for seed in (21, 22))
+    tree = build_tree(first.structure)
+    assert len({layer.nodes for layer in tree.layers}) > 4
+
+    def steps(problem):
+        solve = partial(backward, tree, problem.tables, problem.tasks, block=64)
+        return sum("jit(_step)" in message for message in compilations(caplog, solve))
+
+    assert steps(first) == 2
+    assert steps(dataclasses.replace(first, tables=second.tables)) == 0
 
 
 def test_structure_is_not_changed_by_solving():
