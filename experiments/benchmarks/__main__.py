@@ -32,8 +32,13 @@ class Options:
     """Longest hidden-taste instance that the NumPy recursion is run on; 8 takes half a minute."""
     audit_values: tuple[int, ...] = (4, 8, 11)
     """Values of each of four advertisers in the one-round market whose audit is timed."""
-    scale: tuple[tuple[int, int, int], ...] = ((8, 64, 4), (12, 64, 4))
-    """Products, tastes and rounds of each scale instance, solved by branch and bound."""
+    scale: tuple[tuple[int, int, int, float], ...] = (
+        (8, 64, 4, 0.0),
+        (12, 64, 4, 0.0),
+        (50, 1024, 4, 0.0),
+        (50, 1024, 5, 0.01),
+    )
+    """Products, tastes and rounds of each scale instance, and the gap asked for over W."""
     curves: bool = True
     """Measure cost against products, tastes, symbols and rounds, with a picture."""
     results: Path = Path("results/benchmarks")

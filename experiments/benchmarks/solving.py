@@ -1,5 +1,8 @@
 """Solving: both instances, marginal economies, many types, the rate of the heavy stage."""
 
+import resource
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -148,14 +151,40 @@ def bounded_rows(hidden, tolerances=(1e-3, 1e-5)) -> list[dict]:
 
 
 def scale_rows(instances) -> list[dict]:
-    """Branch and bound on the scale instances."""
+    """Branch and bound on the scale instances: `products, tastes, rounds, gap asked for / W`."""
     found = []
-    for n, m, rounds in instances:
+    for n, m, rounds, share in instances:
         env = scale(n, m, rounds)
+        options: dict = {"progress": False}
+        if share > 0:  # three rounds are worth no more than these
+            rough = dm.solve_efficient_policy(
+                scale(n, m, 3), dm.BranchAndBound(), initial=one_profile(env), **options
+            )
+            options["tolerance"] = share * float(rough.lower.min())
         seconds, policy = timed(
-            lambda env=env: dm.solve_efficient_policy(env, dm.BranchAndBound(), progress=False)
+            lambda env=env, options=options: dm.solve_efficient_policy(
+                env, dm.BranchAndBound(memory=8e9), initial=one_profile(env), **options
+            )
         )
-        gap = float((policy.upper - policy.lower).max())
-        size = f"{policy.work.nodes:,} nodes, gap {gap:.1g}"
-        found.append(row(f"S({n}, {m}, {rounds}), branch and bound, cold", seconds, size))
+        low, high = float(policy.lower.max()), float(policy.upper.max())
+        gap = max(
+            high - low,
+            float((policy.marginal_upper - policy.marginal_value).max()),
+            float((policy.displayable_marginal_upper - policy.displayable_marginal_value).max()),
+        )
+        economies = f"{2 * n + 1} economies, largest gap {100 * gap / low:.2g}% of W"
+        size = f"W in [{low:.6f}, {high:.6f}], {economies}, {policy.work.nodes:,} nodes"
+        what = f"S({n}, {m}, {rounds}), branch and bound, compilation included"
+        found.append(row(what, seconds, size, "", f"peak memory so far {_peak():.1f} GB"))
     return found
+
+
+def one_profile(env: dm.RecommendationMDP) -> dm.Profiles:
+    """Values are constant and nobody has initial signals: one profile is all."""
+    return env.sample_profiles(jax.random.key(0), 1)
+
+
+def _peak() -> float:
+    """The most memory this process has held, GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
