@@ -13,6 +13,8 @@ from solvers import (
     Play,
     ValueNetwork,
     lookahead,
+    merged_search,
+    order_free,
     rollout,
 )
 
@@ -26,7 +28,8 @@ class Certificate(eqx.Module):
       below; at least 30.
     - `confidence`: of each lower bound, in (0, 1); one-sided, Student's t over the conversations.
     - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
-      as many as `work` allows.
+      as many as `work` allows, and where laws do not depend on what was shown before, those
+      plans first that matter.
     - `work`: multiplications allowed for the upper bound of W, and again for all the others.
     - `seed`: of the conversations.
     """
@@ -60,7 +63,7 @@ class Bounds(eqx.Module):
 
     `value`, `error`: of the policy, simulated, and its standard error; `lower`: with the stated
     confidence (each entry by itself), below the policy's value and so below the optimum;
-    `upper`: above the optimum for certain. `rounds` were planned exactly for it.
+    `upper`: above the optimum for certain. `rounds` were planned exactly for it, at most.
     """
 
     value: Float[np.ndarray, "..."]
@@ -101,9 +104,7 @@ def certify(
     belief = np.asarray(belief, float) / np.sum(belief)
     with jax.enable_x64(True):
         critic = in_float64(network)
-        upper, rounds = lookahead(
-            process, cases, ceilings, belief, certificate.rounds, memory, period, certificate.work
-        )
+        upper, rounds = _upper(process, cases, ceilings, belief, certificate, memory, period)
         found = []
         for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
             rng = np.random.default_rng([certificate.seed, period, k])
@@ -113,6 +114,20 @@ def certify(
     value, error = np.array(found).T
     lower = value - float(stdtrit(runs - 1, certificate.confidence)) * error
     return Bounds(value, error, lower, upper, certificate.confidence, rounds)
+
+
+def _upper(process, cases, ceilings, belief, certificate: Certificate, memory, period: int):
+    """Search the multisets of what can happen where order is of no matter, else every history."""
+    rounds, work = certificate.rounds, certificate.work
+    merged = order_free(process, memory, period) if rounds is None else None
+    if merged is None:
+        return lookahead(process, cases, ceilings, belief, rounds, memory, period, work)
+    found = [
+        merged_search(process, merged, case, ceiling, belief, work / len(cases), period)
+        for case, ceiling in zip(cases, ceilings, strict=True)
+    ]
+    planned = max(one.depth for one in found) + 2
+    return np.array([one.upper for one in found]), min(planned, process.horizon - period)
 
 
 def in_float64(network: ValueNetwork | None) -> ValueNetwork | None:

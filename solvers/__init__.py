@@ -14,6 +14,10 @@ from solvers._exact import estimate as estimate
 from solvers._exact import solve_exact as solve_exact
 from solvers._lattice import relations as relations
 from solvers._lookahead import lookahead as lookahead
+from solvers._merged_search import OrderFree as OrderFree
+from solvers._merged_search import Searched as Searched
+from solvers._merged_search import merged_search as merged_search
+from solvers._merged_search import order_free as order_free
 from solvers._neural import Diverged as Diverged
 from solvers._neural import Neural as Neural
 from solvers._neural import Root as Root

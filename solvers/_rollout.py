@@ -11,7 +11,11 @@ equation G does not vary at all. Without a critic G is the sum of expected yield
 
 A policy is `Greedy` (for the critic), `Myopic`, `Told` (greedy for the told-omega value),
 `PosteriorSampling` (greedy for one parameter drawn from the belief), or `KnowledgeGradient` (one
-symbol is valued by what the best myopic control after it yields).
+symbol is valued by what the best control yields after it, kept to the end: as if nothing more
+were learned).
+
+Run i of every rollout of the same generator and size meets the same uniform draws in the same
+round, so that differences between policies, run by run, vary little.
 """
 
 import enum
@@ -113,7 +117,7 @@ def rollout(
         order = np.lexsort(memories.T[::-1])
         beliefs, memories, alive = beliefs[order], memories[order], alive[order]
         fixed = None if fixed is None else fixed[order]
-        noise = rng.random((len(alive), 4))
+        noise = rng.random((runs, 4))[alive]
         step = _round(
             process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore
         )
@@ -207,7 +211,7 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
         left = process.horizon - 1 - t
         value = jax.vmap(lambda s, f: critic(s, f, left, case, scale))(*flat).reshape(mass.shape)
     backup = now + (mass * value).sum(axis=-1)
-    score = _score(process, case, play, found, told, row, p, now, backup, joint, noise)
+    score = _score(process, case, play, found, told, row, p, now, backup, joint, noise, t)
     score = jnp.where(allowed, score, -jnp.inf)
     control = jnp.argmax(score, axis=1)
     if explore:
@@ -227,7 +231,7 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
     )
 
 
-def _score(process, case, play, found, told, row, p, now, backup, joint, noise):
+def _score(process, case, play, found, told, row, p, now, backup, joint, noise, t):
     """What the policy maximises over controls, (C, A)."""
     if play is Play.GREEDY:
         return backup
@@ -241,7 +245,11 @@ def _score(process, case, play, found, told, row, p, now, backup, joint, noise):
         drawn = (ladder <= noise[:, 3:] * ladder[:, -1:]).sum(axis=1).clip(max=p.shape[1] - 1)
         return open_[jnp.arange(len(p)), :, drawn]
     flat = found.memory.reshape(-1, found.memory.shape[-1])
-    after = laws(process, case, flat, 0, False).pay.reshape(*found.going.shape[:2], -1, p.shape[1])
-    later = jnp.einsum("cazm,cabm->cazb", joint, after[row])
+    after = laws(process, case, flat, 0, False)
+    left = process.horizon - 1 - t
+    stays = jnp.minimum(after.going, 1 - 1e-6)
+    kept = after.pay * (1 - stays**left) / (1 - stays)
+    kept = kept.reshape(*found.going.shape[:2], -1, p.shape[1])
+    later = jnp.einsum("cazm,cabm->cazb", joint, kept[row])
     later = jnp.where(jnp.asarray(case.allowed), later, -jnp.inf).max(axis=-1)
     return now + later.sum(axis=-1)
