@@ -11,11 +11,12 @@ from solvers import (
     AbstractProcess,
     Case,
     Play,
+    Tabular,
     ValueNetwork,
     lookahead,
     merged_search,
-    order_free,
     rollout,
+    tabulate,
 )
 
 
@@ -104,6 +105,7 @@ def certify(
     belief = np.asarray(belief, float) / np.sum(belief)
     with jax.enable_x64(True):
         critic = in_float64(network)
+        process, ceilings, memory = simplify(process, ceilings, memory, period)
         upper, rounds = _upper(process, cases, ceilings, belief, certificate, memory, period)
         found = []
         for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
@@ -116,14 +118,26 @@ def certify(
     return Bounds(value, error, lower, upper, certificate.confidence, rounds)
 
 
+def simplify(
+    process: AbstractProcess,
+    ceilings: list[AbstractCeiling],
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> tuple[AbstractProcess, list[AbstractCeiling], np.ndarray | None]:
+    """Replace rules by tables where laws depend on neither memory nor round; with float64."""
+    table = None if isinstance(process, Tabular) else tabulate(process, memory, period)
+    if table is None:
+        return process, ceilings, memory
+    return table, [table.ceiling(one) for one in ceilings], None
+
+
 def _upper(process, cases, ceilings, belief, certificate: Certificate, memory, period: int):
     """Search the multisets of what can happen where order is of no matter, else every history."""
     rounds, work = certificate.rounds, certificate.work
-    merged = order_free(process, memory, period) if rounds is None else None
-    if merged is None:
+    if rounds is not None or not isinstance(process, Tabular):
         return lookahead(process, cases, ceilings, belief, rounds, memory, period, work)
     found = [
-        merged_search(process, merged, case, ceiling, belief, work / len(cases), period)
+        merged_search(process, case, ceiling, belief, work / len(cases), period)
         for case, ceiling in zip(cases, ceilings, strict=True)
     ]
     planned = max(one.depth for one in found) + 2

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dynmech._ceilings import make_ceilings
-from dynmech._certify import Bounds, Certificate, certify, in_float64, make_case
+from dynmech._certify import Bounds, Certificate, certify, in_float64, make_case, simplify
 from dynmech._conversation import read_symbols, theta_index
 from dynmech._core_payment import core_payment
 from dynmech._environment import RecommendationMDP
@@ -268,24 +268,28 @@ def solve_long_horizon(
         economies.append([make_case(theta), *(others if marginal else [])])
     with jax.enable_x64(True):
         ceilings = [make_ceilings(env, process, cases) for cases in economies]
+        flat = [bound for bounds in ceilings for bound in bounds]
+        quick, flat, _ = simplify(process, flat)
+        size = len(economies[0])
+        bounds_of = [flat[k : k + size] for k in range(0, len(flat), size)]
     roots = [
         Root((belief / belief.sum()).astype(np.float32), case, ceiling, k == 0)
-        for belief, cases, bounds in zip(root, economies, ceilings, strict=True)
+        for belief, cases, bounds in zip(root, economies, bounds_of, strict=True)
         for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True))
     ]
-    training = _train(process, roots, solver, checkpoint, progress)
+    training = _train(quick, roots, solver, checkpoint, progress)
     network = training.best
     rest = slice(1, None)
     first, others = [], []
-    for belief, cases, bounds in zip(root, economies, ceilings, strict=True):
+    for belief, cases, bounds in zip(root, economies, bounds_of, strict=True):
         options = (network, belief)
         first.append(
-            certify(process, cases[:1], bounds[:1], *options, certificate.runs, certificate,
+            certify(quick, cases[:1], bounds[:1], *options, certificate.runs, certificate,
                     solver.chunk)
         )  # fmt: skip
         if marginal:
             others.append(
-                certify(process, cases[rest], bounds[rest], *options, certificate.marginal_runs,
+                certify(quick, cases[rest], bounds[rest], *options, certificate.marginal_runs,
                         certificate, solver.chunk)
             )  # fmt: skip
     rows = range(n), range(n, 2 * n)

@@ -14,10 +14,8 @@ from solvers._exact import estimate as estimate
 from solvers._exact import solve_exact as solve_exact
 from solvers._lattice import relations as relations
 from solvers._lookahead import lookahead as lookahead
-from solvers._merged_search import OrderFree as OrderFree
 from solvers._merged_search import Searched as Searched
 from solvers._merged_search import merged_search as merged_search
-from solvers._merged_search import order_free as order_free
 from solvers._neural import Diverged as Diverged
 from solvers._neural import Neural as Neural
 from solvers._neural import Root as Root
@@ -54,6 +52,9 @@ from solvers._stationary import endless_cycle as endless_cycle
 from solvers._stationary import truncate as truncate
 from solvers._stationary import truncation_gaps as truncation_gaps
 from solvers._stationary import unroll as unroll
+from solvers._tabular import Tabular as Tabular
+from solvers._tabular import TabularCeiling as TabularCeiling
+from solvers._tabular import tabulate as tabulate
 from solvers._tree import Tree as Tree
 from solvers._tree import bound_nodes as bound_nodes
 from solvers._tree import build_tree as build_tree

@@ -19,25 +19,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from solvers._process import AbstractCeiling, AbstractProcess, Case, ends_after
+from solvers._process import AbstractCeiling, Case
+from solvers._tabular import Tabular
 
-_MOST_MEMORIES = 64
-_MOST_ENTRIES = 2**23  # of the matrix of one round
 _BATCH = 512
-
-
-class OrderFree(eqx.Module):
-    """The one law of every memory and round.
-
-    `ends` (A, n, m): chance of each outcome; `going` (A, m); `column` (A, Z, m): going_a law_a(z);
-    `memory`, `after`: two that the process can have, now and later.
-    """
-
-    ends: Float[np.ndarray, "A n m"]
-    going: Float[np.ndarray, "A m"]
-    column: Float[np.ndarray, "A Z m"]
-    memory: np.ndarray
-    after: np.ndarray
 
 
 class Searched(eqx.Module):
@@ -48,42 +33,8 @@ class Searched(eqx.Module):
     depth: int = eqx.field(static=True)
 
 
-def order_free(
-    process: AbstractProcess, memory: np.ndarray | None = None, period: int = 0
-) -> OrderFree | None:
-    """Find the one law of all memories and rounds from here on; None if there is none.
-
-    Every memory within reach is tried, in every round; with many memories the answer is None.
-    Call it with float64 enabled.
-    """
-    start = np.asarray(process.start() if memory is None else memory)
-    queue, seen, first = [start], {start.tobytes()}, None
-    while queue:
-        here = queue.pop()
-        for t in range(period, process.horizon):
-            ends, law, after = (np.asarray(x) for x in ends_after(process, here, t))
-            if first is None:
-                if (np.prod(law.shape) * len(law)) > _MOST_ENTRIES:
-                    return None
-                first = (ends, law, after)
-            elif not (np.array_equal(ends, first[0]) and np.array_equal(law, first[1])):
-                return None
-            for row in after:
-                if row.tobytes() not in seen:
-                    seen.add(row.tobytes())
-                    queue.append(row)
-            if len(seen) > _MOST_MEMORIES:
-                return None
-    if first is None:
-        return None
-    ends, law, after = first
-    column = ends[:, -1, None] * np.moveaxis(law, -1, 1)
-    return OrderFree(ends[:, :-1], ends[:, -1], column, start, after[0])
-
-
 def merged_search(
-    process: AbstractProcess,
-    laws: OrderFree,
+    process: Tabular,
     case: Case,
     ceiling: AbstractCeiling,
     belief: Float[np.ndarray, " m"],
@@ -93,10 +44,11 @@ def merged_search(
 ) -> Searched:
     """Bound the value of one case from above at one belief (unnormalised).
 
-    **Arguments:** `work`: multiplications allowed; `period`: rounds gone by, from 0; `tolerance`:
-    the search ends when the bound is within this share of a value that some plan reaches.
+    **Arguments:** `ceiling`: that of `process`; `work`: multiplications allowed; `period`: rounds
+    gone by, from 0; `tolerance`: the search ends when the bound is within this share of a value
+    that some plan reaches.
     """
-    search = _Search(process, laws, case, ceiling, belief, period)
+    search = _Search(process, case, ceiling, belief, period)
     while search.spent < work and search.open(tolerance):
         pass
     return Searched(search.upper, search.count, int(search.depth[: search.count].max()))
@@ -105,17 +57,17 @@ def merged_search(
 class _Search:
     """Multisets of (control, symbol) as sorted rows of codes, with bounds of every control."""
 
-    def __init__(self, process, laws: OrderFree, case: Case, ceiling, belief, period: int):
+    def __init__(self, process: Tabular, case: Case, ceiling, belief, period: int):
         self.controls = np.flatnonzero(case.allowed)
         worth = np.asarray(case.worth(process.reward))
-        ends, self.going = laws.ends[self.controls], laws.going[self.controls]
-        self.pay = np.einsum("ajm,jm->am", ends, worth)
-        self.column = laws.column[self.controls]
+        ends = np.asarray(process.chance)[self.controls]
+        self.going = ends[:, -1]
+        self.pay = np.einsum("ajm,jm->am", ends[:, :-1], worth)
+        law = np.moveaxis(np.asarray(process.law)[self.controls], -1, 1)
+        self.column = self.going[:, None] * law
         self.belief, self.period, self.horizon = np.asarray(belief, float), period, process.horizon
-        self.told = [
-            ceiling.value(t, (laws.memory if t == period else laws.after)[None])[0]
-            for t in range(period, process.horizon)
-        ] + [np.zeros(len(belief))] * 2
+        rounds, memory = range(period, process.horizon + 1), process.start()[None]
+        self.told = [ceiling.value(t, memory)[0] for t in rounds]
         self.matrices: dict[int, np.ndarray] = {}
         self.spent, self.index = 0.0, {}
         width, (a, z) = self.horizon - period, self.column.shape[:2]

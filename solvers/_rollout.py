@@ -188,8 +188,7 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
     """Back up, choose, and draw what comes next, for a chunk of runs."""
     count = len(p)
     dtype = p.dtype
-    pay, going = found.pay[row], found.going[row]
-    now = jnp.einsum("cm,cam->ca", p, pay)
+    now = jnp.einsum("cm,cam->ca", p, found.pay[row])
     allowed = jnp.asarray(case.allowed)
     if last:
         backup = now
@@ -197,19 +196,7 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
         nothing = jnp.zeros(count, dtype)
         blank = jnp.zeros((count, found.reserve.shape[2] + 1), dtype)
         return Step(backup, control, nothing, p, found.memory[row, control], blank, nothing)
-    joint = (p[:, None] * going)[:, :, None] * jnp.moveaxis(found.law, -1, -2)[row]
-    mass = joint.sum(axis=-1)
-    posterior = joint / jnp.where(mass > 0, mass, 1.0)[..., None]
-    rows = jnp.concatenate([found.reserve, told[:, :, None]], axis=2)
-    fixed = jnp.einsum("cazm,cafm->cazf", posterior, rows[row])
-    if critic is None:
-        value = jnp.zeros_like(mass)
-    else:
-        summary = posterior @ critic.summaries(view(process, case).astype(dtype)).astype(dtype)
-        scale = case_scale(case, process.reward).astype(dtype)
-        flat = (summary.reshape(-1, summary.shape[-1]), fixed.reshape(-1, fixed.shape[-1]))
-        left = process.horizon - 1 - t
-        value = jax.vmap(lambda s, f: critic(s, f, left, case, scale))(*flat).reshape(mass.shape)
+    joint, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)
     backup = now + (mass * value).sum(axis=-1)
     score = _score(process, case, play, found, told, row, p, now, backup, joint, noise, t)
     score = jnp.where(allowed, score, -jnp.inf)
@@ -229,6 +216,32 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
     return Step(
         backup, control, weights.sum(axis=1), posterior[pick], memory, fixed[pick], value[pick]
     )
+
+
+def ahead(process, case, critic, found: Laws, told, row, p, t):
+    """What may follow each control and symbol, traced: for C beliefs of mass 1.
+
+    **Returns:** joint weights (C, A, Z, m), their mass, posteriors, the network's fixed inputs,
+    the last of which is <posterior, U>, and the critic's value, 0 without one.
+    """
+    column = found.going[:, :, None] * jnp.moveaxis(found.law, -1, -2)
+    joint = p[:, None, None] * (column if len(column) == 1 else column[row])
+    mass = joint.sum(axis=-1)
+    posterior = joint / jnp.where(mass > 0, mass, 1.0)[..., None]
+    rows = jnp.concatenate([found.reserve, told[:, :, None]], axis=2)
+    if len(rows) == 1:  # all runs have one memory: nothing is gathered
+        fixed = jnp.einsum("cazm,afm->cazf", posterior, rows[0])
+    else:
+        fixed = jnp.einsum("cazm,cafm->cazf", posterior, rows[row])
+    if critic is None:
+        value = jnp.zeros_like(mass)
+    else:
+        summary = posterior @ critic.summaries(view(process, case).astype(p.dtype)).astype(p.dtype)
+        scale = case_scale(case, process.reward).astype(p.dtype)
+        flat = (summary.reshape(-1, summary.shape[-1]), fixed.reshape(-1, fixed.shape[-1]))
+        left = process.horizon - 1 - t
+        value = jax.vmap(lambda s, f: critic(s, f, left, case, scale))(*flat).reshape(mass.shape)
+    return joint, mass, posterior, fixed, value
 
 
 def _score(process, case, play, found, told, row, p, now, backup, joint, noise, t):

@@ -9,7 +9,7 @@ from dynmech._ceilings import make_ceilings
 from dynmech._certify import make_case
 from dynmech._process import market_process
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste
-from solvers import lookahead, merged_search, order_free
+from solvers import lookahead, merged_search, tabulate
 from tests.helpers.learning import learning_market
 
 
@@ -23,9 +23,9 @@ def searched(env, case, belief=None, work=float("inf"), period=0, tolerance=1e-1
     process = market_process(env)
     ceiling = make_ceilings(env, process, [case])[0]
     belief = np.asarray(env.tastes.weights) if belief is None else belief
-    laws = order_free(process)
-    assert laws is not None
-    return merged_search(process, laws, case, ceiling, belief, work, period, tolerance)
+    table = tabulate(process)
+    assert table is not None
+    return merged_search(table, case, table.ceiling(ceiling), belief, work, period, tolerance)
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -68,8 +68,8 @@ def test_a_later_node_is_bounded_as_lookahead_bounds_it():
     belief = np.random.default_rng(0).dirichlet(np.ones(6)) * 0.3
     memory = np.asarray(process.step(process.start(), 2))
     exact, _ = lookahead(process, [case], [ceiling], belief, 3, memory, 2)
-    laws = order_free(process, memory, 2)
-    found = merged_search(process, laws, case, ceiling, belief, np.inf, 2, 1e-12)
+    table = tabulate(process, memory, 2)
+    found = merged_search(table, case, table.ceiling(ceiling), belief, np.inf, 2, 1e-12)
     np.testing.assert_allclose(found.upper, exact[0], rtol=1e-10)
 
 
@@ -79,6 +79,6 @@ def test_markets_in_which_order_matters_are_refused():
         dm.PerfectRecall(dm.Threshold(), query),
         dm.ImperfectRecall(dm.Logit(0.3), 0.8, 0.5),
     ):
-        assert order_free(market_process(learning_market(rule=rule))) is None
+        assert tabulate(market_process(learning_market(rule=rule))) is None
     rule = dm.LastShownOnly(dm.Logit(0.3), query, stays=True)
-    assert order_free(market_process(learning_market(rule=rule))) is None
+    assert tabulate(market_process(learning_market(rule=rule))) is None
