@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dynmech import groves as groves
 from dynmech import settlement as settlement
+from dynmech._baselines import PolicyComparison as PolicyComparison
 from dynmech._certify import Bounds as Bounds
 from dynmech._certify import Certificate as Certificate
 from dynmech._choice import AbstractActionRule as AbstractActionRule

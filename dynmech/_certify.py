@@ -99,19 +99,20 @@ def certify(
     memory: np.ndarray | None = None,
     period: int = 0,
 ) -> Bounds:
-    """Bound every case at one belief, per unit of its mass; all in float64."""
+    """Bound every case at one belief, per unit of its mass; in float64 but for the network."""
     from scipy.special import stdtrit
 
     belief = np.asarray(belief, float) / np.sum(belief)
     with jax.enable_x64(True):
-        critic = in_float64(network)
         process, ceilings, memory = simplify(process, ceilings, memory, period)
         upper, rounds = _upper(process, cases, ceilings, belief, certificate, memory, period)
         found = []
         for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
             rng = np.random.default_rng([certificate.seed, period, k])
             options = {"memory": memory, "period": period, "chunk": chunk}
-            run = rollout(process, case, ceiling, critic, belief, runs, rng, Play.GREEDY, **options)
+            run = rollout(
+                process, case, ceiling, network, belief, runs, rng, Play.GREEDY, **options
+            )
             found.append((run.mean, run.error))
     value, error = np.array(found).T
     lower = value - float(stdtrit(runs - 1, certificate.confidence)) * error

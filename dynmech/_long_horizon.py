@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import equinox as eqx
@@ -9,8 +10,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from dynmech._baselines import SIMPLER, PolicyComparison, compare_policies
 from dynmech._ceilings import make_ceilings
-from dynmech._certify import Bounds, Certificate, certify, in_float64, make_case, simplify
+from dynmech._certify import Bounds, Certificate, certify, make_case, simplify
 from dynmech._conversation import read_symbols, theta_index
 from dynmech._core_payment import core_payment
 from dynmech._environment import RecommendationMDP
@@ -35,13 +37,11 @@ from solvers import (
     Diverged,
     Neural,
     NeuralCheckpoint,
-    Play,
     Root,
     Training,
     ValueNetwork,
     begin,
     fingerprint,
-    rollout,
     train,
 )
 
@@ -170,22 +170,22 @@ class LongPolicy(eqx.Module):
         "knowledge gradient", or "greedy for told-omega".
         """
         self._require_profile("baseline", profile)
-        names = [play.value for play in Play]
-        if name not in names:
-            raise InvalidArgument(describe("baseline(name=...)", f"be one of {names}", name))
-        with jax.enable_x64(True):
-            found = rollout(
-                self.process,
-                make_case(self.theta(profile)),
-                self.ceilings[profile],
-                in_float64(self.network),
-                self.root[profile],
-                conversations,
-                np.random.default_rng([seed, names.index(name)]),
-                Play(name),
-                chunk=self.chunk,
-            )
-        return found.mean, found.error
+        found = compare_policies(self, (name,), conversations, profile, seed)
+        return float(found.value[-1]), float(found.error[-1])
+
+    def compare(
+        self,
+        names: Sequence[str] = SIMPLER,
+        conversations: int = 1024,
+        profile: int = 0,
+        seed: int = 2,
+    ) -> PolicyComparison:
+        """Simulate this policy and simpler ones on common random numbers.
+
+        **Arguments:** `names`: as in `baseline`, all by default; `conversations`: of each.
+        """
+        self._require_profile("compare", profile)
+        return compare_policies(self, names, conversations, profile, seed)
 
     def _marginal(self) -> Bounds:
         if self.marginal is None:

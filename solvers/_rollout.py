@@ -236,12 +236,20 @@ def ahead(process, case, critic, found: Laws, told, row, p, t):
     if critic is None:
         value = jnp.zeros_like(mass)
     else:
-        summary = posterior @ critic.summaries(view(process, case).astype(p.dtype)).astype(p.dtype)
-        scale = case_scale(case, process.reward).astype(p.dtype)
-        flat = (summary.reshape(-1, summary.shape[-1]), fixed.reshape(-1, fixed.shape[-1]))
+        critic, own = jax.tree.map(_single, (critic, case))
+        kernel = critic.summaries(_single(view(process, case)))
+        summary = (_single(posterior) @ kernel).reshape(-1, kernel.shape[-1])
+        flat = _single(fixed).reshape(-1, fixed.shape[-1])
+        scale = _single(case_scale(case, process.reward))
         left = process.horizon - 1 - t
-        value = jax.vmap(lambda s, f: critic(s, f, left, case, scale))(*flat).reshape(mass.shape)
+        value = jax.vmap(lambda s, f: critic(s, f, left, own, scale))(summary, flat)
+        value = value.reshape(mass.shape).astype(p.dtype)
     return joint, mass, posterior, fixed, value
+
+
+def _single(x):
+    """In float32: whatever a critic says is a control variate, so that nothing else is rounded."""
+    return x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
 
 
 def _score(process, case, play, found, told, row, p, now, backup, joint, noise, t):
