@@ -61,7 +61,7 @@ class Options:
     """Fresh conversations that bound W from below, and again for each policy compared."""
     marginal: int = 64
     """Fresh conversations that bound each marginal economy."""
-    work: float = 2e10
+    work: float = 1e11
     """Multiplications allowed for the upper bound of W, and for all the others together."""
     seed: int = 0
     """Seed of the markets, the training and the conversations."""
@@ -137,7 +137,7 @@ def _real(name: str, products: int, tastes: int, rounds: int) -> dm.Recommendati
 
 
 def train(env: dm.RecommendationMDP, options: Options, marginal: bool = True) -> dm.LongPolicy:
-    """Train and certify."""
+    """Train and certify; without the marginal economies the value alone is wanted."""
     return dm.solve_long_horizon(
         env,
         dm.Neural(sweeps=options.sweeps, runs=options.runs, steps=options.steps, seed=options.seed),
@@ -146,6 +146,7 @@ def train(env: dm.RecommendationMDP, options: Options, marginal: bool = True) ->
             marginal_runs=options.marginal,
             work=options.work,
             seed=options.seed + 1,
+            rounds=None if marginal else 0,
         ),
         marginal=marginal,
     )

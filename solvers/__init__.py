@@ -42,6 +42,8 @@ from solvers._problem import Tasks as Tasks
 from solvers._process import AbstractCeiling as AbstractCeiling
 from solvers._process import AbstractProcess as AbstractProcess
 from solvers._process import Case as Case
+from solvers._relaxation import Relaxed as Relaxed
+from solvers._relaxation import relaxation as relaxation
 from solvers._rollout import Play as Play
 from solvers._rollout import Rollout as Rollout
 from solvers._rollout import decide as decide

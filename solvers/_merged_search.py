@@ -23,6 +23,7 @@ from solvers._process import AbstractCeiling, Case
 from solvers._tabular import Tabular
 
 _BATCH = 512
+_TURN = 1e7  # what a turn costs beside its multiplications
 
 
 class Searched(eqx.Module):
@@ -91,8 +92,8 @@ class _Search:
         found = self._frontier(0.1 * tolerance * abs(self.upper))
         if not len(found):
             return False
-        best = self.value[found].argmax(axis=1)
-        self._children(found, best)
+        self.spent += _TURN
+        self._children(found, self.value[found].argmax(axis=1))
         for depth in sorted(self.opened, reverse=True):
             pairs = self.opened[depth] = [np.concatenate(self.opened[depth], axis=1)]
             rows, controls = pairs[0]
