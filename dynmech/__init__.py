@@ -59,6 +59,7 @@ from dynmech._payment_moments import PaymentMoments as PaymentMoments
 from dynmech._payment_moments import payment_distribution as payment_distribution
 from dynmech._payment_moments import payment_moments as payment_moments
 from dynmech._profiles import Profiles as Profiles
+from dynmech._relaxation import Relaxation as Relaxation
 from dynmech._signals import AbstractSettlementSignal as AbstractSettlementSignal
 from dynmech._signals import GaussianSignals as GaussianSignals
 from dynmech._signals import JointSignals as JointSignals

@@ -29,6 +29,7 @@ from dynmech._long_conversation import LongConversation
 from dynmech._long_simulate import simulate_long
 from dynmech._process import MarketProcess, market_process
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
+from dynmech._relaxation import Relaxation, relax
 from dynmech._simulate import Simulation
 from dynmech._types import Numbers
 from dynmech._values import ConstantValues
@@ -186,6 +187,30 @@ class LongPolicy(eqx.Module):
         """
         self._require_profile("compare", profile)
         return compare_policies(self, names, conversations, profile, seed)
+
+    def relax(
+        self,
+        conversations: int = 128,
+        rounds: int = 3,
+        beam: int = 64,
+        profile: int = 0,
+        seed: int = 3,
+    ) -> Relaxation:
+        """Bound W from above by simulation, with the policy's network to charge for foresight.
+
+        A platform that is told what follows its next recommendations, and omega after `rounds`
+        of them, is charged V(next belief) - E[V(next belief)] with the network's V, a mean of
+        zero for whoever is told nothing (Brown, Smith and Sun, 2010). The bound holds whatever
+        V is. `upper` needs no sampling and is the better one where `rounds` can be enumerated;
+        this one costs A^rounds rather than (A Z)^rounds.
+
+        **Arguments:** `conversations`: draws, at least 30; `rounds`: at least 1; `beam`: branches
+        kept in each round, what is cut being counted at a bound.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`.
+        """
+        self._require_profile("relax", profile)
+        return relax(self, conversations, rounds, beam, profile, seed)
 
     def _marginal(self) -> Bounds:
         if self.marginal is None:
