@@ -9,7 +9,7 @@ from dynmech._ceilings import make_ceilings
 from dynmech._certify import make_case
 from dynmech._process import market_process
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste
-from solvers import lookahead, merged_search, tabulate
+from solvers import Play, ValueNetwork, lookahead, merged_search, rollout, tabulate
 from tests.helpers.learning import learning_market
 
 
@@ -82,3 +82,31 @@ def test_markets_in_which_order_matters_are_refused():
         assert tabulate(market_process(learning_market(rule=rule))) is None
     rule = dm.LastShownOnly(dm.Logit(0.3), query, stays=True)
     assert tabulate(market_process(learning_market(rule=rule))) is None
+
+
+@pytest.mark.slow
+def test_tables_change_nothing_but_the_time():
+    env = learning_market(3, 6, 4)
+    process, case = market_process(env), make_case(env.values.support[:, 0])
+    ceiling = make_ceilings(env, process, [case])[0]
+    table, network = tabulate(process), ValueNetwork(jax.random.key(0))
+    belief = np.asarray(env.tastes.weights)
+    for play in Play:
+        gains = [
+            rollout(rules, case, bound, network, belief, 40, np.random.default_rng(0), play).gain
+            for rules, bound in ((process, ceiling), (table, table.ceiling(ceiling)))
+        ]
+        np.testing.assert_allclose(*gains, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_knowledge_gradient_is_no_worse_than_one_control_kept():
+    env = learning_market(3, 6, 6, seed=1)
+    table, case = tabulate(market_process(env)), make_case(env.values.support[:, 0])
+    ceiling = table.ceiling(make_ceilings(env, market_process(env), [case])[0])
+    belief = np.asarray(env.tastes.weights)
+    pay = np.einsum("ajm,jm->am", table.chance[:, :-1], case.worth(table.reward))
+    kept = pay * sum(table.chance[:, -1] ** t for t in range(6))
+    play, rng = Play.GRADIENT, np.random.default_rng(0)
+    found = rollout(table, case, ceiling, None, belief, 2000, rng, play, chunk=200)
+    assert found.mean >= (kept @ belief).max() - 4 * found.error
