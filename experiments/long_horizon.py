@@ -25,8 +25,9 @@ from experiments._output import Output
 from experiments.benchmarks.instances import hidden_taste
 
 Name = Literal[
-    "impatient", "persistent", "learning", "perfect recall", "hidden taste", "cars", "electricity"
-]
+    "impatient", "persistent", "learning", "noisy", "perfect recall", "hidden taste", "cars",
+    "electricity",
+]  # fmt: skip
 BASELINES = ("myopic", "posterior sampling", "knowledge gradient", "greedy for told-omega")
 UNIT = "units of money; cars in thousand 1983 USD, electricity in cents per kWh"
 Z95 = 1.645
@@ -42,8 +43,9 @@ class Options:
         "impatient", "persistent", "learning", "hidden taste", "cars", "electricity"
     )  # fmt: skip
     """impatient, persistent, learning: an ideal product for every user, only what is on the screen
-    is bought, ratings of what was shown; a query with probability .5, .93, or the likelier the
-    worse the match. perfect recall: what was shown before can be bought. hidden taste: the
+    is bought, ratings of what was shown; a query with probability .5, .9, or the likelier the
+    worse the match. noisy: as persistent, .93, with ratings that tell little: the bounds are far
+    apart, as told omega is worth much for long. perfect recall: what was shown before can be bought. hidden taste: the
     benchmark H. cars, electricity: real products, a query with probability .9."""
     products: int = 20
     """Products, but in hidden taste, which has five, and electricity, which has eight."""
@@ -59,9 +61,9 @@ class Options:
     """Gradient steps of a sweep."""
     conversations: int = 1024
     """Fresh conversations that bound W from below, and again for each policy compared."""
-    marginal: int = 64
+    marginal: int = 128
     """Fresh conversations that bound each marginal economy."""
-    work: float = 1e11
+    work: float = 2e11
     """Multiplications allowed for the upper bound of W, and for all the others together."""
     relaxed: int = 48
     """Draws of the upper bound by information relaxation, two rounds ahead; 0 leaves it out."""
@@ -87,10 +89,10 @@ def make_market(name: Name, options: Options) -> dm.RecommendationMDP:
     squares = (ideal**2).sum(axis=1, keepdims=True)
     gamma = np.concatenate([1 - 4 * squares, 8 * ideal, np.full((n, 1), -4.0)], axis=1)
     tastes = [np.ones((m, 1)), wanted, (wanted**2).sum(axis=1, keepdims=True)]
-    query: float | dm.FallingQuery = 0.5 if name == "impatient" else 0.93
+    query: float | dm.FallingQuery = {"impatient": 0.5, "noisy": 0.93}.get(name, 0.9)
     if name == "learning":
         query = dm.FallingQuery(slope=0.3, low=0.05, high=0.95, nothing=0.6)
-    noise = 1.0 if name == "persistent" else 0.5
+    noise = {"persistent": 0.25, "noisy": 1.0}.get(name, 0.5)
     return dm.RecommendationMDP(
         gamma=gamma,
         tastes=dm.TasteGrid(np.concatenate(tastes, axis=1), np.full(m, 1 / m)),
