@@ -45,8 +45,9 @@ class Options:
     """impatient, persistent, learning: an ideal product for every user, only what is on the screen
     is bought, ratings of what was shown; a query with probability .5, .9, or the likelier the
     worse the match. noisy: as persistent, .93, with ratings that tell little: the bounds are far
-    apart, as told omega is worth much for long. perfect recall: what was shown before can be bought. hidden taste: the
-    benchmark H. cars, electricity: real products, a query with probability .9."""
+    apart, as told omega is worth much for long. perfect recall: what was shown before can be
+    bought. hidden taste: the benchmark H. cars, electricity: real products, a query with
+    probability .9."""
     products: int = 20
     """Products, but in hidden taste, which has five, and electricity, which has eight."""
     tastes: int = 512

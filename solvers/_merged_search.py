@@ -23,7 +23,7 @@ from solvers._process import AbstractCeiling, Case
 from solvers._tabular import Tabular
 
 _BATCH = 512
-_TURN = 1e7  # what a turn costs beside its multiplications
+_TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
 
 
 class Searched(eqx.Module):
@@ -149,6 +149,7 @@ class _Search:
         for start in range(0, len(codes), 4 * _BATCH):
             part = codes[start : start + 4 * _BATCH]
             first, count = self.count, len(part)
+            self.spent += _STATE * count
             self.index.update({row.tobytes(): first + i for i, row in enumerate(part)})
             flat = self.column.reshape(-1, len(self.belief))
             beliefs = np.tile(self.belief, (count, 1))
