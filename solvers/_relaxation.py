@@ -103,7 +103,7 @@ def _caps(process, case, ceiling, critic, belief, rng, rounds, memory, period, c
     caps = np.zeros(rounds)
     if pilot is None:
         return caps
-    spare = pilot.fixed[:, -1] - pilot.value
+    spare = pilot.fixed[:, len(case.coefficient) + 2] - pilot.value
     for j in range(1, rounds):
         here = pilot.remaining == process.horizon - period - j
         caps[j] = _SPREAD * (spare[here].mean() if here.any() else spare.mean())
@@ -170,8 +170,9 @@ def _follow(process, case, critic, found: Laws, told, p, row, t, u, cap) -> Bran
     if critic is None:
         spare = jnp.full_like(value, jnp.inf)
     else:
-        value = jnp.clip(value, fixed[..., -1] - cap, fixed[..., -1])
-        spare = fixed[..., -1] - value
+        most = fixed[..., len(case.coefficient) + 2]
+        value = jnp.clip(value, most - cap, most)
+        spare = most - value
     backup = now + (mass * value).sum(axis=-1)
     backup = jnp.where(jnp.asarray(case.allowed), backup, -jnp.inf)
     ladder = jnp.cumsum(mass, axis=-1)

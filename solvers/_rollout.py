@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from solvers._process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
+from solvers._tabular import Tabular
 from solvers._value_network import ValueNetwork, case_scale, view
 
 _SMALL = 4  # runs that are handled together when few are left
@@ -45,8 +46,8 @@ class Play(enum.Enum):
 class States(eqx.Module):
     """Beliefs met, from the second round on, with what the network needs and its Bellman target.
 
-    `belief` (N, m), mass 1; `fixed` (N, n+3); `remaining`, `value`, `target` (N,): rounds left,
-    the critic's value, and its one-round backup.
+    `belief` (N, m), mass 1; `fixed` (N, n+3 or n+4); `remaining`, `value`, `target` (N,): rounds
+    left, the critic's value, and its one-round backup.
     """
 
     belief: Float[np.ndarray, "N m"]
@@ -194,7 +195,8 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
         backup = now
         control = jnp.argmax(jnp.where(allowed, backup, -jnp.inf), axis=1)
         nothing = jnp.zeros(count, dtype)
-        blank = jnp.zeros((count, found.reserve.shape[2] + 1), dtype)
+        width = found.reserve.shape[2] + 1 + isinstance(process, Tabular)
+        blank = jnp.zeros((count, width), dtype)
         return Step(backup, control, nothing, p, found.memory[row, control], blank, nothing)
     joint, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)
     backup = now + (mass * value).sum(axis=-1)
@@ -221,8 +223,8 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
 def ahead(process, case, critic, found: Laws, told, row, p, t):
     """What may follow each control and symbol, traced: for C beliefs of mass 1.
 
-    **Returns:** joint weights (C, A, Z, m), their mass, posteriors, the network's fixed inputs,
-    the last of which is <posterior, U>, and the critic's value, 0 without one.
+    **Returns:** joint weights (C, A, Z, m), their mass, posteriors, the network's fixed inputs
+    (row n+2 is <posterior, U>), and the critic's value, 0 without one.
     """
     column = found.going[:, :, None] * jnp.moveaxis(found.law, -1, -2)
     joint = p[:, None, None] * (column if len(column) == 1 else column[row])
@@ -233,6 +235,12 @@ def ahead(process, case, critic, found: Laws, told, row, p, t):
         fixed = jnp.einsum("cazm,afm->cazf", posterior, rows[0])
     else:
         fixed = jnp.einsum("cazm,cafm->cazf", posterior, rows[row])
+    if isinstance(process, Tabular):
+        left = process.horizon - 1 - t
+        stays = jnp.minimum(found.going[0], 1 - 1e-6)
+        kept = found.pay[0] * (1 - stays**left) / (1 - stays)
+        each = jnp.where(jnp.asarray(case.allowed), posterior @ kept.T, -jnp.inf)
+        fixed = jnp.concatenate([fixed, each.max(axis=-1, keepdims=True)], axis=-1)
     if critic is None:
         value = jnp.zeros_like(mass)
     else:
