@@ -58,7 +58,7 @@ class Options:
     """Most training sweeps."""
     runs: int = 32
     """Training conversations of each economy in a sweep."""
-    steps: int = 80
+    steps: int = 160
     """Gradient steps of a sweep."""
     conversations: int = 1024
     """Fresh conversations that bound W from below, and again for each policy compared."""
