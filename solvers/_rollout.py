@@ -27,7 +27,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from solvers._process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
-from solvers._tabular import Tabular
 from solvers._value_network import ValueNetwork, case_scale, view
 
 _SMALL = 4  # runs that are handled together when few are left
@@ -195,7 +194,7 @@ def _step(process, case, critic, found: Laws, told, p, row, noise, t, play, last
         backup = now
         control = jnp.argmax(jnp.where(allowed, backup, -jnp.inf), axis=1)
         nothing = jnp.zeros(count, dtype)
-        width = found.reserve.shape[2] + 1 + isinstance(process, Tabular)
+        width = found.reserve.shape[2] + 1 + process.orderless
         blank = jnp.zeros((count, width), dtype)
         return Step(backup, control, nothing, p, found.memory[row, control], blank, nothing)
     joint, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)
@@ -235,7 +234,7 @@ def ahead(process, case, critic, found: Laws, told, row, p, t):
         fixed = jnp.einsum("cazm,afm->cazf", posterior, rows[0])
     else:
         fixed = jnp.einsum("cazm,cafm->cazf", posterior, rows[row])
-    if isinstance(process, Tabular):
+    if process.orderless:
         left = process.horizon - 1 - t
         stays = jnp.minimum(found.going[0], 1 - 1e-6)
         kept = found.pay[0] * (1 - stays**left) / (1 - stays)

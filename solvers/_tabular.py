@@ -29,6 +29,7 @@ class Tabular(AbstractProcess):
     law: Float[Numbers, "A m Z"]
     met: np.ndarray
     period: int = eqx.field(static=True)
+    orderless: bool = eqx.field(static=True, default=True)
 
     def start(self):
         return np.zeros(1, np.int32)
