@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dynmech import plotting as plotting
     from dynmech import settlement as settlement
     from dynmech import static as static
+    from dynmech._baselines import PolicyComparison as PolicyComparison
     from dynmech._certify import Bounds as Bounds
     from dynmech._certify import Certificate as Certificate
     from dynmech._choice import AbstractActionRule as AbstractActionRule
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from dynmech._payment_moments import payment_distribution as payment_distribution
     from dynmech._payment_moments import payment_moments as payment_moments
     from dynmech._profiles import Profiles as Profiles
+    from dynmech._relaxation import Relaxation as Relaxation
     from dynmech._signals import AbstractSettlementSignal as AbstractSettlementSignal
     from dynmech._signals import GaussianSignals as GaussianSignals
     from dynmech._signals import JointSignals as JointSignals
@@ -98,6 +100,7 @@ else:
         globals(),
         {
             "dynmech": "applications audit groves plotting settlement static",
+            "dynmech._baselines": "PolicyComparison",
             "dynmech._certify": "Bounds Certificate",
             "dynmech._choice": (
                 "AbstractActionRule ConstantQuery FallingQuery ImperfectRecall LastShownOnly "
@@ -124,6 +127,7 @@ else:
             "dynmech._long_horizon": "LongPolicy solve_long_horizon",
             "dynmech._payment_moments": "PaymentMoments payment_distribution payment_moments",
             "dynmech._profiles": "Profiles",
+            "dynmech._relaxation": "Relaxation",
             "dynmech._signals": (
                 "AbstractSettlementSignal GaussianSignals JointSignals NoSignals RatingSettlement "
                 "SignalStructure TabulatedSettlement"

@@ -11,9 +11,12 @@ from solvers import (
     AbstractProcess,
     Case,
     Play,
+    Tabular,
     ValueNetwork,
     lookahead,
+    merged_search,
     rollout,
+    tabulate,
 )
 
 
@@ -26,7 +29,8 @@ class Certificate(eqx.Module):
       below; at least 30.
     - `confidence`: of each lower bound, in (0, 1); one-sided, Student's t over the conversations.
     - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
-      as many as `work` allows.
+      as many as `work` allows, and where laws do not depend on what was shown before, those
+      plans first that matter.
     - `work`: multiplications allowed for the upper bound of W, and again for all the others.
     - `seed`: of the conversations.
     """
@@ -60,7 +64,7 @@ class Bounds(eqx.Module):
 
     `value`, `error`: of the policy, simulated, and its standard error; `lower`: with the stated
     confidence (each entry by itself), below the policy's value and so below the optimum;
-    `upper`: above the optimum for certain. `rounds` were planned exactly for it.
+    `upper`: above the optimum for certain. `rounds` were planned exactly for it, at most.
     """
 
     value: Float[np.ndarray, "..."]
@@ -95,24 +99,50 @@ def certify(
     memory: np.ndarray | None = None,
     period: int = 0,
 ) -> Bounds:
-    """Bound every case at one belief, per unit of its mass; all in float64."""
+    """Bound every case at one belief, per unit of its mass; in float64 but for the network."""
     from scipy.special import stdtrit
 
     belief = np.asarray(belief, float) / np.sum(belief)
     with jax.enable_x64(True):
-        critic = in_float64(network)
-        upper, rounds = lookahead(
-            process, cases, ceilings, belief, certificate.rounds, memory, period, certificate.work
-        )
+        process, ceilings, memory = simplify(process, ceilings, memory, period)
+        upper, rounds = _upper(process, cases, ceilings, belief, certificate, memory, period)
         found = []
         for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
             rng = np.random.default_rng([certificate.seed, period, k])
             options = {"memory": memory, "period": period, "chunk": chunk}
-            run = rollout(process, case, ceiling, critic, belief, runs, rng, Play.GREEDY, **options)
+            run = rollout(
+                process, case, ceiling, network, belief, runs, rng, Play.GREEDY, **options
+            )
             found.append((run.mean, run.error))
     value, error = np.array(found).T
     lower = value - float(stdtrit(runs - 1, certificate.confidence)) * error
     return Bounds(value, error, lower, upper, certificate.confidence, rounds)
+
+
+def simplify(
+    process: AbstractProcess,
+    ceilings: list[AbstractCeiling],
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> tuple[AbstractProcess, list[AbstractCeiling], np.ndarray | None]:
+    """Replace rules by tables where laws depend on neither memory nor round; with float64."""
+    table = None if isinstance(process, Tabular) else tabulate(process, memory, period)
+    if table is None:
+        return process, ceilings, memory
+    return table, [table.ceiling(one) for one in ceilings], None
+
+
+def _upper(process, cases, ceilings, belief, certificate: Certificate, memory, period: int):
+    """Search the multisets of what can happen where order is of no matter, else every history."""
+    rounds, work = certificate.rounds, certificate.work
+    if rounds is not None or not isinstance(process, Tabular):
+        return lookahead(process, cases, ceilings, belief, rounds, memory, period, work)
+    found = [
+        merged_search(process, case, ceiling, belief, work / len(cases), period)
+        for case, ceiling in zip(cases, ceilings, strict=True)
+    ]
+    planned = max(one.depth for one in found) + 2
+    return np.array([one.upper for one in found]), min(planned, process.horizon - period)
 
 
 def in_float64(network: ValueNetwork | None) -> ValueNetwork | None:

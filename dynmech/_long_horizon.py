@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,8 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from dynmech._baselines import SIMPLER, PolicyComparison, compare_policies
 from dynmech._ceilings import make_ceilings
-from dynmech._certify import Bounds, Certificate, certify, in_float64, make_case
+from dynmech._certify import Bounds, Certificate, certify, make_case, simplify
 from dynmech._conversation import read_symbols, theta_index
 from dynmech._core_payment import core_payment
 from dynmech._environment import RecommendationMDP
@@ -30,6 +32,7 @@ from dynmech._long_save import restore, save_long
 from dynmech._long_simulate import simulate_long
 from dynmech._process import MarketProcess, market_process
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
+from dynmech._relaxation import Relaxation, relax
 from dynmech._simulate import Simulation
 from dynmech._types import Numbers
 from dynmech._values import ConstantValues
@@ -38,13 +41,11 @@ from solvers import (
     Diverged,
     Neural,
     NeuralCheckpoint,
-    Play,
     Root,
     Training,
     ValueNetwork,
     begin,
     fingerprint,
-    rollout,
     train,
 )
 
@@ -207,22 +208,46 @@ class LongPolicy(eqx.Module):
         "knowledge gradient", or "greedy for told-omega".
         """
         self._require_profile("baseline", profile)
-        names = [play.value for play in Play]
-        if name not in names:
-            raise InvalidArgument(describe("baseline(name=...)", f"be one of {names}", name))
-        with jax.enable_x64(True):
-            found = rollout(
-                self.process,
-                make_case(self.theta(profile)),
-                self.ceilings[profile],
-                in_float64(self.network),
-                self.root[profile],
-                conversations,
-                np.random.default_rng([seed, names.index(name)]),
-                Play(name),
-                chunk=self.chunk,
-            )
-        return found.mean, found.error
+        found = compare_policies(self, (name,), conversations, profile, seed)
+        return float(found.value[-1]), float(found.error[-1])
+
+    def compare(
+        self,
+        names: Sequence[str] = SIMPLER,
+        conversations: int = 1024,
+        profile: int = 0,
+        seed: int = 2,
+    ) -> PolicyComparison:
+        """Simulate this policy and simpler ones on common random numbers.
+
+        **Arguments:** `names`: as in `baseline`, all by default; `conversations`: of each.
+        """
+        self._require_profile("compare", profile)
+        return compare_policies(self, names, conversations, profile, seed)
+
+    def relax(
+        self,
+        conversations: int = 128,
+        rounds: int = 3,
+        beam: int = 64,
+        profile: int = 0,
+        seed: int = 3,
+    ) -> Relaxation:
+        """Bound W from above by simulation, with the policy's network to charge for foresight.
+
+        A platform that is told what follows its next recommendations, and omega after `rounds`
+        of them, is charged V(next belief) - E[V(next belief)] with the network's V, a mean of
+        zero for whoever is told nothing (Brown, Smith and Sun, 2010). The bound holds whatever
+        V is. `upper` needs no sampling and is the better one where `rounds` can be enumerated;
+        this one costs A^rounds rather than (A Z)^rounds.
+
+        **Arguments:** `conversations`: draws, at least 30; `rounds`: at least 1; `beam`: branches
+        kept in each round, what is cut being counted at a bound.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`.
+        """
+        self._require_profile("relax", profile)
+        return relax(self, conversations, rounds, beam, profile, seed)
 
     def _marginal(self) -> Bounds:
         if self.marginal is None:
@@ -313,25 +338,31 @@ def solve_long_horizon(
         economies.append([make_case(theta), *(others if marginal and not alternatives else [])])
     with jax.enable_x64(True):
         ceilings = [make_ceilings(env, process, cases) for cases in economies]
+        more = [] if listed is None else listed.training_roots()
+        flat = [bound for bounds in ceilings for bound in bounds]
+        size, count = len(economies[0]), len(flat)
+        quick, flat, _ = simplify(process, [*flat, *(one.ceiling for one in more)])
+        bounds_of = [flat[k : k + size] for k in range(0, count, size)]
     roots = [
         Root((belief / belief.sum()).astype(np.float32), case, ceiling, k == 0)
-        for belief, cases, bounds in zip(root, economies, ceilings, strict=True)
+        for belief, cases, bounds in zip(root, economies, bounds_of, strict=True)
         for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True))
     ]
-    roots += [] if listed is None else listed.training_roots()
-    training = _train(process, roots, solver, checkpoint, progress)
+    for one, ceiling in zip(more, flat[count:], strict=True):
+        roots.append(Root(one.belief, one.case, ceiling, one.first))
+    training = _train(quick, roots, solver, checkpoint, progress)
     network = training.best
     rest = slice(1, None)
     first, others = [], []
-    for belief, cases, bounds in zip(root, economies, ceilings, strict=True):
+    for belief, cases, bounds in zip(root, economies, bounds_of, strict=True):
         options = (network, belief)
         first.append(
-            certify(process, cases[:1], bounds[:1], *options, certificate.runs, certificate,
+            certify(quick, cases[:1], bounds[:1], *options, certificate.runs, certificate,
                     solver.chunk)
         )  # fmt: skip
         if marginal and not alternatives:
             others.append(
-                certify(process, cases[rest], bounds[rest], *options, certificate.marginal_runs,
+                certify(quick, cases[rest], bounds[rest], *options, certificate.marginal_runs,
                         certificate, solver.chunk)
             )  # fmt: skip
     rows = range(n), range(n, 2 * n)

@@ -1,6 +1,7 @@
 """A market as a process: its rules are used as they are, and no memory is enumerated."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from dynmech._environment import RecommendationMDP
 from dynmech._errors import TooLarge, describe
 from dynmech._feedback import AbstractFeedback
 from dynmech._types import Numbers
-from solvers import AbstractProcess
+from solvers import AbstractProcess, tabulate
 
 _MOST_SYMBOLS = 4096
 
@@ -23,6 +24,7 @@ class MarketProcess(AbstractProcess):
     reward: Float[Numbers, "n m"]
     rule: AbstractActionRule
     feedback: AbstractFeedback
+    orderless: bool = eqx.field(static=True, default=False)
 
     def start(self):
         return np.asarray(self.rule.start(self.controls - 1, self.horizon))
@@ -50,4 +52,8 @@ def market_process(env: RecommendationMDP) -> MarketProcess:
         do = "let fewer parties see the feedback"
         raise TooLarge(describe(call, must, joint, do))
     rules = (env.action_rule, env.signals.feedback)
-    return MarketProcess(int(env.horizon), env.products + 1, env.utilities, *rules)
+    sizes = (int(env.horizon), env.products + 1)
+    process = MarketProcess(*sizes, env.utilities, *rules)
+    with jax.enable_x64(True):
+        orderless = tabulate(process) is not None
+    return MarketProcess(*sizes, env.utilities, *rules, orderless)

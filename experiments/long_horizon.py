@@ -2,11 +2,13 @@
 
 Every market is one that no tree fits. Lower bounds are simulated on fresh conversations (95%,
 one-sided); upper bounds plan exactly for some rounds and are then told the taste, without
-sampling error. The network's own numbers are never shown.
+sampling error. The network's own numbers are never shown. Simpler policies meet the same draws as
+the network's, and differences are taken conversation by conversation.
 
 Run `python -m experiments.long_horizon --help`.
 """
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,12 @@ from experiments._figures import BLUE, GREY, RED, RESULTS, new_figure, tidy
 from experiments._output import Output
 from experiments.benchmarks.instances import hidden_taste
 
-Name = Literal["brief", "persistent", "learning", "hidden taste", "cars"]
+Name = Literal[
+    "impatient", "persistent", "learning", "noisy", "perfect recall", "hidden taste", "cars",
+    "electricity",
+]  # fmt: skip
 BASELINES = ("myopic", "posterior sampling", "knowledge gradient", "greedy for told-omega")
-UNIT = "units of money; cars in thousand 1983 USD"
+UNIT = "units of money; cars in thousand 1983 USD, electricity in cents per kWh"
 Z95 = 1.645
 
 
@@ -34,27 +39,35 @@ class Options:
 
     results: Path = RESULTS
     """Folder under which long_horizon/ is written."""
-    markets: tuple[Name, ...] = ("brief", "persistent", "learning", "hidden taste", "cars")
-    """brief, persistent: perfect recall, ratings of what was shown. learning: only what is on the
-    screen is bought, noisy ratings. hidden taste: the benchmark H. cars: real products."""
+    markets: tuple[Name, ...] = (
+        "impatient", "persistent", "learning", "hidden taste", "cars", "electricity"
+    )  # fmt: skip
+    """impatient, persistent, learning: an ideal product for every user, only what is on the screen
+    is bought, ratings of what was shown; a query with probability .5, .9, or the likelier the
+    worse the match. noisy: as persistent, .93, with ratings that tell little: the bounds are far
+    apart, as told omega is worth much for long. perfect recall: what was shown before can be
+    bought. hidden taste: the benchmark H. cars, electricity: real products, a query with
+    probability .9."""
     products: int = 20
-    """Products, but in hidden taste, which has five."""
+    """Products, but in hidden taste, which has five, and electricity, which has eight."""
     tastes: int = 512
-    """Taste points, but in hidden taste, which has 200 at most."""
+    """Taste points, but in hidden taste and cars, which have 200 at most, electricity 361."""
     rounds: int = 20
     """Rounds, but half as many again in hidden taste."""
-    sweeps: int = 12
+    sweeps: int = 10
     """Most training sweeps."""
-    runs: int = 48
+    runs: int = 32
     """Training conversations of each economy in a sweep."""
-    steps: int = 80
+    steps: int = 160
     """Gradient steps of a sweep."""
-    conversations: int = 2048
-    """Fresh conversations that bound W from below; a quarter of them for each baseline."""
+    conversations: int = 1024
+    """Fresh conversations that bound W from below, and again for each policy compared."""
     marginal: int = 128
     """Fresh conversations that bound each marginal economy."""
-    work: float = 2e10
-    """Multiplications allowed for each set of upper bounds."""
+    work: float = 2e11
+    """Multiplications allowed for the upper bound of W, and for all the others together."""
+    relaxed: int = 48
+    """Draws of the upper bound by information relaxation, two rounds ahead; 0 leaves it out."""
     seed: int = 0
     """Seed of the markets, the training and the conversations."""
 
@@ -64,35 +77,57 @@ def make_market(name: Name, options: Options) -> dm.RecommendationMDP:
     n, m, rounds = options.products, options.tastes, options.rounds
     if name == "hidden taste":
         return hidden_taste(min(m, 200), rounds * 3 // 2)
-    if name == "cars":
-        return _cars(n, m, rounds)
+    if name in ("cars", "electricity"):
+        return _real(name, n, m, rounds)
+    if name == "perfect recall":
+        return _perfect_recall(options)
+    dimensions = 3 if name == "learning" else 2
     rng = np.random.default_rng(options.seed)
-    gamma = rng.normal(size=(n, 4))
-    omega = rng.normal(size=(m, 4))
-    if name != "learning":
-        omega = np.abs(omega)
-    theta = rng.uniform(0.3, 1.5, size=n)
-    noise = 2.0 if name == "learning" else 1.0
-    rule: dm.AbstractActionRule
+    ideal = rng.uniform(size=(n, dimensions))
+    wanted = rng.uniform(size=(m, dimensions))
+    theta = rng.uniform(0.3, 1.0, size=n)
+    # u_j = 1 - 4 |wanted - ideal_j|^2, linear in (1, wanted, |wanted|^2).
+    squares = (ideal**2).sum(axis=1, keepdims=True)
+    gamma = np.concatenate([1 - 4 * squares, 8 * ideal, np.full((n, 1), -4.0)], axis=1)
+    tastes = [np.ones((m, 1)), wanted, (wanted**2).sum(axis=1, keepdims=True)]
+    query: float | dm.FallingQuery = {"impatient": 0.5, "noisy": 0.93}.get(name, 0.9)
     if name == "learning":
-        rule = dm.LastShownOnly(dm.Logit(0.5), dm.FallingQuery(low=0.05, high=0.95, nothing=0.6))
-    else:
-        level, low = (1.2, 0.02) if name == "brief" else (1.9, 0.5)
-        query = dm.FallingQuery(level=level, low=low, high=0.95, nothing=0.6)
-        rule = dm.PerfectRecall(dm.Threshold(), query)
+        query = dm.FallingQuery(slope=0.3, low=0.05, high=0.95, nothing=0.6)
+    noise = {"persistent": 0.25, "noisy": 1.0}.get(name, 0.5)
     return dm.RecommendationMDP(
         gamma=gamma,
-        tastes=dm.TasteGrid(omega, np.full(m, 1 / m)),
+        tastes=dm.TasteGrid(np.concatenate(tastes, axis=1), np.full(m, 1 / m)),
         horizon=rounds,
-        action_rule=rule,
+        action_rule=dm.LastShownOnly(dm.Logit(0.3), query),
         signals=dm.SignalStructure(feedback=dm.RatingFeedback(noise=noise, symbols=5)),
         values=dm.ConstantValues(theta),
     )
 
 
-def _cars(products: int, tastes: int, rounds: int) -> dm.RecommendationMDP:
-    market = dm.applications.cars(year=1990, products=products, tastes=tastes)
-    noise = 30.0
+def _perfect_recall(options: Options) -> dm.RecommendationMDP:
+    rng = np.random.default_rng(options.seed)
+    gamma = rng.normal(size=(options.products, 4))
+    omega = np.abs(rng.normal(size=(options.tastes, 4)))
+    query = dm.FallingQuery(level=1.2, low=0.02, high=0.95, nothing=0.6)
+    return dm.RecommendationMDP(
+        gamma=gamma,
+        tastes=dm.TasteGrid(omega, np.full(options.tastes, 1 / options.tastes)),
+        horizon=options.rounds,
+        action_rule=dm.PerfectRecall(dm.Threshold(), query),
+        signals=dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=5)),
+        values=dm.ConstantValues(rng.uniform(0.3, 1.5, size=options.products)),
+    )
+
+
+def _real(name: str, products: int, tastes: int, rounds: int) -> dm.RecommendationMDP:
+    if name == "cars":
+        market = dm.applications.cars(1990, products, min(tastes, 200), selection="segments")
+    else:
+        market = dm.applications.electricity(min(products, 8), min(tastes, 361))
+    points, weights = np.asarray(market.tastes.points), np.asarray(market.tastes.weights)
+    utilities = np.asarray(market.gamma) @ points.T
+    apart = utilities - (utilities @ weights)[:, None]
+    noise = 0.3 * float(np.sqrt((apart**2 @ weights).mean()))
     return dm.RecommendationMDP(
         gamma=market.gamma,
         tastes=market.tastes,
@@ -106,10 +141,9 @@ def _cars(products: int, tastes: int, rounds: int) -> dm.RecommendationMDP:
     )
 
 
-def solve(env: dm.RecommendationMDP, options: Options) -> tuple[dm.LongPolicy, float, float]:
-    """Train and certify; minutes of training, and of everything."""
-    begun = time.monotonic()
-    policy = dm.solve_long_horizon(
+def train(env: dm.RecommendationMDP, options: Options, marginal: bool = True) -> dm.LongPolicy:
+    """Train and certify; without the marginal economies the value alone is wanted."""
+    return dm.solve_long_horizon(
         env,
         dm.Neural(sweeps=options.sweeps, runs=options.runs, steps=options.steps, seed=options.seed),
         certificate=dm.Certificate(
@@ -117,46 +151,56 @@ def solve(env: dm.RecommendationMDP, options: Options) -> tuple[dm.LongPolicy, f
             marginal_runs=options.marginal,
             work=options.work,
             seed=options.seed + 1,
+            rounds=None if marginal else 0,
         ),
+        marginal=marginal,
     )
-    training = float(policy.history[-1, 0]) if len(policy.history) else 0.0
-    return policy, training / 60, (time.monotonic() - begun) / 60
 
 
-def certificate_row(name: str, policy: dm.LongPolicy, minutes: tuple[float, float]) -> dict:
+def certificate_row(
+    name: str, policy: dm.LongPolicy, minutes: float, computing: float, options: Options
+) -> dict:
     """Summarise one market's bounds."""
     marginal, shown = policy.marginal, policy.displayable
     if marginal is None or shown is None:
         raise ValueError("certificate_row needs a policy solved with marginal=True")
-    m = policy.env.tastes.size
-    size = f"{policy.env.products}, {m}, {policy.process.horizon}"
-    upper = policy.upper[0]
-    worst = [100 * float((b.gap / np.abs(upper)).max()) for b in (marginal, shown)]
+    env, upper = policy.env, float(policy.upper[0])
+    value, sampled = float(policy.value[0]), float(policy.value[0] - policy.lower[0])
+    worst = [100 * float((b.gap / abs(upper)).max()) for b in (marginal, shown)]
+    open_ = upper - value
+    told = policy.relax(options.relaxed, rounds=2) if options.relaxed else None
     return {
         "market": name,
-        "n, m, T": size,
-        "policy [money]": policy.value[0],
+        "n, m, T": f"{env.products}, {env.tastes.size}, {policy.process.horizon}",
+        "policy [money]": value,
         "s.e. [money]": policy.bounds.error[0],
         "lower, 95% [money]": policy.lower[0],
         "upper [money]": upper,
+        "upper by relaxation, 95% [money]": told.upper if told else np.nan,
         "gap [%]": 100 * float(policy.bounds.gap[0] / abs(upper)),
-        "rounds planned [1]": policy.bounds.rounds,
         "largest gap W^-i [%]": worst[0],
         "largest gap Wd^-i [%]": worst[1],
-        "training [min]": minutes[0],
-        "all [min]": minutes[1],
+        "rounds planned [1]": policy.bounds.rounds,
+        "all [min]": minutes,
+        "CPU [min]": computing,
+        "limit": "policy and upper bound" if open_ > sampled else "conversations simulated",
     }
 
 
-def baseline_rows(name: str, policy: dm.LongPolicy, options: Options) -> list[dict]:
-    """Simulate the simpler policies on the same market."""
-    count = max(options.conversations // 4, 30)
-    rows = [("neural", float(policy.value[0]), float(policy.bounds.error[0]))]
-    rows += [(x, *policy.baseline(x, count, seed=options.seed + 2)) for x in BASELINES]
-    told = float(policy.ceilings[0].value(0, np.asarray(policy.process.start())[None])[0] @ (
-        policy.root[0] / policy.root[0].sum()
-    ))  # fmt: skip
-    rows.append(("told-omega ceiling", told, 0.0))
+def comparison_rows(name: str, policy: dm.LongPolicy, options: Options) -> list[dict]:
+    """Simulate the simpler policies on the same draws, and one that hears no feedback."""
+    found = policy.compare(BASELINES, options.conversations, seed=options.seed + 2)
+    columns = (found.value, found.error, found.difference, found.difference_error)
+    rows = [list(row) for row in zip(found.name, *columns, strict=True)]
+    silent = train(_without_feedback(policy.env), options, marginal=False)
+    apart = found.value[0] - silent.value[0]
+    error = np.hypot(found.error[0], silent.bounds.error[0])
+    rows.append(["neural, no feedback", silent.value[0], silent.bounds.error[0], apart, error])
+    start = np.asarray(policy.process.start())[None]
+    belief = policy.root[0] / policy.root[0].sum()
+    told = float(policy.ceilings[0].value(0, start)[0] @ belief)
+    rows.append(["told-omega ceiling", told, 0.0, found.value[0] - told, found.error[0]])
+    rows[0][3:] = [np.nan, np.nan]
     return [
         {
             "market": name,
@@ -164,9 +208,18 @@ def baseline_rows(name: str, policy: dm.LongPolicy, options: Options) -> list[di
             "W [money]": value,
             "s.e. [money]": error,
             "of the upper bound [%]": 100 * value / policy.upper[0],
+            "neural less this [money]": less,
+            "s.e. of that [money]": spread,
         }
-        for label, value, error in rows
+        for label, value, error, less, spread in rows
     ]
+
+
+def _without_feedback(env: dm.RecommendationMDP) -> dm.RecommendationMDP:
+    """The same market when users rate nothing: a query itself is all that is learned."""
+    signals = dm.SignalStructure(settlement=env.signals.settlement)
+    parts = (env.gamma, env.tastes, env.horizon, env.action_rule, signals, env.values, env.names)
+    return dm.RecommendationMDP(*parts)
 
 
 def draw(results: list[tuple[str, dm.LongPolicy]]):
@@ -211,21 +264,32 @@ def main(options: Options) -> None:
     certificates, baselines, results = [], [], []
     with jax.enable_x64(True):
         for name in options.markets:
+            begun, used = time.monotonic(), _computing()
             env = make_market(name, options)
-            policy, *minutes = solve(env, options)
-            certificates.append(certificate_row(name, policy, (minutes[0], minutes[1])))
-            baselines += baseline_rows(name, policy, options)
+            policy = train(env, options)
+            minutes = (time.monotonic() - begun) / 60
+            computing = (_computing() - used) / 60
+            certificates.append(certificate_row(name, policy, minutes, computing, options))
+            baselines += comparison_rows(name, policy, options)
             results.append((name, policy))
             # Written after every market: a long run that is stopped keeps what it has.
             for stem, rows in (("certificates", certificates), ("baselines", baselines)):
                 pd.DataFrame(rows).to_csv(output.folder / f"{stem}.csv", index=False)
-    frame = pd.DataFrame(certificates)
+            output.picture("training", draw(results))
     output.heading("Certified gaps")
-    output.table("certificates", frame, "Bounds on W and the marginal economies; gaps in % of W")
-    output.heading("Baselines")
-    output.table("baselines", pd.DataFrame(baselines), "Simulated values of simpler policies")
-    output.picture("training", draw(results))
+    frame = pd.DataFrame(certificates)
+    title = "Bounds on W and the marginal economies; gaps in % of the upper bound of W"
+    output.table("certificates", frame, title)
+    output.heading("Simpler policies")
+    title = "Values by simulation, on the same draws but for the policy without feedback"
+    output.table("baselines", pd.DataFrame(baselines), title)
     output.finish()
+
+
+def _computing() -> float:
+    """Seconds of CPU so far."""
+    spent = os.times()
+    return spent.user + spent.system
 
 
 if __name__ == "__main__":

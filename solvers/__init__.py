@@ -19,6 +19,7 @@ from solvers._exact import estimate as estimate
 from solvers._exact import solve_exact as solve_exact
 from solvers._lattice import relations as relations
 from solvers._lookahead import lookahead as lookahead
+from solvers._merged_search import merged_search as merged_search
 from solvers._misled import Followed as Followed
 from solvers._misled import Told as Told
 from solvers._misled import follow as follow
@@ -48,6 +49,8 @@ from solvers._problem import Tasks as Tasks
 from solvers._process import AbstractCeiling as AbstractCeiling
 from solvers._process import AbstractProcess as AbstractProcess
 from solvers._process import Case as Case
+from solvers._relaxation import Relaxed as Relaxed
+from solvers._relaxation import relaxation as relaxation
 from solvers._rollout import Play as Play
 from solvers._rollout import Rollout as Rollout
 from solvers._rollout import decide as decide
@@ -56,7 +59,6 @@ from solvers._rounding import Rounding as Rounding
 from solvers._rounding import rounding as rounding
 from solvers._rounding import unrelated as unrelated
 from solvers._search import Grown as Grown
-from solvers._search import Searched as Searched
 from solvers._search import search as search
 from solvers._stationary import Stationary as Stationary
 from solvers._stationary import Truncation as Truncation
@@ -64,6 +66,9 @@ from solvers._stationary import endless_cycle as endless_cycle
 from solvers._stationary import truncate as truncate
 from solvers._stationary import truncation_gaps as truncation_gaps
 from solvers._stationary import unroll as unroll
+from solvers._tabular import Tabular as Tabular
+from solvers._tabular import TabularCeiling as TabularCeiling
+from solvers._tabular import tabulate as tabulate
 from solvers._tree import Layer as Layer
 from solvers._tree import Tree as Tree
 from solvers._tree import bound_nodes as bound_nodes

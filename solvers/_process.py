@@ -21,11 +21,15 @@ from solvers._problem import Numbers
 
 
 class AbstractProcess(eqx.Module):
-    """The rules of a process. All but the attributes is traced, for one memory at a time."""
+    """The rules of a process. All but the attributes is traced, for one memory at a time.
+
+    `orderless`: laws depend neither on the memory nor on the round; see `tabulate`.
+    """
 
     horizon: eqx.AbstractVar[int]
     controls: eqx.AbstractVar[int]
     reward: eqx.AbstractVar[Numbers]
+    orderless: eqx.AbstractVar[bool]
 
     @abc.abstractmethod
     def start(self) -> Int[np.ndarray, " d"]:

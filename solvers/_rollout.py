@@ -11,7 +11,11 @@ equation G does not vary at all. Without a critic G is the sum of expected yield
 
 A policy is `Greedy` (for the critic), `Myopic`, `Told` (greedy for the told-omega value),
 `PosteriorSampling` (greedy for one parameter drawn from the belief), or `KnowledgeGradient` (one
-symbol is valued by what the best myopic control after it yields).
+symbol is valued by what the best control yields after it, kept to the end: as if nothing more
+were learned).
+
+Run i of every rollout of the same generator and size meets the same uniform draws in the same
+round, so that differences between policies, run by run, vary little.
 """
 
 import enum
@@ -41,8 +45,8 @@ class Play(enum.Enum):
 class States(eqx.Module):
     """Beliefs met, from the second round on, with what the network needs and its Bellman target.
 
-    `belief` (N, m), mass 1; `fixed` (N, n+3); `remaining`, `value`, `target` (N,): rounds left,
-    the critic's value, and its one-round backup.
+    `belief` (N, m), mass 1; `fixed` (N, n+3 or n+4); `remaining`, `value`, `target` (N,): rounds
+    left, the critic's value, and its one-round backup.
     """
 
     belief: Float[np.ndarray, "N m"]
@@ -114,7 +118,7 @@ def rollout(
         order = np.lexsort(memories.T[::-1])
         beliefs, memories, alive = beliefs[order], memories[order], alive[order]
         fixed = None if fixed is None else fixed[order]
-        noise = rng.random((len(alive), 4))
+        noise = rng.random((runs, 4))[alive]
         step = _round(
             process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore
         )
@@ -193,31 +197,19 @@ def _step(
     """Back up, choose, and draw what comes next, for a chunk of runs."""
     count = len(p)
     dtype = p.dtype
-    pay, going = found.pay[row], found.going[row]
-    now = jnp.einsum("cm,cam->ca", p, pay)
+    now = jnp.einsum("cm,cam->ca", p, found.pay[row])
     allowed = jnp.asarray(case.allowed)
     if last:
         backup = now
         control = jnp.argmax(jnp.where(allowed, backup, -jnp.inf), axis=1)
         control = control if forced is None else jnp.asarray(forced)
         nothing, none = jnp.zeros(count, dtype), jnp.zeros_like(control)
-        blank = jnp.zeros((count, found.reserve.shape[2] + 1), dtype)
+        width = found.reserve.shape[2] + 1 + process.orderless
+        blank = jnp.zeros((count, width), dtype)
         return Step(backup, control, none, nothing, p, found.memory[row, control], blank, nothing)
-    joint = (p[:, None] * going)[:, :, None] * jnp.moveaxis(found.law, -1, -2)[row]
-    mass = joint.sum(axis=-1)
-    posterior = joint / jnp.where(mass > 0, mass, 1.0)[..., None]
-    rows = jnp.concatenate([found.reserve, told[:, :, None]], axis=2)
-    fixed = jnp.einsum("cazm,cafm->cazf", posterior, rows[row])
-    if critic is None:
-        value = jnp.zeros_like(mass)
-    else:
-        summary = posterior @ critic.summaries(view(process, case).astype(dtype)).astype(dtype)
-        scale = case_scale(case, process.reward).astype(dtype)
-        flat = (summary.reshape(-1, summary.shape[-1]), fixed.reshape(-1, fixed.shape[-1]))
-        left = process.horizon - 1 - t
-        value = jax.vmap(lambda s, f: critic(s, f, left, case, scale))(*flat).reshape(mass.shape)
+    joint, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)
     backup = now + (mass * value).sum(axis=-1)
-    score = _score(process, case, play, found, told, row, p, now, backup, joint, noise)
+    score = _score(process, case, play, found, told, row, p, now, backup, joint, noise, t)
     score = jnp.where(allowed, score, -jnp.inf)
     control = jnp.argmax(score, axis=1)
     if explore:
@@ -237,7 +229,47 @@ def _step(
     return Step(backup, control, symbol, going, posterior[pick], memory, fixed[pick], value[pick])
 
 
-def _score(process, case, play, found, told, row, p, now, backup, joint, noise):
+def ahead(process, case, critic, found: Laws, told, row, p, t):
+    """What may follow each control and symbol, traced: for C beliefs of mass 1.
+
+    **Returns:** joint weights (C, A, Z, m), their mass, posteriors, the network's fixed inputs
+    (row n+2 is <posterior, U>), and the critic's value, 0 without one.
+    """
+    column = found.going[:, :, None] * jnp.moveaxis(found.law, -1, -2)
+    joint = p[:, None, None] * (column if len(column) == 1 else column[row])
+    mass = joint.sum(axis=-1)
+    posterior = joint / jnp.where(mass > 0, mass, 1.0)[..., None]
+    rows = jnp.concatenate([found.reserve, told[:, :, None]], axis=2)
+    if len(rows) == 1:  # all runs have one memory: nothing is gathered
+        fixed = jnp.einsum("cazm,afm->cazf", posterior, rows[0])
+    else:
+        fixed = jnp.einsum("cazm,cafm->cazf", posterior, rows[row])
+    if process.orderless:
+        left = process.horizon - 1 - t
+        stays = jnp.minimum(found.going[0], 1 - 1e-6)
+        kept = found.pay[0] * (1 - stays**left) / (1 - stays)
+        each = jnp.where(jnp.asarray(case.allowed), posterior @ kept.T, -jnp.inf)
+        fixed = jnp.concatenate([fixed, each.max(axis=-1, keepdims=True)], axis=-1)
+    if critic is None:
+        value = jnp.zeros_like(mass)
+    else:
+        critic, own = jax.tree.map(_single, (critic, case))
+        kernel = critic.summaries(_single(view(process, case)))
+        summary = (_single(posterior) @ kernel).reshape(-1, kernel.shape[-1])
+        flat = _single(fixed).reshape(-1, fixed.shape[-1])
+        scale = _single(case_scale(case, process.reward))
+        left = process.horizon - 1 - t
+        value = jax.vmap(lambda s, f: critic(s, f, left, own, scale))(summary, flat)
+        value = value.reshape(mass.shape).astype(p.dtype)
+    return joint, mass, posterior, fixed, value
+
+
+def _single(x):
+    """In float32: whatever a critic says is a control variate, so that nothing else is rounded."""
+    return x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
+
+
+def _score(process, case, play, found, told, row, p, now, backup, joint, noise, t):
     """What the policy maximises over controls, (C, A)."""
     if play is Play.GREEDY:
         return backup
@@ -251,7 +283,11 @@ def _score(process, case, play, found, told, row, p, now, backup, joint, noise):
         drawn = (ladder <= noise[:, 3:] * ladder[:, -1:]).sum(axis=1).clip(max=p.shape[1] - 1)
         return open_[jnp.arange(len(p)), :, drawn]
     flat = found.memory.reshape(-1, found.memory.shape[-1])
-    after = laws(process, case, flat, 0, False).pay.reshape(*found.going.shape[:2], -1, p.shape[1])
-    later = jnp.einsum("cazm,cabm->cazb", joint, after[row])
+    after = laws(process, case, flat, 0, False)
+    left = process.horizon - 1 - t
+    stays = jnp.minimum(after.going, 1 - 1e-6)
+    kept = after.pay * (1 - stays**left) / (1 - stays)
+    kept = kept.reshape(*found.going.shape[:2], -1, p.shape[1])
+    later = jnp.einsum("cazm,cabm->cazb", joint, kept[row])
     later = jnp.where(jnp.asarray(case.allowed), later, -jnp.inf).max(axis=-1)
     return now + later.sum(axis=-1)

@@ -4,8 +4,13 @@ For a belief b with mass |b|, p = b / |b|, memory h and case (x, counted, allowe
 
     V(t, h, b) = |b| ( <p, U_t(h, .)> - s softplus(f(t, h, p, case)) ),
 
-so V is homogeneous in b and never above the told-omega bound U; V_{T+1} = 0 is not learned but
-never asked for. The network f sees the outcomes as a set: relabelling them together with the
+or, where it is cheap to know what the best single control L_t(b) yields if kept to the end,
+
+    V(t, h, b) = <b, U_t> - (<b, U_t> - L_t(b)) sigmoid(f(t, h, p, case)),
+
+so V is homogeneous in b and never above the told-omega bound U (nor below L); V_{T+1} = 0 is not
+learned but never asked for. The second has little to learn once beliefs are concentrated. The
+network f sees the outcomes as a set: relabelling them together with the
 case permutes nothing else. Each outcome j brings a posterior summary sum_omega p(omega)
 g(view_j(omega)) with g learned, and its chance if nothing more were done. The view of an outcome
 is what is known about it at a grid point: `view`. Control j is taken to belong to outcome j. No
@@ -62,7 +67,8 @@ class ValueNetwork(eqx.Module):
         """Value of one belief of mass 1.
 
         **Arguments:** `summary`: p times `summaries`; `fixed` (n+3,): p times the `reserve` rows
-        of `Laws` and U; `remaining`: rounds left, this one included.
+        of `Laws` and U, and (n+4,) L where it is known; `remaining`: rounds left, this one
+        included.
         """
         n = len(case.coefficient)
         chance, going, idle, told = fixed[:n], fixed[n], fixed[n + 1], fixed[n + 2]
@@ -85,12 +91,19 @@ class ValueNetwork(eqx.Module):
         beside = jnp.broadcast_to(pooled, (n, len(pooled)))
         mixed = jax.nn.gelu(jax.vmap(self.mix)(jnp.concatenate([hidden, beside], axis=1)))
         ending = jnp.concatenate([mixed.mean(axis=0), mixed.max(axis=0), whole])
-        return told - scale * jax.nn.softplus(self.head(ending) - 3.0)
+        if len(fixed) == n + 3:
+            return told - scale * jax.nn.softplus(self.head(ending) - 3.0)
+        return told - jnp.maximum(told - fixed[n + 3], 0.0) * jax.nn.sigmoid(self.head(ending))
 
 
 def case_scale(case: Case, reward: Float[Numbers, "n m"]) -> Float[Array, ""]:
-    """Unit of money of a case: the largest |x + reward| of outcomes that count."""
-    return jnp.maximum(jnp.abs(case.worth(reward)).max(), 1e-12)
+    """Unit of money of a case: what the best outcome that counts yields, averaged over the grid.
+
+    Not the largest of all: a few grid points with huge rewards would make every error look small.
+    """
+    worth = jnp.abs(case.worth(reward)).max(axis=0)
+    best = jnp.maximum(case.worth(reward).max(axis=0), 0.0)
+    return jnp.maximum(best.mean(), jnp.maximum(0.01 * worth.mean(), 1e-12))
 
 
 def view(process: AbstractProcess, case: Case) -> Float[Array, "n m V"]:
@@ -111,4 +124,5 @@ def view(process: AbstractProcess, case: Case) -> Float[Array, "n m V"]:
         return value - jnp.maximum(best, 0.0)
 
     money = [worth, behind(worth), jnp.asarray(process.reward), pay, behind(pay)]
-    return jnp.stack([*(x / scale for x in money), ends[:, -1]], axis=-1)
+    # Of the order of one on both sides of zero, however far the worst outcomes lie.
+    return jnp.stack([*(jnp.arcsinh(x / scale) for x in money), ends[:, -1]], axis=-1)

@@ -357,7 +357,12 @@ def test_certified_bounds_hold_what_is_simulated(results):
     policy, error = column(rows, "policy"), column(rows, "s.e.")
     assert (column(rows, "lower") < policy).all()
     assert (policy <= column(rows, "upper") + 4 * error).all()
+    assert (policy <= column(rows, "upper by relaxation") + 4 * error).all()
     rows = read(results / "long_horizon" / "baselines.csv")
-    assert {row["policy"] for row in rows} >= {"neural", "myopic", "told-omega ceiling"}
+    names = {"neural", "myopic", "knowledge gradient", "neural, no feedback", "told-omega ceiling"}
+    assert {row["policy"] for row in rows} >= names
+    np.testing.assert_allclose(
+        column(rows[1:5], "neural less"), column(rows[:1], "W") - column(rows[1:5], "W"), atol=1e-8
+    )
     told = column(rows, "W")[[row["policy"] == "told-omega ceiling" for row in rows]]
     assert told.max() >= column(rows, "W").max() - 4 * column(rows, "s.e.").max()

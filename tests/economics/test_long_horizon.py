@@ -184,6 +184,30 @@ def test_no_simple_policy_is_better_than_the_bound(solved):
         assert value <= policy.upper[0] + 4 * error
 
 
+def test_simpler_policies_meet_the_same_draws(solved):
+    _, policy, exact = solved
+    found = policy.compare(("myopic", "knowledge gradient"), 200)
+    assert found.name == ("neural", "myopic", "knowledge gradient")
+    np.testing.assert_allclose(found.difference, found.value[0] - found.value, atol=1e-12)
+    assert found.difference[0] == found.difference_error[0] == 0
+    apart = np.hypot(found.error[0], found.error[1:])
+    assert (found.difference_error[1:] <= 1.01 * apart).all()
+    assert (found.value <= exact.value.item() + 5 * found.error + 1e-9).all()
+
+
+def test_the_relaxation_is_above_the_value(solved):
+    _, policy, exact = solved
+    found = policy.relax(60, rounds=2)
+    assert found.value >= exact.value.item() - 4 * found.error
+    assert found.upper > found.value
+    assert (found.confidence, found.rounds) == (0.95, 2)
+    for options in ({"conversations": 3}, {"rounds": 0}, {"beam": 0}):
+        with pytest.raises(dm.InvalidArgument, match=next(iter(options))):
+            policy.relax(**options)
+    with pytest.raises(dm.InvalidArgument, match="names"):
+        policy.compare(("bold",))
+
+
 @pytest.mark.slow
 def test_a_checkpoint_resumes_and_is_refused_for_another_problem(tmp_path):
     pytest.importorskip("orbax.checkpoint")

@@ -25,7 +25,7 @@ SMALL = {
     "procurement": {"samples": (400, 25_600), "replications": 8, "values": (0.9, 1.1)},
     "long_horizon": {
         "markets": ("learning",), "products": 2, "tastes": 6, "rounds": 3, "sweeps": 2, "runs": 4,
-        "steps": 2, "conversations": 64, "marginal": 30, "work": 1e7,
+        "steps": 2, "conversations": 64, "marginal": 30, "work": 1e7, "relaxed": 30,
     },
 }  # fmt: skip
 FILES = {

@@ -136,7 +136,7 @@ def test_the_last_round_is_exact_and_money_is_homogeneous():
         process, case, ceiling, belief = parts(small(unit=unit))
         run = rollout(process, case, ceiling, network, belief, 20, np.random.default_rng(0))
         values.append(run.gain / unit)
-    np.testing.assert_allclose(values[0], values[1], rtol=1e-9)
+    np.testing.assert_allclose(values[0], values[1], rtol=1e-6)  # the critic is in float32
 
 
 def test_an_impossible_or_zero_scale_never_makes_a_nan():

@@ -1,0 +1,112 @@
+"""The search over multisets against exact values, against lookahead, and where it must refuse."""
+
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+from dynmech._ceilings import make_ceilings
+from dynmech._certify import make_case
+from dynmech._process import market_process
+from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste
+from solvers import Play, ValueNetwork, lookahead, merged_search, rollout, tabulate
+from tests.helpers.learning import learning_market
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def searched(env, case, belief=None, work=float("inf"), period=0, tolerance=1e-12):
+    process = market_process(env)
+    ceiling = make_ceilings(env, process, [case])[0]
+    belief = np.asarray(env.tastes.weights) if belief is None else belief
+    table = tabulate(process)
+    assert table is not None
+    return merged_search(table, case, table.ceiling(ceiling), belief, work, period, tolerance)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("horizon", [1, 2, 4])
+def test_it_ends_at_the_exact_value_of_every_economy(seed, horizon):
+    env = learning_market(3, 6, horizon, seed=seed, symbols=3)
+    exact = dm.solve_efficient_policy(env, progress=False)
+    theta = env.values.support[:, 0]
+    economies = [(None, False), *((i, shown) for shown in (False, True) for i in range(3))]
+    found = [searched(env, make_case(theta, *economy)).upper for economy in economies]
+    true = [exact.value, exact.marginal_value, exact.displayable_marginal_value]
+    np.testing.assert_allclose(found, np.concatenate([x.ravel() for x in true]), atol=1e-10)
+
+
+def test_the_published_value_of_hidden_taste_is_reached_from_few_states():
+    env = hidden_taste(50, 6)
+    case = make_case(env.values.support[:, 0])
+    found = searched(env, case, tolerance=1e-9)
+    assert abs(found.upper - HIDDEN_TASTE_VALUE[50, 6]) < 1e-6
+    assert found.states < 5_000  # 142,506 without bounds
+
+
+def test_it_is_above_the_value_whenever_it_stops_and_falls_with_work():
+    env = learning_market(4, 12, 6, seed=3, symbols=3)
+    case = make_case(env.values.support[:, 0])
+    exact = searched(env, case).upper
+    bounds = [searched(env, case, work=work).upper for work in (1.0, 1e5, 1e6)]
+    assert (np.diff(bounds) <= 1e-12).all()
+    assert bounds[0] > bounds[-1] >= exact - 1e-12
+    process = market_process(env)
+    ceiling = make_ceilings(env, process, [case])[0]
+    two, _ = lookahead(process, [case], [ceiling], np.asarray(env.tastes.weights), 2)
+    np.testing.assert_allclose(bounds[0], two[0], rtol=1e-12)
+
+
+def test_a_later_node_is_bounded_as_lookahead_bounds_it():
+    env = learning_market(3, 6, 5, seed=2)
+    process, case = market_process(env), make_case(env.values.support[:, 0], 1)
+    ceiling = make_ceilings(env, process, [case])[0]
+    belief = np.random.default_rng(0).dirichlet(np.ones(6)) * 0.3
+    memory = np.asarray(process.step(process.start(), 2))
+    exact, _ = lookahead(process, [case], [ceiling], belief, 3, memory, 2)
+    table = tabulate(process, memory, 2)
+    found = merged_search(table, case, table.ceiling(ceiling), belief, np.inf, 2, 1e-12)
+    np.testing.assert_allclose(found.upper, exact[0], rtol=1e-10)
+
+
+def test_markets_in_which_order_matters_are_refused():
+    query = dm.FallingQuery(level=1.4, low=0.05, high=0.9, nothing=0.6)
+    for rule in (
+        dm.PerfectRecall(dm.Threshold(), query),
+        dm.ImperfectRecall(dm.Logit(0.3), 0.8, 0.5),
+    ):
+        assert tabulate(market_process(learning_market(rule=rule))) is None
+    rule = dm.LastShownOnly(dm.Logit(0.3), query, stays=True)
+    assert tabulate(market_process(learning_market(rule=rule))) is None
+
+
+@pytest.mark.slow
+def test_tables_change_nothing_but_the_time():
+    env = learning_market(3, 6, 4)
+    process, case = market_process(env), make_case(env.values.support[:, 0])
+    ceiling = make_ceilings(env, process, [case])[0]
+    table, network = tabulate(process), ValueNetwork(jax.random.key(0))
+    belief = np.asarray(env.tastes.weights)
+    for play in Play:
+        gains = [
+            rollout(rules, case, bound, network, belief, 40, np.random.default_rng(0), play).gain
+            for rules, bound in ((process, ceiling), (table, table.ceiling(ceiling)))
+        ]
+        np.testing.assert_allclose(*gains, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_knowledge_gradient_is_no_worse_than_one_control_kept():
+    env = learning_market(3, 6, 6, seed=1)
+    table, case = tabulate(market_process(env)), make_case(env.values.support[:, 0])
+    ceiling = table.ceiling(make_ceilings(env, market_process(env), [case])[0])
+    belief = np.asarray(env.tastes.weights)
+    pay = np.einsum("ajm,jm->am", table.chance[:, :-1], case.worth(table.reward))
+    kept = pay * sum(table.chance[:, -1] ** t for t in range(6))
+    play, rng = Play.GRADIENT, np.random.default_rng(0)
+    found = rollout(table, case, ceiling, None, belief, 2000, rng, play, chunk=200)
+    assert found.mean >= (kept @ belief).max() - 4 * found.error
