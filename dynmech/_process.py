@@ -1,5 +1,7 @@
 """A market as a process: its rules are used as they are, and no memory is enumerated."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ class MarketProcess(AbstractProcess):
     reward: Float[Numbers, "n m"]
     rule: AbstractActionRule
     feedback: AbstractFeedback
-    orderless: bool = eqx.field(static=True, default=False)
+    orderless: bool = eqx.field(static=True)
 
     def start(self):
         return np.asarray(self.rule.start(self.controls - 1, self.horizon))
@@ -51,9 +53,14 @@ def market_process(env: RecommendationMDP) -> MarketProcess:
         must = f"have at most {_MOST_SYMBOLS} joint symbols after a query"
         do = "let fewer parties see the feedback"
         raise TooLarge(describe(call, must, joint, do))
-    rules = (env.action_rule, env.signals.feedback)
-    sizes = (int(env.horizon), env.products + 1)
-    process = MarketProcess(*sizes, env.utilities, *rules)
+    process = MarketProcess(
+        horizon=int(env.horizon),
+        controls=env.products + 1,
+        reward=env.utilities,
+        rule=env.action_rule,
+        feedback=env.signals.feedback,
+        orderless=False,
+    )
     with jax.enable_x64(True):
         orderless = tabulate(process) is not None
-    return MarketProcess(*sizes, env.utilities, *rules, orderless)
+    return dataclasses.replace(process, orderless=orderless)

@@ -29,7 +29,7 @@ class Tabular(AbstractProcess):
     law: Float[Numbers, "A m Z"]
     met: np.ndarray
     period: int = eqx.field(static=True)
-    orderless: bool = eqx.field(static=True, default=True)
+    orderless: bool = eqx.field(static=True)
 
     def start(self):
         return np.zeros(1, np.int32)
@@ -91,8 +91,16 @@ def tabulate(
         return None
     ends, law, after = first
     met = np.stack([start, after[0]])
-    reward = np.asarray(process.reward)
-    return Tabular(process.horizon, process.controls, reward, ends, law, met, period)
+    return Tabular(
+        horizon=process.horizon,
+        controls=process.controls,
+        reward=np.asarray(process.reward),
+        chance=ends,
+        law=law,
+        met=met,
+        period=period,
+        orderless=True,
+    )
 
 
 @eqx.filter_jit
