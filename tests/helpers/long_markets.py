@@ -11,8 +11,14 @@ UNTRAINED = dm.Neural(sweeps=1, runs=2, steps=1, batch=2, cases=2, chunk=64)
 THREE = dm.Profiles(np.array([[0, 1], [1, 1], [1, 0]]), np.array([[0, 0, 1], [0, 1, 1], [0, 1, 0]]))
 
 
-def whispering(n=2, m=6, horizon=3, *, seed=2, values=2, interval=None, settlement=None, **signals):
-    """A match or none, a user who asks again when it is none, advertisers who know something."""
+def whispering(
+    n=2, m=6, horizon=3, *, seed=2, values=2, interval=None, settlement=None, recall=False, **signals
+):
+    """A match or none, a user who asks again when it is none, advertisers who know something.
+
+    With `recall` the user remembers what was shown, so that order matters: a network is then free
+    to be as wrong as it likes.
+    """
     rng = np.random.default_rng(seed)
     gamma, omega = rng.normal(size=(n, 2)), rng.normal(size=(m, 2))
     support = np.sort(rng.uniform(0.2, 1.0, (n, values)), axis=1)
@@ -22,7 +28,7 @@ def whispering(n=2, m=6, horizon=3, *, seed=2, values=2, interval=None, settleme
         gamma=gamma,
         tastes=dm.TasteGrid(omega, rng.dirichlet(np.full(m, 4.0))),
         horizon=horizon,
-        action_rule=dm.LastShownOnly(dm.Logit(0.3), query),
+        action_rule=(dm.PerfectRecall if recall else dm.LastShownOnly)(dm.Logit(0.3), query),
         signals=dm.SignalStructure(
             initial=initial,
             feedback=dm.RatingFeedback(noise=0.7, symbols=2),
