@@ -12,7 +12,16 @@ THREE = dm.Profiles(np.array([[0, 1], [1, 1], [1, 0]]), np.array([[0, 0, 1], [0,
 
 
 def whispering(
-    n=2, m=6, horizon=3, *, seed=2, values=2, interval=None, settlement=None, recall=False, **signals
+    n=2,
+    m=6,
+    horizon=3,
+    *,
+    seed=2,
+    values=2,
+    interval=None,
+    settlement=None,
+    recall=False,
+    **signals,
 ):
     """A match or none, a user who asks again when it is none, advertisers who know something.
 
