@@ -214,7 +214,7 @@ def enumerate_memories(env, horizon, limit):
         # Each is a situation of its own, with the action law that it needs.
         if len(unique) * (n + 2) * env.tastes.size * 8 > limit:
             got = f"{len(unique)} memories after period {len(memories)}"
-            do = "reduce products, rounds or tastes, or pass a tolerance to search what matters"
+            do = "reduce products, rounds or tastes, raise memory, or search with a tolerance"
             raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
         memories.append(unique)
         after.append(index.reshape(len(here), n + 1))

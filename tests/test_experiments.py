@@ -32,14 +32,23 @@ def _float64():
         yield
 
 
+class Results:
+    """Every experiment at its smallest, through the command's own entry, when first asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.done = folder, set()
+
+    def __truediv__(self, name: str) -> Path:
+        if name not in self.done:
+            module = importlib.import_module(f"experiments.{name}")
+            module.main(module.Options(results=self.folder, **SMALL[name]))
+            self.done.add(name)
+        return self.folder / name
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory) -> Path:
-    """Every experiment at its smallest, through the command's own entry."""
-    folder = tmp_path_factory.mktemp("results")
-    for name, options in SMALL.items():
-        module = importlib.import_module(f"experiments.{name}")
-        module.main(module.Options(results=folder, **options))
-    return folder
+def results(tmp_path_factory) -> Results:
+    return Results(tmp_path_factory.mktemp("results"))
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -39,6 +39,8 @@ class Options:
         (50, 1024, 5, 0.01),
     )
     """Products, tastes and rounds of each scale instance, and the gap asked for over W."""
+    candidates: tuple[int, int] = (20, 50)
+    """Models and sellers of the market whose needless offers are removed."""
     curves: bool = True
     """Measure cost against products, tastes, symbols and rounds, with a picture."""
     results: Path = Path("results/benchmarks")
@@ -55,7 +57,9 @@ def main(options: Options) -> None:
         *waiting.rows(),
         *solving.rows(options.hidden, options.peer_rounds),
         *solving.bounded_rows(options.bounded),
+        *solving.real_rows(),
         *solving.scale_rows(options.scale),
+        solving.candidate_row(*options.candidates),
         *audits.rows(options.audit_values),
     ]
     columns = ("what", "seconds", "size", "rate", "beside it", "ratio")

@@ -2,12 +2,14 @@
 
 mechaudit audits finite static mechanisms; it is given the very table of expected payments that our
 one-round mechanism makes. The NumPy recursion is what one writes without this package: beliefs over
-counts of (product, symbol), merged, vectorised over the nodes of a round.
+counts of (product, symbol), merged, vectorised over the nodes of a round. QuantEcon solves explicit
+finite MDPs; it is given the same nodes as states.
 """
 
 import importlib
 import itertools
 import time
+import warnings
 
 import numpy as np
 
@@ -61,21 +63,73 @@ def numpy_recursion(env: dm.RecommendationMDP) -> tuple[float, float]:
 
     **Returns:** seconds and W_1 at the prior.
     """
+    start = time.perf_counter()
+    value = np.zeros(1)
+    for immediate, child, _ in reversed(_rounds(env)):
+        total = immediate if child is None else immediate + value[child].sum(axis=2)
+        value = np.maximum(total.max(axis=1), 0.0)
+    return time.perf_counter() - start, float(value[0])
+
+
+def quantecon_recursion(env: dm.RecommendationMDP) -> tuple[float, float, float]:
+    """Solve W alone as an explicit finite MDP by QuantEcon's backward induction.
+
+    States are the nodes of all rounds (time must be put into the state) and an end; what it is
+    given are sparse transition probabilities, which need the beliefs.
+
+    **Returns:** seconds of building the flat arrays, of solving, and W_1 at the prior.
+    """
+    sparse = importlib.import_module("scipy.sparse")
+    markov = importlib.import_module("quantecon.markov")
+    rounds = _rounds(env)
+    start = time.perf_counter()
+    first = np.cumsum([0, *(len(mass) for _, _, mass in rounds)])
+    end, pairs = int(first[-1]), []
+    for t, (immediate, child, mass) in enumerate(rounds):
+        nodes, controls = immediate.shape
+        state = np.repeat(np.arange(nodes), controls) + first[t]
+        reward = (immediate / mass[:, None]).ravel()
+        place = np.full((len(state), 1), end)
+        chance = np.ones((len(state), 1))
+        if child is not None:
+            place = np.append(child.reshape(len(state), -1) + first[t + 1], place, axis=1)
+            later = rounds[t + 1][2][child] / mass[:, None, None]
+            later = later.reshape(len(state), -1)
+            chance = np.append(later, 1 - later.sum(axis=1, keepdims=True), axis=1)
+        control = np.tile(np.arange(controls), nodes)
+        pairs.append((state, control, reward, place, chance))
+    one = np.array([[end]]), np.ones((1, 1))
+    pairs.append((np.array([end]), np.zeros(1, int), np.zeros(1), *one))
+    state, control, reward = (np.concatenate([part[k] for part in pairs]) for k in range(3))
+    count = np.concatenate([np.full(len(part[0]), part[3].shape[1]) for part in pairs])
+    rows = np.repeat(np.arange(len(state)), count)
+    columns, chance = (np.concatenate([part[k].ravel() for part in pairs]) for k in (3, 4))
+    law = sparse.csr_matrix((chance, (rows, columns)), shape=(len(state), end + 1))
+    with warnings.catch_warnings():  # no discount: it warns that only finite horizons are left
+        warnings.simplefilter("ignore")
+        problem = markov.DiscreteDP(reward, law, 1.0, state, control)
+    built = time.perf_counter() - start
+    markov.backward_induction(problem, 1)  # compiles
+    start = time.perf_counter()
+    values, _ = markov.backward_induction(problem, int(env.horizon))
+    return built, time.perf_counter() - start, max(float(values[0][0]), 0.0)
+
+
+def _rounds(env: dm.RecommendationMDP) -> list[tuple[np.ndarray, np.ndarray | None, np.ndarray]]:
+    """Yields at once, children and masses of the nodes of every round, for `OnScreen`."""
     rule, horizon, n = env.action_rule, int(env.horizon), env.products
     feedback = env.signals.feedback
     assert isinstance(rule, OnScreen)
     assert isinstance(feedback, dm.ChannelFeedback)
     law = np.asarray(feedback.table).reshape(n + 1, env.tastes.size, -1)[:n]
     buy, leave = np.asarray(rule.buy), np.asarray(rule.leave)
-    start = time.perf_counter()
     reward = buy * (env.values.support + env.utilities)
     column = ((1.0 - buy - leave)[:, None] * law.transpose(0, 2, 1)).reshape(-1, env.tastes.size)
     belief = np.asarray(env.tastes.weights)[None]
     bags, rounds = np.zeros((1, len(column)), np.int8), []
     weight = np.random.default_rng(0).integers(1, 2**62, len(column))
     for t in range(horizon):
-        child = None
-        immediate = belief @ reward.T
+        child, immediate, mass = None, belief @ reward.T, belief.sum(axis=1)
         if t < horizon - 1:
             keys = ((bags @ weight)[:, None] + weight).ravel()
             _, first, index = np.unique(keys, return_index=True, return_inverse=True)
@@ -84,9 +138,5 @@ def numpy_recursion(env: dm.RecommendationMDP) -> tuple[float, float]:
             belief = belief[node] * column[picked]
             bags = bags[node]
             bags[np.arange(len(bags)), picked] += 1
-        rounds.append((immediate, child))
-    value = np.zeros(1)
-    for immediate, child in reversed(rounds):
-        total = immediate if child is None else immediate + value[child].sum(axis=2)
-        value = np.maximum(total.max(axis=1), 0.0)
-    return time.perf_counter() - start, float(value[0])
+        rounds.append((immediate, child, mass))
+    return rounds

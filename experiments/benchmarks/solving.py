@@ -1,7 +1,9 @@
 """Solving: both instances, marginal economies, many types, the rate of the heavy stage."""
 
+import importlib.util
 import resource
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 
 import dynmech as dm
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste, scale
-from experiments.benchmarks.peers import numpy_recursion
+from experiments.benchmarks.peers import numpy_recursion, quantecon_recursion
 from experiments.benchmarks.rows import row, timed
 from experiments.benchmarks.scaling import market
 
@@ -47,10 +49,48 @@ def rows(hidden, peer_rounds: int) -> list[dict]:
                 raise SystemExit(f"the NumPy recursion finds {other}, not {value}")
             beside = f"NumPy, W alone: {seconds:.3f} s"
             found.append(row(name, warm, size, rate, beside, seconds / warm))
+            found += _quantecon(env, name, warm, value)
         else:
             found.append(row(name, warm, size, rate))
         found.append(_economies(policy, name))
     return [*found, _types(*hidden[0]), _product_rate("float64"), _product_rate("float32")]
+
+
+def _quantecon(env: dm.RecommendationMDP, name: str, warm: float, value: float) -> list[dict]:
+    """The same nodes as an explicit MDP, if QuantEcon is installed."""
+    if not importlib.util.find_spec("quantecon"):
+        return []
+    built, seconds, other = quantecon_recursion(env)
+    if abs(other - value) > 1e-9:
+        raise SystemExit(f"QuantEcon finds {other}, not {value}")
+    beside = f"QuantEcon, W alone: {seconds:.3f} s, after {built:.2f} s of building"
+    return [row(f"{name}, beside an explicit MDP", warm, "", "", beside, seconds / warm)]
+
+
+def real_rows() -> list[dict]:
+    """The demo's two real markets: every profile's own alternatives and economies."""
+    found = []
+    for name, products in (("cars", 4), ("electricity", 4)):
+        market = getattr(dm.applications, name)(products=products, tastes=60)
+        env = dm.RecommendationMDP(
+            market.gamma,
+            market.tastes,
+            4,
+            dm.LastShownOnly(dm.Logit(market.taste_scale), query=0.9),
+            dm.SignalStructure(
+                dm.GaussianSignals(platform=30.0, advertisers=60.0), dm.RatingFeedback(noise=5.0)
+            ),
+            dm.ConstantValues(market.theta[:, None] * np.array([0.8, 1.0, 1.2])),
+            market.names,
+        )
+        initial = env.sample_profiles(jax.random.key(0), 16)
+        solve = partial(dm.solve_efficient_policy, env, initial=initial, progress=False)
+        cold, _ = timed(solve)
+        warm, policy = timed(solve, repeat=2)
+        size = f"{policy.work.nodes:,} nodes, {len(policy.pairs.root):,} profiles with alternatives"
+        what = f"{name}, {products} products, 60 tastes, 4 rounds, exact"
+        found.append(row(what, warm, size, "", f"with compilation {cold:.2f} s"))
+    return found
 
 
 def _economies(policy: dm.EfficientPolicy, name: str) -> dict:
@@ -177,6 +217,29 @@ def scale_rows(instances) -> list[dict]:
         what = f"S({n}, {m}, {rounds}), branch and bound, compilation included"
         found.append(row(what, seconds, size, "", f"peak memory so far {_peak():.1f} GB"))
     return found
+
+
+def candidate_row(models: int, sellers: int) -> dict:
+    """Candidates that cannot matter, removed with proof: the same cars from many sellers."""
+    cars = dm.applications.cars(year=1990, products=models, tastes=60)
+    rng, n = np.random.default_rng(0), models * sellers
+    support = np.repeat(cars.theta, sellers) * rng.uniform(0.998, 1.002, n)
+    env = dm.RecommendationMDP(
+        np.repeat(cars.gamma, sellers, axis=0),
+        cars.tastes,
+        3,
+        dm.LastShownOnly(dm.Logit(cars.taste_scale), query=0.9),
+        dm.SignalStructure(feedback=dm.RatingFeedback(noise=5.0, symbols=3)),
+        dm.ConstantValues(support),
+    )
+    removing, found = timed(lambda: dm.undominated(env))
+    small = found.reduce()
+    seconds, policy = timed(
+        lambda: dm.solve_efficient_policy(small, initial=one_profile(small), progress=False)
+    )
+    size = f"{len(found.kept)} kept, certified at every belief that can be reached"
+    beside = f"then solved in {seconds:.1f} s, {policy.work.nodes:,} nodes"
+    return row(f"{n:,} offers of {models} cars, undominated", removing, size, "", beside)
 
 
 def one_profile(env: dm.RecommendationMDP) -> dm.Profiles:
