@@ -36,4 +36,4 @@ def test_names_in_the_tables_are_public():
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"`(?:dm\.)?([A-Z]\w+)`", text):
         places = (dm, dm.groves, dm.settlement)
-        assert any(name in vars(place) for place in places), name
+        assert any(name in dir(place) for place in places), name
