@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from dynmech._feedback import NoFeedback as NoFeedback
     from dynmech._feedback import RatingFeedback as RatingFeedback
     from dynmech._feedback import TabulatedFeedback as TabulatedFeedback
+    from dynmech._ledger import Ledger as Ledger
     from dynmech._long_conversation import LongConversation as LongConversation
     from dynmech._long_horizon import LongPolicy as LongPolicy
     from dynmech._long_horizon import solve_long_horizon as solve_long_horizon
@@ -80,7 +81,6 @@ if TYPE_CHECKING:
     from dynmech._structures import PrivateStructures as PrivateStructures
     from dynmech._tastes import TasteGrid as TasteGrid
     from dynmech._transfers import DynamicTeamMechanism as DynamicTeamMechanism
-    from dynmech._transfers import Ledger as Ledger
     from dynmech._undominated import Undominated as Undominated
     from dynmech._undominated import undominated as undominated
     from dynmech._values import ConstantValues as ConstantValues
@@ -123,6 +123,7 @@ else:
                 "QuantisedRatingSettlement StoppedAverageSettlement"
             ),
             "dynmech._feedback": "ChannelFeedback NoFeedback RatingFeedback TabulatedFeedback",
+            "dynmech._ledger": "Ledger",
             "dynmech._long_conversation": "LongConversation",
             "dynmech._long_horizon": "LongPolicy solve_long_horizon",
             "dynmech._payment_moments": "PaymentMoments payment_distribution payment_moments",
@@ -135,7 +136,7 @@ else:
             "dynmech._simulate": "Simulation",
             "dynmech._structures": "PrivateFeedback PrivateStructures",
             "dynmech._tastes": "TasteGrid",
-            "dynmech._transfers": "DynamicTeamMechanism Ledger",
+            "dynmech._transfers": "DynamicTeamMechanism",
             "dynmech._undominated": "Undominated undominated",
             "dynmech._values": "ConstantValues MarkovValues",
             "dynmech.audit": "Audit BestResponse LongAudit MeasuredGains Witness",

@@ -1,9 +1,7 @@
 """Policies for long horizons: a value network, and certified bounds on every economy."""
 
-import math
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
 import equinox as eqx
@@ -21,36 +19,26 @@ from dynmech._errors import (
     ImpossibleProfile,
     InvalidArgument,
     OutsideSupport,
-    TooLarge,
-    TrainingDiverged,
     describe,
-    import_extra,
 )
 from dynmech._long_bounds import OwnBounds, at_profiles, bound_alternatives, list_alternatives
 from dynmech._long_conversation import LongConversation
 from dynmech._long_save import restore, save_long
 from dynmech._long_simulate import simulate_long
+from dynmech._long_training import check_long, long_profiles, train_network
 from dynmech._process import MarketProcess, market_process
-from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
+from dynmech._profiles import Profiles, signal_likelihood
 from dynmech._relaxation import Relaxation, relax
 from dynmech._simulate import Simulation
 from dynmech._types import Numbers
-from dynmech._values import ConstantValues
 from solvers import (
     AbstractCeiling,
-    Diverged,
     Neural,
-    NeuralCheckpoint,
     Root,
-    Training,
     ValueNetwork,
-    begin,
-    fingerprint,
-    train,
 )
 
 _VERB = "solve_long_horizon"
-_MOST_PROFILES = 64
 
 
 class LongPolicy(eqx.Module):
@@ -320,8 +308,8 @@ def solve_long_horizon(
     ```
     """
     solver, certificate = solver or Neural(), certificate or Certificate()
-    _check(env, solver, certificate)
-    profiles = _profiles(env, initial)
+    check_long(env, solver, certificate)
+    profiles = long_profiles(env, initial)
     process = market_process(env)
     n, owners = env.products, range(env.products)
     likelihood = np.asarray(signal_likelihood(env, profiles.signals), float)
@@ -350,7 +338,7 @@ def solve_long_horizon(
     ]
     for one, ceiling in zip(more, flat[count:], strict=True):
         roots.append(Root(one.belief, one.case, ceiling, one.first))
-    training = _train(quick, roots, solver, checkpoint, progress)
+    training = train_network(quick, roots, solver, checkpoint, progress)
     network = training.best
     rest = slice(1, None)
     first, others = [], []
@@ -398,38 +386,6 @@ def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n
     return np.asarray(env.values.support, float)[np.arange(env.products), theta]
 
 
-def _train(process, roots, solver, checkpoint, progress) -> Training:
-    with jax.enable_x64(False):
-        start, keep, after = begin(solver), None, lambda training: None
-        if checkpoint is not None:
-            orbax = import_extra("orbax.checkpoint", "train", f"{_VERB}(checkpoint=...)")
-            try:
-                keep = NeuralCheckpoint(orbax, Path(checkpoint), _mark(process, roots, solver))
-            except ValueError as error:
-                must = "name a folder of the same problem and solver"
-                call = f"{_VERB}(checkpoint=...)"
-                do = "choose a new folder or delete it"
-                raise InvalidArgument(describe(call, must, str(error), do)) from error
-            start, after = keep.load(start) or start, keep.save
-        try:
-            return train(process, roots, solver, start, after, progress)
-        except Diverged as error:
-            do = "lower the rate, or clip more"
-            if checkpoint is not None:
-                do += f"; the last good sweep is kept in {checkpoint}"
-            call, must = "Neural(learning_rate=..., clip=...)", "let training converge"
-            raise TrainingDiverged(describe(call, must, str(error), do)) from error
-        finally:
-            if keep is not None:
-                keep.close()
-
-
-def _mark(process, roots, solver) -> str:
-    arrays = [x for x in jax.tree.leaves((process, roots)) if eqx.is_array(x)]
-    settings = np.frombuffer(repr((solver, process.horizon)).encode(), np.uint8)
-    return fingerprint([*map(np.asarray, arrays), settings])
-
-
 def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bounds:
     """Join the profiles' bounds: (rows, B), or (B,)."""
     arrays = [
@@ -438,38 +394,3 @@ def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bound
     ]
     arrays = [x[0] if squeeze else x for x in arrays]
     return Bounds(*arrays, parts[0].confidence, parts[0].rounds)
-
-
-def _profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
-    count = math.prod(env.profile_shape) if initial is None else len(initial)
-    if count > _MOST_PROFILES:
-        must = f"hold at most {_MOST_PROFILES} profiles"
-        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
-        raise TooLarge(describe(f"{_VERB}(initial=...)", must, count, do))
-    return all_profiles(env) if initial is None else check_profiles(env, initial)
-
-
-def _check(env, solver, certificate) -> None:
-    if not isinstance(solver, Neural):
-        raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Neural(...)", type(solver)))
-    if not isinstance(certificate, Certificate):
-        must = "be Certificate(...)"
-        raise InvalidArgument(describe(f"{_VERB}(certificate=...)", must, type(certificate)))
-    if env.horizon == math.inf:
-        must, do = "be finite", "use a long finite horizon"
-        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
-    if not isinstance(env.values, ConstantValues):
-        must, do = "be ConstantValues", "solve shorter horizons with Exact() or BranchAndBound()"
-        raise InvalidArgument(describe("RecommendationMDP(values=...)", must, "MarkovValues", do))
-    for name in ("sweeps", "runs", "steps", "batch", "cases", "width", "summary", "chunk"):
-        if getattr(solver, name) < 1:
-            must = "be at least 1"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))
-    for name in ("learning_rate", "clip"):
-        if not 0 < getattr(solver, name) < math.inf:
-            must = "be positive and finite"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))
-    for name in ("persistence", "explore"):
-        if not 0 <= getattr(solver, name) <= 1:
-            must = "be in [0, 1]"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))

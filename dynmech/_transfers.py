@@ -19,8 +19,9 @@ from dynmech._conversation import Conversation
 from dynmech._core_payment import core_payment
 from dynmech._data_driven import DataDriven
 from dynmech._efficient import EfficientPolicy
-from dynmech._errors import InvalidArgument, OutsideSupport, describe, import_extra
+from dynmech._errors import InvalidArgument, OutsideSupport, describe
 from dynmech._groves import AbstractGroves, OwnTables, Participation
+from dynmech._ledger import Ledger
 from dynmech._long_conversation import LongConversation
 from dynmech._long_groves import long_tables
 from dynmech._long_horizon import LongPolicy
@@ -46,52 +47,6 @@ _KINDS = {
     "groves": "AbstractGroves",
     "estimator": "settlement signal",
 }
-
-
-class Ledger(eqx.Module):
-    """What one conversation settled at, period by period, money paid by the advertisers.
-
-    - `period` (rows,), counted from 1; `recommendation` (-1 for none), `action` codes.
-    - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
-    - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (by
-      installments), and their sum. `revenue` (rows,): what the platform receives.
-    """
-
-    names: tuple[str, ...] = eqx.field(static=True)
-    period: np.ndarray
-    recommendation: np.ndarray
-    action: np.ndarray
-    estimate: Float[np.ndarray, " rows"]
-    core: Float[np.ndarray, "rows n"]
-    groves: Float[np.ndarray, "rows n"]
-
-    @property
-    def transfer(self) -> Float[np.ndarray, "rows n"]:
-        return self.core + self.groves
-
-    @property
-    def revenue(self) -> Float[np.ndarray, " rows"]:
-        return self.transfer.sum(axis=1)
-
-    def to_frame(self):
-        """Labelled pandas table: one row a period and advertiser."""
-        pandas = import_extra("pandas", "experiments", "Ledger.to_frame")
-        rows, n = self.core.shape
-        words = {**dict(enumerate(self.names)), -1: "none", n: "exit", n + 1: "query"}
-        return pandas.DataFrame(
-            {
-                "period": np.repeat(self.period, n),
-                "recommendation": np.repeat([words[r] for r in self.recommendation.tolist()], n),
-                "action": np.repeat(
-                    [f"buy {words[a]}" if a < n else words[a] for a in self.action.tolist()], n
-                ),
-                "estimate": np.repeat(self.estimate, n),
-                "advertiser": np.tile(np.array(self.names, dtype=object), rows),
-                "core_transfer": self.core.ravel(),
-                "groves_term": self.groves.ravel(),
-                "transfer": self.transfer.ravel(),
-            }
-        )
 
 
 class DynamicTeamMechanism(eqx.Module, Generic[P]):
