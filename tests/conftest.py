@@ -6,7 +6,7 @@ import jax
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-from tests.helpers import typecheck
+from tests.helpers import ROOT, typecheck
 
 jax.config.update("jax_enable_x64", True)
 
@@ -14,6 +14,17 @@ jax.config.update("jax_enable_x64", True)
 # variable to 0 to test what users run; `make test-slow` and the programs started by tests do.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
+
+# Compiled programs are shared by the processes of a run and kept for the next: it takes half the
+# time. (A program read while another process writes it is compiled again: see filterwarnings.)
+for name, value in {
+    "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".pytest_cache" / "jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": 0.0,
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": -1,
+}.items():
+    if name not in os.environ:
+        jax.config.update(name.lower(), value)
+        os.environ[name] = str(value)  # for the programs started by tests
 
 # Must come before the first import of either package: from here on every annotated array is
 # checked for shape and dtype at each call.

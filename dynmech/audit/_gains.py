@@ -12,13 +12,15 @@ from jaxtyping import Bool, Float, Int
 from dynmech._errors import import_extra
 from dynmech._long_groves import critical
 from dynmech._long_horizon import LongPolicy
-from dynmech._long_play import Played, Player, Report
+from dynmech._long_play import Played, Player, Report, largest_bias
 from dynmech._settlement import AbstractSettlement
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._values import reportable
 from dynmech.audit._witness import Witness
 
 _SEED = 11
+_SAME = 1e-12  # of the money scale: rounding
+_FEW = 30  # conversations that differ: fewer tell nothing by the central limit theorem
 
 
 class MeasuredGains(eqx.Module):
@@ -26,7 +28,11 @@ class MeasuredGains(eqx.Module):
 
     - `profile`, `advertiser`, `signal` (R,): indices; `value` (R,): reported, money.
     - `gain`, `error` (R,): mean and standard error over `runs` conversations.
+    - `differing` (R,): conversations in which the lie changed what is paid or yielded.
     - `low`, `high`: bounds with `confidence`, all of each kind at once (Bonferroni, Student's t).
+      Where fewer than 30 conversations differ they are wider by -log(alpha) `spread` / runs:
+      what differs with chance p escapes all runs with chance (1 - p)^runs <= exp(-p runs).
+      `spread`: most that one conversation can differ by, twice money scale plus bias, money.
     - `honest`, `deviant` (R,): recommended first, n for none.
     """
 
@@ -37,18 +43,27 @@ class MeasuredGains(eqx.Module):
     signal: Int[np.ndarray, " R"]
     gain: Float[np.ndarray, " R"]
     error: Float[np.ndarray, " R"]
+    differing: Int[np.ndarray, " R"]
     honest: Int[np.ndarray, " R"]
     deviant: Int[np.ndarray, " R"]
     confidence: float = eqx.field(static=True)
     runs: int = eqx.field(static=True)
+    spread: float = eqx.field(static=True)
 
     @property
     def low(self) -> Float[np.ndarray, " R"]:
-        return self.gain - critical(self.confidence, self.runs, len(self.gain)) * self.error
+        return self.gain - self._width
 
     @property
     def high(self) -> Float[np.ndarray, " R"]:
-        return self.gain + critical(self.confidence, self.runs, len(self.gain)) * self.error
+        return self.gain + self._width
+
+    @property
+    def _width(self) -> Float[np.ndarray, " R"]:
+        entries = max(len(self.gain), 1)
+        unseen = np.log(entries / (1 - self.confidence)) * self.spread / self.runs
+        normal = critical(self.confidence, self.runs, entries) * self.error
+        return normal + np.where(self.differing < _FEW, unseen, 0.0)
 
     def best(self, column: np.ndarray, profiles: int) -> Float[np.ndarray, "n _B"]:
         """Largest of a column over the reports of each advertiser and profile, at least 0."""
@@ -68,6 +83,7 @@ class MeasuredGains(eqx.Module):
                 "reported_signal": self.signal,
                 "gain": self.gain,
                 "standard_error": self.error,
+                "differing_conversations": self.differing,
                 "low": self.low,
                 "high": self.high,
                 "honest_recommendation": labels[self.honest],
@@ -112,11 +128,15 @@ def measure_gains(
                     lie = player.play(theta, signals, settlement, signal, report)
                     extra = (lie.steady_payoff - truth.steady_payoff)[:, i]
                     error = extra.std(ddof=1) / runs**0.5
-                    rows.append((b, i, value, symbol, extra.mean(), error, truth.first, lie.first))
-    kinds = (int, int, float, int, float, float, int, int)
+                    count = (np.abs(extra) > _SAME * env.money_scale).sum()
+                    first = truth.first, lie.first
+                    rows.append((b, i, value, symbol, extra.mean(), error, count, *first))
+    kinds = (int, int, float, int, float, float, int, int, int)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    return MeasuredGains(env.names, *arrays, confidence=confidence, runs=runs), Truth(tuple(truths))
+    spread = 2 * (env.money_scale + largest_bias(env, signal))
+    gains = MeasuredGains(env.names, *arrays, confidence=confidence, runs=runs, spread=spread)
+    return gains, Truth(tuple(truths))
 
 
 def witness(policy: LongPolicy, gains: MeasuredGains, i: int) -> Witness:

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._long_play import Player, Report, largest_bias
-from dynmech._settlement import ChargeOnReach, Estimator, MessageDriven, NoTransfers
-from tests.helpers.long_markets import THREE, scrambled, solve, whispering
-from tests.helpers.long_play import Histories
+from dynmech._long_play import largest_bias
+from tests.helpers.long_markets import THREE, solve, whispering
+from tests.helpers.long_play import histories
 
 TERMS = (
     dm.groves.Zero(),
@@ -24,41 +23,8 @@ TERMS = (
 )
 
 
-@pytest.fixture(scope="module")
-def solved():
-    env = whispering()
-    policy = solve(env, initial=THREE, alternatives=True)
-    return env, policy, dm.solve_efficient_policy(env, initial=THREE, progress=False)
-
-
-@pytest.fixture(scope="module")
-def worse():
-    """A policy far from efficient at profile 2, in a market where order matters."""
-    return scrambled(solve(whispering(recall=True), initial=THREE), size=0.8, seed=4)
-
-
-def player_of(policy, runs=400, seed=3):
-    return Player(policy.env, policy.process, policy.network, policy.chunk, runs, [seed])
-
-
-def histories(policy, profile):
-    player = player_of(policy, 1)
-    signals = policy.profiles.signals[profile]
-    return Histories(policy, policy.theta(profile), player.belief(signals)), player, signals
-
-
-def lies(env, theta, signals, agent):
-    """Every report of one advertiser but the truth: value, symbol, all values, all symbols."""
-    for value in env.values.support[agent].tolist():
-        for symbol in range(env.initial_alphabet[agent + 1]):
-            said, heard = np.array(theta), np.array(signals)
-            said[agent], heard[agent + 1] = value, symbol
-            if (said != theta).any() or (heard != signals).any():
-                yield value, symbol, said, heard
-
-
-def test_bounds_hold_what_brute_force_finds(solved):
-    _, policy, exact = solved
+def test_bounds_hold_what_brute_force_finds(long_solved):
+    _, policy, exact = long_solved
     own, pairs = policy.own, exact.pairs
     np.testing.assert_array_equal(own.pairs.own, pairs.own)
     slack = 4 * own.surplus_error + 1e-9
@@ -72,9 +38,9 @@ def test_bounds_hold_what_brute_force_finds(solved):
 
 
 @pytest.mark.parametrize("groves", TERMS, ids=repr)
-def test_totals_do_not_move_with_own_reports(solved, groves):
+def test_totals_do_not_move_with_own_reports(long_solved, groves):
     """Profiles 0 and 1 differ only in what advertiser 0 reports, 1 and 2 in advertiser 1."""
-    _, policy, _ = solved
+    _, policy, _ = long_solved
     total = dm.DynamicTeamMechanism(policy, groves).groves_total
     if isinstance(groves, dm.groves.DataDriven):
         mechanism = dm.DynamicTeamMechanism(policy, groves)
@@ -88,9 +54,9 @@ def test_totals_do_not_move_with_own_reports(solved, groves):
 
 
 @pytest.mark.slow
-def test_a_total_is_the_same_whichever_own_report_was_solved_for(solved):
+def test_a_total_is_the_same_whichever_own_report_was_solved_for(long_solved):
     """Solving for another own report, with the same network, changes no total of hers."""
-    _, policy, _ = solved
+    _, policy, _ = long_solved
     from dynmech._long_bounds import bound_alternatives, list_alternatives
 
     for agent, first, second in ((0, 0, 1), (1, 1, 2)):
@@ -107,8 +73,8 @@ def test_a_total_is_the_same_whichever_own_report_was_solved_for(solved):
         np.testing.assert_array_equal(totals[0], totals[1])
 
 
-def test_each_term_charges_a_bound_on_its_own_side(solved):
-    _, policy, exact = solved
+def test_each_term_charges_a_bound_on_its_own_side(long_solved):
+    _, policy, exact = long_solved
 
     def totals(groves):
         pair = (dm.DynamicTeamMechanism(p, groves).groves_total for p in (policy, exact))
@@ -129,75 +95,8 @@ def test_each_term_charges_a_bound_on_its_own_side(solved):
     assert (above <= floor + 0.2).all()
 
 
-@pytest.mark.parametrize("name", ["as solved", pytest.param("scrambled", marks=pytest.mark.slow)])
-def test_simulated_deviations_are_those_of_brute_force(solved, worse, name):
-    """All misreports of both advertisers at the outset, three settlements, both of `lasting`."""
-    policy = worse if name == "scrambled" else solved[1]
-    profile = 2
-    tree, player, signals = histories(policy, profile)
-    player, theta = player_of(policy), policy.theta(profile)
-    signal, compared = policy.env.signals.settlement, 0
-    for price, way in (
-        ("estimate", Estimator()), ("message", MessageDriven()), ("nothing", NoTransfers())
-    ):  # fmt: skip
-        truth = player.play(theta, signals, way, signal)
-        for agent in range(2):
-            honest = tree.payoff(agent, price=price)
-            for value, symbol, said, heard in lies(policy.env, theta, signals, agent):
-                lasting = bool((value + symbol) % 2 < 1)
-                report = Report(agent, value, symbol, lasting)
-                lie = player.play(theta, signals, way, signal, report)
-                exact = tree.payoff(agent, player.belief(heard), said, lasting, price)
-                for sample, true in (
-                    (lie.steady_payoff[:, agent], exact),
-                    ((lie.steady_payoff - truth.steady_payoff)[:, agent], exact - honest),
-                    (lie.payoff[:, agent], exact),
-                ):
-                    error = sample.std(ddof=1) / len(sample) ** 0.5
-                    assert abs(sample.mean() - true) <= 4.5 * error + 1e-9, (price, agent, report)
-                    compared += 1
-    assert compared == 3 * 2 * 3 * 3
-
-
-def test_gains_of_lies_stay_below_the_bound_and_are_found(solved, worse):
-    """A policy far from efficient: some lie really gains, and none gains more than W - V."""
-    audit = dm.DynamicTeamMechanism(worse, dm.groves.Zero()).audit(conversations=600)
-    gains, bound = audit.gains, audit.incentive_bound
-    assert bound[0, 2] > 0.1
-    limit = bound[gains.advertiser, gains.profile]
-    assert (gains.gain <= limit + 3 * gains.error + 1e-9).all()
-    assert (gains.low <= limit + 1e-9).all()
-    tree, player, signals = histories(worse, 2)
-    rows = np.flatnonzero(gains.profile == 2)
-    exact = []
-    for k in rows:
-        i = int(gains.advertiser[k])
-        said, heard = worse.theta(2).copy(), np.array(signals)
-        said[i], heard[i + 1] = gains.value[k], gains.signal[k]
-        exact.append(tree.payoff(i, player.belief(heard), said) - tree.payoff(i))
-    assert (np.abs(gains.gain[rows] - exact) <= 4.5 * gains.error[rows] + 1e-9).all()
-    assert 5e-3 < max(exact) <= bound[0, 2]
-    mine = int(np.argmax(gains.gain))
-    assert audit.witness[int(gains.advertiser[mine])].gain == gains.gain[mine]
-    efficient = dm.DynamicTeamMechanism(solved[1], dm.groves.Zero()).audit(conversations=60)
-    assert (efficient.incentive_bound < 0.02).all()
-
-
-def test_message_driven_settlement_is_refuted(solved):
-    _, policy, exact = solved
-    mechanism = dm.DynamicTeamMechanism(policy)
-    audit = mechanism.audit(MessageDriven(), conversations=400)
-    assert audit.verdicts["incentives"] == "refuted at 95%"
-    assert (audit.gains.low.max() > 0.02).all()
-    assert np.isnan(audit.incentive_bound).all()
-    assert "refuted" in audit.summary()
-    assert "believes otherwise" in audit.summary() or "instead of" in audit.summary()
-    known = dm.DynamicTeamMechanism(exact).audit(MessageDriven()).first_gain
-    assert (audit.incentive_gain <= known + 0.01).all()  # of all own types, truth from period 2 on
-
-
-def test_verdicts_of_participation_and_subsidies(solved):
-    _, policy, exact = solved
+def test_verdicts_of_participation_and_subsidies(long_solved):
+    _, policy, exact = long_solved
     ceiling = dm.DynamicTeamMechanism(policy, dm.groves.WindowCeiling()).audit(conversations=100)
     assert ceiling.verdicts["participation"] == "proved at 95%"
     plus = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy(displayable=True))
@@ -230,8 +129,8 @@ def test_verdicts_of_participation_and_subsidies(solved):
 
 
 @pytest.mark.slow
-def test_bounds_inside_hold_for_the_nodes_come_to(worse):
-    audit = dm.DynamicTeamMechanism(worse, dm.groves.Zero()).audit(conversations=30, nodes=3)
+def test_bounds_inside_hold_for_the_nodes_come_to(long_worse):
+    audit = dm.DynamicTeamMechanism(long_worse, dm.groves.Zero()).audit(conversations=30, nodes=3)
     assert 1 <= len(audit.inside) <= 3
     for node in audit.inside:
         assert node.period == len(node.shown) + 1 >= 2
@@ -240,8 +139,8 @@ def test_bounds_inside_hold_for_the_nodes_come_to(worse):
 
 
 @pytest.mark.slow
-def test_an_estimate_with_bias_adds_twice_its_bias(solved):
-    env, policy, exact = solved
+def test_an_estimate_with_bias_adds_twice_its_bias(long_solved):
+    env, policy, exact = long_solved
     signal = dm.PosteriorMeanSettlement(1.0, env.tastes.weights)
     mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero(), signal)
     bias = largest_bias(env, signal)
@@ -260,8 +159,8 @@ def test_an_estimate_with_bias_adds_twice_its_bias(solved):
     assert (far <= 4.5 * slack.error + 0.01).all()
 
 
-def test_a_conversation_is_settled_with_its_totals(solved):
-    _, policy, _ = solved
+def test_a_conversation_is_settled_with_its_totals(long_solved):
+    _, policy, _ = long_solved
     mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Participation(), installments=(0.5, 0.25))
     chat = policy.start(profile=1)
     shown = chat.recommendation
@@ -285,9 +184,9 @@ def test_a_conversation_is_settled_with_its_totals(solved):
 
 
 @pytest.mark.slow
-def test_whole_conversations_with_and_without_a_lie(solved):
+def test_whole_conversations_with_and_without_a_lie(long_solved):
     """Realised payoffs agree with brute force, for truth and for one strategy of lies."""
-    env, policy, _ = solved
+    env, policy, _ = long_solved
     mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Participation())
     tree, player, signals = histories(policy, 2)
     total = mechanism.groves_total[:, 2]
@@ -316,8 +215,8 @@ def test_whole_conversations_with_and_without_a_lie(solved):
         mechanism.simulate(jax.random.key(0), 5, {"nobody": inflate})
 
 
-def test_a_policy_comes_back_as_it_was_saved(solved, tmp_path):
-    _, policy, exact = solved
+def test_a_policy_comes_back_as_it_was_saved(long_solved, tmp_path):
+    _, policy, exact = long_solved
     policy.save(tmp_path / "kept")
     loaded = dm.LongPolicy.load(tmp_path / "kept")
     assert jax.tree.structure(loaded) == jax.tree.structure(policy)
@@ -346,11 +245,11 @@ def test_a_policy_comes_back_as_it_was_saved(solved, tmp_path):
         dm.LongPolicy.load(tmp_path / "kept")
 
 
-def test_parameters_of_another_network_are_refused(solved, tmp_path):
+def test_parameters_of_another_network_are_refused(long_solved, tmp_path):
     from dynmech._artefacts import load_module, save_module
     from dynmech._long_save import SavedLongPolicy
 
-    solved[1].save(tmp_path)
+    long_solved[1].save(tmp_path)
     saved = load_module(tmp_path, SavedLongPolicy)
     save_module(eqx.tree_at(lambda s: s.parameters, saved, saved.parameters[1:]), tmp_path)
     with pytest.raises(dm.InvalidArgument, match="network of this version"):
@@ -369,8 +268,8 @@ def test_largest_bias_reads_histories_where_it_has_to():
     assert largest_bias(whispering(), dm.RatingSettlement(2.0)) == 0.0
 
 
-def test_what_needs_more_is_refused_by_name(solved):
-    _, policy, _ = solved
+def test_what_needs_more_is_refused_by_name(long_solved):
+    _, policy, _ = long_solved
     bare = eqx.tree_at(lambda p: p.own, policy, None, is_leaf=lambda x: x is None)
     for groves in (dm.groves.Participation(), dm.groves.WindowCeiling(), dm.groves.NoSubsidy()):
         with pytest.raises(dm.InvalidArgument, match="alternatives=True"):
@@ -395,73 +294,3 @@ def test_what_needs_more_is_refused_by_name(solved):
     many = dm.Profiles(np.zeros((1, 3), int), np.zeros((1, 4), int))
     with pytest.raises(dm.TooLarge, match="alternatives"):
         solve(whispering(3, values=200), initial=many, alternatives=True)
-
-
-@pytest.mark.slow
-def test_other_settlements_are_simulated(solved):
-    _, policy, exact = solved
-    late = ChargeOnReach(np.array([0.0, 0.4]))
-    audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(late, conversations=200)
-    known = dm.DynamicTeamMechanism(exact, dm.groves.Zero()).audit(late)
-    far = np.abs(audit.participation.value - known.participation.reshape(2, 3))
-    assert (far <= 4.5 * audit.participation.error + 0.01).all()
-
-
-@pytest.mark.slow
-def test_a_declared_interval_of_reports_is_tried_at_its_ends(solved):
-    _, policy, _ = solved
-    values = dm.ConstantValues(policy.env.values.support, interval=(0.1, 1.2))
-    wide = eqx.tree_at(lambda p: p.env.values, policy, values)
-    mechanism = dm.DynamicTeamMechanism(wide, dm.groves.Zero())
-    gains = mechanism.audit(conversations=30).gains
-    assert len(gains.gain) == 3 * 2 * (4 * 2 - 1)
-    assert {0.1, 1.2} <= set(gains.value.tolist())
-    assert len(mechanism.audit(conversations=30, interval=False).gains.gain) == 18
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 6, 8])
-def test_a_trained_policy_gives_no_more_than_its_bound(seed):
-    env = whispering(n=3, m=8, horizon=4, seed=seed)
-    solver = dm.Neural(sweeps=6, runs=32, steps=60)
-    certificate = dm.Certificate(runs=2000, marginal_runs=300)
-    profiles = env.sample_profiles(jax.random.key(seed), 2)
-    policy = solve(env, solver, certificate, initial=profiles, alternatives=True)
-    mechanism = dm.DynamicTeamMechanism(policy)
-    audit = mechanism.audit(conversations=1500)
-    limit = audit.incentive_bound[audit.gains.advertiser, audit.gains.profile]
-    assert (audit.gains.low <= limit + 1e-9).all()
-    tree, player, signals = histories(policy, 0)
-    for k in np.flatnonzero(audit.gains.profile == 0)[::3]:
-        i = int(audit.gains.advertiser[k])
-        said, heard = policy.theta(0).copy(), np.array(signals)
-        said[i], heard[i + 1] = audit.gains.value[k], audit.gains.signal[k]
-        exact = tree.payoff(i, player.belief(heard), said) - tree.payoff(i)
-        assert abs(audit.gains.gain[k] - exact) <= 4.5 * audit.gains.error[k] + 1e-9
-    W = dm.solve_efficient_policy(env, initial=profiles, progress=False).value
-    assert (
-        audit.incentive_bound
-        >= W - tree.payoff(0) * (np.arange(2) == 0) - W * (np.arange(2) == 1) - 1e-9
-    ).all()
-
-
-@pytest.mark.slow
-def test_intervals_of_gains_hold_the_exact_gain_as_often_as_they_say(worse):
-    """Two-sided 90% over 150 seeds, for a lie whose gain is uncertain."""
-    tree, player, signals = histories(worse, 2)
-    theta, signal = worse.theta(2), worse.env.signals.settlement
-    best = None
-    for i in range(2):
-        for value, symbol, said, heard in lies(worse.env, theta, signals, i):
-            exact = tree.payoff(i, player.belief(heard), said) - tree.payoff(i)
-            if best is None or exact > best[0]:
-                best = (exact, Report(i, value, symbol))
-    exact, report = best
-    inside = 0
-    for seed in range(150):
-        player = player_of(worse, 200, seed)
-        truth = player.play(theta, signals, Estimator(), signal)
-        lie = player.play(theta, signals, Estimator(), signal, report)
-        extra = (lie.steady_payoff - truth.steady_payoff)[:, report.owner]
-        inside += abs(extra.mean() - exact) <= 1.653 * extra.std(ddof=1) / 200**0.5
-    assert abs(inside - 135) <= 3 * np.sqrt(150 * 0.9 * 0.1) + 3

@@ -9,6 +9,7 @@ import numpy as np
 
 from dynmech._ceilings import make_ceilings
 from dynmech._certify import in_float64, make_case
+from dynmech._long_play import Player
 from solvers import decide
 
 
@@ -73,3 +74,24 @@ class Histories:
             believed = told @ utility / told.sum() if told.sum() > 0 else 0.0
             return (self.theta[j] + believed) * true.sum()
         return true @ (self.theta[j] + utility)
+
+
+def player_of(policy, runs=400, seed=3):
+    return Player(policy.env, policy.process, policy.network, policy.chunk, runs, [seed])
+
+
+def histories(policy, profile):
+    """The histories of a profile, a player of one run, and the symbols that were reported."""
+    player = player_of(policy, 1)
+    signals = policy.profiles.signals[profile]
+    return Histories(policy, policy.theta(profile), player.belief(signals)), player, signals
+
+
+def lies(env, theta, signals, agent):
+    """Every report of one advertiser but the truth: value, symbol, all values, all symbols."""
+    for value in env.values.support[agent].tolist():
+        for symbol in range(env.initial_alphabet[agent + 1]):
+            said, heard = np.array(theta), np.array(signals)
+            said[agent], heard[agent + 1] = value, symbol
+            if (said != theta).any() or (heard != signals).any():
+                yield value, symbol, said, heard
