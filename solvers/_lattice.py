@@ -38,31 +38,50 @@ def relations(
         return alone
     logs = np.log(np.where(positive[:, None], column, 1.0))
     centred = logs - logs.mean(axis=1, keepdims=True)
-    basis, triangle = np.zeros((0, points)), np.zeros((0, 0))
-    generators: list[int] = []
+    generators, triangle, inside = _span(centred, positive)
+    spanned = positive.copy()
+    spanned[generators] = False
     combination: dict[int, np.ndarray] = {}
-    for c in np.flatnonzero(positive).tolist():
-        inside = basis @ centred[c]
-        rest = centred[c] - inside @ basis
-        more = basis @ rest
-        inside, rest = inside + more, rest - more @ basis
-        size = np.sqrt(rest @ rest)
-        if size > _RANK * max(1.0, np.sqrt(centred[c] @ centred[c])):
-            basis = np.concatenate([basis, rest[None] / size])
-            triangle = np.pad(triangle, (0, 1))
-            triangle[-1] = np.append(inside, size)
-            generators.append(c)
-            continue
-        # centred[generators] = triangle @ basis, so the coefficients solve x @ triangle = inside.
-        exact = np.linalg.solve(triangle.T, inside) if generators else np.zeros(0)
+    for c, exact in zip(
+        np.flatnonzero(spanned).tolist(),
+        np.linalg.solve(triangle.T, inside[spanned].T).T if generators else inside[spanned],
+        strict=True,
+    ):
         found = _rational(exact)
         if found is not None:
             gap = centred[c] - found @ centred[generators]
             if np.abs(gap).max() <= _SAME * max(1.0, np.abs(logs[c]).max()):
-                combination[c] = np.pad(found, (0, count))[:count]
+                combination[c] = found
     if not combination:
         return alone
     return _digits(count, generators, combination, logs)
+
+
+def _span(centred, positive) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """The first rows that span all positive rows: centred[generators] = triangle @ basis.
+
+    Also each row's coordinates in the orthonormal basis of the generators before it, (C, g), so
+    that a combination x of generators with x @ triangle = coordinates gives the row.
+    """
+    size = np.sqrt(np.einsum("cm,cm->c", centred, centred))
+    rest = np.where(positive[:, None], centred, 0.0)
+    basis, generators = np.zeros((0, centred.shape[1])), []
+    while True:
+        # Once more what is left of what was taken out: rounding is not orthogonal.
+        left = np.sqrt(np.einsum("cm,cm->c", rest, rest))
+        far = np.flatnonzero(left > _RANK * np.maximum(1.0, size))
+        far = far[far > (generators[-1] if generators else -1)]
+        if not len(far):
+            break
+        c = int(far[0])
+        new = rest[c] - (rest[c] @ basis.T) @ basis
+        new /= np.sqrt(new @ new)
+        basis = np.concatenate([basis, new[None]])
+        generators.append(c)
+        rest[c:] -= (rest[c:] @ new)[:, None] * new
+    inside = centred @ basis.T
+    inside[np.arange(len(centred))[:, None] < np.array(generators, int)] = 0.0
+    return generators, inside[generators], inside
 
 
 def _rational(exact: np.ndarray) -> np.ndarray | None:
@@ -77,7 +96,7 @@ def _rational(exact: np.ndarray) -> np.ndarray | None:
 
 def _digits(count, generators, combination, logs):
     """Write every column in integer digits of generators, with one denominator for all."""
-    every = np.array(list(combination.values()))[:, : len(generators)]
+    every = np.array(list(combination.values()))
     common = int(np.lcm.reduce(_denominators(every), initial=1))
     own = [c for c in range(count) if c not in combination]
     place = {c: g for g, c in enumerate(own)}
@@ -86,9 +105,8 @@ def _digits(count, generators, combination, logs):
     digits, offset = np.zeros((count, len(own)), np.int64), np.zeros(count)
     digits[own, np.arange(len(own))] = common
     for c, found in combination.items():
-        parts = found[: len(generators)]
-        digits[c, [place[g] for g in generators]] = np.round(common * parts)
-        offset[c] = (logs[c] - parts @ logs[generators]).mean()
+        digits[c, [place[g] for g in generators]] = np.round(common * found)
+        offset[c] = (logs[c] - found @ logs[generators]).mean()
     divisor = np.gcd.reduce(digits, axis=0)
     return digits // np.maximum(divisor, 1), offset
 
