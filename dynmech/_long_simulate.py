@@ -16,11 +16,17 @@ import numpy as np
 
 from dynmech._ceilings import make_ceilings
 from dynmech._certify import in_float64, make_case
-from dynmech._errors import OutsideSupport, describe
 from dynmech._long_play import wide_chunk
 from dynmech._profiles import signal_likelihood
 from dynmech._signals import AbstractSettlementSignal
-from dynmech._simulate import Simulation, Strategy
+from dynmech._simulate import (
+    Simulation,
+    Strategy,
+    ask_reports,
+    blank_record,
+    draw,
+    record_purchases,
+)
 from dynmech._types import NONE, join_symbols, split_symbol
 from solvers import decide
 
@@ -61,57 +67,38 @@ class _Drawn:
     def conversations(self, profile: np.ndarray) -> tuple[Simulation, np.ndarray]:
         env, process, n = self.env, self.process, self.env.products
         count, horizon = len(profile), process.horizon
-        utilities, support = np.asarray(env.utilities, float), np.asarray(env.values.support, float)
         truth = self.policy.profiles.theta[profile]
         seen = self.policy.profiles.signals[profile]
-        omega = _draw(self.rng, self.policy.root[profile])
-        told, said = self._reports(0, truth, seen[:, 1:])
+        omega = draw(self.rng, self.policy.root[profile])
+        told, said = ask_reports(env, self.lies, 0, truth, seen[:, 1:])
         initial = np.concatenate([told, said], axis=1)
         belief = self._belief(np.concatenate([seen[:, :1], said], axis=1))
         memory = np.tile(np.asarray(process.start()), (count, 1))
-        record = {
-            "profile": profile,
-            "omega": omega,
-            "recommendation": np.full((count, horizon), NONE),
-            "action": np.full((count, horizon), -1),
-            "symbol": np.full((count, horizon), -1),
-            "estimate": np.full(count, np.nan),
-            "core": np.zeros((count, n)),
-            "groves": np.zeros((count, n)),
-            "earned": np.zeros((count, n)),
-            "user_utility": np.zeros(count),
-        }
+        record = blank_record(profile, omega, np.zeros((count, n)), horizon)
         alive = np.arange(count)
         for t in range(horizon):
             control = self._choose(told[alive], belief, memory, t)
             after, mean, ends, going, law = self._situations(memory, control, omega[alive], t)
             leave = np.clip(1 - ends.sum(axis=1, keepdims=True), 0.0, 1.0)
-            action = _draw(self.rng, np.concatenate([ends[:, :n], leave, ends[:, n:]], axis=1))
+            action = draw(self.rng, np.concatenate([ends[:, :n], leave, ends[:, n:]], axis=1))
             record["recommendation"][alive, t] = np.where(control == n, NONE, control)
             record["action"][alive, t] = action
             bought = np.flatnonzero(action < n)
             who, product = alive[bought], action[bought]
             given = mean[bought, product]
-            estimate = self.signal.draw(self.rng, utilities, product, omega[who], given)
-            record["estimate"][who] = estimate
-            record["earned"][who, product] = support[product, truth[who, product]]
-            record["user_utility"][who] = utilities[product, omega[who]]
-            charged = support[product, told[who, product]]
-            core = np.repeat(-(charged + estimate)[:, None], n, axis=1)
-            core[np.arange(len(who)), product] = -estimate
-            record["core"][who] = core
+            record_purchases(record, env, self.signal, self.rng, who, product, given, truth, told)
             again = action == n + 1
             if t == horizon - 1 or not again.any():
                 break
             law, going, memory = law[again], going[again], after[again]
             belief, alive = belief[again], alive[again]
-            joint = _draw(self.rng, law[np.arange(len(alive)), omega[alive]])
+            joint = draw(self.rng, law[np.arange(len(alive)), omega[alive]])
             record["symbol"][alive, t] = joint
             symbols = split_symbol(joint, env.feedback_alphabet)
-            told[alive], said = self._reports(t + 1, truth[alive], symbols[1:].T)
+            told[alive], said = ask_reports(env, self.lies, t + 1, truth[alive], symbols[1:].T)
             heard = join_symbols(np.concatenate([symbols[:1], said.T]), env.feedback_alphabet)
             belief = _unit(belief * going * law[np.arange(len(alive)), :, heard])
-        at_mean = self.signal.noise(utilities) is None
+        at_mean = self.signal.noise(np.asarray(env.utilities, float)) is None
         return Simulation(names=env.names, settled_at_mean=at_mean, **record), initial
 
     def _situations(self, memory, control, omega, t: int) -> list[np.ndarray]:
@@ -155,20 +142,6 @@ class _Drawn:
             control[rows] = found[: len(rows)]
         return control
 
-    def _reports(self, t: int, theta: np.ndarray, signals: np.ndarray):
-        told, said = theta.copy(), signals.copy()
-        alphabet = (self.env.initial_alphabet, self.env.feedback_alphabet)[t > 0]
-        for i, strategy in self.lies.items():
-            value, symbol = strategy(t + 1, theta[:, i].copy(), signals[:, i].copy())
-            tops = (self.env.values.support.shape[1], alphabet[i + 1])
-            for name, given, top in zip(("theta", "signal"), (value, symbol), tops, strict=True):
-                given = np.asarray(given)
-                if given.shape != (len(theta),) or (given < 0).any() or (given >= top).any():
-                    must = f"return {name} indices of shape ({len(theta)},) in 0..{top - 1}"
-                    raise OutsideSupport(describe("simulate(strategies=...)", must, given))
-            told[:, i], said[:, i] = value, symbol
-        return told, said
-
 
 @eqx.filter_jit
 def _laws_met(process, signal, memory, control, omega, period, utilities):
@@ -192,10 +165,3 @@ def _padded(size: int) -> int:
 def _unit(beliefs: np.ndarray) -> np.ndarray:
     mass = beliefs.sum(axis=1, keepdims=True)
     return beliefs / np.where(mass > 0, mass, 1.0)
-
-
-def _draw(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
-    """Draw an index along the last axis with the given unnormalised weights."""
-    ladder = np.cumsum(weights, axis=-1)
-    point = rng.random(ladder.shape[:-1])[..., None] * ladder[..., -1:]
-    return (ladder <= point).sum(axis=-1).clip(max=weights.shape[-1] - 1)

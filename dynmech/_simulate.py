@@ -163,22 +163,11 @@ class _Run:
         pairs = policy.pairs
         truth = pairs.theta[pairs.base[profile]].copy()
         seen = pairs.signals[pairs.root[pairs.base[profile]]].copy()
-        omega = self._draw(plan.root[pairs.root[pairs.base[profile]]])
-        told_theta, told = self._reports(0, truth, seen[:, 1:])
+        omega = draw(self.rng, plan.root[pairs.root[pairs.base[profile]]])
+        told_theta, told = ask_reports(env, self.lies, 0, truth, seen[:, 1:])
         root = self._root(np.concatenate([seen[:, :1], told], axis=1))
         groves = self._totals(profile, told_theta, root, omega)
-        record = {
-            "profile": profile,
-            "omega": omega,
-            "recommendation": np.full((count, horizon), NONE),
-            "action": np.full((count, horizon), -1),
-            "symbol": np.full((count, horizon), -1),
-            "estimate": np.full(count, np.nan),
-            "core": np.zeros((count, n)),
-            "groves": groves,
-            "earned": np.zeros((count, n)),
-            "user_utility": np.zeros(count),
-        }
+        record = blank_record(profile, omega, groves, horizon)
         node, alive = np.zeros(count, np.int64), np.arange(count)
         alphabet = env.feedback_alphabet
         for t in range(horizon):
@@ -186,56 +175,30 @@ class _Run:
             control = plan.actions[t][pair, node[alive]].astype(np.int64)
             edge = plan.edge(t, node[alive], control)
             law = policy.compiled.action[edge, :, omega[alive]]
-            action = self._draw(law)
+            action = draw(self.rng, law)
             record["recommendation"][alive, t] = np.where(control == n, NONE, control)
             record["action"][alive, t] = action
-            self._settle(record, alive, action, edge, truth, told_theta, omega)
+            bought = np.flatnonzero(action < n)
+            who, product = alive[bought], action[bought]
+            mean = self.means[edge[bought], product, omega[who]]
+            signal = self.mechanism.estimator
+            record_purchases(record, env, signal, self.rng, who, product, mean, truth, told_theta)
             again = action == n + 1
             if t == horizon - 1 or not again.any():
                 break
             alive, control, edge = alive[again], control[again], edge[again]
             column = np.asarray(plan.tables.column)
             chance = column[plan.tree.structure.columns[edge], omega[alive][:, None]]
-            joint = self._draw(chance)
+            joint = draw(self.rng, chance)
             record["symbol"][alive, t] = joint
             symbols = split_symbol(joint, alphabet).T
             truth[alive] = self._next_values(truth[alive], control)
-            told_theta_now, told = self._reports(t + 1, truth[alive], symbols[:, 1:])
+            told_theta_now, told = ask_reports(env, self.lies, t + 1, truth[alive], symbols[:, 1:])
             told_theta[alive] = told_theta_now
             reported = np.concatenate([symbols[:, :1], told], axis=1)
             heard = join_symbols(reported.T, alphabet)
             node[alive] = plan.tree.layers[t].child[node[alive], control, heard]
         return record
-
-    def _settle(self, record, alive, action, edge, truth, told_theta, omega) -> None:
-        n = self.env.products
-        bought = np.flatnonzero(action < n)
-        who, product = alive[bought], action[bought]
-        mean = self.means[edge[bought], product, omega[who]]
-        signal, utilities = self.mechanism.estimator, self.env.utilities
-        estimate = signal.draw(self.rng, utilities, product, omega[who], mean)
-        support = self.env.values.support
-        told = support[product, told_theta[who, product]]
-        record["estimate"][who] = estimate
-        record["earned"][who, product] = support[product, truth[who, product]]
-        record["user_utility"][who] = self.env.utilities[product, omega[who]]
-        core = np.repeat(-(told + estimate)[:, None], n, axis=1)
-        core[np.arange(len(who)), product] = -estimate
-        record["core"][who] = core
-
-    def _reports(self, t: int, theta: np.ndarray, signals: np.ndarray):
-        told_theta, told = theta.copy(), signals.copy()
-        for i, strategy in self.lies.items():
-            value, symbol = strategy(t + 1, theta[:, i].copy(), signals[:, i].copy())
-            alphabet = (self.env.initial_alphabet, self.env.feedback_alphabet)[t > 0][i + 1]
-            size = self.env.values.support.shape[1]
-            for name, given, top in (("theta", value, size), ("signal", symbol, alphabet)):
-                given = np.asarray(given)
-                if given.shape != (len(theta),) or (given < 0).any() or (given >= top).any():
-                    must = f"return {name} indices of shape ({len(theta)},) in 0..{top - 1}"
-                    raise OutsideSupport(describe("simulate(strategies=...)", must, given))
-            told_theta[:, i], told[:, i] = value, symbol
-        return told_theta, told
 
     def _root(self, signals: np.ndarray) -> np.ndarray:
         return self._look_up(self.signal_root, signals)
@@ -278,10 +241,64 @@ class _Run:
         if not isinstance(values, MarkovValues):
             return theta
         law = values.kernel[control[:, None], np.arange(theta.shape[1]), theta]
-        return self._draw(law)
+        return draw(self.rng, law)
 
-    def _draw(self, weights: np.ndarray) -> np.ndarray:
-        """Draw an index along the last axis with the given unnormalised weights."""
-        ladder = np.cumsum(weights, axis=-1)
-        point = self.rng.random(ladder.shape[:-1])[..., None] * ladder[..., -1:]
-        return (ladder <= point).sum(axis=-1).clip(max=weights.shape[-1] - 1)
+
+def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:
+    """What `Simulation` holds of N conversations before anything has happened."""
+    count, n = groves.shape
+    return {
+        "profile": profile,
+        "omega": omega,
+        "recommendation": np.full((count, horizon), NONE),
+        "action": np.full((count, horizon), -1),
+        "symbol": np.full((count, horizon), -1),
+        "estimate": np.full(count, np.nan),
+        "core": np.zeros((count, n)),
+        "groves": groves,
+        "earned": np.zeros((count, n)),
+        "user_utility": np.zeros(count),
+    }
+
+
+def record_purchases(record, env, signal, rng, who, product, mean, truth, told) -> None:
+    """Enter what the conversations `who` (K,) bought, with estimates drawn around `mean` (K,).
+
+    **Arguments:** `truth`, `told` (N, n): indices of values.
+    """
+    support, omega = np.asarray(env.values.support, float), record["omega"]
+    utilities = np.asarray(env.utilities, float)
+    estimate = signal.draw(rng, utilities, product, omega[who], mean)
+    record["estimate"][who] = estimate
+    record["earned"][who, product] = support[product, truth[who, product]]
+    record["user_utility"][who] = utilities[product, omega[who]]
+    charged = support[product, told[who, product]]
+    core = np.repeat(-(charged + estimate)[:, None], support.shape[0], axis=1)
+    core[np.arange(len(who)), product] = -estimate
+    record["core"][who] = core
+
+
+def ask_reports(env, lies: Mapping[int, Strategy], t: int, theta, signals):
+    """Value indices (N, n) and own symbols (N, n) that are reported in round t, from 0.
+
+    **Raises:** `OutsideSupport` for reports that do not exist.
+    """
+    told_theta, told = theta.copy(), signals.copy()
+    alphabet = (env.initial_alphabet, env.feedback_alphabet)[t > 0]
+    for i, strategy in lies.items():
+        value, symbol = strategy(t + 1, theta[:, i].copy(), signals[:, i].copy())
+        tops = (env.values.support.shape[1], alphabet[i + 1])
+        for name, given, top in zip(("theta", "signal"), (value, symbol), tops, strict=True):
+            given = np.asarray(given)
+            if given.shape != (len(theta),) or (given < 0).any() or (given >= top).any():
+                must = f"return {name} indices of shape ({len(theta)},) in 0..{top - 1}"
+                raise OutsideSupport(describe("simulate(strategies=...)", must, given))
+        told_theta[:, i], told[:, i] = value, symbol
+    return told_theta, told
+
+
+def draw(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
+    """Draw an index along the last axis with the given unnormalised weights."""
+    ladder = np.cumsum(weights, axis=-1)
+    point = rng.random(ladder.shape[:-1])[..., None] * ladder[..., -1:]
+    return (ladder <= point).sum(axis=-1).clip(max=weights.shape[-1] - 1)

@@ -32,7 +32,8 @@ _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
 _LITTLE = 2e6  # operations that padding a small round may cost, to save a compilation
 _SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
 _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
-_CACHED = 5e5  # bytes worked on at once inside a step: fresh memory is what a step waits for
+_CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
+_MULTIPLE = 64  # what sizes of blocks are rounded up to where each has a program of its own
 _UNROLLED = 8  # symbols whose values are added up without a loop
 _SELECTED = 48  # controls compared one by one: more would take long to compile
 
@@ -112,6 +113,7 @@ def sweep(
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
     given = column, tables, tasks
     given = jax.tree.map(jnp.asarray, given) if traced else jax.device_put(given)
+    spread = not traced and len(given[2].root.sharding.device_set) > 1
     shapes = _shapes(tree, rows, tasks, traced)
     shared = None
     if shapes.shared:
@@ -130,7 +132,8 @@ def sweep(
         else:
             start, previous = sum(map(len, rows[:before])), shared
         partial = bool((layer.child[:, :, :1] < 0).any())
-        for first, size, nodes in blocks(layer, block, 1 if last else shapes.block):
+        least = 1 if last else shapes.block
+        for first, size, nodes in blocks(layer, block, least, exact=traced):
             if bounds is not None and not last and layer.memory[first] != at:
                 at = layer.memory[first]
                 bound = jnp.asarray(bounds(t, int(at)), column.dtype)
@@ -148,6 +151,7 @@ def sweep(
                 given[1],
                 tree.structure.outcome,
                 given[2],
+                None if traced or spread else np.asarray(size, np.int32),
             )
             parts.append([arrays.asarray(x)[:size] for x in found])
             tick(size)
@@ -212,18 +216,22 @@ def _width(layer: Layer) -> int:
 
 
 def blocks(
-    layer: Layer, largest: int, least: int = 1
+    layer: Layer, largest: int, least: int = 1, exact: bool = False
 ) -> Iterator[tuple[int, int, Int[np.ndarray, " C"]]]:
     """Split a round into blocks of one memory class and few distinct sizes.
 
     Yields the first node, how many nodes count, and the node indices (padded by the last); there
-    are at most `largest` of them, and at least `least` where that allows it.
+    are at most `largest` of them, and at least `least` where that allows it. `exact`: any size,
+    padded by little.
     """
     starts = np.flatnonzero(np.diff(layer.memory, prepend=-1))
     ends = np.append(starts[1:], layer.nodes)
     widest = max(int((ends - starts).max()), least)
     size = next((s for s in _BLOCK_SIZES if s >= min(widest, largest)), _BLOCK_SIZES[-1])
-    size = min(size, max(largest, 1))
+    if exact and widest < size:
+        size = -(-widest // _MULTIPLE) * _MULTIPLE if widest > _MULTIPLE else widest
+    if size > largest:  # a power of two, which can be split
+        size = 1 << max(largest.bit_length() - 1, 0)
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         for first in range(start, end, size):
             count = min(size, end - first)
@@ -245,39 +253,54 @@ def _step(
     tables: Tables,
     outcomes: Int[Numbers, "E J"],
     tasks: Tasks,
+    size: Int[Numbers, ""] | None = None,
 ) -> tuple[Array, ...]:
     """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
 
     With two kinds of following values, once for the value and once for its upper bound. Nodes are
-    worked on in chunks that stay in the cache.
+    worked on in chunks that stay in the cache, up to the first `size` nodes (all by default).
     """
     nodes = parent, picked, child, followed, ratio
     roots, variants = tasks.coefficient.shape[:2]
-    width = previous.shape[1] + 2 * len(edges) * (outcomes.shape[1] + variants) * roots
+    widths = previous.shape[1], 2 * len(edges) * (outcomes.shape[1] + variants) * roots
+    bytes_ = np.multiply(widths, previous.dtype.itemsize)
+    most = min(np.divide(_CACHED, bytes_))
     chunk = len(parent)
-    while chunk % 2 == 0 and chunk * width * previous.dtype.itemsize > _CACHED:
+    while chunk % 2 == 0 and chunk > most:
         chunk //= 2
+    features = _features(edges, tables, outcomes, jnp.asarray(tasks.root), previous.dtype)
 
     def solve(part):
         parent, picked, child, followed, ratio = part
         belief = previous[parent] * column[picked]
         return _bellman(
-            belief, edges, child, followed, ratio, following, bound, tables, outcomes, tasks
-        )
+            belief, features, edges, child, followed, ratio, following, bound, tables, outcomes,
+            tasks,
+        )  # fmt: skip
 
     if chunk == len(parent):
         return solve(nodes)
     count = len(parent) // chunk
     split = jax.tree.map(lambda x: jnp.reshape(x, (count, chunk, *x.shape[1:])), nodes)
-    found = jax.lax.map(solve, split)
+    if size is None:
+        found = jax.lax.map(solve, split)
+    else:
+        one = jax.eval_shape(solve, jax.tree.map(lambda x: x[0], split))
+        blank = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), one)
+
+        def go_on(k, found):
+            part = solve(jax.tree.map(lambda x: x[k], split))
+            return jax.tree.map(lambda all_, new: all_.at[k].set(new), found, part)
+
+        found = jax.lax.fori_loop(0, -(-size // chunk), go_on, blank)
     return jax.tree.map(lambda x: x.reshape(len(parent), *x.shape[2:]), found)
 
 
 def _bellman(
-    belief, edges, child, followed, ratio, following, bound, tables, outcomes, tasks
+    belief, features, edges, child, followed, ratio, following, bound, tables, outcomes, tasks
 ) -> tuple[Array, ...]:
     """The step for the nodes of a chunk."""
-    mass, stopped, yielded = _contract(belief, edges, tables, outcomes, jnp.asarray(tasks.root))
+    mass, stopped, yielded = _contract(belief, features, outcomes.shape[1], len(edges))
     outcome = jnp.asarray(outcomes)[edges]
     coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
     counted = jnp.moveaxis(jnp.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
@@ -295,7 +318,9 @@ def _bellman(
             if kind == 1 and bound is not None:
                 rest = now + _after(belief, jnp.asarray(tasks.root), bound)
             total = jnp.where(jnp.asarray(followed).T[:, :, None, None], total, rest)
-        found += _choose(jnp.where(allowed, total, -jnp.inf), mass, tables.scale)
+        # The barrier keeps what follows from being added up again for each comparison.
+        total = jax.lax.optimization_barrier(jnp.where(allowed, total, -jnp.inf))
+        found += _choose(total, mass, tables.scale)
     return tuple(found)
 
 
@@ -305,20 +330,24 @@ def _after(belief, root, bound):
     return jnp.einsum("cm,arqm->acrq", belief, weighted, precision=jax.lax.Precision.HIGHEST)
 
 
-def _contract(belief, edges, tables, outcomes, root):
+def _features(edges, tables, outcomes, root, kind) -> Float[Array, "F R m"]:
+    """What beliefs are contracted with, of every root: chances, rewards, and ones."""
+    stop = jnp.asarray(tables.stop)[edges]
+    reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
+    points = stop.shape[2]
+    features = jnp.concatenate(
+        [stop.reshape(-1, points), (stop * reward).reshape(-1, points), jnp.ones((1, points))]
+    )
+    return features.astype(kind)[:, None, :] * root[None]
+
+
+def _contract(belief, features, slots: int, controls: int):
     """Contract beliefs with what every control's edge yields: the heavy stage.
 
     Returns the mass of each belief (C, R); and per control and slot (A, J, C, R) the
     probability of the outcome and the reward it brings.
     """
-    stop = jnp.asarray(tables.stop)[edges]
-    reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
-    controls, slots, points = stop.shape
-    features = jnp.concatenate(
-        [stop.reshape(-1, points), (stop * reward).reshape(-1, points), jnp.ones((1, points))]
-    ).astype(belief.dtype)
-    weighted = features[:, None, :] * root[None]
-    product = jnp.einsum("frm,cm->fcr", weighted, belief, precision=jax.lax.Precision.HIGHEST)
+    product = jnp.einsum("frm,cm->fcr", features, belief, precision=jax.lax.Precision.HIGHEST)
     width = controls * slots
     shape = (controls, slots, *product.shape[1:])
     return product[-1], product[:width].reshape(shape), product[width:-1].reshape(shape)

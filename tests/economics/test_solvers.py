@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
+from dynmech._feedback import AbstractFeedback
 from experiments.benchmarks.instances import hidden_taste, scale
 from tests.economics.test_cases import NAMES, expected_of, load
 from tests.helpers.markets import random_market, relabelled
@@ -39,7 +40,7 @@ class Ending(dm.AbstractActionRule):
         return len(self.action) - 1
 
 
-class Following(dm._feedback.AbstractFeedback):
+class Following(AbstractFeedback):
     """Tables over histories, read from the memory of `Ending`."""
 
     table: np.ndarray

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
+from dynmech._choice import AbstractChoice
 from dynmech.audit._bounds import _worth
 from solvers import visit
 
@@ -24,7 +25,7 @@ def solve(env, tolerance=0.0, solver=None, **options):
     return dm.solve_efficient_policy(env, solver, tolerance=tolerance, progress=False, **options)
 
 
-class Fixed(dm._choice.AbstractChoice):
+class Fixed(AbstractChoice):
     """The same share of those who do not ask again buys whatever is remembered."""
 
     share: float = eqx.field(static=True)

@@ -59,6 +59,24 @@ def test_block_sizes_do_not_change_anything(block):
     assert sum(ticks) == tree.nodes
 
 
+@pytest.mark.parametrize("cached", [(1.0, 1e9), (1e9, 1e3)])
+@pytest.mark.parametrize("block", [16, 4096])
+def test_chunks_do_not_change_anything(cached, block, monkeypatch):
+    """Blocks are worked on piece by piece, and only the pieces that count."""
+    problem = random_problem(np.random.default_rng(6), rounds=4, classes=3)
+    tree = build_tree(problem.structure)
+    expected, same = backward(tree, problem.tables, problem.tasks, block=block)
+    monkeypatch.setattr("solvers._backward._CACHED", cached)
+    jax.clear_caches()  # the sizes are no argument of the compiled step
+    found, actions = backward(tree, problem.tables, problem.tasks, block=block)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=EPS)
+    for a, b in zip(actions, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+    traced = jax.jit(lambda tables: backward(tree, tables, problem.tasks, block=block)[0])
+    np.testing.assert_allclose(traced(problem.tables), expected, rtol=0, atol=EPS)
+    jax.clear_caches()
+
+
 def follow(problem, tree, actions, t, node, memory, belief, root, task):
     """What the kept policy is worth, and whether each control is the best there is."""
     s, tasks = problem.structure, problem.tasks

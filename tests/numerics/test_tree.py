@@ -137,12 +137,13 @@ def test_a_limit_is_kept(merge):
         build_tree(structure, merge, limit=counts[-1] - 1)
 
 
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("largest", [1, 3, 8, 50, 100, 10**6])
-def test_blocks_cover_every_node_once_and_one_memory_each(largest):
+def test_blocks_cover_every_node_once_and_one_memory_each(largest, exact):
     problem = random_problem(np.random.default_rng(3), rounds=5, shared=False, controls=2)
     for layer in build_tree(problem.structure).layers:
         seen = []
-        for first, count, nodes in blocks(layer, largest):
+        for first, count, nodes in blocks(layer, largest, exact=exact):
             assert 1 <= count <= len(nodes) <= max(largest, 1)
             assert (layer.memory[nodes] == layer.memory[first]).all()
             np.testing.assert_array_equal(nodes[:count], np.arange(first, first + count))
