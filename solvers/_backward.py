@@ -33,7 +33,7 @@ _LITTLE = 2e6  # operations that padding a small round may cost, to save a compi
 _SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
 _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
 _CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
-_MULTIPLE = 64  # what sizes of blocks are rounded up to where each has a program of its own
+_MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a program of its own
 _UNROLLED = 8  # symbols whose values are added up without a loop
 _SELECTED = 48  # controls compared one by one: more would take long to compile
 
