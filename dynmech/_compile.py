@@ -100,8 +100,12 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
             do = "use fewer tastes, symbols, rounds, a rule that remembers less, or more memory"
             raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
         memory, recommendation, period = keys[:, :-2], keys[:, -2], keys[:, -1]
-        action = np.asarray(_actions(env, memory, recommendation, env.utilities))
-        law = np.asarray(_laws(env, memory, recommendation, period, env.utilities))
+        signals = env.signals
+        rules = (env.action_rule, signals.feedback, signals.settlement)
+        action, law, means = map(
+            np.asarray,
+            _behaviour_jit(rules, memory, recommendation, period, jnp.asarray(env.utilities)),
+        )
     _check_actions(env, action, always)
     _check_laws(law)
     query = action[:, n + 1]
@@ -111,8 +115,6 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         digits, offset = relations(query[column_edge] * law[column_edge, :, column_symbol])
     buyable = action[:, :n].any(axis=2) if exact else ever
     slot = _slots(buyable)
-    with precision(env.gamma):
-        means = _means(env, env.signals.settlement, memory, recommendation)
     settled = np.where(action[:, :n] > 0, means, 0.0)
     first, merged = _merge_edges(action, settled, column_id, exact)
     structure = Structure(
@@ -168,7 +170,9 @@ def settlement_means(
     """
     n = env.products
     with precision(env.gamma):
-        every = _means(env, signal, compiled.situation, compiled.shown)
+        every = np.asarray(
+            _means_jit(signal, compiled.situation, compiled.shown, jnp.asarray(env.utilities))
+        )
     means = np.zeros((len(compiled.action), n, env.tastes.size))
     means[compiled.edge_of] = every
     bought = compiled.action[compiled.edge_of, :n] > 0
@@ -178,11 +182,6 @@ def settlement_means(
         call = "DynamicTeamMechanism(estimator=...)"
         raise InvalidArgument(describe(call, must, type(signal).__name__, do))
     return means
-
-
-def _means(env, signal, memory, recommendation) -> Float[np.ndarray, "S n m"]:
-    utilities = jnp.asarray(env.utilities)
-    return np.asarray(_means_jit(signal, memory, recommendation, utilities))
 
 
 @eqx.filter_jit
@@ -255,18 +254,21 @@ def _actions_jit(rule, memory, recommendation, utilities):
     return law(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
-def _actions(env, memory, recommendation, utilities):
-    return _actions_jit(env.action_rule, memory, recommendation, utilities)
-
-
 @eqx.filter_jit
 def _laws_jit(feedback, memory, recommendation, period, utilities):
     law = jax.vmap(lambda m, r, t: feedback.likelihood(m, r, t, utilities))
     return law(jnp.asarray(memory), jnp.asarray(recommendation), jnp.asarray(period))
 
 
-def _laws(env, memory, recommendation, period, utilities):
-    return _laws_jit(env.signals.feedback, memory, recommendation, period, utilities)
+@eqx.filter_jit
+def _behaviour_jit(rules, memory, recommendation, period, utilities):
+    """Actions, laws of the feedback and means of the estimate of every situation."""
+    rule, feedback, signal = rules
+    return (
+        _actions_jit(rule, memory, recommendation, utilities),
+        _laws_jit(feedback, memory, recommendation, period, utilities),
+        _means_jit(signal, memory, recommendation, utilities),
+    )
 
 
 def _shown(memories, after, place, count, n):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _TOGETHER = 256  # tasks of one root that are solved side by side
+_BLOCK = 32768  # nodes handed over at once; a step splits them itself
 
 
 class Revaluation(eqx.Module):
@@ -144,7 +145,7 @@ def _together(tree: Tree, numbers: Tables, group: Tasks, support) -> Float[Array
     wider = eqx.tree_at(
         lambda g: (g.coefficient, g.counted, g.allowed), group, (coefficient, *repeated)
     )
-    value, _ = backward(tree, numbers, wider, block=4096)
+    value, _ = backward(tree, numbers, wider, block=_BLOCK)
     return jnp.moveaxis(value.reshape(len(group.root), count, -1), 1, 0).reshape(count, -1)
 
 

@@ -26,7 +26,7 @@ from dynmech._long_conversation import LongConversation
 from dynmech._long_groves import long_tables
 from dynmech._long_horizon import LongPolicy
 from dynmech._long_mechanism import simulate_reports
-from dynmech._outcomes import expected_outcomes
+from dynmech._own_tables import at_base, own_tables
 from dynmech._settlement import AbstractSettlement, Estimator
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._simulate import Simulation, Strategy, simulate
@@ -111,10 +111,10 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
             self.groves_total = groves.total(self.own).T
             self.agent_payoff = np.tile(policy.value, (policy.env.products, 1))
             return
-        self.own = _own_tables(policy, self.estimator)
+        self.own = own_tables(policy, self.estimator)
         shape = policy.advertiser_value.shape
         self.groves_total = groves.total(self.own).T.reshape(shape)
-        self.agent_payoff = _at_base(policy, self.own.payoff).T.reshape(shape)
+        self.agent_payoff = at_base(policy, self.own.payoff).T.reshape(shape)
 
     def __hash__(self) -> int:
         return id(self)
@@ -359,44 +359,6 @@ def _follows(conversation: Conversation | LongConversation, policy) -> bool:
         return conversation.policy is policy
     mine = isinstance(policy, EfficientPolicy)
     return mine and conversation.policy.plan.actions is policy.plan.actions
-
-
-def _own_tables(policy: EfficientPolicy, signal: AbstractSettlementSignal) -> OwnTables:
-    """Expected payoffs along each advertiser's own alternatives, under truth."""
-    env, pairs, n = policy.env, policy.pairs, policy.env.products
-    every = np.arange(len(pairs.root))
-    means = settlement_means(env, policy.compiled, signal)
-    outcomes = expected_outcomes(policy.plan, env.values.support, pairs, every, means)
-    payoff = (outcomes.earned + outcomes.estimated).sum(axis=1)
-    live = pairs.own >= 0
-    at = np.maximum(pairs.own, 0)
-    own = np.where(live, payoff[at], np.nan)
-    mine = (outcomes.earned + outcomes.utility)[at, np.arange(n)[None, :, None, None]]
-    marginal = _at_signal(policy, policy.own_marginal)
-    return OwnTables(
-        payoff=own,
-        contribution=np.where(live, own - mine, np.nan),
-        marginal=policy.own_marginal,
-        displayable=policy.own_displayable,
-        ex_ante=None if policy.batch else policy.ex_ante_marginal_value,
-        batch_mean=np.nanmean(marginal, axis=0),
-        root=policy.plan.root,
-        own_root=np.where(live[:, :, 0], pairs.root[at[:, :, 0]], -1),
-        own_pair=pairs.own,
-        signal=policy.profiles.signals[:, 1:],
-    )
-
-
-def _at_signal(policy: EfficientPolicy, table: np.ndarray) -> Float[np.ndarray, "B n"]:
-    here = policy.profiles.signals[:, 1:][:, :, None]
-    return np.take_along_axis(table, here, axis=2)[:, :, 0]
-
-
-def _at_base(policy: EfficientPolicy, table: np.ndarray) -> Float[np.ndarray, "B n"]:
-    """Pick each profile's own (theta_i, s_i) from a table (B, n, K, Z)."""
-    theta, signals = policy.profiles.theta, policy.profiles.signals[:, 1:]
-    batch, n = theta.shape
-    return table[np.arange(batch)[:, None], np.arange(n), theta, signals]
 
 
 def _settlement(verb: str, settlement: AbstractSettlement | None) -> AbstractSettlement:

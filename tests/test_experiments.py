@@ -62,6 +62,18 @@ def column(rows: list[dict[str, str]], start: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows])
 
 
+CLAIMS = {}
+"""What the tables of an experiment must show, checked where they are made: they take long."""
+
+
+def claims(name: str):
+    def keep(check):
+        CLAIMS[name] = check
+        return check
+
+    return keep
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_help_states_every_option(name, capsys):
     module = importlib.import_module(f"experiments.{name}")
@@ -74,7 +86,7 @@ def test_help_states_every_option(name, capsys):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_tables_are_labelled_and_pictures_are_written(results, name):
+def test_tables_are_labelled_and_pictures_written_and_claims_hold(results, name):
     folder = results / name
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert FILES[name] <= written
@@ -90,6 +102,7 @@ def test_tables_are_labelled_and_pictures_are_written(results, name):
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert path.stat().st_size > 5_000
     assert all(p.stat().st_size > 200 for p in folder.rglob("report.txt"))
+    CLAIMS.get(name, lambda results: None)(results)
 
 
 def test_corollary_1_counterexample():
@@ -167,7 +180,8 @@ def test_showing_the_second_product_can_be_worse():
     assert row["second not shown [% of profiles]"] == pytest.approx(100)
 
 
-def test_one_shot_pivots_are_the_papers(results):
+@claims("one_shot")
+def pivots_are_the_papers(results):
     """phi_1^+ = max over s_1 of E[(theta_2 + u_2) y_2 | s], by hand from the posteriors."""
     options = one_shot.Options(tastes=16, symbols=2)
     policy = solve(one_shot.market(options))
@@ -202,12 +216,18 @@ def test_equal_sellers_pay_the_second_price():
     assert audit.window.open.all()
 
 
-def test_gains_and_bounds_are_as_claimed(results):
-    """Theorem 1, reporting conventions, bounds and charges, in the tables that were written."""
+@claims("theorem1")
+def no_misreport_gains_but_by_message(results):
+    """Theorem 1, one lie and whole strategies; settlement by message is refuted."""
     random = read(results / "theorem1" / "random_markets_all.csv")
     for kind in ("one lie", "strategy"):
         assert column(random, f"data-driven, {kind}").max() < 1e-7
         assert column(random, f"message-driven, {kind}").min() > 0.1
+
+
+@claims("reporting")
+def conventions_of_reporting_differ_after_own_lies(results):
+    """After an own lie a second can gain, unless reports are cumulative; installments are safe."""
     rows = read(results / "reporting" / "reporting.csv")
     late = column(rows, "any own past [")
     told = np.array([row["reports"] for row in rows])
@@ -218,6 +238,11 @@ def test_gains_and_bounds_are_as_claimed(results):
     charges = read(results / "reporting" / "charges.csv")
     assert column(charges, "its largest gain").max() > 1
     assert column(charges, "installments: largest gain").max() < 1e-7
+
+
+@claims("reports")
+def reports_outside_the_support_are_searched(results):
+    """Values of an interval, and private signal structures."""
     lies = read(results / "reports" / "intervals.csv")
     gap = column(lies, "interval [") - column(lies, "support [")
     honest = np.array([row["settlement"] == "data-driven" for row in lies])
@@ -232,6 +257,11 @@ def test_gains_and_bounds_are_as_claimed(results):
     np.testing.assert_allclose(message[0], 100 * 2.5 / 3, atol=1e-9)
     assert message[-1] >= message[1:-1].max() - 1e-9
     assert gap[-1] >= gap[1:-1].max() - 1e-9
+
+
+@claims("approximate")
+def the_gap_at_the_node_bounds_a_gain(results):
+    """That of the node, not of the root."""
     spoiled = read(results / "approximate" / "policies.csv")
     gain = column(spoiled, approximate.GAIN)
     assert (gain <= column(spoiled, approximate.BOUND) + 1e-9).all()
@@ -247,7 +277,8 @@ def test_a_charge_on_reach_is_manipulable_and_installments_are_not():
     assert row["installments: totals differ by [% of scale]"] < 1e-9
 
 
-def test_quantising_costs_little_welfare_and_invites_lies(results):
+@claims("quantising")
+def quantising_costs_little_welfare_and_invites_lies(results):
     rows = read(results / "quantising" / "settlement.csv")
     gain, bound = column(rows, "gain of one misreport"), column(rows, "bound, twice")
     assert (gain <= bound + 1e-9).all()
@@ -257,7 +288,8 @@ def test_quantising_costs_little_welfare_and_invites_lies(results):
     assert (np.abs(column(worth, "W, rating quantiles")) > 0).all()
 
 
-def test_click_auctions_show_what_they_claim(results):
+@claims("click_auction")
+def click_auctions_show_what_they_claim(results):
     """Proposition 2, Remark 2, footnotes 20 and 21, in the tables that were written."""
     folder = results / "click_auction"
     rows = read(folder / "slot_audits.csv")
@@ -281,7 +313,8 @@ def test_click_auctions_show_what_they_claim(results):
     assert (np.diff(column(rows, "largest payment")) > 0).all()
 
 
-def test_shopping_assistant_shows_what_it_claims(results):
+@claims("shopping_assistant")
+def the_assistant_shows_what_it_claims(results):
     """Paper D, section 5.2: Propositions 3, 4 and 9, the average, and h that invites lies."""
     folder = results / "shopping_assistant"
     found = read(folder / "incentives.csv")
@@ -310,7 +343,8 @@ def test_shopping_assistant_shows_what_it_claims(results):
     assert subsidy[1] < -0.1
 
 
-def test_procurement_costs_and_epsilon(results):
+@claims("procurement")
+def procurement_costs_and_epsilon(results):
     """(20) on scanner data inverts the equilibrium; errors and epsilon fall; cars are a warning."""
     folder = results / "procurement"
     costs = read(folder / "costs.csv")
@@ -337,7 +371,8 @@ def test_procurement_costs_and_epsilon(results):
     assert (column(cars, "cost, BLP") > 0).all()
 
 
-def test_every_statement_is_reproduced_and_listed(results):
+@claims("static_statements")
+def every_statement_is_reproduced_and_listed(results):
     """No check of a statement misses, the ten slips fail as they should, the README lists all."""
     rows = read(results / "static_statements" / "statements.csv")
     told = {row["statement"] for row in rows}
@@ -361,7 +396,8 @@ def test_every_statement_is_reproduced_and_listed(results):
     assert len(bold) - len(here) == 5  # Prop. 2's converse, Remark 2, footnote 21, Props. 4 and 9
 
 
-def test_certified_bounds_hold_what_is_simulated(results):
+@claims("long_horizon")
+def certified_bounds_hold_what_is_simulated(results):
     rows = read(results / "long_horizon" / "certificates.csv")
     policy, error = column(rows, "policy"), column(rows, "s.e.")
     assert (column(rows, "lower") < policy).all()
