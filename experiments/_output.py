@@ -66,8 +66,11 @@ class Output:
         units = {column: column.replace(MONEY, f"[{self.unit}]") for column in frame.columns}
         frame.rename(columns=units).to_csv(path, index=False, float_format="%.10g")
         self.written.append(path)
-        if not show:
-            return
+        if show:
+            self.show(frame, title)
+
+    def show(self, frame: pd.DataFrame, title: str) -> None:
+        """Print a table without writing it."""
         money = any(MONEY in column for column in frame.columns)
         caption = escape(f"{title}; money in {self.unit}" if money else title)
         style = {"box": SIMPLE_HEAD, "show_edge": False, "collapse_padding": True}
@@ -86,7 +89,8 @@ class Output:
         """Write `name.png`."""
         path = self.folder / f"{name}.png"
         figure.savefig(path, dpi=150)
-        self.written.append(path)
+        if path not in self.written:
+            self.written.append(path)
 
     def finish(self) -> None:
         """Say what was written, and keep all that was printed in `report.txt`."""

@@ -30,6 +30,8 @@ from solvers._tree import Layer, Tree, ratios
 TIE = 1e-12
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
 _LITTLE = 2e6  # operations that padding a small round may cost, to save a compilation
+_COMMON = 4096  # nodes handled at once in every round where padding costs nothing but indices
+_INDICES = 4e6  # bytes of these
 _SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
 _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
 _CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
@@ -114,7 +116,7 @@ def sweep(
     given = column, tables, tasks
     given = jax.tree.map(jnp.asarray, given) if traced else jax.device_put(given)
     spread = not traced and len(given[2].root.sharding.device_set) > 1
-    shapes = _shapes(tree, rows, tasks, traced)
+    shapes = _shapes(tree, rows, tasks, block, traced, spread)
     shared = None
     if shapes.shared:
         shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
@@ -133,7 +135,7 @@ def sweep(
             start, previous = sum(map(len, rows[:before])), shared
         partial = bool((layer.child[:, :, :1] < 0).any())
         least = 1 if last else shapes.block
-        for first, size, nodes in blocks(layer, block, least, exact=traced):
+        for first, size, nodes in blocks(layer, shapes.most, least, exact=traced):
             if bounds is not None and not last and layer.memory[first] != at:
                 at = layer.memory[first]
                 bound = jnp.asarray(bounds(t, int(at)), column.dtype)
@@ -169,30 +171,38 @@ def sweep(
 class _Shapes(eqx.Module):
     """Shapes that the rounds of a tree share, so that few programs are compiled.
 
-    - `block`: the fewest nodes handled at once, where that costs next to nothing.
+    - `block`: the fewest nodes handled at once, where that costs next to nothing; `most`: the most.
     - `following`: the fewest values that follow.
     - `shared`: whether one table holds the likelihood rows of all rounds.
     """
 
     block: int = eqx.field(static=True)
+    most: int = eqx.field(static=True)
     following: int = eqx.field(static=True)
     shared: bool = eqx.field(static=True)
 
 
-def _shapes(tree: Tree, rows: Sequence[Numbers], tasks: Tasks, traced: bool) -> _Shapes:
+def _shapes(
+    tree: Tree, rows: Sequence[Numbers], tasks: Tasks, block: int, traced: bool, spread: bool
+) -> _Shapes:
     if traced:
-        return _Shapes(1, 1, False)
+        return _Shapes(1, block, 1, False)
     structure = tree.structure
     slots, points = structure.outcome.shape[1], tasks.root.shape[1]
     roots, variants = tasks.coefficient.shape[:2]
     features = (2 * structure.controls * slots + 1) * points
     cells = 2 * structure.controls * (structure.symbols + 2 * slots) * variants
     few = [s for s in _BLOCK_SIZES if s * roots * (features + cells) <= _LITTLE]
-    widths = [_width(layer) for layer in tree.layers[:-1]]
-    block = max((s for s in few if s <= 64 or s <= _length(max(widths, default=1))), default=1)
-    widest = _length(max((layer.nodes for layer in tree.layers[1:]), default=1))
-    level = widest if 8.0 * widest * roots * variants <= _LEVEL else 1
-    return _Shapes(block, level, 8.0 * _length(sum(map(len, rows))) * points <= _SHARED)
+    widest = max((_width(layer) for layer in tree.layers[:-1]), default=1)
+    least = max((s for s in few if s <= 64 or s <= _length(widest)), default=1)
+    indices = 12 * _COMMON * structure.controls * structure.symbols
+    chunk = _chunk(_COMMON, points, structure.controls, slots, tasks)
+    if widest > least and chunk < _COMMON <= block and indices <= _INDICES and not spread:
+        # Only the chunks that count are worked on: one program for rounds of any width.
+        least = block = _COMMON
+    longest = _length(max((layer.nodes for layer in tree.layers[1:]), default=1))
+    level = longest if 8.0 * longest * roots * variants <= _LEVEL else 1
+    return _Shapes(least, block, level, 8.0 * _length(sum(map(len, rows))) * points <= _SHARED)
 
 
 def _length(count: int) -> int:
@@ -261,13 +271,7 @@ def _step(
     worked on in chunks that stay in the cache, up to the first `size` nodes (all by default).
     """
     nodes = parent, picked, child, followed, ratio
-    roots, variants = tasks.coefficient.shape[:2]
-    widths = previous.shape[1], 2 * len(edges) * (outcomes.shape[1] + variants) * roots
-    bytes_ = np.multiply(widths, previous.dtype.itemsize)
-    most = min(np.divide(_CACHED, bytes_))
-    chunk = len(parent)
-    while chunk % 2 == 0 and chunk > most:
-        chunk //= 2
+    chunk = _chunk(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
     features = _features(edges, tables, outcomes, jnp.asarray(tasks.root), previous.dtype)
 
     def solve(part):
@@ -294,6 +298,16 @@ def _step(
 
         found = jax.lax.fori_loop(0, -(-size // chunk), go_on, blank)
     return jax.tree.map(lambda x: x.reshape(len(parent), *x.shape[2:]), found)
+
+
+def _chunk(nodes: int, points: int, controls: int, slots: int, tasks: Tasks) -> int:
+    """How many of a block's nodes are worked on at once."""
+    roots, variants = tasks.coefficient.shape[:2]
+    widths = points, 2 * controls * (slots + variants) * roots
+    most = min(np.divide(_CACHED, np.multiply(widths, tasks.root.dtype.itemsize)))
+    while nodes % 2 == 0 and nodes > most:
+        nodes //= 2
+    return nodes
 
 
 def _bellman(

@@ -67,13 +67,13 @@ def _span(centred, positive) -> tuple[list[int], np.ndarray, np.ndarray]:
     rest = np.where(positive[:, None], centred, 0.0)
     basis, generators = np.zeros((0, centred.shape[1])), []
     while True:
-        # Once more what is left of what was taken out: rounding is not orthogonal.
         left = np.sqrt(np.einsum("cm,cm->c", rest, rest))
         far = np.flatnonzero(left > _RANK * np.maximum(1.0, size))
         far = far[far > (generators[-1] if generators else -1)]
         if not len(far):
             break
         c = int(far[0])
+        # Taken out once more: what is left after rounding is not orthogonal.
         new = rest[c] - (rest[c] @ basis.T) @ basis
         new /= np.sqrt(new @ new)
         basis = np.concatenate([basis, new[None]])

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from dynmech._errors import import_extra
 from dynmech._long_groves import critical
 from dynmech._long_horizon import LongPolicy
-from dynmech._long_play import Played, Player, Report, largest_bias
+from dynmech._long_play import Played, Player, Report
 from dynmech._settlement import AbstractSettlement
 from dynmech._signals import AbstractSettlementSignal
 from dynmech._values import reportable
@@ -105,11 +105,13 @@ def measure_gains(
     runs: int,
     confidence: float,
     interval: bool,
+    bias: float,
     seed: int = _SEED,
 ) -> tuple[MeasuredGains, Truth]:
     """Simulate every report that each advertiser can make at the outset of each profile.
 
-    **Arguments:** `interval`: also the ends of a declared interval of reports.
+    **Arguments:** `interval`: also the ends of a declared interval of reports; `bias`: largest
+    of the estimate, money.
     """
     env, n = policy.env, policy.env.products
     player = Player(env, policy.process, policy.network, policy.chunk, runs, [seed])
@@ -134,7 +136,7 @@ def measure_gains(
     kinds = (int, int, float, int, float, float, int, int, int)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    spread = 2 * (env.money_scale + largest_bias(env, signal))
+    spread = 2 * (env.money_scale + bias)
     gains = MeasuredGains(env.names, *arrays, confidence=confidence, runs=runs, spread=spread)
     return gains, Truth(tuple(truths))
 

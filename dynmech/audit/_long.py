@@ -212,7 +212,9 @@ def run_long_audit(
     searched = declared if interval is None else interval
     env, (n, batch), confidence = policy.env, total.shape, policy.confidence
     bias = largest_bias(env, signal)
-    gains, truth = measure_gains(policy, settlement, signal, conversations, confidence, searched)
+    gains, truth = measure_gains(
+        policy, settlement, signal, conversations, confidence, searched, bias
+    )
     own = isinstance(settlement, Estimator)
     step = critical(confidence, policy.certificate.runs, batch)
     lower = policy.bounds.value - step * policy.bounds.error
