@@ -166,7 +166,9 @@ def bounded_rows(hidden, tolerances=(1e-3, 1e-5)) -> list[dict]:
 
     All economies, as every solve; SARSOP's published seconds are of W alone.
     """
-    found = []
+    found: list[dict] = []
+    if not hidden:
+        return found
     m, rounds = max(hidden, key=lambda size: size[1])
     published = dict(zip((1e-3, 1e-5), SARSOP.get((m, rounds), ()), strict=False))
     env = hidden_taste(m, rounds)
