@@ -85,7 +85,12 @@ def test_help_states_every_option(name, capsys):
     assert len(module.__doc__) > 100
 
 
-@pytest.mark.parametrize("name", SMALL)
+LONG = {"static_statements"}  # whose statements are tested one by one in tests/theory
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=[pytest.mark.slow] if k in LONG else []) for k in SMALL]
+)
 def test_tables_are_labelled_and_pictures_written_and_claims_hold(results, name):
     folder = results / name
     written = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}

@@ -99,7 +99,9 @@ def showroom(n, horizon):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("n", [31, 50, 70, 130])
+@pytest.mark.parametrize(
+    "n", [31, *(pytest.param(k, marks=pytest.mark.slow) for k in (50, 70)), 130]
+)
 def test_markets_of_many_products(n):
     """One round in closed form; then two, which are worth more, by a batch of the only profile."""
     one = dm.Profiles(np.zeros((1, n), int), np.zeros((1, n + 1), int))

@@ -31,7 +31,10 @@ MARKETS = {
 }
 
 
-@pytest.fixture(scope="module", params=MARKETS)
+@pytest.fixture(
+    scope="module",
+    params=["tables", "rules, markov", pytest.param("threshold", marks=pytest.mark.slow)],
+)
 def policy(request):
     return solve(MARKETS[request.param]())
 

@@ -13,7 +13,8 @@ from tests.helpers.long_markets import solve, whispering
 from tests.helpers.long_play import histories, lies, player_of
 
 
-@pytest.mark.parametrize("name", ["as solved", pytest.param("scrambled", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["as solved", "scrambled"])
 def test_simulated_deviations_are_those_of_brute_force(long_solved, long_worse, name):
     """All misreports of both advertisers at the outset, three settlements, both of `lasting`."""
     policy = long_worse if name == "scrambled" else long_solved[1]

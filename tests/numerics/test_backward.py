@@ -59,9 +59,8 @@ def test_block_sizes_do_not_change_anything(block):
     assert sum(ticks) == tree.nodes
 
 
-@pytest.mark.parametrize("cached", [(1.0, 1e9), (1e9, 1e3)])
-@pytest.mark.parametrize("block", [16, 4096])
-def test_chunks_do_not_change_anything(cached, block, monkeypatch):
+@pytest.mark.parametrize(("block", "cached"), [(16, (1e9, 1e3)), (4096, (1.0, 1e9))])
+def test_chunks_do_not_change_anything(block, cached, monkeypatch):
     """Blocks are worked on piece by piece, and only the pieces that count."""
     problem = random_problem(np.random.default_rng(6), rounds=4, classes=3)
     tree = build_tree(problem.structure)
