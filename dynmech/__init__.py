@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from dynmech._ledger import Ledger as Ledger
     from dynmech._long_conversation import LongConversation as LongConversation
     from dynmech._long_horizon import LongPolicy as LongPolicy
-    from dynmech._long_horizon import solve_long_horizon as solve_long_horizon
+    from dynmech._long_solve import solve_long_horizon as solve_long_horizon
     from dynmech._payment_moments import PaymentMoments as PaymentMoments
     from dynmech._payment_moments import payment_distribution as payment_distribution
     from dynmech._payment_moments import payment_moments as payment_moments
@@ -125,7 +125,8 @@ else:
             "dynmech._feedback": "ChannelFeedback NoFeedback RatingFeedback TabulatedFeedback",
             "dynmech._ledger": "Ledger",
             "dynmech._long_conversation": "LongConversation",
-            "dynmech._long_horizon": "LongPolicy solve_long_horizon",
+            "dynmech._long_horizon": "LongPolicy",
+            "dynmech._long_solve": "solve_long_horizon",
             "dynmech._payment_moments": "PaymentMoments payment_distribution payment_moments",
             "dynmech._profiles": "Profiles",
             "dynmech._relaxation": "Relaxation",

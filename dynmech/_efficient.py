@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import equinox as eqx
 import jax
@@ -32,7 +32,10 @@ from dynmech._tasks import Assignment, Pairs, assign, make_pairs
 from dynmech._types import Numbers, in_doubles, precision
 from dynmech._unfolded import compile_or_search, search_market
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
-from solvers import BranchAndBound, Estimate, Exact, Plan, PointBased, Stationary
+from solvers import BranchAndBound, Estimate, Exact, Neural, Plan, PointBased, Stationary
+
+if TYPE_CHECKING:
+    from dynmech._long_horizon import LongPolicy
 
 _VERB = "solve_efficient_policy"
 
@@ -212,6 +215,7 @@ class EfficientPolicy(eqx.Module):
         return load_module(path, cls, types)
 
 
+@overload
 def solve_efficient_policy(
     env: RecommendationMDP,
     solver: Exact | BranchAndBound | PointBased | Stationary | None = None,
@@ -221,7 +225,32 @@ def solve_efficient_policy(
     checkpoint: str | os.PathLike | None = None,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = True,
-) -> EfficientPolicy:
+) -> EfficientPolicy: ...
+
+
+@overload
+def solve_efficient_policy(
+    env: RecommendationMDP,
+    solver: Neural,
+    *,
+    initial: Profiles | None = None,
+    tolerance: float = 0.0,
+    checkpoint: str | os.PathLike | None = None,
+    mesh: None = None,
+    progress: bool = True,
+) -> "LongPolicy": ...
+
+
+def solve_efficient_policy(
+    env: RecommendationMDP,
+    solver: Exact | BranchAndBound | PointBased | Stationary | Neural | None = None,
+    *,
+    initial: Profiles | None = None,
+    tolerance: float = 0.0,
+    checkpoint: str | os.PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    progress: bool = True,
+) -> "EfficientPolicy | LongPolicy":
     """Solve for the policy that maximises expected total surplus (paper C, section 3.2).
 
         W_t(theta, h, b) = max_r sum_omega b(omega) sum_j (theta_j + u_j(omega)) y_j(h, r, omega)
@@ -233,25 +262,36 @@ def solve_efficient_policy(
     **Arguments**
 
     - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `PointBased()` (where learning
-      is the point), `Stationary()` (an infinite horizon); None picks one and says which and why
-      in `policy.solver`: exact if it fits, else branch and bound if a tolerance is given.
+      is the point), `Stationary()` (an infinite horizon), `Neural()` (a long horizon, and a
+      `LongPolicy` with bounds that hold at 95%: `solve_long_horizon` with own alternatives);
+      None picks one and says which and why in `policy.solver`: exact if it fits, else branch and
+      bound if a tolerance is given.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default.
     - `tolerance`: money; bounds closer than this are close enough, at every profile and
-      marginal economy. The exact solver is exact for any; an infinite horizon needs one.
+      marginal economy. The exact solver is exact for any; an infinite horizon needs one; a
+      network says in `policy.solver` whether W's bounds are.
     - `checkpoint`: a folder where finished parts are kept; the same call resumes from it.
     - `mesh`: `jax.sharding.Mesh` over whose first axis the roots are split.
     - `progress`: show a bar when the solve takes more than two seconds.
 
-    **Returns:** `EfficientPolicy`; exact up to rounding, or with certified bounds.
+    **Returns:** `EfficientPolicy`; exact up to rounding, or with certified bounds. A `LongPolicy`
+    from `Neural()`.
 
     **Raises:** `TooLarge` when it will not fit, before work starts, with what to reduce;
     `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules.
     """
     began = time.monotonic()
-    check_solver(env, solver)
     if not tolerance >= 0:
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", "be >= 0", tolerance))
+    if isinstance(solver, Neural):
+        from dynmech._long_solve import solve_by_network
+
+        if mesh is not None:
+            must = "be None with Neural(), which works on one device"
+            raise InvalidArgument(describe(f"{_VERB}(mesh=...)", must, mesh))
+        return solve_by_network(env, solver, initial, tolerance, checkpoint, progress)
+    check_solver(env, solver)
     single, env = env.gamma.dtype == np.float32, in_doubles(env)
     profiles = wanted_profiles(env, initial)
     check_values(env)

@@ -91,7 +91,7 @@ def list_alternatives(
     pairs = make_pairs(env, profiles)
     if len(pairs.root) > _MOST_PAIRS:
         must = f"have at most {_MOST_PAIRS} profiles with each advertiser's own alternatives"
-        do = "pass fewer profiles, or use fewer values and signals"
+        do = "pass fewer profiles, use fewer values and signals, or leave alternatives=False"
         call = "solve_long_horizon(alternatives=...)"
         raise TooLarge(describe(call, must, len(pairs.root), do))
     root = np.asarray(env.tastes.weights, float) * np.asarray(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._certify import Bounds, Certificate, certify, in_float64, make_case
-from dynmech._conversation import Turn, action_code, read_symbols
+from dynmech._conversation import Turn, action_code, read_symbols, theta_index
 from dynmech._errors import ImpossibleProfile, InvalidArgument, describe
 from dynmech._types import NONE, join_symbols, query_code
 from solvers import decide
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LongConversation(eqx.Module):
-    """A conversation at truthful reports; `step` returns the next one.
+    """A conversation at truthful reports; `step` and `undo` return new ones.
 
     `period` counts from 1; `belief` (m,): posterior weights of the tastes; `memory`: what the
     action rule remembers; `turns`: what happened so far; `ended`.
@@ -33,6 +33,7 @@ class LongConversation(eqx.Module):
     memory: Int[np.ndarray, " d"]
     turns: tuple[Turn, ...]
     ended: bool = eqx.field(static=True)
+    previous: LongConversation | None
 
     @property
     def actions(self) -> tuple[int, ...]:
@@ -51,6 +52,14 @@ class LongConversation(eqx.Module):
         control = self._control()
         return NONE if control == self.policy.env.products else control
 
+    @property
+    def value(self) -> float:
+        """Expected surplus from here on under the policy, money, by simulation; 0 once ended.
+
+        Its standard error and the bounds on W_t are those of `certify`, which it is read from.
+        """
+        return 0.0 if self.ended else float(self.certify().value[0])
+
     def certify(self, certificate: Certificate | None = None) -> Bounds:
         """Bound W at this node, for its belief: arrays of one entry.
 
@@ -66,16 +75,22 @@ class LongConversation(eqx.Module):
             certificate, policy.chunk, self.memory, self.period - 1,
         )  # fmt: skip
 
-    def step(self, action: int | str, signals: Any = None) -> LongConversation:
+    def step(self, action: int | str, signals: Any = None, theta: Any = None) -> LongConversation:
         """Go on with what the user did.
 
         **Arguments:** `action`: "query", "exit", a product label, or a code; `signals`: after a
-        query, symbols (1+n,), or a mapping from "platform" and labels to symbols.
+        query, symbols (1+n,), or a mapping from "platform" and labels to symbols; `theta`: None,
+        or the values in force, as in `start`: values are constant.
 
         **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile` when what happened
         has probability zero.
         """
         self._require_progress("step(...)")
+        if theta is not None:
+            known = self.policy.profiles.theta[self.profile]
+            if (theta_index(self.policy.env, theta) != known).any():
+                must = "stay what they are where values are constant"
+                raise InvalidArgument(describe("LongConversation.step(theta=...)", must, theta))
         env, process, t = self.policy.env, self.policy.process, self.period - 1
         code, n = action_code(env, action), env.products
         control = self._control()
@@ -107,7 +122,18 @@ class LongConversation(eqx.Module):
             np.asarray(after),
             (*self.turns, turn),
             not goes_on,
+            self,
         )
+
+    def undo(self) -> LongConversation:
+        """Return to before the last step.
+
+        **Raises:** `InvalidArgument` before the first.
+        """
+        if self.previous is None:
+            must = "follow at least one step"
+            raise InvalidArgument(describe("LongConversation.undo()", must, "none"))
+        return self.previous
 
     def _control(self) -> int:
         policy = self.policy

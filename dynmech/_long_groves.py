@@ -19,8 +19,6 @@ This takes the policy as given before reports: lower bounds simulate its network
 trained for the reported profile alone would let a report move them. Upper bounds use none.
 """
 
-import math
-
 import numpy as np
 from jaxtyping import Float
 
@@ -29,9 +27,7 @@ from dynmech._errors import InvalidArgument, describe
 from dynmech._groves import AbstractGroves, ExAnte, NoSubsidy, OwnTables, Participation, Zero
 from dynmech._long_horizon import LongPolicy
 from dynmech._long_play import largest_bias
-from dynmech._profiles import all_profiles
 from dynmech._signals import AbstractSettlementSignal
-from dynmech._values import prior_probability
 
 
 def long_tables(
@@ -118,12 +114,7 @@ def _charged(bounds: Bounds, upper: bool) -> Float[np.ndarray, "..."]:
 
 def _ex_ante(policy: LongPolicy, marginal: Float[np.ndarray, "B n"]) -> np.ndarray | None:
     """Expectation over all initial profiles, None if the batch does not hold them all."""
-    env, profiles = policy.env, policy.profiles
-    if len(profiles) != math.prod(env.profile_shape):
+    if not policy.complete:
         return None
-    every = all_profiles(env)
-    same = (every.theta == profiles.theta).all() and (every.signals == profiles.signals).all()
-    if not same:
-        return None
-    weight = prior_probability(env.values, profiles.theta) * policy.root.sum(axis=1)
+    weight = policy.probability()
     return np.nansum(weight[:, None] * marginal, axis=0) / weight.sum()

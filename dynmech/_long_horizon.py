@@ -1,5 +1,6 @@
 """Policies for long horizons: a value network, and certified bounds on every economy."""
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Self
@@ -7,47 +8,40 @@ from typing import Self
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dynmech._baselines import SIMPLER, PolicyComparison, compare_policies
-from dynmech._ceilings import make_ceilings
-from dynmech._certify import Bounds, Certificate, certify, make_case, simplify
+from dynmech._certify import Bounds, Certificate
 from dynmech._conversation import read_symbols, theta_index
 from dynmech._core_payment import core_payment
 from dynmech._environment import RecommendationMDP
-from dynmech._errors import (
-    ImpossibleProfile,
-    InvalidArgument,
-    OutsideSupport,
-    describe,
-)
-from dynmech._long_bounds import OwnBounds, at_profiles, bound_alternatives, list_alternatives
+from dynmech._errors import DynmechError, InvalidArgument, OutsideSupport, describe, import_extra
+from dynmech._long_bounds import OwnBounds
 from dynmech._long_conversation import LongConversation
+from dynmech._long_play import Outcomes
 from dynmech._long_save import restore, save_long
 from dynmech._long_simulate import simulate_long
-from dynmech._long_training import check_long, long_profiles, train_network
-from dynmech._process import MarketProcess, market_process
-from dynmech._profiles import Profiles, signal_likelihood
+from dynmech._process import MarketProcess
+from dynmech._profiles import Profiles
 from dynmech._relaxation import Relaxation, relax
 from dynmech._simulate import Simulation
 from dynmech._types import Numbers
-from solvers import (
-    AbstractCeiling,
-    Neural,
-    Root,
-    ValueNetwork,
-)
-
-_VERB = "solve_long_horizon"
+from dynmech._values import prior_probability
+from solvers import AbstractCeiling, ValueNetwork
 
 
 class LongPolicy(eqx.Module):
-    """A policy for a long horizon and what is certain about it, for a batch of B profiles.
+    """A policy for a long horizon and what is certain about it, for B profiles.
 
     The policy plans one round ahead and values what follows by a network. No number of the
     network is reported: `bounds` (arrays (B,)) are of W, `marginal` and `displayable` (arrays
-    (n, B)) of W^{-i} and Wd^{-i}; None if they were not asked for. `history`: sweeps by seconds,
-    held-out Bellman residual, loss, simulated value of the first profile, its standard error.
+    (n, B)) of W^{-i} and Wd^{-i}; None if they were not asked for. `outcomes`: by product, under
+    truth. `history`: sweeps by seconds, held-out Bellman residual, loss, simulated value of the
+    first profile, its standard error.
+
+    Money as properties has the shapes of an `EfficientPolicy`: P = (B,) for a batch; from
+    `solve_efficient_policy` without `initial` P = (K,)*n + (Zp, Z1, ..., Zn), of which `profiles`
+    are those at the flat indices `cells`; all others have probability zero, and NaN.
 
     It has no plan over histories: `DynamicTeamMechanism` takes it and simulates where an
     `EfficientPolicy` is evaluated exactly. `own`: what Groves terms need of each advertiser's own
@@ -64,25 +58,62 @@ class LongPolicy(eqx.Module):
     marginal: Bounds | None
     displayable: Bounds | None
     own: OwnBounds | None
+    outcomes: Outcomes
+    cells: Int[np.ndarray, " B"] | None
     history: Float[np.ndarray, "_s 5"]
     certificate: Certificate
     chunk: int = eqx.field(static=True)
     note: str = eqx.field(static=True)
 
     @property
-    def value(self) -> Float[np.ndarray, " B"]:
-        """Expected surplus under the policy, by simulation, money; see `bounds.error`."""
-        return self.bounds.value
+    def value(self) -> Float[np.ndarray, "..."]:
+        """Expected surplus under the policy, by simulation, P, money; see `bounds.error`."""
+        return self.laid_out(self.bounds.value)
 
     @property
-    def lower(self) -> Float[np.ndarray, " B"]:
-        """Bound on W from below, with `confidence`."""
-        return self.bounds.lower
+    def lower(self) -> Float[np.ndarray, "..."]:
+        """Bound on W from below, with `confidence`, P."""
+        return self.laid_out(self.bounds.lower)
 
     @property
-    def upper(self) -> Float[np.ndarray, " B"]:
-        """Bound on W from above, certain."""
-        return self.bounds.upper
+    def upper(self) -> Float[np.ndarray, "..."]:
+        """Bound on W from above, certain, P."""
+        return self.laid_out(self.bounds.upper)
+
+    @property
+    def marginal_value(self) -> Float[np.ndarray, "n ..."]:
+        """Surplus of the policy without each advertiser, by simulation, (n, *P); see `marginal`."""
+        return self.laid_out(self._marginal().value)
+
+    @property
+    def marginal_upper(self) -> Float[np.ndarray, "n ..."]:
+        """Bounds on W^{-i} from above, certain, (n, *P)."""
+        return self.laid_out(self._marginal().upper)
+
+    @property
+    def displayable_marginal_value(self) -> Float[np.ndarray, "n ..."]:
+        """As `marginal_value` where i may be shown and does not count, (n, *P)."""
+        return self.laid_out(self._displayable().value)
+
+    @property
+    def displayable_marginal_upper(self) -> Float[np.ndarray, "n ..."]:
+        """Bounds on Wd^{-i} from above, certain, (n, *P)."""
+        return self.laid_out(self._displayable().upper)
+
+    @property
+    def advertiser_value(self) -> Float[np.ndarray, "n ..."]:
+        """Expected theta earned by each product under truth, by simulation, (n, *P)."""
+        return self.laid_out(self.outcomes.earned)
+
+    @property
+    def user_utility(self) -> Float[np.ndarray, "n ..."]:
+        """Expected user utility from each product under truth, by simulation, (n, *P)."""
+        return self.laid_out(self.outcomes.utility)
+
+    @property
+    def solver(self) -> str:
+        """How it was solved."""
+        return self.note
 
     @property
     def confidence(self) -> float:
@@ -90,17 +121,17 @@ class LongPolicy(eqx.Module):
         return self.bounds.confidence
 
     @property
-    def incentive_bound(self) -> Float[np.ndarray, " B"]:
-        """Most that lying can gain in expectation, planned at the outset, money.
+    def incentive_bound(self) -> Float[np.ndarray, "..."]:
+        """Most that lying can gain in expectation, planned at the outset, P, money.
 
         W - V of the policy in use, with `confidence`, if the estimate that settles is unbiased
         and Groves totals do not depend on own reports. Inside: `LongConversation.certify`.
         """
-        return np.maximum(self.bounds.gap, 0.0)
+        return self.laid_out(np.maximum(self.bounds.gap, 0.0))
 
     @property
-    def pivot(self) -> Float[np.ndarray, "n B"]:
-        """Groves totals phi_minus, from above: upper bounds of W^{-i}, money.
+    def pivot(self) -> Float[np.ndarray, "n ..."]:
+        """Groves totals phi_minus, from above: upper bounds of W^{-i}, (n, *P), money.
 
         They come from exact planning, not from the network. What `DynamicTeamMechanism` charges
         is worked out apart from i's report by construction; here her value can still change how
@@ -111,12 +142,92 @@ class LongPolicy(eqx.Module):
         if max(self.env.initial_alphabet[1:]) > 1:
             must = "be asked for where advertisers have no initial signals of their own"
             raise InvalidArgument(describe("LongPolicy.pivot", must, self.env.initial_alphabet))
-        return self._marginal().upper
+        return self.marginal_upper
 
     @property
-    def participation(self) -> Float[np.ndarray, "n B"]:
+    def participation(self) -> Float[np.ndarray, "n ..."]:
         """Expected payoff of each advertiser at `pivot` totals, from below with `confidence`."""
         return self.lower - self.pivot
+
+    @property
+    def ex_ante_value(self) -> float:
+        """E[value] over all initial profiles, money; see `bounds` for its error."""
+        return float(self._weights("ex_ante_value") @ self.bounds.value)
+
+    @property
+    def ex_ante_marginal_value(self) -> Float[np.ndarray, " n"]:
+        """E[marginal_value] over all initial profiles, (n,), money."""
+        return self._marginal().value @ self._weights("ex_ante_marginal_value")
+
+    @property
+    def complete(self) -> bool:
+        """Whether every initial profile that can occur is in `profiles`, once."""
+        if self.cells is not None:
+            return True
+        rows = np.concatenate([self.profiles.theta, self.profiles.signals], axis=1)
+        once = len(np.unique(rows, axis=0)) == len(rows)
+        return once and bool(abs(self.probability().sum() - 1) < 1e-9)
+
+    def probability(self) -> Float[np.ndarray, " B"]:
+        """Prior probability of each of `profiles`."""
+        theta = prior_probability(self.env.values, self.profiles.theta)
+        return theta * self.root.sum(axis=1)
+
+    def laid_out(self, numbers: Float[np.ndarray, "*lead B"]) -> Float[np.ndarray, "..."]:
+        """Numbers of `profiles` along the axes P."""
+        if self.cells is None:
+            return numbers
+        *lead, _ = numbers.shape
+        found = np.full((*lead, math.prod(self.env.profile_shape)), np.nan)
+        found[..., self.cells] = numbers
+        return found.reshape(*lead, *self.env.profile_shape)
+
+    def flat(self, numbers: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n B"]:
+        """Numbers of `profiles` from a table (n, *P): `laid_out` undone."""
+        if self.cells is None:
+            return numbers
+        return numbers.reshape(len(numbers), -1)[:, self.cells]
+
+    def revalue(self, *args, **kwargs):
+        """Not defined: there is no tree to solve again.
+
+        **Raises:** `InvalidArgument`.
+        """
+        must, do = "be asked of an EfficientPolicy, which has a tree", "solve the other market"
+        raise InvalidArgument(describe("LongPolicy.revalue(...)", must, "a LongPolicy", do))
+
+    def to_frame(self):
+        """Labelled pandas table: one row a profile and product, money.
+
+        Bounds hold as `lower` and `upper` do; what is simulated comes with its standard error.
+        """
+        pandas = import_extra("pandas", "experiments", "LongPolicy.to_frame")
+        n, count = self.env.products, len(self.profiles)
+        theta = np.asarray(self.env.values.support, float)[np.arange(n), self.profiles.theta]
+        shown = [self.start(profile=b).recommendation for b in range(count)]
+        labels = [*self.env.names, "none"]
+        columns = {
+            "profile": np.repeat(np.arange(count), n),
+            "product": np.tile(np.array(self.env.names, dtype=object), count),
+            "theta": theta.ravel(),
+            "signal": self.profiles.signals[:, 1:].ravel(),
+            "platform_signal": np.repeat(self.profiles.signals[:, 0], n),
+            "first_recommendation": np.repeat([labels[r] for r in shown], n),
+            "confidence": self.confidence,
+        }
+        for name in ("value", "error", "lower", "upper"):
+            columns[f"W_{name}"] = np.repeat(getattr(self.bounds, name), n)
+        for label, bounds in (("marginal", self.marginal), ("displayable", self.displayable)):
+            for name in ("value", "error", "lower", "upper") if bounds is not None else ():
+                columns[f"{label}_{name}"] = getattr(bounds, name).T.ravel()
+        for label, table in (
+            ("advertiser_value", self.outcomes.earned),
+            ("advertiser_value_error", self.outcomes.earned_error),
+            ("user_utility", self.outcomes.utility),
+            ("user_utility_error", self.outcomes.utility_error),
+        ):
+            columns[label] = table.T.ravel()
+        return pandas.DataFrame(columns)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the policy to the folder `path`: safetensors and JSON."""
@@ -142,6 +253,8 @@ class LongPolicy(eqx.Module):
             marginal=saved.marginal,
             displayable=saved.displayable,
             own=saved.own,
+            outcomes=saved.outcomes,
+            cells=saved.cells,
             history=saved.history,
             certificate=saved.certificate,
             chunk=saved.chunk,
@@ -157,6 +270,9 @@ class LongPolicy(eqx.Module):
 
         **Raises:** `OutsideSupport` if the profile was not solved.
         """
+        if profile is not None and not (theta is None and signals is None):
+            must = "be either a profile or theta and signals"
+            raise InvalidArgument(describe("LongPolicy.start(...)", must, "both"))
         if profile is None:
             index = theta_index(self.env, theta)
             symbols = read_symbols(self.env, signals, initial=True)
@@ -168,7 +284,7 @@ class LongPolicy(eqx.Module):
         self._require_profile("start", profile)
         belief = self.root[profile] / self.root[profile].sum()
         memory = np.asarray(self.process.start())
-        return LongConversation(self, profile, 1, belief, memory, (), False)
+        return LongConversation(self, profile, 1, belief, memory, (), False, None)
 
     def payment(
         self, theta: Numbers, action: Numbers | int, estimate: Numbers | float
@@ -238,11 +354,18 @@ class LongPolicy(eqx.Module):
         return relax(self, conversations, rounds, beam, profile, seed)
 
     def _marginal(self) -> Bounds:
-        if self.marginal is None:
-            must = "be asked for when solving"
-            do = "pass marginal=True"
-            raise InvalidArgument(describe(f"{_VERB}(marginal=...)", must, False, do))
-        return self.marginal
+        return _asked(self.marginal)
+
+    def _displayable(self) -> Bounds:
+        return _asked(self.displayable)
+
+    def _weights(self, verb: str) -> Float[np.ndarray, " B"]:
+        """Prior probabilities, which add up to one."""
+        if not self.complete:
+            must, got = "have every initial profile", f"a batch of {len(self.profiles)}"
+            do = "solve without `initial`, or average over profiles drawn and state the error"
+            raise DynmechError(describe(f"LongPolicy.{verb}", must, got, do))
+        return self.probability()
 
     def _require_profile(self, verb: str, profile: int) -> None:
         if not 0 <= profile < len(self.profiles):
@@ -250,147 +373,13 @@ class LongPolicy(eqx.Module):
             raise OutsideSupport(describe(f"LongPolicy.{verb}(profile=...)", must, profile))
 
 
-def solve_long_horizon(
-    env: RecommendationMDP,
-    solver: Neural | None = None,
-    *,
-    initial: Profiles | None = None,
-    certificate: Certificate | None = None,
-    marginal: bool = True,
-    alternatives: bool = False,
-    checkpoint: str | os.PathLike | None = None,
-    progress: bool = True,
-) -> LongPolicy:
-    """Train a policy for a horizon no tree fits, and bound its distance from the efficient one.
-
-    Below, the policy simulated on fresh conversations (a confidence bound); above, a platform
-    that plans exactly for some rounds and is then told the taste (no sampling error). Both for W
-    and, with `marginal`, for every W^{-i} and Wd^{-i}. Action rules are used as they are; their
-    memories are never enumerated, so that perfect recall over many products is no obstacle.
-
-    **Arguments**
-
-    - `env`: constant values, finite horizon.
-    - `solver`: `Neural(...)`; `certificate`: `Certificate(...)`.
-    - `initial`: a batch of profiles, at most 64; all of them when they are that few.
-    - `alternatives`: also every advertiser's own alternatives to each profile (values and signals
-      she might report), trained and certified along with `Certificate(marginal_runs=...)`
-      conversations each: what most Groves terms need.
-    - `checkpoint`: folder that keeps the training after every sweep; a killed run resumes from
-      it to the same policy. Needs the extra `train`.
-
-    **Returns:** `LongPolicy`.
-
-    **Raises:** `TrainingDiverged`; `InvalidArgument`, `TooLarge`, `ImpossibleProfile`.
-
-    ```python
-    >>> import dynmech as dm, numpy as np
-    >>> env = dm.RecommendationMDP(
-    ...     gamma=np.array([[1.0, -0.5], [-0.4, 0.9]]),
-    ...     tastes=dm.TasteGrid(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0.5, 0.5])),
-    ...     horizon=3,
-    ...     action_rule=dm.PerfectRecall(dm.Logit(0.5), query=0.7),
-    ...     signals=dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2)),
-    ...     values=dm.ConstantValues([0.5, 0.6]),
-    ... )
-    >>> policy = dm.solve_long_horizon(
-    ...     env,
-    ...     dm.Neural(sweeps=2, runs=16, steps=4),
-    ...     certificate=dm.Certificate(runs=64, marginal_runs=64),
-    ...     progress=False,
-    ... )
-    >>> bool(policy.lower[0] < policy.upper[0])
-    True
-    >>> audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(conversations=60)
-    >>> audit.verdicts["participation"]
-    'proved at 95%'
-
-    ```
-    """
-    solver, certificate = solver or Neural(), certificate or Certificate()
-    check_long(env, solver, certificate)
-    profiles = long_profiles(env, initial)
-    process = market_process(env)
-    n, owners = env.products, range(env.products)
-    likelihood = np.asarray(signal_likelihood(env, profiles.signals), float)
-    root = np.asarray(env.tastes.weights, float) * likelihood
-    if (root.sum(axis=1) <= 0).any():
-        must = "have signals of positive probability"
-        got = profiles.signals[int(np.argmin(root.sum(axis=1)))].tolist()
-        raise ImpossibleProfile(describe(f"{_VERB}(initial=...)", must, got))
-    listed = list_alternatives(env, process, profiles) if alternatives else None
-    economies = []
-    for index in profiles.theta:
-        theta = money_of(env, index)
-        others = [make_case(theta, i, shown) for shown in (False, True) for i in owners]
-        economies.append([make_case(theta), *(others if marginal and not alternatives else [])])
-    with jax.enable_x64(True):
-        ceilings = [make_ceilings(env, process, cases) for cases in economies]
-        more = [] if listed is None else listed.training_roots()
-        flat = [bound for bounds in ceilings for bound in bounds]
-        size, count = len(economies[0]), len(flat)
-        quick, flat, _ = simplify(process, [*flat, *(one.ceiling for one in more)])
-        bounds_of = [flat[k : k + size] for k in range(0, count, size)]
-    roots = [
-        Root((belief / belief.sum()).astype(np.float32), case, ceiling, k == 0)
-        for belief, cases, bounds in zip(root, economies, bounds_of, strict=True)
-        for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True))
-    ]
-    for one, ceiling in zip(more, flat[count:], strict=True):
-        roots.append(Root(one.belief, one.case, ceiling, one.first))
-    training = train_network(quick, roots, solver, checkpoint, progress)
-    network = training.best
-    rest = slice(1, None)
-    first, others = [], []
-    for belief, cases, bounds in zip(root, economies, bounds_of, strict=True):
-        options = (network, belief)
-        first.append(
-            certify(quick, cases[:1], bounds[:1], *options, certificate.runs, certificate,
-                    solver.chunk)
-        )  # fmt: skip
-        if marginal and not alternatives:
-            others.append(
-                certify(quick, cases[rest], bounds[rest], *options, certificate.marginal_runs,
-                        certificate, solver.chunk)
-            )  # fmt: skip
-    rows = range(n), range(n, 2 * n)
-    own = None
-    if listed is not None:
-        own = bound_alternatives(env, process, network, listed, certificate, solver.chunk)
-    withdrawn = shown = None
-    if own is not None and marginal:
-        withdrawn, shown = (at_profiles(x, profiles) for x in (own.marginal, own.displayable))
-    elif marginal:
-        withdrawn, shown = (_stack(others, list(part)) for part in rows)
-    done, best = int(training.sweep), int(training.best_sweep)
-    return LongPolicy(
-        env=env,
-        profiles=profiles,
-        process=process,
-        ceilings=[bounds[0] for bounds in ceilings],
-        root=root,
-        network=network,
-        bounds=_stack(first, [0], squeeze=True),
-        marginal=withdrawn,
-        displayable=shown,
-        own=own,
-        history=np.asarray(training.history, float)[:done],
-        certificate=certificate,
-        chunk=solver.chunk,
-        note=f"Neural: {done} sweeps, the best after {best}",
-    )
-
-
 def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n"]:
     """Values in money from indices into the support."""
     return np.asarray(env.values.support, float)[np.arange(env.products), theta]
 
 
-def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bounds:
-    """Join the profiles' bounds: (rows, B), or (B,)."""
-    arrays = [
-        np.stack([getattr(part, name)[rows] for part in parts], axis=1)
-        for name in ("value", "error", "lower", "upper")
-    ]
-    arrays = [x[0] if squeeze else x for x in arrays]
-    return Bounds(*arrays, parts[0].confidence, parts[0].rounds)
+def _asked(bounds: Bounds | None) -> Bounds:
+    if bounds is None:
+        must, do = "be asked for when solving", "pass marginal=True"
+        raise InvalidArgument(describe("solve_long_horizon(marginal=...)", must, False, do))
+    return bounds

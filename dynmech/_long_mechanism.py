@@ -59,7 +59,7 @@ def _charged(mechanism, policy: LongPolicy, records: Simulation, reports, lies) 
     """
     if isinstance(mechanism.groves, DataDriven):
         return mechanism.groves.function(mechanism.own)[records.profile, :, records.omega]
-    total = mechanism.groves_total.T
+    total = policy.flat(mechanism.groves_total).T
     if not lies:
         return total[records.profile]
     profiles = np.concatenate([policy.profiles.theta, policy.profiles.signals[:, 1:]], axis=1)

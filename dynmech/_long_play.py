@@ -24,8 +24,8 @@ from dynmech._compile import enumerate_memories
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import TooLarge, describe
 from dynmech._process import MarketProcess, market_process
-from dynmech._profiles import signal_likelihood
-from dynmech._settlement import AbstractSettlement, Situation
+from dynmech._profiles import Profiles, signal_likelihood
+from dynmech._settlement import AbstractSettlement, Estimator, Situation
 from dynmech._signals import AbstractSettlementSignal, TabulatedSettlement
 from solvers import AbstractCeiling, Case, Told, ValueNetwork, follow
 
@@ -63,6 +63,19 @@ class Played(eqx.Module):
     def contribution(self) -> Float[np.ndarray, "N n"]:
         """D_i: what the others and the user get from the other products, as it is settled."""
         return self.payoff - self.earned - self.utility
+
+
+class Outcomes(eqx.Module):
+    """By product under truth, simulated, with standard errors, (n, B), money.
+
+    `earned`: theta earned; `utility`: the user's; `runs`: conversations of each profile.
+    """
+
+    earned: Float[np.ndarray, "n B"]
+    earned_error: Float[np.ndarray, "n B"]
+    utility: Float[np.ndarray, "n B"]
+    utility_error: Float[np.ndarray, "n B"]
+    runs: int = eqx.field(static=True)
 
 
 class Report(eqx.Module):
@@ -139,6 +152,27 @@ class Player:
         """Unnormalised belief after symbols (1+n,); zero where they are impossible."""
         likelihood = np.asarray(signal_likelihood(self.env, np.asarray(signals)[None]), float)[0]
         return np.asarray(self.env.tastes.weights, float) * likelihood
+
+
+def simulate_outcomes(player: Player, profiles: Profiles) -> Outcomes:
+    """What every profile's truthful conversations yield by product."""
+    env, runs = player.env, player.noise.shape[1]
+    support, own = np.asarray(env.values.support, float), env.signals.settlement
+    found = []
+    for theta, signals in zip(profiles.theta, profiles.signals, strict=True):
+        money = support[np.arange(env.products), theta]
+        played = player.play(money, signals, Estimator(), own)
+        found.append([f(x) for x in (played.earned, played.utility) for f in (_mean, _error)])
+    earned, earned_error, utility, utility_error = np.moveaxis(np.array(found), 0, -1)
+    return Outcomes(earned, earned_error, utility, utility_error, runs)
+
+
+def _mean(sample: np.ndarray) -> np.ndarray:
+    return sample.mean(axis=0)
+
+
+def _error(sample: np.ndarray) -> np.ndarray:
+    return sample.std(axis=0, ddof=1) / len(sample) ** 0.5
 
 
 def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dynmech._artefacts import load_module, save_module
 from dynmech._ceilings import make_ceilings
@@ -20,6 +20,7 @@ from dynmech._certify import Bounds, Certificate, make_case
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import InvalidArgument, describe
 from dynmech._long_bounds import OwnBounds
+from dynmech._long_play import Outcomes
 from dynmech._process import MarketProcess, market_process
 from dynmech._profiles import Profiles
 from solvers import AbstractCeiling, ValueNetwork
@@ -41,6 +42,8 @@ class SavedLongPolicy(eqx.Module):
     marginal: Bounds | None
     displayable: Bounds | None
     own: OwnBounds | None
+    outcomes: Outcomes
+    cells: Int[np.ndarray, " B"] | None
     history: Float[np.ndarray, "_s 5"]
     certificate: Certificate
     chunk: int = eqx.field(static=True)
@@ -71,6 +74,8 @@ def save_long(policy: LongPolicy, path: str | os.PathLike) -> None:
         marginal=policy.marginal,
         displayable=policy.displayable,
         own=policy.own,
+        outcomes=policy.outcomes,
+        cells=policy.cells,
         history=policy.history,
         certificate=policy.certificate,
         chunk=policy.chunk,

@@ -34,7 +34,7 @@ def check_solver(
     if solver is None:
         return
     if not isinstance(solver, Exact | BranchAndBound | PointBased | Stationary):
-        must = "be Exact(), BranchAndBound(), PointBased(), Stationary() or None"
+        must = "be Exact(), BranchAndBound(), PointBased(), Stationary(), Neural() or None"
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", must, solver))
     name = type(solver).__name__
     if env.horizon == math.inf and not isinstance(solver, Stationary):
@@ -111,5 +111,6 @@ def plan_tree(env, compiled: Compiled, assignment: Assignment, solver: Exact):
 
 def too_large(got: str, work: Estimate | None = None) -> TooLarge:
     bound = f" (estimate: {work.nodes:.3g} nodes, {work.memory / 1e9:.3g} GB)" if work else ""
-    do = "reduce rounds, symbols, products or profiles, or raise Exact(memory=...) in bytes"
+    do = "reduce rounds, symbols, products or profiles, raise Exact(memory=...) in bytes, give a "
+    do += "tolerance, or solve with Neural()"
     return TooLarge(describe(f"{_VERB}(solver=Exact(memory=...))", "fit", got + bound, do))

@@ -108,8 +108,9 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         self.estimator = policy.env.signals.settlement if estimator is None else estimator
         if isinstance(policy, LongPolicy):
             self.own = long_tables(policy, groves, self.estimator)
-            self.groves_total = groves.total(self.own).T
-            self.agent_payoff = np.tile(policy.value, (policy.env.products, 1))
+            self.groves_total = policy.laid_out(groves.total(self.own).T)
+            payoff = np.tile(policy.bounds.value, (policy.env.products, 1))
+            self.agent_payoff = policy.laid_out(payoff)
             return
         self.own = own_tables(policy, self.estimator)
         shape = policy.advertiser_value.shape
@@ -283,7 +284,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         if isinstance(self.policy, LongPolicy):
             return run_long_audit(
                 self.policy,
-                self.groves_total,
+                self.policy.flat(self.groves_total),
                 settlement,
                 self.estimator,
                 type(self.groves).__name__,
@@ -344,7 +345,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         if totals is not None:
             return np.asarray(totals, float)
         if isinstance(conversation, LongConversation):
-            return self.groves_total[:, conversation.profile]
+            return conversation.policy.flat(self.groves_total)[:, conversation.profile]
         pairs = conversation.policy.pairs
         profile = np.flatnonzero(pairs.base == conversation.start_pair)
         if not len(profile):

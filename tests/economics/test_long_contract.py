@@ -1,0 +1,138 @@
+"""`solve_efficient_policy` with a network: the shapes and names of every other solver."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+from tests.helpers.long_markets import UNTRAINED
+from tests.helpers.small import logit_market
+
+
+@pytest.fixture(scope="module")
+def both():
+    """A platform whose third symbol never occurs; product 0 may be worth either of two values."""
+    env = logit_market(seed=3, m=4, platform=None, advertisers=None)
+    rng = np.random.default_rng(0)
+    table = np.concatenate([rng.dirichlet(np.ones(2), 4), np.zeros((4, 1))], axis=1)
+    signals = dataclasses.replace(env.signals, initial=dm.JointSignals(table[:, :, None, None]))
+    values = dm.ConstantValues(env.values.support, [[0.3, 0.7], [1.0, 0.0]])
+    env = dataclasses.replace(env, signals=signals, values=values)
+    policy = dm.solve_efficient_policy(env, UNTRAINED, tolerance=10.0, progress=False)
+    return policy, dm.solve_efficient_policy(env, progress=False)
+
+
+def test_shapes_are_those_of_all_initial_profiles(both):
+    policy, exact = both
+    assert exact.value.shape == (2, 2, 3, 1, 1)
+    assert np.isnan(exact.value[:, :, 2]).all()
+    slack = 5 * policy.laid_out(policy.bounds.error)
+    for low, high, true in (
+        (policy.lower - slack, policy.upper + 1e-9, exact.value),
+        (policy.value - slack, policy.value + slack, exact.value),
+        (None, policy.marginal_upper + 1e-9, exact.marginal_value),
+        (None, policy.displayable_marginal_upper + 1e-9, exact.displayable_marginal_value),
+    ):
+        assert high.shape == true.shape
+        np.testing.assert_array_equal(np.isnan(high), np.isnan(true))
+        assert (np.isnan(true) | (high >= true)).all()
+        assert low is None or (np.isnan(true) | (low <= true)).all()
+    assert "within the tolerance" in policy.solver
+
+
+def test_what_it_yields_by_product_is_what_the_exact_policy_does(both):
+    """An untrained network looks one of two rounds ahead and loses nothing here."""
+    policy, exact = both
+    outcomes = policy.outcomes
+    for found, error, true in (
+        (policy.advertiser_value, outcomes.earned_error, exact.advertiser_value),
+        (policy.user_utility, outcomes.utility_error, exact.user_utility),
+        (policy.marginal_value, policy.marginal.error, exact.marginal_value),
+        (policy.displayable_marginal_value, policy.displayable.error,
+         exact.displayable_marginal_value),
+    ):  # fmt: skip
+        assert found.shape == true.shape
+        apart = np.abs(policy.flat(found) - policy.flat(true))
+        assert (apart <= 5 * error + 1e-9).all()
+    assert np.nanmax(policy.advertiser_value) > 0.1
+    assert abs(policy.ex_ante_value - exact.ex_ante_value) <= 5 * policy.bounds.error.max()
+    apart = np.abs(policy.ex_ante_marginal_value - exact.ex_ante_marginal_value)
+    assert (apart <= 5 * policy.marginal.error.max(axis=1)).all()
+    assert policy.probability().sum() == pytest.approx(1)
+
+
+def test_mechanisms_have_these_shapes_too(both):
+    """Every own alternative is solved along, so that any term can be charged."""
+    policy, exact = both
+    for groves in (dm.groves.Participation(), dm.groves.WindowFloor(), dm.groves.ExAnte()):
+        mine, true = (dm.DynamicTeamMechanism(p, groves) for p in (policy, exact))
+        assert mine.groves_total.shape == true.groves_total.shape
+        missing = np.isnan(mine.groves_total)
+        assert (missing == np.isnan(exact.marginal_value)).all()
+        assert np.abs(mine.groves_total - true.groves_total)[~missing].max() < 0.2
+    total = policy.flat(mine.groves_total)
+    chat = policy.start((1, 0), (1, 0, 0)).step("exit")
+    assert chat.profile == 5  # two symbols can occur: 2 * 2 profiles before (1, 0), one with it
+    paid = mine.settle(chat).groves.sum(axis=0)
+    np.testing.assert_allclose(paid, total[:, chat.profile], atol=1e-12)
+    records = mine.simulate(jax.random.key(0), 20)
+    np.testing.assert_allclose(records.groves, total.T[records.profile], atol=1e-12)
+    audit = mine.audit(conversations=30)
+    np.testing.assert_array_equal(audit.groves_total, total)
+
+
+def test_conversations_can_be_undone_and_have_values(both):
+    policy, exact = both
+    chat, true = (p.start((1, 1), (0, 0, 0)) for p in both)
+    assert abs(chat.value - true.value) <= 5 * chat.certify().error[0]
+    asked = chat.step("query", {"platform": 1}, theta=(1, 1))
+    assert asked.undo() is chat
+    assert asked.step("exit").value == 0.0
+    with pytest.raises(dm.InvalidArgument, match="at least one step"):
+        chat.undo()
+    with pytest.raises(dm.InvalidArgument, match="constant"):
+        chat.step("query", {"platform": 1}, theta=(0, 1))
+    with pytest.raises(dm.InvalidArgument, match="either"):
+        policy.start((1, 1), (0, 0, 0), profile=0)
+    with pytest.raises(dm.OutsideSupport, match="solved"):
+        policy.start((1, 1), (2, 0, 0))
+    frame = policy.to_frame()
+    assert len(frame) == 2 * len(policy.profiles)
+    at = (frame["profile"] == chat.profile) & (frame["product"] == policy.env.names[1])
+    row = frame[at].iloc[0]
+    assert row["W_upper"] == policy.upper[1, 1, 0, 0, 0]
+    assert row["marginal_lower"] == policy.marginal.lower[1, chat.profile]
+    assert row["first_recommendation"] == policy.env.names[chat.recommendation]
+    assert exact.to_frame()["theta"].isin(frame["theta"]).all()
+
+
+def test_it_comes_back_as_it_was_saved(both, tmp_path):
+    policy, _ = both
+    policy.save(tmp_path)
+    loaded = dm.LongPolicy.load(tmp_path)
+    np.testing.assert_array_equal(loaded.value, policy.value)
+    np.testing.assert_array_equal(loaded.user_utility, policy.user_utility)
+    assert loaded.solver == policy.solver
+
+
+def test_what_does_not_go_together_is_refused(both):
+    policy, _ = both
+    env = policy.env
+    one = jax.sharding.Mesh(jax.devices()[:1], ("x",))
+    with pytest.raises(dm.InvalidArgument, match="mesh"):
+        dm.solve_efficient_policy(env, UNTRAINED, mesh=one)
+    with pytest.raises(dm.InvalidArgument, match="tolerance"):
+        dm.solve_efficient_policy(env, UNTRAINED, tolerance=-1.0)
+    with pytest.raises(dm.InvalidArgument, match=r"revalue.*tree"):
+        policy.revalue()
+    never = dm.Profiles(np.array([[0, 0]]), np.array([[2, 0, 0]]))
+    with pytest.raises(dm.ImpossibleProfile, match="positive probability"):
+        dm.solve_efficient_policy(env, UNTRAINED, initial=never)
+    batch = dm.Profiles(np.array([[0, 0]]), np.array([[1, 0, 0]]))
+    some = dm.solve_efficient_policy(env, UNTRAINED, initial=batch, progress=False)
+    assert some.value.shape == (1,)
+    assert "tolerance" not in some.solver
+    with pytest.raises(dm.DynmechError, match="every initial profile"):
+        _ = some.ex_ante_value
