@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._certify import make_case, simplify
-from dynmech._errors import InvalidArgument, describe
+from dynmech._errors import InvalidArgument, describe, require_whole
 from solvers import Play, rollout
 
 if TYPE_CHECKING:
@@ -38,9 +38,8 @@ def compare_policies(
     policy: LongPolicy, names: Sequence[str], conversations: int, profile: int, seed: int
 ) -> PolicyComparison:
     """See `LongPolicy.compare`."""
-    if conversations < 2:
-        must = "be at least 2"
-        raise InvalidArgument(describe("compare(conversations=...)", must, conversations))
+    require_whole("compare(conversations=...)", conversations, 2)
+    require_whole("compare(seed=...)", seed, 0)
     known = [play.value for play in Play]
     for name in names:
         if name not in known:

@@ -154,3 +154,17 @@ def import_extra(module: str, extra: str, verb: str) -> ModuleType:
             f"`{verb}` needs the package `{module.split('.')[0]}`, which is not installed; "
             f'run: pip install "dynmech[{extra}]".'
         ) from error
+
+
+def require_whole(call: str, number, least: int, why: str = "") -> None:
+    """Raise `InvalidArgument` unless `number` is an integer, at least `least`."""
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    if not whole or number < least:
+        must = f"be an integer, at least {least}{why}"
+        raise InvalidArgument(describe(call, must, repr(number)[:80]))
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a real number, which True is not."""
+    kinds = int | float | np.integer | np.floating
+    return isinstance(value, kinds) and not isinstance(value, bool)

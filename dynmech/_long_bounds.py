@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._ceilings import make_ceilings
-from dynmech._certify import Bounds, Certificate, certify, make_case
+from dynmech._certify import Bounds, Certificate, certify, hidden, make_case
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import TooLarge, describe
 from dynmech._long_play import Player
@@ -35,8 +35,8 @@ class OwnBounds(eqx.Module):
     """Along own alternatives; money, per profile; NaN where its signals are impossible.
 
     - `pairs`: the profiles, P of them, and which are whose alternatives. `root` (R, m).
-    - `surplus`, `surplus_error` (P,): of the policy, simulated. `contribution`,
-      `contribution_error` (P, n): D_i, from the products of the others.
+    - `surplus`, `surplus_error`, `surplus_unseen` (P,): of the policy, simulated; the last as in
+      `Bounds`. `contribution` and so on (P, n): D_i, from the products of the others.
     - `marginal`, `displayable`: bounds (B, n, Z) on W^{-i} and Wd^{-i}, by own signal.
     - `runs`: of each simulation of a profile.
     """
@@ -45,8 +45,10 @@ class OwnBounds(eqx.Module):
     root: Float[np.ndarray, "R m"]
     surplus: Float[np.ndarray, " P"]
     surplus_error: Float[np.ndarray, " P"]
+    surplus_unseen: Float[np.ndarray, " P"]
     contribution: Float[np.ndarray, "P n"]
     contribution_error: Float[np.ndarray, "P n"]
+    contribution_unseen: Float[np.ndarray, "P n"]
     marginal: Bounds
     displayable: Bounds
     runs: int = eqx.field(static=True)
@@ -136,7 +138,7 @@ def bound_alternatives(
     runs = certificate.marginal_runs
     player = Player(env, process, network, chunk, runs, [certificate.seed, _SEED])
     money = np.asarray(env.values.support, float)[np.arange(n), pairs.theta]
-    mean, error = np.full((2, len(pairs.root), n + 1), np.nan)
+    mean, error, unseen = np.full((3, len(pairs.root), n + 1), np.nan)
     for economy in listed.everyone:
         p = economy.entries[0][0]
         signals = pairs.signals[pairs.root[p]]
@@ -145,15 +147,16 @@ def bound_alternatives(
         left = bought.sum(axis=1, keepdims=True) - bought
         sample = np.concatenate([played.surplus[:, None], left], axis=1)
         mean[p], error[p] = sample.mean(axis=0), sample.std(axis=0, ddof=1) / runs**0.5
+        unseen[p] = hidden(sample, 2 * env.money_scale, played.going)
     shape = (*pairs.own.shape[:2], pairs.own.shape[3])
-    table, rounds = np.full((2, 4, *shape), np.nan), []
+    table, rounds = np.full((2, 5, *shape), np.nan), []
     share = dataclasses.replace(certificate, work=certificate.work / n)
     for economy in listed.others:
         belief = listed.root[economy.root]
         cases, ceilings = list(economy.cases), list(economy.ceilings)
         bounds = certify(process, cases, ceilings, network, belief, runs, share, chunk)
         rounds.append(bounds.rounds)
-        parts = np.stack([bounds.value, bounds.error, bounds.lower, bounds.upper])
+        parts = np.stack([bounds.value, bounds.error, bounds.unseen, bounds.lower, bounds.upper])
         for entry in economy.entries:
             table[(slice(None), slice(None), *entry)] = parts.T
     withdrawn, shown = (
@@ -164,8 +167,10 @@ def bound_alternatives(
         root=listed.root,
         surplus=mean[:, 0],
         surplus_error=error[:, 0],
+        surplus_unseen=unseen[:, 0],
         contribution=mean[:, 1:],
         contribution_error=error[:, 1:],
+        contribution_unseen=unseen[:, 1:],
         marginal=withdrawn,
         displayable=shown,
         runs=runs,
@@ -179,7 +184,8 @@ def at_profiles(table: Bounds, profiles: Profiles) -> Bounds:
     def pick(x):
         return np.take_along_axis(x, here, axis=2)[:, :, 0].T
 
-    arrays = (pick(x) for x in (table.value, table.error, table.lower, table.upper))
+    parts = (table.value, table.error, table.unseen, table.lower, table.upper)
+    arrays = (pick(x) for x in parts)
     return Bounds(*arrays, confidence=table.confidence, rounds=table.rounds)
 
 

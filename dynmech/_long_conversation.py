@@ -68,7 +68,11 @@ class LongConversation(eqx.Module):
         """
         self._require_progress("certify(...)")
         policy = self.policy
-        certificate = certificate or policy.certificate
+        certificate = policy.certificate if certificate is None else certificate
+        if not isinstance(certificate, Certificate):
+            must = "be Certificate(...)"
+            call = "LongConversation.certify(certificate=...)"
+            raise InvalidArgument(describe(call, must, type(certificate)))
         case, ceiling = make_case(self.theta), policy.ceilings[self.profile]
         return certify(
             policy.process, [case], [ceiling], policy.network, self.belief, certificate.runs,

@@ -22,7 +22,7 @@ trained for the reported profile alone would let a report move them. Upper bound
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._certify import Bounds
+from dynmech._certify import Bounds, margin
 from dynmech._errors import InvalidArgument, describe
 from dynmech._groves import AbstractGroves, ExAnte, NoSubsidy, OwnTables, Participation, Zero
 from dynmech._long_horizon import LongPolicy
@@ -43,11 +43,11 @@ def long_tables(
     known = np.isfinite(own.surplus)
     bias = largest_bias(policy.env, signal)
     count = int(known.sum())
-    step = critical(policy.confidence, own.runs, count)
-    payoff = own.surplus - step * own.surplus_error - bias
+    sure = policy.confidence, own.runs
+    payoff = own.surplus - margin(own.surplus_error, own.surplus_unseen, *sure, count) - bias
     n = policy.env.products
-    step = critical(policy.confidence, own.runs, count * n)
-    contribution = own.contribution + step * own.contribution_error + bias
+    step = margin(own.contribution_error, own.contribution_unseen, *sure, count * n)
+    contribution = own.contribution + step + bias
     live, at = pairs.own >= 0, np.maximum(pairs.own, 0)
     mine = contribution[at, np.arange(n)[None, :, None, None]]
     upper = isinstance(groves, NoSubsidy)
@@ -66,13 +66,6 @@ def long_tables(
         own_pair=pairs.own,
         signal=policy.profiles.signals[:, 1:],
     )
-
-
-def critical(confidence: float, runs: int, entries: int) -> float:
-    """Student's t that covers `entries` one-sided intervals at once (Bonferroni)."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(runs - 1, 1 - (1 - confidence) / max(entries, 1)))
 
 
 def _without_alternatives(policy: LongPolicy, groves: AbstractGroves) -> OwnTables:

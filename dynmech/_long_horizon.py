@@ -15,7 +15,14 @@ from dynmech._certify import Bounds, Certificate
 from dynmech._conversation import read_symbols, theta_index
 from dynmech._core_payment import core_payment
 from dynmech._environment import RecommendationMDP
-from dynmech._errors import DynmechError, InvalidArgument, OutsideSupport, describe, import_extra
+from dynmech._errors import (
+    DynmechError,
+    InvalidArgument,
+    OutsideSupport,
+    describe,
+    import_extra,
+    require_whole,
+)
 from dynmech._long_bounds import OwnBounds
 from dynmech._long_conversation import LongConversation
 from dynmech._long_play import Outcomes
@@ -39,9 +46,10 @@ class LongPolicy(eqx.Module):
     truth. `history`: sweeps by seconds, held-out Bellman residual, loss, simulated value of the
     first profile, its standard error.
 
-    Money as properties has the shapes of an `EfficientPolicy`: P = (B,) for a batch; from
-    `solve_efficient_policy` without `initial` P = (K,)*n + (Zp, Z1, ..., Zn), of which `profiles`
-    are those at the flat indices `cells`; all others have probability zero, and NaN.
+    `batch`: whether profiles were asked for; else they are all that can occur. Money as properties
+    has the shapes of an `EfficientPolicy`: P = (B,), or from `solve_efficient_policy` without
+    `initial` P = (K,)*n + (Zp, Z1, ..., Zn), of which `profiles` are those at the flat indices
+    `cells`; all others have probability zero, and NaN.
 
     It has no plan over histories: `DynamicTeamMechanism` takes it and simulates where an
     `EfficientPolicy` is evaluated exactly. `own`: what Groves terms need of each advertiser's own
@@ -62,6 +70,7 @@ class LongPolicy(eqx.Module):
     cells: Int[np.ndarray, " B"] | None
     history: Float[np.ndarray, "_s 5"]
     certificate: Certificate
+    batch: bool = eqx.field(static=True)
     chunk: int = eqx.field(static=True)
     note: str = eqx.field(static=True)
 
@@ -162,7 +171,7 @@ class LongPolicy(eqx.Module):
     @property
     def complete(self) -> bool:
         """Whether every initial profile that can occur is in `profiles`, once."""
-        if self.cells is not None:
+        if not self.batch:
             return True
         rows = np.concatenate([self.profiles.theta, self.profiles.signals], axis=1)
         once = len(np.unique(rows, axis=0)) == len(rows)
@@ -257,6 +266,7 @@ class LongPolicy(eqx.Module):
             cells=saved.cells,
             history=saved.history,
             certificate=saved.certificate,
+            batch=saved.batch,
             chunk=saved.chunk,
             note=saved.note,
         )
@@ -298,9 +308,7 @@ class LongPolicy(eqx.Module):
         **Arguments:** `key`: consumed; `conversations`: how many; `profile`: in the batch.
         """
         self._require_profile("simulate", profile)
-        if conversations < 1:
-            must = "be at least 1"
-            raise InvalidArgument(describe("simulate(conversations=...)", must, conversations))
+        require_whole("simulate(conversations=...)", conversations, 1)
         return simulate_long(self, key, np.full(conversations, profile))[0]
 
     def baseline(
@@ -368,7 +376,8 @@ class LongPolicy(eqx.Module):
         return self.probability()
 
     def _require_profile(self, verb: str, profile: int) -> None:
-        if not 0 <= profile < len(self.profiles):
+        require_whole(f"LongPolicy.{verb}(profile=...)", profile, 0)
+        if profile >= len(self.profiles):
             must = f"be in 0..{len(self.profiles) - 1}"
             raise OutsideSupport(describe(f"LongPolicy.{verb}(profile=...)", must, profile))
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dynmech._data_driven import DataDriven
-from dynmech._errors import InvalidArgument, OutsideSupport, describe
+from dynmech._errors import OutsideSupport, describe, require_whole
 from dynmech._long_horizon import LongPolicy
 from dynmech._long_simulate import simulate_long
 from dynmech._simulate import Simulation, Strategy
@@ -27,10 +27,8 @@ def simulate_reports(
     strategies: Mapping[int | str, Strategy] | None,
     profile: int | None,
 ) -> Simulation:
-    """See `DynamicTeamMechanism.simulate`; profiles are drawn evenly from the batch."""
-    if conversations < 1:
-        must = "be at least 1"
-        raise InvalidArgument(describe("simulate(conversations=...)", must, conversations))
+    """See `DynamicTeamMechanism.simulate`; profiles from the prior, or evenly from a batch."""
+    require_whole("simulate(conversations=...)", conversations, 1)
     names, lies = policy.env.names, {}
     for who, strategy in (strategies or {}).items():
         if who not in names and who not in range(len(names)):
@@ -38,12 +36,15 @@ def simulate_reports(
             raise OutsideSupport(describe("simulate(strategies=...)", must, who))
         lies[names.index(who) if isinstance(who, str) else int(who)] = strategy
     batch = len(policy.profiles)
-    if profile is not None and not 0 <= profile < batch:
-        must = f"be in 0..{batch - 1}"
-        raise OutsideSupport(describe("simulate(profile=...)", must, profile))
+    if profile is not None:
+        require_whole("simulate(profile=...)", profile, 0)
+        if profile >= batch:
+            must = f"be in 0..{batch - 1}"
+            raise OutsideSupport(describe("simulate(profile=...)", must, profile))
     drawn, key = jax.random.split(key)
     seed = np.asarray(jax.random.key_data(drawn)).ravel().tolist()
-    asked = np.random.default_rng(seed).integers(batch, size=conversations)
+    chances = None if policy.batch else policy.probability() / policy.probability().sum()
+    asked = np.random.default_rng(seed).choice(batch, size=conversations, p=chances)
     if profile is not None:
         asked = np.full(conversations, profile)
     records, reports = simulate_long(policy, key, asked, mechanism.estimator, lies)
@@ -58,17 +59,18 @@ def _charged(mechanism, policy: LongPolicy, records: Simulation, reports, lies) 
     data-driven total reads the taste, decoded without noise.
     """
     if isinstance(mechanism.groves, DataDriven):
-        return mechanism.groves.function(mechanism.own)[records.profile, :, records.omega]
-    total = policy.flat(mechanism.groves_total).T
+        table, omega = mechanism.groves.function(mechanism.own), records.omega
+    else:
+        table, omega = policy.flat(mechanism.groves_total).T[:, :, None], 0
     if not lies:
-        return total[records.profile]
+        return table[records.profile, :, omega]
     profiles = np.concatenate([policy.profiles.theta, policy.profiles.signals[:, 1:]], axis=1)
     platform = policy.profiles.signals[:, 0]
     same = (profiles[None] == reports[:, None]).all(axis=2)
     same &= platform[None] == platform[records.profile][:, None]
     known = same.any(axis=1)
-    charged = np.where(known[:, None], total[same.argmax(axis=1)], np.nan)
+    charged = np.where(known[:, None], table[same.argmax(axis=1), :, omega], np.nan)
     if len(lies) == 1:
         (liar,) = lies
-        charged[:, liar] = total[records.profile, liar]
+        charged[:, liar] = table[records.profile, liar, omega]
     return charged

@@ -41,6 +41,7 @@ class Played(eqx.Module):
     - `earned`, `utility` (N, n): expected values earned, and user utility, by product.
     - `payoff` (N, n): expected value earned less what is paid, without Groves term. `variate`
       (N,): a mean-zero control variate for surplus. `first`: recommended first, n for none.
+      `going`: chance of a second round.
     """
 
     earned: Float[np.ndarray, "N n"]
@@ -49,6 +50,7 @@ class Played(eqx.Module):
     variate: Float[np.ndarray, " N"]
     team: bool = eqx.field(static=True)
     first: int = eqx.field(static=True)
+    going: float = eqx.field(static=True)
 
     @property
     def surplus(self) -> Float[np.ndarray, " N"]:
@@ -146,7 +148,7 @@ class Player:
             )  # fmt: skip
         earned, utility, payoff = np.split(found.seen, 3, axis=1)
         variate = found.gain - earned.sum(axis=1) - utility.sum(axis=1)
-        return Played(earned, utility, payoff, variate, watch.team, found.first)
+        return Played(earned, utility, payoff, variate, watch.team, found.first, found.going)
 
     def belief(self, signals: np.ndarray) -> Float[np.ndarray, " m"]:
         """Unnormalised belief after symbols (1+n,); zero where they are impossible."""

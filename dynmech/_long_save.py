@@ -46,6 +46,7 @@ class SavedLongPolicy(eqx.Module):
     cells: Int[np.ndarray, " B"] | None
     history: Float[np.ndarray, "_s 5"]
     certificate: Certificate
+    batch: bool = eqx.field(static=True)
     chunk: int = eqx.field(static=True)
     note: str = eqx.field(static=True)
 
@@ -78,6 +79,7 @@ def save_long(policy: LongPolicy, path: str | os.PathLike) -> None:
         cells=policy.cells,
         history=policy.history,
         certificate=policy.certificate,
+        batch=policy.batch,
         chunk=policy.chunk,
         note=policy.note,
     )

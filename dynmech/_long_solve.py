@@ -18,6 +18,7 @@ from dynmech._long_training import check_long, long_profiles, train_network
 from dynmech._prepare import wanted_profiles
 from dynmech._process import market_process
 from dynmech._profiles import Profiles, signal_likelihood
+from dynmech._types import in_doubles
 from solvers import Neural, Root
 
 _VERB = "solve_long_horizon"
@@ -46,7 +47,7 @@ def solve_long_horizon(
 
     - `env`: constant values, finite horizon.
     - `solver`: `Neural(...)`; `certificate`: `Certificate(...)`.
-    - `initial`: a batch of profiles, at most 64; all of them when they are that few.
+    - `initial`: a batch of profiles, at most 64; all that can occur when they are that few.
     - `alternatives`: also every advertiser's own alternatives to each profile (values and signals
       she might report), trained and certified along with `Certificate(marginal_runs=...)`
       conversations each: what most Groves terms need.
@@ -83,10 +84,12 @@ def solve_long_horizon(
     """
     solver, certificate = solver or Neural(), certificate or Certificate()
     check_long(env, solver, certificate)
+    env = in_doubles(env)
     profiles = long_profiles(env, initial)
-    return _solve(
-        env, solver, profiles, None, certificate, marginal, alternatives, checkpoint, progress
-    )
+    if initial is None:
+        profiles, _ = _possible(env, profiles)
+    options = (certificate, marginal, alternatives, checkpoint, progress)
+    return _solve(env, solver, profiles, initial is not None, None, *options)
 
 
 def solve_by_network(
@@ -100,15 +103,13 @@ def solve_by_network(
     """See `solve_efficient_policy`: every economy, along every own alternative, in its shapes."""
     certificate = Certificate()
     check_long(env, solver, certificate)
+    env = in_doubles(env)
     profiles, cells = wanted_profiles(env, initial), None
     if initial is None:
-        possible = np.asarray(signal_likelihood(env, profiles.signals)) @ env.tastes.weights
-        cells = np.flatnonzero(possible > 0)
-        profiles = Profiles(profiles.theta[cells], profiles.signals[cells])
-    policy = _solve(
-        env, solver, long_profiles(env, profiles), cells, certificate, True, True, checkpoint,
-        progress,
-    )  # fmt: skip
+        profiles, cells = _possible(env, profiles)
+    options = (certificate, True, True, checkpoint, progress)
+    batch = initial is not None
+    policy = _solve(env, solver, long_profiles(env, profiles), batch, cells, *options)
     gap = float(policy.bounds.gap.max())
     met = "within" if gap <= tolerance else "not within"
     goal = f", {met} the tolerance of {tolerance:.3g}" if tolerance > 0 else ""
@@ -116,10 +117,18 @@ def solve_by_network(
     return dataclasses.replace(policy, note=note)
 
 
+def _possible(env: RecommendationMDP, profiles: Profiles) -> tuple[Profiles, np.ndarray]:
+    """Those whose signals can occur, and where they are."""
+    mass = np.asarray(signal_likelihood(env, profiles.signals), float) @ env.tastes.weights
+    cells = np.flatnonzero(mass > 0)
+    return Profiles(profiles.theta[cells], profiles.signals[cells]), cells
+
+
 def _solve(
     env: RecommendationMDP,
     solver: Neural,
     profiles: Profiles,
+    batch: bool,
     cells: Int[np.ndarray, " B"] | None,
     certificate: Certificate,
     marginal: bool,
@@ -198,8 +207,9 @@ def _solve(
         cells=cells,
         history=np.asarray(training.history, float)[:done],
         certificate=certificate,
+        batch=batch,
         chunk=solver.chunk,
-        note=f"Neural: {done} sweeps, the best after {best}",
+        note=f"Neural: {done} sweeps, the best after {best}" if done else "Neural: untrained",
     )
 
 
@@ -207,7 +217,7 @@ def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bound
     """Join the profiles' bounds: (rows, B), or (B,)."""
     arrays = [
         np.stack([getattr(part, name)[rows] for part in parts], axis=1)
-        for name in ("value", "error", "lower", "upper")
+        for name in ("value", "error", "unseen", "lower", "upper")
     ]
     arrays = [x[0] if squeeze else x for x in arrays]
     return Bounds(*arrays, parts[0].confidence, parts[0].rounds)

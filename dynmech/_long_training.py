@@ -1,6 +1,7 @@
 """What a long-horizon solve checks before it starts, and how it trains."""
 
 import math
+import os
 from pathlib import Path
 
 import equinox as eqx
@@ -15,6 +16,8 @@ from dynmech._errors import (
     TrainingDiverged,
     describe,
     import_extra,
+    is_number,
+    require_whole,
 )
 from dynmech._profiles import Profiles, all_profiles, check_profiles
 from dynmech._values import ConstantValues
@@ -22,6 +25,9 @@ from solvers import Diverged, Neural, NeuralCheckpoint, Training, begin, fingerp
 
 _VERB = "solve_long_horizon"
 _MOST_PROFILES = 64
+_COUNTS = (
+    "sweeps", "patience", "runs", "steps", "batch", "cases", "width", "summary", "chunk",
+)  # fmt: skip
 
 
 def train_network(process, roots, solver, checkpoint, progress) -> Training:
@@ -29,15 +35,8 @@ def train_network(process, roots, solver, checkpoint, progress) -> Training:
     with jax.enable_x64(False):
         start, keep, after = begin(solver), None, lambda training: None
         if checkpoint is not None:
-            orbax = import_extra("orbax.checkpoint", "train", f"{_VERB}(checkpoint=...)")
-            try:
-                keep = NeuralCheckpoint(orbax, Path(checkpoint), _mark(process, roots, solver))
-            except ValueError as error:
-                must = "name a folder of the same problem and solver"
-                call = f"{_VERB}(checkpoint=...)"
-                do = "choose a new folder or delete it"
-                raise InvalidArgument(describe(call, must, str(error), do)) from error
-            start, after = keep.load(start) or start, keep.save
+            keep, kept = _open_checkpoint(checkpoint, _mark(process, roots, solver), start)
+            start, after = kept or start, keep.save
         try:
             return train(process, roots, solver, start, after, progress)
         except Diverged as error:
@@ -49,6 +48,22 @@ def train_network(process, roots, solver, checkpoint, progress) -> Training:
         finally:
             if keep is not None:
                 keep.close()
+
+
+def _open_checkpoint(path, mark: str, like: Training) -> tuple[NeuralCheckpoint, Training | None]:
+    call = f"{_VERB}(checkpoint=...)"
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidArgument(describe(call, "be the path of a folder", repr(path)[:80]))
+    orbax, keep = import_extra("orbax.checkpoint", "train", call), None
+    try:
+        keep = NeuralCheckpoint(orbax, Path(path), mark)
+        return keep, keep.load(like)
+    except (ValueError, OSError) as error:
+        if keep is not None:
+            keep.close()
+        must = "name a new folder, or one of the same problem and solver that can be read"
+        do = "choose another folder, or delete this one"
+        raise InvalidArgument(describe(call, must, str(error), do)) from error
 
 
 def _mark(process, roots, solver) -> str:
@@ -69,6 +84,8 @@ def long_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
 
 def check_long(env, solver, certificate) -> None:
     """Raise unless market, solver and certificate fit a long horizon."""
+    if not isinstance(env, RecommendationMDP):
+        raise InvalidArgument(describe(f"{_VERB}(env=...)", "be RecommendationMDP(...)", type(env)))
     if not isinstance(solver, Neural):
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Neural(...)", type(solver)))
     if not isinstance(certificate, Certificate):
@@ -80,15 +97,16 @@ def check_long(env, solver, certificate) -> None:
     if not isinstance(env.values, ConstantValues):
         must, do = "be ConstantValues", "solve shorter horizons with Exact() or BranchAndBound()"
         raise InvalidArgument(describe("RecommendationMDP(values=...)", must, "MarkovValues", do))
-    for name in ("sweeps", "runs", "steps", "batch", "cases", "width", "summary", "chunk"):
-        if getattr(solver, name) < 1:
-            must = "be at least 1"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))
+    for name in _COUNTS:
+        require_whole(f"Neural({name}=...)", getattr(solver, name), 1)
+    require_whole("Neural(seed=...)", solver.seed, 0)
     for name in ("learning_rate", "clip"):
-        if not 0 < getattr(solver, name) < math.inf:
-            must = "be positive and finite"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))
+        number = getattr(solver, name)
+        if not (is_number(number) and 0 < number < math.inf):
+            must = "be a number, positive and finite"
+            raise InvalidArgument(describe(f"Neural({name}=...)", must, repr(number)[:80]))
     for name in ("persistence", "explore"):
-        if not 0 <= getattr(solver, name) <= 1:
-            must = "be in [0, 1]"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, getattr(solver, name)))
+        number = getattr(solver, name)
+        if not (is_number(number) and 0 <= number <= 1):
+            must = "be a number in [0, 1]"
+            raise InvalidArgument(describe(f"Neural({name}=...)", must, repr(number)[:80]))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from dynmech._certify import make_case, simplify
-from dynmech._errors import InvalidArgument, describe
+from dynmech._errors import require_whole
 from solvers import relaxation
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def relax(
         ("conversations", conversations, 30),
         ("rounds", rounds, 1),
         ("beam", beam, 1),
+        ("seed", seed, 0),
     ):
-        if number < least:
-            raise InvalidArgument(describe(f"relax({name}=...)", f"be at least {least}", number))
+        require_whole(f"relax({name}=...)", number, least)
     with jax.enable_x64(True):
         process, (ceiling,), _ = simplify(policy.process, [policy.ceilings[profile]])
         case, rng = make_case(policy.theta(profile)), np.random.default_rng([seed, profile])

@@ -221,19 +221,20 @@ class _Run:
         A total is constant in her own report, so a single liar is charged as if she told truth.
         A data-driven total reads the taste, decoded without noise.
         """
-        total = self.mechanism.groves_total.reshape(self.env.products, -1).T
         if isinstance(self.mechanism.groves, DataDriven):
-            function = self.mechanism.groves.function(self.mechanism.own)
-            return function[profile, :, omega]
+            table = self.mechanism.groves.function(self.mechanism.own)
+        else:
+            fixed = self.mechanism.groves_total.reshape(self.env.products, -1).T
+            table, omega = fixed[:, :, None], 0
         if not self.lies:
-            return total[profile]
+            return table[profile, :, omega]
         known = {int(pair): b for b, pair in enumerate(self.policy.pairs.base)}
         reported = self._pair(root, told_theta).tolist()
         found = np.array([known.get(pair, -1) for pair in reported])
-        charged = np.where((found >= 0)[:, None], total[found], np.nan)
+        charged = np.where((found >= 0)[:, None], table[found, :, omega], np.nan)
         if len(self.lies) == 1:
             (liar,) = self.lies
-            charged[:, liar] = total[profile, liar]
+            charged[:, liar] = table[profile, liar, omega]
         return charged
 
     def _next_values(self, theta: np.ndarray, control: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import pandas as pd
 import tyro
+from scipy.special import stdtrit
 
 import dynmech as dm
 from experiments._figures import BLUE, GREY, RED, RESULTS, new_figure, tidy
@@ -30,7 +31,6 @@ Name = Literal[
 ]  # fmt: skip
 BASELINES = ("myopic", "posterior sampling", "knowledge gradient", "greedy for told-omega")
 UNIT = "units of money; cars in thousand 1983 USD, electricity in cents per kWh"
-Z95 = 1.645
 
 
 @dataclass(frozen=True)
@@ -222,15 +222,21 @@ def _without_feedback(env: dm.RecommendationMDP) -> dm.RecommendationMDP:
     return dm.RecommendationMDP(*parts)
 
 
-def draw(results: list[tuple[str, dm.LongPolicy]]):
-    """Value and certificate, and the held-out residual, against training time."""
+def draw(results: list[tuple[str, dm.LongPolicy]], runs: int):
+    """Value and certificate, and the held-out residual, against training time.
+
+    Each sweep's policy was simulated in `runs` fresh conversations: its own bound from below.
+    """
+    step = float(stdtrit(runs - 1, 0.95))
     width = max(3.3 * len(results), 5.0)
     figure, axes = new_figure(width, 5.6, nrows=2, ncols=len(results), squeeze=False)
     for k, (name, policy) in enumerate(results):
         minutes, value, error = policy.history[:, 0] / 60, *policy.history[:, 3:].T
         top, bottom = axes[:, k]
+        below = np.minimum(value - step * error, policy.upper[0])
+        label = "certified gap after each sweep, 95%"
         top.fill_between(
-            minutes, value - Z95 * error, value + Z95 * error, color=BLUE, alpha=0.2, linewidth=0
+            minutes, below, policy.upper[0], color=RED, alpha=0.12, linewidth=0, label=label
         )
         top.plot(minutes, value, color=BLUE, marker="o", markersize=3, label="policy, simulated")
         top.axhline(policy.upper[0], color=RED, label="certified upper bound")
@@ -238,9 +244,10 @@ def draw(results: list[tuple[str, dm.LongPolicy]]):
             policy.lower[0], color=RED, linestyle="--", label="certified lower bound, final"
         )
         # The untrained network's sweep sets no scale.
-        low = min(policy.lower[0], value[1:].min(initial=np.inf))
-        margin = 0.15 * max(policy.upper[0] - low, 1e-3 * abs(policy.upper[0]))
-        top.set_ylim(low - margin, policy.upper[0] + margin)
+        low = min(policy.lower[0], below[1:].min(initial=np.inf))
+        high = max(policy.upper[0], value.max())
+        margin = 0.1 * max(high - low, 1e-3 * abs(high))
+        top.set_ylim(low - margin, high + margin)
         gap = 100 * policy.bounds.gap[0] / abs(policy.upper[0])
         unit = "surplus W [money]" if k == 0 else ""
         tidy(top, f"{name}: certified gap {gap:.2g}%", "training [minutes]", unit)
@@ -253,7 +260,7 @@ def draw(results: list[tuple[str, dm.LongPolicy]]):
             axis.set_xlim(0, 1.04 * minutes.max())
             axis.locator_params(axis="x", nbins=4)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    columns = 3 if len(results) > 2 else 1
+    columns = 4 if len(results) > 2 else 1
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
@@ -275,7 +282,7 @@ def main(options: Options) -> None:
             # Written after every market: a long run that is stopped keeps what it has.
             for stem, rows in (("certificates", certificates), ("baselines", baselines)):
                 pd.DataFrame(rows).to_csv(output.folder / f"{stem}.csv", index=False)
-            output.picture("training", draw(results))
+            output.picture("training", draw(results, options.runs))
     output.heading("Certified gaps")
     frame = pd.DataFrame(certificates)
     output.table("certificates", frame, "", show=False)

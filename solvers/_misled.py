@@ -41,12 +41,13 @@ class Told(eqx.Module):
 class Followed(eqx.Module):
     """Runs: `gain` (N,), each unbiased for the expected yield; `seen` (N, F): what was observed.
 
-    `first`: the control of the first round.
+    `first`: the control of the first round; `going`: the chance to go beyond it.
     """
 
     gain: Float[np.ndarray, " N"]
     seen: Float[np.ndarray, "N F"]
     first: int = eqx.field(static=True)
+    going: float = eqx.field(static=True)
 
 
 def follow(
@@ -77,7 +78,7 @@ def follow(
     held = true if told is None else np.tile(np.asarray(told.belief, float), (runs, 1))
     memories = np.tile(np.asarray(process.start()), (runs, 1))
     gain, subtract, seen = np.zeros(runs), np.zeros(runs), np.zeros((runs, features))
-    alive, first = np.arange(runs), 0
+    alive, first, going = np.arange(runs), 0, 0.0
     for t in range(process.horizon):
         order = np.lexsort(memories.T[::-1])
         true, held, memories, alive = true[order], held[order], memories[order], alive[order]
@@ -87,7 +88,8 @@ def follow(
             chunk, 0.0, forced,
         )  # fmt: skip
         control = np.asarray(step.control)
-        first = int(control[0]) if t == 0 else first
+        if t == 0:
+            first, going = int(control[0]), float(step.going[0])
         gain[alive] += np.asarray(step.backup, float)[np.arange(len(alive)), control]
         gain[alive] -= subtract[alive]
         if observe is not None:
@@ -107,7 +109,7 @@ def follow(
             held, true = _unit(held[on] * column), step.belief[on]
         alive, memories = alive[on], step.memory[on]
         subtract[alive] = step.value[on]
-    return Followed(gain, seen, first)
+    return Followed(gain, seen, first, going)
 
 
 def _choose(process, told: Told, critic, held, memories, t: int, chunk: int) -> np.ndarray:

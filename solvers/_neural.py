@@ -37,7 +37,9 @@ class Neural(eqx.Module):
 
     **Arguments**
 
-    - `sweeps`, `patience`: most sweeps, and how many without improvement end the training.
+    - `sweeps`, `patience`: most sweeps, and how many without improvement end the training. A
+      sweep plays the network it then fits, so that the first tells how good an untrained one is;
+      the network of the smallest residual is kept: of one sweep the untrained one.
     - `runs`, `steps`, `batch`: a sweep's runs for each case, its gradient steps, and beliefs of
       each case in one step. `cases`: cases in one sweep; the first root is always among them.
     - `width`, `summary`: of the network. `learning_rate`, `clip`: peak of a warm-up and cosine

@@ -70,10 +70,14 @@ class Step(eqx.Module):
 
 
 class Rollout(eqx.Module):
-    """Runs: `gain` (N,), each unbiased for the policy's value; `states` if they were kept."""
+    """Runs: `gain` (N,), each unbiased for the policy's value; `states` if they were kept.
+
+    `rounds`: mean length; `going`: chance, known exactly, that a run goes beyond its first round.
+    """
 
     gain: Float[np.ndarray, " N"]
     rounds: float
+    going: float
     states: States | None
 
     @property
@@ -113,7 +117,7 @@ def rollout(
     belief = np.asarray(belief, float) / np.sum(belief)
     beliefs, memories = np.tile(belief, (runs, 1)), np.tile(start, (runs, 1))
     gain, subtract, fixed = np.zeros(runs), np.zeros(runs), None
-    alive, kept, rounds = np.arange(runs), [], 0
+    alive, kept, rounds, going = np.arange(runs), [], 0, 0.0
     for t in range(period, process.horizon):
         order = np.lexsort(memories.T[::-1])
         beliefs, memories, alive = beliefs[order], memories[order], alive[order]
@@ -130,6 +134,7 @@ def rollout(
             kept.append(States(beliefs, fixed, remaining, subtract[alive].copy(), target))
         gain[alive] += chosen - subtract[alive]
         rounds += len(alive)
+        going = float(step.going[0]) if t == period else going
         if t == process.horizon - 1:
             break
         on = noise[:, 1] < np.maximum(step.going, persistence) * (step.going > 0)
@@ -139,7 +144,7 @@ def rollout(
         subtract[alive] = step.value[on]
         beliefs, memories, fixed = step.belief[on], step.memory[on], step.fixed[on]
     states = jax.tree.map(lambda *parts: np.concatenate(parts), *kept) if kept else None
-    return Rollout(gain, rounds / runs, states)
+    return Rollout(gain, rounds / runs, going, states)
 
 
 def decide(

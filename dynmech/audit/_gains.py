@@ -9,8 +9,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech._certify import margin
 from dynmech._errors import import_extra
-from dynmech._long_groves import critical
 from dynmech._long_horizon import LongPolicy
 from dynmech._long_play import Played, Player, Report
 from dynmech._settlement import AbstractSettlement
@@ -60,10 +60,8 @@ class MeasuredGains(eqx.Module):
 
     @property
     def _width(self) -> Float[np.ndarray, " R"]:
-        entries = max(len(self.gain), 1)
-        unseen = np.log(entries / (1 - self.confidence)) * self.spread / self.runs
-        normal = critical(self.confidence, self.runs, entries) * self.error
-        return normal + np.where(self.differing < _FEW, unseen, 0.0)
+        unseen = np.where(self.differing < _FEW, self.spread / self.runs, 0.0)
+        return margin(self.error, unseen, self.confidence, self.runs, len(self.gain))
 
     def best(self, column: np.ndarray, profiles: int) -> Float[np.ndarray, "n _B"]:
         """Largest of a column over the reports of each advertiser and profile, at least 0."""

@@ -15,10 +15,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._certify import Certificate
-from dynmech._errors import InvalidArgument, describe, import_extra
+from dynmech._certify import Certificate, hidden, margin
+from dynmech._errors import InvalidArgument, describe, import_extra, require_whole
 from dynmech._long_conversation import LongConversation
-from dynmech._long_groves import critical
 from dynmech._long_horizon import LongPolicy
 from dynmech._long_play import largest_bias
 from dynmech._long_simulate import simulate_long
@@ -216,16 +215,19 @@ def run_long_audit(
         policy, settlement, signal, conversations, confidence, searched, bias
     )
     own = isinstance(settlement, Estimator)
-    step = critical(confidence, policy.certificate.runs, batch)
-    lower = policy.bounds.value - step * policy.bounds.error
+    bounds, every = policy.bounds, policy.certificate.runs
+    lower = bounds.value - margin(bounds.error, bounds.unseen, confidence, every, batch)
     gap = np.maximum(policy.bounds.upper - lower, 0.0) + 2 * bias
     bound = np.tile(gap if own else np.full(batch, np.nan), (n, 1))
-    mean, error, short, spent = np.zeros((4, n, batch))
+    mean, error, unseen, short, spent, missed = np.zeros((6, n, batch))
     money = np.zeros((4, batch))
     payments = np.zeros((2, n, batch))
+    spread = 2 * (env.money_scale + bias)
     for b, played in enumerate(truth.played):
-        mean[:, b], error[:, b] = _payoff(policy, b, played)
-        short[:, b], spent[:, b] = _estimate(played.contribution())
+        mean[:, b], error[:, b], unseen[:, b] = _payoff(policy, b, played, spread)
+        left = played.contribution()
+        short[:, b], spent[:, b] = _estimate(left)
+        missed[:, b] = hidden(left, spread, played.going)
         paid = played.earned - played.payoff
         payments[:, :, b] = _estimate(paid)
         money[:2, b] = _estimate(paid.sum(axis=1))
@@ -236,7 +238,7 @@ def run_long_audit(
     if own and policy.displayable is not None:
         certain = total - policy.displayable.upper - bias
     runs = min(conversations, policy.certificate.runs)
-    no_subsidy = _interval(total - short, spent, confidence, conversations, n * batch)
+    no_subsidy = _interval(total - short, spent, missed, confidence, conversations, n * batch)
     team = all(played.team for played in truth.played)
     known = np.fmax(no_subsidy.low, certain)
     return LongAudit(
@@ -252,7 +254,7 @@ def run_long_audit(
         witness=tuple(name_structures(env, witness(policy, gains, i)) for i in range(n)),
         # Under team transfers all advertisers have the same payoff.
         participation=_interval(
-            mean - total, error, confidence, runs, batch if team else n * batch
+            mean - total, error, unseen, confidence, runs, batch if team else n * batch
         ),
         no_subsidy=eqx.tree_at(lambda x: x.low, no_subsidy, known),
         certain_no_subsidy=certain,
@@ -267,11 +269,9 @@ def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool
     if histories != "on-path":
         must = "be 'on-path' under a LongPolicy: after own past lies nothing is bounded"
         raise InvalidArgument(describe("audit(histories=...)", must, histories))
-    if conversations < 30:
-        must = "be at least 30, for an interval by the central limit theorem"
-        raise InvalidArgument(describe("audit(conversations=...)", must, conversations))
-    if nodes < 0:
-        raise InvalidArgument(describe("audit(nodes=...)", "be at least 0", nodes))
+    why = ", for an interval by the central limit theorem"
+    require_whole("audit(conversations=...)", conversations, 30, why)
+    require_whole("audit(nodes=...)", nodes, 0)
     if tolerance is not None and not tolerance >= 0:
         raise InvalidArgument(describe("audit(tolerance=...)", "be >= 0", tolerance))
     values = policy.env.values
@@ -282,18 +282,21 @@ def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool
     return declared
 
 
-def _payoff(policy: LongPolicy, b: int, played) -> tuple[np.ndarray, np.ndarray]:
-    """Expected payoff under truth, without Groves term, and its standard error, (n,).
+def _payoff(policy: LongPolicy, b: int, played, spread: float) -> tuple[np.ndarray, ...]:
+    """Expected payoff under truth, without Groves term, its standard error, what is hidden, (n,).
 
     Where everyone is paid the surplus it is the policy's value, simulated when it was certified,
     and what a biased estimate adds.
     """
     if not played.team:
-        return _estimate(played.payoff)
+        return *_estimate(played.payoff), hidden(played.payoff, spread, played.going)
     surplus = (played.earned + played.utility).sum(axis=1, keepdims=True)
-    extra, error = _estimate(played.payoff - surplus)
+    bias = played.payoff - surplus
+    extra, error = _estimate(bias)
     bounds = policy.bounds
-    return bounds.value[b] + extra, np.hypot(bounds.error[b], error)
+    there = np.abs(bias).max() > _TOLERANCE * spread
+    unseen = bounds.unseen[b] + there * hidden(bias, spread, played.going)
+    return bounds.value[b] + extra, np.hypot(bounds.error[b], error), unseen
 
 
 def _estimate(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -302,9 +305,9 @@ def _estimate(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(mean), np.asarray(deviation / len(sample) ** 0.5)
 
 
-def _interval(value, error, confidence: float, runs: int, entries: int) -> Interval:
+def _interval(value, error, unseen, confidence: float, runs: int, entries: int) -> Interval:
     """All entries at once."""
-    step = critical(confidence, runs, entries) * error
+    step = margin(error, unseen, confidence, runs, entries)
     return Interval(value, error, value - step, value + step)
 
 

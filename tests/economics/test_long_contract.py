@@ -83,6 +83,37 @@ def test_mechanisms_have_these_shapes_too(both):
     np.testing.assert_array_equal(audit.groves_total, total)
 
 
+def test_profiles_are_drawn_from_the_prior(both):
+    """As by the exact policy: values (0.3, 0.7) and (1, 0), symbols by what is known of tastes."""
+    policy, exact = both
+    records = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).simulate(jax.random.key(3), 4000)
+    shares = np.bincount(records.profile, minlength=len(policy.profiles)) / 4000
+    np.testing.assert_allclose(shares, policy.probability(), atol=0.03)
+    np.testing.assert_allclose(
+        policy.flat(exact.probability()[None])[0], policy.probability(), atol=1e-12
+    )
+    assert not policy.batch
+
+
+def test_data_driven_totals_follow_what_others_report(both):
+    """The liar is charged as if she told the truth, the others at the profile reported."""
+    for policy in both:
+        mechanism = dm.DynamicTeamMechanism(policy, dm.groves.DataDriven())
+        table = mechanism.groves.function(mechanism.own)
+        theta, signals = policy.profiles.theta, policy.profiles.signals
+        truth, said = (
+            np.flatnonzero((theta == row).all(1) & (signals == (0, 0, 0)).all(1))[0]
+            for row in ((0, 0), (1, 0))
+        )
+        records = mechanism.simulate(
+            jax.random.key(1), 40, {0: lambda t, value, symbol: (value * 0 + 1, symbol)},
+            profile=int(truth),
+        )  # fmt: skip
+        np.testing.assert_allclose(records.groves[:, 0], table[truth, 0, records.omega])
+        np.testing.assert_allclose(records.groves[:, 1], table[said, 1, records.omega])
+        assert np.abs(table[truth, 1] - table[said, 1]).max() > 1e-3
+
+
 def test_conversations_can_be_undone_and_have_values(both):
     policy, exact = both
     chat, true = (p.start((1, 1), (0, 0, 0)) for p in both)

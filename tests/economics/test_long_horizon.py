@@ -1,5 +1,7 @@
 """Long-horizon policies: bounds against exact values, conversations, payments, mistakes."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from dynmech._compile import enumerate_memories
 from dynmech._process import market_process
 from experiments.benchmarks.instances import hidden_taste
 from tests.helpers.learning import learning_market
+from tests.helpers.long_markets import UNTRAINED, scrambled
+from tests.helpers.long_play import Histories
 
 QUICK = dm.Neural(sweeps=3, runs=16, steps=40, batch=16, cases=4, chunk=4)
 MOVING = dm.MarkovValues(np.ones((3, 1)), np.ones((3, 1)), np.ones((3, 1, 1)))
@@ -81,6 +85,59 @@ def test_the_interval_holds_the_exact_value_as_often_as_it_says():
     spread = 3 * np.sqrt(200 * 0.8 * 0.2)
     assert inside >= 160 - spread
     assert abs(below - 160) <= spread + 4  # four for the normal approximation at 60 runs
+
+
+def test_bounds_are_wider_where_hardly_any_conversation_goes_on():
+    """What the simulation never met is known to the network only; half of these were too high."""
+    env = market(horizon=6, rule=dm.LastShownOnly(dm.Logit(0.3), 0.002))
+    W = dm.solve_efficient_policy(env, progress=False).value.item()
+    policy = solve(env, UNTRAINED, dm.Certificate(runs=512, rounds=1), marginal=False)
+    outset = policy.start(profile=0)
+    for seed in range(12):
+        found = outset.certify(dm.Certificate(runs=512, rounds=1, seed=seed))
+        worth = env.values.support + env.utilities
+        spread = worth.max() - worth.min(initial=0.0)
+        np.testing.assert_allclose(found.unseen, spread / 512)
+        assert found.lower[0] <= W
+        assert found.value[0] - found.lower[0] >= 2.9 * spread / 512
+    alone = market(horizon=1)
+    once = solve(alone, UNTRAINED, marginal=False)
+    np.testing.assert_allclose(once.upper - once.lower, 0.0, atol=1e-12)
+    assert once.bounds.unseen[0] == 0.0
+
+
+def test_what_is_certified_inside_is_the_policy_that_goes_on():
+    """When all was shown the rest has one law, which the network must not see in another form."""
+    rng = np.random.default_rng(3)
+    gamma, omega, weights = rng.normal(size=(2, 2)), rng.normal(size=(5, 2)), np.full(5, 4.0)
+    tastes = dm.TasteGrid(omega, rng.dirichlet(weights))
+    query = dm.ProductQuery(rng.uniform(0.05, 0.95, (2, 5)), none=0.5)
+    env = dm.RecommendationMDP(
+        gamma, tastes, 6, dm.PerfectRecall(dm.Logit(0.3), query),
+        dm.SignalStructure(feedback=dm.RatingFeedback(noise=0.7, symbols=2)),
+        dm.ConstantValues([0.5, 0.9]),
+    )  # fmt: skip
+    policy, apart = solve(env, UNTRAINED, marginal=False), []
+    for seed in range(3):
+        chat = (scrambled(policy, size=1.0, seed=seed) if seed else policy).start(profile=0)
+        for _ in range(2):
+            chat = chat.step("query", {"platform": 0})
+        assert sorted(chat.memory.tolist()) == [0, 1]
+        found = chat.certify(dm.Certificate(runs=2000, rounds=1))
+        exact = Histories(chat.policy, chat.theta, chat.belief).surplus(chat.memory, 2)
+        apart.append(abs(found.value[0] - exact) / found.error[0])
+    assert max(apart) <= 4
+
+
+def test_numbers_in_float32_are_written_in_doubles():
+    """The upper bound is above the optimum for certain; computed in float32 it need not be."""
+    env = market(n=2)
+    narrow = dataclasses.replace(env, gamma=env.gamma.astype(np.float32))
+    policy = solve(narrow, UNTRAINED, dm.Certificate(runs=30, rounds=3), marginal=False)
+    assert policy.env.gamma.dtype == np.float64
+    wide = dataclasses.replace(env, gamma=env.gamma.astype(np.float32).astype(float))
+    W = dm.solve_efficient_policy(wide, progress=False).value.item()
+    assert W - 1e-12 <= policy.upper[0] <= W + 1e-9
 
 
 @pytest.mark.slow

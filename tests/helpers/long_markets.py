@@ -65,7 +65,7 @@ def scrambled(policy, size=1.5, seed=0):
     found = [worse.start(profile=b).certify() for b in range(len(policy.profiles))]
     arrays = [
         np.concatenate([np.asarray(getattr(x, name)) for x in found])
-        for name in ("value", "error", "lower", "upper")
+        for name in ("value", "error", "unseen", "lower", "upper")
     ]
     bounds = dm.Bounds(*arrays, found[0].confidence, found[0].rounds)
     return eqx.tree_at(lambda p: p.bounds, worse, bounds)

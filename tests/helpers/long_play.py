@@ -35,6 +35,12 @@ class Histories:
             start = np.asarray(self.process.start())
             return self._walk(start, self.root, told_root, told_theta, 0) / self.root.sum()
 
+    def surplus(self, memory, t):
+        """Expected surplus from a memory and a round on, at the belief given."""
+        self.agent, self.price, self.lasting = 0, "estimate", True
+        with jax.enable_x64(True):
+            return self._walk(memory, self.root, self.root, self.theta, t) / self.root.sum()
+
     def _choose(self, memory, told, theta, t):
         n = self.env.products
         if told.sum() <= 0:

@@ -1,0 +1,248 @@
+"""Long horizons: settings and checkpoints that cannot be, each refused in one clear message."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+
+import dynmech as dm
+from dynmech._baselines import compare_policies
+from dynmech._ceilings import make_ceilings
+from dynmech._certify import make_case
+from dynmech._long_training import check_long, require_whole, train_network
+from dynmech._process import market_process
+from dynmech._relaxation import relax
+from solvers import Root, begin
+from solvers._neural_checkpoint import NeuralCheckpoint
+from tests.helpers.learning import learning_market
+
+NEURAL = {"sweeps": 2, "runs": 2, "steps": 1, "batch": 2, "cases": 2, "chunk": 2}
+TINY = dm.Neural(sweeps=2, runs=32, steps=1, batch=8, cases=2, chunk=32, learning_rate=1e-5)
+NO_PROCESS = SimpleNamespace(horizon=2)  # what is refused is refused before it is used
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def untyped():
+    """Without run-time type checks, which would come first, as users are."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def refused(make, *words):
+    with pytest.raises(dm.InvalidArgument) as caught:
+        make()
+    message = str(caught.value)
+    assert [word for word in (*words, "must", "got") if word not in message] == [], message
+    assert len(message) < 600
+    return message
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "runs": (NAN, 60.5, 60.0, "a", True, 29, None),
+        "marginal_runs": (60.5, -1),
+        "rounds": (1.5, True, -1),
+        "seed": (-1, 0.5, None),
+        "work": (NAN, "a", 0, True),
+        "confidence": ("a", NAN, 0, 1, None),
+    }.items(),
+)
+def test_a_certificate_that_cannot_be(name, values):
+    for value in values:
+        refused(lambda value=value: dm.Certificate(**{name: value}), f"Certificate({name}=...)")
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")  # of equinox
+def test_a_certificate_of_numpy_numbers():
+    dm.Certificate(runs=np.int64(30), rounds=np.int32(0), seed=np.uint8(0), work=np.float64(INF))
+
+
+@pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        **dict.fromkeys((*NEURAL, "width", "summary"), (1.5, 0, NAN, True)),
+        "patience": (-1, 1.5, None),
+        "seed": (-1, 0.5),
+        "learning_rate": ("a", NAN, INF, 0.0, True),
+        "clip": (None, -1.0),
+        "explore": ("a", 2.0),
+        "persistence": (NAN, -0.1),
+    }.items(),
+)
+def test_a_network_that_cannot_be(name, values):
+    env = learning_market(2, 3, 2)
+    for value in values:
+        solver = dm.Neural(**{**NEURAL, name: value})
+        refused(lambda solver=solver: check_long(env, solver, dm.Certificate()), f"Neural({name}=")
+
+
+@pytest.mark.usefixtures("untyped")
+def test_other_arguments_that_cannot_be():
+    refused(lambda: dm.solve_long_horizon(None), "env=...", "RecommendationMDP", "NoneType")
+    usual = {"conversations": 30, "rounds": 2, "beam": 4, "profile": 0, "seed": 0}
+    for name, value in {"conversations": NAN, "rounds": 1.5, "beam": 1.5, "seed": -1}.items():
+        refused(lambda o={**usual, name: value}: relax(None, **o), f"relax({name}=...)")
+    for count in (2.5, NAN, 1, "a"):
+        refused(lambda k=count: compare_policies(None, (), k, 0, 0), "compare(conversations=...)")
+    refused(lambda: compare_policies(None, (), 2, 0, -1), "compare(seed=...)")
+
+
+def test_integers_of_numpy_are_integers():
+    for number in (1, np.int64(1), np.uint8(1)):
+        require_whole("f(x=...)", number, 1)
+    for number in (np.bool_(True), True, 1.0, np.float64(1.0), np.ones(1, int)):
+        refused(lambda number=number: require_whole("f(x=...)", number, 1), "f(x=...)", "integer")
+
+
+def solved(path, process=NO_PROCESS, roots=(), solver=TINY):
+    return train_network(process, list(roots), solver, path, False)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    env = learning_market(2, 3, 3)
+    process = market_process(env)
+    case = make_case(env.values.support[:, 0])
+    with jax.enable_x64(True):
+        ceiling = make_ceilings(env, process, [case])[0]
+    return process, [Root(np.asarray(env.tastes.weights, np.float32), case, ceiling, True)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, problem):
+    """The folder of a finished training, and the training."""
+    pytest.importorskip("orbax.checkpoint")
+    path = tmp_path_factory.mktemp("trained") / "kept"
+    return path, solved(path, *problem)
+
+
+@pytest.fixture
+def kept(trained, tmp_path):
+    return shutil.copytree(trained[0], tmp_path / "kept")
+
+
+def content(path):
+    return {x: x.read_bytes() for x in sorted(path.rglob("*")) if x.is_file()}
+
+
+def spoil(step):
+    files = [x for x in step.rglob("d/*") if x.is_file()]
+    for file in files:
+        file.write_bytes(b"garbage")
+    assert files
+
+
+def same(one, two):
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"fingerprint": ', "\0", None])
+def test_sweeps_without_a_manifest_are_refused(kept, problem, text):
+    manifest = kept / "problem.json"
+    manifest.unlink() if text is None else manifest.write_text(text)
+    before = content(kept)
+    refused(lambda: solved(kept, *problem), "checkpoint=...", str(kept), "problem.json", "delete")
+    assert content(kept) == before
+
+
+def test_another_problem_is_refused(kept):
+    before = content(kept)
+    refused(lambda: solved(kept), "checkpoint=...", str(kept), "another problem", "delete")
+    assert content(kept) == before
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_path_that_is_no_folder(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    file = tmp_path / "file"
+    file.write_text("x")
+    refused(lambda: solved(file), "checkpoint=...", str(file), "exists", "choose another")
+    refused(lambda: solved(file / "below"), "checkpoint=...", str(file), "choose another")
+    refused(lambda: solved("a\0b"), "checkpoint=...")
+    assert file.read_text() == "x"
+    for path in (123, True, b"a", 1.5):
+        refused(lambda path=path: solved(path), "checkpoint=...", "path of a folder", repr(path))
+
+
+@pytest.mark.parametrize(
+    ("how", "recorded"),
+    [("garbled", True), ("no item", True), ("one byte", True), ("no item", False)],
+)
+def test_sweeps_that_cannot_be_read(kept, trained, problem, how, recorded, capfd):
+    """The last sweep is made again from the one before; the broken one is put aside."""
+    if not recorded:
+        (kept / "digests.json").unlink()
+
+    def harm(step):
+        if how == "garbled":
+            spoil(step)
+        elif how == "no item":
+            shutil.rmtree(step / "default")
+        else:
+            file = max((x for x in step.rglob("d/*")), key=lambda x: x.stat().st_size)
+            data = bytearray(file.read_bytes())
+            data[len(data) // 2] ^= 1
+            file.write_bytes(bytes(data))
+
+    harm(kept / "sweeps" / "2")
+    again = solved(kept, *problem)
+    one, two = trained[1], again
+    same(*((x.network, x.best, x.optimiser, x.sweep, x.best_sweep) for x in (one, two)))
+    np.testing.assert_array_equal(one.history[:, 1:], two.history[:, 1:])
+    assert len(list(kept.glob("unreadable-*/2"))) == 1
+    same(solved(kept, *problem), again)  # and what was made again can be read
+    for step in ("1", "2"):
+        harm(kept / "sweeps" / step)
+    before = content(kept)
+    refused(lambda: solved(kept, *problem), "checkpoint=...", str(kept), "[2, 1]", "delete")
+    assert content(kept) == before
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_manifest_is_written_in_one_step(tmp_path, monkeypatch):
+    ocp = pytest.importorskip("orbax.checkpoint")
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            NeuralCheckpoint(ocp, tmp_path, "mark")
+    assert not (tmp_path / "problem.json").exists()
+    NeuralCheckpoint(ocp, tmp_path, "mark").close()
+    assert json.loads((tmp_path / "problem.json").read_text()) == {"fingerprint": "mark"}
+
+
+def test_digests_follow_the_sweeps_kept(tmp_path):
+    """A run killed between a sweep and its digest resumes from that sweep all the same."""
+    ocp = pytest.importorskip("orbax.checkpoint")
+    with jax.enable_x64(False):
+        state = begin(TINY)
+        keep = NeuralCheckpoint(ocp, tmp_path, "mark")
+        for step in (1, 2, 3):
+            state = eqx.tree_at(lambda x: x.sweep, state, jnp.asarray(step))
+            keep.save(state)
+        keep.close()
+        digests = json.loads((tmp_path / "digests.json").read_text())
+        assert sorted(digests) == ["2", "3"]
+        del digests["3"]
+        (tmp_path / "digests.json").write_text(json.dumps(digests))
+        again = NeuralCheckpoint(ocp, tmp_path, "mark")
+        found = again.load(begin(TINY))
+        again.close()
+    assert found is not None
+    assert int(found.sweep) == 3
