@@ -1,5 +1,6 @@
 """Efficient recommendation policies: W, the marginal economies, and the plan that attains W."""
 
+import contextlib
 import math
 import os
 import time
@@ -24,7 +25,13 @@ from dynmech._errors import (
 )
 from dynmech._given_actions import with_actions
 from dynmech._outcomes import expected_outcomes
-from dynmech._prepare import check_solver, check_values, root_beliefs, wanted_profiles
+from dynmech._prepare import (
+    check_solver,
+    check_tolerance,
+    check_values,
+    root_beliefs,
+    wanted_profiles,
+)
 from dynmech._profiles import Profiles
 from dynmech._revalue import Revaluation, revalue
 from dynmech._solvers import Solved, refuse_options, run_solver
@@ -32,7 +39,16 @@ from dynmech._tasks import Assignment, Pairs, assign, make_pairs
 from dynmech._types import Numbers, in_doubles, precision
 from dynmech._unfolded import compile_or_search, search_market
 from dynmech._values import MarkovValues, joint_kernel, prior_probability
-from solvers import BranchAndBound, Estimate, Exact, Neural, Plan, PointBased, Stationary
+from solvers import (
+    BranchAndBound,
+    Estimate,
+    Exact,
+    Neural,
+    Plan,
+    PointBased,
+    Stationary,
+    deferred,
+)
 
 if TYPE_CHECKING:
     from dynmech._long_horizon import LongPolicy
@@ -282,8 +298,10 @@ def solve_efficient_policy(
     `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules.
     """
     began = time.monotonic()
-    if not tolerance >= 0:
-        raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", "be >= 0", tolerance))
+    if not isinstance(env, RecommendationMDP):
+        must = "be a RecommendationMDP"
+        raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env)))
+    check_tolerance(_VERB, tolerance)
     if isinstance(solver, Neural):
         from dynmech._long_solve import solve_by_network
 
@@ -320,7 +338,9 @@ def solve_efficient_policy(
             found = run_solver(env, compiled, assignment, solver, tolerance=tolerance, **options)
     seconds = time.monotonic() - began
     batch = initial is not None
-    return _finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
+    # An interrupt that comes now would throw away bounds that are there.
+    with contextlib.nullcontext() if found.upper is None else deferred():
+        return _finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
 
 
 def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:

@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 from dynmech._compile import Compiled, compile_edges, next_memories, raw_edges, tables, unique_rows
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import InvalidArgument, TooLarge, describe
-from dynmech._solvers import Solved, allow, run_solver
+from dynmech._prepare import rounded_up
+from dynmech._solvers import Solved, allow, run_solver, too_fine
 from dynmech._tasks import Assignment
 from dynmech._types import precision
 from solvers import (
@@ -39,6 +40,7 @@ _VERB = "solve_efficient_policy"
 _MOST_MEMORIES = 50_000
 _MOST_ROUNDS = 10_000
 _RESOLUTION = 1e4
+_CUTS = 4
 
 
 class Endless(eqx.Module):
@@ -89,7 +91,7 @@ def solve_endless(
 
     **Returns:** the market and compilation of so many rounds, and what was found, bounds included.
     """
-    _check_tolerance(env, tolerance, single)
+    _check_tolerance(env, tolerance)
     setting = solver or Stationary()
     options = {"checkpoint": checkpoint, "mesh": mesh, "progress": progress, "single": single}
     exact = Exact(setting.memory, setting.merge)
@@ -97,13 +99,18 @@ def solve_endless(
         parts = _cut(env, endless, assignment, tolerance)
         if single:
             parts = _cut_again(env, endless, assignment, parts, tolerance)
-        found = run_solver(*parts[:2], assignment, exact, tolerance=0.0, **options)
-    except TooLarge:
+        found = run_solver(
+            *parts[:2], assignment, exact, tolerance=0.0, why="for these rounds", **options
+        )
+    except TooLarge as error:
         if not tolerance > 0 or not setting.merge:
             raise
-        parts = _cut(env, endless, assignment, tolerance / 2)
-        bounded = BranchAndBound(setting.memory)
-        found = run_solver(*parts[:2], assignment, bounded, tolerance=tolerance / 2, **options)
+        half, bounded = tolerance / 2, BranchAndBound(setting.memory)
+        parts = _cut(env, endless, assignment, half)
+        if single and (room := _room(parts, assignment)) > half:
+            raise too_fine(tolerance, 2 * room) from error
+        options["why"] = "for these rounds, because the exact tree does not fit"
+        found = run_solver(*parts[:2], assignment, bounded, tolerance=half, **options)
     short, compiled, cut = parts
     why = "as asked" if solver else "picked because horizon is math.inf"
     text = f"{cut.rounds} rounds, cut-off error at most {cut.error:.3g}"
@@ -143,12 +150,22 @@ def _cut(env, endless: Endless, assignment: Assignment, tolerance: float):
 
 def _cut_again(env, endless: Endless, assignment: Assignment, parts, tolerance: float):
     """Leave room in the tolerance for what float32 can be off by in so many rounds."""
-    short, compiled, cut = parts
+    for _ in range(_CUTS):
+        room = _room(parts, assignment)
+        if tolerance <= 0 or parts[2].error + room <= tolerance:
+            return parts
+        left = tolerance - 1.1 * room
+        if left <= 0:
+            break
+        parts = _cut(env, endless, assignment, left)
+    raise too_fine(tolerance, max(2.2 * room, 1.1 * tolerance))
+
+
+def _room(parts, assignment: Assignment) -> float:
+    """The width that float32 adds to bounds on a market cut off."""
+    short, compiled, _ = parts
     numbers = jax.tree.map(np.asarray, tables(short, compiled))
-    room = 2 * allow(compiled, numbers, assignment, tolerance)[1].total
-    if tolerance <= 0 or cut.error + room <= tolerance:
-        return parts
-    return _cut(env, endless, assignment, max(tolerance - 1.1 * room, tolerance / 2))
+    return 2 * allow(compiled, numbers, assignment, 0.0)[1].total
 
 
 def _widen(
@@ -174,12 +191,11 @@ def _widen(
     )
 
 
-def _check_tolerance(env: RecommendationMDP, tolerance: float, single: bool) -> None:
-    """Raise unless a positive tolerance is above what the precision of the numbers can certify."""
-    kind = np.float32 if single else np.float64
-    least = _RESOLUTION * float(np.finfo(kind).eps) * env.money_scale
+def _check_tolerance(env: RecommendationMDP, tolerance: float) -> None:
+    """Raise unless a positive tolerance is above what the cut-off, in float64, can certify."""
+    least = _RESOLUTION * float(np.finfo(np.float64).eps) * env.money_scale
     if 0 < tolerance < least:
-        must = f"be at least {least:.1e} money, what {kind.__name__} numbers can certify"
+        must = f"be at least {rounded_up(least)} money, what float64 numbers can certify"
         raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", must, tolerance, "raise it"))
 
 

@@ -158,13 +158,12 @@ def import_extra(module: str, extra: str, verb: str) -> ModuleType:
 
 def require_whole(call: str, number, least: int, why: str = "") -> None:
     """Raise `InvalidArgument` unless `number` is an integer, at least `least`."""
-    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    if not whole or number < least:
+    if not is_number(number, "iu") or number < least:
         must = f"be an integer, at least {least}{why}"
         raise InvalidArgument(describe(call, must, repr(number)[:80]))
 
 
-def is_number(value: object) -> bool:
-    """Whether `value` is a real number, which True is not."""
-    kinds = int | float | np.integer | np.floating
-    return isinstance(value, kinds) and not isinstance(value, bool)
+def is_number(value: object, kinds: str = "iuf") -> bool:
+    """Whether `value` is one real number, which True is not; "iu": one integer."""
+    array = np.array(value, object) if isinstance(value, list | tuple) else np.asarray(value)
+    return array.ndim == 0 and array.dtype.kind in kinds

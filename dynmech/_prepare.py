@@ -1,13 +1,14 @@
 """What is settled before a solve starts: solver, profiles, roots, and whether it will fit."""
 
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from dynmech._compile import Compiled
 from dynmech._environment import RecommendationMDP
-from dynmech._errors import InvalidArgument, TooLarge, describe
+from dynmech._errors import InvalidArgument, TooLarge, describe, is_number
 from dynmech._profiles import Profiles, all_profiles, check_profiles, signal_likelihood
 from dynmech._tasks import Assignment, Pairs
 from dynmech._values import MarkovValues
@@ -43,20 +44,39 @@ def check_solver(
     if env.horizon < math.inf and isinstance(solver, Stationary):
         must, do = "be math.inf for Stationary()", "solve with Exact() or BranchAndBound()"
         raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
-    if not solver.memory > 0:
-        must = "be a positive number of bytes"
-        raise InvalidArgument(describe(f"{name}(memory=...)", must, solver.memory))
+    if not (is_number(solver.memory) and 0 < solver.memory < math.inf):
+        must = "be a positive, finite number of bytes"
+        raise InvalidArgument(describe(f"{name}(memory=...)", must, repr(solver.memory)))
     if isinstance(solver, Exact):
         return
     timed = isinstance(solver, BranchAndBound | PointBased)
-    if timed and solver.seconds is not None and not solver.seconds > 0:
+    seconds = solver.seconds if timed else None
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
         must = "be a positive number of seconds, or None"
-        raise InvalidArgument(describe(f"{name}(seconds=...)", must, solver.seconds))
-    if isinstance(solver, BranchAndBound) and not 0 <= solver.merge_within <= 2:
-        must = "be an L1 distance of beliefs, from 0 to 2"
-        raise InvalidArgument(describe(f"{name}(merge_within=...)", must, solver.merge_within))
-    if isinstance(solver, PointBased) and not solver.beliefs >= 1:
-        raise InvalidArgument(describe(f"{name}(beliefs=...)", "be >= 1", solver.beliefs))
+        raise InvalidArgument(describe(f"{name}(seconds=...)", must, repr(seconds)))
+    if isinstance(solver, BranchAndBound):
+        within = solver.merge_within
+        if not (is_number(within) and 0 <= within <= 2):
+            must = "be an L1 distance of beliefs, from 0 to 2"
+            raise InvalidArgument(describe(f"{name}(merge_within=...)", must, repr(within)))
+    if isinstance(solver, PointBased) and not (
+        is_number(solver.beliefs, "iu") and solver.beliefs >= 1
+    ):
+        must = "be an integer, at least 1"
+        raise InvalidArgument(describe(f"{name}(beliefs=...)", must, repr(solver.beliefs)))
+
+
+def check_tolerance(verb: str, tolerance: Any) -> None:
+    """Raise unless a tolerance is a number that bounds can be compared with."""
+    if not (is_number(tolerance) and tolerance >= 0):
+        must = "be >= 0, a number, in money"
+        raise InvalidArgument(describe(f"{verb}(tolerance=...)", must, repr(tolerance)))
+
+
+def rounded_up(least: float) -> str:
+    """Three digits that are no less than this: whoever passes them on is not refused again."""
+    text = f"{least:.2e}"
+    return text if float(text) >= least else f"{1.01 * least:.2e}"
 
 
 def wanted_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:

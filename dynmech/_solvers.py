@@ -13,7 +13,7 @@ from jaxtyping import Float
 from dynmech._compile import Compiled, tables
 from dynmech._environment import RecommendationMDP
 from dynmech._errors import InvalidArgument, TooLarge, describe
-from dynmech._prepare import plan_tree, too_large
+from dynmech._prepare import plan_tree, rounded_up, too_large
 from dynmech._tasks import Assignment
 from solvers import (
     Answer,
@@ -24,6 +24,7 @@ from solvers import (
     Rounding,
     Tables,
     Tree,
+    deferred,
     rounding,
     solve_branch_and_bound,
     solve_exact,
@@ -63,9 +64,11 @@ def run_solver(
     mesh: jax.sharding.Mesh | None,
     progress: bool,
     single: bool = False,
+    why: str = "as asked",
 ) -> Solved:
     """Solve every task; None solves exactly if that fits, else to the tolerance if one is given.
 
+    `why`: the solver given is used, for the note.
     With `single` the sweep runs in float32, and what that can be off by widens every bound.
     """
     numbers = jax.tree.map(np.asarray, tables(env, compiled))
@@ -74,7 +77,7 @@ def run_solver(
         compiled, room = allow(compiled, numbers, assignment, tolerance)
     if isinstance(solver, BranchAndBound | PointBased):
         refuse_options(solver, checkpoint, mesh)
-        options = (tolerance, progress, "as asked", room)
+        options = (tolerance, progress, why, room)
         return _bounded(compiled, numbers, assignment, solver, *options)
     exact = solver or Exact()
     try:
@@ -100,7 +103,7 @@ def run_solver(
         raise too_large(str(error)) from error
     except ValueError as error:
         raise InvalidArgument(str(error)) from error
-    why = "as asked" if solver else f"picked because {work.nodes} nodes fit"
+    why = why if solver else f"picked because {work.nodes} nodes fit"
     found = Solved(tree, numbers, answers, None, None, work, f"Exact, {why}")
     return found if room is None else _widen(found, assignment, room)
 
@@ -126,10 +129,17 @@ def allow(
     structure = unrelated(compiled.structure, numbers, groups)
     room = rounding(structure, numbers, groups)
     if not np.isfinite(room.total) or 0 < tolerance < 2 * room.total:
-        must = f"be at least {2 * room.total:.2e} money, what float32 can certify in this market"
-        do = "raise it, or pass gamma in float64"
-        raise InvalidArgument(describe(f"{_VERB}(tolerance=...)", must, tolerance, do))
+        raise too_fine(tolerance, 2 * room.total)
     return dataclasses.replace(compiled, structure=structure), room
+
+
+def too_fine(tolerance: float, least: float) -> InvalidArgument:
+    """A tolerance that float32 cannot certify, refused with the smallest that it can."""
+    must = f"be at least {rounded_up(least)} money, what float32 can certify in this market"
+    do = "raise it, or pass gamma in float64"
+    if not np.isfinite(least):
+        must, do = "be for float64: float32 can certify nothing here", "pass gamma in float64"
+    return InvalidArgument(describe(f"{_VERB}(tolerance=...)", must, tolerance, do))
 
 
 def _widen(found: Solved, assignment: Assignment, room: Rounding) -> Solved:
@@ -151,6 +161,7 @@ def _widen(found: Solved, assignment: Assignment, room: Rounding) -> Solved:
     )
 
 
+@deferred()
 def _bounded(compiled, numbers, assignment, solver, tolerance, progress, why, room) -> Solved:
     name, problem = type(solver).__name__, (compiled.structure, numbers, assignment.groups)
     wanted = {"tolerance": tolerance, "progress": progress}

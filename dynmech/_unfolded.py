@@ -12,7 +12,7 @@ from dynmech._process import market_process
 from dynmech._solvers import Solved
 from dynmech._tasks import Assignment
 from dynmech._values import ConstantValues
-from solvers import Answer, BranchAndBound, Estimate, Grown, Layer, Tree, search
+from solvers import Answer, BranchAndBound, Estimate, Grown, Layer, Tree, deferred, search
 
 _CALL = "solve_efficient_policy(solver=BranchAndBound(memory=...))"
 
@@ -37,6 +37,7 @@ def compile_or_search(
         return None, f"{begin}searched from the rules because the market's memories are too many"
 
 
+@deferred()
 def search_market(
     env: RecommendationMDP,
     assignment: Assignment,

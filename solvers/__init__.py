@@ -49,6 +49,7 @@ from solvers._problem import Tasks as Tasks
 from solvers._process import AbstractCeiling as AbstractCeiling
 from solvers._process import AbstractProcess as AbstractProcess
 from solvers._process import Case as Case
+from solvers._progress import deferred as deferred
 from solvers._relaxation import Relaxed as Relaxed
 from solvers._relaxation import relaxation as relaxation
 from solvers._rollout import Play as Play

@@ -19,7 +19,7 @@ exact when nothing that is not followed can be better.
 import dataclasses
 import enum
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -27,11 +27,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers._backward import Swept, likelihood_rows, sweep
-from solvers._bounds import bound_after, told_parameter
+from solvers._bounds import bound_after, open_columns, told_parameter
 from solvers._exact import Answer
 from solvers._merging import Guide, Leaders, follow_guides, merging_costs, shares
 from solvers._problem import Structure, Tables, Tasks, cast
-from solvers._progress import Bar
+from solvers._progress import Bar, deferred
 from solvers._tree import Layer, Tree, build_tree
 
 _CACHE = 64e6
@@ -130,34 +130,31 @@ def solve_branch_and_bound(
     best: Any = None
     passes: list[tuple[int, float, float]] = []
     status: Status | None = None
-    with Bar("bounding", "pass", progress) as bar:
+    with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
         while status is None:
             try:
-                tree = _grow(structure, tables, tasks, told, known, solver)
-            except MemoryError:
-                if best is None:
-                    raise
-                status = Status.memory
-                break
-            try:
-                swept = [
-                    sweep_bounded(tree, tables, part, up, solver, None, dtype)
-                    for part, up in zip(tasks, told, strict=True)
-                ]
-                best, gap = summary(tree, tables, tasks, swept)
+                with interrupts.now():
+                    tree = _grow(structure, tables, tasks, told, known, solver)
+                    swept = [
+                        sweep_bounded(tree, tables, part, up, solver, None, dtype)
+                        for part, up in zip(tasks, told, strict=True)
+                    ]
+                    reached, gap = summary(tree, tables, tasks, swept)
+                best = reached
                 passes.append((tree.nodes, time.monotonic() - began, gap))
                 bar(1, f"gap {gap:.3g}, {tree.nodes} nodes")
                 status = _ended(gap, tolerance, began, solver)
                 if status is None:
-                    more = [
-                        _extend(tree, tables, part, one, known, tolerance)
-                        for part, one in zip(tasks, swept, strict=True)
-                    ]
+                    with interrupts.now():
+                        more = [
+                            _extend(tree, tables, part, one, known, tolerance)
+                            for part, one in zip(tasks, swept, strict=True)
+                        ]
                     status = None if any(more) else Status.exhausted
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, MemoryError) as error:
                 if best is None:
                     raise
-                status = Status.interrupted
+                status = stopped(error)
     tree, answers, upper, gap = best
     return Bounded(tree, answers, upper, gap, status, tuple(passes))
 
@@ -165,68 +162,79 @@ def solve_branch_and_bound(
 def _solve_merging(
     structure, tables, tasks, told, leaders: Leaders, solver, tolerance: float, dtype
 ) -> Bounded:
-    """Search with merged beliefs, then follow what was found on a tree of exact ones."""
+    """Search with merged beliefs, then follow what was found on a tree of exact ones.
+
+    Where that tree does not fit, what was found bounds the plan of who is told the parameter.
+    """
     began = time.monotonic()
+    require_plan(structure, tables, tasks, told, solver)
     known = [_Known(structure.controls) for _ in range(structure.horizon)]
+
+    def merging(distance):
+        return [
+            merging_costs(structure, tables, part, up, distance)
+            for part, up in zip(tasks, told, strict=True)
+        ]
+
     all_kept = [dataclasses.replace(part, keep=part.coefficient.shape[1]) for part in tasks]
     passes: list[tuple[int, float, float]] = []
     found: Any = None
     status: Status | None = None
-    while status is None:
-        leaders.begin()
+    with deferred() as interrupts:
+        while status is None:
+            try:
+                with interrupts.now():
+                    leaders.begin()
+                    tree = _grow(structure, tables, tasks, told, known, solver, near=leaders)
+                    swept = [
+                        sweep_bounded(
+                            tree, tables, part, up, solver, share=shares(tree, tables, part)
+                        )
+                        for part, up in zip(all_kept, told, strict=True)
+                    ]
+                    gap = summary(tree, tables, tasks, swept)[1]
+                    distance = list(leaders.distance)
+                    costs = merging(distance)
+                off = max(float(cost.off[0].max(initial=0.0)) for cost in costs)
+                found = tree, swept, costs
+                passes.append((tree.nodes, time.monotonic() - began, gap + 2 * off))
+                wanted = max(tolerance - 2 * off, tolerance / 4)
+                status = _ended(gap, wanted, began, solver)
+                if status is None:
+                    with interrupts.now():
+                        more = [
+                            _extend(tree, tables, part, one, known, wanted)
+                            for part, one in zip(tasks, swept, strict=True)
+                        ]
+                    status = None if any(more) and len(passes) < _MOST_PASSES else Status.exhausted
+            except (KeyboardInterrupt, MemoryError) as error:
+                if found is None:
+                    raise
+                status = stopped(error)
+        guides = [
+            Guide(found[0], tables, *one) for one in zip(tasks, found[1], found[2], strict=True)
+        ]
         try:
-            tree = _grow(structure, tables, tasks, told, known, solver, near=leaders)
+            most = most_nodes(structure, tables, tasks, solver)
+            exact, caps = follow_guides(structure, tables, tasks, guides, most)
         except MemoryError:
-            if found is None:
-                raise
             status = Status.memory
-            break
-        try:
-            swept = [
-                sweep_bounded(tree, tables, part, up, solver, share=shares(tree, tables, part))
-                for part, up in zip(all_kept, told, strict=True)
-            ]
-            distance = list(leaders.distance)
-            found = tree, swept, distance
-            gap = summary(tree, tables, tasks, swept)[1]
-            costs = [
-                merging_costs(structure, tables, part, up, distance)
-                for part, up in zip(tasks, told, strict=True)
-            ]
-            off = max(float(cost.off[0].max(initial=0.0)) for cost in costs)
-            passes.append((tree.nodes, time.monotonic() - began, gap + 2 * off))
-            wanted = max(tolerance - 2 * off, tolerance / 4)
-            status = _ended(gap, wanted, began, solver)
-            if status is None:
-                more = [
-                    _extend(tree, tables, part, one, known, wanted)
-                    for part, one in zip(tasks, swept, strict=True)
-                ]
-                status = None if any(more) and len(passes) < _MOST_PASSES else Status.exhausted
-        except KeyboardInterrupt:
-            if found is None:
-                raise
-            status = Status.interrupted
-    tree, swept, distance = found
-    costs = [
-        merging_costs(structure, tables, part, up, distance)
-        for part, up in zip(tasks, told, strict=True)
-    ]
-    guides = [
-        Guide(tree, tables, part, one, cost)
-        for part, one, cost in zip(tasks, swept, costs, strict=True)
-    ]
-    most = most_nodes(structure, tables, tasks, solver)
-    exact, caps = follow_guides(structure, tables, tasks, guides, most)
-    swept = [
-        sweep_bounded(exact, tables, part, up, solver, caps[g], dtype)
-        for g, (part, up) in enumerate(zip(tasks, told, strict=True))
-    ]
-    (tree, answers, upper, gaps), gap = summary(exact, tables, tasks, swept)
-    passes.append((tree.nodes, time.monotonic() - began, gap))
+            exact = require_plan(structure, tables, tasks, told, solver)
+            caps = caps_at(exact, tables, tasks, lambda g, *where: guides[g].at(*where)[1])
+        swept = [
+            sweep_bounded(exact, tables, part, up, solver, caps[g], dtype)
+            for g, (part, up) in enumerate(zip(tasks, told, strict=True))
+        ]
+        (tree, answers, upper, gaps), gap = summary(exact, tables, tasks, swept)
+        passes.append((tree.nodes, time.monotonic() - began, gap))
     if status in (Status.converged, Status.exhausted):
         status = Status.converged if gap <= tolerance else Status.merged
     return Bounded(tree, answers, upper, gaps, status, tuple(passes))
+
+
+def stopped(error: KeyboardInterrupt | MemoryError) -> Status:
+    """Why a solve ends at this error, once it has bounds."""
+    return Status.memory if isinstance(error, MemoryError) else Status.interrupted
 
 
 def _ended(gap: float, tolerance: float, began: float, solver: BranchAndBound) -> Status | None:
@@ -269,9 +277,33 @@ def _grow(structure, tables, tasks, told, known: list[_Known], solver, near=None
     return build_tree(structure, limit=most, choose=choose, near=near)
 
 
-def require_plan(structure, tables, tasks, told, solver) -> None:
-    """Raise `MemoryError` unless the plan of who is told the parameter next round fits."""
-    _grow(structure, tables, tasks, told, [_Known(structure.controls) for _ in told[0]], solver)
+def require_plan(structure, tables, tasks, told, solver) -> Tree:
+    """The plan of who is told the parameter next round; raise `MemoryError` unless it fits."""
+    known = [_Known(structure.controls) for _ in told[0]]
+    return _grow(structure, tables, tasks, told, known, solver)
+
+
+def caps_at(
+    tree: Tree, tables: Tables, tasks, upper: Callable[..., np.ndarray]
+) -> list[list[Float[np.ndarray, "_N _R _Q"]]]:
+    """Upper bounds at the nodes of a tree, per group and round but the last.
+
+    **Arguments:** `upper(group, t, memory, root, belief)`: (k, Q), at unnormalised beliefs (k, m).
+    """
+    column = open_columns(np.asarray(tables.column, float))
+    column[-1] = 1.0
+    rows = [np.asarray(x) for x in likelihood_rows(tree, column, len(tree.layers))]
+    caps: list[list[np.ndarray]] = [[] for _ in tasks]
+    for g, part in enumerate(tasks):
+        for t, layer in enumerate(tree.layers[:-1]):
+            cap = np.empty((layer.nodes, *part.coefficient.shape[:2]))
+            for memory in np.unique(layer.memory).tolist():
+                nodes = np.flatnonzero(layer.memory == memory)
+                for r, root in enumerate(np.asarray(part.root, float)):
+                    belief = rows[t][layer.likelihood[nodes]] * root
+                    cap[nodes, r] = upper(g, t, memory, r, belief)
+            caps[g].append(cap)
+    return caps
 
 
 def most_nodes(structure, tables, tasks, solver) -> int:

@@ -7,6 +7,8 @@ holds at every belief. All tasks share every node and one such bound; up to `OWN
 one of their own besides.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,6 +18,7 @@ from solvers._offers import Offers, Place
 from solvers._process import AbstractProcess
 
 OWN = 16
+_FEW = 64
 _DEAD = np.iinfo(np.int64).min
 
 
@@ -65,10 +68,19 @@ class Full(Exception):
 
 
 class Graph:
-    """Nodes met so far, and the bounds of every task at them."""
+    """Nodes met so far, and the bounds of every task at them.
 
-    def __init__(self, process: AbstractProcess, flat: Flat, memory: float):
-        self.process, self.flat, self.memory = process, flat, memory
+    **Arguments:** `check`: called where all that is kept is whole, to raise if it is to stop.
+    """
+
+    def __init__(
+        self,
+        process: AbstractProcess,
+        flat: Flat,
+        memory: float,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.process, self.flat, self.memory, self.check = process, flat, memory, check
         self.reward = np.asarray(process.reward, float)
         self.offers = Offers(process, memory / 3)
         self.last = process.horizon - 1
@@ -99,6 +111,17 @@ class Graph:
     @property
     def count(self) -> int:
         return sum(nodes.count for part in self.nodes for nodes in part.values())
+
+    def pause(self) -> None:
+        """Let the search be stopped here, unless it is closing."""
+        if not self.closing:
+            self.check()
+
+    def meet(self, t: int, memories: Int[np.ndarray, "k d"]) -> None:
+        """Compute what follows memories not met yet in round t, a few at a time."""
+        for low in range(0, len(memories), _FEW):
+            self.pause()
+            self.offers.meet(t, memories[low : low + _FEW])
 
     def place_nodes(self, t: int, place: Place) -> Nodes:
         if place.number not in self.nodes[t]:
@@ -266,6 +289,7 @@ class Graph:
     def follow(self, t: int, place: Place, index: np.ndarray, control: int) -> None:
         """Follow a control at some nodes of a place: find or append what follows."""
         offers, nodes = self.offers, self.nodes[t][place.number]
+        self.pause()
         columns = offers.columns(t, place, control)
         while len(self.word) < len(offers.column):
             rng = np.random.default_rng(len(self.word))
@@ -298,6 +322,7 @@ class Graph:
         self.offers.refresh()
         for t in reversed(range(self.last)):
             for number, nodes in self.nodes[t].items():
+                self.pause()
                 self.back_up(t, self.offers.listed[t][number], np.arange(nodes.count))
 
     def take(self, tasks: np.ndarray) -> None:

@@ -14,7 +14,8 @@ visited belief.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -26,14 +27,16 @@ from solvers._bounds import open_columns
 from solvers._branch_and_bound import (
     Bounded,
     Status,
+    caps_at,
     most_nodes,
     require_plan,
+    stopped,
     summary,
     sweep_bounded,
 )
 from solvers._points import Points, PointSets
 from solvers._problem import Structure, Tables, Tasks
-from solvers._progress import Bar
+from solvers._progress import Bar, deferred
 from solvers._tree import Layer, Tree, build_tree
 
 _IGNORED = 0.5
@@ -87,26 +90,43 @@ def solve_point_based(
     """
     began = time.monotonic()
     sets = PointSets(structure, tables, tasks)
-    require_plan(structure, tables, tasks, [sets.per_group(g) for g in range(len(tasks))], solver)
+    told = [sets.per_group(g) for g in range(len(tasks))]
+    require_plan(structure, tables, tasks, told, solver)
     starts = root_beliefs(sets, tasks)
     passes: Passes = []
-    while True:
-        status = improve_points(sets, starts, solver, tolerance, passes, began, progress)
-        tree, caps = _grow(sets, tables, tasks, solver)
-        swept = [
-            sweep_bounded(tree, tables, part, sets.per_group(g), solver, caps[g])
-            for g, part in enumerate(tasks)
-        ]
-        (tree, answers, upper, gaps), gap = summary(tree, tables, tasks, swept)
-        passes.append((tree.nodes, time.monotonic() - began, gap))
-        loose: Starts = {}
-        if solver.everywhere and status in _MADE:
-            loose = _loose(sets, tree, tasks, gaps, answers, tolerance)
-        if not loose:
-            return Bounded(tree, answers, upper, gaps, status, tuple(passes))
-        for key, more in loose.items():
-            old = starts.get(key)
-            starts[key] = more if old is None else jax.tree.map(_join, old, more)
+    best: Any = None
+    options = (solver, tolerance, passes, began, progress)
+    with deferred() as interrupts:
+        while True:
+            status = improve_points(sets, starts, *options, interrupts.check)
+            try:
+                with interrupts.now(best is not None):
+                    grown = _grow(sets, tables, tasks, solver, told if best is None else None)
+                    tree, caps, whole = grown
+                    swept = [
+                        sweep_bounded(tree, tables, part, told[g], solver, caps[g])
+                        for g, part in enumerate(tasks)
+                    ]
+                    reached, gap = summary(tree, tables, tasks, swept)
+                best = reached
+                passes.append((tree.nodes, time.monotonic() - began, gap))
+                status = status if whole else Status.memory
+                if not solver.everywhere or status not in _MADE:
+                    break
+                with interrupts.now():
+                    loose = _loose(sets, tree, tasks, best[3], best[1], tolerance)
+            except (KeyboardInterrupt, MemoryError) as error:
+                if best is None:
+                    raise
+                status = stopped(error)
+                break
+            if not loose:
+                break
+            for key, more in loose.items():
+                old = starts.get(key)
+                starts[key] = more if old is None else jax.tree.map(_join, old, more)
+    tree, answers, upper, gaps = best
+    return Bounded(tree, answers, upper, gaps, status, tuple(passes))
 
 
 def improve_points(
@@ -117,16 +137,18 @@ def improve_points(
     passes: Passes,
     began: float,
     progress: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> Status:
     """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
 
-    Adds (visited beliefs, seconds, largest gap) of every pass to `passes`.
+    Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
+    between backups, to raise if it is to stop.
     """
     previous = np.zeros(0)
     with Bar("backing up", "pass", progress) as bar:
         while True:
             try:
-                fresh = _improve(sets, starts, solver, tolerance)
+                fresh = _improve(sets, starts, solver, tolerance, check)
             except KeyboardInterrupt:
                 if not passes:
                     raise
@@ -159,7 +181,7 @@ def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
     return np.concatenate(found, axis=1)
 
 
-def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance: float) -> int:
+def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance, check) -> int:
     """One pass forward and back; how many beliefs are new."""
     before, horizon = sets.visited(), sets.structure.horizon
     most = sets.batch(solver.memory / 8)
@@ -175,6 +197,7 @@ def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance: flo
             np.add.at(weight, inverse.reshape(-1), np.concatenate([x.weight for x in parts]))
             here[memory] = index
             for low in range(0, len(index) if t < horizon - 1 else 0, most):
+                check()
                 part = slice(low, low + most)
                 _follow(sets, t, memory, index[part], weight[part], candidates)
         walk.append(here)
@@ -182,6 +205,7 @@ def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance: flo
     for t in reversed(range(horizon)):
         for memory, index in walk[t].items():
             for low in range(0, len(index), most):
+                check()
                 sets.back_up(t, memory, index[low : low + most])
     return sets.visited() - before
 
@@ -285,35 +309,40 @@ def _largest(candidates: dict, most: int, ignored: float) -> dict[int, Wanted]:
     return wanted
 
 
-def _grow(sets: PointSets, tables: Tables, tasks: Sequence[Tasks], solver: PointBased):
-    """The tree of what the best plans do, and upper bounds (N, R, Q) at its nodes per group."""
+def _grow(sets: PointSets, tables: Tables, tasks: Sequence[Tasks], solver: PointBased, told=None):
+    """The tree of what the best plans do, and upper bounds (N, R, Q) at its nodes per group.
+
+    Where it does not fit, with `told`, that of the plan of who is told the parameter: the last
+    returned says whether it fits.
+    """
     column = open_columns(np.asarray(tables.column))
     column[-1] = 1.0
     rows: list[np.ndarray] = []
-    caps: list[list[np.ndarray]] = [[] for _ in tasks]
 
     def choose(t: int, layer: Layer, words: np.ndarray) -> np.ndarray:
         here = rows[-1][layer.parent] * column[layer.column] if t else column[-1:]
         rows.append(here)
         follow = np.zeros((layer.nodes, sets.structure.controls), bool)
         for g, part in enumerate(tasks):
-            root = np.asarray(part.root)
-            cap = np.empty((layer.nodes, *part.coefficient.shape[:2]))
             for memory in np.unique(layer.memory).tolist():
                 nodes = np.flatnonzero(layer.memory == memory)
                 points: Points = sets.at(t, memory)
-                for r in range(len(root)):
-                    belief = here[layer.likelihood[nodes]] * root[r]
-                    task = sets.place[g][r]
+                for r, root in enumerate(np.asarray(part.root)):
+                    belief = here[layer.likelihood[nodes]] * root
                     _, plan = points.lower_at(belief)
                     control = np.take_along_axis(points.control, plan, axis=0)
                     control[belief.sum(axis=1) <= 0] = sets.structure.controls - 1
-                    follow[nodes[:, None], control[:, task]] = True
-                    cap[nodes, r] = points.upper_at(belief)[:, task]
-            caps[g].append(cap)
+                    follow[nodes[:, None], control[:, sets.place[g][r]]] = True
         return follow
 
-    tree: Tree = build_tree(
-        sets.structure, limit=most_nodes(sets.structure, tables, tasks, solver), choose=choose
-    )
-    return tree, caps
+    def upper(g: int, t: int, memory: int, r: int, belief: np.ndarray) -> np.ndarray:
+        return sets.at(t, memory).upper_at(belief)[:, sets.place[g][r]]
+
+    most = most_nodes(sets.structure, tables, tasks, solver)
+    try:
+        tree, whole = build_tree(sets.structure, limit=most, choose=choose), True
+    except MemoryError:
+        if told is None:
+            raise
+        tree, whole = require_plan(sets.structure, tables, tasks, told, solver), False
+    return tree, caps_at(tree, tables, tasks, upper), whole

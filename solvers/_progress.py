@@ -1,6 +1,11 @@
-"""A progress bar that appears only when the work takes more than a second or two."""
+"""Work that takes long: a bar that shows it, and interrupts that leave what it found whole."""
 
+import contextlib
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 
 class Bar:
@@ -32,3 +37,61 @@ class Bar:
     def __exit__(self, *error):
         if self.bar is not None:
             self.bar.close()
+
+
+class Interrupts:
+    """Pass SIGINT on only where what was found is whole; a second one at once, anywhere.
+
+    **Arguments:** `before`: the handler that they are passed on to.
+    """
+
+    def __init__(self, before: Callable[[int, FrameType | None], object]):
+        self.before = before
+        self.open = self.noted = self.passed = False
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.open or self.noted:
+            self.noted = self.passed = True
+            self.before(number, frame)
+        self.noted = True
+
+    def check(self) -> None:
+        """Pass on an interrupt that waits, once: as a rule this raises `KeyboardInterrupt`."""
+        if self.noted and not self.passed:
+            self.passed = True
+            self.before(signal.SIGINT, None)
+
+    @contextlib.contextmanager
+    def now(self, when: bool = True) -> Iterator[None]:
+        """Pass them on at once here, for work that is dropped as a whole; only if `when`."""
+        try:
+            self.open = when
+            if when:
+                self.check()
+            yield
+        finally:
+            self.open = False
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Interrupts]:
+    """Let SIGINT wait: for `check`, for `now`, or, where neither comes, for nothing.
+
+    Python calls handlers in the main thread alone: elsewhere this changes nothing. Where SIGINT
+    is deferred already, that goes on.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    owner = getattr(before, "__self__", None)
+    if isinstance(owner, Interrupts):
+        yield owner
+        return
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not callable(before):
+        yield Interrupts(signal.default_int_handler)
+        return
+    interrupts = Interrupts(before)
+    signal.signal(signal.SIGINT, interrupts.handle)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)

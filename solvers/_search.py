@@ -23,7 +23,7 @@ from solvers._graph import OWN, Flat, Full, Graph
 from solvers._offers import Place
 from solvers._problem import Tasks
 from solvers._process import AbstractProcess
-from solvers._progress import Bar
+from solvers._progress import Bar, deferred
 
 
 class Grown(eqx.Module):
@@ -66,6 +66,7 @@ def descend(graph: Graph, wanted: Bool[np.ndarray, " F"], allowance: float) -> b
             unmet: dict[bytes, np.ndarray] = {}
             again = []
             for number in todo:
+                graph.pause()
                 place, mask = graph.offers.listed[t][number], want[number]
                 index = np.flatnonzero(mask.any(axis=1))
                 found = graph.hope(t, place, index, mask[index], allowance)
@@ -75,7 +76,7 @@ def descend(graph: Graph, wanted: Bool[np.ndarray, " F"], allowance: float) -> b
                         unmet[place.next[control]] = place.after[control]
                         again.append(number)
             if unmet:
-                graph.offers.meet(t + 1, np.stack(list(unmet.values())))
+                graph.meet(t + 1, np.unique(np.stack(list(unmet.values())), axis=0))
                 progress = True
             todo = list(dict.fromkeys(again))
         arriving: dict[int, list] = {}
@@ -145,7 +146,7 @@ def _walk(graph: Graph, wanted: Bool[np.ndarray, " F"], fill: bool):
                 missing = True
                 hope, _ = graph.hope(t, place, index, mask[index], 0.0)
                 control = np.where(absent, hope, control)
-                graph.offers.meet(t + 1, place.after[np.unique(control[absent])])
+                graph.meet(t + 1, place.after[np.unique(control[absent])])
             for chosen in np.unique(control[mask[index]]).tolist():
                 rows = mask[index] & (control == chosen)
                 which = np.flatnonzero(rows.any(axis=1))
@@ -189,16 +190,18 @@ def search(
 ) -> Searched:
     """Search until bounds meet within `tolerance` per unit of root mass, for every task.
 
+    An interrupt ends the search, and its bounds are returned; a second one raises.
+
     **Raises:** `MemoryError` if one executable plan for every task does not fit; `ArithmeticError`
     if the process's chances are not laws.
     """
     began = time.monotonic()
     flat = flatten(groups)
-    graph = Graph(process, flat, solver.memory)
-    passes: list[tuple[int, float, float]] = []
-    status = Status.converged
-    order = np.argsort(~flat.kept, kind="stable")
-    with Bar("bounding", "pass", progress) as bar:
+    with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
+        graph = Graph(process, flat, solver.memory, interrupts.check)
+        passes: list[tuple[int, float, float]] = []
+        status = Status.converged
+        order = np.argsort(~flat.kept, kind="stable")
         try:
             size = 1
             allowance = tolerance + 1e-12 * graph.scale
@@ -236,11 +239,11 @@ def search(
         if status == Status.converged and stuck.any():
             status = Status.exhausted
         complete(graph)
-    gap = graph.gaps()
-    passes.append((graph.count, time.monotonic() - began, float(gap.max(initial=0.0))))
-    top = graph.nodes[0][0]
-    lower = top["lower"][0]
-    rounds = _grown(graph)
+        gap = graph.gaps()
+        passes.append((graph.count, time.monotonic() - began, float(gap.max(initial=0.0))))
+        top = graph.nodes[0][0]
+        lower = top["lower"][0]
+        rounds = _grown(graph)
     return Searched(lower, np.maximum(top["upper"][0], lower), rounds, status, tuple(passes))
 
 
