@@ -165,6 +165,7 @@ def test_money_of_one_market_is_not_given_to_both(tmp_path):
         demo.main(Options(outside=1.0, results=tmp_path))
 
 
+@pytest.mark.slow
 def test_nothing_is_ever_bought_when_the_user_only_asks(tmp_path):
     options = Options(market="cars", query=1.0, results=tmp_path, **TINY)
     demo.main(options)

@@ -85,7 +85,7 @@ def test_help_states_every_option(name, capsys):
     assert len(module.__doc__) > 100
 
 
-LONG = {"static_statements"}  # whose statements are tested one by one in tests/theory
+LONG = {"static_statements", "participation", "click_auction", "quantising"}  # slow
 
 
 @pytest.mark.parametrize(

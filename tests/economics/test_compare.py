@@ -81,6 +81,7 @@ def test_payment_variance_agrees_with_simulation(options):
     assert (np.abs(variance[:, 2] - drawn) <= 5 * error).all()
 
 
+@pytest.mark.slow
 def test_every_comparator_is_refuted_on_the_car_market_in_a_sentence():
     """Real cars, advertisers with private readings before and after a query."""
     market = dm.applications.cars(year=1990, products=4, tastes=60, selection="segments")

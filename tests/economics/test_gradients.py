@@ -33,7 +33,7 @@ MARKETS = {
 
 @pytest.fixture(
     scope="module",
-    params=["tables", "rules, markov", pytest.param("threshold", marks=pytest.mark.slow)],
+    params=["tables", *(pytest.param(k, marks=pytest.mark.slow) for k in list(MARKETS)[1:])],
 )
 def policy(request):
     return solve(MARKETS[request.param]())

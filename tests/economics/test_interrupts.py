@@ -22,6 +22,14 @@ SOLVERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _heard():
+    """Also where the tests run in the background, which SIGINT does not reach by default."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 

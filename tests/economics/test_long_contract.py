@@ -12,7 +12,16 @@ from tests.helpers.small import logit_market
 
 
 @pytest.fixture(scope="module")
-def both():
+def few():
+    """Certify with fewer conversations than by default."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick = dm.Certificate(runs=600, marginal_runs=200, rounds=2)
+        patch.setattr("dynmech._long_solve.Certificate", lambda: quick)
+        yield
+
+
+@pytest.fixture(scope="module")
+def both(few):
     """A platform whose third symbol never occurs; product 0 may be worth either of two values."""
     env = logit_market(seed=3, m=4, platform=None, advertisers=None)
     rng = np.random.default_rng(0)

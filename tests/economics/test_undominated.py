@@ -113,6 +113,7 @@ def test_every_economy_keeps_its_value_without_what_is_removed_thousands():
     assert mixed > 100
 
 
+@pytest.mark.slow
 def test_the_reduced_market_has_the_values_of_the_full_one():
     removed, _ = check(range(100, 103), build=True)
     assert removed > 0
