@@ -146,11 +146,8 @@ def solve_branch_and_bound(
                 status = _ended(gap, tolerance, began, solver)
                 if status is None:
                     with interrupts.now():
-                        more = [
-                            _extend(tree, tables, part, one, known, tolerance)
-                            for part, one in zip(tasks, swept, strict=True)
-                        ]
-                    status = None if any(more) else Status.exhausted
+                        more = _follow_more(tree, tables, tasks, swept, known, tolerance)
+                    status = None if more else Status.exhausted
             except (KeyboardInterrupt, MemoryError) as error:
                 if best is None:
                     raise
@@ -169,13 +166,6 @@ def _solve_merging(
     began = time.monotonic()
     require_plan(structure, tables, tasks, told, solver)
     known = [_Known(structure.controls) for _ in range(structure.horizon)]
-
-    def merging(distance):
-        return [
-            merging_costs(structure, tables, part, up, distance)
-            for part, up in zip(tasks, told, strict=True)
-        ]
-
     all_kept = [dataclasses.replace(part, keep=part.coefficient.shape[1]) for part in tasks]
     passes: list[tuple[int, float, float]] = []
     found: Any = None
@@ -194,7 +184,10 @@ def _solve_merging(
                     ]
                     gap = summary(tree, tables, tasks, swept)[1]
                     distance = list(leaders.distance)
-                    costs = merging(distance)
+                    costs = [
+                        merging_costs(structure, tables, part, up, distance)
+                        for part, up in zip(tasks, told, strict=True)
+                    ]
                 off = max(float(cost.off[0].max(initial=0.0)) for cost in costs)
                 found = tree, swept, costs
                 passes.append((tree.nodes, time.monotonic() - began, gap + 2 * off))
@@ -202,11 +195,8 @@ def _solve_merging(
                 status = _ended(gap, wanted, began, solver)
                 if status is None:
                     with interrupts.now():
-                        more = [
-                            _extend(tree, tables, part, one, known, wanted)
-                            for part, one in zip(tasks, swept, strict=True)
-                        ]
-                    status = None if any(more) and len(passes) < _MOST_PASSES else Status.exhausted
+                        more = _follow_more(tree, tables, tasks, swept, known, wanted)
+                    status = None if more and len(passes) < _MOST_PASSES else Status.exhausted
             except (KeyboardInterrupt, MemoryError) as error:
                 if found is None:
                     raise
@@ -395,6 +385,13 @@ def summary(tree: Tree, tables: Tables, tasks, swept):
         upper.append(np.maximum(np.asarray(rounds[0].upper[0]), low))
         gaps.append(tuple(x[:, :, : part.keep] for x in apart))
     return (tree, answers, upper, gaps), largest
+
+
+def _follow_more(tree: Tree, tables, tasks, swept, known: list[_Known], tolerance) -> bool:
+    """Extend what every group follows; whether there was anything left to follow."""
+    groups = zip(tasks, swept, strict=True)
+    more = [_extend(tree, tables, part, one, known, tolerance) for part, one in groups]
+    return any(more)
 
 
 def _extend(tree: Tree, tables, tasks: Tasks, swept, known: list[_Known], tolerance) -> bool:
