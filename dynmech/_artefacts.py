@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from dynmech._errors import DynmechError, InvalidArgument, describe
+from dynmech.errors import DynmechError, InvalidArgument, describe
 
 _FORMAT = 1
 _PACKAGES = ("dynmech", "solvers")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from dynmech._errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, describe
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dynmech._errors import InvalidArgument, describe
 from dynmech.applications._demand import BETA, SIGMA, TRAITS, Demand, estimate, labels, load
 from dynmech.applications._market import Market, require_between, require_choice, spread
 from dynmech.applications._thin import cluster, thin
+from dynmech.errors import InvalidArgument, describe
 
 
 def cars(

@@ -7,9 +7,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._errors import InvalidArgument, OutsideSupport, TooLarge, describe, require_finite
-from dynmech._tastes import TasteGrid
 from dynmech.applications._market import require_between, require_choice
+from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe, require_finite
+from dynmech.market.tastes import TasteGrid
 
 POLICIES = ("bts", "random")
 POSITIONS = 3

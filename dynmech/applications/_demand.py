@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dynmech._errors import DynmechError, InvalidArgument, MissingExtra, describe
 from dynmech.applications._market import read_columns, require_between, shipped
+from dynmech.errors import DynmechError, InvalidArgument, MissingExtra, describe
 
 TRAITS = ("hpwt", "air", "mpd", "space")
 BETA = np.array([-7.061, 2.883, 1.521, -0.122, 3.460])

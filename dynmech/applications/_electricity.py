@@ -9,8 +9,6 @@ import os
 
 import numpy as np
 
-from dynmech._errors import InvalidArgument, describe
-from dynmech._tastes import TasteGrid
 from dynmech.applications._market import (
     Market,
     read_columns,
@@ -20,6 +18,8 @@ from dynmech.applications._market import (
     spread,
 )
 from dynmech.applications._thin import thin
+from dynmech.errors import InvalidArgument, describe
+from dynmech.market.tastes import TasteGrid
 
 TRAITS = ("pf", "cl", "loc", "wk", "tod", "seas")
 FILES = (

@@ -15,8 +15,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from dynmech._errors import InvalidArgument, describe, require_finite
-from dynmech._tastes import TasteGrid
+from dynmech.errors import InvalidArgument, describe, require_finite
+from dynmech.market.tastes import TasteGrid
 
 
 class Market(eqx.Module):

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dynmech._errors import InvalidArgument, describe
 from dynmech.applications._click_log import COUNTS, POLICIES, POSITIONS, ClickLog
 from dynmech.applications._market import read_columns, require_choice, shipped
+from dynmech.errors import InvalidArgument, describe
 
 FILES = ("open_bandit_counts.csv", "open_bandit_items.csv")
 CAMPAIGNS = ("all", "men", "women")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dynmech._tastes import TasteGrid
+from dynmech.market.tastes import TasteGrid
 
 
 def thin(

@@ -6,10 +6,10 @@ setting of matplotlib is changed. `import dynmech` does not import this module's
 nor does `import dynmech.plotting`: the first picture does.
 """
 
-from dynmech.plotting._conversation import plot_conversation as plot_conversation
-from dynmech.plotting._money import plot_incentives as plot_incentives
-from dynmech.plotting._money import plot_payments as plot_payments
-from dynmech.plotting._policy import plot_policy_tree as plot_policy_tree
-from dynmech.plotting._tree import Branch as Branch
-from dynmech.plotting._tree import branch_table as branch_table
-from dynmech.plotting._tree import policy_tree as policy_tree
+from dynmech.plotting.conversation import plot_conversation as plot_conversation
+from dynmech.plotting.money import plot_incentives as plot_incentives
+from dynmech.plotting.money import plot_payments as plot_payments
+from dynmech.plotting.policy import plot_policy_tree as plot_policy_tree
+from dynmech.plotting.tree import Branch as Branch
+from dynmech.plotting.tree import branch_table as branch_table
+from dynmech.plotting.tree import policy_tree as policy_tree

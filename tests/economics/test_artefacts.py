@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-import solvers._exact as exact
+import solvers.tree.exact as exact
 from tests.helpers import ROOT
 from tests.helpers.markets import random_market
 from tests.helpers.quantities import assert_same, market_of, quantities, solve

@@ -58,7 +58,7 @@ def test_a_constant_function_gives_the_middle_of_the_fixed_window():
 
 
 def test_program_and_closed_form_agree_where_posteriors_are_independent():
-    from dynmech._data_driven import _program
+    from dynmech.payments.data_driven import _program
 
     rng = np.random.default_rng(0)
     low = rng.normal(size=3)

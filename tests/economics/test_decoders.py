@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._decoders import decode_tastes, decode_utilities
-from dynmech._estimators import QuantisedRatingSettlement
+from dynmech.estimators.decoders import decode_tastes, decode_utilities
+from dynmech.estimators.settlement_signals import QuantisedRatingSettlement
 
 EPS = np.finfo(float).eps
 SLACK = 1e-3  # what a decoder may exceed the least bias by, to be less noisy

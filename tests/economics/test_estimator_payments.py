@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._decoders import decode_utilities
-from dynmech._estimator_checks import check_assumption_3, purchase_support
-from dynmech._estimators import (
+from dynmech.audit.estimators import check_assumption_3, purchase_support
+from dynmech.estimators.decoders import decode_utilities
+from dynmech.estimators.settlement_signals import (
     AveragedSettlement,
     ChannelSettlement,
     OracleSettlement,
     PosteriorMeanSettlement,
 )
-from dynmech._payment_moments import payment_distribution, payment_moments
+from dynmech.mechanism.payment_moments import payment_distribution, payment_moments
 from tests.helpers.markets import histories_of, random_market
 from tests.helpers.quantities import market_of, solve
 from tests.helpers.settlements import KINDS, random_channel, signals_of

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._decoders import decode_utilities
-from dynmech._estimator_checks import check_assumption_3, purchase_support
-from dynmech._estimators import (
+from dynmech.audit.estimators import check_assumption_3, purchase_support
+from dynmech.estimators.decoders import decode_utilities
+from dynmech.estimators.settlement_signals import (
     AveragedSettlement,
     ChannelSettlement,
     PosteriorMeanSettlement,

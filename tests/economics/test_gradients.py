@@ -63,7 +63,7 @@ def test_many_supports_at_once_are_one_after_another(policy, monkeypatch):
     given = policy.env.values.support * rng.uniform(0.5, 1.5, (2, 3, 1, 1))
     # So few together that they are solved in parts, the last one padded.
     widest = max(len(set(policy.pairs.theta[:, i])) for i in range(policy.env.products))
-    monkeypatch.setattr("dynmech._revalue._TOGETHER", 4 * widest)
+    monkeypatch.setattr("dynmech.policy.revalue._TOGETHER", 4 * widest)
     every = policy.revalue(theta_support=given, marginals=True)
     shape, n = policy.value.shape, policy.env.products
     assert every.value.shape == (2, 3, *shape)

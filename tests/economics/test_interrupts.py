@@ -12,13 +12,13 @@ import pytest
 import dynmech as dm
 from experiments.benchmarks.instances import hidden_taste, scale
 from solvers import root_beliefs
-from solvers._progress import deferred
+from solvers.progress import deferred
 from tests.economics.test_search import refuse
 
 SOLVERS = {
-    "branch": (dm.BranchAndBound(), "_branch_and_bound"),
-    "merging": (dm.BranchAndBound(merge_within=0.05), "_branch_and_bound"),
-    "points": (dm.PointBased(beliefs=8), "_point_based"),
+    "branch": (dm.BranchAndBound(), "search.branch_and_bound"),
+    "merging": (dm.BranchAndBound(merge_within=0.05), "search.branch_and_bound"),
+    "points": (dm.PointBased(beliefs=8), "points.point_based"),
 }
 
 
@@ -129,8 +129,8 @@ def test_a_handler_of_the_program_is_called_in_time_and_other_threads_are_left_a
 @pytest.mark.parametrize("name", ["Graph._append", "Graph.totals", "Graph._sync", "Nodes.append"])
 def test_a_search_interrupted_anywhere_keeps_its_bounds(name, count, large, monkeypatch):
     env, exact = large
-    monkeypatch.setattr("dynmech._unfolded.compile_market", refuse)
-    calls = strike(monkeypatch, f"solvers._graph/{name}", count)
+    monkeypatch.setattr("dynmech.solve.unfolded.compile_market", refuse)
+    calls = strike(monkeypatch, f"solvers.search.graph/{name}", count)
     found = solve(env, dm.BranchAndBound())
     assert len(calls) >= count
     assert "interrupted" in found.solver or (count == 9 and "append" in name)
@@ -138,18 +138,23 @@ def test_a_search_interrupted_anywhere_keeps_its_bounds(name, count, large, monk
 
 
 @pytest.mark.parametrize(
-    "name", ["solvers._search.complete", "solvers._search._grown", "dynmech._unfolded._compile"]
+    "name",
+    [
+        "solvers.search.search.complete",
+        "solvers.search.search._grown",
+        "dynmech.solve.unfolded._compile",
+    ],
 )
 def test_a_search_that_is_closing_goes_on_at_one_interrupt_and_ends_at_two(
     name, large, monkeypatch
 ):
     env, exact = large
-    monkeypatch.setattr("dynmech._unfolded.compile_market", refuse)
+    monkeypatch.setattr("dynmech.solve.unfolded.compile_market", refuse)
     with monkeypatch.context() as patch:
         strike(patch, name, 1)
         found = solve(env, dm.BranchAndBound())
     np.testing.assert_allclose(found.value, exact.value, atol=1e-12)
-    strike(monkeypatch, "solvers._search.descend", 1)
+    strike(monkeypatch, "solvers.search.search.descend", 1)
     strike(monkeypatch, name, 1)
     with pytest.raises(KeyboardInterrupt):
         solve(env, dm.BranchAndBound())
@@ -182,7 +187,7 @@ def test_bounds_reached_survive_an_interrupt(kind, name, count, learning, monkey
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_backups_are_never_cut_in_half(count, learning, monkeypatch):
     env, exact = learning
-    strike(monkeypatch, "solvers._points/Points.improve", 10 + count)
+    strike(monkeypatch, "solvers.points.points/Points.improve", 10 + count)
     found = solve(env, SOLVERS["points"][0])
     assert "interrupted" in found.solver
     assert_holds(found, exact)
@@ -211,7 +216,7 @@ def test_memory_that_runs_out_after_work_keeps_the_bounds(kind, name, learning, 
 
 
 def test_memory_that_runs_out_on_a_second_tree_keeps_the_first(learning, monkeypatch):
-    import solvers._point_based as module
+    import solvers.points.point_based as module
 
     env, exact = learning
     real, calls = module.build_tree, []
@@ -257,7 +262,7 @@ def test_an_infinite_horizon_in_float32_is_solved_to_what_it_says_it_can_certify
 
 @pytest.mark.parametrize("least", [1.0, 1.004, 9.999, 2.2204e-12, 7.8349])
 def test_the_least_that_is_named_is_never_too_little(least):
-    from dynmech._prepare import rounded_up
+    from dynmech.solve.prepare import rounded_up
 
     assert least <= float(rounded_up(least)) <= 1.02 * least
 
@@ -283,7 +288,7 @@ def test_settings_of_the_wrong_kind_are_named(kind, name, values, learning):
 
 @pytest.mark.parametrize("tolerance", ["a", None, [0.1], np.ones(2), 1j, True, math.nan, -1.0])
 def test_a_tolerance_of_the_wrong_kind_is_named(tolerance):
-    from dynmech._prepare import check_tolerance
+    from dynmech.solve.prepare import check_tolerance
 
     with pytest.raises(dm.InvalidArgument, match=r"verb\(tolerance=...\)"):
         check_tolerance("verb", tolerance)

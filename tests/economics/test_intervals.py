@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._values import reportable
-from dynmech.audit._intervals import sweep_reports
+from dynmech.audit.intervals import sweep_reports
+from dynmech.market.values import reportable
 from tests.helpers import oracle
 from tests.helpers.deviations import nodes_of, replay
 from tests.helpers.markets import random_market
@@ -297,11 +297,11 @@ def test_the_search_goes_in_parts_and_refuses_what_does_not_fit(monkeypatch):
     _, policy = made("two rounds")
     mechanism, message = dm.DynamicTeamMechanism(policy), dm.settlement.MessageDriven()
     whole = mechanism.audit(message)
-    monkeypatch.setattr("dynmech.audit._game._MOST_STATES", 200)
+    monkeypatch.setattr("dynmech.audit.game._MOST_STATES", 200)
     parts = mechanism.audit(message)
     np.testing.assert_allclose(parts.gain_by_period, whole.gain_by_period, atol=1e-14)
     assert parts.deviations == whole.deviations
-    monkeypatch.setattr("dynmech.audit._intervals._MOST_CELLS", 10)
+    monkeypatch.setattr("dynmech.audit.intervals._MOST_CELLS", 10)
     with pytest.raises(dm.TooLarge, match=r"audit\(interval=.*pass interval=False"):
         mechanism.audit(message)
     assert mechanism.audit(message, interval=False).deviations > 0

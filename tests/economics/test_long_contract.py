@@ -16,7 +16,7 @@ def few():
     """Certify with fewer conversations than by default."""
     with pytest.MonkeyPatch.context() as patch:
         quick = dm.Certificate(runs=600, marginal_runs=200, rounds=2)
-        patch.setattr("dynmech._long_solve.Certificate", lambda: quick)
+        patch.setattr("dynmech.policy.long_solve.Certificate", lambda: quick)
         yield
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._long_play import Report
-from dynmech._settlement import ChargeOnReach, Estimator, MessageDriven, NoTransfers
-from dynmech.audit._gains import MeasuredGains
+from dynmech.audit.gains import MeasuredGains
+from dynmech.payments.settlement import ChargeOnReach, Estimator, MessageDriven, NoTransfers
+from dynmech.play.long_play import Report
 from tests.helpers.long_markets import solve, whispering
 from tests.helpers.long_play import histories, lies, player_of
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._ceilings import (
+from dynmech.problem.compile import enumerate_memories
+from dynmech.problem.process import market_process
+from dynmech.solve.ceilings import (
     BestMatchCeiling,
     EnumeratedCeiling,
     FreeRecallCeiling,
@@ -18,9 +20,7 @@ from dynmech._ceilings import (
     _rank,
     make_ceilings,
 )
-from dynmech._certify import make_case
-from dynmech._compile import enumerate_memories
-from dynmech._process import market_process
+from dynmech.solve.certificates import make_case
 from experiments.benchmarks.instances import hidden_taste
 from tests.helpers.learning import learning_market
 from tests.helpers.long_markets import UNTRAINED, scrambled

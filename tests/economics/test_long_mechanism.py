@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._long_play import largest_bias
+from dynmech.play.long_play import largest_bias
 from tests.helpers.long_markets import THREE, solve, whispering
 from tests.helpers.long_play import histories
 
@@ -57,7 +57,7 @@ def test_totals_do_not_move_with_own_reports(long_solved, groves):
 def test_a_total_is_the_same_whichever_own_report_was_solved_for(long_solved):
     """Solving for another own report, with the same network, changes no total of hers."""
     _, policy, _ = long_solved
-    from dynmech._long_bounds import bound_alternatives, list_alternatives
+    from dynmech.policy.long_bounds import bound_alternatives, list_alternatives
 
     for agent, first, second in ((0, 0, 1), (1, 1, 2)):
         totals = []
@@ -247,7 +247,7 @@ def test_a_policy_comes_back_as_it_was_saved(long_solved, tmp_path):
 
 def test_parameters_of_another_network_are_refused(long_solved, tmp_path):
     from dynmech._artefacts import load_module, save_module
-    from dynmech._long_save import SavedLongPolicy
+    from dynmech.policy.long_save import SavedLongPolicy
 
     long_solved[1].save(tmp_path)
     saved = load_module(tmp_path, SavedLongPolicy)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._baselines import compare_policies
-from dynmech._ceilings import make_ceilings
-from dynmech._certify import make_case
-from dynmech._long_training import check_long, require_whole, train_network
-from dynmech._process import market_process
-from dynmech._relaxation import relax
+from dynmech.policy.baselines import compare_policies
+from dynmech.policy.relaxation import relax
+from dynmech.problem.process import market_process
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.certificates import make_case
+from dynmech.solve.training import check_long, require_whole, train_network
 from solvers import Root, begin
-from solvers._neural_checkpoint import NeuralCheckpoint
+from solvers.neural.checkpoint import NeuralCheckpoint
 from tests.helpers.learning import learning_market
 
 NEURAL = {"sweeps": 2, "runs": 2, "steps": 1, "batch": 2, "cases": 2, "chunk": 2}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dynmech import DynmechError
-from dynmech._errors import InvalidArgument, MissingExtra
 from dynmech.applications import Market, _demand, _market, _thin, cars, electricity
+from dynmech.errors import InvalidArgument, MissingExtra
 from tests.helpers import ROOT
 
 DATA = ROOT / "experiments" / "data"

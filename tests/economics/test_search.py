@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._errors import TooLarge
+from dynmech.errors import TooLarge
 from experiments.benchmarks.instances import scale
 from tests.economics.test_cases import expected_of, load
 from tests.economics.test_solvers import assert_brackets
@@ -21,7 +21,7 @@ def refuse(env, limit):
 @pytest.fixture
 def unlisted(monkeypatch):
     """As if no market's memories could be listed."""
-    monkeypatch.setattr("dynmech._unfolded.compile_market", refuse)
+    monkeypatch.setattr("dynmech.solve.unfolded.compile_market", refuse)
 
 
 def solve(env, solver=None, **options):
@@ -57,7 +57,7 @@ def solve_both(case, tolerance, monkeypatch):
     env = dm.RecommendationMDP.from_tables(**case)
     exact = solve(env, dm.Exact())
     with monkeypatch.context() as patch:
-        patch.setattr("dynmech._unfolded.compile_market", refuse)
+        patch.setattr("dynmech.solve.unfolded.compile_market", refuse)
         found = solve(env, tolerance=tolerance)
     names = {"W": "value", "W_marginal": "marginal_value"}
     names["W_displayable"] = "displayable_marginal_value"
@@ -95,7 +95,7 @@ def test_bounds_of_random_markets_are_never_optimistic(count, monkeypatch):
 
 
 def test_an_interrupted_search_returns_the_bounds_reached(monkeypatch):
-    import solvers._search as module
+    import solvers.search.search as module
 
     env, calls, real = scale(6, 16, 3), [], module.descend
 
@@ -105,7 +105,7 @@ def test_an_interrupted_search_returns_the_bounds_reached(monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr("dynmech._unfolded.compile_market", refuse)
+    monkeypatch.setattr("dynmech.solve.unfolded.compile_market", refuse)
     whole = solve(env)
     monkeypatch.setattr(module, "descend", descend)
     found = solve(env)

@@ -80,8 +80,8 @@ def test_a_float64_solve_stays_exact():
 def test_a_tolerance_beyond_float32_is_refused_with_the_smallest(solver, monkeypatch):
     short, wide = single(0)
     worked = []
-    monkeypatch.setattr("solvers._exact._solve_chunk", lambda *args: worked.append(args))
-    monkeypatch.setattr("solvers._branch_and_bound._grow", lambda *args: worked.append(args))
+    monkeypatch.setattr("solvers.tree.exact._solve_chunk", lambda *args: worked.append(args))
+    monkeypatch.setattr("solvers.search.branch_and_bound._grow", lambda *args: worked.append(args))
     with pytest.raises(dm.InvalidArgument, match="float32 can certify") as caught:
         solve(short, solver, tolerance=1e-9)
     assert not worked

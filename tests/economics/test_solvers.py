@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._feedback import AbstractFeedback
+from dynmech.market.feedback import AbstractFeedback
 from experiments.benchmarks.instances import hidden_taste, scale
 from tests.economics.test_cases import NAMES, expected_of, load
 from tests.helpers.markets import random_market, relabelled
@@ -277,11 +277,11 @@ def test_a_checkpoint_is_refused_by_name(tmp_path):
 def test_memory_for_less_than_one_chunk_is_refused_before_any_work(solver, memory, monkeypatch):
     """Nothing is swept, backed up or solved before the error names the setting."""
     worked = []
-    for place in ("_exact._solve_chunk", "_branch_and_bound.sweep_bounded"):
+    for place in ("tree.exact._solve_chunk", "search.branch_and_bound.sweep_bounded"):
         monkeypatch.setattr(f"solvers.{place}", lambda *args, **kwargs: worked.append(args))
     for place in ("sweep_bounded", "improve_points"):
         monkeypatch.setattr(
-            f"solvers._point_based.{place}", lambda *args, **kwargs: worked.append(args)
+            f"solvers.points.point_based.{place}", lambda *args, **kwargs: worked.append(args)
         )
     env = hidden_taste(8, 4)
     if isinstance(solver, dm.Stationary):

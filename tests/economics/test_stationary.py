@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._choice import AbstractChoice
-from dynmech.audit._bounds import _worth
+from dynmech.audit.bounds import _worth
+from dynmech.market.rules import AbstractChoice
 from solvers import visit
 
 BOUNDS = (
@@ -281,7 +281,7 @@ def test_conversations_that_end_by_themselves_need_no_tolerance():
 
 def test_what_does_not_fit_is_bounded(monkeypatch):
     """Half of the tolerance goes to the rounds left out, half to what is not followed."""
-    import dynmech._endless as module
+    import dynmech.solve.endless as module
 
     env = random_endless(1, query=0.5)
     tolerance = 0.1 * env.money_scale
@@ -369,7 +369,7 @@ class Diary(dm.AbstractActionRule):
     ids=["Counting", "Diary", "Tabulated"],
 )
 def test_memories_that_do_not_close_are_named(rule, word, monkeypatch):
-    monkeypatch.setattr("dynmech._endless._MOST_MEMORIES", 40)
+    monkeypatch.setattr("dynmech.solve.endless._MOST_MEMORIES", 40)
     base = one_product(0.3, 0.5)
 
     def attempt():

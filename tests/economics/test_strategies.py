@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.audit._strategies import search_histories
+from dynmech.audit.strategies import search_histories
 from solvers import ratios
 from tests.helpers.markets import random_market
 from tests.helpers.quantities import solve

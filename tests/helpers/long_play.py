@@ -7,9 +7,9 @@ policy is asked for its recommendation at each belief it is told; nothing else o
 import jax
 import numpy as np
 
-from dynmech._ceilings import make_ceilings
-from dynmech._certify import in_float64, make_case
-from dynmech._long_play import Player
+from dynmech.play.long_play import Player
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.certificates import in_float64, make_case
 from solvers import decide
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dynmech as dm
-from dynmech._values import joint_kernel, profile_grid
+from dynmech.market.values import joint_kernel, profile_grid
 
 
 def tables(env):

@@ -3,8 +3,8 @@
 import numpy as np
 
 import dynmech as dm
-from dynmech._decoders import decode_utilities
-from dynmech._estimators import (
+from dynmech.estimators.decoders import decode_utilities
+from dynmech.estimators.settlement_signals import (
     AveragedSettlement,
     ChannelSettlement,
     OracleSettlement,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-import solvers._exact as exact
+import solvers.tree.exact as exact
 from solvers import Exact, Structure, Tables, Tasks, backward, build_tree, solve_exact
-from solvers._backward import blocks
+from solvers.tree.backward import blocks
 from tests.helpers.problems import options, random_problem, value, values
 from tests.helpers.quantities import assert_same, quantities, solve
 from tests.helpers.small import logit_market
@@ -65,7 +65,7 @@ def test_chunks_do_not_change_anything(block, cached, monkeypatch):
     problem = random_problem(np.random.default_rng(6), rounds=4, classes=3)
     tree = build_tree(problem.structure)
     expected, same = backward(tree, problem.tables, problem.tasks, block=block)
-    monkeypatch.setattr("solvers._backward._CACHED", cached)
+    monkeypatch.setattr("solvers.tree.backward._CACHED", cached)
     jax.clear_caches()  # the sizes are no argument of the compiled step
     found, actions = backward(tree, problem.tables, problem.tasks, block=block)
     np.testing.assert_allclose(found, expected, rtol=0, atol=EPS)

@@ -42,7 +42,7 @@ def test_told_omega_bounds_every_belief(seed, moving):
 def test_a_joint_bound_holds_where_tables_would_be_too_large(moving, monkeypatch):
     problem = random_problem(np.random.default_rng(1), rounds=3, moving=moving)
     each = told_parameter(problem.structure, problem.tables, problem.tasks)
-    monkeypatch.setattr("solvers._bounds._BYTES", 1.0)
+    monkeypatch.setattr("solvers.told.bounds._BYTES", 1.0)
     joint = told_parameter(problem.structure, problem.tables, problem.tasks)
     for one, all_ in zip(joint, each, strict=True):
         assert one.shape[1:3] == (1, 1)
@@ -110,7 +110,7 @@ def test_gaps_are_per_unit_of_mass_at_every_node():
 def test_an_interruption_returns_the_bounds_reached(monkeypatch):
     problem = random_problem(np.random.default_rng(8), rounds=5, controls=5, symbols=3, points=8)
     assert len(bounded(problem).history) > 1
-    import solvers._branch_and_bound as module
+    import solvers.search.branch_and_bound as module
 
     real, calls = module.sweep_bounded, []
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dynmech import _errors
-from dynmech._errors import (
+from dynmech import errors as _errors
+from dynmech.errors import (
     DynmechError,
     InvalidProbability,
     MissingExtra,

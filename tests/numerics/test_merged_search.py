@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._ceilings import make_ceilings
-from dynmech._certify import make_case
-from dynmech._process import market_process
+from dynmech.problem.process import market_process
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.certificates import make_case
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste
 from solvers import Play, ValueNetwork, lookahead, merged_search, rollout, tabulate
 from tests.helpers.learning import learning_market

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech._ceilings import make_ceilings
-from dynmech._certify import make_case
-from dynmech._process import market_process
+from dynmech.problem.process import market_process
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.certificates import make_case
 from solvers import (
     Case,
     Diverged,

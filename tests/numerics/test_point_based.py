@@ -16,7 +16,7 @@ from solvers import (
     solve_point_based,
     told_parameter,
 )
-from solvers._interpolate import NEAR, upper_between
+from solvers.told.interpolate import NEAR, upper_between
 from tests.helpers.problems import random_problem, value, values
 
 SHAPE: dict[str, Any] = {"points": 4, "roots": 2, "variants": 2}
@@ -218,7 +218,7 @@ def test_bounds_are_never_optimistic_on_thousands_of_problems(count):
 
 def test_an_interruption_returns_the_bounds_reached(monkeypatch):
     problem = random_problem(np.random.default_rng(8), rounds=5, controls=5, symbols=3, **SHAPE)
-    import solvers._point_based as module
+    import solvers.points.point_based as module
 
     real, calls = module._improve, []
 

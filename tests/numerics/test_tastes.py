@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from dynmech import TasteGrid
-from dynmech._errors import InvalidArgument, InvalidProbability, NotFinite
+from dynmech.errors import InvalidArgument, InvalidProbability, NotFinite
 
 MEAN = np.array([1.0, -0.5, 0.2])
 COV = np.array([[1.0, 0.3, 0.0], [0.3, 0.5, -0.1], [0.0, -0.1, 2.0]])

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste, scale
 from solvers import Structure, bound_nodes, build_tree
-from solvers._backward import blocks, likelihood_rows
+from solvers.tree.backward import blocks, likelihood_rows
 from tests.helpers.problems import random_problem
 from tests.helpers.quantities import solve
 

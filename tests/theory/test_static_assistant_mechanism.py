@@ -7,7 +7,7 @@ from scipy.optimize import linprog, minimize
 from scipy.sparse import csr_array
 
 from dynmech import static as st
-from dynmech.static._gaussian import select_largest
+from dynmech.static.gaussian import select_largest
 from experiments._assistant_market import revealing
 from tests.helpers.assistant import EXACT, market, option, posterior, reports, types
 

@@ -6,7 +6,7 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
 from dynmech import static as st
-from dynmech.static._gaussian import bivariate_normal, product_rule, select_largest
+from dynmech.static.gaussian import bivariate_normal, product_rule, select_largest
 from tests.helpers.assistant import EXACT, option
 
 

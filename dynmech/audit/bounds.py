@@ -1,0 +1,100 @@
+"""Bounds on what any report can gain under a policy that need not be efficient.
+
+At a node with a truthful past no reporting strategy gains more than
+
+    W(node, true belief) - V(node) + 2 max |bias| + variation of total_i in i's own report,
+
+with V the payoff of the policy in use: a deviation is a plan, whose surplus is at most W, and the
+estimate's bias enters the deviation's payoff and truth's once each, for at most one purchase. The
+Groves totals here never depend on own reports, so the last term is zero. Where only the gap at
+the root is certified it bounds plans made at the outset; inside it has to be divided by the
+probability of the node.
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.audit.incentives import situation, yield_given_taste
+from dynmech.payments.settlement import Estimator
+from dynmech.policy.efficient import EfficientPolicy
+from solvers import Plan, evaluate, unfold, visit
+
+
+class GapBound(eqx.Module):
+    """Certified bounds on the gain of any report at on-path nodes with a truthful past, money.
+
+    - `bound`: largest over nodes of the node's own gap, plus twice the bias. `bias`: largest
+      |E[estimate] - u_j| where a purchase can happen.
+    - `root_gap`: largest gap at the outset: what it alone would suggest (without the bias).
+    - `root_bound`: the root's gap divided by the node's probability, plus twice the bias.
+    - `by_period` (T,): largest node gap of each period.
+    """
+
+    bound: float = eqx.field(static=True)
+    bias: float = eqx.field(static=True)
+    root_gap: float = eqx.field(static=True)
+    root_bound: float = eqx.field(static=True)
+    by_period: Float[np.ndarray, " T"]
+
+
+def bound_gains(policy: EfficientPolicy, means: Float[np.ndarray, "E n m"]) -> GapBound:
+    """Bound incentive gains node by node; see the module."""
+    bias = largest_bias(policy, means)
+    horizon = policy.plan.horizon
+    if policy.optimal is None and policy.gap is None:
+        return GapBound(2 * bias, bias, 0.0, 2 * bias, np.zeros(horizon))
+    starts = np.arange(len(policy.pairs.root))
+    path = visit(policy.plan, starts, by_origin=False)
+    if policy.optimal is not None:
+        used, best = _worth(policy, policy.plan, path), _worth(policy, policy.optimal, path)
+    by_period, least = np.zeros(horizon), np.inf
+    root_mass = policy.plan.root.sum(axis=1)[policy.pairs.root]
+    for t, here in enumerate(path):
+        mass = policy.plan.belief(t, here.pair, here.node).sum(axis=1)
+        live = mass > 0
+        if not live.any():
+            continue
+        gap = np.zeros(int(live.sum()))
+        if policy.gap is not None:
+            gap += policy.gap[t][here.pair, here.node][live]
+        if policy.optimal is not None:
+            gap += (best[t] - used[t])[live] / mass[live]
+        by_period[t] = max(0.0, float(gap.max()))
+        least = min(least, float((mass[live] / root_mass[here.pair[live]]).min()))
+    root_gap = float(by_period[0])
+    return GapBound(
+        bound=float(by_period.max()) + 2 * bias,
+        bias=bias,
+        root_gap=root_gap,
+        root_bound=float(root_gap / least) + 2 * bias,
+        by_period=by_period,
+    )
+
+
+def largest_bias(policy: EfficientPolicy, means: Float[np.ndarray, "E n m"]) -> float:
+    """Largest |E[estimate of u_j | omega, j bought] - u_j(omega)| where j can be bought."""
+    bought = policy.compiled.action[:, : policy.env.products] > 0
+    gap = np.where(bought, np.abs(means - policy.env.utilities), 0.0)
+    return float(gap.max(initial=0.0))
+
+
+def _worth(policy: EfficientPolicy, plan: Plan, path) -> list[np.ndarray]:
+    """Surplus of a plan at every visited node under the true belief, unnormalised."""
+    wanted = [
+        (here.pair, here.node, plan.actions[t][here.pair, here.node].astype(np.int64))
+        for t, here in enumerate(path)
+    ]
+    keys, places = unfold(plan, wanted)
+    surplus = Estimator()
+    exact = np.broadcast_to(policy.env.utilities, policy.compiled.action[:, :-2].shape)
+
+    def flow(t, pair, node, control):
+        at = situation(policy, exact, t, pair, node, control)
+        return yield_given_taste(surplus, at)
+
+    values = evaluate(plan, keys, flow)
+    return [
+        (values[t][places[t], 0] * plan.belief(t, here.pair, here.node)).sum(axis=1)
+        for t, here in enumerate(path)
+    ]

@@ -1,0 +1,242 @@
+"""Advertiser i's side of the game: what is true and what the mechanism holds, step by step.
+
+A state is the true pair and node, and what the mechanism would hold under each of her options;
+a move is an option with a recommendation that some report of her value leads to. Values reported
+are those of the support, or any of a declared interval: then every recommendation that some
+report attains is an option beside them (see `_intervals`).
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._types import join_symbols, split_symbol
+from dynmech.audit.incentives import situation, value_alternatives, yield_given_taste
+from dynmech.audit.intervals import ReportPieces, sweep_reports
+from dynmech.errors import InvalidArgument, TooLarge, describe
+from dynmech.policy.efficient import EfficientPolicy
+from solvers import ratios
+
+_MOST_STATES = 3_000_000
+_CELLS = 4_000_000
+
+
+class States(eqx.Module):
+    """Where advertiser i may stand when she reports in one period.
+
+    - `pair`, `node` (k,): the truth. `told_pair`, `told_node` (k, O): what the mechanism holds
+      under each of her O options, with the true values; `truth` (k,): the truthful option.
+    - `before` (k,): a move of the period before that leads here; `symbol` (k,): after what.
+    """
+
+    pair: Int[np.ndarray, " k"]
+    node: Int[np.ndarray, " k"]
+    told_pair: Int[np.ndarray, "k O"]
+    told_node: Int[np.ndarray, "k O"]
+    truth: Int[np.ndarray, " k"]
+    before: Int[np.ndarray, " k"]
+    symbol: Int[np.ndarray, " k"]
+
+
+class Moves(eqx.Module):
+    """Distinct (state, option, recommendation) and where each leads.
+
+    `following` (moves, Z, V): the next period's state, -1 where values have no mass there.
+    `move` (k, O, X): the move that each option and reported value makes. The K values of the
+    support come first, then, with an interval, one for each recommendation it attains.
+    """
+
+    state: Int[np.ndarray, " j"]
+    option: Int[np.ndarray, " j"]
+    control: Int[np.ndarray, " j"]
+    following: Int[np.ndarray, "j Z V"]
+    move: Int[np.ndarray, "k O X"]
+
+
+class Game(eqx.Module):
+    """Advertiser i's game from given true pairs: states and moves of every period."""
+
+    advertiser: int = eqx.field(static=True)
+    states: tuple[States, ...]
+    moves: tuple[Moves, ...]
+    pieces: ReportPieces | None
+
+
+def unroll(
+    policy: EfficientPolicy,
+    i: int,
+    starts: Int[np.ndarray, " B"],
+    reports: str,
+    interval: bool,
+    single: bool = False,
+) -> Game:
+    """Enumerate every state that some strategy of advertiser i can lead to.
+
+    With `single`, lies are only made where truth leads, one in a conversation; and in period 1
+    only from starts whose own alternatives were all solved.
+    """
+    plan, pairs, env = policy.plan, policy.pairs, policy.env
+    if policy.partial:
+        must = (
+            "search own past lies only under a policy solved exactly, which follows all histories"
+        )
+        raise InvalidArgument(describe("audit", must, policy.solver, "solve with Exact()"))
+    other = value_alternatives(policy)[:, i]
+    symbols = env.initial_alphabet[i + 1]
+    own, listed = _own_symbols(policy, i)
+    told = own[starts][:, :symbols]
+    pieces = sweep_reports(policy, i, told.ravel()) if interval else None
+    zero = np.zeros(len(starts), np.int64)
+    here = States(
+        np.asarray(starts), zero, told, np.zeros_like(told),
+        pairs.signals[pairs.root[starts], i + 1], zero - 1, zero - 1,
+    )  # fmt: skip
+    states, moves = [], []
+    reached, free = np.ones(len(starts), bool), listed[starts]
+    for t in range(plan.horizon):
+        size = len(here.pair) * here.told_pair.shape[1] * other.shape[1]
+        if size > _MOST_STATES:
+            must = f"search at most {_MOST_STATES} reports in a period"
+            do = "pass fewer profiles, or shorten the horizon"
+            raise TooLarge(describe("best_response(profiles=...)", must, size, do))
+        states.append(here)
+        asked = other[here.told_pair]
+        control = plan.actions[t][asked, here.told_node[:, :, None]].astype(np.int64)
+        if pieces is not None:
+            attained = pieces.controls(t, here.told_pair, here.told_node, control[:, :, 0])
+            control = np.concatenate([control, attained], axis=2)
+        shape = control.shape
+        state = np.broadcast_to(np.arange(shape[0])[:, None, None], shape)
+        option = np.broadcast_to(np.arange(shape[1])[None, :, None], shape)
+        code = (state * shape[1] + option) * plan.tree.structure.controls + control
+        honest = code[np.arange(shape[0]), here.truth, pairs.theta[here.pair, i]]
+        code = np.where(free[:, None, None], code, honest[:, None, None])
+        unique, move = np.unique(code, return_inverse=True)
+        rest, control = np.divmod(unique, plan.tree.structure.controls)
+        state, option = np.divmod(rest, shape[1])
+        if t == plan.horizon - 1:
+            none = np.zeros((len(unique), 0, 1), np.int64)
+            moves.append(Moves(state, option, control, none, move.reshape(shape)))
+            break
+        here, following = _advance(policy, i, here, state, option, control, t, reports)
+        moves.append(Moves(state, option, control, following, move.reshape(shape)))
+        led = following[np.searchsorted(unique, honest[reached])] if single else following
+        reached = np.zeros(len(here.pair), bool)
+        reached[led[led >= 0]] = True
+        free = reached
+    return Game(i, tuple(states), tuple(moves), pieces)
+
+
+def _own_symbols(policy: EfficientPolicy, i: int):
+    """The pairs in which i alone has another symbol, (P, Z), and where they were solved, (P,).
+
+    Elsewhere the pair itself.
+    """
+    own, count = policy.pairs.own[:, i], len(policy.pairs.root)
+    table = np.repeat(np.arange(count)[:, None], own.shape[2], axis=1)
+    batch, value, symbol = np.nonzero(own >= 0)
+    listed = np.zeros(count, bool)
+    table[own[batch, value, symbol]] = own[batch, value]
+    listed[own[batch, value, symbol]] = True
+    return table, listed
+
+
+def _advance(policy, i: int, here: States, state, option, control, t: int, reports: str):
+    """Distinct states after every move, true symbol and next value."""
+    plan, env = policy.plan, policy.env
+    alphabet = env.feedback_alphabet
+    joint = split_symbol(np.arange(int(np.prod(alphabet))), alphabet)
+    changed = np.repeat(joint[:, :, None], alphabet[i + 1], axis=2)
+    changed[i + 1] = np.arange(alphabet[i + 1])
+    reported = join_symbols(changed, alphabet)
+    child = plan.tree.layers[t].child
+    node = child[here.node[state], control].astype(np.int64)
+    if reports == "incremental":
+        kept = here.told_node[state, option][:, None]
+        root_pair = here.told_pair[state, option][:, None]
+        truth = np.broadcast_to(joint[i + 1], node.shape)
+    else:
+        kept, root_pair = here.told_node[state], here.told_pair[state]
+        truth = here.truth[state][:, None] * alphabet[i + 1] + joint[i + 1]
+    told = child[kept[:, :, None, None], control[:, None, None, None], reported]
+    told = np.moveaxis(told, 2, 1).reshape(*node.shape, -1).astype(np.int64)
+    root_pair = np.repeat(root_pair, alphabet[i + 1], axis=1)
+    law = np.ones((len(state), 1))
+    if plan.kernel is not None:
+        law = plan.kernel[control, plan.regime[here.pair[state]]]
+    shape = (*node.shape, law.shape[1])
+    live = np.broadcast_to((law > 0)[:, None, :], shape)
+    source, symbol, value = np.nonzero(live)
+    pair = plan.sibling[here.pair[state]][source, value]
+    told_pair = plan.sibling[root_pair[source], value[:, None]]
+    columns = [pair, node[source, symbol], truth[source, symbol]]
+    rows = np.concatenate([np.stack(columns, 1), told_pair, told[source, symbol]], axis=1)
+    if len(rows) > _MOST_STATES:
+        must = f"search at most {_MOST_STATES} histories in a period"
+        do = "pass fewer profiles, or shorten the horizon"
+        raise TooLarge(describe("best_response(profiles=...)", must, len(rows), do))
+    unique, first, index = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    following = np.full(shape, -1, np.int64)
+    following[live] = index.reshape(-1)
+    options = told_pair.shape[1]
+    after = States(
+        unique[:, 0], unique[:, 1], unique[:, 3 : 3 + options], unique[:, 3 + options :],
+        unique[:, 2], source[first], symbol[first],
+    )  # fmt: skip
+    return after, following
+
+
+def flows(policy, settlement, means, game: Game, t: int) -> Float[np.ndarray, " j"]:
+    """<true belief, payoff of this period> of every move, settled at what is told."""
+    here, moves = game.states[t], game.moves[t]
+    told_pair = here.told_pair[moves.state, moves.option]
+    told_node = here.told_node[moves.state, moves.option]
+    total = np.zeros(len(moves.state))
+    step = max(1, _CELLS // (policy.plan.root.shape[1] * means.shape[1]))
+    for low in range(0, len(total), step):
+        part = slice(low, low + step)
+        at = situation(policy, means, t, told_pair[part], told_node[part], moves.control[part])
+        worth = yield_given_taste(settlement, at)
+        mine = worth[:, game.advertiser if worth.shape[1] > 1 else 0]
+        state = moves.state[part]
+        belief = policy.plan.belief(t, here.pair[state], here.node[state])
+        total[part] = (mine * belief).sum(axis=1)
+    return total
+
+
+def expect(policy, game: Game, t: int, later: Float[np.ndarray, " k"]) -> np.ndarray:
+    """Sum of next period's values over symbols and values, per move."""
+    moves, here = game.moves[t], game.states[t]
+    law = np.ones((len(moves.state), 1))
+    if policy.plan.kernel is not None:
+        law = policy.plan.kernel[moves.control, policy.plan.regime[here.pair[moves.state]]]
+    # Values are unnormalised at each node's own belief, which a merged node shares in proportion.
+    share = ratios(policy.plan.tree, t, here.node)
+    worth = np.append(later, 0.0)[moves.following]
+    if share is not None:
+        worth = worth * share[moves.state, moves.control][:, :, None]
+    return np.einsum("jzv,jv->j", worth, law)
+
+
+def truthful_move(policy, game: Game, t: int) -> Int[np.ndarray, " k"]:
+    """The move of the truthful report in each state."""
+    here = game.states[t]
+    value = policy.pairs.theta[here.pair, game.advertiser]
+    return game.moves[t].move[np.arange(len(here.pair)), here.truth, value]
+
+
+def follow_truth(policy, settlement, means, game: Game) -> list[np.ndarray]:
+    """Payoff of every move followed by truthful reports, unnormalised.
+
+    Truth later means: this period's symbols only (incremental), or the whole true history
+    restated (cumulative). Either way it is a move of the next period's state.
+    """
+    values: list[np.ndarray] = []
+    later = np.zeros(0)
+    for t in reversed(range(len(game.states))):
+        worth = flows(policy, settlement, means, game, t)
+        if t < len(game.states) - 1:
+            worth = worth + expect(policy, game, t, later)
+        values.append(worth)
+        later = worth[truthful_move(policy, game, t)]
+    return values[::-1]

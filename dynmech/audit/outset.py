@@ -1,0 +1,124 @@
+"""Every misreport of period 1 at once.
+
+In period 1 advertiser i of type (theta_i, s_i) may report any (theta_i', s_i'). What follows is
+known from the pair of her true value and reported signal, and from the recommendation that the
+report brings: far fewer cases than misreports. Each case is evaluated once, its payoff is taken
+under every signal she may truly have, and the gains of all misreports are read off by index.
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech.audit.payoffs import alpha_vectors
+from dynmech.payments.settlement import AbstractSettlement
+from dynmech.policy.efficient import EfficientPolicy
+
+_CELLS = 8_000_000
+_POINTS = 120_000_000
+
+
+class Lie(eqx.Module):
+    """The most profitable misreport of period 1: pair, own report, what it brings, gain, mass."""
+
+    pair: int = eqx.field(static=True)
+    report_theta: int = eqx.field(static=True)
+    report_signal: int = eqx.field(static=True)
+    control: int = eqx.field(static=True)
+    gain: float = eqx.field(static=True)
+    mass: float = eqx.field(static=True)
+
+
+def search_outset(
+    policy: EfficientPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
+) -> tuple[tuple[Lie | None, ...], int]:
+    """Compare every misreport of period 1 with truth: the best of each advertiser, and how many.
+
+    None where no report of an advertiser changes anything that can happen.
+    """
+    pairs, taken = policy.pairs, policy.plan.actions[0][:, 0]
+    controls = policy.plan.tree.structure.controls
+    own = [_alternatives(pairs.own[:, i]) for i in range(pairs.own.shape[1])]
+    cases = np.zeros((len(pairs.root), controls), bool)
+    for mine in own:
+        # Later truth follows the pair of her true value and reported signal.
+        known = (mine >= 0).all(axis=(0, 1))
+        told = mine[:, :, known]
+        cases[told[:, :, None], taken[told][:, None]] = True
+    payoff = _payoffs(policy, settlement, means, own, cases)
+    place = np.cumsum(cases.ravel()).reshape(cases.shape) - 1
+    mass = policy.plan.root.sum(axis=1)[pairs.root]
+    found = [_best(mine, place, payoff[i], taken, mass) for i, mine in enumerate(own)]
+    return tuple(lie for lie, _ in found), sum(count for _, count in found)
+
+
+def _alternatives(own: Int[np.ndarray, "B K Z"]) -> Int[np.ndarray, "U K Z"]:
+    """Her own types' pairs, once for every profile of the others."""
+    _, first = np.unique(own[:, 0, 0], return_index=True)
+    return own[first]
+
+
+def _payoffs(policy, settlement, means, own, cases) -> list[Float[np.ndarray, "_c Z"]]:
+    """Payoff of every case under each signal that advertiser i may truly have, unnormalised."""
+    pairs, root = policy.pairs, policy.plan.root
+    pair, control = np.nonzero(cases)
+    payoff = [np.zeros((len(pair), mine.shape[2])) for mine in own]
+    believed = []
+    for mine in own:
+        at = np.full((len(pairs.root), mine.shape[2]), -1)
+        known = mine >= 0
+        true = np.where(known, pairs.root[np.maximum(mine, 0)], -1)
+        at[mine[known]] = np.broadcast_to(true[:, :, None], (*mine.shape, mine.shape[2]))[known]
+        believed.append(at[pair])
+    later = int(np.prod(policy.env.feedback_alphabet)) ** (policy.plan.horizon - 1)
+    step = max(1, _POINTS // (later * root.shape[1]))
+    nothing = (np.zeros(0, np.int64),) * 3
+    for low in range(0, len(pair), step):
+        part = slice(low, low + step)
+        wanted = [(pair[part], np.zeros_like(pair[part]), control[part])]
+        wanted += [nothing] * (policy.plan.horizon - 1)
+        values, places = alpha_vectors(policy, settlement, means, wanted)
+        alpha = values[0][places[0]]
+        for i, (at, amount) in enumerate(zip(believed, payoff, strict=True)):
+            mine = alpha[:, i if alpha.shape[1] > 1 else 0]
+            for z in range(at.shape[1]):
+                belief = root[np.maximum(at[part, z], 0)]
+                amount[part, z] = np.einsum("cm,cm->c", mine, belief)
+    return payoff
+
+
+def _best(mine, place, payoff, taken, mass) -> tuple[Lie | None, int]:
+    """Gains of one advertiser's misreports by index, in pieces."""
+    size, widest = mine.shape[1:]
+    known = mine >= 0
+    told = np.maximum(mine, 0)
+    report = taken[told]
+    best, count = None, 0
+    step = max(1, _CELLS // (size * widest) ** 2)
+    signal = np.arange(widest)[:, None, None]
+    for low in range(0, len(mine), step):
+        here, action, live = (
+            told[low : low + step],
+            report[low : low + step],
+            known[low : low + step],
+        )
+        # Axes: others, true value, true signal, reported value, reported signal.
+        lie = place[here[:, :, None, None, :], action[:, None, None]]
+        worth = payoff[lie, signal]
+        truth = payoff[place[here, action], signal[:, 0, 0]]
+        weight = mass[here]
+        alive = live & (weight > 0)
+        gain = worth - truth[..., None, None]
+        gain /= np.where(alive, weight, 1.0)[..., None, None]
+        gain[~alive] = -np.inf
+        gain[np.broadcast_to(~live[:, None, None], gain.shape)] = -np.inf
+        reports = live.sum(axis=(1, 2))
+        count += int((alive.sum(axis=(1, 2)) * (reports - 1)).sum())
+        top = np.unravel_index(int(np.argmax(gain)), gain.shape)
+        if np.isfinite(gain[top]) and (best is None or gain[top] > best.gain):
+            u, k, z, told_k, told_z = (int(x) for x in top)
+            best = Lie(
+                int(here[u, k, z]), told_k, told_z, int(action[u, told_k, told_z]),
+                float(gain[top]), float(weight[u, k, z]),
+            )  # fmt: skip
+    return best, count

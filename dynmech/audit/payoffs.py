@@ -1,0 +1,60 @@
+"""What a recommendation and the plan after it pay an advertiser, given the taste."""
+
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.payments.settlement import AbstractSettlement, Situation
+from dynmech.policy.efficient import EfficientPolicy
+from solvers import evaluate, unfold
+
+_BATCH = 4_000_000
+
+
+def alpha_vectors(
+    policy: EfficientPolicy,
+    settlement: AbstractSettlement,
+    means: Float[np.ndarray, "E n m"],
+    wanted: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+) -> tuple[list[Float[np.ndarray, "_k C m"]], list[np.ndarray]]:
+    """Payoff given omega of the wanted (pair, node, control) of each round, truth following.
+
+    **Returns:** per round the payoffs of all that had to be evaluated, C = 1 when they are
+    everyone's, else n; and where the wanted ones are among them.
+    """
+    keys, places = unfold(policy.plan, wanted)
+
+    def flow(t, pair, node, control):
+        parts = []
+        step = max(1, _BATCH // (policy.plan.root.shape[1] * means.shape[1]))
+        for low in range(0, max(len(pair), 1), step):
+            part = slice(low, low + step)
+            at = situation(policy, means, t, pair[part], node[part], control[part])
+            parts.append(yield_given_taste(settlement, at))
+        return np.concatenate(parts)
+
+    return evaluate(policy.plan, keys, flow), places
+
+
+def situation(policy, means, t, pair, node, control) -> Situation:
+    """Describe what is settled at (pair, node, control) of round t."""
+    plan, env = policy.plan, policy.env
+    edge = plan.edge(t, node, control)
+    product = plan.tree.structure.outcome[edge]
+    slot = np.maximum(product, 0)
+    theta = env.values.support[np.arange(env.products), policy.pairs.theta[pair]]
+    return Situation(
+        product=product,
+        stop=np.asarray(plan.tables.stop)[edge],
+        utility=np.asarray(plan.tables.reward)[slot],
+        estimate=means[edge[:, None], slot],
+        belief=plan.belief(t, pair, node),
+        theta=theta,
+        utilities=np.asarray(plan.tables.reward),
+        period=t + 1,
+    )
+
+
+def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarray:
+    """What a period yields given omega, shape (k, C, m): C is 1 when everyone's, else n."""
+    worth = (settlement.payoff(at) * at.stop[:, None]).sum(axis=2)
+    return worth - settlement.charge(at)[:, :, None]

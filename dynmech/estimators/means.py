@@ -1,0 +1,149 @@
+"""The conditional means of any estimator, at every situation and report where it matters.
+
+A situation is what the user remembers after a recommendation, and that recommendation. An
+estimator is a settlement signal, a table of tastes, or a function of the reports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from dynmech._types import NONE, as_floats, precision
+from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles, all_profiles, signal_likelihood
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.values import prior_probability
+from dynmech.problem.compile import Compiled
+
+Reports = tuple[tuple[int, ...], tuple[int, ...]]
+_CELLS = 4_000_000
+_CALLS = 1_000_000
+_SPAN = 1e-9
+
+
+@eqx.filter_jit
+def _signal_means(signal, memory, recommendation, utilities):
+    mean = jax.vmap(lambda m, r: signal.mean(m, r, utilities))
+    return mean(jnp.asarray(memory), jnp.asarray(recommendation))
+
+
+def means_of(call: str, estimator, env: RecommendationMDP, compiled: Compiled):
+    """Yield (first situation, means (s, n, m)) in pieces."""
+    n, m = env.products, env.tastes.size
+    known = isinstance(estimator, AbstractSettlementSignal)
+    table = None if known else _table(call, estimator, env)
+    step = max(1, _CELLS // (n * m))
+    for first in range(0, len(compiled.situation), step):
+        part = slice(first, first + step)
+        memory, shown = compiled.situation[part], compiled.shown[part]
+        if table is not None:
+            yield first, np.broadcast_to(table, (len(memory), n, m))
+            continue
+        with precision(env.gamma):
+            utilities = jnp.asarray(env.utilities)
+            means = np.asarray(_signal_means(estimator, memory, shown, utilities))
+        yield first, _checked(call, means, (len(memory), n, m))
+
+
+def reported_means(estimator, env: RecommendationMDP, compiled: Compiled, reports: Reports):
+    """Yield (first situation, means (1, n, m)) of a function of the reports."""
+    theta, signals = (np.array(x) for x in reports)
+    call = "check_assumption_3(estimator=...)"
+    for s, (memory, shown) in enumerate(zip(compiled.situation, compiled.shown, strict=True)):
+        means = np.asarray(estimator(theta, signals, memory, int(shown)), float)
+        yield s, _checked(call, means[None], (1, env.products, env.tastes.size))
+
+
+def _checked(call: str, means: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if means.shape != shape:
+        must = f"have means of shape {shape[1:]}, the products and tastes of this market"
+        raise InvalidArgument(describe(call, must, f"shape {means.shape[1:]}"))
+    require_finite(call, means)
+    return means
+
+
+def _table(call: str, given, env: RecommendationMDP) -> Float[np.ndarray, "n m"]:
+    """E[<gamma_j, omega_hat> | omega, j bought] from a table of tastes, inside the grid's span."""
+    n = env.products
+    points = np.asarray(env.tastes.points, float)
+    if isinstance(given, str) or np.ndim(given) not in (2, 3):
+        must = "be a settlement signal, a function of reports, or a table of tastes"
+        raise InvalidArgument(describe(call, must, type(given).__name__))
+    table = np.asarray(as_floats(given), float)
+    if table.shape not in (points.shape, (n, *points.shape)):
+        must = f"have shape {points.shape} or {(n, *points.shape)}"
+        raise InvalidArgument(describe(call, must, f"shape {table.shape}"))
+    require_finite(call, table)
+    centre, scale = points.mean(axis=0), float(np.abs(points).max())
+    _, singular, axes = np.linalg.svd(points - centre, full_matrices=False)
+    axes = axes[singular > max(points.shape) * np.finfo(float).eps * max(scale, singular[0])]
+    away = table - centre
+    away = away - (away @ axes.T) @ axes
+    distance = float(np.abs(away).max())
+    if distance > _SPAN * max(scale, 1e-300):
+        must = "stay in the affine span of the taste grid, where every average of tastes lies"
+        where = tuple(int(i) for i in np.unravel_index(np.abs(away).argmax(), away.shape))
+        got = f"a distance of {distance:.3g} at index {where}"
+        do = "estimate coordinates that no taste varies as the constants they are"
+        raise InvalidArgument(describe(call, must, got, do))
+    return np.einsum("jk,jmk->jm", env.gamma, np.broadcast_to(table, (n, *points.shape)))
+
+
+def possible_reports(
+    env: RecommendationMDP, profiles: Profiles | None, situations: int
+) -> Iterator[Reports]:
+    """Initial reports of positive probability: those of `profiles`, or all of them."""
+    count = math.prod(env.profile_shape) if profiles is None else len(profiles)
+    if count * situations > _CALLS:
+        must = f"be called at most {_CALLS} times"
+        got = f"{count} profiles of reports x {situations} situations"
+        do = "pass a policy solved for fewer initial profiles"
+        raise TooLarge(describe("check_assumption_3(estimator=...)", must, got, do))
+    given = all_profiles(env) if profiles is None else profiles
+    theta, signals = given.theta, given.signals
+    chance = np.ones(count) if profiles is not None else prior_probability(env.values, theta)
+    law = np.asarray(signal_likelihood(env, signals)) @ np.asarray(env.tastes.weights)
+    possible = np.flatnonzero((law > 0) & (chance > 0))
+    for k in possible:
+        yield tuple(theta[k].tolist()), tuple(signals[k].tolist())
+
+
+@eqx.filter_jit
+def _steps(rule, memories, products):
+    def step(memory, recommendation):
+        return rule.step(memory, recommendation, products)
+
+    each = jax.vmap(jax.vmap(step, in_axes=(None, 0)), in_axes=(0, None))
+    return each(jnp.asarray(memories), jnp.arange(products + 1))
+
+
+def shortest_histories(env, compiled: Compiled, wanted: list[int]) -> dict[int, tuple[int, ...]]:
+    """The first sequence of recommendations that leads to each situation wanted."""
+    n, horizon = env.products, int(env.horizon)
+    keys = {s: (*compiled.situation[s].tolist(), int(compiled.shown[s])) for s in wanted}
+    missing, found = set(keys.values()), {}
+    start = np.asarray(env.action_rule.start(n, horizon))
+    layer: dict[tuple, tuple[int, ...]] = {tuple(start.tolist()): ()}
+    for _ in range(horizon):
+        if not missing:
+            break
+        with precision(env.gamma):
+            grown = np.asarray(_steps(env.action_rule, np.array(list(layer)), n)).tolist()
+        following: dict[tuple, tuple[int, ...]] = {}
+        for path, row in zip(layer.values(), grown, strict=True):
+            for r, after in enumerate(row):
+                longer = (*path, NONE if r == n else r)
+                following.setdefault(tuple(after), longer)
+                if (*after, r) in missing:
+                    missing.remove((*after, r))
+                    found[(*after, r)] = longer
+        layer = following
+    return {s: found[key] for s, key in keys.items()}

@@ -1,0 +1,309 @@
+"""Settlement signals beyond a single rating: averages, symbols, shrunken and perfect estimates.
+
+Theorem 1 of paper C needs E[estimate of u_j | omega, history, j bought] = u_j(omega). Of the
+signals here `AveragedSettlement`, `OracleSettlement`, and `ChannelSettlement` with an unbiased
+decoder satisfy it; `QuantisedRatingSettlement`, `PosteriorMeanSettlement` and
+`StoppedAverageSettlement` do not, and are here to be compared and audited.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+from dynmech._types import Numbers, as_floats, precision
+from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
+from dynmech.estimators.decoders import Decoder
+from dynmech.market.channels import quantised_normal, require_positive
+from dynmech.market.signals import AbstractSettlementSignal
+
+_REACH, _STEP = 8.5, 0.1  # of the quadrature over a standard normal
+_CELLS = 4_000_000
+
+
+class OracleSettlement(AbstractSettlementSignal):
+    """Settle at u_j(omega) itself: no estimate does better, and none has it."""
+
+    def mean(self, memory, recommendation, utilities):
+        return jnp.asarray(utilities)
+
+    def noise(self, utilities=None):
+        return 0.0
+
+    def draw(self, rng, utilities, product, omega, mean):
+        return mean
+
+
+class AveragedSettlement(AbstractSettlementSignal):
+    """The average of a fixed number of ratings u_j(omega) + sd * noise, independent given omega.
+
+    Unbiased, with variance sd^2 / count. The number must be fixed before anything is rated, or
+    depend only on what is independent of the ratings' noise: an average over a number that depends
+    on the ratings is biased, see `StoppedAverageSettlement`.
+
+    **Arguments:** `deviation`: of one rating, money, not negative; `count`: at least 1.
+    """
+
+    deviation: Float[Numbers, ""] = eqx.field(converter=as_floats)
+    count: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        require_positive("AveragedSettlement(deviation=...)", self.deviation, zero=True)
+        if isinstance(self.count, bool) or int(self.count) != self.count or self.count < 1:
+            must = "be a whole number of ratings, at least 1"
+            raise InvalidArgument(describe("AveragedSettlement(count=...)", must, self.count))
+
+    def mean(self, memory, recommendation, utilities):
+        return jnp.asarray(utilities)
+
+    def noise(self, utilities=None):
+        return self.deviation / np.sqrt(self.count)
+
+    def draw(self, rng, utilities, product, omega, mean):
+        return mean + np.asarray(self.noise()) * rng.standard_normal(len(mean))
+
+
+class StoppedAverageSettlement(AbstractSettlementSignal):
+    """A second rating only when the first is below a threshold c, and the average: biased.
+
+        E[estimate | omega] = u_j + sd/2 * density((c - u_j) / sd),   density the standard normal
+
+    because E[(second - first) / 2; first < c] > 0: bad luck is diluted and good luck is kept.
+
+    **Arguments:** `deviation`: of one rating, money, positive; `threshold`: c, money.
+    """
+
+    deviation: Float[Numbers, ""] = eqx.field(converter=as_floats)
+    threshold: Float[Numbers, ""] = eqx.field(converter=as_floats)
+
+    def __check_init__(self):
+        require_positive("StoppedAverageSettlement(deviation=...)", self.deviation)
+        call = "StoppedAverageSettlement(threshold=...)"
+        require_finite(call, np.asarray(self.threshold, float))
+
+    def mean(self, memory, recommendation, utilities):
+        gap = (self.threshold - jnp.asarray(utilities)) / self.deviation
+        density = jnp.exp(-(gap**2) / 2) / np.sqrt(2 * np.pi)
+        return jnp.asarray(utilities) + self.deviation / 2 * density
+
+    def noise(self, utilities=None):
+        from scipy.special import ndtr
+
+        gap = (self.threshold - _given(self, utilities)) / np.asarray(self.deviation)
+        density, below = np.exp(-(gap**2) / 2) / np.sqrt(2 * np.pi), ndtr(gap)
+        square = 1 - below / 2 + 0.75 * gap * density - density**2 / 4
+        return np.asarray(self.deviation) * np.sqrt(square)
+
+    def draw(self, rng, utilities, product, omega, mean):
+        utility = utilities[product, omega]
+        first, second = (
+            utility + np.asarray(self.deviation) * rng.standard_normal(len(mean)) for _ in range(2)
+        )
+        return np.where(first < self.threshold, (first + second) / 2, first)
+
+
+class ChannelSettlement(AbstractSettlementSignal):
+    """A symbol arrives after the purchase and is settled at a fixed amount: mean L v.
+
+    **Arguments**
+
+    - `channel`: L, shape (m, Z), or (n, m, Z) by product bought; rows sum to 1.
+    - `decoder`: a `Decoder` from `decode_utilities`, or amounts v, shape (n, Z), money.
+
+    **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`.
+
+    ```python
+    >>> from dynmech.estimators.decoders import decode_utilities
+    >>> channel, utilities = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[1.0, -1.0]])
+    >>> signal = ChannelSettlement(channel, decode_utilities(channel, utilities))
+    >>> signal.mean(None, None, utilities).round(6).tolist()
+    [[1.0, -1.0]]
+
+    ```
+    """
+
+    channel: Float[np.ndarray, "n m Z"]
+    values: Float[np.ndarray, "n Z"]
+
+    def __init__(self, channel: npt.ArrayLike, decoder: Decoder | npt.ArrayLike):
+        law = np.asarray(as_floats(channel))
+        values = np.asarray(decoder.values if isinstance(decoder, Decoder) else as_floats(decoder))
+        shape = (*values.shape[:1], *law.shape[-2:])
+        wrong = values.ndim != 2 or law.ndim not in (2, 3) or law.shape not in (shape[1:], shape)
+        if wrong or law.shape[-1] != values.shape[-1]:
+            must = "be (m, Z) or (n, m, Z) and come with amounts of shape (n, Z)"
+            got = f"shapes {law.shape} and {values.shape}"
+            raise InvalidArgument(describe("ChannelSettlement(channel=...)", must, got))
+        require_probabilities("ChannelSettlement(channel=...)", law)
+        require_finite("ChannelSettlement(decoder=...)", values)
+        self.channel, self.values = np.array(np.broadcast_to(law, shape)), values
+
+    def mean(self, memory, recommendation, utilities):
+        n, m, _ = self.channel.shape
+        if np.shape(utilities) != (n, m):
+            must = f"be made for this market, {np.shape(utilities)} products and tastes"
+            raise InvalidArgument(describe("ChannelSettlement(channel=...)", must, (n, m)))
+        return jnp.einsum("nmz,nz->nm", jnp.asarray(self.channel), jnp.asarray(self.values))
+
+    def noise(self, utilities=None):
+        return _deviation(self.channel, self.values[:, None, :])
+
+    def draw(self, rng, utilities, product, omega, mean):
+        ladder = np.cumsum(self.channel[product, omega], axis=1)
+        point = rng.random(len(product))[:, None] * ladder[:, -1:]
+        symbol = (ladder <= point).sum(axis=1).clip(max=ladder.shape[1] - 1)
+        return self.values[product, symbol]
+
+
+class QuantisedRatingSettlement(AbstractSettlementSignal):
+    """A rating u_j(omega) + sd * noise, cut into symbols and settled at their midpoints: biased.
+
+    Beyond the outermost cuts a cell is taken to be as wide as its neighbour (with one cut, two
+    deviations wide). Between them the noise smooths the rounding: for equal cells of width h the
+    bias is about (h / pi) sin(2 pi u / h) exp(-2 pi^2 sd^2 / h^2), 0.002 h at sd = h / 2; at the
+    ends it grows without limit. To decode the symbols instead, as well as can be:
+
+        channel = rating.channel(env.utilities)
+        decoder = decode_utilities(channel, env.utilities, purchase_support(env), prior)
+        ChannelSettlement(channel, decoder)
+
+    **Arguments:** `deviation`: of the rating, money, positive; `cuts`: increasing, money, shape
+    (Z - 1,), or (n, Z - 1) by product bought. `levels`, (Z,) or (n, Z), are what symbols stand for.
+    """
+
+    deviation: Float[Numbers, ""]
+    cuts: Float[np.ndarray, "... s"]
+    levels: Float[np.ndarray, "... Z"]
+
+    def __init__(self, deviation: npt.ArrayLike, cuts: npt.ArrayLike):
+        require_positive("QuantisedRatingSettlement(deviation=...)", deviation)
+        self.deviation, self.cuts = as_floats(deviation), np.asarray(as_floats(cuts))
+        call = "QuantisedRatingSettlement(cuts=...)"
+        if self.cuts.ndim not in (1, 2) or 0 in self.cuts.shape:
+            must = "have shape (Z - 1,) or (n, Z - 1)"
+            raise InvalidArgument(describe(call, must, f"shape {self.cuts.shape}"))
+        require_finite(call, self.cuts)
+        if (np.diff(self.cuts, axis=-1) <= 0).any():
+            raise InvalidArgument(describe(call, "increase strictly", self.cuts.tolist()))
+        width = np.diff(self.cuts, axis=-1)
+        if self.cuts.shape[-1] == 1:
+            width = np.full_like(self.cuts, 2 * np.asarray(self.deviation))
+        low = self.cuts[..., :1] - width[..., :1] / 2
+        middle = (self.cuts[..., 1:] + self.cuts[..., :-1]) / 2
+        high = self.cuts[..., -1:] + width[..., -1:] / 2
+        self.levels = np.concatenate([low, middle, high], axis=-1)
+
+    def channel(self, utilities: Float[Numbers, "n m"]) -> Float[np.ndarray, "n m Z"]:
+        """P(symbol | omega, j bought), for `decode_utilities`."""
+        with precision(np.asarray(utilities)):
+            law = np.asarray(self._law(np.asarray(utilities)))
+        return law / law.sum(axis=-1, keepdims=True)
+
+    def mean(self, memory, recommendation, utilities):
+        levels = jnp.asarray(self.levels)[..., None, :]
+        return (self._law(jnp.asarray(utilities)) * levels).sum(axis=-1)
+
+    def noise(self, utilities=None):
+        return _deviation(self.channel(_given(self, utilities)), self.levels[..., None, :])
+
+    def draw(self, rng, utilities, product, omega, mean):
+        shape = (len(utilities), self.cuts.shape[-1])
+        cuts = np.broadcast_to(self.cuts, shape)[product]
+        levels = np.broadcast_to(self.levels, (shape[0], shape[1] + 1))
+        noise = np.asarray(self.deviation) * rng.standard_normal(len(mean))
+        symbol = (utilities[product, omega][:, None] + noise[:, None] > cuts).sum(axis=1)
+        return levels[product, symbol]
+
+    def _law(self, utilities):
+        if self.cuts.ndim == 2 and len(self.cuts) != len(utilities):
+            must = f"have shape (Z - 1,) or ({len(utilities)}, Z - 1)"
+            call = "QuantisedRatingSettlement(cuts=...)"
+            raise InvalidArgument(describe(call, must, f"shape {self.cuts.shape}"))
+        return quantised_normal(utilities, self.deviation, jnp.asarray(self.cuts)[..., None, :])
+
+
+class PosteriorMeanSettlement(AbstractSettlementSignal):
+    """E[u_j | rating] under the prior, rating = u_j(omega) + sd * noise: biased to the prior mean.
+
+    The best guess of u_j in mean square, and no estimate for Theorem 1: given omega it is too
+    low where u_j is high and too high where it is low. Its mean and noise are integrals over
+    the rating, by the trapezoidal rule on +-8.5 sd in steps of 0.1 sd.
+
+    **Arguments:** `deviation`: of the rating, money, positive; `prior`: weights of the tastes (m,).
+    """
+
+    deviation: Float[Numbers, ""]
+    prior: Float[np.ndarray, " m"]
+
+    def __init__(self, deviation: npt.ArrayLike, prior: npt.ArrayLike):
+        require_positive("PosteriorMeanSettlement(deviation=...)", deviation)
+        self.deviation, self.prior = as_floats(deviation), np.asarray(as_floats(prior))
+        if self.prior.ndim != 1:
+            call, must = "PosteriorMeanSettlement(prior=...)", "have shape (m,)"
+            raise InvalidArgument(describe(call, must, f"shape {self.prior.shape}"))
+        require_probabilities("PosteriorMeanSettlement(prior=...)", self.prior)
+
+    def mean(self, memory, recommendation, utilities):
+        return self._moments(jnp.asarray(utilities))[0]
+
+    def noise(self, utilities=None):
+        with precision(_given(self, utilities)):
+            mean, square = self._moments(jnp.asarray(utilities))
+            return np.sqrt(np.maximum(np.asarray(square - mean**2), 0.0))
+
+    def draw(self, rng, utilities, product, omega, mean):
+        ratings = utilities[product, omega]
+        ratings = ratings + np.asarray(self.deviation) * rng.standard_normal(len(mean))
+        found = np.zeros(len(mean))
+        step = max(1, _CELLS // len(self.prior))
+        for low in range(0, len(mean), step):
+            part = slice(low, low + step)
+            with precision(utilities):
+                guess = self._estimate(ratings[part, None], jnp.asarray(utilities[product[part]]))
+                found[part] = np.asarray(guess)[:, 0]
+        return found
+
+    def _estimate(self, ratings, utilities):
+        """E[u_j | rating] of ratings (n, q), utilities (n, m): shape (n, q)."""
+        if utilities.shape[-1] != len(self.prior):
+            must = f"have a weight for each of the {utilities.shape[-1]} tastes"
+            call = "PosteriorMeanSettlement(prior=...)"
+            raise InvalidArgument(describe(call, must, f"shape {self.prior.shape}"))
+        prior = jnp.asarray(self.prior, utilities.dtype)
+        gaps = (ratings[:, :, None] - utilities[:, None, :]) / self._scale(utilities)
+        logs = jnp.where(prior > 0, jnp.log(prior), -jnp.inf) - gaps**2 / 2
+        return (jax.nn.softmax(logs, axis=2) * utilities[:, None, :]).sum(axis=2)
+
+    def _scale(self, utilities):
+        return jnp.asarray(self.deviation, utilities.dtype)
+
+    def _moments(self, utilities):
+        nodes = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
+        weights = np.exp(-(nodes**2) / 2)
+
+        def add(total, node):
+            shock, weight = node
+            guess = self._estimate(utilities + self._scale(utilities) * shock, utilities)
+            return (total[0] + weight * guess, total[1] + weight * guess**2), None
+
+        zero = jnp.zeros_like(utilities)
+        ladder = jnp.asarray(np.stack([nodes, weights / weights.sum()], axis=1), utilities.dtype)
+        return jax.lax.scan(add, (zero, zero), ladder)[0]
+
+
+def _given(signal: AbstractSettlementSignal, utilities) -> Float[np.ndarray, "n m"]:
+    if utilities is None:
+        call = f"{type(signal).__name__}.noise(utilities=...)"
+        must = "be given: the noise depends on the taste"
+        raise InvalidArgument(describe(call, must, None, "pass env.utilities"))
+    return np.asarray(utilities)
+
+
+def _deviation(law: np.ndarray, amounts: np.ndarray) -> Float[np.ndarray, "n m"]:
+    """Standard deviation given omega of amounts (..., 1, Z) under a law (n, m, Z)."""
+    centred = amounts - (law * amounts).sum(axis=-1, keepdims=True)
+    return np.sqrt((law * centred**2).sum(axis=-1))

@@ -1,0 +1,276 @@
+"""The recommendation problem: products, tastes, behaviour, signals, values (paper C, section 3)."""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._types import as_floats
+from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
+from dynmech.market.channels import require_shape
+from dynmech.market.feedback import TabulatedFeedback, check_feedback
+from dynmech.market.profiles import Profiles, sample_profiles
+from dynmech.market.rules import AbstractActionRule, Tabulated, check_behaviour, history_count
+from dynmech.market.signals import JointSignals, SignalStructure, TabulatedSettlement
+from dynmech.market.structures import PrivateFeedback
+from dynmech.market.tastes import TasteGrid
+from dynmech.market.values import ConstantValues, MarkovValues, Values, reportable
+
+_CALL = "RecommendationMDP"
+
+
+class RecommendationMDP(eqx.Module):
+    """A market: n products shown over T rounds to a user of hidden, static taste omega.
+
+    User utility of product i is u_i(omega) = <gamma_i, omega>, in the money of theta, relative
+    to an outside option of utility 0.
+
+    **Arguments**
+
+    - `gamma`: shape (n, k), characteristics.
+    - `tastes`: `TasteGrid` with points (m, k) and weights (m,): the common prior F_0.
+    - `horizon`: T >= 1 rounds, or `math.inf`.
+    - `action_rule`: how the user behaves (`PerfectRecall`, `ImperfectRecall`,
+      `LastShownOnly`, `Tabulated`, or your own `AbstractActionRule`).
+    - `signals`: `SignalStructure(initial=..., feedback=..., settlement=...)`.
+    - `values`: `ConstantValues` or `MarkovValues`, money per purchase.
+    - `names`: product labels, carried into every table and picture.
+
+    **Raises:** a `DynmechError` naming the argument; `InvalidArgument` (shape, range),
+    `NotFinite`, `InvalidProbability`, and, from `solve_efficient_policy`, `UnseenPurchase`.
+
+    **References:** paper C (From Conversations to Mechanisms), section 3.
+    """
+
+    gamma: Float[np.ndarray, "n k"]
+    tastes: TasteGrid
+    horizon: int | float = eqx.field(static=True)
+    action_rule: AbstractActionRule
+    signals: SignalStructure
+    values: Values
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        gamma,
+        tastes: TasteGrid,
+        horizon: int | float,
+        action_rule: AbstractActionRule,
+        signals: SignalStructure,
+        values: Values,
+        names: Sequence[str] | None = None,
+    ):
+        self.gamma = _characteristics(gamma)
+        n, k = self.gamma.shape
+        _require_kind("tastes", tastes, TasteGrid)
+        _require_kind("action_rule", action_rule, AbstractActionRule)
+        _require_kind("signals", signals, SignalStructure)
+        _require_kind("values", values, ConstantValues | MarkovValues)
+        if tastes.dimension != k:
+            must = f"have points of shape (m, {k}), as gamma has {k} columns"
+            raise InvalidArgument(describe(f"{_CALL}(tastes=...)", must, tastes.points.shape))
+        if values.support.shape[0] != n:
+            must = f"have a support for each of the {n} products"
+            raise InvalidArgument(describe(f"{_CALL}(values=...)", must, values.support.shape))
+        self.tastes, self.action_rule, self.values = tastes, action_rule, values
+        self.horizon = _horizon(horizon)
+        self.names = _names(names, n)
+        check_behaviour(action_rule, n, tastes.size, self.horizon)
+        held = signals.feedback
+        parts = held.structures if isinstance(held, PrivateFeedback) else (held,)
+        for part in parts:
+            check_feedback(part, n, self.horizon)
+        tabulated = (TabulatedFeedback, TabulatedSettlement)
+        reading = [x for x in (*parts, signals.settlement) if isinstance(x, tabulated)]
+        if reading and not isinstance(action_rule, Tabulated):
+            must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
+            raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
+        weights = np.asarray(tastes.weights)
+        self.signals = SignalStructure(
+            signals.initial.bind(self.utilities, weights),
+            signals.feedback.bind(self.utilities, weights),
+            signals.settlement,
+        )
+
+    @property
+    def products(self) -> int:
+        """Number of products, n."""
+        return self.gamma.shape[0]
+
+    @property
+    def utilities(self) -> Float[np.ndarray, "n m"]:
+        """u_i(omega) on the grid, shape (n, m), money."""
+        return self.gamma @ np.asarray(self.tastes.points).T
+
+    @property
+    def money_scale(self) -> float:
+        """Largest |theta + u| over all reports and the grid: the unit of every tolerance."""
+        theta, utilities = reportable(self.values), self.utilities
+        top, bottom = theta.max(1) + utilities.max(1), theta.min(1) + utilities.min(1)
+        return float(max(np.abs(top).max(), np.abs(bottom).max()))
+
+    @property
+    def initial_alphabet(self) -> tuple[int, ...]:
+        """Number of initial symbols of the platform and each advertiser, (Zp, Z1, ..., Zn)."""
+        return tuple(self.signals.initial.alphabet(self.products))
+
+    @property
+    def feedback_alphabet(self) -> tuple[int, ...]:
+        """Number of symbols after a query, (Zp, Z1, ..., Zn)."""
+        return tuple(self.signals.feedback.alphabet(self.products))
+
+    @property
+    def profile_shape(self) -> tuple[int, ...]:
+        """P = (K,)*n + (Zp, Z1, ..., Zn): axes of every table over initial profiles."""
+        n, values = self.values.support.shape
+        return (values,) * n + self.initial_alphabet
+
+    def sample_profiles(self, key: jax.Array, count: int) -> Profiles:
+        """Draw initial profiles (values, signals) from the prior; the key is consumed.
+
+        **Returns:** `Profiles` of `count` draws, for `solve_efficient_policy(initial=...)`.
+        """
+        return sample_profiles(self, key, count)
+
+    def without_feedback(self) -> Self:
+        """The same market when nothing but the query itself is learned.
+
+        Its efficient policy is the best fixed sequence of recommendations.
+        """
+        from dynmech.market.feedback import NoFeedback
+
+        return eqx.tree_at(lambda env: env.signals.feedback, self, NoFeedback())
+
+    @classmethod
+    def from_tables(
+        cls,
+        gamma,
+        omega,
+        prior,
+        horizon: int,
+        action,
+        feedback,
+        initial_signals,
+        theta_support,
+        theta_prior,
+        theta_kernel,
+        estimator=None,
+        names: Sequence[str] | None = None,
+    ) -> Self:
+        """Build a market from tables over all ordered histories of recommendations.
+
+        H runs over histories of length 1..T: shorter first, then lexicographic, each entry
+        0..n-1 or n for none.
+
+        **Arguments**
+
+        - `gamma` (n, k), `omega` (m, k), `prior` (m,), `horizon`.
+        - `action`: (H, n+2, m); rows 0..n-1 buy j, row n exit, row n+1 query; sums to 1.
+        - `feedback`: (H, m, Zp, Z1, ..., Zn): joint law of the next signals after a query.
+        - `initial_signals`: (m, Zp, Z1, ..., Zn).
+        - `theta_support`, `theta_prior`: (n, K), money and probabilities.
+        - `theta_kernel`: (n+1, n, K, K), first axis the recommendation just made.
+        - `estimator`: (H, n, m, k), E[omega_hat | omega, product j bought after that history];
+          omega itself by default. Its noise is unknown: simulation settles at the mean.
+
+        **Raises:** as the constructor.
+        """
+        gamma = _characteristics(gamma)
+        n = gamma.shape[0]
+        if _horizon(horizon) == math.inf:
+            must = "be an integer: tables run over finitely many histories"
+            raise InvalidArgument(describe("from_tables(horizon=...)", must, horizon))
+        require_shape("from_tables(prior=...)", np.asarray(prior), np.shape(omega)[:1], 0)
+        probabilities = {
+            "prior": (prior, -1),
+            "initial_signals": (initial_signals, None),
+            "theta_prior": (theta_prior, -1),
+            "theta_kernel": (theta_kernel, -1),
+        }
+        for name, (table, axis) in probabilities.items():
+            call = f"from_tables({name}=...)"
+            array = np.atleast_1d(np.asarray(as_floats(table, call)))
+            axes = tuple(range(1, array.ndim)) if axis is None else axis
+            require_probabilities(call, array, axis=axes)
+        for name, table in (("omega", omega), ("theta_support", theta_support)):
+            call = f"from_tables({name}=...)"
+            require_finite(call, np.asarray(as_floats(table, call)))
+        tastes = TasteGrid(points=as_floats(omega), weights=as_floats(prior))
+        rows = history_count(n, int(horizon))
+        action = as_floats(action)
+        require_shape("from_tables(action=...)", action, (rows, n + 2, tastes.size), 0)
+        require_finite("from_tables(action=...)", np.asarray(action))
+        require_probabilities("from_tables(action=...)", np.asarray(action), axis=1)
+        feedback = TabulatedFeedback(feedback)
+        require_shape("from_tables(feedback=...)", feedback.table, (rows, tastes.size), n + 1)
+        initial = JointSignals(initial_signals)
+        points = np.asarray(tastes.points)
+        if estimator is None:
+            estimate = np.broadcast_to(gamma @ points.T, (rows, n, tastes.size))
+        else:
+            estimator = np.asarray(as_floats(estimator))
+            shape = (rows, n, tastes.size, gamma.shape[1])
+            require_shape("from_tables(estimator=...)", estimator, shape, 0)
+            require_finite("from_tables(estimator=...)", estimator)
+            estimate = np.einsum("jk,hjmk->hjm", gamma, estimator)
+        kernel = np.asarray(as_floats(theta_kernel))
+        values: Values = MarkovValues(theta_support, theta_prior, kernel)
+        if (values.kernel == np.eye(kernel.shape[-1])).all():
+            values = ConstantValues(theta_support, theta_prior)
+        signals = SignalStructure(initial, feedback, TabulatedSettlement(np.array(estimate)))
+        return cls(gamma, tastes, horizon, Tabulated(action), signals, values, names)
+
+
+def _characteristics(gamma) -> Float[np.ndarray, "n k"]:
+    array = np.asarray(as_floats(gamma, f"{_CALL}(gamma=...)"))
+    if array.ndim != 2 or 0 in array.shape:
+        must = "have shape (n, k) with at least one product and one characteristic"
+        raise InvalidArgument(describe(f"{_CALL}(gamma=...)", must, f"shape {array.shape}"))
+    require_finite(f"{_CALL}(gamma=...)", array)
+    return array
+
+
+def _horizon(horizon) -> int | float:
+    call, must = f"{_CALL}(horizon=...)", "be an integer >= 1, or math.inf"
+    if isinstance(horizon, int | float | np.integer | np.floating) and horizon == math.inf:
+        return math.inf
+    whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
+    if not whole and not (isinstance(horizon, float | np.floating) and horizon % 1 == 0):
+        raise InvalidArgument(describe(call, must, repr(horizon), "pass the number of rounds"))
+    if horizon < 1:
+        raise InvalidArgument(describe(call, must, horizon, "pass the number of rounds"))
+    return int(horizon)
+
+
+def _names(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
+    if names is None:
+        return tuple(f"product {i}" for i in range(n))
+    names = tuple(str(name) for name in names)
+    if len(names) != n or len(set(names)) != n:
+        must = f"hold {n} different labels, one for each product"
+        raise InvalidArgument(describe(f"{_CALL}(names=...)", must, names))
+    reserved = {"exit", "query", "platform", "none"} & set(names)
+    if reserved:
+        must = "not be exit, query, platform or none, which mean something else"
+        raise InvalidArgument(describe(f"{_CALL}(names=...)", must, sorted(reserved)))
+    return names
+
+
+def _require_kind(name: str, value, kind) -> None:
+    if not isinstance(value, kind):
+        label = getattr(kind, "__name__", str(kind))
+        raise InvalidArgument(describe(f"{_CALL}({name}=...)", f"be a {label}", type(value)))
+
+
+def index_of(env: RecommendationMDP, product: int | str) -> Int[np.ndarray, ""] | int:
+    """Index of a product given by index or label."""
+    if isinstance(product, str):
+        if product not in env.names:
+            must = f"be one of {', '.join(env.names)}"
+            raise InvalidArgument(describe("product", must, product))
+        return env.names.index(product)
+    return int(product)

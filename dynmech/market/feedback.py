@@ -1,0 +1,218 @@
+"""Feedback: the signals that follow a query.
+
+They may depend on what the action rule remembers, on what was shown and on the period
+(history-dependent precision), and may be correlated across the platform and the advertisers.
+"""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dynmech._types import Numbers, as_floats
+from dynmech.errors import InvalidArgument, describe
+from dynmech.market.channels import (
+    AbstractSymbols,
+    as_channel,
+    prior_quantiles,
+    quantised_normal,
+    require_positive,
+    require_shape,
+)
+
+
+class AbstractFeedback(AbstractSymbols):
+    """Signals after a query; may depend on what the action rule remembers, and on the period."""
+
+    @abc.abstractmethod
+    def likelihood(
+        self, memory, recommendation, period, utilities: Float[Numbers, "n m"]
+    ) -> Float[Array, "m Z"]:
+        """Joint law of the symbols (last advertiser fastest) given each taste; traced.
+
+        `memory` is that after `recommendation` (n for none); `period` counts from 0.
+        """
+
+    @abc.abstractmethod
+    def periodic(self) -> bool:
+        """Whether the law depends on the period itself."""
+
+
+class NoFeedback(AbstractFeedback):
+    """A query itself is all that is learned."""
+
+    def bind(self, utilities, weights):
+        return self
+
+    def alphabet(self, products):
+        return (1,) * (products + 1)
+
+    def periodic(self):
+        return False
+
+    def likelihood(self, memory, recommendation, period, utilities):
+        return jnp.ones((utilities.shape[1], 1))
+
+
+class RatingFeedback(AbstractFeedback):
+    """After product r is shown, a rating u_r(omega) + sd * noise, quantised; nothing after none.
+
+    The platform sees the rating. With `advertisers`, the advertiser whose product was shown
+    sees a second, noisier reading of it of her own (noise drawn around the same rating when
+    `correlation` > 0), which only she knows.
+
+    **Arguments**
+
+    - `noise`: standard deviation, money: a number, or shape (T,) by period (history-dependent
+      precision); may be shape (n,) with `by_product=True`, or (T, n).
+    - `symbols`: size of the platform's alphabet, cut at prior quantiles of u_r.
+    - `advertisers`: None, or standard deviation of the advertiser's own reading; `symbols` too.
+    - `correlation`: of the two noises, in [0, 1).
+    - `cuts`: shape (n, symbols - 1), money; prior quantiles by default.
+    """
+
+    deviation: Float[Numbers, "..."]
+    symbols: int = eqx.field(static=True)
+    advertisers: float | None
+    correlation: float
+    by_product: bool = eqx.field(static=True)
+    cuts: Float[np.ndarray, "n s"] | None
+
+    def __init__(
+        self, noise=1.0, symbols=5, advertisers=None, correlation=0.0, by_product=False, cuts=None
+    ):
+        self.deviation = as_floats(noise)
+        require_positive("RatingFeedback(noise=...)", self.deviation)
+        require_positive("RatingFeedback(advertisers=...)", advertisers)
+        if symbols < 2:
+            raise InvalidArgument(describe("RatingFeedback(symbols=...)", "be >= 2", symbols))
+        if not 0 <= correlation < 1:
+            must = "be in [0, 1)"
+            raise InvalidArgument(describe("RatingFeedback(correlation=...)", must, correlation))
+        self.symbols, self.advertisers, self.correlation = symbols, advertisers, correlation
+        self.by_product = by_product
+        self.cuts = None if cuts is None else np.asarray(cuts, float)
+
+    def bind(self, utilities, weights):
+        if self.cuts is not None:
+            shape = (len(utilities), self.symbols - 1)
+            if self.cuts.shape != shape or (np.diff(self.cuts, axis=1) < 0).any():
+                must = f"have shape (n, symbols - 1) = {shape}, each row in increasing order"
+                got = f"shape {self.cuts.shape}, {self.cuts.tolist()}"
+                raise InvalidArgument(describe("RatingFeedback(cuts=...)", must, got[:120]))
+            return self
+        cuts = prior_quantiles(utilities, weights, self.symbols)
+        return eqx.tree_at(lambda s: s.cuts, self, cuts, is_leaf=lambda x: x is None)
+
+    def alphabet(self, products):
+        own = 1 if self.advertisers is None else self.symbols
+        return (self.symbols, *(own,) * products)
+
+    def _noise(self, recommendation, period, products):
+        deviation = jnp.asarray(self.deviation)
+        if self.by_product and deviation.ndim == 1:
+            deviation = deviation[None]
+        elif deviation.ndim == 1:
+            deviation = deviation[:, None]
+        if deviation.ndim == 2:
+            row = deviation[jnp.minimum(period, deviation.shape[0] - 1)]
+            return row[jnp.minimum(recommendation, row.shape[0] - 1)]
+        return deviation
+
+    def periodic(self):
+        return self.deviation.ndim > int(self.by_product)
+
+    def likelihood(self, memory, recommendation, period, utilities):
+        n, points = utilities.shape
+        shown = jnp.minimum(recommendation, n - 1)
+        nothing = recommendation == n
+        noise = self._noise(shown, period, n)
+        target, cuts = jnp.asarray(utilities)[shown], jnp.asarray(self.cuts)[shown]
+        first = jnp.arange(self.symbols) == 0
+        if self.advertisers is None:
+            law = quantised_normal(target, noise, cuts)
+            return jnp.where(nothing, first, law)
+        shocks, weights = np.polynomial.hermite_e.hermegauss(16 if self.correlation else 1)
+        shared = np.sqrt(self.correlation) * shocks[:, None]
+        rest = np.sqrt(1 - self.correlation)
+        platform = quantised_normal(target + noise * shared, noise * rest, cuts)
+        own = quantised_normal(target + self.advertisers * shared, self.advertisers * rest, cuts)
+        weights = jnp.asarray(weights / weights.sum())
+        joint = jnp.einsum("q,qmz,qms->mzs", weights, platform, own)
+        joint = jnp.where(nothing, first[:, None] & first, joint)
+        law = jnp.zeros((points, self.symbols, *(self.symbols,) * n))
+        places = [jnp.where(jnp.arange(n) == shown, s, 0) for s in range(self.symbols)]
+        for s, place in enumerate(places):
+            law = law.at[(slice(None), slice(None), *place)].add(joint[:, :, s])
+        return law.reshape(points, -1)
+
+
+class ChannelFeedback(AbstractFeedback):
+    """A finite channel for each product shown.
+
+    **Arguments:** `table`, shape (n+1, m, Zp, Z1, ..., Zn), the first axis the product shown
+    (n for none), axis 1 omega; the laws sum to 1.
+    """
+
+    table: Float[Numbers, "n1 m ..."]
+
+    def __init__(self, table):
+        self.table = as_channel("ChannelFeedback(table=...)", table, lead=2)
+
+    def bind(self, utilities, weights):
+        n, m = utilities.shape
+        require_shape("ChannelFeedback(table=...)", self.table, (n + 1, m), n + 1)
+        return self
+
+    def alphabet(self, products):
+        return self.table.shape[2:]
+
+    def periodic(self):
+        return False
+
+    def likelihood(self, memory, recommendation, period, utilities):
+        law = jnp.asarray(self.table)[recommendation]
+        return law.reshape(law.shape[0], -1)
+
+
+class TabulatedFeedback(AbstractFeedback):
+    """A finite channel for each ordered history; needs the `Tabulated` action rule's memory.
+
+    **Arguments:** `table`, shape (H, m, Zp, Z1, ..., Zn), H as in `Tabulated`.
+    """
+
+    table: Float[Numbers, "H m ..."]
+
+    def __init__(self, table):
+        self.table = as_channel("TabulatedFeedback(table=...)", table, lead=2)
+
+    def bind(self, utilities, weights):
+        n, m = utilities.shape
+        lead = (self.table.shape[0], m)
+        require_shape("TabulatedFeedback(table=...)", self.table, lead, n + 1)
+        return self
+
+    def alphabet(self, products):
+        return self.table.shape[2:]
+
+    def periodic(self):
+        return False
+
+    def likelihood(self, memory, recommendation, period, utilities):
+        law = jnp.asarray(self.table)[memory[0]]
+        return law.reshape(law.shape[0], -1)
+
+
+def check_feedback(feedback: AbstractFeedback, n: int, horizon: int | float) -> None:
+    """Raise `InvalidArgument` unless a rating's noise fits n products and T rounds."""
+    if not isinstance(feedback, RatingFeedback) or feedback.deviation.ndim == 0:
+        return
+    shape, products = feedback.deviation.shape, feedback.by_product
+    wanted = [(n,), (horizon, n)] if products else [(horizon,)]
+    if shape not in wanted:
+        must = (
+            f"have shape (n,) = {(n,)} or (T, n)" if products else f"have shape (T,) = {wanted[0]}"
+        )
+        raise InvalidArgument(describe("RatingFeedback(noise=...)", must, shape))

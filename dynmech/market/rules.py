@@ -1,0 +1,354 @@
+"""How the user behaves: action rules with a small integer memory (paper C, Assumption 1).
+
+A rule is a vector of integers that it remembers, a step that a recommendation makes on it, and
+the probabilities of buying each product, leaving, and asking again. `step` and
+`probabilities` handle one memory and one recommendation and are traced by JAX; a rule of your
+own subclasses `AbstractActionRule` and is used exactly as those here.
+
+The rules here have two parts: how likely a follow-up query is (`query`), and what is chosen
+among the products remembered and the outside option when the user does not query (`choice`).
+The random shocks of a logit choice are behaviour, not surplus.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+
+from dynmech._types import Numbers, as_floats
+from dynmech.errors import InvalidArgument, describe, require_finite
+
+Memory = Int[Array | np.ndarray, " d"]
+_FEW = 8  # products compared in pairs; more are sorted
+
+
+class AbstractChoice(eqx.Module):
+    """Choice among the products remembered and the outside option of utility 0."""
+
+    @abc.abstractmethod
+    def shares(
+        self, utilities: Float[Numbers, "k m"], weight: Float[Numbers, " k"]
+    ) -> Float[Numbers, "k m"]:
+        """Probability of each of k products; `weight` in [0, 1] is how well it is remembered.
+
+        All products, or those remembered alone: a weight of 0 counts as not being there.
+        """
+
+
+class Threshold(AbstractChoice):
+    """Buy the best product remembered if its utility is at least that of the outside option.
+
+    A product of weight d < 1 comes to mind with probability d, independently; ties go to the
+    lowest index.
+    """
+
+    def shares(self, utilities, weight):
+        n = utilities.shape[0]
+        if n <= _FEW:
+            above = utilities[None] > utilities[:, None]
+            earlier = jnp.tri(n, k=-1, dtype=bool)[:, :, None]
+            above |= (utilities[None] == utilities[:, None]) & earlier
+            better = jnp.where(above, 1 - weight[None, :, None], 1.0).prod(axis=1)
+        else:
+            order = jnp.argsort(-utilities, axis=0, stable=True)
+            forgotten = jnp.cumprod(1 - weight[order], axis=0)
+            forgotten = jnp.concatenate([jnp.ones_like(forgotten[:1]), forgotten[:-1]])
+            better = jnp.take_along_axis(forgotten, jnp.argsort(order, axis=0), axis=0)
+        return jnp.where(utilities >= 0, weight[:, None] * better, 0.0)
+
+
+class Logit(AbstractChoice):
+    """Choose with probabilities d_j exp(u_j / scale) / (1 + sum_k d_k exp(u_k / scale)).
+
+    **Arguments**
+
+    - `scale`: money, positive; a number, or shape (m,), one for each taste point.
+    """
+
+    scale: Float[Numbers, "..."]
+
+    def __init__(self, scale):
+        self.scale = as_floats(scale)
+        if not isinstance(self.scale, Tracer):
+            given = np.asarray(self.scale)
+            require_finite("Logit(scale=...)", given)
+            if given.ndim > 1 or (given <= 0).any():
+                must = "be a positive number or a positive array of shape (m,)"
+                got = f"shape {given.shape}, smallest {given.min()}"
+                raise InvalidArgument(describe("Logit(scale=...)", must, got))
+
+    def shares(self, utilities, weight):
+        logits = utilities / self.scale
+        peak = jnp.maximum(jax.lax.stop_gradient(logits).max(axis=0), 0.0)
+        parts = weight[:, None] * jnp.exp(logits - peak)
+        return parts / (jnp.exp(-peak) + parts.sum(axis=0))
+
+
+class AbstractQuery(eqx.Module):
+    """Probability of a follow-up query."""
+
+    @abc.abstractmethod
+    def probability(
+        self,
+        recommendation: Int[Numbers, ""],
+        utilities: Float[Numbers, "n m"],
+        remembered: Numbers,
+    ) -> Float[Numbers, " m"]:
+        """Probability at each taste; `recommendation` is n for none."""
+
+
+class ConstantQuery(AbstractQuery):
+    """Ask again with the same probability whatever was shown. `level` in [0, 1]."""
+
+    level: Float[Numbers, ""]
+
+    def __init__(self, level):
+        self.level = _levels("ConstantQuery(level=...)", level, ())
+
+    def probability(self, recommendation, utilities, remembered):
+        return jnp.broadcast_to(jnp.asarray(self.level), utilities.shape[1:])
+
+
+class ProductQuery(AbstractQuery):
+    """The papers' y_q(i, omega): a probability for each product shown and taste.
+
+    `level` has shape (n,), (n, 1) or (n, m); `none` in [0, 1] applies when none is shown.
+    """
+
+    level: Float[Numbers, "n M"]
+    none: Float[Numbers, ""]
+
+    def __init__(self, level, none=1.0):
+        level = as_floats(level)
+        level = level[:, None] if level.ndim == 1 else level
+        self.level = _levels("ProductQuery(level=...)", level, (None, None))
+        self.none = _levels("ProductQuery(none=...)", none, ())
+
+    def probability(self, recommendation, utilities, remembered):
+        shape = utilities.shape
+        level = jnp.concatenate(
+            [jnp.broadcast_to(self.level, shape), jnp.broadcast_to(self.none, (1, shape[1]))]
+        )
+        return level[recommendation]
+
+
+class FallingQuery(AbstractQuery):
+    """Ask again less often the better the best match so far, v = max over remembered of u.
+
+        clip(level / (1 + exp((v - location) / slope)), low, high)
+
+    **Arguments:** `level` >= 0; `location`, `slope` > 0 in money; `low` <= `high` in [0, 1];
+    `nothing`: probability in [0, 1] while no product is remembered.
+    """
+
+    level: Float[Numbers, ""]
+    location: Float[Numbers, ""]
+    slope: Float[Numbers, ""]
+    low: Float[Numbers, ""]
+    high: Float[Numbers, ""]
+    nothing: Float[Numbers, ""]
+
+    def __init__(self, level=1.0, location=0.0, slope=1.0, low=0.0, high=1.0, nothing=1.0):
+        numbers = [as_floats(x) for x in (level, location, slope)]
+        for name, number in zip(("level", "location", "slope"), numbers, strict=True):
+            require_finite(f"FallingQuery({name}=...)", np.asarray(number))
+        self.level, self.location, self.slope = numbers
+        if isinstance(low, float | int) and isinstance(high, float | int) and low > high:
+            must = "have low <= high"
+            raise InvalidArgument(describe("FallingQuery(low=..., high=...)", must, (low, high)))
+        if self.slope <= 0 or self.level < 0:
+            must = "have level >= 0 and slope > 0"
+            raise InvalidArgument(describe("FallingQuery(...)", must, f"{level}, {slope}"))
+        self.low = _levels("FallingQuery(low=...)", low, ())
+        self.high = _levels("FallingQuery(high=...)", high, ())
+        self.nothing = _levels("FallingQuery(nothing=...)", nothing, ())
+
+    def probability(self, recommendation, utilities, remembered):
+        best = jnp.where(remembered[:, None], utilities, -jnp.inf).max(axis=0)
+        finite = jnp.where(jnp.isfinite(best), best, 0.0)
+        falling = self.level * jax.nn.sigmoid((self.location - finite) / self.slope)
+        return jnp.where(jnp.any(remembered), jnp.clip(falling, self.low, self.high), self.nothing)
+
+
+def _levels(call: str, level, shape: tuple) -> Numbers:
+    level = as_floats(level)
+    if not isinstance(level, Tracer):
+        given = np.asarray(level)
+        require_finite(call, given)
+        if given.ndim != len(shape) or ((given < 0) | (given > 1)).any():
+            must = f"be {'a probability' if not shape else 'probabilities'} in [0, 1]"
+            got = f"shape {given.shape}, from {given.min()} to {given.max()}"
+            raise InvalidArgument(describe(call, must, got))
+    return level
+
+
+def _as_query(query) -> AbstractQuery:
+    return query if isinstance(query, AbstractQuery) else ConstantQuery(query)
+
+
+class AbstractActionRule(eqx.Module):
+    """What the user remembers, and what she does after a recommendation."""
+
+    @abc.abstractmethod
+    def start(self, products: int, horizon: int | float) -> Int[np.ndarray, " d"]:
+        """Memory before anything is shown: integers, of a length that never changes.
+
+        `horizon` is `math.inf` when there is no last round.
+        """
+
+    @abc.abstractmethod
+    def step(self, memory: Memory, recommendation, products: int) -> Memory:
+        """Memory after `recommendation` (a product, or `products` for none); traced."""
+
+    @abc.abstractmethod
+    def probabilities(
+        self, memory: Memory, recommendation, utilities: Float[Numbers, "n m"]
+    ) -> Float[Numbers, "n2 m"]:
+        """Probabilities of buying 0..n-1, leaving, asking again; shape (n+2, m); traced.
+
+        `memory` is that after `recommendation`.
+        """
+
+
+def _act(choice, query, recommendation, utilities, weight):
+    """Query first; otherwise choose among what is remembered and the outside option."""
+    again = query.probability(recommendation, utilities, weight > 0)
+    shares = choice.shares(utilities, weight)
+    leave = jnp.clip(1 - shares.sum(axis=0), 0.0, 1.0)
+    return jnp.concatenate([(1 - again) * shares, ((1 - again) * leave)[None], again[None]])
+
+
+class PerfectRecall(AbstractActionRule):
+    """Remember every product shown; the order does not matter.
+
+    **Arguments:** `choice`: `Threshold()` or `Logit(scale)`; `query`: a probability, or
+    `ConstantQuery`, `ProductQuery`, `FallingQuery`.
+    """
+
+    choice: AbstractChoice
+    query: AbstractQuery = eqx.field(converter=_as_query)
+
+    def start(self, products, horizon):
+        return np.full(int(min(products, horizon)), products)
+
+    def step(self, memory, recommendation, products):
+        known = jnp.any(memory == recommendation)
+        added = jnp.where(known, memory, jnp.append(memory[:-1], recommendation))
+        return jnp.where(recommendation == products, memory, jnp.sort(added))
+
+    def probabilities(self, memory, recommendation, utilities):
+        n = utilities.shape[0]
+        memory = jnp.asarray(memory)
+        again = self.query.probability(recommendation, utilities, _seen(memory, n))
+        # Few of many products are remembered: choose among those.
+        known = (memory < n).astype(utilities.dtype)
+        among = self.choice.shares(utilities[jnp.minimum(memory, n - 1)], known)
+        leave = jnp.clip(1 - among.sum(axis=0), 0.0, 1.0)
+        bought = jnp.zeros_like(utilities).at[memory].add((1 - again) * among, mode="drop")
+        return jnp.concatenate([bought, ((1 - again) * leave)[None], again[None]])
+
+
+class ImperfectRecall(AbstractActionRule):
+    """Remember what was shown k products ago with weight decay**k; the last shown with weight 1.
+
+    **Arguments:** `choice`, `query` as in `PerfectRecall`; `decay` in [0, 1].
+    """
+
+    choice: AbstractChoice
+    query: AbstractQuery = eqx.field(converter=_as_query)
+    decay: Float[Numbers, ""] = eqx.field(
+        converter=lambda x: _levels("ImperfectRecall(decay=...)", x, ())
+    )
+
+    def start(self, products, horizon):
+        return np.full(int(min(products, horizon)), products)
+
+    def step(self, memory, recommendation, products):
+        rest = jnp.argsort(memory == recommendation, stable=True)
+        moved = jnp.append(jnp.asarray(recommendation)[None], memory[rest][:-1])
+        return jnp.where(recommendation == products, memory, moved)
+
+    def probabilities(self, memory, recommendation, utilities):
+        n = utilities.shape[0]
+        weight = jnp.asarray(self.decay, utilities.dtype) ** jnp.arange(len(memory))
+        weight = jnp.zeros(n + 1, utilities.dtype).at[memory].max(weight)[:n]
+        return _act(self.choice, self.query, recommendation, utilities, weight)
+
+
+class LastShownOnly(AbstractActionRule):
+    """Buy the product on the screen or nothing.
+
+    **Arguments:** `choice`, `query` as in `PerfectRecall`; `stays`: True if the last product
+    stays on the screen when none is recommended; by default the screen is then empty.
+    """
+
+    choice: AbstractChoice
+    query: AbstractQuery = eqx.field(converter=_as_query)
+    stays: bool = eqx.field(static=True, default=False)
+
+    def start(self, products, horizon):
+        return np.full(1, products)
+
+    def step(self, memory, recommendation, products):
+        shown = jnp.asarray(recommendation)[None]
+        return jnp.where(shown == products, memory, shown) if self.stays else shown
+
+    def probabilities(self, memory, recommendation, utilities):
+        weight = _seen(memory, utilities.shape[0]).astype(utilities.dtype)
+        return _act(self.choice, self.query, recommendation, utilities, weight)
+
+
+class Tabulated(AbstractActionRule):
+    """A table of probabilities for every ordered history of recommendations.
+
+    **Arguments:** `action`, shape (H, n+2, m): rows 0..n-1 buy j, row n exit, row n+1 query. H
+    runs over histories of length 1..T: shorter first, then lexicographic, entries 0..n (n for
+    none). Memory is the row of the history so far, -1 before the first.
+    """
+
+    action: Float[Numbers, "H n2 m"] = eqx.field(converter=as_floats)
+
+    def start(self, products, horizon):
+        return np.full(1, -1)
+
+    def step(self, memory, recommendation, products):
+        return (memory + 1) * (products + 1) + recommendation
+
+    def probabilities(self, memory, recommendation, utilities):
+        return jnp.asarray(self.action)[memory[0]]
+
+
+def check_behaviour(rule: AbstractActionRule, n: int, points: int, horizon: int | float) -> None:
+    """Raise `InvalidArgument` unless the rule's tables fit n products, m tastes, T rounds."""
+    if isinstance(rule, Tabulated):
+        if horizon == float("inf"):
+            must = "remember finitely much when horizon is math.inf"
+            got, do = "Tabulated, a row for every history", "use another rule, or a finite horizon"
+            raise InvalidArgument(describe("RecommendationMDP(action_rule=...)", must, got, do))
+        rows = history_count(n, int(horizon))
+        if rule.action.shape != (rows, n + 2, points):
+            must = f"have shape (H, n+2, m) = {(rows, n + 2, points)}"
+            raise InvalidArgument(describe("Tabulated(action=...)", must, rule.action.shape))
+    if not isinstance(rule, PerfectRecall | ImperfectRecall | LastShownOnly):
+        return
+    choice, query = rule.choice, rule.query
+    if isinstance(choice, Logit) and choice.scale.shape not in ((), (points,)):
+        must = f"be a number or have shape (m,) = ({points},)"
+        raise InvalidArgument(describe("Logit(scale=...)", must, choice.scale.shape))
+    if isinstance(query, ProductQuery) and query.level.shape not in ((n, 1), (n, points)):
+        must = f"have shape (n,) = ({n},) or (n, m) = {(n, points)}"
+        raise InvalidArgument(describe("ProductQuery(level=...)", must, query.level.shape))
+
+
+def _seen(memory, n):
+    """Which products a memory of indices (n for empty) holds, shape (n,)."""
+    return jnp.zeros(n + 1, bool).at[jnp.asarray(memory)].set(True)[:n]
+
+
+def history_count(products: int, horizon: int) -> int:
+    """Number of ordered histories of recommendations of length 1..T: the H of `Tabulated`."""
+    return sum((products + 1) ** t for t in range(1, horizon + 1))

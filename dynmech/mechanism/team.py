@@ -1,0 +1,371 @@
+"""The data-driven dynamic team mechanism: who pays what, when (paper C, Definition 4).
+
+    p_it = - <gamma_i, w> 1{a_t = i} - sum_{j != i} (theta_jt + <gamma_j, w>) 1{a_t = j} + phi_it
+
+p is paid by the advertiser; w is the estimate of omega after o_t. Only <gamma_j, w> of the
+product just bought enters, so a noisy rating of it is estimate enough.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar, overload
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from dynmech._types import Numbers
+from dynmech.audit import (
+    Audit,
+    BestResponse,
+    LongAudit,
+    best_responses,
+    run_audit,
+    run_long_audit,
+    wants_interval,
+)
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.mechanism.long_groves import long_tables
+from dynmech.mechanism.long_mechanism import simulate_reports
+from dynmech.payments.core import core_payment
+from dynmech.payments.data_driven import DataDriven
+from dynmech.payments.groves import AbstractGroves, OwnTables, Participation
+from dynmech.payments.ledger import Ledger
+from dynmech.payments.own_tables import at_base, own_tables
+from dynmech.payments.settlement import AbstractSettlement, Estimator
+from dynmech.play.simulate import Simulation, Strategy, simulate
+from dynmech.policy.conversation import Conversation
+from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.long_conversation import LongConversation
+from dynmech.policy.long_horizon import LongPolicy
+from dynmech.problem.compile import settlement_means
+
+P = TypeVar("P", EfficientPolicy, LongPolicy)
+_KINDS = {
+    "policy": "EfficientPolicy or LongPolicy",
+    "groves": "AbstractGroves",
+    "estimator": "settlement signal",
+}
+
+
+class DynamicTeamMechanism(eqx.Module, Generic[P]):
+    """Efficient recommendations with data-driven dynamic team transfers (paper C, Theorem 1).
+
+    With an estimate that is unbiased given the history and omega, truth is periodic ex-post
+    optimal after a truthful own past, whatever the Groves term.
+
+    **Arguments**
+
+    - `policy`: an `EfficientPolicy`, or a `LongPolicy`. `groves`: a Groves term,
+      `groves.Participation()` by default. Under a `LongPolicy` it charges a certified bound
+      (which one: `dynmech.mechanism.long_groves`), and all but `Zero()` need
+      `solve_long_horizon(alternatives=True)` where advertisers have signals of their own.
+    - `estimator`: the settlement signal; the market's own by default.
+    - `reports`: "incremental" (each period's own signal, the paper's) or "cumulative" (the whole
+      signal history restated). The same after a truthful own past. After an own lie, incremental
+      reporting can make a second lie profitable (it undoes the first); cumulative cannot.
+    - `installments`: shares of the Groves total charged in periods 1, 2, ... while the
+      conversation lasts; what is left is charged when it ends, so that the total is the same on
+      every path (anything else would reward own reports that move the path).
+    """
+
+    policy: P
+    groves: AbstractGroves
+    estimator: AbstractSettlementSignal
+    reports: str = eqx.field(static=True)
+    installments: tuple[float, ...] = eqx.field(static=True)
+    own: OwnTables
+    groves_total: Float[np.ndarray, "n ..."]
+    agent_payoff: Float[np.ndarray, "n ..."]
+
+    def __init__(
+        self,
+        policy: P,
+        groves: AbstractGroves | None = None,
+        estimator: AbstractSettlementSignal | None = None,
+        reports: str = "incremental",
+        installments: Sequence[float] = (1.0,),
+    ):
+        groves = Participation() if groves is None else groves
+        call = "DynamicTeamMechanism"
+        for name, value, kind in (
+            ("policy", policy, EfficientPolicy | LongPolicy),
+            ("groves", groves, AbstractGroves),
+            ("estimator", estimator, AbstractSettlementSignal | None),
+        ):
+            if not isinstance(value, kind):
+                must = f"be a {_KINDS[name]}"
+                raise InvalidArgument(describe(f"{call}({name}=...)", must, type(value)))
+        if reports not in ("incremental", "cumulative"):
+            must = "be 'incremental' or 'cumulative'"
+            raise InvalidArgument(describe(f"{call}(reports=...)", must, reports))
+        if any(not 0 <= x <= 1 for x in installments) or sum(installments) > 1 + 1e-12:
+            must = "be shares in [0, 1] that sum to at most 1"
+            raise InvalidArgument(describe(f"{call}(installments=...)", must, installments))
+        self.policy, self.groves, self.reports = policy, groves, reports
+        self.installments = tuple(float(x) for x in installments)
+        self.estimator = policy.env.signals.settlement if estimator is None else estimator
+        if isinstance(policy, LongPolicy):
+            self.own = long_tables(policy, groves, self.estimator)
+            self.groves_total = policy.laid_out(groves.total(self.own).T)
+            payoff = np.tile(policy.bounds.value, (policy.env.products, 1))
+            self.agent_payoff = policy.laid_out(payoff)
+            return
+        self.own = own_tables(policy, self.estimator)
+        shape = policy.advertiser_value.shape
+        self.groves_total = groves.total(self.own).T.reshape(shape)
+        self.agent_payoff = at_base(policy, self.own.payoff).T.reshape(shape)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other) -> bool:
+        return self is other
+
+    def payment(
+        self, theta: Numbers, action: Numbers | int, estimate: Numbers | float
+    ) -> Float[Array, " n"]:
+        """Core transfer paid by each advertiser for one realised period, Groves term excluded.
+
+            p_i = - q_i 1{a = i} - sum_{j != i} (theta_j + q_j) 1{a = j}
+
+        Traceable. **Arguments:** `theta` (n,), money, as reported; `action`: code (0..n-1 buy,
+        n exit, n+1 query); `estimate`: a taste (k,), then q_j = <gamma_j, estimate>, or a
+        number, the estimated utility q_j of the product bought, money.
+
+        **Returns:** shape (n,), money; zero unless something was bought.
+
+        **Raises:** `InvalidArgument` (shape), `OutsideSupport` (action), `NotFinite`.
+        """
+        return core_payment(self.policy.env, theta, action, estimate)
+
+    def settle(
+        self,
+        conversation: Conversation | LongConversation,
+        estimate: Numbers | float | None = None,
+        totals: Numbers | None = None,
+    ) -> Ledger:
+        """Settle a realised conversation period by period, the Groves total by installments.
+
+        **Arguments:** `conversation`: ended; `estimate`: after a purchase, the settlement signal:
+        estimated utility of the product bought (a number) or a taste (k,); `totals` (n,): with
+        `groves.DataDriven`, the totals decoded after the ending.
+
+        **Returns:** `Ledger`, complete or not at all.
+
+        **Raises:** `InvalidArgument` if it has not ended or the estimate is missing.
+        """
+        if not isinstance(conversation, Conversation | LongConversation) or not conversation.ended:
+            must, do = "be a conversation that has ended", "step it to a purchase or exit"
+            raise InvalidArgument(describe("settle(conversation=...)", must, "in progress", do))
+        if not _follows(conversation, self.policy):
+            must, got = "follow the mechanism's own policy", "one of another policy"
+            do = "start it with mechanism.policy.start(...)"
+            raise InvalidArgument(describe("settle(conversation=...)", must, got, do))
+        n = self.policy.env.products
+        turns = conversation.turns
+        bought = turns[-1].action < n
+        if bought and estimate is None:
+            must = "be given after a purchase"
+            do = "pass the rating drawn, or its mean"
+            raise InvalidArgument(describe("settle(estimate=...)", must, None, do))
+        core = np.zeros((len(turns), n))
+        rated = np.full(len(turns), np.nan)
+        if bought:
+            product = turns[-1].action
+            given = np.asarray(estimate, float)
+            core[-1] = np.asarray(self.payment(turns[-1].theta, product, given))
+            rated[-1] = given if given.ndim == 0 else self.policy.env.gamma[product] @ given
+        shares = np.zeros(len(turns))
+        shares[: len(self.installments)] = self.installments[: len(turns)]
+        shares[-1] += 1 - shares.sum()
+        groves = shares[:, None] * self._totals_at(conversation, totals)
+        return Ledger(
+            names=self.policy.env.names,
+            period=np.array([turn.period for turn in turns]),
+            recommendation=np.array([turn.recommendation for turn in turns]),
+            action=np.array([turn.action for turn in turns]),
+            estimate=rated,
+            core=core,
+            groves=groves,
+        )
+
+    def simulate(
+        self,
+        key: jax.Array,
+        conversations: int,
+        strategies: Mapping[int | str, Strategy] | None = None,
+        profile: int | None = None,
+    ) -> Simulation:
+        """Simulate whole conversations and record every transfer; the key is consumed.
+
+        Users, signals, values and ratings are drawn; profiles from the prior, or evenly from a
+        batch. A market whose settlement noise is unknown is settled at the mean, and says so.
+
+        **Arguments:** `conversations`: how many; `strategies`: per advertiser (label or index) a
+        function (period from 1, true value indices (N,), true symbols (N,)) -> reported value
+        indices and symbols, truth by default; `profile`: the index of one initial profile.
+
+        **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
+        """
+        if isinstance(self.policy, LongPolicy):
+            return simulate_reports(self, self.policy, key, conversations, strategies, profile)
+        return simulate(self, key, conversations, strategies, profile)
+
+    def exact_policy(self, verb: str) -> EfficientPolicy:
+        """The policy where it is an `EfficientPolicy`, whose plan can be evaluated exactly.
+
+        **Raises:** `InvalidArgument`, naming `verb`, for a `LongPolicy`.
+        """
+        if isinstance(self.policy, EfficientPolicy):
+            return self.policy
+        must, do = "have a plan over histories", "use .simulate(...) or .audit(...)"
+        raise InvalidArgument(describe(f"{verb}(mechanism=...)", must, "a LongPolicy", do))
+
+    def settlement_means(self) -> Float[np.ndarray, "E n m"]:
+        """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
+        policy = self.exact_policy("settlement_means")
+        return settlement_means(policy.env, policy.compiled, self.estimator)
+
+    @overload
+    def audit(
+        self: "DynamicTeamMechanism[EfficientPolicy]",
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        interval: bool | None = None,
+        *,
+        conversations: int = ...,
+        nodes: int = ...,
+        tolerance: float | None = ...,
+    ) -> Audit: ...
+
+    @overload
+    def audit(
+        self: "DynamicTeamMechanism[LongPolicy]",
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        interval: bool | None = None,
+        *,
+        conversations: int = ...,
+        nodes: int = ...,
+        tolerance: float | None = ...,
+    ) -> LongAudit: ...
+
+    def audit(
+        self,
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        interval: bool | None = None,
+        *,
+        conversations: int = 1024,
+        nodes: int = 0,
+        tolerance: float | None = None,
+    ) -> Audit | LongAudit:
+        """Check incentives, participation, no subsidy and budget, exactly on the grid.
+
+        Under a `LongPolicy`, by certified bounds and by simulation: misreports at the outset only,
+        `conversations` for each; with `nodes`, the bound on gains is also certified at that many
+        nodes inside simulated conversations; `tolerance`: money, what counts as no gain.
+
+        **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
+        default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
+        or "all", also those that an advertiser's own past lies lead to; `interval`: report any
+        value of the interval of `ConstantValues` (exactly: gains are piecewise constant in the
+        report), not only those of the support; where one is declared, by default.
+
+        **Returns:** `Audit`, or `LongAudit`. **Raises:** `TooLarge` when the interval's pieces are
+        too many; `InvalidArgument`.
+        """
+        if histories not in ("on-path", "all"):
+            must = "be 'on-path' or 'all'"
+            raise InvalidArgument(describe("audit(histories=...)", must, histories))
+        settlement = _settlement("audit", settlement)
+        if isinstance(self.policy, LongPolicy):
+            return run_long_audit(
+                self.policy,
+                self.policy.flat(self.groves_total),
+                settlement,
+                self.estimator,
+                type(self.groves).__name__,
+                histories,
+                interval,
+                conversations,
+                nodes,
+                tolerance,
+            )
+        interval = wants_interval(self.policy, "audit", interval)
+        return run_audit(
+            self.policy,
+            self.own,
+            self.groves_total,
+            settlement,
+            self.settlement_means(),
+            type(self.groves).__name__,
+            self.reports,
+            histories,
+            self.estimator.noise(self.policy.env.utilities),
+            interval,
+        )
+
+    def best_response(
+        self,
+        settlement: AbstractSettlement | None = None,
+        profiles: Numbers | None = None,
+        interval: bool | None = None,
+    ) -> BestResponse:
+        """Find the most that any misreporting strategy gains at the outset, exactly on the grid.
+
+        A dynamic program on the advertiser's side: the true belief and what the mechanism holds
+        evolve separately, so nothing hides behind the one-shot argument. She knows the others'
+        reports. Groves terms do not matter: they do not depend on own reports.
+
+        **Arguments:** `settlement`, `interval` as in `audit`; `profiles` (indices): all solved by
+        default.
+
+        **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
+        """
+        settlement, policy = (
+            _settlement("best_response", settlement),
+            self.exact_policy("best_response"),
+        )
+        asked = np.arange(len(policy.profiles)) if profiles is None else np.asarray(profiles)
+        if asked.ndim != 1 or (asked < 0).any() or (asked >= len(policy.profiles)).any():
+            must = f"be indices in 0..{len(policy.profiles) - 1}"
+            raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
+        interval = wants_interval(policy, "best_response", interval)
+        means = self.settlement_means()
+        return best_responses(policy, settlement, means, self.reports, asked, interval)
+
+    def _totals_at(self, conversation, totals) -> Float[np.ndarray, " n"]:
+        if isinstance(self.groves, DataDriven) != (totals is not None):
+            must = "be given with groves.DataDriven, and only then"
+            do = "decode f, groves.function(mechanism.own), from the signal after the ending"
+            raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
+        if totals is not None:
+            return np.asarray(totals, float)
+        if isinstance(conversation, LongConversation):
+            return conversation.policy.flat(self.groves_total)[:, conversation.profile]
+        pairs = conversation.policy.pairs
+        profile = np.flatnonzero(pairs.base == conversation.start_pair)
+        if not len(profile):
+            must = "start from a profile asked for in initial="
+            raise OutsideSupport(describe("settle(conversation=...)", must, "an alternative"))
+        return self.groves_total.reshape(pairs.own.shape[1], -1)[:, profile[0]]
+
+
+def _follows(conversation: Conversation | LongConversation, policy) -> bool:
+    """Whether a conversation was held under this very policy."""
+    if isinstance(conversation, LongConversation):
+        return conversation.policy is policy
+    mine = isinstance(policy, EfficientPolicy)
+    return mine and conversation.policy.plan.actions is policy.plan.actions
+
+
+def _settlement(verb: str, settlement: AbstractSettlement | None) -> AbstractSettlement:
+    if settlement is None:
+        return Estimator()
+    if not isinstance(settlement, AbstractSettlement):
+        must = "be one of dynmech.settlement"
+        raise InvalidArgument(describe(f"{verb}(settlement=...)", must, type(settlement)))
+    return settlement

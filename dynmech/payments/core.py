@@ -1,0 +1,47 @@
+"""The core transfer of one realised period, whatever policy is in use."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from dynmech._types import Numbers, precision
+from dynmech.errors import InvalidArgument, NotFinite, OutsideSupport, describe
+from dynmech.market.environment import RecommendationMDP
+
+
+def core_payment(
+    env: RecommendationMDP, theta: Numbers, action: Numbers | int, estimate: Numbers | float
+) -> Float[Array, " n"]:
+    """Charge each advertiser the core transfer; see `DynamicTeamMechanism.payment`."""
+    if any(isinstance(given, jax.Array) for given in (theta, action, estimate)):
+        return _payment(env, theta, action, estimate)
+    with precision(env.gamma):
+        return _payment(env, theta, action, estimate)
+
+
+def _payment(env, theta, action, estimate) -> Float[Array, " _n"]:
+    gamma = env.gamma
+    n, k = gamma.shape
+    theta, estimate = jnp.asarray(theta), jnp.asarray(estimate)
+    if theta.shape != (n,):
+        must = f"have shape ({n},)"
+        raise InvalidArgument(describe("payment(theta=...)", must, theta.shape))
+    if estimate.shape not in ((), (k,)):
+        must = f"be a number or have shape ({k},)"
+        raise InvalidArgument(describe("payment(estimate=...)", must, estimate.shape))
+    _check_realised(theta, action, estimate, n)
+    bought = jnp.arange(n) == jnp.asarray(action)
+    utility = jnp.asarray(gamma) @ estimate if estimate.ndim else jnp.full(n, estimate)
+    surplus = jnp.where(bought, theta + utility, 0.0).sum()
+    return jnp.where(bought, theta, 0.0) - surplus
+
+
+def _check_realised(theta, action, estimate, n: int) -> None:
+    if not isinstance(action, Tracer) and action not in range(n + 2):
+        must = f"be a code in 0..{n + 1}"
+        raise OutsideSupport(describe("payment(action=...)", must, action))
+    for name, value in (("theta", theta), ("estimate", estimate)):
+        if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
+            raise NotFinite(describe(f"payment({name}=...)", "be finite", value))

@@ -1,0 +1,53 @@
+"""What one conversation settled at, period by period."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.errors import import_extra
+
+
+class Ledger(eqx.Module):
+    """What one conversation settled at, period by period, money paid by the advertisers.
+
+    - `period` (rows,), counted from 1; `recommendation` (-1 for none), `action` codes.
+    - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
+    - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (by
+      installments), and their sum. `revenue` (rows,): what the platform receives.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    period: np.ndarray
+    recommendation: np.ndarray
+    action: np.ndarray
+    estimate: Float[np.ndarray, " rows"]
+    core: Float[np.ndarray, "rows n"]
+    groves: Float[np.ndarray, "rows n"]
+
+    @property
+    def transfer(self) -> Float[np.ndarray, "rows n"]:
+        return self.core + self.groves
+
+    @property
+    def revenue(self) -> Float[np.ndarray, " rows"]:
+        return self.transfer.sum(axis=1)
+
+    def to_frame(self):
+        """Labelled pandas table: one row a period and advertiser."""
+        pandas = import_extra("pandas", "experiments", "Ledger.to_frame")
+        rows, n = self.core.shape
+        words = {**dict(enumerate(self.names)), -1: "none", n: "exit", n + 1: "query"}
+        return pandas.DataFrame(
+            {
+                "period": np.repeat(self.period, n),
+                "recommendation": np.repeat([words[r] for r in self.recommendation.tolist()], n),
+                "action": np.repeat(
+                    [f"buy {words[a]}" if a < n else words[a] for a in self.action.tolist()], n
+                ),
+                "estimate": np.repeat(self.estimate, n),
+                "advertiser": np.tile(np.array(self.names, dtype=object), rows),
+                "core_transfer": self.core.ravel(),
+                "groves_term": self.groves.ravel(),
+                "transfer": self.transfer.ravel(),
+            }
+        )

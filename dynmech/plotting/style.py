@@ -1,0 +1,44 @@
+"""What all pictures share: colours, figures, wrapped labels; no global settings."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dynmech.errors import import_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Distinct to colour-blind readers as well (Okabe and Ito, 2008), then lighter.
+PALETTE = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#B8A500", "#D55E00", "#56B4E9", "#8C564B",
+    "#66AAD7", "#F5CE80", "#80CFB9", "#E6BCD3",
+)  # fmt: skip
+NOTHING = "#D9D9D9"
+PAYS, RECEIVES = "#0072B2", "#D55E00"
+GREY = "#555555"
+
+
+def new_figure(verb: str, width: float, height: float, **subplots: Any) -> tuple["Figure", Any]:
+    """Make a figure and its axes, closed in pyplot so that nothing keeps or shows it twice."""
+    pyplot = import_extra("matplotlib.pyplot", "experiments", f"plotting.{verb}")
+    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained", **subplots)
+    pyplot.close(figure)
+    return figure, axes
+
+
+def product_colours(count: int) -> list[str]:
+    """One colour a product; the palette repeats after twelve."""
+    return [PALETTE[i % len(PALETTE)] for i in range(count)]
+
+
+def wrapped(labels: Sequence[str], width: int = 18) -> list[str]:
+    """Break long labels into lines."""
+    return ["\n".join(textwrap.wrap(label, width)) for label in labels]
+
+
+def bare(axes: "Axes", *keep: str) -> None:
+    """Hide the frame but for the sides kept."""
+    for side in ("left", "right", "top", "bottom"):
+        axes.spines[side].set_visible(side in keep)

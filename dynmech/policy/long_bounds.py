@@ -1,0 +1,193 @@
+"""What Groves terms need of each advertiser's own alternatives, for long horizons.
+
+For a profile of the others' reports, every own value and signal of advertiser i: what the policy
+attains there, what it leaves the others (D_i), and bounds on both economies without her.
+
+A total must not move with her own report. Hence every number here is a function of the profile it
+belongs to and of nothing else: each profile is simulated with the same noise, and the economies
+without i, from which her value is absent, are bounded by a search of their own (in a search shared
+with other economies, her value could change how deep it gets).
+"""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.errors import TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles, signal_likelihood
+from dynmech.payments.settlement import Estimator
+from dynmech.play.long_play import Player
+from dynmech.problem.process import MarketProcess
+from dynmech.problem.tasks import Pairs, make_pairs
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.certificates import Bounds, Certificate, certify, hidden, make_case
+from solvers import AbstractCeiling, Case, Root, ValueNetwork
+
+_MOST_PAIRS = 1024
+_SEED = 5
+
+
+class OwnBounds(eqx.Module):
+    """Along own alternatives; money, per profile; NaN where its signals are impossible.
+
+    - `pairs`: the profiles, P of them, and which are whose alternatives. `root` (R, m).
+    - `surplus`, `surplus_error`, `surplus_unseen` (P,): of the policy, simulated; the last as in
+      `Bounds`. `contribution` and so on (P, n): D_i, from the products of the others.
+    - `marginal`, `displayable`: bounds (B, n, Z) on W^{-i} and Wd^{-i}, by own signal.
+    - `runs`: of each simulation of a profile.
+    """
+
+    pairs: Pairs
+    root: Float[np.ndarray, "R m"]
+    surplus: Float[np.ndarray, " P"]
+    surplus_error: Float[np.ndarray, " P"]
+    surplus_unseen: Float[np.ndarray, " P"]
+    contribution: Float[np.ndarray, "P n"]
+    contribution_error: Float[np.ndarray, "P n"]
+    contribution_unseen: Float[np.ndarray, "P n"]
+    marginal: Bounds
+    displayable: Bounds
+    runs: int = eqx.field(static=True)
+
+
+class Economy(eqx.Module):
+    """Cases of one belief, with their told-omega bounds; `entries`: where (b, i, z) they go."""
+
+    root: int = eqx.field(static=True)
+    cases: tuple[Case, ...]
+    ceilings: tuple[AbstractCeiling, ...]
+    entries: tuple[tuple[int, int, int], ...] = eqx.field(static=True)
+
+
+class Alternatives(eqx.Module):
+    """What has to be solved for own alternatives: every profile, and every economy without one."""
+
+    pairs: Pairs
+    root: Float[np.ndarray, "R m"]
+    everyone: tuple[Economy, ...]
+    others: tuple[Economy, ...]
+
+    def training_roots(self) -> list[Root]:
+        """Where training starts beside the profiles asked for."""
+        asked = set(self.pairs.base.tolist())
+        more = [economy for economy in self.everyone if economy.entries[0][0] not in asked]
+        economies = [*more, *self.others]
+        return [
+            Root(_unit(self.root[economy.root]).astype(np.float32), case, ceiling, False)
+            for economy in economies
+            for case, ceiling in zip(economy.cases, economy.ceilings, strict=True)
+        ]
+
+
+def list_alternatives(
+    env: RecommendationMDP, process: MarketProcess, profiles: Profiles
+) -> Alternatives:
+    """List every advertiser's own alternatives to a batch of profiles.
+
+    **Raises:** `TooLarge` where there are too many.
+    """
+    pairs = make_pairs(env, profiles)
+    if len(pairs.root) > _MOST_PAIRS:
+        must = f"have at most {_MOST_PAIRS} profiles with each advertiser's own alternatives"
+        do = "pass fewer profiles, use fewer values and signals, or leave alternatives=False"
+        call = "solve_long_horizon(alternatives=...)"
+        raise TooLarge(describe(call, must, len(pairs.root), do))
+    root = np.asarray(env.tastes.weights, float) * np.asarray(
+        signal_likelihood(env, pairs.signals), float
+    )
+    support, n = np.asarray(env.values.support, float), env.products
+    money = support[np.arange(n), pairs.theta]
+    possible = root.sum(axis=1) > 0
+    everyone, found = [], {}
+    with jax.enable_x64(True):
+        for p, at in enumerate(pairs.root.tolist()):
+            if possible[at]:
+                case = make_case(money[p])
+                ceilings = make_ceilings(env, process, [case])
+                everyone.append(Economy(at, (case,), tuple(ceilings), ((p, 0, 0),)))
+        # Own values do not enter W^{-i}: the first value stands for all.
+        for b, i, z in np.argwhere(pairs.own[:, :, 0] >= 0).tolist():
+            pair = pairs.own[b, i, 0, z]
+            if possible[pairs.root[pair]]:
+                key = (i, int(pairs.root[pair]), np.delete(pairs.theta[pair], i).tobytes())
+                found.setdefault(key, []).append((b, i, z))
+        others = []
+        for (i, at, _), entries in found.items():
+            b, _, z = entries[0]
+            theta = money[pairs.own[b, i, 0, z]]
+            cases = [make_case(theta, i, shown) for shown in (False, True)]
+            ceilings = make_ceilings(env, process, cases)
+            others.append(Economy(at, tuple(cases), tuple(ceilings), tuple(entries)))
+    return Alternatives(pairs, root, tuple(everyone), tuple(others))
+
+
+def bound_alternatives(
+    env: RecommendationMDP,
+    process: MarketProcess,
+    network: ValueNetwork,
+    listed: Alternatives,
+    certificate: Certificate,
+    chunk: int,
+) -> OwnBounds:
+    """Simulate and bound every alternative with `certificate.marginal_runs` conversations."""
+    pairs, n = listed.pairs, env.products
+    runs = certificate.marginal_runs
+    player = Player(env, process, network, chunk, runs, [certificate.seed, _SEED])
+    money = np.asarray(env.values.support, float)[np.arange(n), pairs.theta]
+    mean, error, unseen = np.full((3, len(pairs.root), n + 1), np.nan)
+    for economy in listed.everyone:
+        p = economy.entries[0][0]
+        signals = pairs.signals[pairs.root[p]]
+        played = player.play(money[p], signals, Estimator(), env.signals.settlement)
+        bought = played.earned + played.utility
+        left = bought.sum(axis=1, keepdims=True) - bought
+        sample = np.concatenate([played.surplus[:, None], left], axis=1)
+        mean[p], error[p] = sample.mean(axis=0), sample.std(axis=0, ddof=1) / runs**0.5
+        unseen[p] = hidden(sample, 2 * env.money_scale, played.going)
+    shape = (*pairs.own.shape[:2], pairs.own.shape[3])
+    table, rounds = np.full((2, 5, *shape), np.nan), []
+    share = dataclasses.replace(certificate, work=certificate.work / n)
+    for economy in listed.others:
+        belief = listed.root[economy.root]
+        cases, ceilings = list(economy.cases), list(economy.ceilings)
+        bounds = certify(process, cases, ceilings, network, belief, runs, share, chunk)
+        rounds.append(bounds.rounds)
+        parts = np.stack([bounds.value, bounds.error, bounds.unseen, bounds.lower, bounds.upper])
+        for entry in economy.entries:
+            table[(slice(None), slice(None), *entry)] = parts.T
+    withdrawn, shown = (
+        Bounds(*x, confidence=certificate.confidence, rounds=min(rounds)) for x in table
+    )
+    return OwnBounds(
+        pairs=pairs,
+        root=listed.root,
+        surplus=mean[:, 0],
+        surplus_error=error[:, 0],
+        surplus_unseen=unseen[:, 0],
+        contribution=mean[:, 1:],
+        contribution_error=error[:, 1:],
+        contribution_unseen=unseen[:, 1:],
+        marginal=withdrawn,
+        displayable=shown,
+        runs=runs,
+    )
+
+
+def at_profiles(table: Bounds, profiles: Profiles) -> Bounds:
+    """Bounds (n, B) at the profiles' own signals, from bounds (B, n, Z)."""
+    here = profiles.signals[:, 1:][:, :, None]
+
+    def pick(x):
+        return np.take_along_axis(x, here, axis=2)[:, :, 0].T
+
+    parts = (table.value, table.error, table.unseen, table.lower, table.upper)
+    arrays = (pick(x) for x in parts)
+    return Bounds(*arrays, confidence=table.confidence, rounds=table.rounds)
+
+
+def _unit(belief: np.ndarray) -> np.ndarray:
+    return belief / belief.sum()

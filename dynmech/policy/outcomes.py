@@ -1,0 +1,65 @@
+"""Expectations under a plan: who is bought, what is earned, what the user gets."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech.problem.tasks import Pairs
+from solvers import Plan, visit
+
+_CELLS = 4_000_000
+
+
+class Outcomes(eqx.Module):
+    """Expectations conditional on each pair's signals; NaN where these are impossible.
+
+    All (B, n), money but for `purchase`: probability of buying each product, theta earned by
+    it, utility the user gets from it, and the mean of what the estimate says that utility is.
+    """
+
+    purchase: Float[np.ndarray, "B n"]
+    earned: Float[np.ndarray, "B n"]
+    utility: Float[np.ndarray, "B n"]
+    estimated: Float[np.ndarray, "B n"]
+
+
+def expected_outcomes(
+    plan: Plan,
+    support: Float[np.ndarray, "n K"],
+    pairs: Pairs,
+    start: Int[np.ndarray, " B"],
+    estimate: Float[np.ndarray, "E n m"] | None = None,
+) -> Outcomes:
+    """Follow the plans of `start` under truth and add up beliefs times purchases.
+
+    **Arguments:** `estimate`: conditional mean of the estimated utility of each product bought
+    at each edge; the utility itself by default.
+    """
+    n = support.shape[0]
+    wanted, place = np.unique(start, return_inverse=True)
+    totals = np.zeros((4, len(wanted), n))
+    stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
+    outcome = plan.tree.structure.outcome
+    step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
+    for t, here in enumerate(visit(plan, wanted, by_origin=True)):
+        for low in range(0, len(here.pair), step):
+            part = slice(low, low + step)
+            pair, edge = here.pair[part], plan.edge(t, here.node[part], here.control[part])
+            belief = plan.belief(t, pair, here.node[part]) * here.weight[part, None]
+            origin = np.searchsorted(wanted, here.origin[part])
+            for slot in range(stop.shape[1]):
+                product = outcome[edge, slot]
+                live = product >= 0
+                joint = belief[live] * stop[edge[live], slot]
+                bought, at = product[live], origin[live]
+                mass = joint.sum(axis=1)
+                utility = np.einsum("km,km->k", joint, reward[bought])
+                estimated = utility
+                if estimate is not None:
+                    estimated = np.einsum("km,km->k", joint, estimate[edge[live], bought])
+                theta = support[bought, pairs.theta[pair[live], bought]]
+                for row, amount in enumerate((mass, theta * mass, utility, estimated)):
+                    np.add.at(totals[row], (at, bought), amount)
+    mass = plan.root.sum(axis=1)[plan.pair_root[wanted]][:, None]
+    totals = np.where(mass > 0, totals / np.where(mass > 0, mass, 1), np.nan)[:, place]
+    return Outcomes(*totals)

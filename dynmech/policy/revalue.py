@@ -1,0 +1,161 @@
+"""The same tree with other numbers: a pure function for grad, jit and vmap."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dynmech._types import Numbers, as_floats, precision
+from dynmech.errors import InvalidArgument, describe
+from dynmech.market.values import MarkovValues
+from dynmech.problem.compile import compile_market, tables
+from dynmech.problem.tasks import assign
+from solvers import Tables, Tasks, Tree, backward, build_tree
+
+if TYPE_CHECKING:
+    from dynmech.policy.efficient import EfficientPolicy
+
+
+_TOGETHER = 256  # tasks of one root that are solved side by side
+_BLOCK = 32768  # nodes handed over at once; a step splits them itself
+
+
+class Revaluation(eqx.Module):
+    """Values of a re-optimised policy; shapes as in `EfficientPolicy`. Stands for `.value`.
+
+    Many supports at once: axes before P, and between n and P of the marginal economies.
+    """
+
+    value: Float[Array, "..."]
+    marginal_value: Float[Array, "n ..."] | None
+    displayable_marginal_value: Float[Array, "n ..."] | None
+
+    def __jax_array__(self) -> Array:
+        return self.value
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self.value, dtype)
+
+    def __getitem__(self, index) -> Array:
+        return self.value[index]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def sum(self) -> Array:
+        """Sum of W over the profiles."""
+        return self.value.sum()
+
+    def mean(self) -> Array:
+        """Mean of W over the profiles."""
+        return self.value.mean()
+
+
+def revalue(
+    policy: EfficientPolicy,
+    theta_support: Numbers | None,
+    gamma: Numbers | None,
+    prior: Numbers | None,
+    marginals: bool,
+) -> Revaluation:
+    """See `EfficientPolicy.revalue`."""
+    env = policy.env
+    if policy.partial:
+        must, do = "be solved exactly", "solve with Exact()"
+        raise InvalidArgument(describe("EfficientPolicy.revalue()", must, policy.solver, do))
+    shapes = {
+        "theta_support": (theta_support, env.values.support.shape, "(n, K)"),
+        "gamma": (gamma, env.gamma.shape, "(n, k)"),
+        "prior": (prior, env.tastes.weights.shape, "(m,)"),
+    }
+    given = []
+    for name, (value, shape, letters) in shapes.items():
+        many = name == "theta_support" and np.ndim(value) > 2
+        if value is not None and np.shape(value)[-2 if many else 0 :] != shape:
+            must = f"have shape {letters} = {shape}"
+            raise InvalidArgument(describe(f"revalue({name}=...)", must, np.shape(value)))
+        given.append(value if value is None else as_floats(value, f"revalue({name}=...)"))
+    # Numbers of JAX bring their own precision; all others are computed in that of the market.
+    if any(isinstance(value, jax.Array) for value in given):
+        return _revalue(policy, given[0], given[1], given[2], marginals)
+    with precision(env.gamma):
+        return _revalue(policy, given[0], given[1], given[2], marginals)
+
+
+def _revalue(policy: EfficientPolicy, theta_support, gamma, prior, marginals) -> Revaluation:
+    env = policy.env
+    markov = isinstance(env.values, MarkovValues)
+    pairs = policy.pairs if marginals else policy.pairs.alone(markov)
+    if gamma is None:
+        compiled, tree = policy.compiled, policy.plan.tree
+        utilities = jnp.asarray(env.utilities)
+    else:
+        # The tree is host-side integers, also when the caller traces: nothing of it is traced.
+        with jax.ensure_compile_time_eval():
+            compiled = compile_market(env, exact=False)
+        tree = build_tree(compiled.structure)
+        utilities = jnp.asarray(gamma) @ jnp.asarray(env.tastes.points).T
+    weights = env.tastes.weights if prior is None else prior
+    root = jnp.asarray(weights) * env.signals.initial.likelihood(utilities, pairs.signals)
+    given = jnp.asarray(env.values.support if theta_support is None else theta_support)
+    index = np.arange(env.values.support.size).reshape(env.values.support.shape)
+    assignment = assign(env, pairs, root, index)
+    numbers = tables(env, compiled, gamma)
+    lead, each = given.shape[:-2], given.reshape(-1, env.values.support.size)
+
+    def solve(part):
+        found = [_together(tree, numbers, group, part) for group in assignment.groups]
+        return jnp.concatenate(found, axis=1)
+
+    values = _in_parts(solve, each, max(g.coefficient.shape[1] for g in assignment.groups))
+    mass = root.sum(axis=1)
+    shape = policy.value.shape
+
+    def conditional(index, root_index):
+        total = mass[root_index]
+        found = values[:, index] / jnp.where(total > 0, total, 1)
+        return jnp.where(total > 0, found, jnp.nan)
+
+    base = pairs.root[pairs.base]
+    value = conditional(assignment.pair[pairs.base], base).reshape(*lead, *shape)
+    if not marginals:
+        return Revaluation(value, None, None)
+    n = env.products
+    here = policy.profiles.signals[:, 1:][:, :, None]
+    marginal = []
+    for table in (assignment.marginal, assignment.displayable):
+        at = np.take_along_axis(table, here, axis=2)[:, :, 0]
+        found = jnp.swapaxes(conditional(at, base[:, None]), 1, 2)
+        marginal.append(jnp.moveaxis(found.reshape(*lead, n, *shape), len(lead), 0))
+    return Revaluation(value, *marginal)
+
+
+def _together(tree: Tree, numbers: Tables, group: Tasks, support) -> Float[Array, "B RQ"]:
+    """Solve a group at every row of `support` (B, n * K): tasks of one root, side by side."""
+    count = len(support)
+    coefficient = support[:, group.coefficient.astype(int)] * group.counted
+    coefficient = jnp.moveaxis(coefficient, 0, 1).reshape(len(group.root), -1, coefficient.shape[3])
+    repeated = [jnp.tile(jnp.asarray(x), (1, count, 1)) for x in (group.counted, group.allowed)]
+    wider = eqx.tree_at(
+        lambda g: (g.coefficient, g.counted, g.allowed), group, (coefficient, *repeated)
+    )
+    value, _ = backward(tree, numbers, wider, block=_BLOCK)
+    return jnp.moveaxis(value.reshape(len(group.root), count, -1), 1, 0).reshape(count, -1)
+
+
+def _in_parts(solve, each: Float[Array, "B nK"], width: int) -> Float[Array, "B _V"]:
+    """Apply `solve` to a few rows at a time, so that what a step works on stays in the cache."""
+    size = max(1, _TOGETHER // width)
+    if len(each) <= size:
+        return solve(each)
+    parts = -(-len(each) // size)
+    size = -(-len(each) // parts)
+    index = np.minimum(np.arange(parts * size), len(each) - 1)
+    found = jax.lax.map(solve, each[index].reshape(parts, size, -1))
+    return found.reshape(parts * size, -1)[: len(each)]

@@ -1,0 +1,172 @@
+"""What a platform that is told the taste could get: the bound U_t(memory, omega) of one case.
+
+Three ways, the first that applies. Memories are enumerated where they are few. With perfect
+recall and threshold choice only the best product seen so far matters once omega is known. Else
+the platform is also given every product it likes in the user's memory at once, which bounds any
+recall with logit or threshold choice, and is loose where showing products takes long.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.errors import TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.rules import (
+    AbstractQuery,
+    ConstantQuery,
+    FallingQuery,
+    ImperfectRecall,
+    Logit,
+    PerfectRecall,
+    ProductQuery,
+    Threshold,
+)
+from dynmech.problem.compile import enumerate_memories
+from dynmech.problem.process import MarketProcess
+from solvers import AbstractCeiling, Case
+
+_FEW = 2e6  # bytes of memories enumerated in one period
+_KNOWN = (ConstantQuery, ProductQuery, FallingQuery)
+
+
+class EnumeratedCeiling(AbstractCeiling):
+    """Exact: a recursion over memories, which are few. `tables[t]` (M_t, m), `rows[t]`."""
+
+    tables: list[Float[np.ndarray, "_M m"]]
+    rows: tuple[dict[bytes, int], ...] = eqx.field(static=True)
+
+    def value(self, period, memories):
+        rows = self.rows[period]
+        keys = np.asarray(memories, np.int64)
+        return self.tables[period][[rows[key.tobytes()] for key in keys]]
+
+
+class BestMatchCeiling(AbstractCeiling):
+    """Exact for perfect recall and threshold choice: the best product seen is all that matters.
+
+    `rank` (n, m): of each product by utility, ties to the lowest index. `table` (T+1, n+1, m):
+    the value when the best product seen has that rank, n for none.
+    """
+
+    rank: np.ndarray
+    table: Float[np.ndarray, "T1 n1 m"]
+
+    def value(self, period, memories):
+        n = len(self.rank)
+        seen = (np.asarray(memories)[:, :, None] == np.arange(n)).any(axis=1)
+        best = np.where(seen[:, :, None], self.rank, self.rank.dtype.type(n)).min(axis=1)
+        return np.take_along_axis(self.table[period], best.astype(np.int64), axis=0)
+
+
+class FreeRecallCeiling(AbstractCeiling):
+    """Bound for any recall: the best set of products comes to mind at once. `table` (T+1, m)."""
+
+    table: Float[np.ndarray, "T1 m"]
+
+    def value(self, period, memories):
+        return np.broadcast_to(self.table[period], (len(memories), self.table.shape[1]))
+
+
+def make_ceilings(
+    env: RecommendationMDP, process: MarketProcess, cases: list[Case]
+) -> list[AbstractCeiling]:
+    """Bound every case. Call it with float64 enabled.
+
+    **Raises:** `TooLarge` for a rule of the user's own that remembers too much to enumerate.
+    """
+    rule = env.action_rule
+    recalls = rule if isinstance(rule, PerfectRecall | ImperfectRecall) else None
+    if recalls is not None and not isinstance(recalls.query, _KNOWN):
+        recalls = None
+    if isinstance(recalls, PerfectRecall) and isinstance(recalls.choice, Threshold):
+        rank = _rank(np.asarray(process.reward))
+        chance = _queries(recalls.query, process.reward)
+        return [_best_match(process, case, rank, chance) for case in cases]
+    try:
+        memories, after = enumerate_memories(env, process.horizon, _FEW)
+    except TooLarge as error:
+        if recalls is not None and isinstance(recalls.choice, Threshold | Logit):
+            lowest = _queries(recalls.query, process.reward).min(axis=(0, 1))
+            return [_free_recall(process, case, recalls.choice, lowest) for case in cases]
+        must = "remember little, or be PerfectRecall or ImperfectRecall with a choice from here"
+        call = "solve_long_horizon(env=RecommendationMDP(action_rule=...))"
+        raise TooLarge(describe(call, must, str(error))) from error
+    return [_enumerated(process, case, memories, after) for case in cases]
+
+
+def _enumerated(process, case, memories, after) -> EnumeratedCeiling:
+    points = np.asarray(process.reward).shape[1]
+    tables = [np.zeros((len(memories[-1]), points))]
+    for t in reversed(range(process.horizon)):
+        pay, going = (np.asarray(x) for x in _told(process, case, memories[t]))
+        total = pay + going * tables[-1][after[t]]
+        tables.append(total[:, np.asarray(case.allowed)].max(axis=1))
+    rows = tuple({key.tobytes(): i for i, key in enumerate(part)} for part in memories)
+    return EnumeratedCeiling(tables[::-1], rows)
+
+
+@eqx.filter_jit
+def _told(process, case, memories):
+    worth = case.worth(process.reward)
+
+    def one(memory, control):
+        ends = process.ends(process.step(memory, control), control)
+        return (ends[:-1] * worth).sum(axis=0), ends[-1]
+
+    every = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))
+    return every(jnp.asarray(memories), jnp.arange(process.controls))
+
+
+def _rank(utilities: np.ndarray) -> np.ndarray:
+    order = np.argsort(-utilities, axis=0, kind="stable")
+    return np.argsort(order, axis=0, kind="stable").astype(np.uint16)
+
+
+def _queries(query: AbstractQuery, utilities) -> Float[np.ndarray, "A n1 m"]:
+    """Chance of asking again after each recommendation if one product, or none, is remembered."""
+    n = len(utilities)
+    one = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
+    each = jax.vmap(lambda r, kept: query.probability(r, jnp.asarray(utilities), kept), (None, 0))
+    return np.asarray(jax.vmap(each, (0, None))(jnp.arange(n + 1), jnp.asarray(one)))
+
+
+def _best_match(process, case, rank, chance) -> BestMatchCeiling:
+    n, points = rank.shape
+    worth = np.asarray(case.worth(process.reward))
+    bought = np.where(np.asarray(process.reward) >= 0, worth, 0.0)
+    bought = np.concatenate([bought, np.zeros((1, points))])
+    place = np.concatenate([rank.astype(int), np.full((1, points), n)])
+    value, tables = np.zeros((n + 1, points)), []
+    for _ in range(process.horizon + 1):
+        tables.append(np.zeros((n + 1, points)))
+        np.put_along_axis(tables[-1], place, value, axis=0)
+        best = np.full((n + 1, points), -np.inf)
+        for control in np.flatnonzero(case.allowed):
+            asked = chance[control]
+            stay = (1 - asked) * bought + asked * value
+            total = np.where(place <= place[control], stay, stay[control])
+            np.maximum(best, total, out=best)
+        value = best
+    return BestMatchCeiling(rank, np.stack(tables[::-1]))
+
+
+def _free_recall(process, case, choice, lowest) -> FreeRecallCeiling:
+    """max over weights of the share-weighted worth: a prefix of the products, best worth first."""
+    utilities = np.asarray(process.reward)
+    worth = np.where(case.allowed[:-1, None], np.asarray(case.worth(utilities)), 0.0)
+    if isinstance(choice, Threshold):
+        most = np.where(utilities >= 0, worth, 0.0).max(axis=0)
+    else:
+        logits = np.where(case.allowed[:-1, None], utilities / np.asarray(choice.scale), -np.inf)
+        peak = np.maximum(logits.max(axis=0), 0.0)
+        order = np.argsort(-worth, axis=0, kind="stable")
+        weight = np.take_along_axis(np.exp(logits - peak), order, axis=0)
+        yield_ = np.cumsum(weight * np.take_along_axis(worth, order, axis=0), axis=0)
+        most = (yield_ / (np.exp(-peak) + np.cumsum(weight, axis=0))).max(axis=0)
+    most, tables = np.maximum(most, 0.0), [np.zeros(utilities.shape[1])]
+    for _ in range(process.horizon):
+        tables.append((1 - lowest) * most + lowest * tables[-1])
+    return FreeRecallCeiling(np.stack(tables[::-1]))

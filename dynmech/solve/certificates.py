@@ -1,0 +1,191 @@
+"""Certified bounds on the value of each economy, at the outset or inside a conversation."""
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.errors import InvalidArgument, describe, is_number, require_whole
+from solvers import (
+    AbstractCeiling,
+    AbstractProcess,
+    Case,
+    Play,
+    Tabular,
+    ValueNetwork,
+    lookahead,
+    merged_search,
+    rollout,
+    tabulate,
+)
+
+_SAME = 1e-12  # of the spread: rounding
+_FEW = 30  # conversations that differ: fewer tell nothing by the central limit theorem
+_FRESH = 97  # no training draws from these streams
+
+
+class Certificate(eqx.Module):
+    """How hard to work for certified bounds.
+
+    **Arguments**
+
+    - `runs`, `marginal_runs`: fresh conversations that bound W, and each marginal economy, from
+      below; at least 30.
+    - `confidence`: of each lower bound, in (0, 1); one-sided, Student's t over the conversations,
+      and wider where hardly any of them goes on.
+    - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
+      as many as `work` allows, and where laws do not depend on what was shown before, those
+      plans first that matter.
+    - `work`: multiplications allowed for the upper bound of W, and again for all the others.
+    - `seed`: of the conversations.
+    """
+
+    runs: int = eqx.field(static=True, default=4096)
+    marginal_runs: int = eqx.field(static=True, default=512)
+    confidence: float = eqx.field(static=True, default=0.95)
+    rounds: int | None = eqx.field(static=True, default=None)
+    work: float = eqx.field(static=True, default=2e10)
+    seed: int = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        for name in ("runs", "marginal_runs"):
+            why = ", for an interval by the central limit theorem"
+            require_whole(f"Certificate({name}=...)", getattr(self, name), 30, why)
+        if self.rounds is not None:
+            require_whole("Certificate(rounds=...)", self.rounds, 0, ", or None")
+        require_whole("Certificate(seed=...)", self.seed, 0)
+        if not (is_number(self.confidence) and 0 < self.confidence < 1):
+            must, got = "be a number in (0, 1)", repr(self.confidence)[:80]
+            raise InvalidArgument(describe("Certificate(confidence=...)", must, got))
+        if not (is_number(self.work) and self.work > 0):
+            must, got = "be a positive number", repr(self.work)[:80]
+            raise InvalidArgument(describe("Certificate(work=...)", must, got))
+
+
+class Bounds(eqx.Module):
+    """Bounds on optimal values, arrays of one shape, money.
+
+    `value`, `error`: of the policy, simulated, and its standard error; `lower`: with the stated
+    confidence (each entry by itself), below the policy's value and so below the optimum;
+    `upper`: above the optimum for certain. `rounds` were planned exactly for it, at most.
+    `unseen`: zero unless hardly any conversation went on; see `hidden`.
+    """
+
+    value: Float[np.ndarray, "..."]
+    error: Float[np.ndarray, "..."]
+    unseen: Float[np.ndarray, "..."]
+    lower: Float[np.ndarray, "..."]
+    upper: Float[np.ndarray, "..."]
+    confidence: float = eqx.field(static=True)
+    rounds: int = eqx.field(static=True)
+
+    @property
+    def gap(self) -> Float[np.ndarray, "..."]:
+        """Certified distance of the policy's value from the optimum, money."""
+        return self.upper - self.lower
+
+
+def hidden(
+    sample: Float[np.ndarray, "N *s"], spread: float, going: float
+) -> Float[np.ndarray, "*s"]:
+    """What -log(alpha) must be multiplied by for the mean to be bounded with confidence 1 - alpha.
+
+    Where fewer than 30 of N conversations (or half of few) differ from the usual one, a standard
+    error says nothing: what happens with chance p escapes all of them with chance (1 - p)^N <=
+    exp(-p N), and may be worth `spread`. There it is spread / N, elsewhere zero; zero also if the
+    chance of a second round, `going`, is: then everything is an exact expectation.
+    """
+    usual = np.median(sample, axis=0)
+    differing = (np.abs(sample - usual) > _SAME * spread).sum(axis=0)
+    few = (differing < min(_FEW, len(sample) / 2)) & (going > 0)
+    return np.where(few, spread / len(sample), 0.0)
+
+
+def margin(error, unseen, confidence: float, runs: int, entries: int = 1):
+    """Distance of one-sided bounds from simulated means, for `entries` of them at once.
+
+    Student's t (Bonferroni), and what is `hidden`.
+    """
+    from scipy.special import stdtrit
+
+    alpha = (1 - confidence) / max(entries, 1)
+    return float(stdtrit(runs - 1, 1 - alpha)) * error - np.log(alpha) * unseen
+
+
+def make_case(theta: np.ndarray, owner: int | None = None, displayable: bool = False) -> Case:
+    """W at values theta (n,), money; or without `owner`: withdrawn, or shown but not counted."""
+    counted = np.arange(len(theta)) != (-1 if owner is None else owner)
+    allowed = np.append(counted | displayable, True)
+    return Case(np.where(counted, theta, 0.0), counted, allowed)
+
+
+def certify(
+    process: AbstractProcess,
+    cases: list[Case],
+    ceilings: list[AbstractCeiling],
+    network: ValueNetwork | None,
+    belief: Float[np.ndarray, " m"],
+    runs: int,
+    certificate: Certificate,
+    chunk: int,
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> Bounds:
+    """Bound every case at one belief, per unit of its mass; in float64 but for the network.
+
+    The policy that is simulated is the one that `process` has: rules are replaced by tables for
+    it only where the network does not look at them differently.
+    """
+    belief = np.asarray(belief, float) / np.sum(belief)
+    with jax.enable_x64(True):
+        quick = simplify(process, ceilings, memory, period)
+        upper, rounds = _upper(quick[0], cases, quick[1], belief, certificate, quick[2], period)
+        if quick[0].orderless == process.orderless:
+            process, ceilings, memory = quick
+        reward, found = np.asarray(process.reward, float)[:, belief > 0], []
+        for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
+            rng = np.random.default_rng([_FRESH, certificate.seed, period, k])
+            options = {"memory": memory, "period": period, "chunk": chunk}
+            run = rollout(
+                process, case, ceiling, network, belief, runs, rng, Play.GREEDY, **options
+            )
+            # The network says no more than what a conversation yields at best.
+            worth = np.asarray(case.worth(reward), float)
+            spread = worth.max(initial=0.0) - worth.min(initial=0.0)
+            found.append((run.mean, run.error, float(hidden(run.gain, spread, run.going))))
+    value, error, unseen = np.array(found).T
+    lower = value - margin(error, unseen, certificate.confidence, runs)
+    return Bounds(value, error, unseen, lower, upper, certificate.confidence, rounds)
+
+
+def simplify(
+    process: AbstractProcess,
+    ceilings: list[AbstractCeiling],
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> tuple[AbstractProcess, list[AbstractCeiling], np.ndarray | None]:
+    """Replace rules by tables where laws depend on neither memory nor round; with float64."""
+    table = None if isinstance(process, Tabular) else tabulate(process, memory, period)
+    if table is None:
+        return process, ceilings, memory
+    return table, [table.ceiling(one) for one in ceilings], None
+
+
+def _upper(process, cases, ceilings, belief, certificate: Certificate, memory, period: int):
+    """Search the multisets of what can happen where order is of no matter, else every history."""
+    rounds, work = certificate.rounds, certificate.work
+    if rounds is not None or not isinstance(process, Tabular):
+        return lookahead(process, cases, ceilings, belief, rounds, memory, period, work)
+    found = [
+        merged_search(process, case, ceiling, belief, work / len(cases), period)
+        for case, ceiling in zip(cases, ceilings, strict=True)
+    ]
+    planned = max(one.depth for one in found) + 2
+    return np.array([one.upper for one in found]), min(planned, process.horizon - period)
+
+
+def in_float64(network: ValueNetwork | None) -> ValueNetwork | None:
+    """The same network with parameters in float64."""
+    return jax.tree.map(
+        lambda x: np.asarray(x, np.float64) if eqx.is_inexact_array(x) else x, network
+    )

@@ -1,0 +1,112 @@
+"""What a long-horizon solve checks before it starts, and how it trains."""
+
+import math
+import os
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from dynmech.errors import (
+    InvalidArgument,
+    TooLarge,
+    TrainingDiverged,
+    describe,
+    import_extra,
+    is_number,
+    require_whole,
+)
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles, all_profiles, check_profiles
+from dynmech.market.values import ConstantValues
+from dynmech.solve.certificates import Certificate
+from solvers import Diverged, Neural, NeuralCheckpoint, Training, begin, fingerprint, train
+
+_VERB = "solve_long_horizon"
+_MOST_PROFILES = 64
+_COUNTS = (
+    "sweeps", "patience", "runs", "steps", "batch", "cases", "width", "summary", "chunk",
+)  # fmt: skip
+
+
+def train_network(process, roots, solver, checkpoint, progress) -> Training:
+    """Train from the checkpoint, if there is one, in float32; `TrainingDiverged` if it blows up."""
+    with jax.enable_x64(False):
+        start, keep, after = begin(solver), None, lambda training: None
+        if checkpoint is not None:
+            keep, kept = _open_checkpoint(checkpoint, _mark(process, roots, solver), start)
+            start, after = kept or start, keep.save
+        try:
+            return train(process, roots, solver, start, after, progress)
+        except Diverged as error:
+            do = "lower the rate, or clip more"
+            if checkpoint is not None:
+                do += f"; the last good sweep is kept in {checkpoint}"
+            call, must = "Neural(learning_rate=..., clip=...)", "let training converge"
+            raise TrainingDiverged(describe(call, must, str(error), do)) from error
+        finally:
+            if keep is not None:
+                keep.close()
+
+
+def _open_checkpoint(path, mark: str, like: Training) -> tuple[NeuralCheckpoint, Training | None]:
+    call = f"{_VERB}(checkpoint=...)"
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidArgument(describe(call, "be the path of a folder", repr(path)[:80]))
+    orbax, keep = import_extra("orbax.checkpoint", "train", call), None
+    try:
+        keep = NeuralCheckpoint(orbax, Path(path), mark)
+        return keep, keep.load(like)
+    except (ValueError, OSError) as error:
+        if keep is not None:
+            keep.close()
+        must = "name a new folder, or one of the same problem and solver that can be read"
+        do = "choose another folder, or delete this one"
+        raise InvalidArgument(describe(call, must, str(error), do)) from error
+
+
+def _mark(process, roots, solver) -> str:
+    arrays = [x for x in jax.tree.leaves((process, roots)) if eqx.is_array(x)]
+    settings = np.frombuffer(repr((solver, process.horizon)).encode(), np.uint8)
+    return fingerprint([*map(np.asarray, arrays), settings])
+
+
+def long_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
+    """The profiles asked for, all of them by default; `TooLarge` beyond the most."""
+    count = math.prod(env.profile_shape) if initial is None else len(initial)
+    if count > _MOST_PROFILES:
+        must = f"hold at most {_MOST_PROFILES} profiles"
+        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
+        raise TooLarge(describe(f"{_VERB}(initial=...)", must, count, do))
+    return all_profiles(env) if initial is None else check_profiles(env, initial)
+
+
+def check_long(env, solver, certificate) -> None:
+    """Raise unless market, solver and certificate fit a long horizon."""
+    if not isinstance(env, RecommendationMDP):
+        raise InvalidArgument(describe(f"{_VERB}(env=...)", "be RecommendationMDP(...)", type(env)))
+    if not isinstance(solver, Neural):
+        raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Neural(...)", type(solver)))
+    if not isinstance(certificate, Certificate):
+        must = "be Certificate(...)"
+        raise InvalidArgument(describe(f"{_VERB}(certificate=...)", must, type(certificate)))
+    if env.horizon == math.inf:
+        must, do = "be finite", "use a long finite horizon"
+        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
+    if not isinstance(env.values, ConstantValues):
+        must, do = "be ConstantValues", "solve shorter horizons with Exact() or BranchAndBound()"
+        raise InvalidArgument(describe("RecommendationMDP(values=...)", must, "MarkovValues", do))
+    for name in _COUNTS:
+        require_whole(f"Neural({name}=...)", getattr(solver, name), 1)
+    require_whole("Neural(seed=...)", solver.seed, 0)
+    for name in ("learning_rate", "clip"):
+        number = getattr(solver, name)
+        if not (is_number(number) and 0 < number < math.inf):
+            must = "be a number, positive and finite"
+            raise InvalidArgument(describe(f"Neural({name}=...)", must, repr(number)[:80]))
+    for name in ("persistence", "explore"):
+        number = getattr(solver, name)
+        if not (is_number(number) and 0 <= number <= 1):
+            must = "be a number in [0, 1]"
+            raise InvalidArgument(describe(f"Neural({name}=...)", must, repr(number)[:80]))

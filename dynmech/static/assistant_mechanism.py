@@ -1,0 +1,202 @@
+"""The data-driven dynamic team mechanism of the shopping assistant (paper D, sections 5.2, B.6).
+
+In round tau, after recommending x_tau, advertiser i is paid
+
+    t_i,tau = what_i x_i,tau + sum_{j != i} (theta_j + what_j) x_j,tau + h_i,tau,
+
+what the average of the reactions c_tau, ..., c_T. The h_i add up to -total_i, a function of what
+the others report and of the context: truth is then optimal at every history (Proposition 4). With
+total_i the largest displayable value Wd^{-i} over what i may know, nobody is subsidised; with the
+least, everybody participates *if* showing i is not what makes the others valuable (Proposition 9:
+the printed proof compares W with an economy that may show i without counting it, which can be
+worth more than W where theta_i + omega_i < 0).
+
+Notes on the paper. The average's noise depends on later recommendations, hence on reports, so it is
+not independent of them given omega, history and x_tau, as is said; its conditional mean is omega
+whatever is reported, and that is all the proof uses. The h_i may not depend on everything that is
+listed ("the current and past histories and the state estimates"): own reports move later histories
+and the noise of the estimates, so that a charge on what was shown, or on the square of an estimate,
+invites lies. And the maximum over s_i exists only if s_i is bounded, which compactness of the set
+of structures does not give: here every advertiser has a finite list of signals. Wd^{-i} is convex
+in s_i, so a list with the vertices of a box has the maximum over the box.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.static.assistant import (
+    AssistantHistory,
+    AssistantProfile,
+    ShoppingAssistant,
+)
+from dynmech.static.assistant_audit import AssistantAudit, find_lies, report_gains
+from dynmech.static.assistant_play import SETTLED, SHOWN, UTILITY, play
+from dynmech.static.assistant_policy import require_nodes
+from dynmech.static.assistant_tree import Economy, build_tree, value
+from dynmech.static.assistant_types import AssistantTypes
+
+GROVES = ("zero", "no subsidy", "participation")
+
+
+class AssistantMechanism(eqx.Module):
+    """Pay advertisers by the data-driven dynamic team mechanism.
+
+    **Arguments**
+
+    - `env`: the environment. `types`: what each advertiser may be and report.
+    - `groves`: "zero"; "no subsidy" (h^+); "participation" (h^-).
+    - `displayable`: h from Wd^{-i}, as the paper's; otherwise from W^{-i}, i never shown.
+    - `nodes`: quadrature points a product and round.
+
+    **Raises:** `InvalidArgument`.
+    """
+
+    env: ShoppingAssistant
+    types: tuple[AssistantTypes, ...]
+    groves: str = eqx.field(static=True)
+    displayable: bool = eqx.field(static=True)
+    nodes: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        env: ShoppingAssistant,
+        types: Sequence[AssistantTypes],
+        groves: str = "participation",
+        displayable: bool = True,
+        nodes: int = 16,
+    ):
+        require_nodes("AssistantMechanism", nodes)
+        if groves not in GROVES:
+            must = f"be one of {', '.join(map(repr, GROVES))}"
+            raise InvalidArgument(describe("AssistantMechanism(groves=...)", must, repr(groves)))
+        n = env.products
+        if len(types) != n or any(own.signals.shape[1] != n for own in types):
+            must = f"hold {n} `AssistantTypes` of {n} products"
+            raise InvalidArgument(describe("AssistantMechanism(types=...)", must, len(types)))
+        self.env, self.types, self.groves = env, tuple(types), groves
+        self.displayable, self.nodes = displayable, nodes
+
+    def groves_total(self, profile: AssistantProfile) -> Float[np.ndarray, " n"]:
+        """Compute total_i at what the others report: the extreme of i's marginal economy."""
+        if self.groves == "zero":
+            return np.zeros(self.env.products)
+        worst = np.max if self.groves == "no subsidy" else np.min
+        return np.array([worst(self._pivots(profile, i)) for i in range(self.env.products)])
+
+    def transfers(
+        self, profile: AssistantProfile, recommendation: int, estimate: npt.ArrayLike
+    ) -> Float[np.ndarray, " n"]:
+        """Settle one round: what each advertiser is paid, Groves terms excluded.
+
+        **Arguments:** `recommendation`: -1 for none. `estimate`: (n,), of omega.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`.
+        """
+        n, seen = self.env.products, np.asarray(estimate, float)
+        if seen.shape != (n,):
+            raise InvalidArgument(
+                describe("transfers(estimate=...)", f"have shape ({n},)", seen.shape)
+            )
+        if recommendation not in range(-1, n):
+            must = f"be in 0..{n - 1}, or -1 for none"
+            raise OutsideSupport(describe("transfers(recommendation=...)", must, recommendation))
+        if recommendation < 0:
+            return np.zeros(n)
+        others = np.arange(n) != recommendation
+        return seen[recommendation] + others * profile.theta[recommendation]
+
+    def audit(
+        self, profile: AssistantProfile, history: AssistantHistory | None = None
+    ) -> AssistantAudit:
+        """Audit at a true profile: every misreport of every advertiser, from a history on.
+
+        Definition 10: at the history she may revise her report, which then remains; the past is
+        what happened. Exact where the policy is, see `solve_assistant`; on the same quadrature
+        otherwise. Participation and no subsidy refer to the outset and are NaN after a history.
+
+        **Raises:** `OutsideSupport` (the profile is not among `types`), `TooLarge`.
+        """
+        env, n = self.env, self.env.products
+        self._require_known(profile)
+        past = () if history is None else history.recommendations
+        belief = env.belief(profile, history)
+        tree = build_tree(env, belief.covariance, "cells", self.nodes, past)
+        mean, theta = belief.mean[None], profile.theta[None]
+        flow = play(tree, tree, mean, mean, theta, past)[0][0]
+        welfare = flow[UTILITY].sum() + profile.theta @ flow[SHOWN]
+        own = profile.theta * flow[SHOWN]
+        team = flow[SETTLED].sum() + profile.theta @ flow[SHOWN] - own
+        total = self.groves_total(profile) if not past else np.full(n, np.nan)
+        data, words = find_lies(env, self.types, profile, history, tree, self.nodes)
+        return AssistantAudit(
+            names=env.names,
+            witness=data,
+            message_witness=words,
+            value=float(welfare),
+            groves_total=total,
+            shown=flow[SHOWN],
+            utility=flow[UTILITY],
+            participation=own + team - total,
+            no_subsidy=flow[UTILITY] - team + total,
+            tolerance=1e-9 * (1 + float(np.abs(welfare))),
+        )
+
+    def misreport_gain(
+        self,
+        profile: AssistantProfile,
+        agent: int,
+        theta: float | None = None,
+        signal: npt.ArrayLike | None = None,
+        noise: npt.ArrayLike | None = None,
+        history: AssistantHistory | None = None,
+    ) -> tuple[float, float]:
+        """Compute what one report gains over truth, settled on data and settled on messages.
+
+        **Arguments:** the report; what is None is told truly. It need not be among `types`.
+
+        **Returns:** expected gains, money; negative for a loss.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`, `TooLarge`.
+        """
+        env = self.env
+        if agent not in range(env.products):
+            must = f"be in 0..{env.products - 1}"
+            raise OutsideSupport(describe("misreport_gain(agent=...)", must, agent))
+        own = AssistantTypes(
+            [profile.theta[agent] if theta is None else theta],
+            np.atleast_2d(profile.signals[agent] if signal is None else np.asarray(signal, float)),
+            profile.signal_noise[agent] if noise is None else noise,
+        )
+        past = () if history is None else history.recommendations
+        belief = env.belief(profile, history)
+        tree = build_tree(env, belief.covariance, "cells", self.nodes, past)
+        gain, _ = report_gains(env, own, profile, history, tree, self.nodes, agent)
+        return float(gain[0, 0]), float(gain[0, 1])
+
+    def _pivots(self, profile: AssistantProfile, agent: int) -> Float[np.ndarray, "..."]:
+        """Marginal value of `agent` for each structure and signal she may have."""
+        own, economy, found = self.types[agent], Economy(agent, self.displayable), []
+        for noise in own.noise:
+            told = [profile.replace(agent, signal=s, noise=noise) for s in own.signals]
+            beliefs = [self.env.belief(each) for each in told]
+            tree = build_tree(self.env, beliefs[0].covariance, "cells", self.nodes)
+            level = np.stack([b.mean for b in beliefs]) + profile.theta
+            found.append(value(tree, level, (), economy))
+        return np.array(found)
+
+    def _require_known(self, profile: AssistantProfile) -> None:
+        for i, own in enumerate(self.types):
+            known = (
+                np.isclose(own.theta, profile.theta[i]).any()
+                and np.isclose(own.signals, profile.signals[i]).all(axis=1).any()
+                and np.isclose(own.noise, profile.signal_noise[i]).all(axis=(1, 2)).any()
+            )
+            if not known:
+                must = f"hold theta, signal and noise from the types of {self.env.names[i]}"
+                do = "add them to `types`, or take the profile from the lists"
+                raise OutsideSupport(describe("audit(profile=...)", must, "others", do))

@@ -1,0 +1,60 @@
+"""What an advertiser of the shopping assistant may be, and may report."""
+
+import equinox as eqx
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+from dynmech.errors import InvalidArgument, describe, require_finite
+from dynmech.static.assistant import ShoppingAssistant, require_covariance
+
+
+class AssistantTypes(eqx.Module):
+    """What one advertiser may be: all combinations of theta, structure and signal.
+
+    `theta` (K,), money, nonnegative; `signals` (L, n), s_i; `noise` (Q, n, n), covariances.
+
+    **Raises:** `InvalidArgument`, `NotFinite`.
+    """
+
+    theta: Float[np.ndarray, " K"]
+    signals: Float[np.ndarray, "L n"]
+    noise: Float[np.ndarray, "Q n n"]
+
+    def __init__(self, theta: npt.ArrayLike, signals: npt.ArrayLike, noise: npt.ArrayLike):
+        self.theta, self.signals = np.asarray(theta, float), np.asarray(signals, float)
+        noises = np.asarray(noise, float)
+        self.noise = noises[None] if noises.ndim == 2 else noises
+        shapes = self.theta.shape, self.signals.shape, self.noise.shape
+        n = shapes[1][-1] if shapes[1] else 0
+        if [len(s) for s in shapes] != [1, 2, 3] or shapes[2][1:] != (n, n) or 0 in sum(shapes, ()):
+            must = "have shapes (K,), (L, n) and (Q, n, n), none empty"
+            raise InvalidArgument(
+                describe("AssistantTypes(theta=..., signals=..., noise=...)", must, shapes)
+            )
+        require_finite("AssistantTypes(theta=...)", self.theta)
+        require_finite("AssistantTypes(signals=...)", self.signals)
+        if (self.theta < 0).any():
+            raise InvalidArgument(
+                describe("AssistantTypes(theta=...)", "be nonnegative", self.theta.min())
+            )
+        for q, table in enumerate(self.noise):
+            require_covariance(f"AssistantTypes(noise[{q}]=...)", table)
+
+    @staticmethod
+    def box(
+        env: ShoppingAssistant,
+        agent: int,
+        theta: npt.ArrayLike,
+        radius: float = 1.0,
+        points: int = 3,
+    ) -> "AssistantTypes":
+        """Build a grid of signals around the prior mean, `radius` standard deviations of S_i wide.
+
+        `points` a product; the structure is the environment's.
+        """
+        noise = env.signal_noise[agent]
+        spread = radius * np.sqrt(np.diagonal(env.prior_covariance + noise))
+        line = np.linspace(-1, 1, points) if points > 1 else np.zeros(1)
+        grid = line[np.indices((points,) * env.products).reshape(env.products, -1)].T
+        return AssistantTypes(theta, env.prior_mean + grid * spread, noise)

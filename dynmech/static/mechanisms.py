@@ -1,0 +1,257 @@
+"""Direct mechanisms and the data-driven VCG transfers (paper D, Definitions 2, 3, 5 and 11).
+
+A direct mechanism is an allocation for every profile of reports and, for each agent, a transfer
+for every profile and outcome of the data she is settled on. Transfers are paid *to* the agent, as
+in the paper. One audit serves all of them.
+
+**References**
+
+Bergemann, Bojko, Duetting, Paes Leme, Xu and Zuo, "Data-driven mechanism design: jointly eliciting
+preferences and information", 2025.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float, Int
+
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
+from dynmech.static.audit import StaticAudit, run_static_audit
+from dynmech.static.environment import StaticEnvironment
+from dynmech.static.estimators import AbstractData, IdealData
+
+
+class DirectMechanism(eqx.Module):
+    """An allocation rule and transfers contingent on data (Definition 3).
+
+    **Arguments**
+
+    - `env`: the environment. `name`: for tables.
+    - `allocation`: (E_1, ..., E_n), index of the allocation at each profile of reports.
+    - `transfer`: n arrays (E_1, ..., E_n, R_i), money paid to agent i at each profile of reports
+      and outcome of her data.
+    - `law`: n arrays (A, m, R_i), the law of those outcomes given allocation and state.
+
+    A message-driven mechanism (Definition 2) has one outcome, R_i = 1.
+
+    **Raises**
+
+    `InvalidArgument`, `NotFinite`, `OutsideSupport`.
+    """
+
+    env: StaticEnvironment
+    allocation: Int[np.ndarray, "..."]
+    transfer: tuple[Float[np.ndarray, "..."], ...]
+    law: tuple[Float[np.ndarray, "A m R"], ...]
+    name: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        env: StaticEnvironment,
+        allocation: npt.ArrayLike,
+        transfer: Sequence[npt.ArrayLike],
+        law: Sequence[npt.ArrayLike] | None = None,
+        name: str = "direct mechanism",
+    ):
+        n, size = env.agents, (len(env.allocations), env.states.size)
+        self.env, self.name = env, name
+        self.allocation = np.asarray(allocation)
+        if self.allocation.shape != env.shape or self.allocation.dtype.kind not in "iu":
+            must, got = f"be integers of shape {env.shape}", self.allocation.shape
+            raise InvalidArgument(describe("DirectMechanism(allocation=...)", must, got))
+        if self.allocation.min() < 0 or self.allocation.max() >= size[0]:
+            must, got = f"be in 0..{size[0] - 1}", self.allocation.max()
+            raise OutsideSupport(describe("DirectMechanism(allocation=...)", must, got))
+        laws = [np.ones((*size, 1))] * n if law is None else law
+        if len(transfer) != n or len(laws) != n:
+            must, got = f"hold one array for each of {n} agents", len(transfer)
+            raise InvalidArgument(describe("DirectMechanism(transfer=..., law=...)", must, got))
+        self.law = tuple(np.asarray(table, np.float64) for table in laws)
+        tables = [np.asarray(table, np.float64) for table in transfer]
+        for i, table in enumerate(tables):
+            wanted = (*env.shape, self.law[i].shape[-1])
+            call = f"DirectMechanism(transfer[{i}]=...)"
+            if table.ndim != len(wanted) or any(
+                a not in (1, b) for a, b in zip(table.shape, wanted, strict=True)
+            ):
+                raise InvalidArgument(describe(call, f"broadcast to {wanted}", table.shape))
+            if self.law[i].shape[:2] != size:
+                must, got = f"have shape ({size[0]}, {size[1]}, R)", self.law[i].shape
+                raise InvalidArgument(describe(f"DirectMechanism(law[{i}]=...)", must, got))
+            require_finite(call, table)
+        self.transfer = tuple(
+            np.broadcast_to(table, (*env.shape, self.law[i].shape[-1]))
+            for i, table in enumerate(tables)
+        )
+
+    def expected_transfer(self, agent: int) -> Float[np.ndarray, "..."]:
+        """Compute E[t_i(xi, data) | omega] for every profile of reports: (E_1, ..., E_n, m)."""
+        table = np.zeros((*self.env.shape, self.env.states.size))
+        for index in np.unique(self.allocation):
+            here = self.allocation == index
+            table[here] = self.transfer[agent][here] @ self.law[agent][index].T
+        return table
+
+    def audit(
+        self,
+        theta_prior: npt.ArrayLike | None = None,
+        structure_prior: Sequence[npt.ArrayLike] | None = None,
+    ) -> StaticAudit:
+        """Check incentives, participation and no subsidy at every type profile, exactly.
+
+        See `StaticAudit`. Definition 4 holds iff no gain exceeds the tolerance; the largest gain
+        is the least epsilon of Definition 6.
+
+        **Arguments**
+
+        - `theta_prior`: (n, K), the law of each agent's value, independent of all else (section
+          2.1); only the ex-ante rows use it. None: uniform.
+        - `structure_prior`: n laws (Q_i,) of the signal structures, likewise. None: uniform.
+          Private priors (Definition 7), where there are several, weigh the same.
+
+        **Raises:** `InvalidArgument`, `NotFinite`, `InvalidProbability`.
+        """
+        transfers = tuple(self.expected_transfer(i) for i in range(self.env.agents))
+        return run_static_audit(
+            self.env, self.allocation, transfers, self.name, theta_prior, structure_prior
+        )
+
+
+def data_driven_vcg(
+    env: StaticEnvironment,
+    data: AbstractData | Sequence[AbstractData] | None = None,
+    groves: str | Sequence[npt.ArrayLike] = "zero",
+    name: str | None = None,
+) -> DirectMechanism:
+    """Build a data-driven VCG mechanism.
+
+    t_i = h_i(xi_-i, data) + sum_{j != i} credited payoff of j at x*(xi), (3); the pivot has
+    h_i = - sum_{j != i} credited payoff of j at x*(xi_-i), (4). With an estimator the credited
+    payoff is u_j(., omega_hat, theta_j); with `BayesianData`, E[u_j | y] (Definition 11); with one
+    estimator per agent, (14).
+
+    Exactly incentive compatible with ideal data (Proposition 1), and with an unbiased estimator
+    where payoffs are affine in the state (Theorem 1), provided that the expectation of h_i does
+    not depend on the allocation; with private priors (Definition 7) it need not be.
+
+    **Arguments**
+
+    - `data`: `IdealData()` (default), an `Estimator`, `BayesianData`, or n of them, one per agent.
+    - `groves`: "zero", "pivot", or n arrays, the i-th of shape (E_1, ..., 1, ..., E_n, R_i): h_i
+      by the others' types and the outcome of i's data; axis i has length 1.
+
+    **Returns**
+
+    A `DirectMechanism`.
+
+    **Raises**
+
+    `InvalidArgument`.
+
+    ```python
+    >>> from dynmech import TasteGrid
+    >>> from dynmech.static import Estimator
+    >>> auction = StaticEnvironment(
+    ...     lambda i, x, omega, theta: theta * omega[0] * x[i],
+    ...     allocations=[[1.0, 0.0], [0.0, 1.0]],
+    ...     states=TasteGrid([[0.1], [0.5]], [0.5, 0.5]),
+    ...     theta=[[1.0, 3.0], [2.0, 4.0]],
+    ... )
+    >>> clicks = Estimator.frequency(auction.states, 10)
+    >>> audit = data_driven_vcg(auction, clicks, groves="pivot").audit()
+    >>> audit.epsilon <= audit.tolerance, float(audit.participation.min()) >= 0
+    (True, True)
+
+    ```
+    """
+    n = env.agents
+    if data is None:
+        data = IdealData()
+    each = [data] * n if isinstance(data, AbstractData) else list(data)
+    if len(each) != n:
+        must, got = f"be one for all or one for each of {n} agents", len(each)
+        raise InvalidArgument(describe("data_driven_vcg(data=...)", must, got))
+    if isinstance(groves, str) and groves not in ("zero", "pivot"):
+        must = "be 'zero', 'pivot' or a table for each agent"
+        raise InvalidArgument(describe("data_driven_vcg(groves=...)", must, repr(groves)))
+    allocation = env.efficient_allocation()
+    transfers = []
+    for i in range(n):
+        worths = [each[i].credit(env, j) for j in range(n) if j != i]
+        total = sum((_at(worth, allocation, env.shape) for worth in worths), np.zeros(1))
+        if not isinstance(groves, str):
+            total = total + _groves_table(env, groves, i)
+        elif groves == "pivot":
+            without = env.efficient_allocation(without=i)
+            shape = without.shape
+            total = total - sum((_at(worth, without, shape) for worth in worths), np.zeros(1))
+        size = each[i].law(env).shape[-1]
+        transfers.append(np.broadcast_to(total, (*env.shape, size)))
+    if name is None:
+        kinds = sorted({type(one).__name__ for one in each})
+        label = groves if isinstance(groves, str) else "given"
+        name = f"data-driven VCG ({', '.join(kinds)}, {label})"
+    return DirectMechanism(env, allocation, transfers, [one.law(env) for one in each], name)
+
+
+def realised_transfers(
+    env: StaticEnvironment,
+    profile: Sequence[int],
+    estimate: npt.ArrayLike,
+    pivot: bool = True,
+) -> Float[np.ndarray, "... n"]:
+    """Settle one profile of reports at one realised estimate, (3) with (4) or h = 0.
+
+    **Arguments:** `profile`: n indices into `env.types`. `estimate`: (k,), any point, or (L, k),
+    several.
+
+    **Returns:** (n,), money paid to each agent; or (L, n).
+
+    **Raises:** `InvalidArgument`, `OutsideSupport`, `NotFinite`.
+    """
+    points = np.asarray(estimate, np.float64)
+    if points.ndim not in (1, 2) or points.shape[-1] != env.states.dimension:
+        must = f"have shape ({env.states.dimension},) or (L, {env.states.dimension})"
+        raise InvalidArgument(describe("realised_transfers(estimate=...)", must, points.shape))
+    require_finite("realised_transfers(estimate=...)", points)
+    near, n, cell = np.atleast_2d(points), env.agents, tuple(profile)
+    known = len(cell) == n and all(0 <= e < size for e, size in zip(cell, env.shape, strict=True))
+    if not known:
+        must = f"hold one index into each of {env.shape}"
+        raise OutsideSupport(describe("realised_transfers(profile=...)", must, cell))
+    worth = [_whole(env.payoff_by_type(j, near), env.shape)[cell] for j in range(n)]
+    chosen = int(env.efficient_allocation()[cell])
+    paid = np.zeros((len(near), n))
+    for i in range(n):
+        others = sum((worth[j] for j in range(n) if j != i), np.zeros(1))
+        paid[:, i] = others[chosen]
+        if pivot:
+            rest = tuple(0 if j == i else e for j, e in enumerate(cell))
+            paid[:, i] -= others[int(env.efficient_allocation(without=i)[rest])]
+    return paid.reshape(*points.shape[:-1], n)
+
+
+def _whole(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(table, (*shape, *table.shape[-2:]))
+
+
+def _at(credit: np.ndarray, allocation: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Pick the credited payoff at the allocation of each profile: (*shape, R)."""
+    found = np.take_along_axis(_whole(credit, shape), allocation[..., None, None], axis=-2)
+    return found[..., 0, :]
+
+
+def _groves_table(env: StaticEnvironment, groves: Sequence[npt.ArrayLike], agent: int):
+    """Return h_i, or complain that it depends on the agent's own report."""
+    call = f"data_driven_vcg(groves[{agent}]=...)"
+    if len(groves) != env.agents:
+        must, got = f"hold one table for each of {env.agents} agents", len(groves)
+        raise InvalidArgument(describe("data_driven_vcg(groves=...)", must, got))
+    table = np.asarray(groves[agent], np.float64)
+    if table.ndim != env.agents + 1 or table.shape[agent] != 1:
+        must = f"have {env.agents + 1} axes, of length 1 along axis {agent}, the agent's own"
+        do = "h_i may depend on the others' reports and the data only"
+        raise InvalidArgument(describe(call, must, table.shape, do))
+    return table

@@ -1,0 +1,348 @@
+"""Point-based solving: bounds that learn from the beliefs visited, then an executable policy.
+
+Every pass walks forward from the beliefs asked for, along controls that attain the upper bound,
+and keeps in every round the batch of beliefs that holds most of the gap (HSVI, Smith and Simmons
+2005; SARSOP, Kurniawati, Hsu and Lee 2008, for all roots and tasks at once). Then it backs up
+every belief of the walk, the last round first: a better upper bound and a plan (`_points`).
+
+The policy takes, at every node of the tree of what it can meet, the control of the best plan
+there. It is evaluated exactly, so that `lower` is its own payoff; at every node the smaller of
+one exact step and the interpolated bound is an upper bound on W.
+
+Guarantee: lower <= W <= upper at any time, at every node of the tree; neither ever gets worse at a
+visited belief.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from solvers.points.points import Points, PointSets
+from solvers.problem import Structure, Tables, Tasks
+from solvers.progress import Bar, deferred
+from solvers.search.branch_and_bound import (
+    Bounded,
+    Status,
+    caps_at,
+    most_nodes,
+    require_plan,
+    stopped,
+    summary,
+    sweep_bounded,
+)
+from solvers.told.bounds import open_columns
+from solvers.tree.backward import likelihood_rows
+from solvers.tree.tree import Layer, Tree, build_tree
+
+_IGNORED = 0.5
+_MADE = (Status.converged, Status.exhausted)
+
+
+class PointBased(eqx.Module):
+    """Solve to a certified gap from bounds at visited beliefs that bound those in between.
+
+    For markets where learning is the point: what is known of one belief bounds its neighbours,
+    so that most histories are never looked at. Anytime, as `BranchAndBound`.
+
+    **Arguments**
+
+    - `memory`: bytes that may live at once, default 4e9.
+    - `seconds`: stop after the pass in which this time has passed; None for no limit.
+    - `beliefs`: the most beliefs of a round and memory class that one pass adds.
+    - `everywhere`: reach the tolerance not only at the start but, for the policies kept, at every
+      node that truthful play can visit: what bounds gains inside a conversation.
+    """
+
+    memory: float = eqx.field(static=True, default=4e9)
+    seconds: float | None = eqx.field(static=True, default=None)
+    beliefs: int = eqx.field(static=True, default=256)
+    everywhere: bool = eqx.field(static=True, default=False)
+
+
+class Wanted(eqx.Module):
+    """Beliefs of mass one in one round and memory class, and their weight for every task."""
+
+    belief: Float[np.ndarray, "N m"]
+    weight: Float[np.ndarray, "N U"]
+
+
+Starts = dict[tuple[int, int], Wanted]
+Passes = list[tuple[int, float, float]]
+
+
+def solve_point_based(
+    structure: Structure,
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    solver: PointBased,
+    *,
+    tolerance: float = 0.0,
+    progress: bool = False,
+) -> Bounded:
+    """Back up batches of beliefs until bounds meet, within `tolerance` per unit of root mass.
+
+    **Raises:** `MemoryError` if one executable plan for every task does not fit.
+    """
+    began = time.monotonic()
+    sets = PointSets(structure, tables, tasks)
+    told = [sets.per_group(g) for g in range(len(tasks))]
+    require_plan(structure, tables, tasks, told, solver)
+    starts = root_beliefs(sets, tasks)
+    passes: Passes = []
+    best: Any = None
+    options = (solver, tolerance, passes, began, progress)
+    with deferred() as interrupts:
+        while True:
+            status = improve_points(sets, starts, *options, interrupts.check)
+            try:
+                with interrupts.now(best is not None):
+                    grown = _grow(sets, tables, tasks, solver, told if best is None else None)
+                    tree, caps, whole = grown
+                    swept = [
+                        sweep_bounded(tree, tables, part, told[g], solver, caps[g])
+                        for g, part in enumerate(tasks)
+                    ]
+                    reached, gap = summary(tree, tables, tasks, swept)
+                best = reached
+                passes.append((tree.nodes, time.monotonic() - began, gap))
+                status = status if whole else Status.memory
+                if not solver.everywhere or status not in _MADE:
+                    break
+                with interrupts.now():
+                    loose = _loose(sets, tree, tasks, best[3], best[1], tolerance)
+            except (KeyboardInterrupt, MemoryError) as error:
+                if best is None:
+                    raise
+                status = stopped(error)
+                break
+            if not loose:
+                break
+            for key, more in loose.items():
+                old = starts.get(key)
+                starts[key] = more if old is None else jax.tree.map(_join, old, more)
+    tree, answers, upper, gaps = best
+    return Bounded(tree, answers, upper, gaps, status, tuple(passes))
+
+
+def improve_points(
+    sets: PointSets,
+    starts: Starts,
+    solver: PointBased,
+    tolerance: float,
+    passes: Passes,
+    began: float,
+    progress: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Status:
+    """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
+
+    Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
+    between backups, to raise if it is to stop.
+    """
+    previous = np.zeros(0)
+    with Bar("backing up", "pass", progress) as bar:
+        while True:
+            try:
+                fresh = _improve(sets, starts, solver, tolerance, check)
+            except KeyboardInterrupt:
+                if not passes:
+                    raise
+                return Status.interrupted
+            bounds = _bounds(sets, starts)
+            gap = float((bounds[0] - bounds[1]).max(initial=0.0))
+            passes.append((sets.visited(), time.monotonic() - began, gap))
+            bar(1, f"gap {gap:.3g}, {sets.visited()} beliefs")
+            same = bounds.shape == previous.shape and np.allclose(
+                bounds, previous, rtol=0, atol=1e-13 * float(sets.tables.scale)
+            )
+            previous = bounds
+            if gap <= tolerance:
+                return Status.converged
+            if solver.seconds is not None and time.monotonic() - began > solver.seconds:
+                return Status.seconds
+            if sets.bytes() > solver.memory / 4:
+                return Status.memory
+            if same and not fresh:
+                return Status.exhausted
+
+
+def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
+    """Upper and lower bounds at the starts, where they count."""
+    found = [np.zeros((2, 0))]
+    for (t, memory), one in starts.items():
+        points = sets.at(t, memory)
+        index = points.visit(one.belief)
+        found.append(np.stack([points.upper[index], points.lower[index]])[:, one.weight > 0])
+    return np.concatenate(found, axis=1)
+
+
+def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance, check) -> int:
+    """One pass forward and back; how many beliefs are new."""
+    before, horizon = sets.visited(), sets.structure.horizon
+    most = sets.batch(solver.memory / 8)
+    walk: list[dict[int, np.ndarray]] = []
+    wanted: dict[int, Wanted] = {}
+    for t in range(horizon):
+        here, candidates = {}, {}
+        for memory in {*wanted, *(m for s, m in starts if s == t)}:
+            parts = [x for x in (wanted.get(memory), starts.get((t, memory))) if x is not None]
+            belief = np.concatenate([x.belief for x in parts])
+            index, inverse = np.unique(sets.at(t, memory).visit(belief), return_inverse=True)
+            weight = np.zeros((len(index), sets.tasks))
+            np.add.at(weight, inverse.reshape(-1), np.concatenate([x.weight for x in parts]))
+            here[memory] = index
+            for low in range(0, len(index) if t < horizon - 1 else 0, most):
+                check()
+                part = slice(low, low + most)
+                _follow(sets, t, memory, index[part], weight[part], candidates)
+        walk.append(here)
+        wanted = _largest(candidates, solver.beliefs, _IGNORED * tolerance / horizon)
+    for t in reversed(range(horizon)):
+        for memory, index in walk[t].items():
+            for low in range(0, len(index), most):
+                check()
+                sets.back_up(t, memory, index[low : low + most])
+    return sets.visited() - before
+
+
+def _join(old: np.ndarray, more: np.ndarray) -> np.ndarray:
+    return np.concatenate([old, more])
+
+
+def _loose(sets: PointSets, tree: Tree, tasks, gaps, answers, tolerance: float) -> Starts:
+    """Nodes that the kept policies visit with a gap above the tolerance, by round and class."""
+    column = open_columns(np.asarray(sets.tables.column))
+    column[-1] = 1.0
+    rows = likelihood_rows(tree, column, len(tree.layers))
+    allowance = tolerance + 1e-12 * float(sets.tables.scale)
+    found: dict[tuple[int, int], list] = {}
+    for g, part in enumerate(tasks):
+        root = np.asarray(part.root)
+        law = None if part.kernel is None else np.asarray(part.kernel)
+        reached = np.ones((1, len(root), part.keep), bool)
+        for t, layer in enumerate(tree.layers):
+            belief = rows[t][layer.likelihood][:, None] * root
+            mass = belief.sum(axis=2)
+            reached &= mass[:, :, None] > 0
+            node, r, k = np.nonzero(reached & (gaps[g][t] > allowance))
+            weight = np.zeros((len(node), sets.tasks))
+            weight[np.arange(len(node)), sets.place[g][r, k]] = 1.0
+            for memory in np.unique(layer.memory[node]).tolist():
+                at = layer.memory[node] == memory
+                flat = belief[node[at], r[at]] / mass[node[at], r[at]][:, None]
+                found.setdefault((t, memory), []).append((flat, weight[at]))
+            if t == len(tree.layers) - 1:
+                break
+            node, r, k = np.nonzero(reached)
+            control = answers[g].actions[t][node, r, k].astype(np.int64)
+            child = layer.child[node, control]
+            reached = np.zeros((tree.layers[t + 1].nodes, *reached.shape[1:]), bool)
+            if law is None:
+                reached[child, r[:, None], k[:, None]] = True
+                continue
+            size = law.shape[1]
+            for v in range(size):
+                live = law[control, k % size, v] > 0
+                reached[child[live], r[live, None], (k - k % size + v)[live, None]] = True
+    return {
+        key: Wanted(*(np.concatenate(x) for x in zip(*parts, strict=True)))
+        for key, parts in found.items()
+    }
+
+
+def root_beliefs(sets: PointSets, tasks: Sequence[Tasks]) -> Starts:
+    """Every root, of mass one, with weight one for its tasks."""
+    beliefs, weights = [], []
+    for part, place in zip(tasks, sets.place, strict=True):
+        root = np.asarray(part.root)
+        mass = root.sum(axis=1)
+        for r in np.flatnonzero(mass > 0):
+            weight = np.zeros(sets.tasks)
+            weight[place[r]] = 1.0
+            beliefs.append(root[r] / mass[r])
+            weights.append(weight)
+    if not beliefs:
+        return {}
+    return {(0, 0): Wanted(np.array(beliefs), np.array(weights))}
+
+
+def _follow(sets: PointSets, t, memory, index, weight, candidates) -> None:
+    """Add the beliefs after hopeful controls: by class, (belief, weight, share of the gap)."""
+    points = sets.at(t, memory)
+    found = sets.look(t, memory, index)
+    np.minimum.at(points.upper, index, found.upper.max(axis=1))
+    hopeful = found.upper.argmax(axis=1)
+    edge, heirs = sets.structure.edge[t][memory], sets.structure.successor[t][memory]
+    taken = hopeful[:, None] == np.arange(len(edge))[:, None]  # (N, A, U)
+    reach = np.where(taken, weight[:, None], 0.0)[:, :, None] * found.mass[..., None]
+    reach = sets.onward(reach)
+    mass = np.where(found.mass > 0, found.mass, 1.0)[..., None]
+    share = (reach * (found.after_upper - found.after_lower) / mass).max(axis=3)
+    n, a, z = np.nonzero(share > 0)
+    if not len(n):
+        return
+    belief = points.belief[index[n]] * sets.column[sets.structure.columns[edge[a], z]]
+    belief /= belief.sum(axis=1, keepdims=True)
+    for heir in np.unique(heirs[a]).tolist():
+        here = heirs[a] == heir
+        more = (belief[here], reach[n, a, z][here], share[n, a, z][here])
+        candidates.setdefault(heir, []).append(more)
+
+
+def _largest(candidates: dict, most: int, ignored: float) -> dict[int, Wanted]:
+    """The candidates that hold most of the gap, at most `most` of each class."""
+    joined = {m: [np.concatenate(x) for x in zip(*c, strict=True)] for m, c in candidates.items()}
+    every = np.sort(np.concatenate([share for _, _, share in joined.values()] or [np.zeros(0)]))
+    small = np.searchsorted(np.cumsum(every), ignored)
+    floor = every[small] if small < len(every) else np.inf
+    wanted = {}
+    for memory, (belief, weight, share) in joined.items():
+        order = np.argsort(-share, kind="stable")[:most]
+        order = order[share[order] >= floor]
+        if len(order):
+            wanted[memory] = Wanted(belief[order], weight[order])
+    return wanted
+
+
+def _grow(sets: PointSets, tables: Tables, tasks: Sequence[Tasks], solver: PointBased, told=None):
+    """The tree of what the best plans do, and upper bounds (N, R, Q) at its nodes per group.
+
+    Where it does not fit, with `told`, that of the plan of who is told the parameter: the last
+    returned says whether it fits.
+    """
+    column = open_columns(np.asarray(tables.column))
+    column[-1] = 1.0
+    rows: list[np.ndarray] = []
+
+    def choose(t: int, layer: Layer, words: np.ndarray) -> np.ndarray:
+        here = rows[-1][layer.parent] * column[layer.column] if t else column[-1:]
+        rows.append(here)
+        follow = np.zeros((layer.nodes, sets.structure.controls), bool)
+        for g, part in enumerate(tasks):
+            for memory in np.unique(layer.memory).tolist():
+                nodes = np.flatnonzero(layer.memory == memory)
+                points: Points = sets.at(t, memory)
+                for r, root in enumerate(np.asarray(part.root)):
+                    belief = here[layer.likelihood[nodes]] * root
+                    _, plan = points.lower_at(belief)
+                    control = np.take_along_axis(points.control, plan, axis=0)
+                    control[belief.sum(axis=1) <= 0] = sets.structure.controls - 1
+                    follow[nodes[:, None], control[:, sets.place[g][r]]] = True
+        return follow
+
+    def upper(g: int, t: int, memory: int, r: int, belief: np.ndarray) -> np.ndarray:
+        return sets.at(t, memory).upper_at(belief)[:, sets.place[g][r]]
+
+    most = most_nodes(sets.structure, tables, tasks, solver)
+    try:
+        tree, whole = build_tree(sets.structure, limit=most, choose=choose), True
+    except MemoryError:
+        if told is None:
+            raise
+        tree, whole = require_plan(sets.structure, tables, tasks, told, solver), False
+    return tree, caps_at(tree, tables, tasks, upper), whole

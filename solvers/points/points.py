@@ -1,0 +1,356 @@
+"""Point-based backups: beliefs visited, upper bounds there, and plans as alpha-vectors.
+
+Everything is per round and memory class, and shared by all roots and tasks: a task is a row of
+coefficients, outcomes that count and controls allowed, whichever root asks for it. A plan is a
+control and, for every symbol (and next coefficient vector), a plan of the next round; its
+alpha-vector is its payoff given omega, so that its payoff under any belief is an inner product.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.problem import Structure, Tables, Tasks
+from solvers.told.bounds import bound_after, expected, open_columns, told_parameter
+from solvers.told.interpolate import NEAR, best_plan, upper_between
+
+_CELLS = 16_384
+
+
+class Found(eqx.Module):
+    """What is known of N beliefs of one round and memory class, for A controls and U tasks.
+
+    `upper`, `lower` (N, A, U): bounds on the value of each control, -inf if it is not allowed.
+    `mass`, `after_upper`, `after_lower`, `plan` (N, A, Z, U; `mass` without U): of the beliefs
+    that follow, unnormalised, and the plan that attains their lower bound.
+    """
+
+    upper: Float[np.ndarray, "N A U"]
+    lower: Float[np.ndarray, "N A U"]
+    mass: Float[np.ndarray, "N A Z"]
+    after_upper: Float[np.ndarray, "N A Z U"]
+    after_lower: Float[np.ndarray, "N A Z U"]
+    plan: Int[np.ndarray, "N A Z U"]
+
+
+class Points:
+    """Visited beliefs and plans of one round and memory class.
+
+    - `belief` (K, m), `upper` (K, U), `lower` (K, U): visited beliefs, of mass one, and bounds.
+    - `alpha` (P, U, m), `plan` (P,): plans in use and their numbers; `control` (all plans, U),
+      `after` (all plans, U, Z, V): what every plan ever made does, per task.
+    - `best` (K, U): the plan number that attains each lower bound. `ceiling` (K, A, U): upper
+      bounds on what every control is worth there.
+    """
+
+    def __init__(self, told, least, nothing, controls, symbols: int, regimes: int):
+        tasks, points = told.shape
+        self.told, self.least = told, least
+        self.belief, self.upper = np.zeros((0, points)), np.zeros((0, tasks))
+        self.lower, self.best = np.zeros((0, tasks)), np.zeros((0, tasks), np.int64)
+        self.ceiling = np.zeros((0, len(controls), tasks))
+        self.controls = controls
+        self.alpha, self.plan = nothing[None], np.zeros(1, np.int64)
+        self.control = np.full((1, tasks), len(controls) - 1)
+        self.after = np.zeros((1, tasks, symbols, regimes), np.int64)
+        self.place: dict[bytes, int] = {}
+        self._cache: dict[str, tuple] = {}
+
+    def bytes(self) -> int:
+        arrays = (self.belief, self.upper, self.lower, self.alpha, self.after)
+        return sum(array.nbytes for array in arrays)
+
+    def visit(self, belief: np.ndarray) -> Int[np.ndarray, " n"]:
+        """Where beliefs of mass one are among those visited; new ones are added."""
+        words = np.round(belief * 2.0**44).astype(np.int64)
+        index = np.empty(len(belief), np.int64)
+        fresh = []
+        for n, row in enumerate(words):
+            known = self.place.setdefault(row.tobytes(), len(self.place))
+            index[n] = known
+            if known == len(self.belief) + len(fresh):
+                fresh.append(n)
+        if fresh:
+            more = belief[fresh]
+            upper, lower, best = self.upper_at(more), *self.lower_at(more)
+            self.belief = np.concatenate([self.belief, more])
+            self.upper = np.concatenate([self.upper, upper])
+            self.lower = np.concatenate([self.lower, lower])
+            self.best = np.concatenate([self.best, best])
+            ceiling = np.einsum("nm,aum->nau", more, self.controls, optimize=True)
+            self.ceiling = np.concatenate([self.ceiling, ceiling])
+            self._cache.clear()
+        return index
+
+    def upper_at(self, query: np.ndarray) -> Float[np.ndarray, "N U"]:
+        """Upper bounds at unnormalised beliefs."""
+        if "upper" not in self._cache:
+            length = _length(max(len(self.belief), NEAR))
+            pad = [(0, length - len(self.belief)), (0, 0)]
+            arrays = (np.pad(self.belief, pad), np.pad(self.upper, pad), self.told, self.least)
+            self._cache["upper"] = tuple(map(jnp.asarray, arrays))
+        return _chunked(upper_between, query, self._cache["upper"], 512)[0]
+
+    def lower_at(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower bounds at unnormalised beliefs, and the plans that attain them, (N, U) each."""
+        if "alpha" not in self._cache:
+            fill = np.zeros(_length(len(self.plan)) - len(self.plan), np.int64)
+            padded = np.concatenate([self.alpha, self.alpha[fill]])
+            self._cache["alpha"] = (jnp.asarray(padded),)
+        cells = self.alpha.shape[0] * self.alpha.shape[1]
+        size = 512 if cells <= _CELLS else 64
+        value, index = _chunked(best_plan, query, self._cache["alpha"], size)
+        return value, np.concatenate([self.plan, self.plan[:1]])[np.minimum(index, len(self.plan))]
+
+    def improve(self, index, upper, alpha, control, after) -> None:
+        """Take in backups at visited beliefs: upper bounds (n, U), and one plan each."""
+        np.minimum.at(self.upper, index, upper)
+        numbers = len(self.control) + np.arange(len(alpha))
+        self.control = np.concatenate([self.control, control])
+        self.after = np.concatenate([self.after, after])
+        padded = np.concatenate([alpha, alpha[np.zeros(_length(len(alpha)) - len(alpha), int)]])
+        value, at = _chunked(best_plan, self.belief, (jnp.asarray(padded),), 512)
+        better = value > self.lower + 1e-15
+        self.lower = np.where(better, value, self.lower)
+        self.best = np.where(better, numbers[at], self.best)
+        self.upper = np.maximum(self.upper, self.lower)
+        self.alpha, self.plan = (
+            np.concatenate([self.alpha, alpha]),
+            np.concatenate([self.plan, numbers]),
+        )
+        self.prune()
+
+    def prune(self) -> None:
+        """Set plans aside that are best at no visited belief: no bound there is lost."""
+        used = np.isin(self.plan, self.best)
+        used[0] = True
+        self.alpha, self.plan = self.alpha[used], self.plan[used]
+        self._cache.clear()
+
+
+class PointSets:
+    """All rounds and memory classes, made when they are first reached."""
+
+    def __init__(self, structure: Structure, tables: Tables, tasks: Sequence[Tasks]):
+        self.structure, self.tables = structure, tables
+        self.flat, self.place = flatten(tasks, tables)
+        self.regimes = 1 if self.flat.kernel is None else np.asarray(self.flat.kernel).shape[1]
+        self.column = open_columns(np.asarray(tables.column))
+        self.told = _per_task(structure, tables, self.flat)
+        opposite = eqx.tree_at(lambda x: x.reward, tables, -np.asarray(tables.reward))
+        negated = eqx.tree_at(lambda x: x.coefficient, self.flat, -self.flat.coefficient)
+        self.least = [-x for x in _per_task(structure, opposite, negated)]
+        only = np.zeros_like(self.flat.allowed)
+        only[..., -1] = True
+        quiet = eqx.tree_at(lambda x: x.allowed, self.flat, only)
+        self.nothing = _per_task(structure, tables, quiet)
+        self.sets: dict[tuple[int, int], Points] = {}
+
+    def at(self, t: int, memory: int) -> Points:
+        key = (t, int(memory))
+        if key not in self.sets:
+            told, least, nothing = (x[t][memory] for x in (self.told, self.least, self.nothing))
+            controls = self.now(t, memory)
+            if t < self.structure.horizon - 1:
+                parts = (self.structure, self.tables, self.flat)
+                each = [x[:, None] for x in self.told]
+                controls = controls + bound_after(*parts, each, t, memory)[:, 0]
+            symbols = self.structure.symbols
+            self.sets[key] = Points(told, least, nothing, controls, symbols, self.regimes)
+        return self.sets[key]
+
+    @property
+    def tasks(self) -> int:
+        return self.flat.coefficient.shape[1]
+
+    def visited(self) -> int:
+        """How many beliefs have been visited."""
+        return sum(len(points.belief) for points in self.sets.values())
+
+    def batch(self, memory: float) -> int:
+        """How many beliefs may be looked at together in so many bytes."""
+        steps = self.structure.controls * self.structure.symbols
+        points = self.column.shape[1]
+        each = 8.0 * (steps * (2 * points + 5 * self.tasks) + 4 * self.tasks * points)
+        return max(1, int(memory / each))
+
+    def bytes(self) -> int:
+        return sum(points.bytes() for points in self.sets.values())
+
+    def now(self, t: int, memory: int) -> Float[np.ndarray, "A U m"]:
+        """What each control yields at once, given omega."""
+        edge = self.structure.edge[t][memory]
+        reward, stop = np.asarray(self.tables.reward), np.asarray(self.tables.stop)
+        coefficient, counted = self.flat.coefficient[0], self.flat.counted[0]
+        total = np.zeros((len(edge), len(coefficient), reward.shape[1]))
+        for slot in range(self.structure.outcome.shape[1]):
+            j = self.structure.outcome[edge, slot]
+            chance = np.where((j >= 0)[:, None], stop[edge, slot], 0.0)[:, None]
+            total += chance * (
+                coefficient.T[j][..., None] + counted.T[j][..., None] * reward[j][:, None]
+            )
+        return total
+
+    def look(self, t: int, memory: int, index: np.ndarray) -> Found:
+        """Bound the controls at visited beliefs, one step ahead.
+
+        Controls that cannot be best for any task are known by their ceiling and passed over.
+        """
+        here, now = self.at(t, memory), self.now(t, memory)
+        belief, ceiling = here.belief[index], here.ceiling[index]
+        controls, tasks, points = now.shape
+        first = (belief @ now.reshape(-1, points).T).reshape(-1, controls, tasks)
+        allowed = np.asarray(self.flat.allowed)[0].T
+        ceiling = np.where(allowed, ceiling, -np.inf)
+        close = here.lower[index][:, None] - 1e-12 * float(self.tables.scale)
+        hopeful = np.asarray((ceiling >= close).any(axis=2))
+        symbols = self.structure.symbols if t < self.structure.horizon - 1 else 0
+        shape = (len(belief), controls, symbols)
+        mass = np.zeros(shape)
+        upper, lower = np.zeros((*shape, tasks)), np.zeros((*shape, tasks))
+        plan = np.zeros((*shape, tasks), np.int64)
+        if symbols:
+            edge, heirs = self.structure.edge[t][memory], self.structure.successor[t][memory]
+            column = self.column[self.structure.columns[edge]]
+            live = column.any(axis=2)
+            for heir in np.unique(heirs).tolist():
+                n, a, z = np.nonzero(hopeful[:, :, None] & (live & (heirs == heir)[:, None]))
+                if not len(n):
+                    continue
+                query = belief[n] * column[a, z]
+                size = query.sum(axis=1)
+                mass[n, a, z] = size
+                unit, same = _distinct(query / np.where(size > 0, size, 1.0)[:, None])
+                where = self.at(t + 1, heir)
+                low, best = where.lower_at(unit)
+                high = np.maximum(where.upper_at(unit), low)
+                upper[n, a, z] = high[same] * size[:, None]
+                lower[n, a, z] = low[same] * size[:, None]
+                plan[n, a, z] = best[same]
+        both = []
+        for bound in (upper, lower):
+            later = np.stack([self.mean(bound[:, a].sum(axis=1), a) for a in range(controls)], 1)
+            both.append(np.where(hopeful[:, :, None] & allowed, first + later, -np.inf))
+        high = np.where(hopeful[:, :, None], np.minimum(both[0], ceiling), ceiling)
+        here.ceiling[index] = high
+        return Found(high, both[1], mass, upper, lower, plan)
+
+    def mean(self, value: np.ndarray, control: int) -> np.ndarray:
+        """Expectation over the next coefficients of values (..., U)."""
+        return expected(value[..., None], self.flat, control)[..., 0]
+
+    def onward(self, weight: np.ndarray) -> np.ndarray:
+        """Weights (N, A, Z, U) of tasks before a round, as those of what they become after it."""
+        if self.flat.kernel is None:
+            return weight
+        law = np.asarray(self.flat.kernel)
+        split = weight.reshape(*weight.shape[:3], -1, self.regimes)
+        return np.einsum("nazxv,avw->nazxw", split, law).reshape(weight.shape)
+
+    def per_group(self, group: int) -> list[np.ndarray]:
+        """What a platform told the parameter gets, as `told_parameter` of one group."""
+        return [told[:, self.place[group]] for told in self.told]
+
+    def siblings(self) -> Int[np.ndarray, "U V"]:
+        """The tasks that each task can become."""
+        own = np.arange(self.flat.coefficient.shape[1])
+        return (own - own % self.regimes)[:, None] + np.arange(self.regimes)
+
+    def law(self, control: np.ndarray) -> Float[np.ndarray, "N U V"]:
+        """Probability of each sibling after controls (N, U)."""
+        if self.flat.kernel is None:
+            return np.ones((*control.shape, 1))
+        regime = np.arange(control.shape[1]) % self.regimes
+        return np.asarray(self.flat.kernel)[control, regime]
+
+    def back_up(self, t: int, memory: int, index: np.ndarray) -> Found:
+        """One backup at visited beliefs: better upper bounds, and one plan for every task."""
+        points = self.at(t, memory)
+        found = self.look(t, memory, index)
+        control = found.lower.argmax(axis=1)
+        task = np.arange(control.shape[1])
+        alpha = self.now(t, memory)[control, task]
+        after = np.zeros((*control.shape, self.structure.symbols, self.regimes), np.int64)
+        if found.mass.shape[2]:
+            edge = self.structure.edge[t][memory][control]
+            heirs = self.structure.successor[t][memory][control]
+            law, sibling = self.law(control), self.siblings()
+            row = np.arange(len(index))[:, None]
+            for z in range(self.structure.symbols):
+                column = self.column[self.structure.columns[edge, z]]
+                later = np.zeros_like(alpha)
+                for v in range(self.regimes):
+                    other = np.broadcast_to(sibling[:, v], control.shape)
+                    number = found.plan[row, control, z, other]
+                    after[:, :, z, v] = number
+                    for heir in np.unique(heirs).tolist():
+                        here = heirs == heir
+                        following = self.at(t + 1, heir)
+                        slot = np.searchsorted(following.plan, number[here])
+                        part = following.alpha[slot % len(following.plan), other[here]]
+                        later[here] += law[..., v][here][:, None] * part
+                alpha += column * later
+        points.improve(index, found.upper.max(axis=1), alpha, control, after)
+        return found
+
+
+def flatten(tasks: Sequence[Tasks], tables: Tables) -> tuple[Tasks, list[np.ndarray]]:
+    """The distinct tasks of all groups as those of one root, and where each (root, task) is."""
+    kernel = tasks[0].kernel
+    width = 1 if kernel is None else np.asarray(kernel).shape[1]
+    rows, sizes = [], []
+    for part in tasks:
+        parts = (part.coefficient, part.counted, part.allowed)
+        row = np.concatenate([np.asarray(x, float) for x in parts], axis=2)
+        rows.append(row.reshape(-1, width * row.shape[2]))
+        sizes.append(row.shape[:2])
+    unique, number = np.unique(np.concatenate(rows), axis=0, return_inverse=True)
+    number = number.reshape(-1)[:, None] * width + np.arange(width)
+    ends = np.cumsum([len(row) for row in rows])[:-1]
+    place = [x.reshape(size) for x, size in zip(np.split(number, ends), sizes, strict=True)]
+    outcomes = tasks[0].coefficient.shape[2]
+    unique = unique.reshape(1, -1, unique.shape[1] // width)
+    coefficient, counted, allowed = np.split(unique, [outcomes, 2 * outcomes], axis=2)
+    root = np.ones((1, np.asarray(tables.reward).shape[1]))
+    return Tasks(root, coefficient, counted, allowed > 0, 0, kernel), place
+
+
+def _distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Beliefs without repetition (up to rounding), and where each is among them."""
+    mix = np.random.default_rng(0).uniform(0.5, 1.5, beliefs.shape[1])
+    key = np.round(beliefs @ mix * 2.0**44)
+    _, first, index = np.unique(key, return_index=True, return_inverse=True)
+    index = index.reshape(-1)
+    if np.abs(beliefs - beliefs[first[index]]).max(initial=0.0) > 1e-13:
+        return beliefs, np.arange(len(beliefs))
+    return beliefs[first], index
+
+
+def _per_task(structure: Structure, tables: Tables, flat: Tasks) -> list[np.ndarray]:
+    tasks = flat.coefficient.shape[1]
+    bounds = [x[:, 0] for x in told_parameter(structure, tables, flat)]
+    if any(x.shape[1] != tasks for x in bounds):
+        classes = sum(len(edge) for edge in structure.edge)
+        raise MemoryError(f"tables of {classes} memory classes x {tasks} tasks are too large")
+    return bounds
+
+
+def _length(count: int) -> int:
+    """The next of few lengths, so that few programs are compiled."""
+    return 16 * 4 ** max(0, int(np.ceil(np.log2(count / 16) / 2)))
+
+
+def _chunked(work, query: np.ndarray, arguments: tuple, size: int) -> list[np.ndarray]:
+    """Run `work` over queries in chunks of one size, 64 where there are few."""
+    size = 64 if len(query) <= 64 else size
+    found = []
+    for start in range(0, len(query), size):
+        part = query[start : start + size]
+        padded = np.pad(part, [(0, size - len(part)), (0, 0)])
+        out = work(padded, *arguments)
+        out = out if isinstance(out, tuple) else (out,)
+        found.append([np.asarray(x)[: len(part)] for x in out])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]

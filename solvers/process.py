@@ -1,0 +1,133 @@
+"""A decision problem given by its rules instead of by an enumeration of its memories.
+
+The problem is that of `solvers.problem`: a static hidden parameter omega on m grid points, an
+end in an outcome or another round with a symbol. Here memories are integer vectors that a rule
+steps, and laws are computed for the memories met and no others, so that a horizon of fifty
+rounds or a memory of everything tried costs nothing until it is reached.
+
+A *case* is one maximisation: coefficients x, outcomes that count, controls allowed. W and every
+economy without one outcome are cases of one process.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.problem import Numbers
+
+
+class AbstractProcess(eqx.Module):
+    """The rules of a process. All but the attributes is traced, for one memory at a time.
+
+    `orderless`: laws depend neither on the memory nor on the round; see `tabulate`.
+    """
+
+    horizon: eqx.AbstractVar[int]
+    controls: eqx.AbstractVar[int]
+    reward: eqx.AbstractVar[Numbers]
+    orderless: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def start(self) -> Int[np.ndarray, " d"]:
+        """Memory before the first round."""
+
+    @abc.abstractmethod
+    def step(self, memory: Int[Numbers, " d"], control) -> Int[Numbers, " d"]:
+        """Memory after a control; the last control is "do nothing"."""
+
+    @abc.abstractmethod
+    def ends(self, memory: Int[Numbers, " d"], control) -> Float[Numbers, "n1 m"]:
+        """Chance of each outcome, and in the last row of going on; `memory` is after `control`.
+
+        What is left ends the process and yields nothing.
+        """
+
+    @abc.abstractmethod
+    def symbols(self, memory: Int[Numbers, " d"], control, period) -> Float[Numbers, "m Z"]:
+        """Law of the symbol given that the process goes on; `period` counts from 0."""
+
+
+class Case(eqx.Module):
+    """One maximisation: `coefficient` x (n,), `counted` (n,), `allowed` (A,), the last one True."""
+
+    coefficient: Float[Numbers, " n"]
+    counted: Bool[Numbers, " n"]
+    allowed: Bool[Numbers, " A"]
+
+    def worth(self, reward: Float[Numbers, "n m"]) -> Float[Numbers, "n m"]:
+        """What each outcome yields at each parameter: x_j + reward_j where it counts, else 0."""
+        x = jnp.asarray(self.coefficient)[:, None]
+        return jnp.where(jnp.asarray(self.counted)[:, None], x + jnp.asarray(reward), 0.0)
+
+
+class AbstractCeiling(eqx.Module):
+    """Upper bound on the value of one case: what a controller gets who is told omega."""
+
+    @abc.abstractmethod
+    def value(self, period: int, memories: Int[np.ndarray, "_U d"]) -> Float[np.ndarray, "_U m"]:
+        """U_t(memory, omega) >= W_t(memory, delta_omega) before round `period`, from 0.
+
+        Zero at `period` = horizon. Host code, float64. It must be consistent: one exact round
+        with U_{t+1} inside never exceeds U_t.
+        """
+
+
+class Laws(eqx.Module):
+    """What each control does after U memories, and what is remembered next.
+
+    - `pay` (U, A, m): expected yield of ending now. `going` (U, A, m): chance of going on.
+    - `law` (U, A, m, Z): law of the symbol. `memory` (U, A, d): the next memories.
+    - `reserve` (U, A, n+2, m): at the next memory, if nothing were done from then on: chance of
+      each outcome, of going on, expected yield. Empty, (U, A, 0, m), if not asked for.
+    """
+
+    pay: Float[Numbers, "U A m"]
+    going: Float[Numbers, "U A m"]
+    law: Float[Numbers, "U A m Z"]
+    memory: Int[Numbers, "U A d"]
+    reserve: Float[Numbers, "U A F m"]
+
+
+@eqx.filter_jit
+def laws(
+    process: AbstractProcess, case: Case, memories: Int[Numbers, "U d"], period, reserve: bool
+) -> Laws:
+    """Compute the laws of every control after each memory."""
+    nothing = process.controls - 1
+    worth = case.worth(process.reward)
+
+    def one(memory, control):
+        after = process.step(memory, control)
+        ends = process.ends(after, control)
+        row = jnp.zeros((0, worth.shape[1]), worth.dtype)
+        if reserve:
+            idle = process.ends(process.step(after, nothing), nothing)
+            row = jnp.concatenate([idle, (idle[:-1] * worth).sum(axis=0)[None]])
+        pay = (ends[:-1] * worth).sum(axis=0)
+        return pay, ends[-1], process.symbols(after, control, period), after, row
+
+    every = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))
+    return Laws(*every(jnp.asarray(memories), jnp.arange(process.controls)))
+
+
+@eqx.filter_jit
+def ends_after(process: AbstractProcess, memory: Int[Numbers, " d"], period):
+    """Chances (A, n+1, m) and symbol laws (A, m, Z) of every control, and the next memories."""
+
+    def one(control):
+        after = process.step(jnp.asarray(memory), control)
+        return process.ends(after, control), process.symbols(after, control, period), after
+
+    return jax.vmap(one)(jnp.arange(process.controls))
+
+
+def distinct(memories: np.ndarray) -> tuple[Int[np.ndarray, "_U d"], Int[np.ndarray, " _C"]]:
+    """Distinct memories, and the row of each memory; one row, or padded to as many as given."""
+    unique, index = np.unique(memories, axis=0, return_inverse=True)
+    size = 1 if len(unique) == 1 else len(memories)
+    padding = np.repeat(unique[-1:], size - len(unique), axis=0)
+    return np.concatenate([unique, padding]), index.reshape(-1)

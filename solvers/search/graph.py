@@ -1,0 +1,341 @@
+"""Nodes that a search on a process has met, and the bounds of every task at them.
+
+A node is a memory (a *place*, `solvers.search.offers`) and the multiset of likelihood columns seen.
+Its controls' yields are contracted with its belief once, when it is met; what follows a control
+counts at the bounds of the nodes that follow, or, where it is not followed, at the bound after it
+that holds at every belief. All tasks share every node and one such bound; up to `OWN` of them
+have one of their own besides.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.process import AbstractProcess
+from solvers.search.offers import Offers, Place
+from solvers.tree.backward import TIE
+
+OWN = 16
+_FEW = 64
+_DEAD = np.iinfo(np.int64).min
+
+
+class Flat(eqx.Module):
+    """Tasks of all groups side by side: `root` (R, m), and of each task its root and the rest."""
+
+    root: Float[np.ndarray, "R m"]
+    of: Int[np.ndarray, " F"]
+    coefficient: Float[np.ndarray, "F n"]
+    counted: Float[np.ndarray, "F n"]
+    allowed: Bool[np.ndarray, "F A"]
+    kept: Bool[np.ndarray, " F"]
+
+
+class Nodes:
+    """Nodes of one place: arrays that grow together along their first axis."""
+
+    def __init__(self, **like: np.ndarray):
+        self.count = 0
+        self.number: dict[bytes, int] = {}
+        self.array = {name: np.zeros((4, *x.shape[1:]), x.dtype) for name, x in like.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.array[name][: self.count]
+
+    def append(self, **rows: np.ndarray) -> int:
+        """Append rows; bytes that were added."""
+        more, before = len(next(iter(rows.values()))), self.size
+        for name, x in rows.items():
+            array = self.array[name]
+            if self.count + more > len(array):
+                size = max(2 * len(array), self.count + more)
+                grown = np.zeros((size, *array.shape[1:]), array.dtype)
+                grown[: self.count] = array[: self.count]
+                array = self.array[name] = grown
+            array[self.count : self.count + more] = x
+        self.count += more
+        return self.size - before
+
+    @property
+    def size(self) -> int:
+        return sum(x.nbytes for x in self.array.values())
+
+
+class Full(Exception):
+    """The memory setting is used up."""
+
+
+class Graph:
+    """Nodes met so far, and the bounds of every task at them.
+
+    **Arguments:** `check`: called where all that is kept is whole, to raise if it is to stop.
+    """
+
+    def __init__(
+        self,
+        process: AbstractProcess,
+        flat: Flat,
+        memory: float,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.process, self.flat, self.memory, self.check = process, flat, memory, check
+        self.reward = np.asarray(process.reward, float)
+        self.offers = Offers(process, memory / 3)
+        self.last = process.horizon - 1
+        self.controls = flat.allowed.shape[1]
+        self.tasks = [np.flatnonzero(flat.of == r) for r in range(len(flat.root))]
+        everything = np.arange(len(flat.of))
+        worth = self._worth(everything)
+        self.scale = float(np.abs(worth).max(initial=0.0))
+        self.offers.variant(0, worth, np.asarray(flat.allowed.any(axis=0)))
+        self.own: list[int] = []
+        self.epoch = 0
+        self.bytes, self.closing = 0.0, False
+        self.nodes: list[dict[int, Nodes]] = [{} for _ in range(process.horizon)]
+        self.word = np.zeros((0, 2), np.int64)
+        first = self.offers.listed[0][0]
+        points = flat.root.shape[1]
+        self._add(0, first, np.ones((1, points)), np.zeros((1, 2), np.int64))
+
+    def _worth(self, tasks: np.ndarray) -> Float[np.ndarray, "n m"]:
+        """The most that each outcome is worth to any of these tasks."""
+        rows = []
+        for j, reward in enumerate(self.reward):
+            pairs = np.stack([self.flat.coefficient[tasks, j], self.flat.counted[tasks, j]], axis=1)
+            x, counted = np.unique(pairs, axis=0).T
+            rows.append((x[:, None] + counted[:, None] * reward).max(axis=0))
+        return np.stack(rows)
+
+    @property
+    def count(self) -> int:
+        return sum(nodes.count for part in self.nodes for nodes in part.values())
+
+    def pause(self) -> None:
+        """Let the search be stopped here, unless it is closing."""
+        if not self.closing:
+            self.check()
+
+    def meet(self, t: int, memories: Int[np.ndarray, "k d"]) -> None:
+        """Compute what follows memories not met yet in round t, a few at a time."""
+        for low in range(0, len(memories), _FEW):
+            self.pause()
+            self.offers.meet(t, memories[low : low + _FEW])
+
+    def place_nodes(self, t: int, place: Place) -> Nodes:
+        if place.number not in self.nodes[t]:
+            roots, points = self.flat.root.shape
+            tasks, controls = len(self.flat.of), self.controls
+            like = {
+                "mass": np.zeros((0, roots)),
+                "words": np.zeros((0, 2), np.int64),
+                "lower": np.zeros((0, tasks)),
+                "upper": np.zeros((0, tasks)),
+                "action": np.zeros((0, tasks), np.int16),
+            }
+            if t < self.last:
+                slots = self.offers.offer(t, place).outcome.shape[1]
+                like |= {
+                    "belief": np.zeros((0, points)),
+                    "stopped": np.zeros((0, roots, controls, slots)),
+                    "yielded": np.zeros((0, roots, controls, slots)),
+                    "child": np.zeros((0, controls, self.symbols()), np.int32),
+                    "shared": np.zeros((0, roots, controls)),
+                    "owned": np.zeros((0, OWN, controls)),
+                    "checked": np.zeros(0, np.int64),
+                    "epoch": np.zeros(0, np.int64),
+                }
+            self.nodes[t][place.number] = Nodes(**like)
+        return self.nodes[t][place.number]
+
+    def symbols(self) -> int:
+        first = self.offers.listed[0][0]
+        return len(self.offers.columns(0, first, 0))
+
+    def _add(self, t: int, place: Place, belief, words) -> Int[np.ndarray, " k"]:
+        """Find nodes by their words, append those that are new; where they are."""
+        nodes = self.place_nodes(t, place)
+        keys = [row.tobytes() for row in words]
+        fresh = []
+        for k, key in enumerate(keys):
+            if key not in nodes.number:
+                nodes.number[key] = len(nodes.number)
+                fresh.append(k)
+        if fresh:
+            self._append(t, place, nodes, belief[fresh], words[fresh])
+        return np.array([nodes.number[key] for key in keys])
+
+    def _append(self, t, place, nodes: Nodes, belief, words) -> None:
+        offer = self.offers.offer(t, place)
+        stop = offer.stop
+        gain = stop * self.reward[offer.outcome]
+        features = np.concatenate([stop, gain]).reshape(-1, stop.shape[2])
+        shape = (len(belief), 2, *stop.shape[:2])
+        each = [(belief * root) @ features.T for root in self.flat.root]
+        stopped, yielded = np.moveaxis(np.stack([x.reshape(shape) for x in each], axis=1), 2, 0)
+        mass = belief @ self.flat.root.T
+        rows = {"mass": mass, "words": words}
+        if t == self.last:
+            total = self._now(offer.outcome, stopped, yielded)
+            value, action = self._settle(total, mass)
+            rows |= {"lower": value, "upper": value, "action": action}
+        else:
+            tasks = len(self.flat.of)
+            rows |= {
+                "belief": belief,
+                "stopped": stopped,
+                "yielded": yielded,
+                "lower": np.full((len(belief), tasks), -np.inf),
+                "upper": np.full((len(belief), tasks), np.inf),
+                "action": np.full((len(belief), tasks), self.controls - 1, np.int16),
+                "child": np.full((len(belief), self.controls, self.symbols()), -1, np.int32),
+                "checked": np.full(len(belief), -1),
+                "epoch": np.full(len(belief), -1),
+                "shared": np.zeros((len(belief), *mass.shape[1:], self.controls)),
+                "owned": np.zeros((len(belief), OWN, self.controls)),
+            }
+        self.bytes += nodes.append(**rows) + 200.0 * len(belief)
+
+    def _now(self, outcome, stopped, yielded) -> Float[np.ndarray, "A k F"]:
+        """What every control yields at once to every task; -inf where it may not be used."""
+        flat = self.flat
+        real = (outcome >= 0)[..., None]
+        total = np.empty((self.controls, len(stopped), len(flat.of)))
+        for r, tasks in enumerate(self.tasks):
+            x = np.where(real, np.moveaxis(flat.coefficient[tasks][:, outcome], 0, -1), 0.0)
+            counted = np.where(real, np.moveaxis(flat.counted[tasks][:, outcome], 0, -1), 0.0)
+            mine = np.matmul(stopped[:, r].swapaxes(0, 1), x)
+            total[:, :, tasks] = mine + np.matmul(yielded[:, r].swapaxes(0, 1), counted)
+        return np.where(flat.allowed.T[:, None], total, -np.inf)
+
+    def _settle(self, total, mass):
+        """Take the first control tied with the best; the last one at a belief of no mass."""
+        mass = mass[:, self.flat.of]
+        best = total.max(axis=0)
+        with np.errstate(invalid="ignore"):
+            tied = total >= best - TIE * mass * self.scale
+        action = np.where(mass > 0, tied.argmax(axis=0), self.controls - 1)
+        value = np.take_along_axis(total, action[None], axis=0)[0]
+        return value, action.astype(np.int16)
+
+    def _sync(self, t: int, place: Place, index: np.ndarray) -> None:
+        """Bring the bounds after controls up to date at some nodes of a place."""
+        nodes, offers = self.nodes[t][place.number], self.offers
+        keys = offers.places[t + 1]
+        changed = np.array([keys[key].changed if key in keys else 0 for key in place.next])
+        renewed = nodes["epoch"][index] != self.epoch
+        oldest = nodes["checked"][index[~renewed]].min(initial=offers.clock)
+        for which, controls in (
+            (index[renewed], np.arange(self.controls)),
+            (index[~renewed], np.flatnonzero(changed > oldest)),
+        ):
+            if not len(which) or not len(controls):
+                continue
+            going = offers.offer(t, place).going[controls]
+            belief = nodes["belief"][which]
+
+            def after(variant: int, root: np.ndarray, going=going, belief=belief, chosen=controls):
+                told = {k: offers.told(t + 1, k, variant) for k in {place.next[a] for a in chosen}}
+                later = going * np.stack([told[place.next[a]] for a in chosen])
+                return (belief * root) @ later.T
+
+            for r, root in enumerate(self.flat.root):
+                nodes["shared"][which[:, None], r, controls] = after(0, root)
+            for slot, task in enumerate(self.own):
+                mine = after(1 + task, self.flat.root[self.flat.of[task]])
+                nodes["owned"][which[:, None], slot, controls] = mine
+            nodes["checked"][which] = offers.clock
+            nodes["epoch"][which] = self.epoch
+
+    def totals(self, t: int, place: Place, index: np.ndarray):
+        """Upper and lower totals of every control, (A, k, F), at some nodes of a place."""
+        self._sync(t, place, index)
+        nodes, of = self.nodes[t][place.number], self.flat.of
+        outcome = self.offers.offer(t, place).outcome
+        now = self._now(outcome, nodes["stopped"][index], nodes["yielded"][index])
+        upper = now + np.moveaxis(nodes["shared"][index], 2, 0)[:, :, of]
+        for slot, task in enumerate(self.own):
+            mine = now[:, :, task] + nodes["owned"][index, slot].T
+            upper[:, :, task] = np.minimum(upper[:, :, task], mine)
+        lower = np.full_like(now, -np.inf)
+        followed = nodes["child"][index, :, 0] >= 0
+        for control in np.flatnonzero(followed.any(axis=0)):
+            where = np.flatnonzero(followed[:, control])
+            child = nodes["child"][index[where], control]
+            heir = self.offers.after(t, place, int(control))
+            assert heir is not None
+            below = self.nodes[t + 1][heir.number]
+            here = now[control, where]
+            upper[control, where] = here + below["upper"][child].sum(axis=1)
+            lower[control, where] = here + below["lower"][child].sum(axis=1)
+        return upper, lower
+
+    def _blocks(self, index: np.ndarray):
+        size = max(1, int(4e7 / (8 * self.controls * len(self.flat.of))))
+        return [index[k : k + size] for k in range(0, len(index), size)]
+
+    def hope(self, t: int, place: Place, index: np.ndarray, wanted: np.ndarray, allowance: float):
+        """The control that attains the upper bound, and where the gap is still too large."""
+        nodes, hopes, opens = self.nodes[t][place.number], [], []
+        for part in self._blocks(index):
+            upper, _ = self.totals(t, place, part)
+            nodes["upper"][part] = np.minimum(nodes["upper"][part], upper.max(axis=0))
+            mass = nodes["mass"][part][:, self.flat.of]
+            hopes.append(np.where(mass > 0, upper.argmax(axis=0), self.controls - 1))
+            opens.append(nodes["upper"][part] - nodes["lower"][part] > allowance * mass)
+        return np.concatenate(hopes), np.concatenate(opens) & wanted
+
+    def follow(self, t: int, place: Place, index: np.ndarray, control: int) -> None:
+        """Follow a control at some nodes of a place: find or append what follows."""
+        offers, nodes = self.offers, self.nodes[t][place.number]
+        self.pause()
+        columns = offers.columns(t, place, control)
+        while len(self.word) < len(offers.column):
+            rng = np.random.default_rng(len(self.word))
+            self.word = np.concatenate([self.word, rng.integers(-(2**62), 2**62, (64, 2)) * 2 + 1])
+        heir = offers.after(t, place, control)
+        assert heir is not None
+        if self.bytes + offers.used > (2.0 if self.closing else 0.8) * self.memory:
+            raise MemoryError(f"{self.count} nodes") if self.closing else Full
+        table = np.stack([offers.column[c] for c in columns])
+        live = table.any(axis=1)
+        for part in self._blocks(index):
+            words = nodes["words"][part][:, None] + self.word[columns]
+            words[(nodes["words"][part][:, 0] == _DEAD)[:, None] | ~live] = _DEAD
+            belief = nodes["belief"][part][:, None] * table
+            shape = (-1, belief.shape[2])
+            added = self._add(t + 1, heir, belief.reshape(shape), words.reshape(-1, 2))
+            nodes["child"][part, control] = added.reshape(len(part), -1)
+
+    def back_up(self, t: int, place: Place, index: np.ndarray) -> None:
+        nodes = self.nodes[t][place.number]
+        for part in self._blocks(index):
+            upper, lower = self.totals(t, place, part)
+            value, action = self._settle(lower, nodes["mass"][part])
+            nodes["lower"][part], nodes["action"][part] = value, action
+            best = np.minimum(nodes["upper"][part], upper.max(axis=0))
+            nodes["upper"][part] = np.maximum(best, value)
+
+    def evaluate(self) -> None:
+        """Back up every node."""
+        self.offers.refresh()
+        for t in reversed(range(self.last)):
+            for number, nodes in self.nodes[t].items():
+                self.pause()
+                self.back_up(t, self.offers.listed[t][number], np.arange(nodes.count))
+
+    def take(self, tasks: np.ndarray) -> None:
+        """Keep own bounds for these tasks, at most OWN, from here on."""
+        self.offers.forget([1 + task for task in self.own])
+        self.own = tasks[:OWN].tolist()
+        self.epoch += 1
+        for task in self.own:
+            self.offers.variant(1 + task, self._worth(np.array([task])), self.flat.allowed[task])
+
+    def gaps(self) -> Float[np.ndarray, " F"]:
+        """Upper minus lower bound of every task at its root, per unit of mass."""
+        top = self.nodes[0][0]
+        mass = top["mass"][0][self.flat.of]
+        gap = top["upper"][0] - top["lower"][0]
+        return np.where(mass > 0, gap / np.where(mass > 0, mass, 1), 0.0)

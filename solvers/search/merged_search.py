@@ -1,0 +1,192 @@
+"""Upper bounds without sampling error where the order of what happened does not matter.
+
+Where laws depend neither on the memory nor on the round, a belief is the start times one column
+going_a law_a(z) for every control and symbol met, in any order: states are multisets. From the
+start, the search follows the controls that look best under the bounds it has,
+
+    Q(b, a) = <b, pay_a> + sum_z V(b going_a law_a(z)),      V(b) = max_a Q(b, a),
+
+where a pair (b, a) that was never opened counts as V^2 of `lookahead` does: one more exact round
+and one more symbol, then told omega. That is one matrix product for all controls, symbols and
+controls after. In turns, the pairs that the best controls lead to are opened, those first that
+leave most open, and all bounds are backed up. Every Q is an upper bound at any time (told omega
+is worth no less, Jensen), so the search may stop whenever it likes; it is exact once nothing
+reached is open. It prunes as it goes: a control is followed only while its bound is the largest.
+Float64; rounding is of the order of T machine epsilons times the value.
+"""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from solvers.process import AbstractCeiling, Case
+from solvers.tabular import Tabular
+
+_BATCH = 512
+_TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
+
+
+class Searched(eqx.Module):
+    """An upper bound `upper`, the multisets valued, and the largest of them."""
+
+    upper: float
+    states: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+
+
+def merged_search(
+    process: Tabular,
+    case: Case,
+    ceiling: AbstractCeiling,
+    belief: Float[np.ndarray, " m"],
+    work: float,
+    period: int = 0,
+    tolerance: float = 1e-5,
+) -> Searched:
+    """Bound the value of one case from above at one belief (unnormalised).
+
+    **Arguments:** `ceiling`: that of `process`; `work`: multiplications allowed; `period`: rounds
+    gone by, from 0; `tolerance`: the search ends when the bound is within this share of a value
+    that some plan reaches.
+    """
+    search = _Search(process, case, ceiling, belief, period)
+    while search.spent < work and search.open(tolerance):
+        pass
+    return Searched(search.upper, search.count, int(search.depth[: search.count].max()))
+
+
+class _Search:
+    """Multisets of (control, symbol) as sorted rows of codes, with bounds of every control."""
+
+    def __init__(self, process: Tabular, case: Case, ceiling, belief, period: int):
+        self.controls = np.flatnonzero(case.allowed)
+        worth = np.asarray(case.worth(process.reward))
+        ends = np.asarray(process.chance)[self.controls]
+        self.going = ends[:, -1]
+        self.pay = np.einsum("ajm,jm->am", ends[:, :-1], worth)
+        law = np.moveaxis(np.asarray(process.law)[self.controls], -1, 1)
+        self.column = self.going[:, None] * law
+        self.belief, self.period, self.horizon = np.asarray(belief, float), period, process.horizon
+        rounds, memory = range(period, process.horizon + 1), process.start()[None]
+        self.told = [ceiling.value(t, memory)[0] for t in rounds]
+        self.matrices: dict[int, np.ndarray] = {}
+        self.spent, self.index = 0.0, {}
+        width, (a, z) = self.horizon - period, self.column.shape[:2]
+        self.count = 0
+        self.codes = np.zeros((_BATCH, width), np.int32)
+        self.depth = np.zeros(_BATCH, int)
+        self.low = np.zeros(_BATCH)
+        self.value, self.now = np.zeros((_BATCH, a)), np.zeros((_BATCH, a))
+        self.child = np.full((_BATCH, a, z), -1, np.int32)
+        self.opened: dict[int, list[np.ndarray]] = {}
+        self._add(np.full((1, width), a * z, np.int32), 0)
+
+    @property
+    def upper(self) -> float:
+        return float(self.value[0].max())
+
+    def open(self, tolerance: float) -> bool:
+        """Open the pairs that matter most; False if none matters."""
+        if self.upper - self.low[0] <= tolerance * abs(self.upper):
+            return False
+        found = self._frontier(0.1 * tolerance * abs(self.upper))
+        if not len(found):
+            return False
+        self.spent += _TURN
+        self._children(found, self.value[found].argmax(axis=1))
+        for depth in sorted(self.opened, reverse=True):
+            pairs = self.opened[depth] = [np.concatenate(self.opened[depth], axis=1)]
+            rows, controls = pairs[0]
+            later = self.value[self.child[rows, controls]].max(axis=2).sum(axis=1)
+            self.value[rows, controls] = self.now[rows, controls] + later
+            # A plan for each child makes a plan for the pair.
+            sure = self.now[rows, controls] + self.low[self.child[rows, controls]].sum(axis=1)
+            np.maximum.at(self.low, rows, sure)
+        return True
+
+    def _frontier(self, least: float) -> np.ndarray:
+        """Multisets met under the best controls whose best control is not opened yet."""
+        rows, many = np.zeros(1, int), np.ones(1)
+        found, excess = [], []
+        for _ in range(self.horizon - self.period - 2):
+            best = self.value[rows].argmax(axis=1)
+            after = self.child[rows, best]
+            closed = after[:, 0] < 0
+            found.append(rows[closed])
+            spare = self.value[rows[closed]].max(axis=1) - self.low[rows[closed]]
+            excess.append(many[closed] * spare)
+            after, many = after[~closed], many[~closed]
+            rows, place = np.unique(after, return_inverse=True)
+            many = np.bincount(place.ravel(), np.repeat(many, after.shape[1]), len(rows))
+            if not len(rows):
+                break
+        if not found:
+            return np.zeros(0, int)
+        every, spare = np.concatenate(found), np.concatenate(excess)
+        kept = spare > least / max(len(every), 1)
+        every, spare = every[kept], spare[kept]
+        return every[np.argsort(-spare, kind="stable")[: max(_BATCH, self.count // 40)]]
+
+    def _children(self, rows: np.ndarray, controls: np.ndarray) -> None:
+        """Open pairs: find or make the multisets that their symbols lead to."""
+        symbols = self.column.shape[1]
+        for depth in np.unique(self.depth[rows]):
+            at = self.depth[rows] == depth
+            parent, control = rows[at], controls[at]
+            codes = np.repeat(self.codes[parent], symbols, axis=0)
+            codes[:, -1] = (control[:, None] * symbols + np.arange(symbols)).ravel()
+            codes.sort(axis=1)
+            keys = [row.tobytes() for row in codes]
+            new = {key: i for i, key in enumerate(keys) if key not in self.index}
+            if new:
+                self._add(codes[list(new.values())], int(depth) + 1)
+            ids = np.array([self.index[key] for key in keys], np.int32)
+            self.child[parent, control] = ids.reshape(-1, symbols)
+            self.opened.setdefault(int(depth), []).append(np.stack([parent, control]))
+
+    def _add(self, codes: np.ndarray, depth: int) -> None:
+        """Value new multisets."""
+        for start in range(0, len(codes), 4 * _BATCH):
+            part = codes[start : start + 4 * _BATCH]
+            first, count = self.count, len(part)
+            self.spent += _STATE * count
+            self.index.update({row.tobytes(): first + i for i, row in enumerate(part)})
+            flat = self.column.reshape(-1, len(self.belief))
+            beliefs = np.tile(self.belief, (count, 1))
+            for k in range(depth):
+                beliefs *= flat[part[:, k]]
+            now = beliefs @ self.pay.T
+            left = self.horizon - self.period - depth
+            value = now
+            if left > 1:
+                ahead = beliefs @ self._matrix(depth)
+                a, z = self.column.shape[:2]
+                value = now + ahead.reshape(count, a, z, a).max(axis=3).sum(axis=2)
+                self.spent += float(ahead.size) * len(self.belief)
+            self._grow(part, np.full(count, depth), value, self._plan(beliefs, left), now)
+
+    def _grow(self, codes, depth, value, low, now) -> None:
+        """Append rows; room doubles when it is short."""
+        start, self.count = self.count, self.count + len(codes)
+        rows = slice(start, self.count)
+        while self.count > len(self.depth):
+            for name in ("codes", "depth", "value", "low", "now", "child"):
+                old = self.__dict__[name]
+                self.__dict__[name] = np.concatenate([old, np.full_like(old, -1)])
+        self.codes[rows], self.depth[rows], self.value[rows] = codes, depth, value
+        self.low[rows], self.now[rows] = low, now
+
+    def _plan(self, beliefs: np.ndarray, left: int) -> np.ndarray:
+        """What the best single control yields, kept to the end."""
+        rounds = np.zeros_like(self.going)
+        for _ in range(left):
+            rounds = 1 + self.going * rounds
+        return (beliefs @ (self.pay * rounds).T).max(axis=1)
+
+    def _matrix(self, depth: int) -> np.ndarray:
+        """(m, A Z A): a control, a symbol, then a control and told omega."""
+        if depth not in self.matrices:
+            worth = self.pay + self.going * self.told[depth + 2]
+            matrix = self.column[:, :, None] * worth[None, None]
+            self.matrices[depth] = np.ascontiguousarray(matrix.reshape(-1, len(self.belief)).T)
+        return self.matrices[depth]

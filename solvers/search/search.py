@@ -1,0 +1,296 @@
+"""Branch and bound on a process given by its rules: nothing is enumerated beforehand.
+
+Nodes and bounds are those of `solvers.search.graph`. A pass walks down from the roots along the
+controls that attain the upper bound, follows those that are not followed yet, and backs up what
+it met (AO*, as in `solvers.search.branch_and_bound`). What is not followed counts at its bound
+(`solvers.search.offers`), which holds at every belief and tightens as places are met.
+
+Tasks are taken a few at a time, each with a bound of its own; all share every node, and one bound
+for all of them. Constant coefficients only.
+
+Guarantee: lower <= W <= upper for every task at any time.
+"""
+
+import time
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.problem import Tasks
+from solvers.process import AbstractProcess
+from solvers.progress import Bar, deferred
+from solvers.search.branch_and_bound import BranchAndBound, Status
+from solvers.search.graph import OWN, Flat, Full, Graph
+from solvers.search.offers import Place
+
+
+class Grown(eqx.Module):
+    """One round of what was grown, as far as the plans kept can reach it.
+
+    - `memory` (M, d): its places. `place` (N,): of each node; `parent`, `control`, `symbol` (N,):
+      one way in. `child` (N, A, Z): -1 where nothing was followed. `action` (N, F): of the plans
+      kept; `gap` (N, F): their certified loss, per unit of the node's mass.
+    """
+
+    memory: Int[np.ndarray, "M d"]
+    place: Int[np.ndarray, " N"]
+    parent: Int[np.ndarray, " N"]
+    control: Int[np.ndarray, " N"]
+    symbol: Int[np.ndarray, " N"]
+    child: Int[np.ndarray, "N A Z"]
+    action: Int[np.ndarray, "N F"]
+    gap: Float[np.ndarray, "N F"]
+
+
+class Searched(eqx.Module):
+    """Bounds of every task, (F,), and the rounds that its plans can reach; why it ended."""
+
+    lower: Float[np.ndarray, " F"]
+    upper: Float[np.ndarray, " F"]
+    rounds: tuple[Grown, ...]
+    status: Status = eqx.field(static=True)
+    history: tuple[tuple[int, float, float], ...] = eqx.field(static=True)
+
+
+def descend(graph: Graph, wanted: Bool[np.ndarray, " F"], allowance: float) -> bool:
+    """One pass for these tasks; whether anything was followed or met."""
+    want = {0: wanted[None]}
+    visited: list[list[tuple[Place, np.ndarray]]] = []
+    progress = False
+    for t in range(graph.last):
+        hopes: dict[int, tuple] = {}
+        todo = list(want)
+        while todo:
+            unmet: dict[bytes, np.ndarray] = {}
+            again = []
+            for number in todo:
+                graph.pause()
+                place, mask = graph.offers.listed[t][number], want[number]
+                index = np.flatnonzero(mask.any(axis=1))
+                found = graph.hope(t, place, index, mask[index], allowance)
+                hopes[number] = (index, *found)
+                for control in np.unique(found[0][found[1]]):
+                    if place.next[control] not in graph.offers.places[t + 1]:
+                        unmet[place.next[control]] = place.after[control]
+                        again.append(number)
+            if unmet:
+                graph.meet(t + 1, np.unique(np.stack(list(unmet.values())), axis=0))
+                progress = True
+            todo = list(dict.fromkeys(again))
+        arriving: dict[int, list] = {}
+        here = []
+        for number, (index, control, open_) in hopes.items():
+            place, nodes = graph.offers.listed[t][number], graph.nodes[t][number]
+            here.append((place, index[open_.any(axis=1)]))
+            for chosen in np.unique(control[open_]).tolist():
+                rows = open_ & (control == chosen)
+                which = np.flatnonzero(rows.any(axis=1))
+                new = nodes["child"][index[which], chosen, 0] < 0
+                if new.any():
+                    graph.follow(t, place, index[which[new]], chosen)
+                    progress = True
+                heir = graph.offers.after(t, place, chosen)
+                assert heir is not None
+                child = nodes["child"][index[which], chosen]
+                arriving.setdefault(heir.number, []).append((child, rows[which]))
+        visited.append(here)
+        want = _arrived(graph, t + 1, arriving)
+    for t in reversed(range(len(visited))):
+        for place, index in visited[t]:
+            graph.back_up(t, place, index)
+    return progress
+
+
+def _arrived(graph: Graph, t: int, arriving: dict[int, list]) -> dict[int, np.ndarray]:
+    want = {}
+    for number, parts in arriving.items():
+        mask = np.zeros((graph.nodes[t][number].count, len(graph.flat.of)), bool)
+        for child, rows in parts:
+            for symbol in range(child.shape[1]):
+                np.logical_or.at(mask, child[:, symbol], rows)
+        want[number] = mask
+    return want
+
+
+def complete(graph: Graph) -> None:
+    """Follow until every task has a plan, and plans kept have one wherever plans kept lead."""
+    graph.closing = True
+    missing = True
+    while missing:
+        graph.evaluate()
+        missing = _walk(graph, np.ones(len(graph.flat.of), bool), fill=True)[0]
+
+
+def _walk(graph: Graph, wanted: Bool[np.ndarray, " F"], fill: bool):
+    """Follow the plans from the roots; with `fill`, follow something where there is none.
+
+    Returns whether something was missing, and per round the nodes reached of each place.
+    """
+    want, kept = {0: wanted[None]}, graph.flat.kept
+    reached, missing = [], False
+    for t in range(graph.last + 1):
+        for mask in want.values():
+            mask[mask[:, kept].any(axis=1)] |= kept & wanted
+        reached.append({k: np.flatnonzero(v.any(axis=1)) for k, v in want.items()})
+        if t == graph.last:
+            break
+        arriving: dict[int, list] = {}
+        for number, mask in want.items():
+            place, nodes = graph.offers.listed[t][number], graph.nodes[t][number]
+            index = reached[-1][number]
+            control = nodes["action"][index].astype(int)
+            absent = mask[index] & ~np.isfinite(nodes["lower"][index])
+            if fill and absent.any():
+                missing = True
+                hope, _ = graph.hope(t, place, index, mask[index], 0.0)
+                control = np.where(absent, hope, control)
+                graph.meet(t + 1, place.after[np.unique(control[absent])])
+            for chosen in np.unique(control[mask[index]]).tolist():
+                rows = mask[index] & (control == chosen)
+                which = np.flatnonzero(rows.any(axis=1))
+                new = nodes["child"][index[which], chosen, 0] < 0
+                if new.any():
+                    graph.follow(t, place, index[which[new]], chosen)
+                heir = graph.offers.after(t, place, chosen)
+                assert heir is not None
+                child = nodes["child"][index[which], chosen]
+                arriving.setdefault(heir.number, []).append((child, rows[which]))
+        want = _arrived(graph, t + 1, arriving)
+    return missing, reached
+
+
+def flatten(groups: Sequence[Tasks]) -> Flat:
+    """Lay the tasks of all groups side by side."""
+    parts, first = [], 0
+    for part in groups:
+        roots, width = part.coefficient.shape[:2]
+        parts.append(
+            (
+                np.asarray(part.root, float),
+                np.repeat(np.arange(roots) + first, width),
+                np.asarray(part.coefficient, float).reshape(roots * width, -1),
+                np.asarray(part.counted, float).reshape(roots * width, -1),
+                np.asarray(part.allowed, bool).reshape(roots * width, -1),
+                np.tile(np.arange(width) < part.keep, roots),
+            )
+        )
+        first += roots
+    return Flat(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def search_process(
+    process: AbstractProcess,
+    groups: Sequence[Tasks],
+    solver: BranchAndBound,
+    *,
+    tolerance: float = 0.0,
+    progress: bool = False,
+) -> Searched:
+    """Search until bounds meet within `tolerance` per unit of root mass, for every task.
+
+    An interrupt ends the search, and its bounds are returned; a second one raises.
+
+    **Raises:** `MemoryError` if one executable plan for every task does not fit; `ArithmeticError`
+    if the process's chances are not laws.
+    """
+    began = time.monotonic()
+    flat = flatten(groups)
+    with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
+        graph = Graph(process, flat, solver.memory, interrupts.check)
+        passes: list[tuple[int, float, float]] = []
+        status = Status.converged
+        order = np.argsort(~flat.kept, kind="stable")
+        try:
+            size = 1
+            allowance = tolerance + 1e-12 * graph.scale
+            stuck = np.zeros(len(flat.of), bool)
+            while True:
+                graph.evaluate()
+                open_ = (graph.gaps() > allowance) & ~stuck
+                if not open_.any():
+                    break
+                chosen = order[open_[order]][:size]
+                graph.take(chosen if len(flat.of) > 1 else chosen[:0])
+                wanted = np.zeros(len(flat.of), bool)
+                wanted[chosen] = True
+                while True:
+                    progressed = descend(graph, wanted, allowance)
+                    graph.offers.refresh()
+                    gap = graph.gaps()
+                    worst = float(gap[np.isfinite(gap)].max(initial=0.0))
+                    passes.append((graph.count, time.monotonic() - began, worst))
+                    bar(1, f"{int((gap > allowance).sum())} open, {graph.count} nodes")
+                    if not (gap[chosen] > allowance).any():
+                        break
+                    if not progressed:
+                        stuck[chosen] = True
+                        break
+                    if solver.seconds is not None and passes[-1][1] > solver.seconds:
+                        raise TimeoutError
+                size = min(2 * size, OWN)
+        except Full:
+            status = Status.memory
+        except TimeoutError:
+            status = Status.seconds
+        except KeyboardInterrupt:
+            status = Status.interrupted
+        if status == Status.converged and stuck.any():
+            status = Status.exhausted
+        complete(graph)
+        gap = graph.gaps()
+        passes.append((graph.count, time.monotonic() - began, float(gap.max(initial=0.0))))
+        top = graph.nodes[0][0]
+        lower = top["lower"][0]
+        rounds = _grown(graph)
+    return Searched(lower, np.maximum(top["upper"][0], lower), rounds, status, tuple(passes))
+
+
+def _grown(graph: Graph) -> tuple[Grown, ...]:
+    """Cut out what the plans kept can reach, nodes sorted by place."""
+    kept = graph.flat.kept
+    _, reached = _walk(graph, kept, fill=False)
+    shift: list[dict[int, np.ndarray]] = []
+    for t, part in enumerate(reached):
+        places, at = {}, 0
+        for number in sorted(part):
+            table = np.full(graph.nodes[t][number].count, -1)
+            table[part[number]] = at + np.arange(len(part[number]))
+            places[number], at = table, at + len(part[number])
+        shift.append(places)
+    rounds = []
+    way = np.zeros((3, 1), np.int64)
+    for t, part in enumerate(reached):
+        numbers = sorted(part)
+        count = sum(len(part[k]) for k in numbers)
+        symbols = 0 if t == graph.last else graph.symbols()
+        child = np.full((count, graph.controls, symbols), -1, np.int32)
+        action, gaps, place_of = [], [], []
+        following = 0 if t == graph.last else sum(map(len, reached[t + 1].values()))
+        nextway = np.zeros((3, following), np.int64)
+        at = 0
+        for k, number in enumerate(numbers):
+            index, nodes = part[number], graph.nodes[t][number]
+            place = graph.offers.listed[t][number]
+            mass = nodes["mass"][index][:, graph.flat.of[kept]]
+            gap = np.maximum((nodes["upper"] - nodes["lower"])[index][:, kept], 0.0)
+            gaps.append(np.where(mass > 0, gap / np.where(mass > 0, mass, 1), 0.0))
+            action.append(nodes["action"][index][:, kept])
+            place_of.append(np.full(len(index), k))
+            for control in np.unique(action[-1]).tolist() if t < graph.last else []:
+                rows = np.flatnonzero((action[-1] == control).any(axis=1))
+                heir = graph.offers.after(t, place, control)
+                assert heir is not None
+                to = shift[t + 1][heir.number][nodes["child"][index[rows], control]]
+                child[at + rows, control] = to
+                nextway[0, to] = (at + rows)[:, None]
+                nextway[1, to] = control
+                nextway[2, to] = np.arange(symbols)
+            at += len(index)
+        memory = np.stack([graph.offers.listed[t][number].memory for number in numbers])
+        joined = (np.concatenate(x) for x in (place_of, action, gaps))
+        which, taken, left = joined
+        rounds.append(Grown(memory, which, way[0], way[1], way[2], child, taken, left))
+        way = nextway
+    return tuple(rounds)

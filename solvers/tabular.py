@@ -1,0 +1,116 @@
+"""Processes whose laws depend neither on the memory nor on the round: tables stand for rules.
+
+There the order of what happened does not matter, and laws need not be computed twice.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from solvers.problem import Numbers
+from solvers.process import AbstractCeiling, AbstractProcess
+
+_MOST_MEMORIES = 64
+_MOST_ENTRIES = 2**23
+
+
+class Tabular(AbstractProcess):
+    """One law for every memory and round. `chance` (A, n+1, m), `law` (A, m, Z); see `ends`.
+
+    `met`: memories of the process it stands for, at `period` (row 0) and later (row 1).
+    """
+
+    horizon: int = eqx.field(static=True)
+    controls: int = eqx.field(static=True)
+    reward: Float[Numbers, "n m"]
+    chance: Float[Numbers, "A n1 m"]
+    law: Float[Numbers, "A m Z"]
+    met: np.ndarray
+    period: int = eqx.field(static=True)
+    orderless: bool = eqx.field(static=True)
+
+    def start(self):
+        return np.zeros(1, np.int32)
+
+    def step(self, memory, control):
+        return jnp.asarray(memory)
+
+    def ends(self, memory, control):
+        return jnp.asarray(self.chance)[control]
+
+    def symbols(self, memory, control, period):
+        return jnp.asarray(self.law)[control]
+
+    def ceiling(self, ceiling: AbstractCeiling) -> "TabularCeiling":
+        """Tabulate a ceiling of the process it stands for, from `period` on."""
+        rounds = range(self.period, self.horizon)
+        rows = [ceiling.value(t, self.met[[int(t > self.period)]])[0] for t in rounds]
+        nothing = np.zeros((1, np.asarray(self.reward).shape[1]))
+        return TabularCeiling(np.concatenate([*(row[None] for row in rows), nothing]), self.period)
+
+
+class TabularCeiling(AbstractCeiling):
+    """U_t(omega) where no memory matters; `table` (T+1-period, m)."""
+
+    table: Float[np.ndarray, "T1 m"]
+    period: int = eqx.field(static=True)
+
+    def value(self, period, memories):
+        row = self.table[period - self.period]
+        return np.broadcast_to(row, (len(memories), len(row)))
+
+
+def tabulate(
+    process: AbstractProcess, memory: np.ndarray | None = None, period: int = 0
+) -> Tabular | None:
+    """Find the one law of all memories within reach and all rounds left; None if there is none.
+
+    With many memories, or with tables too large for products of two rounds, the answer is None
+    as well. Call it with float64 enabled.
+    """
+    start = np.asarray(process.start() if memory is None else memory)
+    rounds = jnp.arange(period, process.horizon)
+    queue, seen, first = [start], {start.tobytes()}, None
+    while queue:
+        ends, laws, after = (np.asarray(x) for x in _laws(process, queue.pop(), rounds))
+        if first is None:
+            first = (ends, laws[0], after)
+            if laws[0].size * len(ends) > _MOST_ENTRIES:
+                return None
+        if not (np.array_equal(ends, first[0]) and (laws == first[1]).all()):
+            return None
+        for row in after:
+            if row.tobytes() not in seen:
+                seen.add(row.tobytes())
+                queue.append(row)
+        if len(seen) > _MOST_MEMORIES:
+            return None
+    if first is None:
+        return None
+    ends, law, after = first
+    met = np.stack([start, after[0]])
+    return Tabular(
+        horizon=process.horizon,
+        controls=process.controls,
+        reward=np.asarray(process.reward),
+        chance=ends,
+        law=law,
+        met=met,
+        period=period,
+        orderless=True,
+    )
+
+
+@eqx.filter_jit
+def _laws(process: AbstractProcess, memory, rounds):
+    """Chances (A, n+1, m), laws of symbols in every round (T, A, m, Z), and the next memories."""
+
+    def one(control):
+        after = process.step(jnp.asarray(memory), control)
+        law = jax.vmap(lambda t: process.symbols(after, control, t))(rounds)
+        return process.ends(after, control), law, after
+
+    ends, law, after = jax.vmap(one)(jnp.arange(process.controls))
+    return ends, jnp.moveaxis(law, 1, 0), after

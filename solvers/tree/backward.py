@@ -1,0 +1,417 @@
+"""The traced Bellman recursion over a tree.
+
+One step, in a memory class with edges e(a), for likelihood rows l, roots r and tasks q:
+
+    Q[a, l, r, q] = sum_s <row_l * root_r, stop[e(a), s]> x_rq[j] + <row_l * root_r, stop * reward>
+                    + sum_z E_x' W'[child[l, a, z], r, q],        W = max_a Q.
+
+The inner products do not depend on the task, so that every coefficient vector and every variant
+(a control forbidden, an outcome not counted) shares one matrix product of beliefs by rewards.
+
+Ties: controls within 1e-12 * mass(b) * scale of the best are tied, the lowest index wins, and
+at a belief of no mass the last control is taken. The value returned is that of the control
+taken, so its gradient is that of the plan in use.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float, Int
+
+from solvers.problem import Numbers, Tables, Tasks
+from solvers.tree.tree import Layer, Tree, ratios
+
+TIE = 1e-12
+_BLOCK_SIZES = (8, 64, 512, 4096, 32768)
+_LITTLE = 2e6  # operations that padding a small round may cost, to save a compilation
+_COMMON = 4096  # nodes handled at once in every round where padding costs nothing but indices
+_INDICES = 4e6  # bytes of these
+_SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
+_LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
+_CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
+_MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a program of its own
+_UNROLLED = 8  # symbols whose values are added up without a loop
+_SELECTED = 48  # controls compared one by one: more would take long to compile
+
+
+def likelihood_rows(tree: Tree, column: Numbers, rounds: int) -> list[Numbers]:
+    """Multiply out the likelihood rows (L, m) of the first `rounds` rounds."""
+    rows = [column[-1:]]
+    for layer in tree.layers[1:rounds]:
+        rows.append(rows[-1][layer.parent] * column[layer.column])
+    return rows
+
+
+def backward(
+    tree: Tree,
+    tables: Tables,
+    tasks: Tasks,
+    *,
+    block: int,
+    tick: Callable[[int], None] = lambda nodes: None,
+) -> tuple[Float[Array, "R Q"], list[Int[np.ndarray, "_N _R _K"]]]:
+    """Solve every task at every node: the values at the roots and the policies kept.
+
+    Exact up to rounding. Pure when traced (policies are then not returned).
+
+    **Arguments:** `tree`, `tables`, `tasks`; `block`: the most nodes handled at once;
+    `tick`: called with the number of nodes done.
+
+    **Returns:** W at the roots, shape (R, Q); per round the control taken, shape
+    (N_t, R, keep), empty when traced.
+    """
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
+    value, actions = jnp.zeros((1, *tasks.coefficient.shape[:2])), []
+    for layer in sweep(tree, tables, tasks, block=block, tick=tick):
+        value = layer.value
+        if not traced:
+            actions.append(layer.action)
+    return jnp.asarray(value)[0], actions[::-1]
+
+
+class Swept(eqx.Module):
+    """One round solved: W (N, R, Q), its upper bound, and the controls that attain either.
+
+    Without bounds on what is not followed, `upper` and `hopeful` are None.
+    """
+
+    value: Float[Numbers, "N R Q"]
+    action: Int[Numbers, "N R K"]
+    upper: Float[Numbers, "N R Q"] | None
+    hopeful: Int[Numbers, "N R Q"] | None
+
+
+def sweep(
+    tree: Tree,
+    tables: Tables,
+    tasks: Tasks,
+    *,
+    block: int,
+    bounds: Callable[[int, int], Float[np.ndarray, "A _R _Q m"]] | None = None,
+    caps: Sequence[Float[np.ndarray, "_N _R _Q"]] | None = None,
+    share: Callable[[int, Int[np.ndarray, " k"]], Numbers | None] | None = None,
+    tick: Callable[[int], None] = lambda nodes: None,
+) -> Iterator[Swept]:
+    """Solve the rounds of a tree, the last one first.
+
+    Controls that are not followed are not taken. With `bounds(t, memory)`, which bound what
+    follows every control given the parameter, an upper bound on W is propagated as well: such a
+    control counts there at what it yields at once and the bound after it. `caps`, with bounds:
+    other upper bounds on W at the nodes of every round but the last. `share(t, nodes)`: belief
+    after each control and symbol over that of the child, (k, A, Z, R), where trees merge beliefs
+    that are not in proportion.
+    """
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
+    arrays: ModuleType = jnp if traced else np
+    column = arrays.asarray(tables.column)
+    # A column of ones, which index -1 (no column seen yet) picks.
+    column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
+    rows = likelihood_rows(tree, column, len(tree.layers) - 1)
+    given = column, tables, tasks
+    given = jax.tree.map(jnp.asarray, given) if traced else jax.device_put(given)
+    spread = not traced and len(given[2].root.sharding.device_set) > 1
+    shapes = _shapes(tree, rows, tasks, block, traced, spread)
+    shared = None
+    if shapes.shared:
+        shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
+    kinds = 1 if bounds is None else 2
+    empty = (_BLOCK_SIZES[0], *tasks.coefficient.shape[:2])
+    following = (jnp.zeros(empty, column.dtype),) * kinds
+    for t in reversed(range(len(tree.layers))):
+        layer = tree.layers[t]
+        last = t == len(tree.layers) - 1
+        parts, bound, at = [], None, -1
+        before = max(t - 1, 0)
+        if shared is None:
+            start, previous = 0, rows[before]
+            previous = previous if traced else _padded(previous, _length(len(previous)))
+        else:
+            start, previous = sum(map(len, rows[:before])), shared
+        partial = bool((layer.child[:, :, :1] < 0).any())
+        least = 1 if last else shapes.block
+        for first, size, nodes in blocks(layer, shapes.most, least, exact=traced):
+            if bounds is not None and not last and layer.memory[first] != at:
+                at = layer.memory[first]
+                bound = jnp.asarray(bounds(t, int(at)), column.dtype)
+            found = _step(
+                previous,
+                layer.parent[layer.likelihood[nodes]] + start,
+                layer.column[layer.likelihood[nodes]],
+                tree.structure.edge[t][layer.memory[first]],
+                layer.child[nodes],
+                layer.child[nodes, :, 0] >= 0 if partial else None,
+                ratios(tree, t, nodes) if share is None else share(t, nodes),
+                following,
+                bound,
+                given[0],
+                given[1],
+                tree.structure.outcome,
+                given[2],
+                None if traced or spread else np.asarray(size, np.int32),
+            )
+            parts.append([arrays.asarray(x)[:size] for x in found])
+            tick(size)
+        joined = [arrays.concatenate(part) for part in zip(*parts, strict=True)]
+        if bounds is not None and caps is not None and not last:
+            joined[2] = arrays.maximum(joined[0], arrays.minimum(joined[2], caps[t]))
+        following = tuple(joined[2 * k] for k in range(kinds))
+        if not traced:
+            length = max(shapes.following, _length(layer.nodes))
+            following = tuple(_padded(x, length) for x in following)
+        value, action, *upper = joined
+        yield Swept(value, action[:, :, : tasks.keep], *(upper or (None, None)))
+
+
+class _Shapes(eqx.Module):
+    """Shapes that the rounds of a tree share, so that few programs are compiled.
+
+    - `block`: the fewest nodes handled at once, where that costs next to nothing; `most`: the most.
+    - `following`: the fewest values that follow.
+    - `shared`: whether one table holds the likelihood rows of all rounds.
+    """
+
+    block: int = eqx.field(static=True)
+    most: int = eqx.field(static=True)
+    following: int = eqx.field(static=True)
+    shared: bool = eqx.field(static=True)
+
+
+def _shapes(
+    tree: Tree, rows: Sequence[Numbers], tasks: Tasks, block: int, traced: bool, spread: bool
+) -> _Shapes:
+    if traced:
+        return _Shapes(1, block, 1, False)
+    structure = tree.structure
+    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
+    roots, variants = tasks.coefficient.shape[:2]
+    features = (2 * structure.controls * slots + 1) * points
+    cells = 2 * structure.controls * (structure.symbols + 2 * slots) * variants
+    few = [s for s in _BLOCK_SIZES if s * roots * (features + cells) <= _LITTLE]
+    widest = max((_width(layer) for layer in tree.layers[:-1]), default=1)
+    least = max((s for s in few if s <= 64 or s <= _length(widest)), default=1)
+    indices = 12 * _COMMON * structure.controls * structure.symbols
+    chunk = _chunk(_COMMON, points, structure.controls, slots, tasks)
+    if widest > least and chunk < _COMMON <= block and indices <= _INDICES and not spread:
+        # Only the chunks that count are worked on: one program for rounds of any width.
+        least = block = _COMMON
+    longest = _length(max((layer.nodes for layer in tree.layers[1:]), default=1))
+    level = longest if 8.0 * longest * roots * variants <= _LEVEL else 1
+    return _Shapes(least, block, level, 8.0 * _length(sum(map(len, rows))) * points <= _SHARED)
+
+
+def _length(count: int) -> int:
+    """Round up to one of few lengths, so that few programs are compiled."""
+    length = next((s for s in _BLOCK_SIZES[1:] if s >= count), _BLOCK_SIZES[-1])
+    while length < count:
+        length *= 2
+    return length
+
+
+def _padded(rows: Numbers, length: int) -> Array:
+    """Append zeros."""
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return jnp.asarray(padded)
+
+
+def _width(layer: Layer) -> int:
+    """The most nodes of one memory class."""
+    return int(np.diff(np.flatnonzero(np.diff(layer.memory, prepend=-1, append=-1))).max())
+
+
+def blocks(
+    layer: Layer, largest: int, least: int = 1, exact: bool = False
+) -> Iterator[tuple[int, int, Int[np.ndarray, " C"]]]:
+    """Split a round into blocks of one memory class and few distinct sizes.
+
+    Yields the first node, how many nodes count, and the node indices (padded by the last); there
+    are at most `largest` of them, and at least `least` where that allows it. `exact`: any size,
+    padded by little.
+    """
+    starts = np.flatnonzero(np.diff(layer.memory, prepend=-1))
+    ends = np.append(starts[1:], layer.nodes)
+    widest = max(int((ends - starts).max()), least)
+    size = next((s for s in _BLOCK_SIZES if s >= min(widest, largest)), _BLOCK_SIZES[-1])
+    if exact and widest < size:
+        size = -(-widest // _MULTIPLE) * _MULTIPLE if widest > _MULTIPLE else widest
+    if size > largest:  # a power of two, which can be split
+        size = 1 << max(largest.bit_length() - 1, 0)
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        for first in range(start, end, size):
+            count = min(size, end - first)
+            yield first, count, np.minimum(np.arange(first, first + size), end - 1)
+
+
+@eqx.filter_jit
+def _step(
+    previous: Float[Numbers, "L m"],
+    parent: Int[Numbers, " C"],
+    picked: Int[Numbers, " C"],
+    edges: Int[Numbers, " A"],
+    child: Int[Numbers, "C A Z"],
+    followed: Bool[Numbers, "C A"] | None,
+    ratio: Float[Numbers, "C A Z"] | Float[Numbers, "C A Z R"] | None,
+    following: tuple[Float[Numbers, "N R Q"], ...],
+    bound: Float[Array, "A _R _Q m"] | None,
+    column: Float[Numbers, "C1 m"],
+    tables: Tables,
+    outcomes: Int[Numbers, "E J"],
+    tasks: Tasks,
+    size: Int[Numbers, ""] | None = None,
+) -> tuple[Array, ...]:
+    """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
+
+    With two kinds of following values, once for the value and once for its upper bound. Nodes are
+    worked on in chunks that stay in the cache, up to the first `size` nodes (all by default).
+    """
+    nodes = parent, picked, child, followed, ratio
+    chunk = _chunk(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
+    features = _features(edges, tables, outcomes, jnp.asarray(tasks.root), previous.dtype)
+
+    def solve(part):
+        parent, picked, child, followed, ratio = part
+        belief = previous[parent] * column[picked]
+        return _bellman(
+            belief, features, edges, child, followed, ratio, following, bound, tables, outcomes,
+            tasks,
+        )  # fmt: skip
+
+    if chunk == len(parent):
+        return solve(nodes)
+    count = len(parent) // chunk
+    split = jax.tree.map(lambda x: jnp.reshape(x, (count, chunk, *x.shape[1:])), nodes)
+    if size is None:
+        found = jax.lax.map(solve, split)
+    else:
+        one = jax.eval_shape(solve, jax.tree.map(lambda x: x[0], split))
+        blank = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), one)
+
+        def go_on(k, found):
+            part = solve(jax.tree.map(lambda x: x[k], split))
+            return jax.tree.map(lambda all_, new: all_.at[k].set(new), found, part)
+
+        found = jax.lax.fori_loop(0, -(-size // chunk), go_on, blank)
+    return jax.tree.map(lambda x: x.reshape(len(parent), *x.shape[2:]), found)
+
+
+def _chunk(nodes: int, points: int, controls: int, slots: int, tasks: Tasks) -> int:
+    """How many of a block's nodes are worked on at once."""
+    roots, variants = tasks.coefficient.shape[:2]
+    widths = points, 2 * controls * (slots + variants) * roots
+    most = min(np.divide(_CACHED, np.multiply(widths, tasks.root.dtype.itemsize)))
+    while nodes % 2 == 0 and nodes > most:
+        nodes //= 2
+    return nodes
+
+
+def _bellman(
+    belief, features, edges, child, followed, ratio, following, bound, tables, outcomes, tasks
+) -> tuple[Array, ...]:
+    """The step for the nodes of a chunk."""
+    mass, stopped, yielded = _contract(belief, features, outcomes.shape[1], len(edges))
+    outcome = jnp.asarray(outcomes)[edges]
+    coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
+    counted = jnp.moveaxis(jnp.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
+    allowed = jnp.moveaxis(jnp.asarray(tasks.allowed, bool), 2, 0)[:, None]
+    mass = mass[:, :, None]
+    now = jnp.zeros((*stopped.shape[:1], *stopped.shape[2:], coefficient.shape[-1]), belief.dtype)
+    for slot in range(outcome.shape[1]):
+        now = now + stopped[:, slot, :, :, None] * coefficient[:, slot, None]
+        now = now + yielded[:, slot, :, :, None] * counted[:, slot, None]
+    found = []
+    for kind, later in enumerate(following):
+        total = now + _continue(child, ratio, later, tasks.kernel)
+        if followed is not None:
+            rest = jnp.full_like(total, -jnp.inf)
+            if kind == 1 and bound is not None:
+                rest = now + _after(belief, jnp.asarray(tasks.root), bound)
+            total = jnp.where(jnp.asarray(followed).T[:, :, None, None], total, rest)
+        # The barrier keeps what follows from being added up again for each comparison.
+        total = jax.lax.optimization_barrier(jnp.where(allowed, total, -jnp.inf))
+        found += _choose(total, mass, tables.scale)
+    return tuple(found)
+
+
+def _after(belief, root, bound):
+    """Bound what follows each control at each belief, shape (A, C, R, Q or 1)."""
+    weighted = bound * root[:, None]
+    return jnp.einsum("cm,arqm->acrq", belief, weighted, precision=jax.lax.Precision.HIGHEST)
+
+
+def _features(edges, tables, outcomes, root, kind) -> Float[Array, "F R m"]:
+    """What beliefs are contracted with, of every root: chances, rewards, and ones."""
+    stop = jnp.asarray(tables.stop)[edges]
+    reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
+    points = stop.shape[2]
+    features = jnp.concatenate(
+        [stop.reshape(-1, points), (stop * reward).reshape(-1, points), jnp.ones((1, points))]
+    )
+    return features.astype(kind)[:, None, :] * root[None]
+
+
+def _contract(belief, features, slots: int, controls: int):
+    """Contract beliefs with what every control's edge yields: the heavy stage.
+
+    Returns the mass of each belief (C, R); and per control and slot (A, J, C, R) the
+    probability of the outcome and the reward it brings.
+    """
+    product = jnp.einsum("frm,cm->fcr", features, belief, precision=jax.lax.Precision.HIGHEST)
+    width = controls * slots
+    shape = (controls, slots, *product.shape[1:])
+    return product[-1], product[:width].reshape(shape), product[width:-1].reshape(shape)
+
+
+def _continue(child, ratio, following, kernel):
+    """Expected value of what follows each control, shape (A, C, R, Q)."""
+    start = jnp.zeros((child.shape[1], child.shape[0], *following.shape[1:]), following.dtype)
+    if child.shape[2] == 0:
+        return start
+    step = jnp.maximum(jnp.transpose(jnp.asarray(child), (2, 1, 0)), 0)
+    if ratio is None:
+        total, _ = jax.lax.scan(
+            lambda sum_, index: (sum_ + following[index], None), start, step, unroll=_UNROLLED
+        )
+    else:
+        ratio = jnp.asarray(ratio, start.dtype)
+        ratio = ratio[..., None] if ratio.ndim == 3 else ratio
+        share = jnp.transpose(ratio, (2, 1, 0, 3))[..., None]
+        total, _ = jax.lax.scan(
+            lambda sum_, at: (sum_ + at[1] * following[at[0]], None),
+            start,
+            (step, share),
+            unroll=_UNROLLED,
+        )
+    if kernel is None:
+        return total
+    law = jnp.asarray(kernel)
+    split = total.reshape(*total.shape[:3], -1, law.shape[1])
+    return jnp.einsum("acrxw,avw->acrxv", split, law).reshape(total.shape)
+
+
+def _choose(
+    total: Float[Array, "A C R Q"], mass: Float[Array, "C R 1"], scale
+) -> tuple[Float[Array, "C R Q"], Int[Array, "C R Q"]]:
+    """Take the first control tied with the best; the last one at a belief of no mass."""
+    last = total.shape[0] - 1
+    kind = jnp.int8 if last < 128 else jnp.int16
+    fixed = jax.lax.stop_gradient(total)
+    tolerance = jax.lax.stop_gradient(TIE * mass * scale)
+    if last > _SELECTED:
+        tied: Bool[Array, "A C R Q"] = fixed >= fixed.max(axis=0) - tolerance
+        choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
+        return jnp.take_along_axis(total, choice[None], axis=0)[0], choice.astype(kind)
+    # Row by row: reductions over the first axis are several times slower.
+    best = functools.reduce(jnp.maximum, [fixed[a] for a in range(last + 1)])
+    least = jnp.where(mass > 0, best - tolerance, jnp.inf)
+    value, choice = total[last], jnp.full(best.shape, last, kind)
+    for a in reversed(range(last)):
+        reached = fixed[a] >= least
+        value = jnp.where(reached, total[a], value)
+        choice = jnp.where(reached, jnp.asarray(a, kind), choice)
+    return value, choice

@@ -1,0 +1,180 @@
+"""Exact solution by backward recursion over the merged tree, root chunk by root chunk.
+
+Guarantee: values exact up to rounding. Memory: the roots solved together, and the nodes handled
+together, are chosen so that what lives at once stays below `Exact.memory`.
+"""
+
+import os
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.checkpoint import Checkpoint, fingerprint
+from solvers.problem import Structure, Tables, Tasks, cast
+from solvers.progress import Bar
+from solvers.tree.backward import backward
+from solvers.tree.tree import Tree, bound_nodes
+
+_ELEMENT_RATE = 2e8
+_PRODUCT_RATE = 2e10
+_CACHE = 64e6
+
+
+class Exact(eqx.Module):
+    """Solve exactly over all reachable histories.
+
+    **Arguments**
+
+    - `memory`: bytes that may live at once, default 4e9.
+    - `merge`: False keeps every history apart; the answer is the same, for checking.
+    """
+
+    memory: float = eqx.field(static=True, default=4e9)
+    merge: bool = eqx.field(static=True, default=True)
+
+
+class Estimate(eqx.Module):
+    """What a solve will take: nodes, bytes that live at once, seconds (rough, on two cores)."""
+
+    nodes: int = eqx.field(static=True)
+    memory: float = eqx.field(static=True)
+    seconds: float = eqx.field(static=True)
+
+
+class Answer(eqx.Module):
+    """Values (R, Q), and per round the controls kept, (N_t, R, keep)."""
+
+    value: Float[np.ndarray, "R Q"]
+    actions: tuple[Int[np.ndarray, "_N R K"], ...]
+
+
+def estimate(
+    structure: Structure, points: int, tasks: Sequence[Tasks], merge: bool, nodes: list[int] | None
+) -> Estimate:
+    """Estimate a solve before any work; `nodes` per round if the tree is known, else a bound."""
+    counts = bound_nodes(structure, merge) if nodes is None else nodes
+    width = structure.controls
+    features = 2 * width * structure.outcome.shape[1] + 1
+    flops = steps = 0.0
+    for part in tasks:
+        roots, variants = part.coefficient.shape[:2]
+        flops += 2.0 * sum(counts) * points * (features * roots + 2)
+        branch = width * (structure.outcome.shape[1] * 2 + 3)
+        inner = sum(counts[:-1]) * width * structure.symbols
+        steps += roots * variants * (sum(counts) * branch + inner)
+    largest = max((_root_bytes(counts, part) for part in tasks), default=0.0)
+    rows = 8.0 * points * sum(counts[:-1])
+    index = 4.0 * sum(counts[:-1]) * width * structure.symbols
+    return Estimate(
+        sum(counts), largest + rows + index, flops / _PRODUCT_RATE + steps / _ELEMENT_RATE
+    )
+
+
+def solve_exact(
+    tree: Tree,
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    solver: Exact,
+    *,
+    checkpoint: str | os.PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    progress: bool = False,
+    dtype: type[np.floating] | None = None,
+) -> list[Answer]:
+    """Solve every group of tasks.
+
+    **Arguments:** `tree`, `tables`; `tasks`: groups of roots with equally many tasks;
+    `checkpoint`: a folder where finished chunks are kept and found again; `mesh`: devices over
+    whose first axis the roots are split; `progress`: show a bar; `dtype`: the precision to work
+    in, that of the numbers by default (`rounding` says what it costs).
+
+    **Raises:** `MemoryError` if one root alone passes `solver.memory`.
+    """
+    if dtype is not None:
+        tables, tasks = cast(tables, dtype), [cast(part, dtype) for part in tasks]
+    counts = [layer.nodes for layer in tree.layers]
+    chunks = [(g, chunk) for g, part in enumerate(tasks) for chunk in _chunks(part, counts, solver)]
+    store = None
+    if checkpoint is not None:
+        numbers = [*jax.tree.leaves((tables, tuple(tasks), tree)), [part.keep for part in tasks]]
+        store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
+    total = sum(tree.nodes * (stop - start) for _, (start, stop) in chunks)
+    answers: list[list[dict]] = [[] for _ in tasks]
+    with Bar("solving", "node", progress, total) as bar:
+        for group, (start, stop) in chunks:
+            found = store.load((group, start, stop)) if store else None
+            if found is None:
+                found = _solve_chunk(tree, tables, tasks[group], start, stop, solver, mesh, bar)
+                if store:
+                    store.save((group, start, stop), found)
+            else:
+                bar(tree.nodes * (stop - start))
+            answers[group].append(found)
+    return [_join(parts, len(counts)) for parts in answers]
+
+
+def _solve_chunk(tree, tables, tasks, start, stop, solver, mesh, bar):
+    piece = eqx.tree_at(
+        lambda t: (t.root, t.coefficient, t.counted, t.allowed),
+        tasks,
+        tuple(x[start:stop] for x in (tasks.root, tasks.coefficient, tasks.counted, tasks.allowed)),
+    )
+    if mesh is not None:
+        piece = _spread(piece, mesh)
+    cells = tree.structure.controls * piece.coefficient.shape[0] * piece.coefficient.shape[1]
+    block = int(max(8, min(_CACHE, solver.memory / 5) / (8 * cells)))
+    value, actions = backward(
+        tree, tables, piece, block=block, tick=lambda nodes: bar(nodes * (stop - start))
+    )
+    found = {"value": np.asarray(value)[: stop - start]}
+    for t, taken in enumerate(actions):
+        found[f"action{t}"] = taken[:, : stop - start]
+    return found
+
+
+def _spread(tasks: Tasks, mesh: jax.sharding.Mesh) -> Tasks:
+    """Lay the roots out over the first axis of a mesh, padded by repeating the last."""
+    axis = mesh.axis_names[0]
+    devices = mesh.shape[axis]
+    count = tasks.root.shape[0]
+    index = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
+    placement = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))
+    return eqx.tree_at(
+        lambda t: (t.root, t.coefficient, t.counted, t.allowed),
+        tasks,
+        tuple(
+            jax.device_put(np.asarray(x)[index], placement)
+            for x in (tasks.root, tasks.coefficient, tasks.counted, tasks.allowed)
+        ),
+    )
+
+
+def _root_bytes(counts: list[int], tasks: Tasks) -> float:
+    """Bytes that one root needs while it is solved."""
+    variants = tasks.coefficient.shape[1]
+    return 24.0 * max(counts) * variants + sum(counts) * tasks.keep
+
+
+def _chunks(tasks: Tasks, counts: list[int], solver: Exact) -> list[tuple[int, int]]:
+    """Split roots into runs that fit in the memory setting."""
+    each = _root_bytes(counts, tasks)
+    if each > 0.6 * solver.memory:
+        raise MemoryError(
+            f"one root needs {each / 1e9:.2f} GB of the {solver.memory / 1e9:.2f} GB allowed"
+        )
+    count = tasks.root.shape[0]
+    size = int(min(count, max(1, 0.6 * solver.memory // each)))
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _join(parts: list[dict], rounds: int) -> Answer:
+    value = np.concatenate([part["value"] for part in parts])
+    actions = tuple(
+        np.concatenate([part[f"action{t}"] for part in parts], axis=1)
+        for t in range(rounds)
+        if "action0" in parts[0]
+    )
+    return Answer(value, actions)

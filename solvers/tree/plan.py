@@ -1,0 +1,214 @@
+"""Executable plans on a tree: where a plan goes, and what it is worth to whom.
+
+A plan takes the control ``actions[t][pair, node]`` for every *pair* of a root and a coefficient
+vector. Because the parameter is static, everything a plan does is linear in the belief:
+
+- forward, `visit` follows it from its root: the unnormalised belief at a node is the
+  probability of the path and the parameter jointly, so an expectation is a plain sum over the
+  nodes visited;
+- backward, `unfold` and `evaluate` give, for any (pair, node, control), the *alpha-vector*
+  ``Q(omega)``: the payoff, given omega, of taking that control and then following the plan. Its
+  inner product with any belief is the payoff of the plan under that belief, whatever belief the
+  plan was made for.
+
+Host-side NumPy: the sets are ragged and small beside the tree.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.problem import Tables
+from solvers.tree.tree import Tree, ratios
+
+Indices = Int[np.ndarray, " _k"]
+
+
+class Plan(eqx.Module):
+    """Controls at every node for every pair of a root and a coefficient vector.
+
+    - `tree`, `tables`: what the plan runs on.
+    - `root`: shape (R, m), unnormalised; `pair_root`: shape (P,), the root of each pair.
+    - `actions`: per round, shape (P, N_t).
+    - `sibling`: shape (P, V), the pair of the same root for each coefficient vector that can
+      follow; V = 1 and the pair itself when coefficients are constant.
+    - `kernel`: None or shape (A, V, V); `regime`: shape (P,), each pair's row of it.
+    """
+
+    tree: Tree
+    tables: Tables
+    root: Float[np.ndarray, "R m"]
+    pair_root: Int[np.ndarray, " P"]
+    actions: tuple[Int[np.ndarray, "P _N"], ...]
+    sibling: Int[np.ndarray, "P V"]
+    regime: Int[np.ndarray, " P"]
+    kernel: Float[np.ndarray, "A V V"] | None
+
+    @property
+    def horizon(self) -> int:
+        return len(self.actions)
+
+    def edge(self, t: int, node: Indices, control: Indices) -> Indices:
+        """Which edge a control is at a node."""
+        return self.tree.structure.edge[t][self.tree.layers[t].memory[node], control]
+
+    def belief(self, t: int, pair: Indices, node: Indices) -> Float[np.ndarray, "_k m"]:
+        """Unnormalised beliefs at nodes of round t: the root times the columns seen."""
+        column = np.asarray(self.tables.column)
+        index = self.tree.layers[t].likelihood[node]
+        belief = self.root[self.pair_root[pair]]
+        for layer in self.tree.layers[t:0:-1]:
+            belief *= column[layer.column[index]]
+            index = layer.parent[index]
+        return belief
+
+
+class Visits(eqx.Module):
+    """Nodes that plans visit in one round, each once for every (origin, pair).
+
+    `weight` counts the merged paths, times the probability of the coefficients that lead there
+    and the ratio of their beliefs to the node's.
+    `before` and `symbol` name one way in: the visit of the round before, and what was observed.
+    """
+
+    origin: Indices
+    pair: Indices
+    node: Indices
+    control: Indices
+    weight: Float[np.ndarray, " k"]
+    before: Indices
+    symbol: Indices
+
+
+def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
+    """Follow the plans of `pairs` from their roots under every symbol.
+
+    With `by_origin`, visits of different starting pairs are kept apart (needed for expectations
+    from each start; only matters when coefficients move).
+    """
+    pairs = np.asarray(pairs, np.int64)
+    nothing = np.full(len(pairs), -1)
+    zero = np.zeros(len(pairs), np.int64)
+    here = Visits(
+        pairs, pairs, zero, plan.actions[0][pairs, 0], np.ones(len(pairs)), nothing, nothing
+    )
+    path = [here]
+    for t in range(plan.horizon - 1):
+        child = plan.tree.layers[t].child[here.node, here.control]
+        nodes = plan.tree.layers[t + 1].nodes
+        sibling = plan.sibling[here.pair]
+        law = _law(plan, here.pair, here.control)
+        shape = (*child.shape, sibling.shape[1])
+        live = np.broadcast_to((law > 0)[:, None, :], shape)
+        visit_index, symbol, _ = np.nonzero(live)
+        node = np.broadcast_to(child[:, :, None], shape)[live].astype(np.int64)
+        pair = np.broadcast_to(sibling[:, None, :], shape)[live].astype(np.int64)
+        weight = here.weight[:, None, None] * law[:, None, :]
+        ratio = ratios(plan.tree, t, here.node)
+        if ratio is not None:
+            weight = weight * ratio[np.arange(len(ratio)), here.control][:, :, None]
+        weight = np.broadcast_to(weight, shape)[live]
+        origin = here.origin[visit_index] if by_origin else pair
+        key = (origin * len(plan.pair_root) + pair) * nodes + node
+        _, first, index = np.unique(key, return_index=True, return_inverse=True)
+        pair, node = pair[first], node[first]
+        here = Visits(
+            origin[first],
+            pair,
+            node,
+            plan.actions[t + 1][pair, node],
+            np.bincount(index.reshape(-1), weight, len(first)),
+            visit_index[first],
+            symbol[first],
+        )
+        path.append(here)
+    return path
+
+
+class Keys(eqx.Module):
+    """Distinct (pair, node, control) of one round and what follows each.
+
+    `following` has shape (k, Z, V): where in the next round's keys, -1 where V has no mass.
+    """
+
+    pair: Indices
+    node: Indices
+    control: Indices
+    following: Int[np.ndarray, "k Z V"]
+
+
+def unfold(
+    plan: Plan, wanted: list[tuple[Indices, Indices, Indices]]
+) -> tuple[list[Keys], list[Indices]]:
+    """Find every key that the wanted (pair, node, control) of each round lead to.
+
+    **Returns:** the keys of each round, and where the wanted ones are among them.
+    """
+    keys, places = [], []
+    arriving = (np.zeros(0, np.int64),) * 3
+    for t in range(plan.horizon):
+        nodes = plan.tree.layers[t].nodes
+        width = plan.tree.structure.controls
+        parts = [
+            np.concatenate([a, w]).astype(np.int64)
+            for a, w in zip(arriving, wanted[t], strict=True)
+        ]
+        code = (parts[0] * nodes + parts[1]) * width + parts[2]
+        unique, index = np.unique(code, return_inverse=True)
+        index = index.reshape(-1)
+        if keys:
+            follow = keys[-1].following
+            follow[follow >= 0] = index[: len(arriving[0])]
+        places.append(index[len(arriving[0]) :])
+        rest, control = np.divmod(unique, width)
+        pair, node = np.divmod(rest, nodes)
+        if t == plan.horizon - 1:
+            keys.append(Keys(pair, node, control, np.zeros((len(pair), 0, 1), np.int64)))
+            break
+        child = plan.tree.layers[t].child[node, control].astype(np.int64)
+        sibling = plan.sibling[pair].astype(np.int64)
+        shape = (*child.shape, sibling.shape[1])
+        law = _law(plan, pair, control)
+        live = np.broadcast_to((law > 0)[:, None, :], shape)
+        next_node = np.broadcast_to(child[:, :, None], shape)[live]
+        next_pair = np.broadcast_to(sibling[:, None, :], shape)[live]
+        arriving = (next_pair, next_node, plan.actions[t + 1][next_pair, next_node])
+        keys.append(Keys(pair, node, control, np.where(live, 0, -1)))
+    return keys, places
+
+
+def evaluate(
+    plan: Plan,
+    keys: list[Keys],
+    flow: Callable[[int, Indices, Indices, Indices], Float[np.ndarray, "_k C m"]],
+) -> list[Float[np.ndarray, "_k C m"]]:
+    """Alpha-vectors of every key: payoff given omega, for C payoffs at once.
+
+    **Arguments:** `keys` from `unfold`; `flow(t, pair, node, control)`: what a round yields
+    given omega, shape (k, C, m), already multiplied by the probability that it does.
+    """
+    column = np.asarray(plan.tables.column)
+    values: list[np.ndarray] = []
+    for t in reversed(range(plan.horizon)):
+        here = keys[t]
+        total = np.array(flow(t, here.pair, here.node, here.control))
+        if t < plan.horizon - 1:
+            law = _law(plan, here.pair, here.control)
+            picked = plan.tree.structure.columns[plan.edge(t, here.node, here.control)]
+            padded = np.concatenate([values[-1], np.zeros((1, *total.shape[1:]))])
+            for z in range(picked.shape[1]):
+                later = np.zeros_like(total)
+                for v in range(law.shape[1]):
+                    later += law[:, v, None, None] * padded[here.following[:, z, v]]
+                total += later * column[picked[:, z]][:, None, :]
+        values.append(total)
+    return values[::-1]
+
+
+def _law(plan: Plan, pair: Indices, control: Indices) -> Float[np.ndarray, "_k V"]:
+    """Probability of each coefficient vector that can follow."""
+    if plan.kernel is None:
+        return np.ones((len(pair), 1))
+    return plan.kernel[control, plan.regime[pair]]

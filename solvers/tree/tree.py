@@ -1,0 +1,177 @@
+"""Reachable histories with merged beliefs: host-side integers only.
+
+The parameter is static, so a belief depends on the *multiset* of likelihood columns seen, and
+a state on that multiset and the memory class. Round t has at most
+C(column_count + t - 2, t - 1) * M_t nodes instead of (A Z)^(t-1) histories, and fewer where
+columns are related (`Structure.digits`). Only what is provably the same is merged: beliefs in
+proportion, in the same memory class.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.problem import Structure
+
+_COUNTLESS = 10**30  # of nodes: what long horizons have besides would not fit a float
+Indices = Int[np.ndarray, " _k"]
+Words = Int[np.ndarray, "_L _w"]
+
+
+class Layer(eqx.Module):
+    """Nodes of one round, sorted by memory class.
+
+    - `parent`, `column`: shape (L,): likelihood row l is row `parent[l]` of the round before
+      times column `column[l]` (round 1: one row of ones).
+    - `likelihood`, `memory`: shape (N,): likelihood row and memory class of each node.
+    - `child`: shape (N, A, Z): the node that follows, -1 after controls that are not followed;
+      (N, A, 0) in the last round.
+    - `size`: shape (L,): summed offset of the columns of each likelihood row, None where columns
+      are not related: rows that a node stands for are its own times exp of the difference.
+    """
+
+    parent: Int[np.ndarray, " L"]
+    column: Int[np.ndarray, " L"]
+    likelihood: Int[np.ndarray, " N"]
+    memory: Int[np.ndarray, " N"]
+    child: Int[np.ndarray, "N A Z"]
+    size: Float[np.ndarray, " L"] | None = None
+
+    @property
+    def nodes(self) -> int:
+        return self.memory.shape[0]
+
+
+class Tree(eqx.Module):
+    """All rounds of the tree that follows any root."""
+
+    layers: tuple[Layer, ...]
+    structure: Structure
+
+    @property
+    def nodes(self) -> int:
+        return sum(layer.nodes for layer in self.layers)
+
+
+def bound_nodes(structure: Structure, merge: bool = True) -> list[int]:
+    """Bound the nodes of every round before anything is built (exact if nothing merges)."""
+    counts = [1]
+    for t in range(1, structure.horizon):
+        following = counts[-1] * structure.controls * structure.symbols
+        if merge:
+            classes = structure.edge[t].shape[0]
+            multisets = math.comb(structure.column_count + t - 1, t)
+            if structure.digits is not None:
+                multisets = min(multisets, math.prod((t * _spans(structure.digits) + 1).tolist()))
+            following = min(following, multisets * classes)
+        counts.append(min(following, _COUNTLESS))
+    return counts
+
+
+def build_tree(
+    structure: Structure,
+    merge: bool = True,
+    limit: int | None = None,
+    choose: Callable[[int, "Layer", Words], Bool[np.ndarray, "N A"]] | None = None,
+    near: Callable[..., tuple[Indices, Indices, Words]] | None = None,
+) -> Tree:
+    """Enumerate every history reachable from a root.
+
+    **Arguments:** `structure`; `merge`: False keeps every history apart (slow, for checking);
+    `limit`: the most nodes a round may have; `choose(t, layer, words)`: the controls to follow at
+    the nodes of a round, whose words tell their beliefs apart; all by default; `near(rows, first,
+    words, source, picked)`: merge likelihood rows further, as `_merge_words` returns them.
+
+    **Raises:** `MemoryError` with the round and the count when `limit` is passed.
+    """
+    horizon = structure.horizon
+    layers = []
+    ones = np.zeros(1, np.int32)
+    parent, column, likelihood, memory = ones, ones - 1, ones, ones
+    digit = _words(structure)
+    words = np.zeros((1, digit.shape[1]), np.int64)
+    size = None if structure.offset is None else np.zeros(1)
+    for t in range(horizon):
+        if t == horizon - 1:
+            child = np.zeros((len(memory), structure.controls, 0), np.int32)
+            layers.append(Layer(parent, column, likelihood, memory, child, size))
+            break
+        columns = structure.columns[structure.edge[t][memory]]
+        follow: Any = slice(None)
+        if choose is not None:
+            draft = Layer(parent, column, likelihood, memory, columns[:, :, :0], size)
+            follow = np.asarray(choose(t, draft, words))
+        if limit is not None and not merge and columns.size > limit:
+            raise MemoryError(f"round {t + 2} has {columns.size} nodes, the limit is {limit}")
+        after = np.broadcast_to(structure.successor[t][memory][:, :, None], columns.shape)
+        source = np.broadcast_to(likelihood[:, None, None], columns.shape)
+        after, source, picked = (x[follow].ravel() for x in (after, source, columns))
+        if merge:
+            rows, first, words = _merge_words(words, digit, source, picked, structure.dead)
+            if near is not None:
+                rows, first, words = near(rows, first, words, source, picked)
+        else:
+            rows = first = np.arange(len(source))
+        nodes, index = np.unique(after.astype(np.int64) * len(first) + rows, return_inverse=True)
+        if limit is not None and len(nodes) > limit:
+            raise MemoryError(f"round {t + 2} has {len(nodes)} nodes, the limit is {limit}")
+        child = np.full(columns.shape, -1, np.int32)
+        child[follow] = index.reshape(child[follow].shape)
+        layers.append(Layer(parent, column, likelihood, memory, child, size))
+        parent, column = source[first].astype(np.int32), picked[first].astype(np.int32)
+        memory, likelihood = (part.astype(np.int32) for part in np.divmod(nodes, len(first)))
+        if size is not None and structure.offset is not None:
+            size = size[parent] + structure.offset[column]
+    return Tree(tuple(layers), structure)
+
+
+def ratios(tree: Tree, t: int, nodes: Indices) -> Float[np.ndarray, "k A Z"] | None:
+    """Belief after each control and symbol over that of the child node; None where all are 1."""
+    layer = tree.layers[t]
+    structure = tree.structure
+    if layer.size is None or structure.offset is None or t == len(tree.layers) - 1:
+        return None
+    following = tree.layers[t + 1]
+    assert following.size is not None
+    picked = structure.columns[structure.edge[t][layer.memory[nodes]]]
+    reached = following.likelihood[layer.child[nodes]]  # of any node where none is followed
+    here = layer.size[layer.likelihood[nodes]][:, None, None]
+    return np.exp(here + structure.offset[picked] - following.size[reached])
+
+
+def _spans(digits: np.ndarray) -> np.ndarray:
+    return digits.max(axis=0) - digits.min(axis=0)
+
+
+def _words(structure: Structure) -> Int[np.ndarray, "C w"]:
+    """Words of each column such that two multisets have equal sums iff their digits do.
+
+    Where the digits of any multiset fit into one word without carry, they are packed. Otherwise
+    each column gets two random words: sums modulo 2**64 of unequal multisets then agree with
+    probability 2**-126.
+    """
+    digits, count = structure.digits, max(structure.column_count, 1)
+    widths = np.ones(count) if digits is None else _spans(digits)
+    bases = [int(width) * structure.horizon + 1 for width in widths]
+    if sum(map(math.log2, bases)) < 62:
+        radix = np.array([math.prod(bases[:g]) for g in range(len(bases))], np.int64)
+        digits = np.eye(count, dtype=np.int64) if digits is None else digits
+        return ((digits - digits.min(axis=0)) @ radix)[:, None]
+    kinds = count if digits is None else digits.shape[1]
+    odd = np.random.default_rng(kinds).integers(-(2**62), 2**62, (kinds, 2)) * 2 + 1
+    return odd if digits is None else digits @ odd
+
+
+def _merge_words(words, digit, source, picked, dead):
+    """Number the sums `words[source] + digit[picked]`; all that the dead column leads to is one."""
+    grown = words[source] + digit[picked]
+    if dead >= 0:
+        nothing = np.iinfo(np.int64).min
+        grown[(picked == dead) | (words[source, 0] == nothing)] = nothing
+    keys = grown if grown.shape[1] == 1 else grown.view([("a", np.int64), ("b", np.int64)])
+    _, first, rows = np.unique(keys.reshape(-1), return_index=True, return_inverse=True)
+    return rows.reshape(-1), first, grown[first]
