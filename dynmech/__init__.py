@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dynmech.audit.estimators import EstimatorWitness as EstimatorWitness
     from dynmech.audit.estimators import check_assumption_3 as check_assumption_3
     from dynmech.audit.estimators import purchase_support as purchase_support
+    from dynmech.bounded import Bounded as Bounded
     from dynmech.errors import DynmechError as DynmechError
     from dynmech.errors import ImpossibleProfile as ImpossibleProfile
     from dynmech.errors import InvalidArgument as InvalidArgument
@@ -49,12 +50,15 @@ if TYPE_CHECKING:
         StoppedAverageSettlement as StoppedAverageSettlement,
     )
     from dynmech.market.environment import RecommendationMDP as RecommendationMDP
+    from dynmech.market.feedback import AbstractFeedback as AbstractFeedback
     from dynmech.market.feedback import ChannelFeedback as ChannelFeedback
     from dynmech.market.feedback import NoFeedback as NoFeedback
     from dynmech.market.feedback import RatingFeedback as RatingFeedback
     from dynmech.market.feedback import TabulatedFeedback as TabulatedFeedback
     from dynmech.market.profiles import Profiles as Profiles
     from dynmech.market.rules import AbstractActionRule as AbstractActionRule
+    from dynmech.market.rules import AbstractChoice as AbstractChoice
+    from dynmech.market.rules import AbstractQuery as AbstractQuery
     from dynmech.market.rules import ConstantQuery as ConstantQuery
     from dynmech.market.rules import FallingQuery as FallingQuery
     from dynmech.market.rules import ImperfectRecall as ImperfectRecall
@@ -64,6 +68,7 @@ if TYPE_CHECKING:
     from dynmech.market.rules import ProductQuery as ProductQuery
     from dynmech.market.rules import Tabulated as Tabulated
     from dynmech.market.rules import Threshold as Threshold
+    from dynmech.market.signals import AbstractInitialSignals as AbstractInitialSignals
     from dynmech.market.signals import AbstractSettlementSignal as AbstractSettlementSignal
     from dynmech.market.signals import GaussianSignals as GaussianSignals
     from dynmech.market.signals import JointSignals as JointSignals
@@ -82,7 +87,9 @@ if TYPE_CHECKING:
     from dynmech.mechanism.payment_moments import payment_distribution as payment_distribution
     from dynmech.mechanism.payment_moments import payment_moments as payment_moments
     from dynmech.mechanism.team import DynamicTeamMechanism as DynamicTeamMechanism
+    from dynmech.payments.groves import AbstractGroves as AbstractGroves
     from dynmech.payments.ledger import Ledger as Ledger
+    from dynmech.payments.settlement import AbstractSettlement as AbstractSettlement
     from dynmech.play.simulate import Simulation as Simulation
     from dynmech.policy.baselines import PolicyComparison as PolicyComparison
     from dynmech.policy.conversation import Conversation as Conversation
@@ -106,11 +113,12 @@ else:
         globals(),
         {
             "dynmech": "applications audit groves plotting settlement static",
+            "dynmech.bounded": "Bounded",
             "dynmech.policy.baselines": "PolicyComparison",
             "dynmech.solve.certificates": "Bounds Certificate",
             "dynmech.market.rules": (
-                "AbstractActionRule ConstantQuery FallingQuery ImperfectRecall LastShownOnly "
-                "Logit PerfectRecall ProductQuery Tabulated Threshold"
+                "AbstractActionRule AbstractChoice AbstractQuery ConstantQuery FallingQuery "
+                "ImperfectRecall LastShownOnly Logit PerfectRecall ProductQuery Tabulated Threshold"
             ),
             "dynmech.mechanism.compare": "Comparison compare",
             "dynmech.policy.conversation": "Conversation",
@@ -129,9 +137,11 @@ else:
                 "QuantisedRatingSettlement StoppedAverageSettlement"
             ),
             "dynmech.market.feedback": (
-                "ChannelFeedback NoFeedback RatingFeedback TabulatedFeedback"
+                "AbstractFeedback ChannelFeedback NoFeedback RatingFeedback TabulatedFeedback"
             ),
+            "dynmech.payments.groves": "AbstractGroves",
             "dynmech.payments.ledger": "Ledger",
+            "dynmech.payments.settlement": "AbstractSettlement",
             "dynmech.policy.long_conversation": "LongConversation",
             "dynmech.policy.long_horizon": "LongPolicy",
             "dynmech.policy.long_solve": "solve_long_horizon",
@@ -141,8 +151,8 @@ else:
             "dynmech.market.profiles": "Profiles",
             "dynmech.policy.relaxation": "Relaxation",
             "dynmech.market.signals": (
-                "AbstractSettlementSignal GaussianSignals JointSignals NoSignals RatingSettlement "
-                "SignalStructure TabulatedSettlement"
+                "AbstractInitialSignals AbstractSettlementSignal GaussianSignals JointSignals "
+                "NoSignals RatingSettlement SignalStructure TabulatedSettlement"
             ),
             "dynmech.play.simulate": "Simulation",
             "dynmech.market.structures": "PrivateFeedback PrivateStructures",

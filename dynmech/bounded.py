@@ -1,0 +1,104 @@
+"""The bounded number: the one carrier of every figure that is not exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+from dynmech.errors import InvalidArgument, describe, is_number
+
+Table = Float[np.ndarray, "..."]
+
+
+class Bounded(eqx.Module):
+    """Numbers with bounds: `lower <= truth <= upper`, each entry, with `confidence`.
+
+    Arrays of one shape, given as that or as what broadcasts to it. NaN says nothing: a value that
+    is not known, or that does not exist (a profile of probability zero).
+
+    **Arguments**
+
+    - `value`: the best single figure. `lower`, `upper`: bounds, -inf and inf where there are none;
+      the value itself by default. At confidence 1 they hold for certain; they are rounding apart
+      where the number is exact.
+    - `error`: standard error of `value` where it is simulated, 0 elsewhere.
+    - `confidence`: in (0, 1], that of each entry by itself; 1 for certain.
+
+    **Raises:** `InvalidArgument` for shapes that do not broadcast, a confidence outside (0, 1], and
+    certain bounds that cross.
+
+    ```python
+    >>> import dynmech as dm
+    >>> dm.Bounded(2.0, 1.5, 2.5).gap
+    array(1.)
+
+    ```
+    """
+
+    value: Table
+    lower: Table
+    upper: Table
+    error: Table
+    confidence: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        value: npt.ArrayLike,
+        lower: npt.ArrayLike | None = None,
+        upper: npt.ArrayLike | None = None,
+        error: npt.ArrayLike = 0.0,
+        confidence: float = 1.0,
+    ):
+        parts = [value, value if lower is None else lower, value if upper is None else upper, error]
+        try:
+            whole = np.broadcast_arrays(*(np.asarray(part, float) for part in parts))
+        except (TypeError, ValueError) as failure:
+            must = "hold numbers whose shapes broadcast"
+            got = ", ".join(repr(part)[:40] for part in parts)
+            raise InvalidArgument(describe("Bounded(value=...)", must, got)) from failure
+        self.value, self.lower, self.upper, self.error = (x.copy() for x in whole)
+        if not (is_number(confidence) and 0 < confidence <= 1):
+            must, got = "be a number in (0, 1]", repr(confidence)[:80]
+            raise InvalidArgument(describe("Bounded(confidence=...)", must, got))
+        self.confidence = float(confidence)
+        if self.confidence == 1 and bool((self.lower > self.upper).any()):
+            where = tuple(int(i) for i in np.argwhere(self.lower > self.upper)[0])
+            got = f"{self.lower[where]} above upper {self.upper[where]} at index {where}"
+            raise InvalidArgument(describe("Bounded(lower=...)", "be at most upper", got))
+
+    @property
+    def gap(self) -> Table:
+        """`upper - lower`."""
+        return np.asarray(self.upper - self.lower)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of every field."""
+        return self.value.shape
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> Bounded:
+        """The same entries of every field."""
+        parts = (self.value, self.lower, self.upper, self.error)
+        return Bounded(*(x[index] for x in parts), confidence=self.confidence)
+
+    def __repr__(self) -> str:
+        if self.value.ndim:
+            widest = f"largest gap={np.nanmax(self.gap, initial=0):.4g}"
+            return f"Bounded(shape={self.shape}, {widest}, confidence={self.confidence:g})"
+        sure = "" if self.confidence == 1 else f" at {self.confidence:.0%}"
+        return f"{self.value:.6g} in [{self.lower:.6g}, {self.upper:.6g}]{sure}"
+
+
+def stack(parts: Sequence[Bounded], axis: int = 0) -> Bounded:
+    """Join bounded numbers of one shape along a new axis; the least confidence of any."""
+    names = "value", "lower", "upper", "error"
+    arrays = [np.stack([getattr(part, name) for part in parts], axis=axis) for name in names]
+    return Bounded(*arrays, confidence=min(part.confidence for part in parts))
