@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dynmech.audit.estimators import purchase_support as purchase_support
     from dynmech.bounded import Bounded as Bounded
     from dynmech.errors import DynmechError as DynmechError
+    from dynmech.errors import DynmechWarning as DynmechWarning
     from dynmech.errors import ImpossibleProfile as ImpossibleProfile
     from dynmech.errors import InvalidArgument as InvalidArgument
     from dynmech.errors import InvalidProbability as InvalidProbability
@@ -103,11 +104,13 @@ if TYPE_CHECKING:
     from dynmech.reduce.undominated import undominated as undominated
     from dynmech.solve.certificates import Bounds as Bounds
     from dynmech.solve.certificates import Certificate as Certificate
+    from solvers import AbstractSolver as AbstractSolver
     from solvers import BranchAndBound as BranchAndBound
     from solvers import Exact as Exact
     from solvers import Neural as Neural
     from solvers import PointBased as PointBased
     from solvers import Stationary as Stationary
+    from solvers import Status as Status
 else:
     __getattr__, __dir__ = late(
         globals(),
@@ -126,8 +129,8 @@ else:
             "dynmech.policy.efficient": "EfficientPolicy solve_efficient_policy",
             "dynmech.market.environment": "RecommendationMDP",
             "dynmech.errors": (
-                "DynmechError ImpossibleProfile InvalidArgument InvalidProbability MissingExtra "
-                "NotFinite OutsideSupport TooLarge TrainingDiverged UnseenPurchase"
+                "DynmechError DynmechWarning ImpossibleProfile InvalidArgument InvalidProbability "
+                "MissingExtra NotFinite OutsideSupport TooLarge TrainingDiverged UnseenPurchase"
             ),
             "dynmech.audit.estimators": (
                 "EstimatorReport EstimatorWitness check_assumption_3 purchase_support"
@@ -161,6 +164,6 @@ else:
             "dynmech.reduce.undominated": "Undominated undominated",
             "dynmech.market.values": "ConstantValues MarkovValues",
             "dynmech.audit": "Audit BestResponse LongAudit MeasuredGains Witness",
-            "solvers": "BranchAndBound Exact Neural PointBased Stationary",
+            "solvers": ("AbstractSolver BranchAndBound Exact Neural PointBased Stationary Status"),
         },
     )

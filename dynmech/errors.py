@@ -51,6 +51,10 @@ class OutsideSupport(DynmechError):
     """Signal a value, label or index outside the declared support."""
 
 
+class DynmechWarning(UserWarning):
+    """Tell of a result that holds, and is less than what was asked for."""
+
+
 def describe(call: str, must: str, got: object, do: str | None = None) -> str:
     """Build the message "`call` must `must`; got `got`; `do`".
 

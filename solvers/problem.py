@@ -17,12 +17,13 @@ The operator: with an unnormalised belief b (each round multiplies b by a column
 with W_{T+1} = 0. W is positively homogeneous in b, so nothing is divided by a probability.
 """
 
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, overload
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")
@@ -107,6 +108,84 @@ class Tasks(eqx.Module):
     allowed: Numbers
     keep: int = eqx.field(static=True)
     kernel: Float[Numbers, "A V V"] | None = None
+
+
+class Task(eqx.Module):
+    """One maximisation, as a solver of one's own meets it.
+
+    - `root` (m,): unnormalised belief at the start. `allowed` (A,): controls that may be used.
+    - `weights` (F,): of the rewards (F, m) that a `Problem` gives by memory and control.
+    - `following` (V,), `law` (A, V): tasks whose weights may hold in the next round, and their
+      chances after each control; the task itself, surely, where coefficients are constant.
+    """
+
+    root: Float[np.ndarray, " m"]
+    weights: Float[np.ndarray, " F"]
+    allowed: Bool[np.ndarray, " A"]
+    following: Int[np.ndarray, " V"]
+    law: Float[np.ndarray, "A V"]
+
+
+class TaskList(Sequence[Task]):
+    """Every task of a solve, one after the other; `groups` holds them as arrays.
+
+    The order is that of the groups: roots one after the other, and the tasks of each root.
+    """
+
+    def __init__(self, groups: Sequence[Tasks]):
+        self.groups = tuple(groups)
+        sizes = [part.coefficient.shape[0] * part.coefficient.shape[1] for part in self.groups]
+        self.starts = np.cumsum([0, *sizes])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | Sequence[Task]:
+        if isinstance(index, slice):
+            return [self[k] for k in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        group = int(np.searchsorted(self.starts, at, side="right")) - 1
+        part, first = self.groups[group], int(self.starts[group])
+        root, task = divmod(at - first, part.coefficient.shape[1])
+        weights = np.concatenate([part.coefficient[root, task], part.counted[root, task]])
+        allowed = np.asarray(part.allowed[root, task], bool)
+        following, law = np.array([at]), np.ones((len(allowed), 1))
+        if part.kernel is not None:
+            size = part.kernel.shape[1]
+            following = at - task % size + np.arange(size)
+            law = np.asarray(part.kernel)[:, task % size]
+        return Task(np.asarray(part.root[root]), weights, allowed, following, law)
+
+    def __iter__(self) -> Iterator[Task]:
+        return (self[k] for k in range(len(self)))
+
+    @property
+    def mass(self) -> Float[np.ndarray, " N"]:
+        """Mass of every task's root, (N,)."""
+        parts = (
+            np.repeat(np.asarray(part.root).sum(axis=1), part.coefficient.shape[1])
+            for part in self.groups
+        )
+        return np.concatenate([np.zeros(0), *parts])
+
+    @property
+    def kept(self) -> Bool[np.ndarray, " N"]:
+        """Tasks whose plans are asked for, (N,); of the others, bounds are enough."""
+        parts = [np.zeros(0, bool)]
+        for part in self.groups:
+            roots, width = part.coefficient.shape[:2]
+            parts.append(np.tile(np.arange(width) < part.keep, roots))
+        return np.concatenate(parts)
+
+    def split(self, flat: Float[np.ndarray, " N"]) -> list[Float[np.ndarray, "_R _Q"]]:
+        """What belongs to each group of numbers (N,), one a task."""
+        pieces = np.split(np.asarray(flat), self.starts[1:-1])
+        shapes = (part.coefficient.shape[:2] for part in self.groups)
+        return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def cast(tree: T, dtype: type[np.floating]) -> T:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from solvers.problem import Numbers
+from solvers.problem import Numbers, Structure, Tables
 
 
 class AbstractProcess(eqx.Module):
@@ -49,6 +49,65 @@ class AbstractProcess(eqx.Module):
     @abc.abstractmethod
     def symbols(self, memory: Int[Numbers, " d"], control, period) -> Float[Numbers, "m Z"]:
         """Law of the symbol given that the process goes on; `period` counts from 0."""
+
+
+class Problem(eqx.Module):
+    """What a solver is given: the rules, and what was listed of them.
+
+    Rewards (F, m) are first the chance of each outcome, then that chance times what the outcome
+    yields, given omega; the weights of a task times these are what a round yields.
+
+    - `process`: the rules, traceable, and used as they are.
+    - `structure`, `tables`: the same with every memory listed; None where they are too many,
+      which `why` says.
+    """
+
+    process: AbstractProcess
+    structure: Structure | None = None
+    tables: Tables | None = None
+    why: str = eqx.field(static=True, default="")
+
+    @property
+    def horizon(self) -> int | float:
+        """Number of rounds; `math.inf` where there is no last one."""
+        return self.process.horizon
+
+    @property
+    def controls(self) -> int:
+        """Number of controls; the last is "do nothing"."""
+        return self.process.controls
+
+    @property
+    def points(self) -> int:
+        """Number of values that the hidden parameter can have."""
+        return int(np.shape(self.process.reward)[1])
+
+    def start(self) -> Int[np.ndarray, " d"]:
+        """Memory before the first round."""
+        return np.asarray(self.process.start())
+
+    def step(self, memory: Int[Numbers, " d"], control: int) -> Int[np.ndarray, " d"]:
+        """Memory after a control."""
+        return self._look(memory, 0)[2][control]
+
+    def reward(
+        self, memory: Int[Numbers, " d"], control: int, period: int = 0
+    ) -> Float[np.ndarray, "F m"]:
+        """What a control yields this round given omega, before weights; `memory` is before it."""
+        chance = self._look(memory, period)[0][control, :-1]
+        return np.concatenate([chance, chance * np.asarray(self.process.reward)])
+
+    def likelihood(
+        self, memory: Int[Numbers, " d"], control: int, period: int = 0
+    ) -> Float[np.ndarray, "Z m"]:
+        """Chance of going on with each symbol given omega: what a belief is multiplied by."""
+        ends, law, _ = self._look(memory, period)
+        return ends[control, -1] * law[control].T
+
+    def _look(self, memory: Int[Numbers, " d"], period: int) -> tuple[np.ndarray, ...]:
+        with jax.enable_x64(True):
+            found = ends_after(self.process, jnp.asarray(memory), jnp.asarray(period))
+        return tuple(np.asarray(part) for part in found)
 
 
 class Case(eqx.Module):

@@ -27,7 +27,6 @@ from solvers.problem import Structure, Tables, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.branch_and_bound import (
     Bounded,
-    Status,
     caps_at,
     most_nodes,
     require_plan,
@@ -35,12 +34,13 @@ from solvers.search.branch_and_bound import (
     summary,
     sweep_bounded,
 )
+from solvers.solution import Status
 from solvers.told.bounds import open_columns
 from solvers.tree.backward import likelihood_rows
 from solvers.tree.tree import Layer, Tree, build_tree
 
 _IGNORED = 0.5
-_MADE = (Status.converged, Status.exhausted)
+_MADE = (Status.WITHIN_TOLERANCE, Status.EXACT)
 
 
 class PointBased(eqx.Module):
@@ -110,7 +110,7 @@ def solve_point_based(
                     reached, gap = summary(tree, tables, tasks, swept)
                 best = reached
                 passes.append((tree.nodes, time.monotonic() - began, gap))
-                status = status if whole else Status.memory
+                status = status if whole else Status.MEMORY_LIMIT
                 if not solver.everywhere or status not in _MADE:
                     break
                 with interrupts.now():
@@ -152,7 +152,7 @@ def improve_points(
             except KeyboardInterrupt:
                 if not passes:
                     raise
-                return Status.interrupted
+                return Status.INTERRUPTED
             bounds = _bounds(sets, starts)
             gap = float((bounds[0] - bounds[1]).max(initial=0.0))
             passes.append((sets.visited(), time.monotonic() - began, gap))
@@ -162,13 +162,13 @@ def improve_points(
             )
             previous = bounds
             if gap <= tolerance:
-                return Status.converged
+                return Status.WITHIN_TOLERANCE
             if solver.seconds is not None and time.monotonic() - began > solver.seconds:
-                return Status.seconds
+                return Status.TIME_LIMIT
             if sets.bytes() > solver.memory / 4:
-                return Status.memory
+                return Status.MEMORY_LIMIT
             if same and not fresh:
-                return Status.exhausted
+                return Status.EXACT
 
 
 def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:

@@ -17,7 +17,6 @@ exact when nothing that is not followed can be better.
 """
 
 import dataclasses
-import enum
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.problem import Structure, Tables, Tasks, cast
 from solvers.progress import Bar, deferred
+from solvers.solution import Status
 from solvers.told.bounds import bound_after, open_columns, told_parameter
 from solvers.tree.backward import Swept, likelihood_rows, sweep
 from solvers.tree.exact import Answer
@@ -36,17 +36,6 @@ from solvers.tree.tree import Layer, Tree, build_tree
 
 _CACHE = 64e6
 _MOST_PASSES = 200
-
-
-class Status(enum.Enum):
-    """Why a solve with bounds stopped."""
-
-    converged = "the gap is within the tolerance"
-    exhausted = "no control that is left out can be better"
-    memory = "the memory setting allows no more nodes"
-    seconds = "the time setting is used up"
-    interrupted = "it was interrupted"
-    merged = "what is left is the cost of merging beliefs"
 
 
 class BranchAndBound(eqx.Module):
@@ -147,7 +136,7 @@ def solve_branch_and_bound(
                 if status is None:
                     with interrupts.now():
                         more = _follow_more(tree, tables, tasks, swept, known, tolerance)
-                    status = None if more else Status.exhausted
+                    status = None if more else Status.EXACT
             except (KeyboardInterrupt, MemoryError) as error:
                 if best is None:
                     raise
@@ -196,7 +185,7 @@ def _solve_merging(
                 if status is None:
                     with interrupts.now():
                         more = _follow_more(tree, tables, tasks, swept, known, wanted)
-                    status = None if more and len(passes) < _MOST_PASSES else Status.exhausted
+                    status = None if more and len(passes) < _MOST_PASSES else Status.EXACT
             except (KeyboardInterrupt, MemoryError) as error:
                 if found is None:
                     raise
@@ -208,7 +197,7 @@ def _solve_merging(
             most = most_nodes(structure, tables, tasks, solver)
             exact, caps = follow_guides(structure, tables, tasks, guides, most)
         except MemoryError:
-            status = Status.memory
+            status = Status.MEMORY_LIMIT
             exact = require_plan(structure, tables, tasks, told, solver)
             caps = caps_at(exact, tables, tasks, lambda g, *where: guides[g].at(*where)[1])
         swept = [
@@ -217,21 +206,21 @@ def _solve_merging(
         ]
         (tree, answers, upper, gaps), gap = summary(exact, tables, tasks, swept)
         passes.append((tree.nodes, time.monotonic() - began, gap))
-    if status in (Status.converged, Status.exhausted):
-        status = Status.converged if gap <= tolerance else Status.merged
+    if status in (Status.WITHIN_TOLERANCE, Status.EXACT):
+        status = Status.WITHIN_TOLERANCE if gap <= tolerance else Status.STALLED
     return Bounded(tree, answers, upper, gaps, status, tuple(passes))
 
 
 def stopped(error: KeyboardInterrupt | MemoryError) -> Status:
     """Why a solve ends at this error, once it has bounds."""
-    return Status.memory if isinstance(error, MemoryError) else Status.interrupted
+    return Status.MEMORY_LIMIT if isinstance(error, MemoryError) else Status.INTERRUPTED
 
 
 def _ended(gap: float, tolerance: float, began: float, solver: BranchAndBound) -> Status | None:
     if gap <= tolerance:
-        return Status.converged
+        return Status.WITHIN_TOLERANCE
     if solver.seconds is not None and time.monotonic() - began > solver.seconds:
-        return Status.seconds
+        return Status.TIME_LIMIT
     return None
 
 

@@ -21,9 +21,10 @@ from jaxtyping import Bool, Float, Int
 from solvers.problem import Tasks
 from solvers.process import AbstractProcess
 from solvers.progress import Bar, deferred
-from solvers.search.branch_and_bound import BranchAndBound, Status
+from solvers.search.branch_and_bound import BranchAndBound
 from solvers.search.graph import OWN, Flat, Full, Graph
 from solvers.search.offers import Place
+from solvers.solution import Status
 
 
 class Grown(eqx.Module):
@@ -200,7 +201,7 @@ def search_process(
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
         graph = Graph(process, flat, solver.memory, interrupts.check)
         passes: list[tuple[int, float, float]] = []
-        status = Status.converged
+        status = Status.WITHIN_TOLERANCE
         order = np.argsort(~flat.kept, kind="stable")
         try:
             size = 1
@@ -231,13 +232,13 @@ def search_process(
                         raise TimeoutError
                 size = min(2 * size, OWN)
         except Full:
-            status = Status.memory
+            status = Status.MEMORY_LIMIT
         except TimeoutError:
-            status = Status.seconds
+            status = Status.TIME_LIMIT
         except KeyboardInterrupt:
-            status = Status.interrupted
-        if status == Status.converged and stuck.any():
-            status = Status.exhausted
+            status = Status.INTERRUPTED
+        if status == Status.WITHIN_TOLERANCE and stuck.any():
+            status = Status.EXACT
         complete(graph)
         gap = graph.gaps()
         passes.append((graph.count, time.monotonic() - began, float(gap.max(initial=0.0))))

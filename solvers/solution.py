@@ -1,0 +1,135 @@
+"""The protocol of solvers: a problem and tasks in, one `Solution` out.
+
+A solver is an object with one method, `solve`. What asks it never asks which solver it is: it
+reads bounds, a status, and a plan that says what to do at a node. A solver of one's own subclasses
+`AbstractSolver`, fills in `lower`, `upper` and a plan with `act`, and is used exactly as those here
+(`solvers.testing.check` tries it).
+
+The three errors that a solver may raise, all before its work starts, are Python's own:
+`MemoryError` (the smallest answer does not fit), `FloatingPointError` (a number that is not
+finite), `ArithmeticError` (chances that are no law). What is found out later is a status, returned
+with the bounds that hold by then.
+"""
+
+import abc
+import enum
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+class Status(enum.Enum):
+    """Why a solve ended; the value of each member is its message."""
+
+    EXACT = "only rounding separates the bounds"
+    WITHIN_TOLERANCE = "the bounds are within the tolerance"
+    MEMORY_LIMIT = "the memory allowed holds no more"
+    TIME_LIMIT = "the time allowed is used up"
+    TRAINING_FAILED = "training failed; the best fixed sequence is used instead"
+    INTERRUPTED = "it was interrupted"
+    STALLED = "nothing that the solver's settings allow brings the bounds closer"
+
+    @property
+    def met(self) -> bool:
+        """Whether the solver did what it was asked for."""
+        return self in (Status.EXACT, Status.WITHIN_TOLERANCE)
+
+
+class Limits(eqx.Module):
+    """What is asked of a solve, and what it may take.
+
+    - `tolerance`: bounds this close are close enough, per unit of a root's mass; `relative`: or
+      closer than this share of the upper bound. Both must hold nowhere: either is enough, task by
+      task.
+    - `memory`: bytes that may live at once; `seconds`: of work; None leaves both to the solver,
+      whose own settings win.
+    - `checkpoint`: a folder where finished parts are kept; `mesh`: devices to spread over. A
+      solver that has no use for them ignores them.
+    - `single`: work in float32 and widen the bounds by what that can be off by.
+    """
+
+    tolerance: float = eqx.field(static=True, default=0.0)
+    relative: float = eqx.field(static=True, default=0.0)
+    memory: float | None = eqx.field(static=True, default=None)
+    seconds: float | None = eqx.field(static=True, default=None)
+    checkpoint: str | os.PathLike[str] | None = eqx.field(static=True, default=None)
+    mesh: jax.sharding.Mesh | None = eqx.field(static=True, default=None)
+    single: bool = eqx.field(static=True, default=False)
+
+    def allowance(
+        self, mass: Float[np.ndarray, "*s"], upper: Float[np.ndarray, "*s"]
+    ) -> Float[np.ndarray, "*s"]:
+        """Gap that is close enough at roots of this mass whose values are at most `upper`."""
+        return np.maximum(self.tolerance * mass, self.relative * np.abs(upper))
+
+
+class Node(eqx.Module):
+    """Where a plan is asked what to do.
+
+    - `task`: which of the tasks it is playing. `period`: rounds before this one.
+    - `memory` (d,): the problem's memory. `belief` (m,): unnormalised, the task's root times what
+      was observed.
+    - `history`: the (control, symbol) of every round before.
+    """
+
+    task: int = eqx.field(static=True)
+    period: int = eqx.field(static=True)
+    memory: Int[np.ndarray, " d"]
+    belief: Float[np.ndarray, " m"]
+    history: tuple[tuple[int, int], ...] = eqx.field(static=True)
+
+
+class AbstractPlan(eqx.Module):
+    """What to do at every node that its own controls lead to."""
+
+    @abc.abstractmethod
+    def act(self, node: Node) -> int:
+        """The control to use; the same answer whenever the same question is asked."""
+
+
+class Solution(eqx.Module):
+    """What a solver found, task by task, in units of the mass of each task's root.
+
+    - `lower` <= W <= `upper` (N,): bounds on the best value. `value` (N,): what the plan attains,
+      as far as the solver knows; None where it does not say.
+    - `status`: why it ended. `plan`: what attains `value`.
+    - `confidence`: the level at which all bounds hold; 1.0 where they are certain.
+    - `note`: how it was solved, in words. `nodes`, `bytes`: what it took.
+    - `table`: the plan of every task on a tree, where the solver has it; see `solvers.tree`.
+    """
+
+    lower: Float[np.ndarray, " N"]
+    upper: Float[np.ndarray, " N"]
+    status: Status = eqx.field(static=True)
+    plan: AbstractPlan
+    value: Float[np.ndarray, " N"] | None = None
+    confidence: float = eqx.field(static=True, default=1.0)
+    note: str = eqx.field(static=True, default="")
+    nodes: int = eqx.field(static=True, default=0)
+    bytes: float = eqx.field(static=True, default=0.0)
+    table: Any = None
+
+    def crossed(self, rounding: Float[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+        """Tasks whose bounds contradict each other by more than `rounding`."""
+        return ~(self.lower <= self.upper + rounding)
+
+
+class AbstractSolver(eqx.Module):
+    """A way to solve decision problems with a static hidden parameter."""
+
+    @abc.abstractmethod
+    def solve(self, problem: Any, tasks: Sequence[Any], limits: Limits, progress: bool) -> Solution:
+        """Bound the value of every task and plan for it.
+
+        **Arguments:** `problem`: the rules; `tasks`: a root belief, weights of the rewards and
+        controls allowed each; `limits`: what is asked for and may be taken; `progress`: show a bar.
+
+        **Returns:** a `Solution`: bounds, a status, and a plan, whatever was reached.
+
+        **Raises:** `MemoryError`, `FloatingPointError`, `ArithmeticError`, before work starts.
+        """
