@@ -1,52 +1,71 @@
 """Quasi-random normal points, clusters of points, and the error of a discretisation."""
 
+import abc
+from collections.abc import Sequence
+
+import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 _DIRECTIONS = 32
 _SWEEPS = 50
 
 
-def normal_points(count: int, dimension: int, seed: int) -> Float[np.ndarray, "count dimension"]:
+class AbstractPrior(eqx.Module):
+    """A prior on R^k by what is known of it.
+
+    - `mean` (k,); `spread` (k,): standard deviations; `random` (k,): coordinates that vary.
+    """
+
+    mean: eqx.AbstractVar[Float[np.ndarray, " k"]]
+    spread: eqx.AbstractVar[Float[np.ndarray, " k"]]
+    random: eqx.AbstractVar[Bool[np.ndarray, " k"]]
+
+    @abc.abstractmethod
+    def along(self, direction: Float[np.ndarray, " r"]) -> tuple[float, float, float]:
+        """Deviation of s = sum_j direction_j omega_j / spread_j over the random coordinates.
+
+        Then E max(0, s), and by how much that may be off.
+        """
+
+
+def normal_points(
+    count: int, dimension: int, seed: int | Sequence[int]
+) -> Float[np.ndarray, "count dimension"]:
     """Draw quasi-random standard normals: scrambled Sobol points through the quantile."""
     from scipy.special import ndtri
     from scipy.stats import qmc  # half a second, paid only by those who discretise
 
     if dimension == 0:
         return np.zeros((count, 0))
-    generator = qmc.Sobol(dimension, rng=seed, bits=30)
+    generator = qmc.Sobol(dimension, rng=np.random.default_rng(seed), bits=30)
     uniform = generator.random_base2((count - 1).bit_length())[:count]
     return ndtri(uniform + 2.0**-31)  # the middle of each cell, so never the quantile of zero
 
 
 def discretisation_error(
-    points: Float[np.ndarray, "m k"],
-    weights: Float[np.ndarray, " m"],
-    reference: Float[np.ndarray, "N k"],
-    shares: Float[np.ndarray, " N"],
+    points: Float[np.ndarray, "m k"], weights: Float[np.ndarray, " m"], prior: AbstractPrior
 ) -> float:
     """Return the largest error over the functionals declared in `TasteGrid`.
 
     **Arguments**
 
-    - `points`, `weights`: the grid. `reference`, `shares`: what stands for the prior; both
-      pairs of weights sum to one. Coordinates that do not vary under the prior are left out.
+    - `points`, `weights`: the grid; weights sum to one. `prior`: what it stands for; coordinates
+      that do not vary under it are left out.
 
     **Returns**
 
-    The error, in standard deviations of the prior; in units of the points if nothing varies.
+    The error, in standard deviations of the prior, with what the prior's own figures may be off
+    by; in units of the points if nothing varies.
     """
     from scipy.special import ndtri
     from scipy.stats import qmc
 
-    centre = shares @ reference
-    spread = np.sqrt(shares @ (reference - centre) ** 2)
-    random = spread > 1e-12 * (1 + np.abs(centre))
+    random = prior.random
     if not random.any():
-        return float(np.abs(weights @ points - centre).max())
-    grid = points[:, random] / spread[random]
-    prior = reference[:, random] / spread[random]
-    means = weights @ grid - shares @ prior
+        return float(np.abs(weights @ points - prior.mean).max())
+    grid = points[:, random] / prior.spread[random]
+    means = weights @ grid - prior.mean[random] / prior.spread[random]
     spreads = np.sqrt(weights @ (grid - weights @ grid) ** 2) - 1
     errors = [np.abs(means).max(), np.abs(spreads).max()]
 
@@ -55,11 +74,10 @@ def discretisation_error(
     sphere = ndtri(qmc.Sobol(grid.shape[1], scramble=False).random_base2(6)[2 : 2 + _DIRECTIONS])
     sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
     for direction in np.concatenate([axes, -axes, sphere]):
-        on_grid, along = grid @ direction, prior @ direction
-        scale = np.sqrt(shares @ (along - shares @ along) ** 2)
+        scale, positive, unsure = prior.along(direction)
         if scale > 1e-9:
-            gap = weights @ np.maximum(on_grid, 0) - shares @ np.maximum(along, 0)
-            errors.append(abs(gap) / scale)
+            gap = weights @ np.maximum(grid @ direction, 0) - positive
+            errors.append((abs(gap) + unsure) / scale)
     return float(max(errors))
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
 from dynmech.market.discretise import cluster, discretisation_error, normal_points
+from dynmech.market.moments import SamplePrior, TransformedNormal
 
 _REFERENCE_POINTS = 2**16
 _REFERENCE_SEED = 1847
@@ -44,8 +45,10 @@ class TasteGrid(eqx.Module):
       each coordinate, in its own standard deviation; and E max(0, <g, omega>), in the standard
       deviation of <g, omega>, for g along both signs of each axis and along 32 fixed directions
       spread over the sphere, after each coordinate is divided by its standard deviation
-      (coordinates that do not vary are left out). The prior is represented by 2^16 quasi-random
-      points, or more for a large grid, or by the full sample.
+      (coordinates that do not vary are left out). Moments of the prior are closed forms, or
+      those of the full sample; so is E max(0, <g, omega>), except where lognormals are mixed with
+      others or their signs: there it is estimated on 2^16 quasi-random points that are no grid's,
+      and three standard errors are added.
 
     Floating arrays keep their type (a float32 grid stays float32); all else becomes float64.
     Traced arrays are accepted; their values are not checked.
@@ -271,7 +274,8 @@ class TasteGrid(eqx.Module):
         if len(distinct) <= size:
             return TasteGrid(distinct, merged, 0.0)
         centres, masses = cluster(distinct, merged, size, seed)
-        return TasteGrid(centres, masses, discretisation_error(centres, masses, points, shares))
+        error = discretisation_error(centres, masses, SamplePrior(points, shares))
+        return TasteGrid(centres, masses, error)
 
 
 def _discretise(
@@ -306,19 +310,20 @@ def _discretise(
     matrix = np.asarray(_array(f"{call}(cov=...)", cov, dimension, dimension), np.float64)
     factor = _factor(f"{call}(cov=...)", matrix, kind_of == "fixed")
 
-    def taste(count: int, draw: int) -> np.ndarray:
-        z = centre + normal_points(count, factor.shape[1], draw) @ factor.T
-        with np.errstate(over="ignore"):  # an overflow is reported as such below
-            return np.where(kind_of == "lognormal", turns * np.exp(z), z)
+    prior = TransformedNormal(centre, factor, kind_of == "lognormal", turns)
 
-    reference = taste(max(_REFERENCE_POINTS, 4 * size), _REFERENCE_SEED)
-    require_finite(f"{call}(mean=..., cov=...)", reference)
-    equal = np.full(len(reference), 1 / len(reference))
+    def taste(count: int, draw: int) -> np.ndarray:
+        return prior.taste(normal_points(count, factor.shape[1], draw))
+
+    require_finite(f"{call}(mean=..., cov=...)", np.concatenate([prior.mean, prior.spread]))
     if method == "sobol":
         points, weights = taste(size, seed), np.full(size, 1 / size)
     else:
-        points, weights = cluster(reference, equal, size, seed)
-    return TasteGrid(points, weights, discretisation_error(points, weights, reference, equal))
+        sample = taste(max(_REFERENCE_POINTS, 4 * size), _REFERENCE_SEED)
+        require_finite(f"{call}(mean=..., cov=...)", sample)
+        points, weights = cluster(sample, np.full(len(sample), 1 / len(sample)), size, seed)
+    require_finite(f"{call}(mean=..., cov=...)", points)
+    return TasteGrid(points, weights, discretisation_error(points, weights, prior))
 
 
 def _factor(
