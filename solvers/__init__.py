@@ -34,6 +34,8 @@ from solvers.rounding import unrelated as unrelated
 from solvers.search.branch_and_bound import Bounded as Bounded
 from solvers.search.branch_and_bound import BranchAndBound as BranchAndBound
 from solvers.search.branch_and_bound import solve_branch_and_bound as solve_branch_and_bound
+from solvers.search.endless import search_endless as search_endless
+from solvers.search.endless_plan import EndlessPlan as EndlessPlan
 from solvers.search.merged_search import merged_search as merged_search
 from solvers.search.search import Grown as Grown
 from solvers.search.search import search_process as search_process

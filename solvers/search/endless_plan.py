@@ -1,0 +1,151 @@
+"""Plans without a last round: followed node by node, and summed in closed form.
+
+A plan is what each economy's opened pairs say, and where they end one control kept for ever. It
+answers at every history: off what was searched it keeps the control that is best for ever at the
+belief and memory where the plan was left, whose distance to the best is bounded there.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.search.best_first import Search
+from solvers.search.store import Indices
+from solvers.search.ways import Ways
+from solvers.solution import AbstractPlan, Node
+
+
+class EndlessPlan(AbstractPlan):
+    """The plans of all tasks: `economy` (N,), which of the search's each follows, and `allowed`.
+
+    A task that follows another's economy may use fewer controls than it: all that the plan
+    uses, not all that is used where the plan was left.
+    """
+
+    search: Search
+    economy: Int[np.ndarray, " N"]
+    allowed: Bool[np.ndarray, "N A"]
+
+    def act(self, node: Node) -> int:
+        """The control at a history; `node.memory` and `node.belief` follow from it."""
+        return self.at(node.task, node.history)[0]
+
+    def at(self, task: int, history: tuple[tuple[int, int], ...]) -> tuple[int, float]:
+        """The control at a history of (control, symbol), and what it can lose from there.
+
+        The loss is in the unnormalised belief's units: what a controller told the parameter gets
+        beyond the control kept for ever, or the searched bounds of the node.
+        """
+        search = self.search
+        structure, pairs = search.structure, search.pairs
+        economy = search.economies[self.economy[task]]
+        own = bool((self.allowed[task] == economy.allowed).all())
+        pair, keep, memory = search.top[self.economy[task]], -1, 0
+        belief = economy.root.copy()
+        for control, symbol in history:
+            edge = structure.edge[0][memory, control]
+            belief = belief * search.store.column[structure.columns[edge, symbol]]
+            memory = int(structure.successor[0][memory, control])
+            kept = pair == 0 and control == keep
+            if pair > 0:
+                place, act = pairs["place"][pair], int(pairs["act"][pair])
+                keep = int(pairs["keep"][pair])
+                kept = act < 0 and control == keep
+                follow = -1
+                if place >= 0 and not kept and (own or control == act):
+                    follow = int(search.opened["child"][place, control, symbol])
+                pair = max(follow, 0)
+            if pair == 0 and not kept:
+                keep = economy.best_kept(memory, belief, self.allowed[task])
+        if pair > 0:
+            act, gap = int(pairs["act"][pair]), float(pairs["upper"][pair] - pairs["lower"][pair])
+            size, mass = pairs["mass"][pair], belief.sum()
+            return act if act >= 0 else int(pairs["keep"][pair]), gap * mass / max(size, 1e-300)
+        lost = economy.told[memory] - economy.kept[keep, memory]
+        return keep, float(belief @ lost)
+
+    def frequencies(self, task: int) -> Float[np.ndarray, "E m"]:
+        """How often each edge is used given the parameter, over the whole process, for ever."""
+        search = self.search
+        structure, store, pairs = search.structure, search.store, search.pairs
+        reached, onward = plan_pairs(search, search.top[self.economy[task]])
+        act, node = pairs["act"][reached].astype(int), pairs["node"][reached]
+        memory = store.nodes["memory"][node]
+        total = np.zeros((len(search.going), store.column.shape[1]))
+        start = np.zeros(len(reached))
+        start[0] = 1.0
+        count = onward.back().solve(start)
+        weight = count[:, None] * store.nodes["row"][node]
+        at = np.flatnonzero(act >= 0)
+        np.add.at(total, structure.edge[0][memory[at], act[at]], weight[at])
+        for one in np.flatnonzero(act < 0):
+            keep = int(pairs["keep"][reached[one]])
+            self._keep_on(total, int(memory[one]), keep, weight[one])
+        return total
+
+    def _keep_on(self, total, memory: int, control: int, weight: Float[np.ndarray, " m"]) -> None:
+        """Add what one control kept for ever from here on uses."""
+        edges, after = self.search.structure.edge[0], self.search.structure.successor[0]
+        path: list[int] = []
+        while memory not in path:
+            path.append(memory)
+            memory = int(after[memory, control])
+        first = path.index(memory)
+        around = np.prod(self.search.going[edges[path[first:], control]], axis=0)
+        for place, one in enumerate(path):
+            edge = edges[one, control]
+            if place == first:
+                weight = np.divide(weight, 1 - around, out=np.zeros_like(weight), where=around < 1)
+            total[edge] += weight
+            weight = weight * self.search.going[edge]
+
+
+def plan_pairs(search: Search, top: int) -> tuple[Indices, Ways]:
+    """Pairs that a plan can reach from the pair it starts at, which comes first.
+
+    **Returns:** them, and the factor by which a belief at one goes on to another.
+    """
+    pairs, opened = search.pairs, search.opened
+    place_of = np.full(pairs.count, -1)
+    place_of[top], reached = 0, [np.array([top])]
+    rows, columns, factors, active = [], [], [], reached[0]
+    while len(active):
+        active = active[pairs["act"][active] >= 0]
+        act = pairs["act"][active].astype(int)
+        child = opened["child"][pairs["place"][active], act]
+        fresh = np.unique(child[(place_of[child] < 0) & (child > 0)])
+        count = sum(map(len, reached))
+        place_of[fresh] = count + np.arange(len(fresh))
+        live = child > 0
+        rows.append(np.repeat(place_of[active], live.sum(axis=1)))
+        columns.append(place_of[child[live]])
+        factors.append(search.factor(active, act, child)[live])
+        reached.append(fresh)
+        active = fresh
+    none = np.zeros(0, np.int64)
+    ways = Ways(
+        np.concatenate([none, *rows]),
+        np.concatenate([none, *columns]),
+        np.concatenate([np.zeros(0), *factors]),
+    )
+    return np.concatenate(reached), ways
+
+
+def value_plan(search: Search, top: int) -> float:
+    """What a plan attains, its pairs' lower bounds raised to it."""
+    pairs = search.pairs
+    reached, onward = plan_pairs(search, top)
+    act = pairs["act"][reached].astype(int)
+    pay = search.opened["pay"][pairs["place"][reached], act]
+    value = onward.solve(np.where(act >= 0, pay, pairs["lower"][reached]))
+    pairs["lower"][reached] = np.maximum(pairs["lower"][reached], value)
+    pairs["upper"][reached] = np.maximum(pairs["upper"][reached], pairs["lower"][reached])
+    return float(value[0])
+
+
+def used_controls(search: Search, top: int) -> Bool[np.ndarray, " A"]:
+    """Controls that a plan may come to use."""
+    reached = plan_pairs(search, top)[0]
+    act, keep = search.pairs["act"][reached], search.pairs["keep"][reached]
+    used = np.zeros(search.structure.controls, bool)
+    used[np.where(act >= 0, act, keep)] = True
+    return used

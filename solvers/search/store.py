@@ -1,0 +1,94 @@
+"""One store of nodes for many searches: arrays that grow, and multisets told apart by words.
+
+A node is a memory class and a direction of belief: the multiset of likelihood columns seen, or
+fewer numbers where columns are related (`Structure.digits`). It is known to every task; what a task
+expands and plans at it is a *pair*, kept in tables of its own by the search.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.problem import Structure, Tables
+
+Indices = Int[np.ndarray, " k"]
+
+
+class Growing:
+    """Arrays that grow together along their first axis."""
+
+    def __init__(self, **like: np.ndarray | np.generic | float):
+        self.count = 0
+        self.array = {
+            name: np.zeros((64, *np.shape(x)), np.asarray(x).dtype) for name, x in like.items()
+        }
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.array[name]
+
+    @property
+    def bytes(self) -> int:
+        return sum(x.nbytes for x in self.array.values())
+
+    def append(self, count: int, **rows) -> Indices:
+        """Make room for `count` rows, set those given; their indices."""
+        first, last = self.count, self.count + count
+        for name, old in self.array.items():
+            if last > len(old):
+                grown = np.zeros((max(2 * len(old), last), *old.shape[1:]), old.dtype)
+                grown[:first] = old[:first]
+                self.array[name] = grown
+        for name, value in rows.items():
+            self.array[name][first:last] = value
+        self.count = last
+        return np.arange(first, last)
+
+
+class Store:
+    """Nodes met by any search: `memory`, `words`, `size` of each, and `row`, its likelihood.
+
+    The belief of a root at a node is the root times its row. Rows are those of the first way in;
+    another way's belief is in proportion, in the ratio exp of the difference of sizes.
+    """
+
+    def __init__(self, structure: Structure, tables: Tables):
+        column = np.asarray(tables.column, float)
+        digits, count = structure.digits, max(len(column), 1)
+        kinds = count if digits is None else digits.shape[1]
+        odd = np.random.default_rng(kinds).integers(-(2**62), 2**62, (kinds, 2)) * 2 + 1
+        with np.errstate(over="ignore"):
+            self.digit = odd if digits is None else digits @ odd
+        self.offset = None if digits is None else np.asarray(structure.offset, float)
+        self.column = column
+        self.nodes = Growing(
+            memory=np.int32(0), words=np.zeros(2, np.int64), size=0.0, row=column[0]
+        )
+        self.number: dict[tuple[int, int, int], int] = {(0, 0, 0): 0}
+        self.nodes.append(1, row=1.0)
+
+    def after(self, node: Indices, column: Indices, memory: Indices) -> Indices:
+        """The nodes reached from `node` by seeing `column`, in class `memory`."""
+        nodes = self.nodes
+        with np.errstate(over="ignore"):
+            words = nodes["words"][node] + self.digit[column]
+        keys = list(zip(memory.tolist(), *words.T.tolist(), strict=True))
+        number, before = self.number, len(self.number)
+        index = np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
+        if len(number) > before:
+            fresh, first = np.unique(index, return_index=True)
+            first = first[fresh >= before]
+            origin, seen = node[first], column[first]
+            nodes.append(
+                len(first),
+                memory=memory[first],
+                words=words[first],
+                row=nodes["row"][origin] * self.column[seen],
+                size=0.0 if self.offset is None else nodes["size"][origin] + self.offset[seen],
+            )
+        return index
+
+    def ratio(self, node: Indices, column: Indices, child: Indices) -> Float[np.ndarray, " k"]:
+        """Belief after `column` at `node` over that of `child`."""
+        if self.offset is None:
+            return np.ones(len(node))
+        size = self.nodes["size"]
+        return np.exp(size[node] + self.offset[column] - size[child])

@@ -1,0 +1,47 @@
+"""Ways from node to node, and the linear equations of what follows them for ever."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy import sparse
+from scipy.sparse import csgraph, linalg
+
+_FEW = 100
+
+
+class Ways(NamedTuple):
+    """Of each way the node it leaves, the node it leads to, and the factor that goes on.
+
+    A way that leads to -1 is none.
+    """
+
+    source: Int[np.ndarray, " w"]
+    target: Int[np.ndarray, " w"]
+    factor: Float[np.ndarray, " w"]
+
+    def matrix(self, count: int) -> sparse.csc_array:
+        """Factors as a matrix, (count, count)."""
+        live = self.target >= 0
+        at = self.source[live], self.target[live]
+        return sparse.csc_array(sparse.coo_array((self.factor[live], at), (count, count)))
+
+    def back(self) -> "Ways":
+        """The same ways, backward."""
+        return Ways(self.target, self.source, self.factor)
+
+    def circular(self, count: int) -> bool:
+        """Whether a way leads back to where it came from, over another node."""
+        found = csgraph.connected_components(self.matrix(count), connection="strong")
+        return int(found[0]) < count
+
+    def solve(self, right: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+        """x = right + (factor x at the target, summed over the ways of each node)."""
+        count = len(right)
+        if count <= _FEW:
+            table = np.zeros((count, count))
+            live = self.target >= 0
+            np.add.at(table, (self.source[live], self.target[live]), self.factor[live])
+            return np.linalg.solve(np.eye(count) - table, right)
+        equations = sparse.csc_array(sparse.eye_array(count, format="csc") - self.matrix(count))
+        return np.asarray(linalg.spsolve(equations, right))
