@@ -1,6 +1,7 @@
 """Exact and bounded solvers for decision problems with a static hidden parameter."""
 
-from solvers.checkpoint import fingerprint as fingerprint
+from solvers.checkpoint import Unkept as Unkept
+from solvers.files import fingerprint as fingerprint
 from solvers.neural.checkpoint import NeuralCheckpoint as NeuralCheckpoint
 from solvers.neural.neural import Diverged as Diverged
 from solvers.neural.neural import Neural as Neural

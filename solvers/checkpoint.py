@@ -1,70 +1,121 @@
-"""Finished parts of a long solve, kept on disk: safetensors plus one JSON manifest.
+"""Finished parts of a long computation, kept on disk and found again.
 
-A checkpoint is a folder. The manifest holds a fingerprint of the problem, so that parts are
-never mixed with those of another one. Files are written under a temporary name and renamed:
-an interrupted write leaves nothing half-written.
+A checkpoint is a folder with a manifest, which says whose it is, and one sealed file for each
+part, which bears the problem's mark and its own name: parts that are torn, changed, out of place
+or of another problem are set aside in a folder `unreadable-*` and made again. Two equal jobs may
+share a folder.
 """
 
-import hashlib
+import contextlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from solvers.files import Damaged, seal, set_aside, unseal, write
 
-def fingerprint(arrays: Iterable[np.ndarray]) -> str:
-    """Hash numbers and shapes, in order."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        array = np.ascontiguousarray(array)
-        digest.update(repr((array.shape, array.dtype.str)).encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+_FORMAT = 2
+Part = tuple[int | str, ...]
+
+
+class Unkept(ValueError):
+    """Signal a folder in which nothing can be kept, or which is another problem's."""
 
 
 class Checkpoint:
-    """Parts of one solve in a folder.
+    """Parts of one problem in a folder.
 
     **Arguments:** `path`: the folder, made if absent; `mark`: the problem's fingerprint.
 
-    **Raises:** `ValueError` if the folder holds parts of another problem.
+    **Raises:** `Unkept` if it is no folder or cannot be written, or holds parts of another
+    problem; nothing in it is changed then.
     """
 
     def __init__(self, path: str | os.PathLike, mark: str):
-        self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+            raise Unkept(_refusal("be the path of a folder", repr(path)[:80]))
+        self.path, self.mark = Path(path), mark
+        with self._disk():
+            self._claim()
+
+    def load(self, part: Part) -> dict[str, np.ndarray] | None:
+        """Return a finished part, or None where it is absent or had to be set aside."""
+        try:
+            arrays, document = unseal(self._file(part).read_bytes())
+            if document == self._document(part):
+                return arrays
+        except FileNotFoundError:
+            return None
+        except (Damaged, OSError):
+            pass
+        self.reject(part)
+        return None
+
+    def save(self, part: Part, arrays: dict[str, np.ndarray]) -> None:
+        """Keep a finished part.
+
+        **Raises:** `Unkept` where it cannot be written; what was kept stays.
+        """
+        with self._disk():
+            write(self._file(part), *seal(arrays, self._document(part)))
+
+    def reject(self, part: Part) -> None:
+        """Set a part aside, to be made again."""
+        with self._disk():
+            set_aside(self.path, [self._file(part)])
+
+    def drop(self, part: Part) -> None:
+        """Forget a part."""
+        with contextlib.suppress(OSError):
+            self._file(part).unlink()
+
+    def numbers(self, kind: str) -> list[int]:
+        """Numbers k of the parts (kind, k) that are there, the largest first."""
+        names = [x.stem.removeprefix(f"part-{kind}-") for x in self.path.glob(f"part-{kind}-*")]
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def _file(self, part: Part) -> Path:
+        return self.path / f"part-{'-'.join(map(str, part))}.safetensors"
+
+    def _document(self, part: Part) -> dict:
+        return {"format": _FORMAT, "fingerprint": self.mark, "part": list(part)}
+
+    def _claim(self) -> None:
+        """Say whose the folder is, in one step, unless it says so already."""
         manifest = self.path / "manifest.json"
-        if manifest.exists():
-            found = json.loads(manifest.read_text()).get("fingerprint")
-            if found != mark:
-                raise ValueError(
-                    f"`solve(checkpoint=...)` must name a folder of the same problem; got "
-                    f"{self.path}, which holds parts of another; choose a new folder or delete it."
-                )
-        else:
-            _write(manifest, json.dumps({"fingerprint": mark}).encode())
+        mine = {"format": _FORMAT, "fingerprint": self.mark}
+        while (found := _read(manifest)) != mine:
+            if found is None:
+                with contextlib.suppress(FileExistsError):  # of another job, just now: read it
+                    write(manifest, json.dumps(mine).encode(), fresh=True)
+            elif mine.keys() <= found.keys():
+                got = f"{self.path}, which holds parts of another problem or version"
+                raise Unkept(_refusal(got=got))
+            else:
+                set_aside(self.path, [manifest])
 
-    def load(self, part: tuple[int, int, int]) -> dict[str, np.ndarray] | None:
-        """Return a finished part (group of tasks, first root, one past the last), or None."""
-        from safetensors.numpy import load_file
-
-        file = self._file(part)
-        return load_file(file) if file.exists() else None
-
-    def save(self, part: tuple[int, int, int], arrays: dict[str, np.ndarray]) -> None:
-        """Keep a finished part."""
-        from safetensors.numpy import save
-
-        _write(self._file(part), save({k: np.ascontiguousarray(v) for k, v in arrays.items()}))
-
-    def _file(self, part: tuple[int, int, int]) -> Path:
-        group, start, stop = part
-        return self.path / f"part-{group}-{start}-{stop}.safetensors"
+    @contextlib.contextmanager
+    def _disk(self):
+        """Say clearly what the disk refuses inside the block."""
+        try:
+            yield
+        except OSError as error:
+            got = f"{error.filename or self.path}: {error.strerror or error}"
+            raise Unkept(_refusal("name a folder that can be written", got)) from error
 
 
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_suffix(".partial")
-    temporary.write_bytes(content)
-    temporary.replace(file)
+def _read(manifest: Path) -> dict | None:
+    """Content of a manifest: None where there is none, nothing where it cannot be read."""
+    try:
+        found = json.loads(manifest.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, IsADirectoryError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refusal(must: str = "name a folder of the same problem", got: str = "") -> str:
+    do = "choose another folder, delete this one, or make room"
+    return f"`solve(checkpoint=...)` must {must}; got {got}; {do}."

@@ -18,7 +18,7 @@ import pytest
 from tests.helpers import ROOT
 
 PACKAGES = ("dynmech", "solvers")
-EXTRAS = ("matplotlib", "orbax", "pandas", "pyblp", "rich", "tyro", "xlogit")
+EXTRAS = ("matplotlib", "pandas", "pyblp", "rich", "tyro", "xlogit")
 SLOW_TO_IMPORT = ("scipy.stats",)
 LONGEST_FILE = 600
 ECONOMICS = re.compile(

@@ -1,9 +1,13 @@
 """The audit's verdict: worst cases with witnesses and tolerances, never a bare yes or no."""
 
+import os
+from typing import Self
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dynmech import files
 from dynmech._types import Numbers
 from dynmech.audit.bounds import GapBound, bound_gains
 from dynmech.audit.incentives import search_misreports, situation
@@ -86,6 +90,18 @@ class Audit(eqx.Module):
     def first_gain(self) -> Float[np.ndarray, " n"]:
         """Largest gain of a misreport in period 1, shape (n,), money."""
         return self.gain_by_period[:, 0]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the audit to one sealed file, in one step; see `dynmech.files`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
+
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
+        """
+        return files.load(path, cls, parts)
 
     def to_frame(self):
         """Labelled pandas table: one row an advertiser; money, worst over profiles."""

@@ -6,14 +6,16 @@ p is paid by the advertiser; w is the estimate of omega after o_t. Only <gamma_j
 product just bought enters, so a noisy rating of it is estimate enough.
 """
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar, overload
+from typing import Generic, Self, TypeVar, overload
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from dynmech import files
 from dynmech._types import Numbers
 from dynmech.audit import (
     Audit,
@@ -122,6 +124,18 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
 
     def __eq__(self, other) -> bool:
         return self is other
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write mechanism and policy to one sealed file, in one step; see `dynmech.files`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
+
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
+        """
+        return files.load(path, cls, parts)
 
     def payment(
         self, theta: Numbers, action: Numbers | int, estimate: Numbers | float

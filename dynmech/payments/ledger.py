@@ -1,9 +1,13 @@
 """What one conversation settled at, period by period."""
 
+import os
+from typing import Self
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from dynmech import files
 from dynmech.errors import import_extra
 
 
@@ -31,6 +35,18 @@ class Ledger(eqx.Module):
     @property
     def revenue(self) -> Float[np.ndarray, " rows"]:
         return self.transfer.sum(axis=1)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the ledger to one sealed file, in one step; see `dynmech.files`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
+
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
+        """
+        return files.load(path, cls, parts)
 
     def to_frame(self):
         """Labelled pandas table: one row a period and advertiser."""

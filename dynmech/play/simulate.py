@@ -6,14 +6,16 @@ sees reports, the user only ever acts on her taste.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech import files
 from dynmech._types import NONE, join_symbols, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra
 from dynmech.market.values import MarkovValues
@@ -76,6 +78,18 @@ class Simulation(eqx.Module):
         values = np.asarray(getattr(self, name), float)
         error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
         return np.asarray(values.mean(axis=0)), np.broadcast_to(error, values.shape[1:])
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the records to one sealed file, in one step; see `dynmech.files`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
+
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
+        """
+        return files.load(path, cls, parts)
 
     def to_frame(self):
         """Labelled pandas table: one row a conversation and advertiser."""

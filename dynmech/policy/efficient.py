@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._artefacts import load_module, save_module
+from dynmech import files
 from dynmech._types import Numbers, in_doubles, precision
 from dynmech.errors import (
     DynmechError,
@@ -25,6 +25,7 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel, prior_probability
 from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.given_actions import with_actions
+from dynmech.policy.invariants import check_tables
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.revalue import Revaluation, revalue
 from dynmech.problem.compile import Compiled
@@ -99,6 +100,9 @@ class EfficientPolicy(eqx.Module):
     solver: str = eqx.field(static=True)
     work: Estimate
     seconds: float = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_tables(self)
 
     @property
     def partial(self) -> bool:
@@ -222,13 +226,16 @@ class EfficientPolicy(eqx.Module):
         return self.env.names[action] if action < self.env.products else "none"
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the policy to a folder: arrays in safetensors, the rest in JSON."""
-        save_module(self, path)
+        """Write the policy to one sealed file, in one step; see `dynmech.files`."""
+        files.save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, types: tuple[type, ...] = ()) -> Self:
-        """Read a policy written by `save`; `types` lists your own rule classes, if any."""
-        return load_module(path, cls, types)
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read a policy written by `save`; `parts` lists your own classes that it holds, if any.
+
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
+        """
+        return files.load(path, cls, parts)
 
 
 @overload

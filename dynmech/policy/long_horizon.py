@@ -239,17 +239,16 @@ class LongPolicy(eqx.Module):
         return pandas.DataFrame(columns)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the policy to the folder `path`: safetensors and JSON."""
+        """Write the policy to one sealed file, in one step; see `dynmech.files`."""
         save_long(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, types: tuple[type, ...] = ()) -> Self:
-        """Read a policy written by `save`; `types` lists your own rule classes, if any.
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read a policy written by `save`; `parts` lists your own classes that it holds, if any.
 
-        **Raises:** `InvalidArgument` for a folder that is absent, incomplete, or holds another
-        thing.
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
         """
-        found = restore(path, types)
+        found = restore(path, parts)
         saved = found.saved
         return cls(
             env=saved.env,

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._artefacts import load_module, save_module
+from dynmech import files
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class SavedLongPolicy(eqx.Module):
-    """What a folder holds. `parameters`: of the network, in the order of its leaves."""
+    """What a file holds. `parameters`: of the network, in the order of its leaves."""
 
     env: RecommendationMDP
     profiles: Profiles
@@ -83,13 +83,12 @@ def save_long(policy: LongPolicy, path: str | os.PathLike) -> None:
         chunk=policy.chunk,
         note=policy.note,
     )
-    save_module(saved, path)
+    files.save(saved, path, "LongPolicy")
 
 
-def restore(path: str | os.PathLike, types: tuple[type, ...]) -> Restored:
-    """Read a folder written by `save_long`, and rebuild the rest."""
-    call = "LongPolicy"
-    saved = load_module(path, SavedLongPolicy, types, call)
+def restore(path: str | os.PathLike, parts: tuple[type, ...]) -> Restored:
+    """Read a file written by `save_long`, and rebuild the rest."""
+    saved = files.load(path, SavedLongPolicy, parts, "LongPolicy")
     process = market_process(saved.env)
     values = np.asarray(saved.env.values.support, float)
     theta = values[np.arange(saved.env.products), saved.profiles.theta]

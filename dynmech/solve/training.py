@@ -1,8 +1,6 @@
 """What a long-horizon solve checks before it starts, and how it trains."""
 
 import math
-import os
-from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -13,7 +11,6 @@ from dynmech.errors import (
     TooLarge,
     TrainingDiverged,
     describe,
-    import_extra,
     is_number,
     require_whole,
 )
@@ -21,7 +18,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, all_profiles, check_profiles
 from dynmech.market.values import ConstantValues
 from dynmech.solve.certificates import Certificate
-from solvers import Diverged, Neural, NeuralCheckpoint, Training, begin, fingerprint, train
+from solvers import Diverged, Neural, NeuralCheckpoint, Training, Unkept, begin, fingerprint, train
 
 _VERB = "solve_long_horizon"
 _MOST_PROFILES = 64
@@ -33,37 +30,20 @@ _COUNTS = (
 def train_network(process, roots, solver, checkpoint, progress) -> Training:
     """Train from the checkpoint, if there is one, in float32; `TrainingDiverged` if it blows up."""
     with jax.enable_x64(False):
-        start, keep, after = begin(solver), None, lambda training: None
-        if checkpoint is not None:
-            keep, kept = _open_checkpoint(checkpoint, _mark(process, roots, solver), start)
-            start, after = kept or start, keep.save
+        start, after = begin(solver), lambda training: None
         try:
+            if checkpoint is not None:
+                keep = NeuralCheckpoint(checkpoint, _mark(process, roots, solver))
+                start, after = keep.load(start) or start, keep.save
             return train(process, roots, solver, start, after, progress)
+        except Unkept as error:
+            raise InvalidArgument(str(error)) from error
         except Diverged as error:
             do = "lower the rate, or clip more"
             if checkpoint is not None:
                 do += f"; the last good sweep is kept in {checkpoint}"
             call, must = "Neural(learning_rate=..., clip=...)", "let training converge"
             raise TrainingDiverged(describe(call, must, str(error), do)) from error
-        finally:
-            if keep is not None:
-                keep.close()
-
-
-def _open_checkpoint(path, mark: str, like: Training) -> tuple[NeuralCheckpoint, Training | None]:
-    call = f"{_VERB}(checkpoint=...)"
-    if not isinstance(path, str | os.PathLike):
-        raise InvalidArgument(describe(call, "be the path of a folder", repr(path)[:80]))
-    orbax, keep = import_extra("orbax.checkpoint", "train", call), None
-    try:
-        keep = NeuralCheckpoint(orbax, Path(path), mark)
-        return keep, keep.load(like)
-    except (ValueError, OSError) as error:
-        if keep is not None:
-            keep.close()
-        must = "name a new folder, or one of the same problem and solver that can be read"
-        do = "choose another folder, or delete this one"
-        raise InvalidArgument(describe(call, must, str(error), do)) from error
 
 
 def _mark(process, roots, solver) -> str:

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.checkpoint import Checkpoint, fingerprint
+from solvers.checkpoint import Checkpoint
+from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, Tasks, cast
 from solvers.progress import Bar
 from solvers.tree.backward import backward

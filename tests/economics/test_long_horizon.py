@@ -268,7 +268,6 @@ def test_the_relaxation_is_above_the_value(solved):
 
 @pytest.mark.slow
 def test_a_checkpoint_resumes_and_is_refused_for_another_problem(tmp_path):
-    pytest.importorskip("orbax.checkpoint")
     env, solver = market(horizon=2), dm.Neural(sweeps=2, runs=4, steps=2, batch=4, chunk=4)
     certificate = dm.Certificate(runs=30, rounds=1)
     one = solve(env, solver, certificate, marginal=False, checkpoint=tmp_path / "kept")

@@ -195,8 +195,7 @@ class Killed(BaseException):
 
 
 def test_a_killed_run_resumes_to_the_same_result(tmp_path, whole):
-    ocp = pytest.importorskip("orbax.checkpoint")
-    keep = NeuralCheckpoint(ocp, tmp_path / "kept", "mark")
+    keep = NeuralCheckpoint(tmp_path / "kept", "mark")
 
     def killed(training):
         keep.save(training)
@@ -205,11 +204,9 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path, whole):
 
     with pytest.raises(Killed):
         trained(after_sweep=killed)
-    keep.close()
-    again = NeuralCheckpoint(ocp, tmp_path / "kept", "mark")
+    again = NeuralCheckpoint(tmp_path / "kept", "mark")
     with jax.enable_x64(False):
         state = again.load(begin(QUICK))
-    again.close()
     assert state is not None
     assert int(state.sweep) == 1
     resumed = trained(training=state)
@@ -217,7 +214,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path, whole):
                                                         resumed.optimiser))  # fmt: skip
     np.testing.assert_array_equal(whole.history[:, 1:], resumed.history[:, 1:])
     with pytest.raises(ValueError, match="another"):
-        NeuralCheckpoint(ocp, tmp_path / "kept", "other mark")
+        NeuralCheckpoint(tmp_path / "kept", "other mark")
 
 
 def test_diverging_training_is_never_an_answer():

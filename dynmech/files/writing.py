@@ -1,0 +1,36 @@
+"""Write any file in one step, and say clearly what the disk refuses."""
+
+import os
+from pathlib import Path
+
+from dynmech.errors import InvalidArgument, describe
+from solvers.files import Chunk
+from solvers.files import write as write_whole
+
+
+def write(path: str | os.PathLike, *chunks: Chunk | str, call: str = "write(path=...)") -> None:
+    """Write a file beside its place, sync it, and move it there in one step.
+
+    Whoever reads at any moment, or after a kill, finds the file of before or the new one, whole.
+
+    **Arguments:** `path`: folders above it are made; `chunks`: the content in parts, text in
+    UTF-8; `call`: what users call it, for the messages.
+
+    **Raises:** `InvalidArgument` where the disk is full or refuses, or the place is a symbolic
+    link, a folder, a device or a file without leave to write; nothing is changed or left then.
+    """
+    place = checked(path, call)
+    content = [chunk.encode() if isinstance(chunk, str) else chunk for chunk in chunks]
+    try:
+        write_whole(place, *content)
+    except OSError as error:
+        got = f"{place}: {error.strerror or error}"
+        do = "choose another place, or make room"
+        raise InvalidArgument(describe(call, "name a file that can be written", got, do)) from error
+
+
+def checked(path: str | os.PathLike, call: str) -> Path:
+    """The path of a file, or `InvalidArgument`."""
+    if not isinstance(path, str | os.PathLike) or "\0" in str(path) or not str(path):
+        raise InvalidArgument(describe(call, "be the path of a file", repr(path)[:80]))
+    return Path(path)

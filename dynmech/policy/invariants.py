@@ -1,0 +1,51 @@
+"""What the tables of a policy have to be, whoever made them: checked when one is made or read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dynmech.errors import InvalidArgument, describe
+
+if TYPE_CHECKING:
+    from dynmech.policy.efficient import EfficientPolicy
+
+_ROUNDING = 1e-9  # of the market's scale of money
+_BY_PROFILE = ("value", "lower", "upper")
+_BY_PRODUCT = (
+    "marginal_value", "displayable_marginal_value", "marginal_upper", "displayable_marginal_upper",
+    "advertiser_value", "user_utility", "purchase",
+)  # fmt: skip
+
+
+def check_tables(policy: EfficientPolicy) -> None:
+    """Raise `InvalidArgument` unless tables and plan fit the market, and bounds are in order.
+
+    Numbers are NaN exactly where a profile's signals have probability zero.
+    """
+    env = policy.env
+    shape = (len(policy.profiles),) if policy.batch else env.profile_shape
+    for names, wanted in ((_BY_PROFILE, shape), (_BY_PRODUCT, (env.products, *shape))):
+        for name in names:
+            table = np.asarray(getattr(policy, name))
+            if table.shape != wanted or np.isinf(table).any():
+                _refuse(name, f"be finite numbers of shape {wanted}", f"shape {table.shape}")
+    known = (policy.mass > 0).reshape(shape)
+    for name in _BY_PROFILE:
+        if (np.isnan(getattr(policy, name)) == known).any():
+            _refuse(name, "be NaN exactly at profiles of probability zero", "others")
+    crossed = (policy.lower - policy.upper)[known].max(initial=-np.inf)
+    if crossed > _ROUNDING * env.money_scale:
+        _refuse("lower", "be at most upper", f"{crossed:.3g} more")
+    sizes = [(len(policy.pairs.root), layer.nodes) for layer in policy.plan.tree.layers]
+    actions = policy.plan.actions
+    if len(sizes) != env.horizon or [x.shape for x in actions] != sizes:
+        got = f"{len(actions)} rounds for a horizon of {env.horizon}"
+        _refuse("plan", "have recommendations for every round and node", got)
+    if any(x.size and not 0 <= x.min() <= x.max() <= env.products for x in actions):
+        _refuse("plan", f"recommend products 0..{env.products - 1}, or {env.products}", "others")
+
+
+def _refuse(name: str, must: str, got: str) -> None:
+    raise InvalidArgument(describe(f"EfficientPolicy({name}=...)", must, got))

@@ -1,0 +1,208 @@
+"""Artefacts: what is read is what was written, or it is refused with what is wrong."""
+
+import json
+import sys
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+from dynmech import files
+from dynmech.files.tree import known_classes
+from solvers.files import Damaged, seal, unseal
+from tests.helpers.quantities import solve
+from tests.helpers.small import logit_market
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return solve(logit_market(seed=1))
+
+
+@pytest.fixture(scope="module")
+def kept(policy, tmp_path_factory):
+    path = tmp_path_factory.mktemp("kept") / "policy"
+    policy.save(path)
+    return path.read_bytes()
+
+
+def refused(path, data, *words):
+    path.write_bytes(data)
+    with pytest.raises(dm.InvalidArgument) as caught:
+        dm.EfficientPolicy.load(path)
+    for word in ("EfficientPolicy.load(", *words):
+        assert word in str(caught.value)
+
+
+def edited(data, change):
+    """The file that a careful hand makes: another document or other arrays, sealed again."""
+    arrays, document = unseal(data)
+    arrays = {name: np.array(array) for name, array in arrays.items()}
+    change(arrays, document)
+    return b"".join(seal(arrays, document))
+
+
+def fields(document):
+    return document["tree"]["fields"]
+
+
+def test_torn_files_are_refused(kept, tmp_path):
+    for size in (0, 7, 8, 100, len(kept) // 2, len(kept) - 1):
+        refused(tmp_path / "policy", kept[:size])
+    refused(tmp_path / "policy", kept + b"\0")
+    refused(tmp_path / "policy", b"not of ours at all", "torn")
+
+
+def test_any_changed_byte_is_refused(kept, tmp_path):
+    rng = np.random.default_rng(0)
+    for place in [0, 8, 9, *rng.integers(len(kept), size=60).tolist()]:
+        data = bytearray(kept)
+        data[place] ^= 1 << int(rng.integers(8))
+        refused(tmp_path / "policy", bytes(data))
+
+
+def test_the_array_that_was_changed_is_named(kept, tmp_path):
+    refused(tmp_path / "policy", kept[:-1] + bytes([kept[-1] ^ 16]), "arrays is changed")
+
+
+EDITS = {
+    "a missing field": (lambda a, d: fields(d).pop("optimal"), "no field optimal"),
+    "an unknown field": (lambda a, d: fields(d).update(colour="red"), "colour"),
+    "another format": (lambda a, d: d.update(format=3), "format 3"),
+    "another market": (lambda a, d: d.update(market="0" * 64), "market is another"),
+    "another horizon": (
+        lambda a, d: fields(d)["env"]["fields"].update(horizon=5), "horizon of 5",
+    ),
+    "names that are one": (
+        lambda a, d: fields(d)["env"]["fields"].update(names={"tuple": ["a", "a"]}), "different",
+    ),
+    "no number": (lambda a, d: a[fields(d)["value"]["array"]].fill(np.nan), "NaN"),
+    "crossed bounds": (
+        lambda a, d: (a.update(z=a[fields(d)["value"]["array"]] + 1),
+                      fields(d)["lower"].update(array="z")), "at most upper",
+    ),
+    "another shape": (lambda a, d: fields(d)["value"].update(array="a0"), "shape"),
+    "weights of a half": (
+        lambda a, d: a[fields(d)["env"]["fields"]["tastes"]["fields"]["weights"]["array"]].fill(
+            0.05), "sum to 1",
+    ),
+    "another class": (
+        lambda a, d: fields(d)["env"].update({"class": "antigravity:Market"}), "parts=",
+    ),
+    "no class of ours": (
+        lambda a, d: fields(d)["env"].update({"class": "dynmech.nothing:Market"}), "not known",
+    ),
+    "a function of ours": (
+        lambda a, d: fields(d)["env"].update({"class": "dynmech.files.artefact:load"}), "known",
+    ),
+    "another class of ours": (
+        lambda a, d: fields(d)["env"].update({"class": "dynmech.market.tastes:TasteGrid"}),
+        "no field",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_careful_edits_meet_the_constructors_checks(kept, tmp_path, name):
+    change, word = EDITS[name]
+    refused(tmp_path / "policy", edited(kept, change), word)
+
+
+def test_nothing_is_imported_for_a_file(kept, tmp_path):
+    data = edited(kept, lambda a, d: fields(d)["env"].update({"class": "antigravity:Market"}))
+    refused(tmp_path / "policy", data)
+    assert "antigravity" not in sys.modules
+
+
+def test_what_is_no_file_of_ours_is_refused(policy, tmp_path):
+    with pytest.raises(dm.InvalidArgument, match=r"EfficientPolicy.load.*No such file"):
+        dm.EfficientPolicy.load(tmp_path / "nothing")
+    with pytest.raises(dm.InvalidArgument, match=r"EfficientPolicy.load.*folder"):
+        dm.EfficientPolicy.load(tmp_path)
+    with pytest.raises(dm.InvalidArgument, match=r"parts=\(MyRule,\)"):
+        known_classes(("MyRule",), "load")
+    dm.DynamicTeamMechanism(policy).audit().save(tmp_path / "audit")
+    with pytest.raises(dm.InvalidArgument, match="hold a EfficientPolicy"):
+        dm.EfficientPolicy.load(tmp_path / "audit")
+    from safetensors.numpy import save
+
+    (tmp_path / "other").write_bytes(save({"a": np.zeros(3)}))
+    with pytest.raises(dm.InvalidArgument, match="header cannot be read"):
+        dm.EfficientPolicy.load(tmp_path / "other")
+
+
+def same(one, two):
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        np.testing.assert_array_equal(x, y)
+        assert np.asarray(x).dtype == np.asarray(y).dtype
+
+
+def test_mechanisms_audits_ledgers_and_simulations_are_kept_too(policy, tmp_path):
+    mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero(), installments=(0.5, 0.25))
+    chat = policy.start(profile=0)
+    ledger = mechanism.settle(chat.step("exit"))
+    for name, thing in {
+        "mechanism": mechanism, "audit": mechanism.audit(), "ledger": ledger,
+        "simulation": mechanism.simulate(jax.random.key(0), 20),
+    }.items():  # fmt: skip
+        thing.save(tmp_path / name)
+        again = type(thing).load(tmp_path / name)
+        same(again, thing)
+        same(type(thing).load(tmp_path / name), again)
+    loaded = dm.DynamicTeamMechanism.load(tmp_path / "mechanism")
+    same(loaded.audit(), mechanism.audit())
+
+
+def test_a_second_save_is_the_same_file(policy, kept, tmp_path):
+    policy.save(tmp_path / "policy")
+    assert (tmp_path / "policy").read_bytes() == kept
+    dm.EfficientPolicy.load(tmp_path / "policy").save(tmp_path / "again")
+    assert len((tmp_path / "again").read_bytes()) == len(kept)
+
+
+class Holder(eqx.Module):
+    """Anything that a module may hold."""
+
+    thing: object
+
+
+def test_kinds_of_values_come_back_as_they_were(tmp_path):
+    things = [
+        None, True, 3, 10**30, 0.1, float("inf"), "é", (1, (2.0, "x")), [1, [2]], {"a": (1,)},
+        np.float32(0.1), np.int8(3), np.bool_(True),
+    ]  # fmt: skip
+    for thing in things:
+        files.save(Holder(thing), tmp_path / "held")
+        found = files.load(tmp_path / "held", Holder, parts=(Holder,)).thing
+        assert found == thing
+        assert type(found) is type(thing)
+    for wrong in (print, object(), 1j, {1: 2}, np.array(["a"]), np.array([1j]), {1, 2}):
+        with pytest.raises(dm.InvalidArgument, match="hold"):
+            files.save(Holder(wrong), tmp_path / "wrong")
+    with pytest.raises(dm.InvalidArgument, match="hold"):
+        files.save(Holder(jax.random.key(0)), tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_the_fingerprint_is_that_of_the_market():
+    one = files.fingerprint(logit_market(seed=1))
+    assert files.fingerprint(logit_market(seed=1)) == one
+    assert len(one) == 64
+    others = [
+        logit_market(seed=2), logit_market(seed=1, names=("a", "b")), logit_market(3, seed=1),
+        logit_market(seed=1, rule=dm.LastShownOnly(dm.Logit(0.5), 0.6)),
+        logit_market(seed=1, unit=1 + 1e-15),
+    ]  # fmt: skip
+    marks = {files.fingerprint(env) for env in others}
+    assert len(marks | {one}) == len(others) + 1
+
+
+def test_a_document_without_arrays_is_sealed_as_well():
+    data = b"".join(seal({}, {"a": [1, None, "é"]}))
+    assert unseal(data) == ({}, {"a": [1, None, "é"]})
+    json.loads(data[8:].decode())
+    with pytest.raises(Damaged, match="header is not what was written"):
+        unseal(data.replace(b"[1,", b"[2,"))
