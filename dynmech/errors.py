@@ -39,6 +39,10 @@ class TrainingDiverged(DynmechError):
     """Signal a training that blew up; no policy is returned."""
 
 
+class NotIdentified(DynmechError):
+    """Signal parameters that a log cannot tell apart, or says nothing about."""
+
+
 class MissingExtra(DynmechError, ImportError):
     """Signal that an optional dependency is not installed."""
 

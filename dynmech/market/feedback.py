@@ -73,6 +73,7 @@ class RatingFeedback(AbstractFeedback):
     - `cuts`: shape (n, symbols - 1), money; prior quantiles by default.
     """
 
+    estimable = {"feedback noise": (("deviation", "positive"),)}
     deviation: Float[Numbers, "..."]
     symbols: int = eqx.field(static=True)
     advertisers: float | None
@@ -120,6 +121,10 @@ class RatingFeedback(AbstractFeedback):
             row = deviation[jnp.minimum(period, deviation.shape[0] - 1)]
             return row[jnp.minimum(recommendation, row.shape[0] - 1)]
         return deviation
+
+    def reading_noise(self, recommendation, period, products):
+        """Standard deviation of the rating itself, before it is cut into symbols, money; traced."""
+        return self._noise(recommendation, period, products)
 
     def periodic(self):
         return self.deviation.ndim > int(self.by_product)

@@ -69,6 +69,7 @@ class Logit(AbstractChoice):
     - `scale`: money, positive; a number, or shape (m,), one for each taste point.
     """
 
+    estimable = {"choice scale": (("scale", "positive"),)}
     scale: Float[Numbers, "..."]
 
     def __init__(self, scale):
@@ -104,6 +105,7 @@ class AbstractQuery(eqx.Module):
 class ConstantQuery(AbstractQuery):
     """Ask again with the same probability whatever was shown. `level` in [0, 1]."""
 
+    estimable = {"query": (("level", "unit"),)}
     level: Float[Numbers, ""]
 
     def __init__(self, level):
@@ -119,6 +121,7 @@ class ProductQuery(AbstractQuery):
     `level` has shape (n,), (n, 1) or (n, m); `none` in [0, 1] applies when none is shown.
     """
 
+    estimable = {"query": (("level", "unit"),)}
     level: Float[Numbers, "n M"]
     none: Float[Numbers, ""]
 
@@ -145,6 +148,7 @@ class FallingQuery(AbstractQuery):
     `nothing`: probability in [0, 1] while no product is remembered.
     """
 
+    estimable = {"query": (("level", "positive"), ("location", "real"), ("slope", "positive"))}
     level: Float[Numbers, ""]
     location: Float[Numbers, ""]
     slope: Float[Numbers, ""]

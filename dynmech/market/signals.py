@@ -222,6 +222,7 @@ class RatingSettlement(AbstractSettlementSignal):
     **Arguments:** `deviation`: standard deviation, money, not negative.
     """
 
+    estimable = {"settlement noise": (("deviation", "positive"),)}
     deviation: float = eqx.field(default=1.0)
 
     def __check_init__(self):

@@ -1,0 +1,295 @@
+"""Maximise the likelihood of one log under one market, and how sure the maximum is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dynmech.errors import InvalidArgument, describe
+from dynmech.logs.likelihood import Blocks, Records, Tables, blocks, in_blocks, records, tables
+from dynmech.logs.log import Log
+from dynmech.logs.parameters import OTHERS, Parameter, parameter
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.tastes import TasteGrid
+
+_FLAT = 1e-9  # information below this share of the largest, per conversation, is none
+_STEPS = 40  # EM steps that weights start with
+
+
+def asked(market: RecommendationMDP, names: Sequence[str]):
+    """Parameters with coordinates in the market, and the names of the others."""
+    found = [
+        p
+        for name in names
+        if name not in (*OTHERS, "taste weights")
+        for p in parameter(market, name)
+    ]
+    return found, [name for name in names if name in OTHERS or name == "taste weights"]
+
+
+def _placed(market: Any, found: Sequence[Parameter], free: Array) -> Any:
+    at = 0
+    for one in found:
+        market = one.place(market, free[at : at + one.size])
+        at += one.size
+    return market
+
+
+def rebuilt(market, found, free, weights) -> RecommendationMDP:
+    """The market with estimates in place, through its constructor's checks."""
+    with jax.enable_x64(True):
+        placed = jax.tree.map(
+            lambda x: np.asarray(x) if isinstance(x, jax.Array) else x,
+            _placed(market, found, jnp.asarray(free)),
+        )
+    return RecommendationMDP(
+        placed.gamma,
+        TasteGrid(np.asarray(placed.tastes.points, float), weights),
+        market.horizon,
+        placed.action_rule,
+        placed.signals,
+        placed.values,
+        placed.names,
+    )
+
+
+class Spread(eqx.Module):
+    """Sampling covariance of free coordinates (q, q) and a factor of that of weights (m, r)."""
+
+    free: Float[np.ndarray, "q q"]
+    weights: Float[np.ndarray, "m r"] | None
+    flat: Float[np.ndarray, "q f"]  # directions that the log says nothing about
+
+
+class Problem:
+    """One log read by one market, and the likelihood of it."""
+
+    def __init__(self, log: Log, market: RecommendationMDP, names: tuple[str, ...]):
+        self.log, self.market, self.names = log, market, names
+        self.data: Records = records(log, market)
+        self.found, rest = asked(market, names)
+        self.scaled = "rating scale" in rest
+        self.weighted = "taste weights" in rest
+        self.weights = np.asarray(market.tastes.weights, float)
+        if self.data.rated and log.scale is None and not self.scaled:
+            must = "say what ratings mean in money"
+            do = 'pass scale=(a, b) to Log.from_frame, or estimate "rating scale"'
+            raise InvalidArgument(describe("fit(log=...)", must, "ratings without a scale", do))
+        if self.scaled and not self.data.rated:
+            must = "hold numeric ratings for their scale to be estimated"
+            raise InvalidArgument(describe("fit(log=...)", must, "none that the market can read"))
+        self.parts: Blocks = blocks(self.data)
+        self.labels = [x for p in self.found for x in p.labels]
+        if self.scaled:
+            self.labels += ["rating scale: a", "rating scale: b"]
+        self._compiled()
+        self._possible()
+
+    def start(self) -> np.ndarray:
+        """Free coordinates of the market given; ratings are matched in mean and spread."""
+        pieces = [p.start for p in self.found]
+        if self.scaled:
+            sums = self.data.sums.sum(axis=(0, 1))
+            u = np.asarray(self.market.utilities, float)
+            rating_mean = sums[1] / sums[0]
+            spread = math.sqrt(max(sums[2] / sums[0] - rating_mean**2, 1e-12))
+            mean = float((self.weights * u).sum() / len(u))
+            width = math.sqrt(float((self.weights * (u - mean) ** 2).sum() / len(u)) + 1e-12)
+            pieces.append(np.array([rating_mean - spread / width * mean, math.log(spread / width)]))
+        return np.concatenate(pieces) if pieces else np.zeros(0)
+
+    def scale(self, free) -> tuple[Any, Any]:
+        """(a, b) of ratings at these coordinates."""
+        if self.scaled:
+            return free[-2], jnp.exp(free[-1])
+        return self.log.scale or (0.0, 1.0)
+
+    def tables(self, free) -> Tables:
+        """Log chances at these coordinates; traced."""
+        return tables(_placed(self.market, self.found, free), self.data, self.scale(free))
+
+    def _compiled(self) -> None:
+        """Name the few programs that run; derivatives beyond the first are differences."""
+
+        def mixed(logs, weights):
+            return jax.scipy.special.logsumexp(logs + jnp.log(jnp.maximum(weights, 1e-300)), axis=1)
+
+        q = len(self.start())
+
+        def loss(x, weights, parts):
+            """Minus the log likelihood; x holds the logarithms of weights too where they move."""
+            weights = jax.nn.softmax(x[q:]) if len(x) > q else weights
+
+            def one(logs, weight):
+                return (weight * mixed(logs, weights)).sum()
+
+            return -in_blocks(self.tables(x[:q]), parts, one).sum()
+
+        def joint(free, weights, parts):
+            return in_blocks(self.tables(free), parts, lambda logs, _: mixed(logs, weights))
+
+        def ratios(free, weights, parts):
+            def one(logs, _):
+                return jnp.exp(logs - mixed(logs, weights)[:, None])
+
+            return in_blocks(self.tables(free), parts, one)
+
+        def steps(free, weights, parts):
+            found = self.tables(free)
+
+            def step(weights, _):
+                def one(logs, weight):
+                    total = mixed(logs, weights)
+                    part = jnp.exp(logs - total[:, None])
+                    return (weight * total).sum(), weight @ part
+
+                value, number = in_blocks(found, parts, one)
+                grown = weights * number.sum(axis=0)
+                return grown / grown.sum(), value.sum()
+
+            return jax.lax.scan(step, weights, None, length=_STEPS)
+
+        self.slope = eqx.filter_jit(jax.value_and_grad(loss))
+        self.joint, self.ratios = eqx.filter_jit(joint), eqx.filter_jit(ratios)
+        self.steps = eqx.filter_jit(steps)
+
+    def each(self, free, weights) -> np.ndarray:
+        """log P of every record, (N,)."""
+        found = self.joint(jnp.asarray(free), jnp.asarray(weights), self.parts)
+        return np.asarray(found, float).ravel()[: len(self.data.path)]
+
+    def differences(self, function, free) -> np.ndarray:
+        """Central differences of a function of the free coordinates, along a last axis (q,)."""
+        steps = 1e-4 * (1 + np.abs(free))
+        columns = [
+            (function(free + step) - function(free - step)) / (2 * size)
+            for size, step in zip(steps, np.diag(steps))
+        ]
+        return np.stack(columns, axis=-1)
+
+    def _possible(self) -> None:
+        """Raise if some conversation has chance zero at every taste under the market given."""
+        never = np.flatnonzero(self.each(self.start(), self.weights) < -500)
+        if len(never) and not self.scaled:
+            where = int(np.flatnonzero(self.data.of == never[0])[0])
+            must = "be possible under the market"
+            got = f"conversation {self.log.conversations[where]}, of chance zero at every taste"
+            do = "let the rule tremble (Trembling(rule, chance)), or leave it out"
+            raise InvalidArgument(describe("fit(log=...)", must, got, do))
+
+    def maximise(self, free, weights, parts: Blocks | None, progress: bool):
+        """Coordinates and weights at which the likelihood is stationary.
+
+        Weights start with a few EM steps and then move with everything else, in logarithms.
+        """
+        from scipy.optimize import minimize
+        from tqdm import tqdm
+
+        parts = self.parts if parts is None else parts
+        count, q = float(parts.weight.sum()), len(free)
+        x = np.asarray(free, float)
+        if self.weighted:
+            raised = jnp.maximum(jnp.asarray(weights), 1e-3 / len(weights))
+            raised = self.steps(jnp.asarray(free), raised / raised.sum(), parts)[0]
+            x = np.concatenate([x, np.log(np.maximum(np.asarray(raised, float), 1e-12))])
+        if not len(x):
+            return x, weights
+
+        def objective(at):
+            value, slope = self.slope(jnp.asarray(at), jnp.asarray(weights), parts)
+            return float(value) / count, np.asarray(slope, float) / count
+
+        method = "L-BFGS-B" if self.weighted else "BFGS"
+        options = {"maxiter": 2000, "gtol": 1e-7}
+        if self.weighted:
+            options |= {"ftol": 1e-14, "maxcor": 30, "maxfun": 4000}
+        with tqdm(desc="fit", unit="step", disable=not progress, leave=False) as bar:
+            found = minimize(
+                objective,
+                x,
+                jac=True,
+                method=method,
+                options=options,
+                callback=lambda _: bar.update(),
+            )
+        if not self.weighted:
+            return np.asarray(found.x[:q], float), weights
+        return np.asarray(found.x[:q], float), np.asarray(jax.nn.softmax(found.x[q:]), float)
+
+    def information(self, free, weights, groups) -> Spread:
+        """Clustered sandwich; with weights, the outer product of scores of both."""
+        count, q = len(self.data.path), len(free)
+        x, w = jnp.asarray(free), jnp.asarray(weights)
+        score = np.zeros((count, 0))
+        if q:
+            score = self.differences(lambda at: self.each(at, weights), free)
+        active = np.flatnonzero(weights > 1e-6) if self.weighted else np.zeros(0, int)
+        basis = np.zeros((len(weights), 0))
+        if len(active) > 1:
+            # weights move along directions that keep their sum
+            basis = np.zeros((len(weights), len(active) - 1))
+            basis[active] = np.linalg.svd(np.ones((1, len(active))))[2][1:].T
+            ratio = np.asarray(self.ratios(x, w, self.parts)).reshape(-1, len(weights))[:count]
+            score = np.concatenate([score, ratio @ basis], axis=1)
+        of = self.data.of
+        number = int(groups.max()) + 1
+        total = np.zeros((number, score.shape[1]))
+        np.add.at(total, groups, score[of])
+        meat = total.T @ total
+        if basis.shape[1]:
+            bread = (score * self.data.weight[:, None]).T @ score
+        else:
+            bread = self.differences(
+                lambda at: np.asarray(self.slope(jnp.asarray(at), w, self.parts)[1], float), free
+            )
+        inverse, flat = _inverse(bread, len(self.log))
+        covariance = inverse @ meat @ inverse
+        factor = basis @ factor_of(covariance[q:, q:]) if basis.shape[1] else None
+        return Spread(covariance[:q, :q], factor, flat[:q])
+
+    def resample(self, free, weights, groups, number, key, progress) -> Spread:
+        """Refit on resampled clusters, from the estimates."""
+        key = jax.random.key(0) if key is None else key
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+        of, size, clusters = self.data.of, len(self.data.path), int(groups.max()) + 1
+        found = []
+        for _ in range(number):
+            times = np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)[groups]
+            again = np.bincount(of, times.astype(float), size)
+            found.append(self.maximise(free, weights, blocks(self.data, again), progress))
+        moves = np.stack([f for f, _ in found]) if len(free) else np.zeros((number, 0))
+        covariance = (
+            np.cov(moves.T).reshape(len(free), len(free))
+            if number > 1
+            else np.zeros((len(free),) * 2)
+        )
+        factor = None
+        if self.weighted:
+            shift = np.stack([w for _, w in found])
+            factor = (shift - shift.mean(axis=0)).T / math.sqrt(max(number - 1, 1))
+        return Spread(covariance, factor, np.zeros((len(free), 0)))
+
+
+def _inverse(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse on the directions that carry information, and the directions that do not."""
+    if not len(matrix):
+        return matrix, np.zeros((0, 0))
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    known = values > _FLAT * max(values.max(), count * 1e-6)
+    inside = vectors[:, known]
+    return inside @ np.diag(1 / values[known]) @ inside.T, vectors[:, ~known]
+
+
+def factor_of(covariance: np.ndarray) -> np.ndarray:
+    """A square root of a covariance matrix that may be singular."""
+    if not len(covariance):
+        return covariance
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    return vectors * np.sqrt(np.maximum(values, 0.0))

@@ -1,0 +1,328 @@
+"""The likelihood of a log under a market: conversations by tastes, in blocks.
+
+Given omega, what a user does and says in different rounds is independent, so that
+
+    log P(conversation c | omega) = sum over rounds t of
+        log y_{a_t}(h_t, r_t, omega) + log l(z_t | h_t, r_t, omega),
+
+and its likelihood is the mean over the taste prior. Recommendations are taken as given: a policy
+that sees no more than the log adds a factor free of omega. With Gaussian ratings the second term
+is quadratic in the rating, so that per conversation and kind of rating three sums are enough:
+
+    sum of log N(rho; u, s^2) = -(S2 - 2 u S1 + u^2 S0) / (2 s^2) - S0 log(s sqrt(2 pi)),
+
+rho = (rating - a) / b. Conversations that saw and did the same share the first term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from dynmech._types import Numbers
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.logs.log import Log
+from dynmech.logs.reading import QUERY
+from dynmech.market.environment import RecommendationMDP
+
+_NEVER = -700.0  # the logarithm of what cannot happen: finite, so that gradients stay so
+_BLOCK = 4096  # conversations at once
+
+
+class Records(eqx.Module):
+    """A log as a market reads it; N conversations, R rows, E edges (memory, product shown).
+
+    - `memory` (E, d), `shown` (E,), `period` (E,): each edge; `period` counts from 0.
+    - `cell` (D, 2): edge and action of each thing done. `heard` (S, 2): edge and platform symbol.
+    - `first` (F, 1+n): distinct symbols of period 1, -1 where not logged.
+    - `paths` (G, T): cells of each distinct sequence, -1 beyond its end; `said` (G, T): rows of
+      `heard`; `opening` (G,): row of `first`. `path` (N,): the sequence of each conversation.
+    - `kinds` (C, 3): edge, product rated, 1 after a purchase, of each kind of rating.
+    - `sums` (N, C, 3): number, sum and sum of squares of the ratings of each kind.
+    - `weight` (N,): how often each record counts. `of`: the record of each conversation, which
+      share one where they saw and did the same and no rating tells them apart.
+    """
+
+    memory: Int[np.ndarray, "E d"]
+    shown: Int[np.ndarray, " E"]
+    period: Int[np.ndarray, " E"]
+    cell: Int[np.ndarray, "D 2"]
+    heard: Int[np.ndarray, "S 2"]
+    first: Int[np.ndarray, "F n1"]
+    paths: Int[np.ndarray, "G T"]
+    said: Int[np.ndarray, "G T"]
+    opening: Int[np.ndarray, " G"]
+    path: Int[np.ndarray, " N"]
+    kinds: Int[np.ndarray, "C 3"]
+    sums: Float[np.ndarray, "N C 3"]
+    weight: Float[np.ndarray, " N"]
+    of: Int[np.ndarray, " L"]
+
+    @property
+    def rated(self) -> bool:
+        """Whether any rating came."""
+        return len(self.kinds) > 0
+
+
+def records(log: Log, env: RecommendationMDP) -> Records:
+    """Read a log in a market's terms, checking that the market can say it.
+
+    **Raises:** `OutsideSupport` for products, symbols and rounds that the market does not have;
+    `InvalidArgument` for ratings that its feedback does not give.
+    """
+    shown, action = log.on(env.names)
+    if (shown[:, 1:] < env.products).any():
+        must = "show one product at a time, as the market does"
+        raise InvalidArgument(describe("log", must, f"up to {shown.shape[1]} at once"))
+    period, owner = log.round - 1, log.owner
+    if period.max() >= env.horizon:
+        must = f"have at most the market's {env.horizon} rounds"
+        do = "build the market with as many rounds as the longest conversation"
+        raise OutsideSupport(describe("log", must, int(period.max()) + 1, do))
+    memory, edge = _edges(env, shown[:, 0], period, log.offsets)
+    cell, cells = np.unique(np.stack([edge, action], axis=1), axis=0, return_inverse=True)
+    heard, said = _symbols(log, env, edge)
+    first, opening = _first(log, env)
+    longest = int(period.max()) + 1
+    width = np.full((len(log), 2 * longest + 1), -1)
+    width[owner, period] = cells.reshape(-1)
+    width[owner, longest + period] = said
+    width[:, -1] = opening
+    kinds, sums = _ratings(log, env, edge, shown[:, 0], action)
+    paths, path = np.unique(width, axis=0, return_inverse=True)
+    path, weight, of = path.reshape(-1), np.ones(len(log)), np.arange(len(log))
+    if not len(kinds):  # nothing else tells conversations of one path apart
+        weight, of = np.bincount(path).astype(float), path
+        path, sums = np.arange(len(paths)), np.zeros((len(paths), 0, 3))
+    return Records(
+        memory=memory[:, 2:],
+        shown=memory[:, 1],
+        period=memory[:, 0],
+        cell=cell,
+        heard=heard,
+        first=first,
+        paths=paths[:, :longest],
+        said=paths[:, longest:-1],
+        opening=paths[:, -1],
+        path=path,
+        kinds=kinds,
+        sums=sums,
+        weight=weight,
+        of=of,
+    )
+
+
+def _edges(env: RecommendationMDP, shown, period, offsets):
+    """Distinct (period, product shown, memory after it), and the one of each row."""
+    rule, n = env.action_rule, env.products
+    step = eqx.filter_jit(eqx.filter_vmap(lambda memory, r: rule.step(memory, r, n)))
+    start = np.asarray(rule.start(n, env.horizon), np.int64)
+    after = np.zeros((len(shown), len(start)), np.int64)
+    for t in range(int(period.max()) + 1):
+        rows = np.flatnonzero(period == t)
+        before = np.broadcast_to(start, (len(rows), len(start))) if t == 0 else after[rows - 1]
+        pairs = np.concatenate([before, shown[rows, None]], axis=1)
+        unique, index = np.unique(pairs, axis=0, return_inverse=True)
+        stepped = np.asarray(step(jnp.asarray(unique[:, :-1]), jnp.asarray(unique[:, -1])))
+        after[rows] = stepped[index.reshape(-1)]
+    table = np.concatenate([period[:, None], shown[:, None], after], axis=1)
+    edges, edge = np.unique(table, axis=0, return_inverse=True)
+    return edges, edge.reshape(-1)
+
+
+def _symbols(log: Log, env: RecommendationMDP, edge):
+    """Distinct (edge, platform symbol) after queries, and the one of each row, -1 for none."""
+    said = np.where(log.kind == QUERY, log.signal, -1)
+    size = env.feedback_alphabet[0]
+    if said.max() >= size:
+        must = f"hold symbols of the platform's {size}, from 0"
+        raise OutsideSupport(describe("log signal", must, int(said.max())))
+    found, rows = np.full(len(edge), -1), np.flatnonzero(said >= 0)
+    heard, index = np.unique(
+        np.stack([edge[rows], said[rows]], axis=1), axis=0, return_inverse=True
+    )
+    found[rows] = index.reshape(-1)
+    return heard, found
+
+
+def _first(log: Log, env: RecommendationMDP):
+    """Distinct symbols of period 1, -1 where not logged, and the row of each conversation."""
+    n, alphabet = env.products, np.array(env.initial_alphabet)
+    table = np.full((len(log), n + 1), -1)
+    if log.first is not None:
+        width = log.first.shape[1]
+        if width not in (1, n + 1):
+            must = f"name one column (the platform's) or {n + 1} (then each advertiser's)"
+            raise InvalidArgument(describe("log first", must, width))
+        table[:, :width] = log.first
+        if (table.max(axis=0) >= alphabet).any():
+            must = f"hold symbols below {tuple(alphabet.tolist())}"
+            raise OutsideSupport(describe("log first", must, table.max(axis=0).tolist()))
+    first, row = np.unique(table, axis=0, return_inverse=True)
+    return first, row.reshape(-1)
+
+
+def _ratings(log: Log, env: RecommendationMDP, edge, shown, action):
+    """Kinds of ratings, and their number, sums and sums of squares by conversation."""
+    n = env.products
+    asked, bought = action == n + 1, action < n
+    use = np.isfinite(log.rating) & ((asked & (shown < n)) | bought)
+    rows = np.flatnonzero(use)
+    if (asked[rows]).any() and reading(env, int(shown[rows[asked[rows]][0]]), 0) is None:
+        must = "give the platform's symbols: this market's feedback takes no numbers"
+        do = "pass signal= to Log.from_frame, or use RatingFeedback"
+        raise InvalidArgument(describe("log rating", must, type(env.signals.feedback), do))
+    after = bought[rows].astype(np.int64)
+    product = np.where(bought, np.minimum(action, n - 1), np.minimum(shown, n - 1))[rows]
+    where = np.where(after == 1, 0, edge[rows])  # a settled rating knows its product alone
+    kinds, kind = np.unique(np.stack([where, product, after], axis=1), axis=0, return_inverse=True)
+    sums, kind = np.zeros((len(log), len(kinds), 3)), kind.reshape(-1)
+    if len(rows):
+        rating = log.rating[rows]
+        for power in range(3):
+            np.add.at(sums[:, :, power], (log.owner[rows], kind), rating**power)
+    return kinds, sums
+
+
+def reading(env: RecommendationMDP, product: int, period: int) -> Numbers | None:
+    """Standard deviation of a numeric answer about a product shown, money; None if symbols come."""
+    noise = getattr(env.signals.feedback, "reading_noise", None)
+    return None if noise is None else noise(product, period, env.products)
+
+
+class Tables(eqx.Module):
+    """Logarithms by taste: `done` (D, m), `heard` (S, m), `opening` (F, m), `rated` (C, 3, m)."""
+
+    done: Float[Array, "D m"]
+    heard: Float[Array, "S m"]
+    opening: Float[Array, "F m"]
+    rated: Float[Array, "C 3 m"]
+
+
+def tables(env: RecommendationMDP, data: Records, scale) -> Tables:
+    """Logarithms of the chances of everything that the log holds, given each taste; traced.
+
+    `scale`: (a, b), rating = a + b u + noise.
+    """
+    rule, feedback, utilities = env.action_rule, env.signals.feedback, env_utilities(env)
+    act = jax.vmap(lambda h, r: rule.probabilities(h, r, utilities))(
+        jnp.asarray(data.memory), jnp.asarray(data.shown)
+    )
+    nothing = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
+    heard, opening = nothing, jnp.zeros((len(data.first), utilities.shape[1]), utilities.dtype)
+    if len(data.heard):
+        law = jax.vmap(lambda h, r, t: feedback.likelihood(h, r, t, utilities))(
+            jnp.asarray(data.memory), jnp.asarray(data.shown), jnp.asarray(data.period)
+        )
+        mine = law.reshape(*law.shape[:2], env.feedback_alphabet[0], -1).sum(axis=-1)
+        heard = _log(mine[data.heard[:, 0], :, data.heard[:, 1]])
+    if (data.first >= 0).any():
+        opening = _log(_opening(env, data, utilities))
+    return Tables(
+        done=_log(act[data.cell[:, 0], data.cell[:, 1]]),
+        heard=heard,
+        opening=opening,
+        rated=_rated(env, data, scale, utilities),
+    )
+
+
+def _opening(env: RecommendationMDP, data: Records, utilities) -> Float[Array, "F m"]:
+    """Chance of the symbols of period 1 that were logged; the others are summed over."""
+    logged = (data.first >= 0).any(axis=0)
+    alphabet = np.array(env.initial_alphabet)
+    free = np.where(logged, 1, alphabet)
+    size = int(np.prod(free.astype(float)))
+    if size > 100_000:
+        must = "be logged for every advertiser: their symbols are too many to sum over"
+        raise InvalidArgument(describe("log first", must, f"{size} combinations left out"))
+    rest = np.indices(tuple(free)).reshape(len(free), -1).T
+    full = np.where(logged, data.first[:, None], rest[None])
+    law = env.signals.initial.likelihood(utilities, full.reshape(-1, len(free)))
+    return law.reshape(len(data.first), len(rest), -1).sum(axis=1)
+
+
+def _rated(env: RecommendationMDP, data: Records, scale, utilities) -> Float[Array, "C 3 m"]:
+    """Coefficients of number, sum and sum of squares of each kind of rating."""
+    a, b = scale
+    settled = env.signals.settlement.noise(utilities)
+    settled = jnp.broadcast_to(jnp.asarray(1.0 if settled is None else settled), utilities.shape)
+    rows = [jnp.zeros((0, 3, utilities.shape[1]), utilities.dtype)]
+    for edge, product, after in data.kinds.tolist():
+        u = utilities[product]
+        noise = settled[product] if after else reading(env, product, int(data.period[edge]))
+        s2 = jnp.broadcast_to(jnp.asarray(noise), u.shape) ** 2 * b**2
+        middle = a + b * u  # of the rating itself
+        constant = -(middle**2) / (2 * s2) - 0.5 * jnp.log(2 * jnp.pi * s2)
+        rows.append(jnp.stack([constant, middle / s2, -0.5 / s2])[None])
+    return jnp.concatenate(rows)
+
+
+def _log(chance: Array) -> Array:
+    possible = chance > 0
+    return jnp.where(possible, jnp.log(jnp.where(possible, chance, 1.0)), _NEVER)
+
+
+def env_utilities(env: RecommendationMDP) -> Float[Array, "n m"]:
+    """u_i(omega), traceable in the tastes."""
+    return jnp.asarray(env.gamma) @ jnp.asarray(env.tastes.points).T
+
+
+class Blocks(eqx.Module):
+    """Conversations padded to K whole blocks of B; what pads them has weight 0.
+
+    `rows` (K, B, 2T+1): rows of `done`, of `heard`, and of `opening`, one beyond the last for
+    none. `sums` (K, B, 3C), `weight` (K, B): as in `Records`.
+    """
+
+    rows: Int[np.ndarray, "K B L"]
+    sums: Float[np.ndarray, "K B J"]
+    weight: Float[np.ndarray, "K B"]
+    rounds: int = eqx.field(static=True)
+
+
+def blocks(data: Records, weight: Float[np.ndarray, " N"] | None = None) -> Blocks:
+    """Split records into blocks. `weight`: in place of the records' own."""
+    count = len(data.path)
+    size = min(_BLOCK, count)
+    total = -(-count // size) * size
+    done = np.where(data.paths < 0, len(data.cell), data.paths)
+    said = np.where(data.said < 0, len(data.heard), data.said)
+    rows = np.concatenate([done, said, data.opening[:, None]], axis=1)[data.path]
+
+    def laid(array: np.ndarray) -> np.ndarray:
+        padded = np.zeros((total, *array.shape[1:]), array.dtype)
+        padded[:count] = array
+        return padded.reshape(-1, size, *array.shape[1:])
+
+    sums = data.sums.reshape(count, -1)
+    weight = data.weight if weight is None else weight
+    return Blocks(laid(rows), laid(sums), laid(weight), data.paths.shape[1])
+
+
+def in_blocks(found: Tables, parts: Blocks, each: Callable[[Array, Array], Any]) -> Any:
+    """`each(logs, weight)` of every block, logs (B, m) = log P(c | omega); traced, stacked."""
+
+    def padded(table: Array) -> Array:
+        return jnp.concatenate([table, jnp.zeros((1, table.shape[1]), table.dtype)])
+
+    done, heard = padded(found.done), padded(found.heard)
+    rated = found.rated.reshape(-1, done.shape[1])
+
+    @jax.checkpoint
+    def one(block):
+        rows, sums, weight = block
+        logs = found.opening[rows[:, -1]] + sums @ rated
+        for t in range(parts.rounds):
+            logs = logs + done[rows[:, t]]
+            if len(found.heard):
+                logs = logs + heard[rows[:, parts.rounds + t]]
+        return each(logs, weight)
+
+    laid = jnp.asarray(parts.rows), jnp.asarray(parts.sums), jnp.asarray(parts.weight)
+    return jax.lax.map(one, laid)

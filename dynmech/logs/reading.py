@@ -1,0 +1,176 @@
+"""Columns of a table of conversations, read one by one: what each cell must be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech.errors import DynmechError, InvalidArgument, NotFinite, OutsideSupport, describe
+
+BUY, EXIT, QUERY = 0, 1, 2
+_WORDS = {"buy": BUY, "exit": EXIT, "query": QUERY}
+_NOTHING = frozenset({"", "none", "nan", "<na>"})
+
+
+def column(frame: Any, argument: str, name: object) -> np.ndarray:
+    """Cells of one column of a DataFrame, shape (R,), missing ones as None or NaN.
+
+    **Raises:** `OutsideSupport`, listing the columns there are.
+    """
+    if name not in frame.columns:
+        must = "name a column of the frame"
+        got = f"{name!r}; the columns are {', '.join(map(str, frame.columns))}"
+        raise OutsideSupport(describe(_call(argument), must, got))
+    found = frame[name]
+    if found.ndim != 1:
+        must = "name one column"
+        raise InvalidArgument(describe(_call(argument), must, f"{name!r}, there more than once"))
+    return found.to_numpy()
+
+
+def _call(argument: str) -> str:
+    return f"Log.from_frame({argument}=...)"
+
+
+def missing(cells: np.ndarray) -> np.ndarray:
+    """Which cells hold nothing: None, NaN, NaT or pandas' NA, shape (R,)."""
+    if cells.dtype.kind in "fc":
+        return np.isnan(cells)
+    if cells.dtype.kind in "iub":
+        return np.zeros(len(cells), bool)
+    return np.array([x is None or x != x or str(x) == "<NA>" for x in cells.tolist()], bool)
+
+
+class Rows:
+    """Where each row of a log stands, for messages."""
+
+    def __init__(self, conversation: np.ndarray, period: np.ndarray):
+        self.conversation, self.period = conversation, period
+
+    def at(self, row: int) -> str:
+        """Conversation and round of a row."""
+        return f"conversation {self.conversation[row]!s}, round {self.period[row]}"
+
+    def refuse(
+        self,
+        argument: str,
+        must: str,
+        bad: np.ndarray,
+        cells: np.ndarray,
+        do: str | None = None,
+        kind: type[DynmechError] = InvalidArgument,
+    ) -> None:
+        """Raise `kind`, naming the first of the `bad` rows, if there is any."""
+        where = np.flatnonzero(bad)
+        if len(where):
+            count = f" ({len(where)} rows in all)" if len(where) > 1 else ""
+            cell = cells[where[0]]
+            cell = cell.item() if isinstance(cell, np.generic) else cell
+            got = f"{cell!r} in {self.at(int(where[0]))}{count}"
+            raise kind(describe(_call(argument), must, got, do))
+
+
+def whole(argument: str, cells: np.ndarray, rows: Rows) -> Int[np.ndarray, " R"]:
+    """Cells that must be integers, -1 where there is none, shape (R,)."""
+    gone = missing(cells)
+    try:
+        numbers = np.where(gone, -1, cells).astype(float)
+    except (TypeError, ValueError):
+        bad = np.array([not _numeric(x) for x in cells.tolist()]) & ~gone
+        rows.refuse(argument, "hold integers", bad, cells)
+        raise
+    rows.refuse(argument, "hold integers", (numbers % 1 != 0) | ~np.isfinite(numbers), cells)
+    return numbers.astype(np.int64)
+
+
+def real(argument: str, cells: np.ndarray, rows: Rows) -> Float[np.ndarray, " R"]:
+    """Cells that must be numbers, NaN where there is none, shape (R,)."""
+    gone = missing(cells)
+    texts = cells if cells.dtype.kind in "iuf" else np.where(gone, np.nan, cells)
+    try:
+        numbers = texts.astype(float)
+    except (TypeError, ValueError):
+        bad = np.array([not _numeric(x) for x in cells.tolist()]) & ~gone
+        rows.refuse(argument, "hold numbers, empty where none came", bad, cells)
+        raise
+    rows.refuse(argument, "hold finite numbers", np.isinf(numbers), cells, kind=NotFinite)
+    return numbers
+
+
+def _numeric(cell: Any) -> bool:
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(cell, bool)
+
+
+def labels(cells: np.ndarray, argument: str, rows: Rows) -> list[tuple[object, ...]]:
+    """Products named in each cell: names joined by `|`, or one index; () for none, length R."""
+    if cells.dtype.kind in "iuf":
+        index = whole(argument, cells, rows)
+        rows.refuse(argument, "hold names, or indices from 0, -1 for none", index < -1, cells)
+        return [() if k < 0 else (int(k),) for k in index.tolist()]
+    found: list[tuple[object, ...]] = []
+    for cell, gone in zip(cells.tolist(), missing(cells).tolist()):
+        if isinstance(cell, int | np.integer) and not isinstance(cell, bool):
+            found.append((int(cell),) if cell >= 0 else ())
+            continue
+        names = [] if gone else [x.strip() for x in str(cell).split("|")]
+        found.append(tuple(x for x in names if x.lower() not in _NOTHING))
+    twice = np.array([len(set(x)) < len(x) for x in found], bool)
+    rows.refuse(argument, "name each product once", twice, cells)
+    return found
+
+
+def actions(
+    cells: np.ndarray,
+    bought: Sequence[tuple[object, ...]] | None,
+    shown: Sequence[tuple[object, ...]],
+    rows: Rows,
+) -> tuple[Int[np.ndarray, " R"], list[object]]:
+    """What the user did in each row, and the product bought, None elsewhere.
+
+    Words: `buy` (of the product in `bought`, else of the only one shown), `exit`, `query`, or a
+    product's name. Numbers are action codes 0..n-1, n, n+1.
+    """
+    gone = missing(cells)
+    rows.refuse("action", "say what the user did in every row", gone, cells)
+    if cells.dtype.kind in "iuf":
+        return _codes(whole("action", cells, rows), cells, shown, rows)
+    kinds, products = np.zeros(len(cells), np.int64), []
+    for row, cell in enumerate(cells.tolist()):
+        word = str(cell).strip()
+        kinds[row] = _WORDS.get(word.lower(), BUY)
+        product: object = None
+        if kinds[row] == BUY:
+            named = () if bought is None else bought[row]
+            if word.lower() != "buy":
+                named = (word,)
+            product = named[0] if named else (shown[row][0] if len(shown[row]) == 1 else None)
+            if product is None or len(named) > 1:
+                must = "say which product was bought where not one alone was shown"
+                got = f"{cell!r} with {len(shown[row])} shown in {rows.at(row)}"
+                do = "name it in the column bought="
+                raise InvalidArgument(describe(_call("action"), must, got, do))
+        products.append(product)
+    return kinds, products
+
+
+def _codes(code: Int[np.ndarray, " R"], cells: np.ndarray, shown, rows: Rows):
+    """Read action codes: whatever goes on is a query, which has the highest code, n + 1."""
+    going = np.flatnonzero(rows.conversation[1:] == rows.conversation[:-1])
+    if not len(going):
+        must = "be words (buy, exit, query, a product) where no conversation has a second round"
+        got = f"codes up to {code.max()}"
+        raise InvalidArgument(describe(_call("action"), must, got))
+    query = int(code[going[0]])
+    rows.refuse("action", f"hold codes in 0..{query}", (code < 0) | (code > query), cells)
+    if any(isinstance(x, str) for names in shown for x in names):
+        must, do = "be words where products are named", "write buy, exit, query, or a name"
+        raise InvalidArgument(describe(_call("action"), must, "codes", do))
+    kinds = np.where(code == query, QUERY, np.where(code == query - 1, EXIT, BUY))
+    return kinds, [int(c) if c < query - 1 else None for c in code.tolist()]
