@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dynmech.errors import InvalidProbability as InvalidProbability
     from dynmech.errors import MissingExtra as MissingExtra
     from dynmech.errors import NotFinite as NotFinite
+    from dynmech.errors import NotIdentified as NotIdentified
     from dynmech.errors import OutsideSupport as OutsideSupport
     from dynmech.errors import TooLarge as TooLarge
     from dynmech.errors import TrainingDiverged as TrainingDiverged
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     from dynmech.estimators.settlement_signals import (
         StoppedAverageSettlement as StoppedAverageSettlement,
     )
+    from dynmech.logs.fit import Fit as Fit
+    from dynmech.logs.fit import fit as fit
+    from dynmech.logs.log import Log as Log
     from dynmech.market.environment import RecommendationMDP as RecommendationMDP
     from dynmech.market.feedback import AbstractFeedback as AbstractFeedback
     from dynmech.market.feedback import ChannelFeedback as ChannelFeedback
@@ -119,6 +123,8 @@ else:
             "dynmech.bounded": "Bounded",
             "dynmech.policy.baselines": "PolicyComparison",
             "dynmech.solve.certificates": "Bounds Certificate",
+            "dynmech.logs.fit": "Fit fit",
+            "dynmech.logs.log": "Log",
             "dynmech.market.rules": (
                 "AbstractActionRule AbstractChoice AbstractQuery ConstantQuery FallingQuery "
                 "ImperfectRecall LastShownOnly Logit PerfectRecall ProductQuery Tabulated Threshold"
@@ -130,7 +136,8 @@ else:
             "dynmech.market.environment": "RecommendationMDP",
             "dynmech.errors": (
                 "DynmechError DynmechWarning ImpossibleProfile InvalidArgument InvalidProbability "
-                "MissingExtra NotFinite OutsideSupport TooLarge TrainingDiverged UnseenPurchase"
+                "MissingExtra NotFinite NotIdentified OutsideSupport TooLarge TrainingDiverged "
+                "UnseenPurchase"
             ),
             "dynmech.audit.estimators": (
                 "EstimatorReport EstimatorWitness check_assumption_3 purchase_support"

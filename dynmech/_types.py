@@ -17,6 +17,8 @@ from dynmech.errors import InvalidArgument, describe
 Numbers = Array | np.ndarray
 T = TypeVar("T")
 NONE = -1
+# Parameters that a log can be asked about: name -> (field, domain) pairs (`dynmech.logs`).
+Estimable = dict[str, tuple[tuple[str, str], ...]]
 
 
 def exit_code(products: int) -> int:

@@ -212,7 +212,7 @@ class Log(eqx.Module):
         seen = {(int(c), int(p)) for c, line in zip(owner, self.shown) for p in line if p >= 0}
         unseen = np.zeros(self.rows, bool)
         unseen[bought] = [(int(owner[r]), int(self.bought[r])) not in seen for r in bought]
-        cells = np.array([self._label(k) for k in self.bought], object)
+        cells = np.array([self._label(k) for k in self.bought.tolist()], object)
         must = "be of a product shown to her so far"
         rows.refuse("action", must, unseen, cells, kind=UnseenPurchase)
 
@@ -315,7 +315,7 @@ class Log(eqx.Module):
         frame = self._shares(pandas, index, "product", row)
         own = np.bincount(index, self.bought[row] == index, len(self.products))
         frame["bought"] = own[frame.index] / frame["at_risk"]
-        frame.index = pandas.Index([self._label(k) for k in frame.index], name="product")
+        frame.index = pandas.Index([self._label(int(k)) for k in frame.index], name="product")
         return frame
 
     def _shares(self, pandas, key, name: str, row: np.ndarray | None = None):

@@ -3,7 +3,7 @@
 A part of a market (a choice, a query, a feedback, a rule of your own) declares what can be
 estimated in it by a class attribute
 
-    estimable = {"choice scale": (("scale", "positive"),)}
+    estimable: ClassVar = {"choice scale": (("scale", "positive"),)}
 
 name of the parameter -> (field, domain) pairs; domains are "positive", "unit" and "real". Free
 coordinates are log x, logit x and x. What moves the whole market (tastes, the outside option, the

@@ -5,13 +5,14 @@ They may depend on what the action rule remembers, on what was shown and on the 
 """
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dynmech._types import Numbers, as_floats
+from dynmech._types import Estimable, Numbers, as_floats
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -73,7 +74,7 @@ class RatingFeedback(AbstractFeedback):
     - `cuts`: shape (n, symbols - 1), money; prior quantiles by default.
     """
 
-    estimable = {"feedback noise": (("deviation", "positive"),)}
+    estimable: ClassVar[Estimable] = {"feedback noise": (("deviation", "positive"),)}
     deviation: Float[Numbers, "..."]
     symbols: int = eqx.field(static=True)
     advertisers: float | None

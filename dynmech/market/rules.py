@@ -11,6 +11,7 @@ The random shocks of a logit choice are behaviour, not surplus.
 """
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -19,7 +20,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Numbers, as_floats
+from dynmech._types import Estimable, Numbers, as_floats
 from dynmech.errors import InvalidArgument, describe, require_finite
 
 Memory = Int[Array | np.ndarray, " d"]
@@ -69,7 +70,7 @@ class Logit(AbstractChoice):
     - `scale`: money, positive; a number, or shape (m,), one for each taste point.
     """
 
-    estimable = {"choice scale": (("scale", "positive"),)}
+    estimable: ClassVar[Estimable] = {"choice scale": (("scale", "positive"),)}
     scale: Float[Numbers, "..."]
 
     def __init__(self, scale):
@@ -105,7 +106,7 @@ class AbstractQuery(eqx.Module):
 class ConstantQuery(AbstractQuery):
     """Ask again with the same probability whatever was shown. `level` in [0, 1]."""
 
-    estimable = {"query": (("level", "unit"),)}
+    estimable: ClassVar[Estimable] = {"query": (("level", "unit"),)}
     level: Float[Numbers, ""]
 
     def __init__(self, level):
@@ -121,7 +122,7 @@ class ProductQuery(AbstractQuery):
     `level` has shape (n,), (n, 1) or (n, m); `none` in [0, 1] applies when none is shown.
     """
 
-    estimable = {"query": (("level", "unit"),)}
+    estimable: ClassVar[Estimable] = {"query": (("level", "unit"),)}
     level: Float[Numbers, "n M"]
     none: Float[Numbers, ""]
 
@@ -148,7 +149,9 @@ class FallingQuery(AbstractQuery):
     `nothing`: probability in [0, 1] while no product is remembered.
     """
 
-    estimable = {"query": (("level", "positive"), ("location", "real"), ("slope", "positive"))}
+    estimable: ClassVar[Estimable] = {
+        "query": (("level", "positive"), ("location", "real"), ("slope", "positive"))
+    }
     level: Float[Numbers, ""]
     location: Float[Numbers, ""]
     slope: Float[Numbers, ""]

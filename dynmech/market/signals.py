@@ -10,13 +10,14 @@ traceable functions of the utilities.
 """
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Numbers, as_floats
+from dynmech._types import Estimable, Numbers, as_floats
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -222,7 +223,7 @@ class RatingSettlement(AbstractSettlementSignal):
     **Arguments:** `deviation`: standard deviation, money, not negative.
     """
 
-    estimable = {"settlement noise": (("deviation", "positive"),)}
+    estimable: ClassVar[Estimable] = {"settlement noise": (("deviation", "positive"),)}
     deviation: float = eqx.field(default=1.0)
 
     def __check_init__(self):
