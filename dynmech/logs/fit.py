@@ -279,7 +279,8 @@ def _finish(problem: Problem, free, weights, spread: Spread, throw: bool) -> Fit
         alive = int((weights > 1e-6).sum())
         notes.append(f"{alive} of {len(weights)} tastes carry weight")
     fitted = rebuilt(problem.market, problem.found, free, weights)
-    scale = tuple(float(v) for v in problem.scale(free)) if problem.scaled else problem.log.scale
+    a, b = problem.scale(free)
+    scale = (float(a), float(b)) if problem.scaled else problem.log.scale
     factor = spread.weights
     error = np.full(len(weights), np.nan) if factor is None else np.sqrt((factor**2).sum(axis=1))
     value = float(problem.data.weight @ problem.each(free, weights))
@@ -305,7 +306,7 @@ def _finish(problem: Problem, free, weights, spread: Spread, throw: bool) -> Fit
 
 
 def _flat(labels: Sequence[str], direction: np.ndarray) -> str:
-    large = np.flatnonzero(np.abs(direction) > 0.1 * np.abs(direction).max())
+    large = np.flatnonzero(np.abs(direction) > 0.1 * np.abs(direction).max()).tolist()
     names = ", ".join(labels[k] for k in large)
     return f"the likelihood does not move along {names}"
 

@@ -263,7 +263,7 @@ def _rated(env: RecommendationMDP, data: Records, scale, utilities) -> Float[Arr
     return jnp.concatenate(rows)
 
 
-def _log(chance: Array) -> Array:
+def _log(chance: Numbers) -> Array:
     possible = chance > 0
     return jnp.where(possible, jnp.log(jnp.where(possible, chance, 1.0)), _NEVER)
 

@@ -108,13 +108,13 @@ def _numeric(cell: Any) -> bool:
     return not isinstance(cell, bool)
 
 
-def labels(cells: np.ndarray, argument: str, rows: Rows) -> list[tuple[object, ...]]:
+def labels(cells: np.ndarray, argument: str, rows: Rows) -> list[tuple[str | int, ...]]:
     """Products named in each cell: names joined by `|`, or one index; () for none, length R."""
     if cells.dtype.kind in "iuf":
         index = whole(argument, cells, rows)
         rows.refuse(argument, "hold names, or indices from 0, -1 for none", index < -1, cells)
         return [() if k < 0 else (int(k),) for k in index.tolist()]
-    found: list[tuple[object, ...]] = []
+    found: list[tuple[str | int, ...]] = []
     for cell, gone in zip(cells.tolist(), missing(cells).tolist()):
         if isinstance(cell, int | np.integer) and not isinstance(cell, bool):
             found.append((int(cell),) if cell >= 0 else ())
@@ -128,10 +128,10 @@ def labels(cells: np.ndarray, argument: str, rows: Rows) -> list[tuple[object, .
 
 def actions(
     cells: np.ndarray,
-    bought: Sequence[tuple[object, ...]] | None,
-    shown: Sequence[tuple[object, ...]],
+    bought: Sequence[tuple[str | int, ...]] | None,
+    shown: Sequence[tuple[str | int, ...]],
     rows: Rows,
-) -> tuple[Int[np.ndarray, " R"], list[object]]:
+) -> tuple[Int[np.ndarray, " R"], list[str | int | None]]:
     """What the user did in each row, and the product bought, None elsewhere.
 
     Words: `buy` (of the product in `bought`, else of the only one shown), `exit`, `query`, or a
@@ -145,7 +145,7 @@ def actions(
     for row, cell in enumerate(cells.tolist()):
         word = str(cell).strip()
         kinds[row] = _WORDS.get(word.lower(), BUY)
-        product: object = None
+        product: str | int | None = None
         if kinds[row] == BUY:
             named = () if bought is None else bought[row]
             if word.lower() != "buy":
