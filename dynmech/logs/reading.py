@@ -173,4 +173,5 @@ def _codes(code: Int[np.ndarray, " R"], cells: np.ndarray, shown, rows: Rows):
         must, do = "be words where products are named", "write buy, exit, query, or a name"
         raise InvalidArgument(describe(_call("action"), must, "codes", do))
     kinds = np.where(code == query, QUERY, np.where(code == query - 1, EXIT, BUY))
-    return kinds, [int(c) if c < query - 1 else None for c in code.tolist()]
+    products: list[str | int | None] = [int(c) if c < query - 1 else None for c in code.tolist()]
+    return kinds, products
