@@ -133,6 +133,7 @@ class Log(eqx.Module):
         offsets = np.concatenate([[0], np.cumsum(counts)])
         firsts = (first,) if isinstance(first, str) else tuple(first or ())
         heard = (reports,) if isinstance(reports, str) else tuple(reports or ())
+        reporters = tuple(_reporter(x) for x in heard)
         starts = offsets[:-1]
         log = cls(
             conversations=np.asarray(unique),
@@ -156,7 +157,7 @@ class Log(eqx.Module):
             if not heard
             else np.stack([_money(table, x, rows) for x in heard], axis=1),
             first_columns=tuple(map(str, firsts)),
-            reporters=tuple(_reporter(x) for x in heard),
+            reporters=reporters,
             scale=_scale(scale),
             columns=tuple(
                 (key, str(name))
@@ -276,7 +277,7 @@ class Log(eqx.Module):
             table: dict[str, Any] = {names["shown"]: label[self.shown[:, 0]]}
             bought: Any = label[self.bought]
         else:
-            table, bought = {names["shown"]: shown}, [self._label(k) for k in self.bought]
+            table, bought = {names["shown"]: shown}, [self._label(k) for k in self.bought.tolist()]
         frame = {
             names["conversation"]: self.conversations[owner],
             names["round"]: self.round,
