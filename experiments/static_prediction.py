@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dynmech import static
+from experiments._output import write_table
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def main(options: Options) -> None:
     """Run the experiment."""
     options.out.mkdir(parents=True, exist_ok=True)
     frame = measure(options)
-    frame.to_csv(options.out / "prediction.csv", index=False)
+    write_table(options.out / "prediction.csv", frame)
     table = Table(*map(str, frame.columns), title="Pivot transfers in joint prediction, ex ante")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{x:.5g}" for x in row))

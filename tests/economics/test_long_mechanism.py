@@ -230,9 +230,7 @@ def test_a_policy_comes_back_as_it_was_saved(long_solved, tmp_path):
     assert dm.DynamicTeamMechanism(loaded).groves_total.tolist() == (
         dm.DynamicTeamMechanism(policy).groves_total.tolist()
     )
-    assert sorted(f.name for f in (tmp_path / "kept").iterdir()) == [
-        "arrays.safetensors", "tree.json"
-    ]  # fmt: skip
+    assert [f.name for f in tmp_path.iterdir()] == ["kept"]
     exact.save(tmp_path / "exact")
     with pytest.raises(dm.InvalidArgument, match=r"LongPolicy.load.*hold a LongPolicy"):
         dm.LongPolicy.load(tmp_path / "exact")
