@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from dynmech.errors import InvalidArgument, describe
+from dynmech._checks import as_floats as as_floats
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")
@@ -29,21 +29,6 @@ def exit_code(products: int) -> int:
 def query_code(products: int) -> int:
     """Action code of a follow-up query."""
     return products + 1
-
-
-def as_floats(value, call: str = "an array argument") -> Numbers:
-    """Keep float32 and traced arrays as they are; everything else becomes float64.
-
-    **Raises:** `InvalidArgument`, naming `call`, for what is no array of numbers.
-    """
-    if isinstance(value, jax.Array):
-        return value
-    try:
-        array = np.asarray(value)
-        return array if array.dtype == np.float32 else array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        must = "be an array of numbers"
-        raise InvalidArgument(describe(call, must, repr(value)[:80])) from error
 
 
 def in_doubles(tree: T) -> T:

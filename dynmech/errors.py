@@ -10,13 +10,11 @@ from types import ModuleType
 
 import numpy as np
 
-
-class DynmechError(ValueError):
-    """Signal a mistake in what the user asked for; the root of all errors raised here."""
-
-
-class InvalidArgument(DynmechError):
-    """Signal an argument of the wrong shape, type or range."""
+from solvers.errors import DynmechError as DynmechError
+from solvers.errors import InvalidArgument as InvalidArgument
+from solvers.errors import describe as describe
+from solvers.errors import is_number as is_number
+from solvers.errors import shown as shown
 
 
 class InvalidProbability(DynmechError):
@@ -59,32 +57,6 @@ class DynmechWarning(UserWarning):
     """Tell of a result that holds, and is less than what was asked for."""
 
 
-def describe(call: str, must: str, got: object, do: str | None = None) -> str:
-    """Build the message "`call` must `must`; got `got`; `do`".
-
-    **Arguments**
-
-    - `call`: the call and its argument, as `verb(argument=...)`.
-    - `must`: what the argument must do or be, without the word must.
-    - `got`: what was given instead.
-    - `do`: the remedy, in the imperative; left out where `must` already says it.
-
-    **Returns**
-
-    The message, a string.
-
-    ```python
-    >>> describe("RecommendationMDP(horizon=...)", "be at least 1", 0, "pass a positive horizon")
-    '`RecommendationMDP(horizon=...)` must be at least 1; got 0; pass a positive horizon.'
-
-    ```
-    """
-    parts = [f"`{call}` must {must}", f"got {got}"]
-    if do is not None:
-        parts.append(do)
-    return "; ".join(parts) + "."
-
-
 def require_finite(call: str, array: np.ndarray) -> None:
     """Raise `NotFinite`, naming the first bad entry, unless every entry of `array` is finite."""
     finite = np.isfinite(array)
@@ -103,24 +75,25 @@ def require_finite(call: str, array: np.ndarray) -> None:
 
 def require_probabilities(
     call: str, array: np.ndarray, axis: int | tuple[int, ...] = -1, tolerance: float = 1e-9
-) -> None:
-    """Raise unless `array` is finite, nonnegative and sums to one along `axis`.
+) -> np.ndarray:
+    """Return `array`, or raise unless it is finite, nonnegative and sums to one along `axis`.
 
     `tolerance` bounds the error of each sum; for arrays of lower precision than float64 it is
-    raised to two machine epsilons, the rounding of the entries themselves.
+    raised to two machine epsilons, the rounding of the entries themselves. What is negative by
+    no more than that is the remainder of other entries, and returned as 0.
 
     **Raises**
 
     `NotFinite` or `InvalidProbability`, the latter naming the entry or the sum at fault.
     """
     require_finite(call, array)
-    if (array < 0).any():
-        where = tuple(int(i) for i in np.argwhere(array < 0)[0])
+    if np.issubdtype(array.dtype, np.floating):
+        tolerance = max(tolerance, 2 * float(np.finfo(array.dtype).eps))
+    if (array < -tolerance).any():
+        where = tuple(int(i) for i in np.argwhere(array < -tolerance)[0])
         raise InvalidProbability(
             describe(call, "be nonnegative", f"{array[where]} at index {where}")
         )
-    if np.issubdtype(array.dtype, np.floating):
-        tolerance = max(tolerance, 2 * float(np.finfo(array.dtype).eps))
     sums = array.sum(axis=axis, dtype=np.float64)
     gaps = np.abs(sums - 1)
     if (gaps > tolerance).any():
@@ -134,6 +107,7 @@ def require_probabilities(
                 "divide by the sum if it is meant to be normalised",
             )
         )
+    return np.maximum(array, 0) if (array < 0).any() else array
 
 
 def import_extra(module: str, extra: str, verb: str) -> ModuleType:
@@ -169,9 +143,3 @@ def require_whole(call: str, number, least: int, why: str = "") -> None:
     if not is_number(number, "iu") or number < least:
         must = f"be an integer, at least {least}{why}"
         raise InvalidArgument(describe(call, must, repr(number)[:80]))
-
-
-def is_number(value: object, kinds: str = "iuf") -> bool:
-    """Whether `value` is one real number, which True is not; "iu": one integer."""
-    array = np.array(value, object) if isinstance(value, list | tuple) else np.asarray(value)
-    return array.ndim == 0 and array.dtype.kind in kinds

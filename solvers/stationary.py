@@ -31,6 +31,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.checks import check_fields, flag, positive
 from solvers.problem import Structure, Tables, Tasks
 from solvers.told.bounds import expected
 from solvers.tree.backward import likelihood_rows
@@ -53,6 +54,9 @@ class Stationary(eqx.Module):
 
     memory: float = eqx.field(static=True, default=4e9)
     merge: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        check_fields(self, memory=positive, merge=flag)
 
 
 class Truncation(eqx.Module):

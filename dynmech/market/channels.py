@@ -10,8 +10,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from dynmech._types import Numbers, as_floats
-from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
+from dynmech._checks import as_floats, chances
+from dynmech._types import Numbers
+from dynmech.errors import InvalidArgument, describe
 
 Alphabet = tuple[int, ...]
 
@@ -56,23 +57,13 @@ def none_to_nan(value):
     return np.nan if value is None else value
 
 
-def require_positive(call: str, value, zero: bool = False) -> None:
-    if value is None:
-        return
-    array = np.asarray(value, float)
-    require_finite(call, array)
-    if (array < 0).any() or (not zero and (array == 0).any()):
-        must = "be nonnegative" if zero else "be positive"
-        raise InvalidArgument(describe(call, must, float(array.min())))
-
-
 def as_channel(call: str, table, lead: int = 1) -> Numbers:
-    array = as_floats(table)
+    array = as_floats(table, call)
     if array.ndim <= lead:
         must = f"have {lead} leading axes and one for each party's symbols"
         raise InvalidArgument(describe(call, must, f"shape {array.shape}"))
     if not isinstance(array, Tracer):
-        require_probabilities(call, np.asarray(array), axis=tuple(range(lead, array.ndim)))
+        return chances(call, array, axis=tuple(range(lead, array.ndim)))
     return array
 
 

@@ -9,9 +9,18 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._types import as_floats
-from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
-from dynmech.market.channels import require_shape
+from dynmech._checks import (
+    Labels,
+    chances,
+    distinct,
+    finite,
+    in_order,
+    instance,
+    labelled,
+    shaped,
+)
+from dynmech.errors import InvalidArgument, describe, require_finite
+from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.feedback import TabulatedFeedback, check_feedback
 from dynmech.market.profiles import Profiles, sample_profiles
 from dynmech.market.rules import AbstractActionRule, Tabulated, check_behaviour, history_count
@@ -31,14 +40,16 @@ class RecommendationMDP(eqx.Module):
 
     **Arguments**
 
-    - `gamma`: shape (n, k), characteristics.
+    - `gamma`: shape (n, k), characteristics. A pandas frame carries labels, products as its index
+      and characteristics as its columns: those of `names`, `tastes` and `values`, in any order.
     - `tastes`: `TasteGrid` with points (m, k) and weights (m,): the common prior F_0.
     - `horizon`: T >= 1 rounds, or `math.inf`.
     - `action_rule`: how the user behaves (`PerfectRecall`, `ImperfectRecall`,
       `LastShownOnly`, `Tabulated`, or your own `AbstractActionRule`).
     - `signals`: `SignalStructure(initial=..., feedback=..., settlement=...)`.
     - `values`: `ConstantValues` or `MarkovValues`, money per purchase.
-    - `names`: product labels, carried into every table and picture.
+    - `names`: product labels, carried into every table and picture: strings that can be told
+      apart. By default those that `gamma` or `values` carry.
 
     **Raises:** a `DynmechError` naming the argument; `InvalidArgument` (shape, range),
     `NotFinite`, `InvalidProbability`, and, from `solve_efficient_policy`, `UnseenPurchase`.
@@ -64,21 +75,27 @@ class RecommendationMDP(eqx.Module):
         values: Values,
         names: Sequence[str] | None = None,
     ):
-        self.gamma = _characteristics(gamma)
+        self.gamma, (rows, columns) = _characteristics(gamma)
         n, k = self.gamma.shape
-        _require_kind("tastes", tastes, TasteGrid)
-        _require_kind("action_rule", action_rule, AbstractActionRule)
-        _require_kind("signals", signals, SignalStructure)
-        _require_kind("values", values, ConstantValues | MarkovValues)
+        for name, given, kind, example in (
+            ("tastes", tastes, TasteGrid, "a TasteGrid(points, weights)"),
+            ("action_rule", action_rule, AbstractActionRule, "an AbstractActionRule"),
+            ("signals", signals, SignalStructure, "a SignalStructure(...)"),
+            ("values", values, ConstantValues | MarkovValues, "ConstantValues or MarkovValues"),
+        ):
+            instance(kind, example)(f"{_CALL}({name}=...)", given)
         if tastes.dimension != k:
             must = f"have points of shape (m, {k}), as gamma has {k} columns"
             raise InvalidArgument(describe(f"{_CALL}(tastes=...)", must, tastes.points.shape))
         if values.support.shape[0] != n:
             must = f"have a support for each of the {n} products"
             raise InvalidArgument(describe(f"{_CALL}(values=...)", must, values.support.shape))
-        self.tastes, self.action_rule, self.values = tastes, action_rule, values
-        self.horizon = _horizon(horizon)
-        self.names = _names(names, n)
+        self.names = _names(
+            next((x for x in (names, rows, values.names) if x is not None), None), n
+        )
+        self.gamma = in_order(f"{_CALL}(gamma=...)", self.gamma, 0, rows, self.names, "products")
+        self.tastes, self.values = tastes.in_order(columns), values.in_order(self.names)
+        self.action_rule, self.horizon = action_rule, _horizon(horizon)
         check_behaviour(action_rule, n, tastes.size, self.horizon)
         held = signals.feedback
         parts = held.structures if isinstance(held, PrivateFeedback) else (held,)
@@ -89,7 +106,7 @@ class RecommendationMDP(eqx.Module):
         if reading and not isinstance(action_rule, Tabulated):
             must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
             raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
-        weights = np.asarray(tastes.weights)
+        weights = np.asarray(self.tastes.weights)
         self.signals = SignalStructure(
             signals.initial.bind(self.utilities, weights),
             signals.feedback.bind(self.utilities, weights),
@@ -179,45 +196,44 @@ class RecommendationMDP(eqx.Module):
 
         **Raises:** as the constructor.
         """
-        gamma = _characteristics(gamma)
+        gamma, (rows, columns) = _characteristics(gamma)
         n = gamma.shape[0]
+        if names is None:
+            names = rows
+        elif rows is not None and distinct("from_tables(names=...)", names, n) != rows:
+            must = f"be in the order of the rows of gamma, {', '.join(map(str, rows))}"
+            raise InvalidArgument(describe("from_tables(names=...)", must, names))
         if _horizon(horizon) == math.inf:
             must = "be an integer: tables run over finitely many histories"
             raise InvalidArgument(describe("from_tables(horizon=...)", must, horizon))
-        require_shape("from_tables(prior=...)", np.asarray(prior), np.shape(omega)[:1], 0)
-        probabilities = {
-            "prior": (prior, -1),
-            "initial_signals": (initial_signals, None),
-            "theta_prior": (theta_prior, -1),
-            "theta_kernel": (theta_kernel, -1),
-        }
-        for name, (table, axis) in probabilities.items():
-            call = f"from_tables({name}=...)"
-            array = np.atleast_1d(np.asarray(as_floats(table, call)))
-            axes = tuple(range(1, array.ndim)) if axis is None else axis
-            require_probabilities(call, array, axis=axes)
-        for name, table in (("omega", omega), ("theta_support", theta_support)):
-            call = f"from_tables({name}=...)"
-            require_finite(call, np.asarray(as_floats(table, call)))
-        tastes = TasteGrid(points=as_floats(omega), weights=as_floats(prior))
-        rows = history_count(n, int(horizon))
-        action = as_floats(action)
-        require_shape("from_tables(action=...)", action, (rows, n + 2, tastes.size), 0)
-        require_finite("from_tables(action=...)", np.asarray(action))
-        require_probabilities("from_tables(action=...)", np.asarray(action), axis=1)
-        feedback = TabulatedFeedback(feedback)
-        require_shape("from_tables(feedback=...)", feedback.table, (rows, tastes.size), n + 1)
-        initial = JointSignals(initial_signals)
-        points = np.asarray(tastes.points)
+        points, labels = labelled("from_tables(omega=...)", omega)
+        points = shaped(None, gamma.shape[1])("from_tables(omega=...)", points)
+        points = in_order(
+            "from_tables(omega=...)", points, 1, labels[1], columns or labels[1], "columns of gamma"
+        )
+        weights = shaped(len(points))("from_tables(prior=...)", prior)
+        tastes = TasteGrid(points, chances("from_tables(prior=...)", weights), None, columns)
+        rows = history_count(n, int(_horizon(horizon)))
+        call = "from_tables(action=...)"
+        action = shaped(rows, n + 2, tastes.size)(call, action)
+        action = chances(call, action, axis=1)
+        call = "from_tables(feedback=...)"
+        feedback = TabulatedFeedback(as_channel(call, feedback, lead=2))
+        require_shape(call, feedback.table, (rows, tastes.size), n + 1)
+        call = "from_tables(initial_signals=...)"
+        initial = JointSignals(as_channel(call, initial_signals))
         if estimator is None:
-            estimate = np.broadcast_to(gamma @ points.T, (rows, n, tastes.size))
+            estimate = np.broadcast_to(gamma @ np.asarray(tastes.points).T, (rows, n, tastes.size))
         else:
-            estimator = np.asarray(as_floats(estimator))
-            shape = (rows, n, tastes.size, gamma.shape[1])
-            require_shape("from_tables(estimator=...)", estimator, shape, 0)
-            require_finite("from_tables(estimator=...)", estimator)
+            sizes = (rows, n, tastes.size, gamma.shape[1])
+            estimator = np.asarray(shaped(*sizes)("from_tables(estimator=...)", estimator))
             estimate = np.einsum("jk,hjmk->hjm", gamma, estimator)
-        kernel = np.asarray(as_floats(theta_kernel))
+        for name, given, check in (
+            ("theta_support", theta_support, finite), ("theta_prior", theta_prior, chances),
+        ):  # fmt: skip
+            call = f"from_tables({name}=...)"
+            check(call, labelled(call, given)[0])
+        kernel = np.asarray(chances("from_tables(theta_kernel=...)", theta_kernel))
         values: Values = MarkovValues(theta_support, theta_prior, kernel)
         if (values.kernel == np.eye(kernel.shape[-1])).all():
             values = ConstantValues(theta_support, theta_prior)
@@ -225,13 +241,15 @@ class RecommendationMDP(eqx.Module):
         return cls(gamma, tastes, horizon, Tabulated(action), signals, values, names)
 
 
-def _characteristics(gamma) -> Float[np.ndarray, "n k"]:
-    array = np.asarray(as_floats(gamma, f"{_CALL}(gamma=...)"))
+def _characteristics(gamma) -> tuple[Float[np.ndarray, "n k"], tuple[Labels, ...]]:
+    call = f"{_CALL}(gamma=...)"
+    array, labels = labelled(call, gamma)
+    array = np.asarray(array)
     if array.ndim != 2 or 0 in array.shape:
         must = "have shape (n, k) with at least one product and one characteristic"
-        raise InvalidArgument(describe(f"{_CALL}(gamma=...)", must, f"shape {array.shape}"))
-    require_finite(f"{_CALL}(gamma=...)", array)
-    return array
+        raise InvalidArgument(describe(call, must, f"shape {array.shape}"))
+    require_finite(call, array)
+    return array, labels
 
 
 def _horizon(horizon) -> int | float:
@@ -249,21 +267,7 @@ def _horizon(horizon) -> int | float:
 def _names(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
     if names is None:
         return tuple(f"product {i}" for i in range(n))
-    names = tuple(str(name) for name in names)
-    if len(names) != n or len(set(names)) != n:
-        must = f"hold {n} different labels, one for each product"
-        raise InvalidArgument(describe(f"{_CALL}(names=...)", must, names))
-    reserved = {"exit", "query", "platform", "none"} & set(names)
-    if reserved:
-        must = "not be exit, query, platform or none, which mean something else"
-        raise InvalidArgument(describe(f"{_CALL}(names=...)", must, sorted(reserved)))
-    return names
-
-
-def _require_kind(name: str, value, kind) -> None:
-    if not isinstance(value, kind):
-        label = getattr(kind, "__name__", str(kind))
-        raise InvalidArgument(describe(f"{_CALL}({name}=...)", f"be a {label}", type(value)))
+    return distinct(f"{_CALL}(names=...)", names, n, ("exit", "query", "platform", "none"))
 
 
 def index_of(env: RecommendationMDP, product: int | str) -> Int[np.ndarray, ""] | int:

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dynmech._types import Estimable, Numbers, as_floats
+from dynmech._checks import finite, flag, number, optional, positive, whole, within
+from dynmech._types import Estimable, Numbers
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
     as_channel,
     prior_quantiles,
     quantised_normal,
-    require_positive,
     require_shape,
 )
 
@@ -74,8 +74,8 @@ class RatingFeedback(AbstractFeedback):
     - `cuts`: shape (n, symbols - 1), money; prior quantiles by default.
     """
 
-    estimable: ClassVar[Estimable] = {"feedback noise": (("deviation", "positive"),)}
-    deviation: Float[Numbers, "..."]
+    estimable: ClassVar[Estimable] = {"feedback noise": (("noise", "positive"),)}
+    noise: Float[Numbers, "..."]
     symbols: int = eqx.field(static=True)
     advertisers: float | None
     correlation: float
@@ -85,17 +85,13 @@ class RatingFeedback(AbstractFeedback):
     def __init__(
         self, noise=1.0, symbols=5, advertisers=None, correlation=0.0, by_product=False, cuts=None
     ):
-        self.deviation = as_floats(noise)
-        require_positive("RatingFeedback(noise=...)", self.deviation)
-        require_positive("RatingFeedback(advertisers=...)", advertisers)
-        if symbols < 2:
-            raise InvalidArgument(describe("RatingFeedback(symbols=...)", "be >= 2", symbols))
-        if not 0 <= correlation < 1:
-            must = "be in [0, 1)"
-            raise InvalidArgument(describe("RatingFeedback(correlation=...)", must, correlation))
-        self.symbols, self.advertisers, self.correlation = symbols, advertisers, correlation
-        self.by_product = by_product
-        self.cuts = None if cuts is None else np.asarray(cuts, float)
+        call = "RatingFeedback({}=...)".format
+        self.noise = within(above=0)(call("noise"), noise)
+        self.symbols = whole(2)(call("symbols"), symbols)
+        self.advertisers = optional(positive)(call("advertisers"), advertisers)
+        self.correlation = number(least=0, below=1)(call("correlation"), correlation)
+        self.by_product = flag(call("by_product"), by_product)
+        self.cuts = None if cuts is None else np.asarray(finite(call("cuts"), cuts), float)
 
     def bind(self, utilities, weights):
         if self.cuts is not None:
@@ -113,7 +109,7 @@ class RatingFeedback(AbstractFeedback):
         return (self.symbols, *(own,) * products)
 
     def _noise(self, recommendation, period, products):
-        deviation = jnp.asarray(self.deviation)
+        deviation = jnp.asarray(self.noise)
         if self.by_product and deviation.ndim == 1:
             deviation = deviation[None]
         elif deviation.ndim == 1:
@@ -128,7 +124,7 @@ class RatingFeedback(AbstractFeedback):
         return self._noise(recommendation, period, products)
 
     def periodic(self):
-        return self.deviation.ndim > int(self.by_product)
+        return self.noise.ndim > int(self.by_product)
 
     def likelihood(self, memory, recommendation, period, utilities):
         n, points = utilities.shape
@@ -213,9 +209,9 @@ class TabulatedFeedback(AbstractFeedback):
 
 def check_feedback(feedback: AbstractFeedback, n: int, horizon: int | float) -> None:
     """Raise `InvalidArgument` unless a rating's noise fits n products and T rounds."""
-    if not isinstance(feedback, RatingFeedback) or feedback.deviation.ndim == 0:
+    if not isinstance(feedback, RatingFeedback) or feedback.noise.ndim == 0:
         return
-    shape, products = feedback.deviation.shape, feedback.by_product
+    shape, products = feedback.noise.shape, feedback.by_product
     wanted = [(n,), (horizon, n)] if products else [(horizon,)]
     if shape not in wanted:
         must = (

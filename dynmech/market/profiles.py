@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -9,12 +10,16 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from dynmech._checks import generator, indices, whole
 from dynmech._types import precision
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.values import profile_grid
 
 if TYPE_CHECKING:
     from dynmech.market.environment import RecommendationMDP
+
+
+_MOST_DRAWN = 10**7
 
 
 class Profiles(eqx.Module):
@@ -24,8 +29,12 @@ class Profiles(eqx.Module):
     - `signals`: shape (B, 1 + n), indices into the alphabets of platform and advertisers.
     """
 
-    theta: Int[np.ndarray, "B n"]
-    signals: Int[np.ndarray, "B n1"]
+    theta: Int[np.ndarray, "B n"] = eqx.field(
+        converter=partial(indices(None, None), "Profiles(theta=...)")
+    )
+    signals: Int[np.ndarray, "B n1"] = eqx.field(
+        converter=partial(indices(None, None), "Profiles(signals=...)")
+    )
 
     def __len__(self) -> int:
         return self.theta.shape[0]
@@ -47,28 +56,23 @@ def check_profiles(env: RecommendationMDP, profiles: Profiles) -> Profiles:
         raise InvalidArgument(describe(call, must, type(profiles), do))
     n, size = env.values.support.shape
     theta, signals = np.asarray(profiles.theta), np.asarray(profiles.signals)
-    if theta.ndim != 2 or theta.shape[1:] != (n,) or signals.shape != (len(theta), n + 1):
+    if theta.shape[1:] != (n,) or signals.shape != (len(theta), n + 1):
         must = f"have theta (B, {n}) and signals (B, {n + 1})"
         raise InvalidArgument(describe(call, must, (theta.shape, signals.shape)))
     if len(theta) == 0:
         raise InvalidArgument(describe(call, "hold at least one profile", 0))
-    if not np.issubdtype(theta.dtype, np.integer) or not np.issubdtype(signals.dtype, np.integer):
-        raise InvalidArgument(describe(call, "hold integer indices", (theta.dtype, signals.dtype)))
     sizes = np.array(env.initial_alphabet)
     if (theta < 0).any() or (theta >= size).any():
         raise OutsideSupport(describe(call, f"have theta in 0..{size - 1}", int(theta.max())))
     if (signals < 0).any() or (signals >= sizes).any():
         raise OutsideSupport(describe(call, f"have signals below {tuple(sizes)}", signals.max(0)))
-    return Profiles(theta.astype(np.int64), signals.astype(np.int64))
+    return profiles
 
 
 def sample_profiles(env: RecommendationMDP, key: jax.Array, count: int) -> Profiles:
     """Draw profiles from the prior: a taste, then signals given it; values independently."""
-    if count < 1:
-        must = "draw at least one profile"
-        raise InvalidArgument(describe("sample_profiles(count=...)", must, count))
-    seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
-    rng = np.random.default_rng(seed)
+    count = whole(1, _MOST_DRAWN)("sample_profiles(count=...)", count)
+    rng = generator("sample_profiles(key=...)", key)
     n, size = env.values.support.shape
     if env.values.correlated:
         grid = profile_grid(n, size)

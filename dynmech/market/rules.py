@@ -11,6 +11,7 @@ The random shocks of a logit choice are behaviour, not surplus.
 """
 
 import abc
+from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -20,8 +21,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Estimable, Numbers, as_floats
-from dynmech.errors import InvalidArgument, describe, require_finite
+from dynmech._checks import as_floats, check_fields, flag, instance, number, shaped, within
+from dynmech._types import Estimable, Numbers
+from dynmech.errors import InvalidArgument, describe, is_number, require_finite
 
 Memory = Int[Array | np.ndarray, " d"]
 _FEW = 8  # products compared in pairs; more are sorted
@@ -74,14 +76,10 @@ class Logit(AbstractChoice):
     scale: Float[Numbers, "..."]
 
     def __init__(self, scale):
-        self.scale = as_floats(scale)
-        if not isinstance(self.scale, Tracer):
-            given = np.asarray(self.scale)
-            require_finite("Logit(scale=...)", given)
-            if given.ndim > 1 or (given <= 0).any():
-                must = "be a positive number or a positive array of shape (m,)"
-                got = f"shape {given.shape}, smallest {given.min()}"
-                raise InvalidArgument(describe("Logit(scale=...)", must, got))
+        self.scale = within(above=0)("Logit(scale=...)", scale)
+        if self.scale.ndim > 1:
+            must = "be a positive number or a positive array of shape (m,)"
+            raise InvalidArgument(describe("Logit(scale=...)", must, f"shape {self.scale.shape}"))
 
     def shares(self, utilities, weight):
         logits = utilities / self.scale
@@ -127,7 +125,7 @@ class ProductQuery(AbstractQuery):
     none: Float[Numbers, ""]
 
     def __init__(self, level, none=1.0):
-        level = as_floats(level)
+        level = as_floats(level, "ProductQuery(level=...)")
         level = level[:, None] if level.ndim == 1 else level
         self.level = _levels("ProductQuery(level=...)", level, (None, None))
         self.none = _levels("ProductQuery(none=...)", none, ())
@@ -160,19 +158,17 @@ class FallingQuery(AbstractQuery):
     nothing: Float[Numbers, ""]
 
     def __init__(self, level=1.0, location=0.0, slope=1.0, low=0.0, high=1.0, nothing=1.0):
-        numbers = [as_floats(x) for x in (level, location, slope)]
-        for name, number in zip(("level", "location", "slope"), numbers, strict=True):
-            require_finite(f"FallingQuery({name}=...)", np.asarray(number))
-        self.level, self.location, self.slope = numbers
-        if isinstance(low, float | int) and isinstance(high, float | int) and low > high:
-            must = "have low <= high"
-            raise InvalidArgument(describe("FallingQuery(low=..., high=...)", must, (low, high)))
-        if self.slope <= 0 or self.level < 0:
-            must = "have level >= 0 and slope > 0"
-            raise InvalidArgument(describe("FallingQuery(...)", must, f"{level}, {slope}"))
+        call = "FallingQuery({}=...)".format
+        self.level = as_floats(number(least=0)(call("level"), level))
+        self.location = as_floats(number()(call("location"), location))
+        self.slope = as_floats(number(above=0)(call("slope"), slope))
         self.low = _levels("FallingQuery(low=...)", low, ())
         self.high = _levels("FallingQuery(high=...)", high, ())
         self.nothing = _levels("FallingQuery(nothing=...)", nothing, ())
+        traced = isinstance(self.low, Tracer) or isinstance(self.high, Tracer)
+        if not traced and self.low > self.high:
+            must = "have low <= high"
+            raise InvalidArgument(describe("FallingQuery(low=..., high=...)", must, (low, high)))
 
     def probability(self, recommendation, utilities, remembered):
         best = jnp.where(remembered[:, None], utilities, -jnp.inf).max(axis=0)
@@ -182,19 +178,28 @@ class FallingQuery(AbstractQuery):
 
 
 def _levels(call: str, level, shape: tuple) -> Numbers:
-    level = as_floats(level)
+    level = as_floats(level, call)
     if not isinstance(level, Tracer):
         given = np.asarray(level)
         require_finite(call, given)
-        if given.ndim != len(shape) or ((given < 0) | (given > 1)).any():
+        if given.ndim != len(shape) or given.size == 0 or ((given < 0) | (given > 1)).any():
             must = f"be {'a probability' if not shape else 'probabilities'} in [0, 1]"
-            got = f"shape {given.shape}, from {given.min()} to {given.max()}"
+            span = f", from {given.min()} to {given.max()}" if given.size else ""
+            got = f"shape {given.shape}{span}"
             raise InvalidArgument(describe(call, must, got))
     return level
 
 
-def _as_query(query) -> AbstractQuery:
-    return query if isinstance(query, AbstractQuery) else ConstantQuery(query)
+def _as_query(query):
+    return ConstantQuery(query) if is_number(query) or isinstance(query, Tracer) else query
+
+
+def _check_parts(rule: "PerfectRecall | ImperfectRecall | LastShownOnly") -> None:
+    check_fields(
+        rule,
+        choice=instance(AbstractChoice, "Threshold() or Logit(scale)"),
+        query=instance(AbstractQuery, "a probability, or how it is found, as ProductQuery(...)"),
+    )
 
 
 class AbstractActionRule(eqx.Module):
@@ -239,6 +244,9 @@ class PerfectRecall(AbstractActionRule):
     choice: AbstractChoice
     query: AbstractQuery = eqx.field(converter=_as_query)
 
+    def __check_init__(self):
+        _check_parts(self)
+
     def start(self, products, horizon):
         return np.full(int(min(products, horizon)), products)
 
@@ -271,6 +279,9 @@ class ImperfectRecall(AbstractActionRule):
         converter=lambda x: _levels("ImperfectRecall(decay=...)", x, ())
     )
 
+    def __check_init__(self):
+        _check_parts(self)
+
     def start(self, products, horizon):
         return np.full(int(min(products, horizon)), products)
 
@@ -297,6 +308,10 @@ class LastShownOnly(AbstractActionRule):
     query: AbstractQuery = eqx.field(converter=_as_query)
     stays: bool = eqx.field(static=True, default=False)
 
+    def __check_init__(self):
+        _check_parts(self)
+        check_fields(self, stays=flag)
+
     def start(self, products, horizon):
         return np.full(1, products)
 
@@ -317,7 +332,9 @@ class Tabulated(AbstractActionRule):
     none). Memory is the row of the history so far, -1 before the first.
     """
 
-    action: Float[Numbers, "H n2 m"] = eqx.field(converter=as_floats)
+    action: Float[Numbers, "H n2 m"] = eqx.field(
+        converter=partial(shaped(None, None, None), "Tabulated(action=...)")
+    )
 
     def start(self, products, horizon):
         return np.full(1, -1)

@@ -10,6 +10,7 @@ traceable functions of the utilities.
 """
 
 import abc
+from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -17,7 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Estimable, Numbers, as_floats
+from dynmech._checks import (
+    check_fields,
+    finite,
+    instance,
+    number,
+    optional,
+    positive,
+    shaped,
+    whole,
+    within,
+)
+from dynmech._types import Estimable, Numbers
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -25,7 +37,6 @@ from dynmech.market.channels import (
     none_to_nan,
     prior_quantiles,
     quantised_normal,
-    require_positive,
     require_shape,
 )
 from dynmech.market.feedback import AbstractFeedback, NoFeedback
@@ -145,16 +156,16 @@ class GaussianSignals(AbstractInitialSignals):
     def __init__(
         self, platform=None, advertisers=None, symbols=3, correlation=0.0, nodes=16, cuts=None
     ):
+        call = "GaussianSignals({}=...)".format
+        self.platform = optional(positive)(call("platform"), platform)
         self.platform = None if platform is None else float(platform)
-        self.advertisers = None if advertisers is None else np.asarray(as_floats(advertisers))
-        for name in ("platform", "advertisers"):
-            require_positive(f"GaussianSignals({name}=...)", getattr(self, name))
-        if symbols < 2:
-            raise InvalidArgument(describe("GaussianSignals(symbols=...)", "be >= 2", symbols))
-        if not 0 <= correlation < 1:
-            must = "be in [0, 1)"
-            raise InvalidArgument(describe("GaussianSignals(correlation=...)", must, correlation))
-        self.symbols, self.correlation, self.nodes, self.cuts = symbols, correlation, nodes, cuts
+        self.advertisers = None
+        if advertisers is not None:
+            self.advertisers = np.asarray(within(above=0)(call("advertisers"), advertisers))
+        self.symbols = whole(2)(call("symbols"), symbols)
+        self.correlation = number(least=0, below=1)(call("correlation"), correlation)
+        self.nodes = whole(1)(call("nodes"), nodes)
+        self.cuts = None if cuts is None else np.asarray(finite(call("cuts"), cuts))
 
     def _cuts(self) -> Float[np.ndarray, "n1 s"]:
         if self.cuts is None:
@@ -227,7 +238,7 @@ class RatingSettlement(AbstractSettlementSignal):
     deviation: float = eqx.field(default=1.0)
 
     def __check_init__(self):
-        require_positive("RatingSettlement(deviation=...)", self.deviation, zero=True)
+        check_fields(self, deviation=number(least=0))
 
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(utilities)
@@ -246,7 +257,9 @@ class TabulatedSettlement(AbstractSettlementSignal):
     that history], money. Its noise is not known: simulation settles at the mean and says so.
     """
 
-    utility: Float[Numbers, "H n m"]
+    utility: Float[Numbers, "H n m"] = eqx.field(
+        converter=partial(shaped(None, None, None), "TabulatedSettlement(utility=...)")
+    )
 
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(self.utility)[memory[0]]
@@ -269,3 +282,11 @@ class SignalStructure(eqx.Module):
     initial: AbstractInitialSignals = eqx.field(default_factory=NoSignals)
     feedback: AbstractFeedback = eqx.field(default_factory=NoFeedback)
     settlement: AbstractSettlementSignal = eqx.field(default_factory=RatingSettlement)
+
+    def __check_init__(self):
+        check_fields(
+            self,
+            initial=instance(AbstractInitialSignals, "initial signals, as GaussianSignals(...)"),
+            feedback=instance(AbstractFeedback, "feedback, as RatingFeedback(...)"),
+            settlement=instance(AbstractSettlementSignal, "a settlement signal"),
+        )

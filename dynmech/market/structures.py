@@ -21,13 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dynmech._types import Numbers, as_floats
+from dynmech._checks import as_floats, chances, distinct
+from dynmech._types import Numbers
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
     TooLarge,
     describe,
-    require_probabilities,
+    shown,
 )
 from dynmech.market.channels import Alphabet
 from dynmech.market.feedback import (
@@ -202,21 +203,19 @@ def _parts(call: str, structures, kind) -> tuple:
     parts = tuple(structures) if isinstance(structures, Sequence) else (structures,)
     if not parts or not all(isinstance(part, kind) for part in parts):
         must = f"be a list of {kind.__name__}"
-        raise InvalidArgument(describe(f"{call}(structures=...)", must, structures))
+        raise InvalidArgument(describe(f"{call}(structures=...)", must, shown(structures)))
     return parts
 
 
 def _prior(call: str, prior, labels, count: int):
-    array = np.full(count, 1 / count) if prior is None else np.asarray(as_floats(prior))
+    array = np.full(count, 1 / count) if prior is None else prior
+    array = np.asarray(as_floats(array, f"{call}(prior=...)"))
     if array.ndim not in (1, 2) or array.shape[-1] != count:
         must = f"have shape ({count},) or (n, {count}), one for each structure"
         raise InvalidArgument(describe(f"{call}(prior=...)", must, f"shape {array.shape}"))
-    require_probabilities(f"{call}(prior=...)", array)
-    names = tuple(f"structure {k}" for k in range(count)) if labels is None else tuple(labels)
-    if len(set(names)) != count or not all(isinstance(name, str) for name in names):
-        must = f"be {count} different strings"
-        raise InvalidArgument(describe(f"{call}(labels=...)", must, names))
-    return array, names
+    array = np.asarray(chances(f"{call}(prior=...)", array))
+    names = [f"structure {k}" for k in range(count)] if labels is None else labels
+    return array, distinct(f"{call}(labels=...)", names, count)
 
 
 def _check_products(call: str, prior, parts, n: int) -> None:

@@ -17,10 +17,24 @@ from collections.abc import Sequence
 import equinox as eqx
 import numpy as np
 import numpy.typing as npt
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
+from dynmech._checks import (
+    Labels,
+    chances,
+    check_fields,
+    choice,
+    distinct,
+    in_order,
+    indices,
+    labelled,
+    matched,
+    number,
+    optional,
+    shaped,
+    whole,
+)
+from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.discretise import cluster, discretisation_error, normal_points
 from dynmech.market.moments import SamplePrior, TransformedNormal
 
@@ -28,6 +42,7 @@ _REFERENCE_POINTS = 2**16
 _REFERENCE_SEED = 1847
 _METHODS = ("sobol", "clusters")
 _KINDS = ("normal", "lognormal", "fixed")
+_SIZE = whole(1, 2**22)
 
 
 class TasteGrid(eqx.Module):
@@ -50,8 +65,12 @@ class TasteGrid(eqx.Module):
       others or their signs: there it is estimated on 2^16 quasi-random points that are no grid's,
       and three standard errors are added.
 
+    - `characteristics`: k names of the columns; those of `points` where it is labelled. A market
+      matches them with the columns of its `gamma`.
+
     Floating arrays keep their type (a float32 grid stays float32); all else becomes float64.
-    Traced arrays are accepted; their values are not checked.
+    Labelled weights are matched with labelled points. Traced arrays are accepted; their values
+    are not checked.
 
     **Raises**
 
@@ -68,26 +87,30 @@ class TasteGrid(eqx.Module):
     points: Float[Array | np.ndarray, "m k"]
     weights: Float[Array | np.ndarray, " m"]
     discretisation_error: float | None = eqx.field(static=True)
+    characteristics: tuple | None = eqx.field(static=True)
 
     def __init__(
         self,
         points: npt.ArrayLike,
         weights: npt.ArrayLike,
         discretisation_error: float | None = None,
+        characteristics: Sequence[str] | None = None,
     ):
-        self.points = _array("TasteGrid(points=...)", points, "m", "k")
-        self.weights = _array("TasteGrid(weights=...)", weights, self.points.shape[0])
-        self.discretisation_error = discretisation_error
-        if isinstance(self.weights, np.ndarray):
-            require_probabilities("TasteGrid(weights=...)", self.weights)
-        if discretisation_error is not None and not 0 <= discretisation_error < np.inf:
-            raise InvalidArgument(
-                describe(
-                    "TasteGrid(discretisation_error=...)",
-                    "be finite and nonnegative, or None",
-                    discretisation_error,
-                )
+        call = "TasteGrid({}=...)".format
+        array, labels = labelled(call("points"), points)
+        self.points = shaped(None, None)(call("points"), array)
+        m, k = self.points.shape
+        if characteristics is None:
+            self.characteristics = labels[1]
+        else:
+            self.characteristics = distinct(call("characteristics"), characteristics, k)
+            self.points = in_order(
+                call("points"), self.points, 1, labels[1], self.characteristics, "characteristics"
             )
+        weights = matched(call("weights"), weights, points=labels[0])
+        self.weights = chances(call("weights"), shaped(m)(call("weights"), weights))
+        self.discretisation_error = discretisation_error
+        check_fields(self, discretisation_error=optional(number(least=0)))
 
     @property
     def size(self) -> int:
@@ -109,6 +132,19 @@ class TasteGrid(eqx.Module):
         """Return the covariance matrix of omega, (k, k)."""
         centred = self.points - self.mean
         return (centred * self.weights[:, None]).T @ centred
+
+    def in_order(self, characteristics: Labels) -> "TasteGrid":
+        """The same grid with its columns in this order; their names, where it has none.
+
+        **Raises:** `InvalidArgument`, listing both, where they are not the same names.
+        """
+        if characteristics is None or self.characteristics == characteristics:
+            return self
+        points = in_order(
+            "RecommendationMDP(tastes=...)", self.points, 1, self.characteristics,
+            characteristics, "columns of gamma",
+        )  # fmt: skip
+        return TasteGrid(points, self.weights, self.discretisation_error, characteristics)
 
     @staticmethod
     def from_normal(
@@ -143,7 +179,7 @@ class TasteGrid(eqx.Module):
 
         ```
         """
-        kinds = ("normal",) * int(np.size(mean))
+        kinds = ("normal",) * _count(mean)
         return _discretise("from_normal", mean, cov, kinds, None, size, method, seed)
 
     @staticmethod
@@ -176,17 +212,11 @@ class TasteGrid(eqx.Module):
 
         `InvalidArgument`, `NotFinite` (also where a point overflows).
         """
-        count = int(np.size(mean))
-        wrong = [j for j in normal_coordinates if j not in range(count)]
-        if wrong:
-            raise InvalidArgument(
-                describe(
-                    "TasteGrid.from_lognormal(normal_coordinates=...)",
-                    f"hold indices in 0..{count - 1}",
-                    wrong[0],
-                )
-            )
-        kinds = ["normal" if j in normal_coordinates else "lognormal" for j in range(count)]
+        call, count = "TasteGrid.from_lognormal(normal_coordinates=...)", _count(mean)
+        normal = indices(None)(call, normal_coordinates)
+        if ((normal < 0) | (normal >= count)).any():
+            raise InvalidArgument(describe(call, f"hold indices in 0..{count - 1}", normal))
+        kinds = ["normal" if j in normal else "lognormal" for j in range(count)]
         return _discretise("from_lognormal", mean, cov, kinds, signs, size, method, seed)
 
     @staticmethod
@@ -255,27 +285,30 @@ class TasteGrid(eqx.Module):
         `InvalidArgument`, `NotFinite`, `InvalidProbability`.
         """
         call = "TasteGrid.from_samples"
-        _require_choice(f"{call}(method=...)", method, ("clusters",))
-        points = np.asarray(_array(f"{call}(samples=...)", samples, "N", "k"), np.float64)
+        choice("clusters")(f"{call}(method=...)", method)
+        size = optional(_SIZE)(f"{call}(size=...)", size)
+        seed = whole(0)(f"{call}(seed=...)", seed)
+        array, labels = labelled(f"{call}(samples=...)", samples)
+        points = np.asarray(shaped(None, None)(f"{call}(samples=...)", array), np.float64)
         shares = np.ones(len(points))
         if weights is not None:
-            shares = np.asarray(_array(f"{call}(weights=...)", weights, len(points)), np.float64)
+            weights = matched(f"{call}(weights=...)", weights, samples=labels[0])
+            shares = shaped(len(points))(f"{call}(weights=...)", weights)
+            shares = np.asarray(shares, np.float64)
         if shares.sum() <= 0:
             raise InvalidArgument(
                 describe(f"{call}(weights=...)", "have a positive sum", f"a sum of {shares.sum()}")
             )
-        shares = shares / shares.sum()
-        require_probabilities(f"{call}(weights=...)", shares)
+        shares, names = chances(f"{call}(weights=...)", shares / shares.sum()), labels[1]
         if size is None:
-            return TasteGrid(points, shares, 0.0)
-        _require_size(f"{call}(size=...)", size)
+            return TasteGrid(points, shares, 0.0, names)
         distinct, inverse = np.unique(points, axis=0, return_inverse=True)
         merged = np.bincount(inverse.ravel(), shares, len(distinct))
         if len(distinct) <= size:
-            return TasteGrid(distinct, merged, 0.0)
+            return TasteGrid(distinct, merged, 0.0, names)
         centres, masses = cluster(distinct, merged, size, seed)
         error = discretisation_error(centres, masses, SamplePrior(points, shares))
-        return TasteGrid(centres, masses, error)
+        return TasteGrid(centres, masses, error, names)
 
 
 def _discretise(
@@ -290,24 +323,30 @@ def _discretise(
 ) -> TasteGrid:
     """Discretise a transformed normal; the arguments are those of `from_mixed_logit`."""
     call = f"TasteGrid.{verb}"
-    _require_size(f"{call}(size=...)", size)
-    _require_choice(f"{call}(method=...)", method, _METHODS)
-    centre = np.asarray(_array(f"{call}(mean=...)", mean, "k"), np.float64)
+    size = _SIZE(f"{call}(size=...)", size)
+    seed = whole(0)(f"{call}(seed=...)", seed)
+    choice(*_METHODS)(f"{call}(method=...)", method)
+    array, labels = labelled(f"{call}(mean=...)", mean)
+    centre = np.asarray(shaped(None)(f"{call}(mean=...)", array), np.float64)
+    (names,) = labels
     dimension = len(centre)
+    kinds = list(kinds) if isinstance(kinds, Sequence | np.ndarray) else [kinds]
     if len(kinds) != dimension:
         raise InvalidArgument(
             describe(f"{call}(kinds=...)", f"hold k = {dimension} words", len(kinds))
         )
     for kind in kinds:
-        _require_choice(f"{call}(kinds=...)", kind, _KINDS)
+        choice(*_KINDS)(f"{call}(kinds=...)", kind)
     kind_of = np.array(kinds)
     turns = np.ones(dimension)
     if signs is not None:
-        turns = np.asarray(_array(f"{call}(signs=...)", signs, dimension), np.float64)
+        given = matched(f"{call}(signs=...)", signs, characteristics=names)
+        turns = np.asarray(shaped(dimension)(f"{call}(signs=...)", given), np.float64)
     if not np.isin(turns, [1, -1]).all() or (turns[kind_of != "lognormal"] < 0).any():
         must = "hold 1, or at lognormal coordinates -1"
         raise InvalidArgument(describe(f"{call}(signs=...)", must, turns.tolist()))
-    matrix = np.asarray(_array(f"{call}(cov=...)", cov, dimension, dimension), np.float64)
+    given = matched(f"{call}(cov=...)", cov, characteristics=names, columns=names)
+    matrix = np.asarray(shaped(dimension, dimension)(f"{call}(cov=...)", given), np.float64)
     factor = _factor(f"{call}(cov=...)", matrix, kind_of == "fixed")
 
     prior = TransformedNormal(centre, factor, kind_of == "lognormal", turns)
@@ -323,7 +362,12 @@ def _discretise(
         require_finite(f"{call}(mean=..., cov=...)", sample)
         points, weights = cluster(sample, np.full(len(sample), 1 / len(sample)), size, seed)
     require_finite(f"{call}(mean=..., cov=...)", points)
-    return TasteGrid(points, weights, discretisation_error(points, weights, prior))
+    return TasteGrid(points, weights, discretisation_error(points, weights, prior), names)
+
+
+def _count(mean: npt.ArrayLike) -> int:
+    """Number of coordinates of a mean, which is checked later."""
+    return int(labelled("TasteGrid(mean=...)", mean)[0].size)
 
 
 def _factor(
@@ -350,49 +394,3 @@ def _factor(
             ) from None
         factor[free] = vectors * np.sqrt(np.maximum(values, 0))
     return factor
-
-
-def _array(call: str, values: npt.ArrayLike, *shape: int | str) -> Array | np.ndarray:
-    """Return a finite floating array of this shape, where letters stand for any length >= 1.
-
-    The array is NumPy's unless `values` is traced; traced values are not checked.
-    """
-    array = values if isinstance(values, Tracer) else _floating(call, values)
-    fits = len(array.shape) == len(shape) and all(
-        found >= 1 if isinstance(wanted, str) else found == wanted
-        for found, wanted in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        wanted = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-        letters = [axis for axis in shape if isinstance(axis, str)]
-        least = f" with {', '.join(letters)} >= 1" if letters else ""
-        raise InvalidArgument(describe(call, f"have shape ({wanted}){least}", array.shape))
-    if isinstance(array, np.ndarray):
-        require_finite(call, array)
-    return array
-
-
-def _floating(call: str, values: npt.ArrayLike) -> np.ndarray:
-    """Return `values` as a NumPy array, in float64 unless they are floating already."""
-    try:
-        array = np.asarray(values)
-        if np.iscomplexobj(array):
-            raise TypeError("complex numbers have no order")
-        return array if np.issubdtype(array.dtype, np.floating) else array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(
-            describe(call, "be an array of real numbers", repr(values)[:80])
-        ) from error
-
-
-def _require_size(call: str, size: int) -> None:
-    """Raise unless `size` is a positive integer."""
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise InvalidArgument(describe(call, "be an integer of at least 1", size))
-
-
-def _require_choice(call: str, word: str, choices: tuple[str, ...]) -> None:
-    """Raise unless `word` is one of `choices`."""
-    if word not in choices:
-        wanted = " or ".join(repr(choice) for choice in choices)
-        raise InvalidArgument(describe(call, f"be {wanted}", repr(word)))

@@ -11,39 +11,37 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._types import as_floats
-from dynmech.errors import (
-    InvalidArgument,
-    OutsideSupport,
-    describe,
-    require_finite,
-    require_probabilities,
-)
+from dynmech._checks import Labels, chances, distinct, in_order, labelled, matched
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
 
 
-def _support(verb: str, support) -> np.ndarray:
-    array = np.asarray(as_floats(support))
+def _support(verb: str, support, names) -> tuple[np.ndarray, Labels, Labels]:
+    """The support as (n, K), the names of its rows, given or its own, and labels of its columns."""
+    call = f"{verb}(support=...)"
+    array, labels = labelled(call, support)
+    array = np.asarray(array)
     if array.ndim == 1:
-        array = array[:, None]
+        array, labels = array[:, None], (labels[0], None)
     if array.ndim != 2 or array.size == 0:
-        raise InvalidArgument(
-            describe(
-                f"{verb}(support=...)", "have shape (n,) or (n, K) with n, K >= 1", array.shape
-            )
-        )
-    require_finite(f"{verb}(support=...)", array)
-    return array
+        must = "have shape (n,) or (n, K) with n, K >= 1"
+        raise InvalidArgument(describe(call, must, array.shape))
+    require_finite(call, array)
+    if names is None:
+        return array, labels[0], labels[1]
+    names = distinct(f"{verb}(names=...)", names, len(array))
+    return in_order(call, array, 0, labels[0], names, "names"), names, labels[1]
 
 
-def _prior(verb: str, prior, support: np.ndarray) -> tuple[np.ndarray, bool]:
+def _prior(verb: str, prior, support: np.ndarray, names: Labels, columns: Labels):
     """Validate a prior; the flag tells a joint one from one of independent values."""
     n, size = support.shape
     if prior is None:
         return np.full((n, size), 1 / size), False
     call = f"{verb}(prior=...)"
-    array = np.asarray(as_floats(prior))
+    array, labels = labelled(call, prior)
+    array = np.asarray(array)
     if n == 1 and array.shape == (size,):
-        array = array[None]
+        array, labels = array[None], (None, *labels)
     require_finite(call, array)
     rows = array.shape == (n, size)
     joint = array.shape == (size,) * n
@@ -52,17 +50,25 @@ def _prior(verb: str, prior, support: np.ndarray) -> tuple[np.ndarray, bool]:
     elif not rows and not joint:
         must = f"have shape (n, K) = {(n, size)}, or {(size,) * n} if values are correlated"
         raise InvalidArgument(describe(call, must, array.shape))
-    require_probabilities(call, array, axis=tuple(range(n)) if joint else -1)
-    return array, bool(joint)
+    for axis, given in enumerate(labels):
+        if joint or axis == 1:
+            array = in_order(call, array, axis, given, columns, "columns of the support")
+        else:
+            array = in_order(call, array, axis, given, names, "rows of the support")
+    law = chances(call, array, axis=tuple(range(n)) if joint else -1)
+    return np.asarray(law), bool(joint)
 
 
-def _interval(interval, support: np.ndarray) -> np.ndarray:
+def _interval(interval, support: np.ndarray, names: Labels) -> np.ndarray:
     call, n = "ConstantValues(interval=...)", len(support)
-    array = np.asarray(as_floats(interval, call))
+    array, labels = labelled(call, interval)
+    array = np.asarray(array)
     if array.shape not in ((2,), (n, 2)):
         must = f"have shape (2,) or (n, 2) = ({n}, 2): lowest and highest report"
         raise InvalidArgument(describe(call, must, f"shape {array.shape}"))
     require_finite(call, array)
+    if array.ndim == 2:
+        array = in_order(call, array, 0, labels[0], names, "rows of the support")
     array = np.broadcast_to(array, (n, 2)).copy()
     out = (support.min(axis=1) < array[:, 0]) | (support.max(axis=1) > array[:, 1])
     if out.any():
@@ -70,6 +76,13 @@ def _interval(interval, support: np.ndarray) -> np.ndarray:
         must, got = "hold every value of the support", f"{array[i]} for {support[i]} (row {i})"
         raise OutsideSupport(describe(call, must, got, "widen it"))
     return array
+
+
+def _rows(values: "Values", names: tuple[str, ...]) -> list[int]:
+    """Which rows of labelled values are those of these products, in their order."""
+    rows = np.arange(len(names))
+    call, own = "RecommendationMDP(values=...)", values.names
+    return in_order(call, rows, 0, own, names, "products").tolist()
 
 
 class ConstantValues(eqx.Module):
@@ -83,19 +96,35 @@ class ConstantValues(eqx.Module):
     - `interval`: None, or shape (n, 2) or (2,), money: the values each advertiser may *report*,
       lowest and highest, which hold her support. True values are those of the support; audits
       then search every report of the interval, exactly.
+    - `names`: of the products, in the order of the rows; the labels of `support` where it has
+      any. A market matches them with its own; labels of the other arguments match these.
 
     **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`, `OutsideSupport`.
     """
 
     support: Float[np.ndarray, "n K"]
     prior: np.ndarray
-    correlated: bool = eqx.field(static=True)
-    interval: Float[np.ndarray, "n 2"] | None = None
+    correlated: bool = eqx.field(static=True, init=False)
+    interval: Float[np.ndarray, "n 2"] | None
+    names: tuple | None = eqx.field(static=True)
 
-    def __init__(self, support, prior=None, interval=None):
-        self.support = _support("ConstantValues", support)
-        self.prior, self.correlated = _prior("ConstantValues", prior, self.support)
-        self.interval = None if interval is None else _interval(interval, self.support)
+    def __init__(self, support, prior=None, interval=None, names=None):
+        self.support, self.names, columns = _support("ConstantValues", support, names)
+        given = "ConstantValues", prior, self.support, self.names, columns
+        self.prior, self.correlated = _prior(*given)
+        self.interval = None if interval is None else _interval(interval, self.support, self.names)
+
+    def in_order(self, names: tuple[str, ...]) -> "ConstantValues":
+        """The same values, their rows in the order of these products.
+
+        **Raises:** `InvalidArgument`, listing both, where they are not the same names.
+        """
+        if self.names is None or self.names == names:
+            return self
+        rows = _rows(self, names)
+        prior = self.prior.transpose(rows) if self.correlated else self.prior[rows]
+        interval = None if self.interval is None else self.interval[rows]
+        return ConstantValues(self.support[rows], prior, interval, names)
 
 
 class MarkovValues(eqx.Module):
@@ -103,7 +132,7 @@ class MarkovValues(eqx.Module):
 
     **Arguments**
 
-    - `support`, `prior`: as in `ConstantValues`; `prior` is the law in period 1.
+    - `support`, `prior`, `names`: as in `ConstantValues`; `prior` is the law in period 1.
     - `kernel`: shape (n, K, K), or (n+1, n, K, K) where the first axis is the recommendation
       just made (n for none); rows sum to 1.
     - `interval`: refused; the kernel says what follows only for values of the support.
@@ -113,30 +142,37 @@ class MarkovValues(eqx.Module):
 
     support: Float[np.ndarray, "n K"]
     prior: np.ndarray
-    correlated: bool = eqx.field(static=True)
+    correlated: bool = eqx.field(static=True, init=False)
     kernel: Float[np.ndarray, "n1 n K K"]
+    names: tuple | None = eqx.field(static=True)
 
-    def __init__(self, support, prior, kernel, interval=None):
+    def __init__(self, support, prior, kernel, interval=None, names=None):
         if interval is not None:
             must = "be left out: the kernel says what follows values of the support only"
             do = "use ConstantValues(support, prior, interval), or a finer support"
             raise InvalidArgument(describe("MarkovValues(interval=...)", must, interval, do))
-        self.support = _support("MarkovValues", support)
-        self.prior, self.correlated = _prior("MarkovValues", prior, self.support)
+        self.support, self.names, columns = _support("MarkovValues", support, names)
+        given = "MarkovValues", prior, self.support, self.names, columns
+        self.prior, self.correlated = _prior(*given)
         n, size = self.support.shape
-        array = np.asarray(as_floats(kernel))
+        call = "MarkovValues(kernel=...)"
+        axes = {"products": self.names, "support": columns, "columns": columns}
+        array = np.asarray(matched(call, kernel, **axes))
         if array.shape == (n, size, size):
             array = np.broadcast_to(array, (n + 1, n, size, size)).copy()
         if array.shape != (n + 1, n, size, size):
-            raise InvalidArgument(
-                describe(
-                    "MarkovValues(kernel=...)",
-                    f"have shape (n+1, n, K, K) = {(n + 1, n, size, size)} or (n, K, K)",
-                    array.shape,
-                )
-            )
-        require_probabilities("MarkovValues(kernel=...)", array)
-        self.kernel = array
+            must = f"have shape (n+1, n, K, K) = {(n + 1, n, size, size)} or (n, K, K)"
+            raise InvalidArgument(describe(call, must, array.shape))
+        self.kernel = np.asarray(chances(call, array))
+
+    def in_order(self, names: tuple[str, ...]) -> "MarkovValues":
+        """The same values, their rows in the order of these products, as `ConstantValues`'."""
+        if self.names is None or self.names == names:
+            return self
+        rows = _rows(self, names)
+        prior = self.prior.transpose(rows) if self.correlated else self.prior[rows]
+        kernel = self.kernel[[*rows, len(rows)]][:, rows]
+        return MarkovValues(self.support[rows], prior, kernel, names=names)
 
 
 Values = ConstantValues | MarkovValues

@@ -9,10 +9,12 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from dynmech.errors import OutsideSupport, describe, require_whole
+from dynmech._checks import key as one_key
+from dynmech.errors import require_whole
 from dynmech.payments.data_driven import DataDriven
 from dynmech.play.long_simulate import simulate_long
-from dynmech.play.simulate import Simulation, Strategy
+from dynmech.play.simulate import Simulation, Strategy, by_advertiser
+from dynmech.policy.conversation import profile_index
 from dynmech.policy.long_horizon import LongPolicy
 
 if TYPE_CHECKING:
@@ -29,19 +31,10 @@ def simulate_reports(
 ) -> Simulation:
     """See `DynamicTeamMechanism.simulate`; profiles from the prior, or evenly from a batch."""
     require_whole("simulate(conversations=...)", conversations, 1)
-    names, lies = policy.env.names, {}
-    for who, strategy in (strategies or {}).items():
-        if who not in names and who not in range(len(names)):
-            must = f"be keyed by {', '.join(names)} or their indices"
-            raise OutsideSupport(describe("simulate(strategies=...)", must, who))
-        lies[names.index(who) if isinstance(who, str) else int(who)] = strategy
-    batch = len(policy.profiles)
+    lies, batch = by_advertiser(policy.env.names, strategies), len(policy.profiles)
     if profile is not None:
-        require_whole("simulate(profile=...)", profile, 0)
-        if profile >= batch:
-            must = f"be in 0..{batch - 1}"
-            raise OutsideSupport(describe("simulate(profile=...)", must, profile))
-    drawn, key = jax.random.split(key)
+        profile = profile_index(policy, "simulate", profile)
+    drawn, key = jax.random.split(one_key("simulate(key=...)", key))
     seed = np.asarray(jax.random.key_data(drawn)).ravel().tolist()
     chances = None if policy.batch else policy.probability() / policy.probability().sum()
     asked = np.random.default_rng(seed).choice(batch, size=conversations, p=chances)

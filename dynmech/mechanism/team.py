@@ -16,6 +16,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dynmech import files
+from dynmech._checks import (
+    as_floats,
+    choice,
+    flag,
+    indices,
+    instance,
+    number,
+    optional,
+    shaped,
+    whole,
+)
 from dynmech._types import Numbers
 from dynmech.audit import (
     Audit,
@@ -96,17 +107,14 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
             ("groves", groves, AbstractGroves),
             ("estimator", estimator, AbstractSettlementSignal | None),
         ):
-            if not isinstance(value, kind):
-                must = f"be a {_KINDS[name]}"
-                raise InvalidArgument(describe(f"{call}({name}=...)", must, type(value)))
-        if reports not in ("incremental", "cumulative"):
-            must = "be 'incremental' or 'cumulative'"
-            raise InvalidArgument(describe(f"{call}(reports=...)", must, reports))
-        if any(not 0 <= x <= 1 for x in installments) or sum(installments) > 1 + 1e-12:
+            instance(kind, f"a {_KINDS[name]}")(f"{call}({name}=...)", value)
+        choice("incremental", "cumulative")(f"{call}(reports=...)", reports)
+        shares = shaped(None)(f"{call}(installments=...)", installments)
+        if (shares < 0).any() or (shares > 1).any() or shares.sum() > 1 + 1e-12:
             must = "be shares in [0, 1] that sum to at most 1"
             raise InvalidArgument(describe(f"{call}(installments=...)", must, installments))
         self.policy, self.groves, self.reports = policy, groves, reports
-        self.installments = tuple(float(x) for x in installments)
+        self.installments = tuple(float(x) for x in shares)
         self.estimator = policy.env.signals.settlement if estimator is None else estimator
         if isinstance(policy, LongPolicy):
             self.own = long_tables(policy, groves, self.estimator)
@@ -188,7 +196,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         rated = np.full(len(turns), np.nan)
         if bought:
             product = turns[-1].action
-            given = np.asarray(estimate, float)
+            given = np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
             core[-1] = np.asarray(self.payment(turns[-1].theta, product, given))
             rated[-1] = given if given.ndim == 0 else self.policy.env.gamma[product] @ given
         shares = np.zeros(len(turns))
@@ -291,9 +299,11 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         **Returns:** `Audit`, or `LongAudit`. **Raises:** `TooLarge` when the interval's pieces are
         too many; `InvalidArgument`.
         """
-        if histories not in ("on-path", "all"):
-            must = "be 'on-path' or 'all'"
-            raise InvalidArgument(describe("audit(histories=...)", must, histories))
+        choice("on-path", "all")("audit(histories=...)", histories)
+        interval = optional(flag)("audit(interval=...)", interval)
+        conversations = whole(1)("audit(conversations=...)", conversations)
+        nodes = whole(0)("audit(nodes=...)", nodes)
+        optional(number(least=0))("audit(tolerance=...)", tolerance)
         settlement = _settlement("audit", settlement)
         if isinstance(self.policy, LongPolicy):
             return run_long_audit(
@@ -343,8 +353,10 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
             _settlement("best_response", settlement),
             self.exact_policy("best_response"),
         )
-        asked = np.arange(len(policy.profiles)) if profiles is None else np.asarray(profiles)
-        if asked.ndim != 1 or (asked < 0).any() or (asked >= len(policy.profiles)).any():
+        optional(flag)("best_response(interval=...)", interval)
+        every = np.arange(len(policy.profiles)) if profiles is None else profiles
+        asked = indices(None)("best_response(profiles=...)", every)
+        if (asked < 0).any() or (asked >= len(policy.profiles)).any():
             must = f"be indices in 0..{len(policy.profiles) - 1}"
             raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
         interval = wants_interval(policy, "best_response", interval)
@@ -357,7 +369,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
             do = "decode f, groves.function(mechanism.own), from the signal after the ending"
             raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
         if totals is not None:
-            return np.asarray(totals, float)
+            return np.asarray(shaped(self.policy.env.products)("settle(totals=...)", totals))
         if isinstance(conversation, LongConversation):
             return conversation.policy.flat(self.groves_total)[:, conversation.profile]
         pairs = conversation.policy.pairs
@@ -379,7 +391,5 @@ def _follows(conversation: Conversation | LongConversation, policy) -> bool:
 def _settlement(verb: str, settlement: AbstractSettlement | None) -> AbstractSettlement:
     if settlement is None:
         return Estimator()
-    if not isinstance(settlement, AbstractSettlement):
-        must = "be one of dynmech.settlement"
-        raise InvalidArgument(describe(f"{verb}(settlement=...)", must, type(settlement)))
-    return settlement
+    kind = instance(AbstractSettlement, "one of dynmech.settlement, as settlement.Estimator()")
+    return kind(f"{verb}(settlement=...)", settlement)

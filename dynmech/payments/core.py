@@ -6,8 +6,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from dynmech._checks import matched
 from dynmech._types import Numbers, precision
-from dynmech.errors import InvalidArgument, NotFinite, OutsideSupport, describe
+from dynmech.errors import (
+    InvalidArgument,
+    NotFinite,
+    OutsideSupport,
+    describe,
+    is_number,
+    shown,
+)
 from dynmech.market.environment import RecommendationMDP
 
 
@@ -15,6 +23,8 @@ def core_payment(
     env: RecommendationMDP, theta: Numbers, action: Numbers | int, estimate: Numbers | float
 ) -> Float[Array, " n"]:
     """Charge each advertiser the core transfer; see `DynamicTeamMechanism.payment`."""
+    theta = matched("payment(theta=...)", theta, products=env.names)
+    estimate = matched("payment(estimate=...)", estimate, columns=env.tastes.characteristics)
     if any(isinstance(given, jax.Array) for given in (theta, action, estimate)):
         return _payment(env, theta, action, estimate)
     with precision(env.gamma):
@@ -39,9 +49,9 @@ def _payment(env, theta, action, estimate) -> Float[Array, " _n"]:
 
 
 def _check_realised(theta, action, estimate, n: int) -> None:
-    if not isinstance(action, Tracer) and action not in range(n + 2):
+    if not isinstance(action, Tracer) and not (is_number(action, "iu") and 0 <= action < n + 2):
         must = f"be a code in 0..{n + 1}"
-        raise OutsideSupport(describe("payment(action=...)", must, action))
+        raise OutsideSupport(describe("payment(action=...)", must, shown(action)))
     for name, value in (("theta", theta), ("estimate", estimate)):
         if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
             raise NotFinite(describe(f"payment({name}=...)", "be finite", value))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dynmech._checks import generator
 from dynmech._types import NONE, join_symbols, split_symbol
 from dynmech.market.profiles import signal_likelihood
 from dynmech.market.signals import AbstractSettlementSignal
@@ -47,7 +48,7 @@ def simulate_long(
 
     **Returns:** records, and the initial reports (N, 2n): value indices, then own symbols.
     """
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    rng = generator("simulate(key=...)", key)
     signal = policy.env.signals.settlement if signal is None else signal
     with jax.enable_x64(True):
         return _Drawn(policy, signal, dict(lies or {}), rng).conversations(profile)

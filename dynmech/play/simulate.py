@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import equinox as eqx
 import jax
@@ -16,10 +16,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech import files
+from dynmech._checks import generator, indices, instance, whole
 from dynmech._types import NONE, join_symbols, split_symbol
-from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra, shown
 from dynmech.market.values import MarkovValues
 from dynmech.payments.data_driven import DataDriven
+from dynmech.policy.conversation import profile_index
 
 if TYPE_CHECKING:
     from dynmech.mechanism.team import DynamicTeamMechanism
@@ -123,17 +125,10 @@ def simulate(
 ) -> Simulation:
     """See `DynamicTeamMechanism.simulate`."""
     policy = mechanism.policy
-    if conversations < 1:
-        must = "be at least 1"
-        raise InvalidArgument(describe("simulate(conversations=...)", must, conversations))
+    conversations = whole(1)("simulate(conversations=...)", conversations)
     names = policy.env.names
-    lies: dict[int, Strategy] = {}
-    for who, strategy in (strategies or {}).items():
-        if who not in names and who not in range(len(names)):
-            must = f"be keyed by {', '.join(names)} or their indices"
-            raise OutsideSupport(describe("simulate(strategies=...)", must, who))
-        lies[names.index(who) if isinstance(who, str) else int(who)] = strategy
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    lies = by_advertiser(names, strategies)
+    rng = generator("simulate(key=...)", key)
     run = _Run(mechanism, lies, rng)
     parts = []
     for start in range(0, conversations, _CHUNK):
@@ -142,6 +137,23 @@ def simulate(
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     at_mean = mechanism.estimator.noise(policy.env.utilities) is None
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
+
+
+def by_advertiser(names: tuple[str, ...], strategies) -> dict[int, Strategy]:
+    """Strategies by index; `OutsideSupport` for advertisers that are not there."""
+    call = "simulate(strategies=...)"
+    given = instance(Mapping, "a mapping from advertisers to functions")(call, strategies or {})
+    lies: dict[int, Any] = {}
+    for who, strategy in given.items():
+        known = who in names if isinstance(who, str) else who in range(len(names))
+        if not known:
+            must = f"be keyed by {', '.join(names)} or their indices"
+            raise OutsideSupport(describe(call, must, shown(who)))
+        if not callable(strategy):
+            must = "hold functions (period, values, symbols) -> (values, symbols)"
+            raise InvalidArgument(describe(call, must, shown(strategy)))
+        lies[names.index(who) if isinstance(who, str) else int(who)] = strategy
+    return lies
 
 
 class _Run:
@@ -162,10 +174,7 @@ class _Run:
     def profiles(self, count: int, profile: int | None) -> np.ndarray:
         policy = self.policy
         if profile is not None:
-            if not 0 <= profile < len(policy.profiles):
-                must = f"be in 0..{len(policy.profiles) - 1}"
-                raise OutsideSupport(describe("simulate(profile=...)", must, profile))
-            return np.full(count, profile)
+            return np.full(count, profile_index(policy, "simulate", profile))
         if policy.batch:
             return self.rng.integers(len(policy.profiles), size=count)
         weights = policy.probability().ravel()
@@ -301,10 +310,14 @@ def ask_reports(env, lies: Mapping[int, Strategy], t: int, theta, signals):
     told_theta, told = theta.copy(), signals.copy()
     alphabet = (env.initial_alphabet, env.feedback_alphabet)[t > 0]
     for i, strategy in lies.items():
-        value, symbol = strategy(t + 1, theta[:, i].copy(), signals[:, i].copy())
+        answer = strategy(t + 1, theta[:, i].copy(), signals[:, i].copy())
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            must = "return two arrays, reported value indices and symbols"
+            raise InvalidArgument(describe("simulate(strategies=...)", must, shown(answer)))
+        value, symbol = answer
         tops = (env.values.support.shape[1], alphabet[i + 1])
         for name, given, top in zip(("theta", "signal"), (value, symbol), tops, strict=True):
-            given = np.asarray(given)
+            given = indices(None)("simulate(strategies=...)", given)
             if given.shape != (len(theta),) or (given < 0).any() or (given >= top).any():
                 must = f"return {name} indices of shape ({len(theta)},) in 0..{top - 1}"
                 raise OutsideSupport(describe("simulate(strategies=...)", must, given))

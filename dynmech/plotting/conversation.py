@@ -6,7 +6,7 @@ import numpy as np
 
 from dynmech._types import NONE
 from dynmech.errors import InvalidArgument, describe
-from dynmech.plotting.style import GREY, bare, new_figure, product_colours
+from dynmech.plotting.style import GREY, bare, new_figure, plain, product_colours
 from dynmech.plotting.tree import product_label, signal_word
 from dynmech.policy.conversation import Conversation
 
@@ -39,12 +39,14 @@ def plot_conversation(
     x = np.arange(1, len(rounds) + 1)
     worth = np.array([[_expected(chat, r) for r in range(n)] for chat in rounds])
     for i, colour in enumerate(product_colours(n)):
-        above.plot(x, worth[:, i], "-o", ms=4, lw=1.6, color=colour, label=policy.env.names[i])
+        above.plot(
+            x, worth[:, i], "-o", ms=4, lw=1.6, color=colour, label=plain(policy.env.names[i])
+        )
     none = [_expected(chat, NONE) for chat in rounds]
     above.plot(x, none, ":", lw=1.2, color=GREY, label="none")
     made = [chat.value for chat in rounds]
     above.plot(x, made, "o", ms=13, mfc="none", mec="black", mew=1.6, label="recommended")
-    above.set_ylabel(f"expected surplus from\nhere on [{unit}]", fontsize=10)
+    above.set_ylabel(f"expected surplus from\nhere on [{plain(unit)}]", fontsize=10)
     above.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
     beliefs = [*(chat.belief for chat in rounds), conversation.belief]
     known = [effective_tastes(belief) for belief in beliefs]
@@ -89,12 +91,12 @@ def effective_tastes(belief: np.ndarray) -> float:
 
 
 def _event(chat: Conversation, end: Conversation, k: int) -> str:
-    shown = product_label(chat.policy, chat.recommendation)
+    shown = plain(product_label(chat.policy, chat.recommendation))
     if k >= len(end.turns):
         return f"round {k + 1}\nshown: {shown}"
     turn, n = end.turns[k], chat.policy.env.products
     if turn.action < n:
-        done = f"buys {chat.policy.env.names[turn.action]}"
+        done = f"buys {plain(chat.policy.env.names[turn.action])}"
     elif turn.action == n:
         done = "leaves"
     elif turn.signals is None:

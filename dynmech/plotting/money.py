@@ -15,6 +15,7 @@ from dynmech.plotting.style import (
     RECEIVES,
     bare,
     new_figure,
+    plain,
     product_colours,
     wrapped,
 )
@@ -49,7 +50,7 @@ def plot_payments(
         colours = [PAYS if x >= 0 else RECEIVES for x in paid]
         axes.barh(np.arange(len(paid)), paid, color=colours, height=0.7)
         axes.axvline(0, color=GREY, lw=0.8)
-        axes.set_title(f"{label}\nrevenue {paid.sum():+.3g}", fontsize=10.5, loc="left")
+        axes.set_title(f"{plain(label)}\nrevenue {paid.sum():+.3g}", fontsize=10.5, loc="left")
         axes.set_yticks(np.arange(len(names)), wrapped(names), fontsize=9)
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=8.5)
@@ -64,7 +65,7 @@ def plot_payments(
         x=0.01, ha="left", fontsize=14, weight="bold",
     )  # fmt: skip
     figure.supxlabel(
-        f"{unit} per conversation, mean over profiles; "
+        f"{plain(unit)} per conversation, mean over profiles; "
         "left of zero the platform pays the advertiser",
         fontsize=10,
     )
@@ -98,7 +99,7 @@ def plot_incentives(
     for k, ((label, audit), colour) in enumerate(zip(audits.items(), colours, strict=True)):
         y = at - 0.4 + width * (k + 0.5)
         gain = np.where(audit.incentive_gain <= audit.tolerance, 0.0, audit.incentive_gain)
-        axes.barh(y, gain, height=0.9 * width, color=colour, label=label)
+        axes.barh(y, gain, height=0.9 * width, color=colour, label=plain(label))
         for where, value in zip(y, gain, strict=True):
             text = "0" if value == 0 else f"{value:.3g}"
             axes.annotate(
@@ -108,7 +109,7 @@ def plot_incentives(
     axes.set_yticks(at, wrapped(names, 32), fontsize=10)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.08 * top if top > 0 else 1.0)
-    axes.set_xlabel(f"largest gain of one misreport [{unit}], at the node where it is made")
+    axes.set_xlabel(f"largest gain of one misreport [{plain(unit)}], at the node where it is made")
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=GREY, lw=0.8)
     axes.grid(axis="x", color="#E5E5E5", lw=0.7)

@@ -33,9 +33,14 @@ def product_colours(count: int) -> list[str]:
     return [PALETTE[i % len(PALETTE)] for i in range(count)]
 
 
+def plain(label: str) -> str:
+    """A label that is drawn as given: its dollar signs open no mathematics."""
+    return str(label).replace("$", r"\$")
+
+
 def wrapped(labels: Sequence[str], width: int = 18) -> list[str]:
-    """Break long labels into lines."""
-    return ["\n".join(textwrap.wrap(label, width)) for label in labels]
+    """Break long labels into lines, each drawn as given."""
+    return [plain("\n".join(textwrap.wrap(label, width))) for label in labels]
 
 
 def bare(axes: "Axes", *keep: str) -> None:

@@ -9,8 +9,16 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._checks import by_label, finite, indices
 from dynmech._types import NONE, exit_code, join_symbols, query_code
-from dynmech.errors import ImpossibleProfile, InvalidArgument, OutsideSupport, describe
+from dynmech.errors import (
+    ImpossibleProfile,
+    InvalidArgument,
+    OutsideSupport,
+    describe,
+    is_number,
+    shown,
+)
 from dynmech.market.structures import PrivateFeedback, PrivateStructures
 from dynmech.market.values import MarkovValues
 from solvers import evaluate, unfold
@@ -153,6 +161,9 @@ class Conversation(eqx.Module):
         again = code == query_code(env.products)
         goes_on = again and t + 1 < plan.horizon
         symbols = read_symbols(env, signals, initial=False) if goes_on else None
+        if not again and signals is not None:
+            must = "be given only after a query"
+            raise InvalidArgument(describe("Conversation.step(signals=...)", must, shown(signals)))
         turn = Turn(t + 1, self.recommendation, code, self.theta, symbols, edge)
         pair, node = self.pair, self.node
         if symbols is not None:
@@ -194,10 +205,7 @@ def start_conversation(policy: EfficientPolicy, theta, signals, profile) -> Conv
         if theta is not None or signals is not None:
             must = "be either a profile or theta and signals"
             raise InvalidArgument(describe("EfficientPolicy.start(...)", must, "both"))
-        if not 0 <= profile < len(policy.profiles):
-            must = f"be in 0..{len(policy.profiles) - 1}"
-            raise OutsideSupport(describe("EfficientPolicy.start(profile=...)", must, profile))
-        pair = int(pairs.base[profile])
+        pair = int(pairs.base[profile_index(policy, "EfficientPolicy.start", profile)])
     else:
         index = theta_index(env, theta)
         symbols = read_symbols(env, signals, initial=True)
@@ -233,9 +241,9 @@ def action_code(env, action: int | str) -> int:
             must = f"be one of {', '.join(words)}"
             raise OutsideSupport(describe("Conversation.step(action=...)", must, action))
         return words[action]
-    if action not in range(n + 2):
-        must = f"be a code in 0..{n + 1}"
-        raise OutsideSupport(describe("Conversation.step(action=...)", must, action))
+    if not is_number(action, "iu") or not 0 <= int(action) < n + 2:
+        must = f"be a code in 0..{n + 1}, or one of {', '.join(words)}"
+        raise OutsideSupport(describe("Conversation.step(action=...)", must, shown(action)))
     return int(action)
 
 
@@ -243,7 +251,7 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
     structure = env.signals.initial if initial else env.signals.feedback
     alphabet = env.initial_alphabet if initial else env.feedback_alphabet
     call = "signals"
-    labels = ("platform", *env.names)
+    labels, signals = ("platform", *env.names), by_label(signals)
     if signals is None:
         if max(alphabet) > 1:
             must = "be given"
@@ -254,7 +262,7 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
         unknown = set(signals) - set(labels)
         if unknown:
             must = f"name only {', '.join(labels)}"
-            raise OutsideSupport(describe(f"{call}=...", must, sorted(unknown)))
+            raise OutsideSupport(describe(f"{call}=...", must, shown(unknown)))
         missing = [x for x, size in zip(labels, alphabet, strict=True) if size > 1]
         missing = [x for x in missing if x not in signals]
         if missing:
@@ -265,17 +273,17 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
             must = "be integers: pairs (structure, symbol) are for private structures"
             raise InvalidArgument(describe(f"{call}=...", must, signals))
         signals = structure.encode(signals)
-    symbols = np.asarray(signals)
-    if symbols.shape != (len(alphabet),) or not np.issubdtype(symbols.dtype, np.integer):
+    symbols = indices(None)(f"{call}=...", signals)
+    if symbols.shape != (len(alphabet),):
         must = f"be {len(alphabet)} integers (platform first)"
         raise InvalidArgument(describe(f"{call}=...", must, signals))
     if (symbols < 0).any() or (symbols >= np.array(alphabet)).any():
         raise OutsideSupport(describe(f"{call}=...", f"be below {tuple(alphabet)}", signals))
-    return symbols.astype(np.int64)
+    return symbols
 
 
 def theta_index(env, theta) -> Int[np.ndarray, " n"]:
-    support = env.values.support
+    support, theta = env.values.support, by_label(theta)
     n, size = support.shape
     if theta is None:
         if size > 1:
@@ -284,8 +292,8 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
     if isinstance(theta, Mapping):
         if set(theta) != set(env.names):
             must = f"name each of {', '.join(env.names)}"
-            raise OutsideSupport(describe("theta=...", must, sorted(theta)))
-        money = np.array([theta[name] for name in env.names], float)
+            raise OutsideSupport(describe("theta=...", must, shown(list(theta))))
+        money = np.asarray(finite("theta=...", [theta[name] for name in env.names]))
         gap = np.abs(support - money[:, None])
         index = gap.argmin(axis=1)
         off = gap[np.arange(n), index] > 1e-9 * max(1.0, float(np.abs(support).max()))
@@ -294,13 +302,22 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
             must = "hold money values of the declared support"
             raise OutsideSupport(describe("theta=...", must, f"{name}: {theta[name]}"))
         return index
-    index = np.asarray(theta)
-    if index.shape != (n,) or not np.issubdtype(index.dtype, np.integer):
+    index = indices(None)("theta=...", theta)
+    if index.shape != (n,):
         must = f"be {n} integer indices, or a mapping from labels to money"
         raise InvalidArgument(describe("theta=...", must, theta))
     if (index < 0).any() or (index >= size).any():
         raise OutsideSupport(describe("theta=...", f"be indices in 0..{size - 1}", theta))
-    return index.astype(np.int64)
+    return index
+
+
+def profile_index(policy, verb: str, profile) -> int:
+    """The index of a solved profile; `OutsideSupport` for any other."""
+    count = len(policy.profiles)
+    if not is_number(profile, "iu") or not 0 <= int(profile) < count:
+        must = f"be an index in 0..{count - 1}"
+        raise OutsideSupport(describe(f"{verb}(profile=...)", must, shown(profile)))
+    return int(profile)
 
 
 def _next_pair(policy, pair: int, theta) -> int:

@@ -180,11 +180,10 @@ def _feedback(feedback: AbstractFeedback, kept, n: int, horizon) -> AbstractFeed
         return feedback
     if isinstance(feedback, RatingFeedback):
         assert feedback.cuts is not None
-        deviation = np.asarray(feedback.deviation)
-        if feedback.by_product and deviation.ndim:
-            deviation = deviation[..., kept]
-        values = (deviation, feedback.cuts[kept])
-        return eqx.tree_at(lambda f: (f.deviation, f.cuts), feedback, values)
+        noise = np.asarray(feedback.noise)
+        if feedback.by_product and noise.ndim:
+            noise = noise[..., kept]
+        return eqx.tree_at(lambda f: (f.noise, f.cuts), feedback, (noise, feedback.cuts[kept]))
     if isinstance(feedback, ChannelFeedback):
         return ChannelFeedback(_fold_table(np.asarray(feedback.table)[[*kept, n]], kept, n))
     if isinstance(feedback, TabulatedFeedback):

@@ -5,7 +5,6 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, describe, is_number, require_whole
 from solvers import (
     AbstractCeiling,
     AbstractProcess,
@@ -18,6 +17,7 @@ from solvers import (
     rollout,
     tabulate,
 )
+from solvers.checks import check_fields, number, optional, whole
 
 _SAME = 1e-12  # of the spread: rounding
 _FEW = 30  # conversations that differ: fewer tell nothing by the central limit theorem
@@ -48,18 +48,14 @@ class Certificate(eqx.Module):
     seed: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        for name in ("runs", "marginal_runs"):
-            why = ", for an interval by the central limit theorem"
-            require_whole(f"Certificate({name}=...)", getattr(self, name), 30, why)
-        if self.rounds is not None:
-            require_whole("Certificate(rounds=...)", self.rounds, 0, ", or None")
-        require_whole("Certificate(seed=...)", self.seed, 0)
-        if not (is_number(self.confidence) and 0 < self.confidence < 1):
-            must, got = "be a number in (0, 1)", repr(self.confidence)[:80]
-            raise InvalidArgument(describe("Certificate(confidence=...)", must, got))
-        if not (is_number(self.work) and self.work > 0):
-            must, got = "be a positive number", repr(self.work)[:80]
-            raise InvalidArgument(describe("Certificate(work=...)", must, got))
+        check_fields(
+            self,
+            runs=whole(30),
+            marginal_runs=whole(30),
+            seed=whole(0),
+            work=number(above=0, finite=False),
+        )
+        check_fields(self, rounds=optional(whole(0)), confidence=number(above=0, below=1))
 
 
 class Bounds(eqx.Module):

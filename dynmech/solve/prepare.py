@@ -44,26 +44,6 @@ def check_solver(
     if env.horizon < math.inf and isinstance(solver, Stationary):
         must, do = "be math.inf for Stationary()", "solve with Exact() or BranchAndBound()"
         raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
-    if not (is_number(solver.memory) and 0 < solver.memory < math.inf):
-        must = "be a positive, finite number of bytes"
-        raise InvalidArgument(describe(f"{name}(memory=...)", must, repr(solver.memory)))
-    if isinstance(solver, Exact):
-        return
-    timed = isinstance(solver, BranchAndBound | PointBased)
-    seconds = solver.seconds if timed else None
-    if seconds is not None and not (is_number(seconds) and seconds > 0):
-        must = "be a positive number of seconds, or None"
-        raise InvalidArgument(describe(f"{name}(seconds=...)", must, repr(seconds)))
-    if isinstance(solver, BranchAndBound):
-        within = solver.merge_within
-        if not (is_number(within) and 0 <= within <= 2):
-            must = "be an L1 distance of beliefs, from 0 to 2"
-            raise InvalidArgument(describe(f"{name}(merge_within=...)", must, repr(within)))
-    if isinstance(solver, PointBased) and not (
-        is_number(solver.beliefs, "iu") and solver.beliefs >= 1
-    ):
-        must = "be an integer, at least 1"
-        raise InvalidArgument(describe(f"{name}(beliefs=...)", must, repr(solver.beliefs)))
 
 
 def check_tolerance(verb: str, tolerance: Any) -> None:

@@ -11,8 +11,6 @@ from dynmech.errors import (
     TooLarge,
     TrainingDiverged,
     describe,
-    is_number,
-    require_whole,
 )
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, all_profiles, check_profiles
@@ -22,9 +20,6 @@ from solvers import Diverged, Neural, NeuralCheckpoint, Training, Unkept, begin,
 
 _VERB = "solve_long_horizon"
 _MOST_PROFILES = 64
-_COUNTS = (
-    "sweeps", "patience", "runs", "steps", "batch", "cases", "width", "summary", "chunk",
-)  # fmt: skip
 
 
 def train_network(process, roots, solver, checkpoint, progress) -> Training:
@@ -77,16 +72,3 @@ def check_long(env, solver, certificate) -> None:
     if not isinstance(env.values, ConstantValues):
         must, do = "be ConstantValues", "solve shorter horizons with Exact() or BranchAndBound()"
         raise InvalidArgument(describe("RecommendationMDP(values=...)", must, "MarkovValues", do))
-    for name in _COUNTS:
-        require_whole(f"Neural({name}=...)", getattr(solver, name), 1)
-    require_whole("Neural(seed=...)", solver.seed, 0)
-    for name in ("learning_rate", "clip"):
-        number = getattr(solver, name)
-        if not (is_number(number) and 0 < number < math.inf):
-            must = "be a number, positive and finite"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, repr(number)[:80]))
-    for name in ("persistence", "explore"):
-        number = getattr(solver, name)
-        if not (is_number(number) and 0 <= number <= 1):
-            must = "be a number in [0, 1]"
-            raise InvalidArgument(describe(f"Neural({name}=...)", must, repr(number)[:80]))

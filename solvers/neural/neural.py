@@ -23,6 +23,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from solvers.checks import check_fields, positive, probability, whole
 from solvers.neural.rollout import States, rollout
 from solvers.neural.value_network import ValueNetwork, case_scale, view
 from solvers.process import AbstractCeiling, AbstractProcess, Case
@@ -63,6 +64,13 @@ class Neural(eqx.Module):
     explore: float = eqx.field(static=True, default=0.1)
     seed: int = eqx.field(static=True, default=0)
     chunk: int = eqx.field(static=True, default=16)
+
+    def __check_init__(self):
+        check_fields(self, sweeps=whole(1), patience=whole(1), runs=whole(1), steps=whole(1))
+        check_fields(self, batch=whole(1), cases=whole(1), width=whole(1), summary=whole(1))
+        check_fields(self, chunk=whole(1), seed=whole(0))
+        check_fields(self, learning_rate=positive, clip=positive)
+        check_fields(self, persistence=probability, explore=probability)
 
 
 class Root(eqx.Module):

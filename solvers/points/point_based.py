@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from solvers.checks import check_fields, flag, positive, time_limit, whole
 from solvers.points.points import Points, PointSets
 from solvers.problem import Structure, Tables, Tasks
 from solvers.progress import Bar, deferred
@@ -62,6 +63,9 @@ class PointBased(eqx.Module):
     seconds: float | None = eqx.field(static=True, default=None)
     beliefs: int = eqx.field(static=True, default=256)
     everywhere: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        check_fields(self, memory=positive, seconds=time_limit, beliefs=whole(1), everywhere=flag)
 
 
 class Wanted(eqx.Module):

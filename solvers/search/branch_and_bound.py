@@ -25,6 +25,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.checks import check_fields, number, positive, time_limit
 from solvers.problem import Structure, Tables, Tasks, cast
 from solvers.progress import Bar, deferred
 from solvers.solution import Status
@@ -55,6 +56,9 @@ class BranchAndBound(eqx.Module):
     memory: float = eqx.field(static=True, default=4e9)
     seconds: float | None = eqx.field(static=True, default=None)
     merge_within: float = eqx.field(static=True, default=0.0)
+
+    def __check_init__(self):
+        check_fields(self, memory=positive, seconds=time_limit, merge_within=number(0, 2))
 
 
 class Bounded(eqx.Module):

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.checkpoint import Checkpoint
+from solvers.checks import check_fields, flag, positive
 from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, Tasks, cast
 from solvers.progress import Bar
@@ -35,6 +36,9 @@ class Exact(eqx.Module):
 
     memory: float = eqx.field(static=True, default=4e9)
     merge: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        check_fields(self, memory=positive, merge=flag)
 
 
 class Estimate(eqx.Module):

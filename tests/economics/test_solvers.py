@@ -248,21 +248,21 @@ def test_time_ends_a_solve_with_the_bounds_reached(kind):
 @pytest.mark.parametrize(
     ("solver", "words"),
     [
-        (dm.BranchAndBound(memory=0), ["memory", "positive"]),
-        (dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
-        (dm.BranchAndBound(memory=100), ["memory", "plan"]),
-        (dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
-        (dm.BranchAndBound(merge_within=-0.1), ["merge_within", "0 to 2"]),
-        (dm.BranchAndBound(merge_within=math.nan), ["merge_within", "0 to 2"]),
-        (dm.PointBased(memory=0), ["memory", "positive"]),
-        (dm.PointBased(seconds=-1), ["seconds", "positive"]),
-        (dm.PointBased(beliefs=0), ["beliefs"]),
-        (dm.PointBased(memory=20_000), ["memory", "plan"]),
+        (lambda: dm.BranchAndBound(memory=0), ["memory", "positive"]),
+        (lambda: dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
+        (lambda: dm.BranchAndBound(memory=100), ["memory", "plan"]),
+        (lambda: dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
+        (lambda: dm.BranchAndBound(merge_within=-0.1), ["merge_within", "[0, 2]"]),
+        (lambda: dm.BranchAndBound(merge_within=math.nan), ["merge_within", "[0, 2]"]),
+        (lambda: dm.PointBased(memory=0), ["memory", "positive"]),
+        (lambda: dm.PointBased(seconds=-1), ["seconds", "positive"]),
+        (lambda: dm.PointBased(beliefs=0), ["beliefs"]),
+        (lambda: dm.PointBased(memory=20_000), ["memory", "plan"]),
     ],
 )
 def test_settings_that_cannot_work_are_named(solver, words):
     with pytest.raises(dm.DynmechError) as caught:
-        solve(hidden_taste(8, 3), solver)
+        solve(hidden_taste(8, 3), solver())
     for word in words:
         assert word in str(caught.value)
 

@@ -314,7 +314,6 @@ def test_what_does_not_fit_is_bounded(monkeypatch):
         ({}, {"tolerance": 0.1, "solver": dm.Exact()}, ["horizon", "Stationary"]),
         ({}, {"tolerance": 0.1, "solver": dm.BranchAndBound()}, ["horizon", "Stationary"]),
         ({"horizon": 3}, {"solver": dm.Stationary()}, ["horizon", "inf", "Exact"]),
-        ({}, {"tolerance": 0.1, "solver": dm.Stationary(memory=0)}, ["memory", "positive"]),
     ],
 )
 def test_mistakes_are_named_before_work_starts(change, options, words):

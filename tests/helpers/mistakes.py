@@ -219,7 +219,7 @@ mistake("query for another market", "InvalidArgument", "level", "(n,")(
 mistake("falling query upside down", "InvalidArgument", "low", "high")(
     lambda: dm.FallingQuery(low=0.9, high=0.1)
 )
-mistake("falling query with no slope", "InvalidArgument", "slope", "> 0")(
+mistake("falling query with no slope", "InvalidArgument", "slope", "positive")(
     lambda: dm.FallingQuery(slope=0.0)
 )
 mistake("decay above one", "InvalidArgument", "decay")(
@@ -269,7 +269,9 @@ mistake("noise for fewer rounds", "InvalidArgument", "noise", "(T,)")(
         horizon=4, signals=dm.SignalStructure(feedback=dm.RatingFeedback(noise=[1.0, 2.0]))
     )
 )
-mistake("one symbol", "InvalidArgument", "symbols", ">= 2")(lambda: dm.RatingFeedback(symbols=1))
+mistake("one symbol", "InvalidArgument", "symbols", "at least 2")(
+    lambda: dm.RatingFeedback(symbols=1)
+)
 mistake("correlation of one", "InvalidArgument", "correlation", "[0, 1)")(
     lambda: dm.GaussianSignals(platform=1.0, correlation=1.0)
 )

@@ -44,7 +44,7 @@ mistake("initial of no profile", "InvalidArgument", "initial", "at least one")(
 mistake("initial without the platform", "InvalidArgument", "initial", "(B, 3)")(
     lambda: solved(market(), initial=dm.Profiles(np.zeros((1, 2), int), np.zeros((1, 2), int)))
 )
-mistake("initial in money", "InvalidArgument", "initial", "integer")(
+mistake("initial in money", "InvalidArgument", "theta", "integer")(
     lambda: solved(market(), initial=dm.Profiles(np.zeros((1, 2)), np.zeros((1, 3), int)))
 )
 mistake("initial outside the support", "OutsideSupport", "initial", "0..1", "7")(

@@ -1,0 +1,283 @@
+"""Converters of what users give: numbers, arrays, laws, parts, keys, and their labels.
+
+Each takes the call's name and what was given, and returns it in the form in which it is used, or
+refuses it with an error that names the call. Those of single numbers and parts are in
+`solvers.checks`, which settings of solvers use too.
+"""
+
+import functools
+import inspect
+import unicodedata
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Int
+
+from dynmech.errors import (
+    InvalidArgument,
+    InvalidProbability,
+    describe,
+    require_finite,
+    require_probabilities,
+    shown,
+)
+from solvers.checks import Convert as Convert
+from solvers.checks import check_fields as check_fields
+from solvers.checks import choice as choice
+from solvers.checks import flag as flag
+from solvers.checks import instance as instance
+from solvers.checks import number as number
+from solvers.checks import optional as optional
+from solvers.checks import positive as positive
+from solvers.checks import probability as probability
+from solvers.checks import whole as whole
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Labels = tuple[Any, ...] | None
+_RAW_KEYS = (2, 4)  # words of a key that is no typed key array
+
+
+def checked(**converters: Convert) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Run converters over a verb's arguments before it; the call is named after the verb."""
+
+    def wrap(verb: Callable[P, T]) -> Callable[P, T]:
+        signature = inspect.signature(verb)
+        name = verb.__qualname__.removesuffix(".__init__")
+
+        @functools.wraps(verb)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            given = signature.bind(*args, **kwargs)
+            for argument, convert in converters.items():
+                if argument in given.arguments:
+                    value = given.arguments[argument]
+                    given.arguments[argument] = convert(f"{name}({argument}=...)", value)
+            return verb(*given.args, **given.kwargs)
+
+        return call
+
+    return wrap
+
+
+def as_floats(value: Any, call: str = "an array argument") -> Array | np.ndarray:
+    """Keep float32 and traced arrays as they are; everything else becomes float64.
+
+    **Raises:** `InvalidArgument`, naming `call`, for what is no array of numbers: text, complex
+    numbers, Python objects, masked entries; and for labels, which only `labelled` matches.
+    """
+    array, labels = labelled(call, value)
+    if any(axis is not None for axis in labels):
+        must, do = "carry no labels: they are not matched here", "pass .to_numpy(), in order"
+        raise InvalidArgument(describe(call, must, shown(labels), do))
+    return array
+
+
+def labelled(call: str, value: Any) -> tuple[Array | np.ndarray, tuple[Labels, ...]]:
+    """The numbers, as `as_floats` gives them, and the labels of each axis, None where none are.
+
+    Labels are those of pandas and xarray objects; 0, 1, 2, ... are the numbers of rows.
+    """
+    if isinstance(value, Tracer):
+        return value, (None,) * value.ndim
+    must = "be an array of real numbers"
+    try:
+        array = value if isinstance(value, jax.Array) else np.asarray(value)
+    except Exception as error:  # ragged lists, and whatever a foreign __array__ raises
+        raise InvalidArgument(describe(call, must, shown(value))) from error
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        do = "fill or drop the masked entries"
+        raise InvalidArgument(describe(call, must, f"{value.mask.sum()} masked entries", do))
+    if array.dtype.kind not in "biuf" and not _is_low_float(array.dtype):
+        got = f"{array.dtype} entries, {shown(value)}"
+        raise InvalidArgument(describe(call, must, got, "convert them to floats"))
+    if not (isinstance(array, jax.Array) and np.issubdtype(array.dtype, np.floating)):
+        array = np.asarray(array)
+        array = array if array.dtype == np.float32 else array.astype(np.float64)
+    return array, _axis_labels(value, array.ndim)
+
+
+def _is_low_float(dtype) -> bool:
+    return dtype.kind == "V" and jax.numpy.issubdtype(dtype, np.floating)  # bfloat16 and its kind
+
+
+def _axis_labels(value: Any, ndim: int) -> tuple[Labels, ...]:
+    axes, dims = getattr(value, "axes", None), getattr(value, "dims", None)
+    if isinstance(axes, list):  # pandas
+        found = [list(axis) for axis in axes]
+    elif isinstance(dims, tuple):  # xarray
+        known = getattr(value, "indexes", {})
+        found = [list(known[name]) if name in known else None for name in dims]
+    else:
+        return (None,) * ndim
+    return tuple(
+        None if given is None or given == list(range(len(given))) else tuple(given)
+        for given in found
+    )
+
+
+def in_order(call: str, array: Any, axis: int, labels: Labels, wanted: Labels, of: str) -> Any:
+    """Put an axis with these labels in the order wanted.
+
+    **Arguments:** `of`: what the wanted labels are those of, for the message.
+
+    **Raises:** `InvalidArgument`, listing both, where they are not the same labels.
+    """
+    if labels is None or labels == wanted:
+        return array
+    if wanted is None or len(set(labels)) < len(labels) or set(labels) != set(wanted):
+        must = f"be labelled by the {of}, in any order"
+        names = "without labels" if wanted is None else ", ".join(map(str, wanted))
+        got = f"the labels {', '.join(map(str, labels))}, where the {of} are {names}"
+        raise InvalidArgument(describe(call, must, got, "rename them, or pass .to_numpy()"))
+    return array.take(np.array([labels.index(label) for label in wanted]), axis)
+
+
+def matched(call: str, value: Any, **axes: Labels) -> Array | np.ndarray:
+    """Numbers whose last axes, where labelled, are put in the order of these labels.
+
+    **Arguments:** `axes`: what each of the last axes is of, and its labels: `products=names`.
+    """
+    array, labels = labelled(call, value)
+    for back, (of, wanted) in enumerate(reversed(axes.items()), start=1):
+        if back <= array.ndim:
+            array = in_order(call, array, array.ndim - back, labels[-back], wanted, of)
+    return array
+
+
+def by_label(value: Any) -> Any:
+    """A labelled vector as a mapping from its labels; anything else as it is."""
+    labels = _axis_labels(value, 1)
+    if len(labels) != 1 or labels[0] is None:
+        return value
+    return dict(zip(labels[0], np.asarray(value).tolist(), strict=True))
+
+
+def shaped(*lengths: int | None) -> Convert:
+    """Finite real numbers of this shape, None for any length of at least 1; traced ones pass."""
+
+    def convert(call: str, value: Any) -> Any:
+        array = as_floats(value, call)
+        fits = array.ndim == len(lengths) and all(
+            size >= 1 if wanted is None else size == wanted
+            for size, wanted in zip(array.shape, lengths, strict=True)
+        )
+        if not fits:
+            wanted = ", ".join("any" if x is None else str(x) for x in lengths)
+            raise InvalidArgument(describe(call, f"have shape ({wanted})", array.shape))
+        return finite(call, array)
+
+    return convert
+
+
+def finite(call: str, value: Any) -> Array | np.ndarray:
+    """Finite real numbers of any shape; traced ones pass."""
+    array = as_floats(value, call)
+    if not isinstance(array, Tracer):
+        require_finite(call, np.asarray(array))
+    return array
+
+
+def within(least: float = -np.inf, most: float = np.inf, above: float = -np.inf) -> Convert:
+    """Finite real numbers of any shape, all in a range; traced ones pass."""
+
+    def convert(call: str, value: Any) -> Any:
+        array = finite(call, value)
+        if not isinstance(array, Tracer):
+            held = np.asarray(array)
+            if held.size == 0 or held.min() < least or held.max() > most or held.min() <= above:
+                low = (
+                    f"numbers above {above:g}" if above > -np.inf else f"numbers, {least:g} or more"
+                )
+                must = "hold positive numbers" if above == 0 else f"hold {low}"
+                must += f", at most {most:g}" if most < np.inf else ""
+                got = f"from {held.min():g} to {held.max():g}" if held.size else "no numbers"
+                raise InvalidArgument(describe(call, must, got))
+        return array
+
+    return convert
+
+
+def chances(call: str, value: Any, axis: int | tuple[int, ...] = -1) -> Array | np.ndarray:
+    """Probabilities that sum to 1 along `axis`; a remainder below 0 by rounding alone is 0.
+
+    **Raises:** `InvalidArgument`, `NotFinite`, `InvalidProbability`.
+    """
+    array = as_floats(value, call)
+    if isinstance(array, Tracer):
+        return array
+    if np.asarray(array).size == 0:
+        raise InvalidProbability(describe(call, "hold probabilities", "none"))
+    return require_probabilities(call, np.asarray(array), axis)
+
+
+def indices(*lengths: int | None) -> Convert:
+    """Integers of this shape, None for any length; floats are refused."""
+
+    def convert(call: str, value: Any) -> Int[np.ndarray, "..."]:
+        must = f"hold integers, in {len(lengths)} axes"
+        try:
+            array = np.asarray(value)
+        except Exception as error:
+            raise InvalidArgument(describe(call, must, shown(value))) from error
+        empty = array.size == 0 and array.ndim == len(lengths)
+        if array.ndim != len(lengths) or not (array.dtype.kind in "iu" or empty):
+            got = f"{array.dtype} entries of shape {array.shape}"
+            raise InvalidArgument(describe(call, must, got))
+        return array.astype(np.int64)
+
+    return convert
+
+
+def key(call: str, value: Any) -> jax.Array:
+    """One key of `jax.random`: `jax.random.key(0)`, or a raw one."""
+    if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, Tracer):
+        if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
+            one = value.ndim == 0
+        else:
+            one = value.dtype == np.uint32 and value.ndim == 1 and len(value) in _RAW_KEYS
+        if one:
+            return jax.numpy.asarray(value)
+    raise InvalidArgument(describe(call, "be one key, as jax.random.key(0)", shown(value)))
+
+
+def generator(call: str, value: Any) -> np.random.Generator:
+    """NumPy's generator, seeded with a key of `jax.random`."""
+    words = np.asarray(jax.random.key_data(key(call, value))).ravel().tolist()
+    return np.random.default_rng(words)
+
+
+def distinct(call: str, names: Any, count: int | None, reserved: Iterable[str] = ()) -> tuple:
+    """Names as given: strings that can be told apart, whatever their spaces and spelling.
+
+    Two names are the same when their normal forms are: compatibility characters composed, marks
+    that cannot be seen left out, blanks at the ends and repeated ones dropped.
+    """
+    of = f"{count} different names" if count is not None else "different names"
+    do = "pass a list of strings"
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise InvalidArgument(describe(call, f"hold {of}", shown(names), do))
+    given = tuple(str(x) if isinstance(x, np.str_) else x for x in names)
+    if not all(isinstance(x, str) for x in given):
+        raise InvalidArgument(describe(call, f"hold {of}, each a string", shown(given), do))
+    seen: dict[str, str] = {}
+    for name in given:
+        plain = _normal(name)
+        if not plain or plain in seen:
+            got = "a blank one" if not plain else f"{seen[plain]!r} and {name!r}"
+            must = f"hold {of}, one for each, that can be told apart"
+            raise InvalidArgument(describe(call, must, got))
+        seen[plain] = name
+    if count is not None and len(given) != count:
+        raise InvalidArgument(describe(call, f"hold {of}, one for each", shown(given)))
+    if taken := sorted(set(reserved) & set(seen)):
+        must = f"not be {', '.join(reserved)}, which mean something else"
+        raise InvalidArgument(describe(call, must, taken))
+    return given
+
+
+def _normal(name: str) -> str:
+    visible = (c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    return " ".join("".join(visible).split())
