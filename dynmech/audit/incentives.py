@@ -2,6 +2,7 @@
 
 At a node with true belief b and true values theta, advertiser i may report any (theta_i', s_i').
 The mechanism then believes it is at node n', recommends r' = pi(theta_i', theta_-i, n'), and
+import math
 from the next period on hears the truth again; a misreported signal stays in its belief. The
 payoff of the lie is <b, Q(n', r', theta)> with the *true* values in both flow and kernel, where
 Q is the payoff given omega of r' at n' and the plan after it. Gains are conditional on the node.
@@ -95,7 +96,7 @@ def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_L
     pairs = policy.pairs
     order = np.argsort(pairs.root, kind="stable")
     spans = np.searchsorted(pairs.root[order], np.append(roots, len(roots)))
-    width = np.prod(policy.env.feedback_alphabet) ** (policy.plan.horizon - 1)
+    width = math.prod(policy.env.feedback_alphabet) ** (policy.plan.horizon - 1)
     per_pair = int(width) * policy.env.tastes.size * policy.plan.sibling.shape[1]
     step = max(1, int(_CELLS // max(per_pair * (spans[-1] // len(roots)), 1)))
     for low in range(0, len(roots), step):

@@ -279,8 +279,9 @@ def decode_tastes(
 
 
 def _decode(call, name, channel, target, support, prior, fallback, slack, allow) -> Decoder:
-    law, eps = np.asarray(as_floats(channel)), _epsilon(np.asarray(as_floats(channel)))
-    target = np.asarray(as_floats(target), np.float64)
+    law = np.asarray(as_floats(channel, f"{call}(channel=...)"))
+    eps = _epsilon(law)
+    target = np.asarray(as_floats(target, f"{call}({name}=...)"), np.float64)
     if target.ndim != 2 or 0 in target.shape:
         raise InvalidArgument(describe(f"{call}({name}=...)", "have shape (n, m)", target.shape))
     require_finite(f"{call}({name}=...)", target)
@@ -288,7 +289,7 @@ def _decode(call, name, channel, target, support, prior, fallback, slack, allow)
     if law.ndim not in (2, 3) or law.shape[:-1] not in ((m,), (n, m)) or law.shape[-1] == 0:
         must = f"have shape ({m}, Z) or ({n}, {m}, Z), a row for each taste of `{name}`"
         raise InvalidArgument(describe(f"{call}(channel=...)", must, f"shape {law.shape}"))
-    require_probabilities(f"{call}(channel=...)", law)
+    law = require_probabilities(f"{call}(channel=...)", law)
     if fallback not in _FALLBACKS:
         must = f"be one of {', '.join(_FALLBACKS)}"
         raise InvalidArgument(describe(f"{call}(fallback=...)", must, repr(fallback)))

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._types import Numbers, as_floats, precision
+from dynmech._checks import as_floats, check_fields, number, within
+from dynmech._types import Numbers, precision
 from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
 from dynmech.estimators.decoders import Decoder
-from dynmech.market.channels import quantised_normal, require_positive
+from dynmech.market.channels import quantised_normal
 from dynmech.market.signals import AbstractSettlementSignal
 
 _REACH, _STEP = 8.5, 0.1  # of the quadrature over a standard normal
@@ -52,7 +53,7 @@ class AveragedSettlement(AbstractSettlementSignal):
     count: int = eqx.field(static=True)
 
     def __check_init__(self):
-        require_positive("AveragedSettlement(deviation=...)", self.deviation, zero=True)
+        check_fields(self, deviation=within(least=0))
         if isinstance(self.count, bool) or int(self.count) != self.count or self.count < 1:
             must = "be a whole number of ratings, at least 1"
             raise InvalidArgument(describe("AveragedSettlement(count=...)", must, self.count))
@@ -81,7 +82,7 @@ class StoppedAverageSettlement(AbstractSettlementSignal):
     threshold: Float[Numbers, ""] = eqx.field(converter=as_floats)
 
     def __check_init__(self):
-        require_positive("StoppedAverageSettlement(deviation=...)", self.deviation)
+        check_fields(self, deviation=within(above=0), threshold=number())
         call = "StoppedAverageSettlement(threshold=...)"
         require_finite(call, np.asarray(self.threshold, float))
 
@@ -130,7 +131,7 @@ class ChannelSettlement(AbstractSettlementSignal):
     values: Float[np.ndarray, "n Z"]
 
     def __init__(self, channel: npt.ArrayLike, decoder: Decoder | npt.ArrayLike):
-        law = np.asarray(as_floats(channel))
+        law = np.asarray(as_floats(channel, "ChannelSettlement(channel=...)"))
         values = np.asarray(decoder.values if isinstance(decoder, Decoder) else as_floats(decoder))
         shape = (*values.shape[:1], *law.shape[-2:])
         wrong = values.ndim != 2 or law.ndim not in (2, 3) or law.shape not in (shape[1:], shape)
@@ -138,7 +139,7 @@ class ChannelSettlement(AbstractSettlementSignal):
             must = "be (m, Z) or (n, m, Z) and come with amounts of shape (n, Z)"
             got = f"shapes {law.shape} and {values.shape}"
             raise InvalidArgument(describe("ChannelSettlement(channel=...)", must, got))
-        require_probabilities("ChannelSettlement(channel=...)", law)
+        law = require_probabilities("ChannelSettlement(channel=...)", law)
         require_finite("ChannelSettlement(decoder=...)", values)
         self.channel, self.values = np.array(np.broadcast_to(law, shape)), values
 
@@ -180,8 +181,9 @@ class QuantisedRatingSettlement(AbstractSettlementSignal):
     levels: Float[np.ndarray, "... Z"]
 
     def __init__(self, deviation: npt.ArrayLike, cuts: npt.ArrayLike):
-        require_positive("QuantisedRatingSettlement(deviation=...)", deviation)
-        self.deviation, self.cuts = as_floats(deviation), np.asarray(as_floats(cuts))
+        call = "QuantisedRatingSettlement({}=...)".format
+        self.deviation = within(above=0)(call("deviation"), deviation)
+        self.cuts = np.asarray(as_floats(cuts, call("cuts")))
         call = "QuantisedRatingSettlement(cuts=...)"
         if self.cuts.ndim not in (1, 2) or 0 in self.cuts.shape:
             must = "have shape (Z - 1,) or (n, Z - 1)"
@@ -240,12 +242,13 @@ class PosteriorMeanSettlement(AbstractSettlementSignal):
     prior: Float[np.ndarray, " m"]
 
     def __init__(self, deviation: npt.ArrayLike, prior: npt.ArrayLike):
-        require_positive("PosteriorMeanSettlement(deviation=...)", deviation)
-        self.deviation, self.prior = as_floats(deviation), np.asarray(as_floats(prior))
+        call = "PosteriorMeanSettlement({}=...)".format
+        self.deviation = within(above=0)(call("deviation"), deviation)
+        self.prior = np.asarray(as_floats(prior, call("prior")))
         if self.prior.ndim != 1:
             call, must = "PosteriorMeanSettlement(prior=...)", "have shape (m,)"
             raise InvalidArgument(describe(call, must, f"shape {self.prior.shape}"))
-        require_probabilities("PosteriorMeanSettlement(prior=...)", self.prior)
+        self.prior = require_probabilities("PosteriorMeanSettlement(prior=...)", self.prior)
 
     def mean(self, memory, recommendation, utilities):
         return self._moments(jnp.asarray(utilities))[0]

@@ -11,6 +11,8 @@ With theta and p the truth, q what the mechanism believes, y_j the chance that j
 or for another settlement what that pays at q_t.
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -179,7 +181,7 @@ def _error(sample: np.ndarray) -> np.ndarray:
 
 def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> int:
     """How many runs to handle at once where only memory limits it; at least `chunk`."""
-    cells = process.controls * int(np.prod(env.feedback_alphabet)) * env.tastes.size
+    cells = process.controls * math.prod(env.feedback_alphabet) * env.tastes.size
     return max(chunk, min(_WHOLE, int(_CELLS / cells)))
 
 

@@ -10,6 +10,7 @@ same memory and recommendation, which stays right when `gamma` is replaced by ot
 """
 
 import dataclasses
+import math
 
 import equinox as eqx
 import jax
@@ -93,7 +94,7 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
     """
     n = env.products
     with precision(env.gamma):
-        symbols = int(np.prod(env.feedback_alphabet))
+        symbols = math.prod(env.feedback_alphabet)
         size = len(keys) * (n + 2 + symbols) * env.tastes.size * 8
         if size > limit:
             got = f"{len(keys)} situations x {n + 2 + symbols} laws: {size / 1e9:.3g} GB"

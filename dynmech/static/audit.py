@@ -283,7 +283,7 @@ def _profile_chances(env, theta_prior, structure_prior) -> Float[np.ndarray, "n 
     if worth.shape != (n, values):
         must = f"have shape ({n}, {values}), a law over each agent's values"
         raise InvalidArgument(describe("audit(theta_prior=...)", must, worth.shape))
-    require_probabilities("audit(theta_prior=...)", worth)
+    worth = require_probabilities("audit(theta_prior=...)", worth)
     sizes = env.signals.table.shape[1 : 1 + n]
     if structure_prior is None:
         structure_prior = [np.full(size, 1 / size) for size in sizes]

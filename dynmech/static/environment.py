@@ -112,8 +112,8 @@ class StaticEnvironment(eqx.Module):
         allocation_names: Sequence[str] | None = None,
     ):
         self.payoff, self.states, self.interdependent = payoff, states, interdependent
-        self.allocations = as_floats(allocations)
-        self.theta = as_floats(theta)
+        self.allocations = as_floats(allocations, "StaticEnvironment(allocations=...)")
+        self.theta = as_floats(theta, "StaticEnvironment(theta=...)")
         if self.allocations.ndim != 2 or 0 in self.allocations.shape:
             must, got = "have shape (A, d)", self.allocations.shape
             raise InvalidArgument(describe("StaticEnvironment(allocations=...)", must, got))

@@ -101,7 +101,7 @@ class Estimator(AbstractData):
             must = f"have shape (m, {len(self.points)}) or (A, m, {len(self.points)})"
             do = "give one probability for each row of points"
             raise InvalidArgument(describe("Estimator(kernel=...)", must, self.kernel.shape, do))
-        require_probabilities("Estimator(kernel=...)", self.kernel)
+        self.kernel = require_probabilities("Estimator(kernel=...)", self.kernel)
 
     def law(self, env):
         points = np.asarray(env.states.points)
@@ -273,7 +273,7 @@ def _bayes(call: str, states: TasteGrid, channel: npt.ArrayLike):
     kernel = np.asarray(channel, np.float64)
     if kernel.ndim != 2 or len(kernel) != states.size:
         raise InvalidArgument(describe(call, f"have shape ({states.size}, Y)", kernel.shape))
-    require_probabilities(call, kernel)
+    kernel = require_probabilities(call, kernel)
     joint = kernel.T * np.asarray(states.weights, np.float64)
     seen = joint.sum(axis=1) > 0
     return joint[seen] / joint[seen].sum(axis=1, keepdims=True), kernel[:, seen]

@@ -66,7 +66,7 @@ def separate(beliefs: npt.ArrayLike) -> Separation:
     points = np.asarray(beliefs, np.float64)
     if points.ndim != 2 or not points.size:
         raise InvalidArgument(describe("separate(beliefs=...)", "have shape (K, m)", points.shape))
-    require_probabilities("separate(beliefs=...)", points)
+    points = require_probabilities("separate(beliefs=...)", points)
     count, states = points.shape
     margin, error = np.full(count, np.inf), np.full(count, np.nan)
     bet, combination = np.zeros((count, states)), np.full((count, count), np.nan)

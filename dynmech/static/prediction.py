@@ -58,8 +58,9 @@ class JointPrediction(eqx.Module):
         noise: npt.ArrayLike | Array,
         prior_variance: npt.ArrayLike | Array = 1.0,
     ):
-        self.theta, spread = as_floats(theta), as_floats(noise)
-        self.prior_variance = as_floats(prior_variance)
+        call = "JointPrediction({}=...)".format
+        self.theta, spread = as_floats(theta, call("theta")), as_floats(noise, call("noise"))
+        self.prior_variance = as_floats(prior_variance, call("prior_variance"))
         n = self.theta.size
         if self.theta.ndim != 1 or n < 2:
             must, got = "have shape (n,) with n >= 2", self.theta.shape

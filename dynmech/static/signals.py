@@ -56,7 +56,7 @@ class PrivateSignals(eqx.Module):
             must = "have shape (m, Q_1, ..., Q_n, Z_1, ..., Z_n) with no empty axis"
             raise InvalidArgument(describe(call, must, self.table.shape))
         n = self.agents
-        require_probabilities(call, self.table, axis=tuple(range(1 + n, 1 + 2 * n)))
+        self.table = require_probabilities(call, self.table, axis=tuple(range(1 + n, 1 + 2 * n)))
         for i in range(n):
             rest = self.table.sum(axis=1 + n + i)
             spread = float(np.abs(rest - rest.take([0], axis=1 + i)).max())
@@ -140,7 +140,7 @@ class PrivateSignals(eqx.Module):
         """
         call = "PrivateSignals.from_maps(maps=...)"
         mass = np.asarray(weights, np.float64)
-        require_probabilities("PrivateSignals.from_maps(weights=...)", mass)
+        mass = require_probabilities("PrivateSignals.from_maps(weights=...)", mass)
         seen = [np.asarray(item) for item in maps]
         seen = [item[None] if item.ndim == 2 else item for item in seen]
         shapes = [item.shape for item in seen]

@@ -52,7 +52,7 @@ def fitted(logged):
 def test_the_likelihood_is_that_of_a_loop_over_tastes(logged, fitted):
     _, frame, _ = logged
     market = fitted.market
-    rule, noise = market.action_rule, market.signals.feedback.deviation
+    rule, noise = market.action_rule, market.signals.feedback.noise
     found = by_hand(
         market, frame, float(rule.choice.scale), float(rule.query.level), float(noise), STARS
     )
@@ -72,7 +72,7 @@ def test_a_better_market_is_nowhere_near(logged, fitted):
     _, frame, _ = logged
     rule = fitted.market.action_rule
     at = [float(rule.choice.scale), float(rule.query.level)]
-    noise = float(fitted.market.signals.feedback.deviation)
+    noise = float(fitted.market.signals.feedback.noise)
     for k in range(2):
         for step in (-0.01, 0.01):
             moved = list(at)
