@@ -5,7 +5,9 @@ Names are loaded when they are first asked for, so that importing the package ta
 
 from typing import TYPE_CHECKING
 
-from dynmech._late import late
+from dynmech._late import late, require_own
+
+require_own("solvers", __file__)
 
 if TYPE_CHECKING:
     from dynmech import applications as applications

@@ -75,6 +75,11 @@ def as_floats(value: Any, call: str = "an array argument") -> Array | np.ndarray
     return array
 
 
+def as_doubles(call: str, value: Any) -> np.ndarray:
+    """Real numbers in float64, as `as_floats` takes them."""
+    return np.asarray(as_floats(value, call), np.float64)
+
+
 def labelled(call: str, value: Any) -> tuple[Array | np.ndarray, tuple[Labels, ...]]:
     """The numbers, as `as_floats` gives them, and the labels of each axis, None where none are.
 
@@ -90,7 +95,8 @@ def labelled(call: str, value: Any) -> tuple[Array | np.ndarray, tuple[Labels, .
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         do = "fill or drop the masked entries"
         raise InvalidArgument(describe(call, must, f"{value.mask.sum()} masked entries", do))
-    if array.dtype.kind not in "biuf" and not _is_low_float(array.dtype):
+    kind = getattr(array.dtype, "kind", "")  # keys of jax.random have none
+    if not kind or (kind not in "biuf" and not _is_low_float(array.dtype)):
         got = f"{array.dtype} entries, {shown(value)}"
         raise InvalidArgument(describe(call, must, got, "convert them to floats"))
     if not (isinstance(array, jax.Array) and np.issubdtype(array.dtype, np.floating)):

@@ -5,7 +5,10 @@ its modules import. For a type checker the package imports the same names under 
 """
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -31,3 +34,20 @@ def late(
         return package[name]
 
     return find, lambda: sorted({*package, *home})
+
+
+def require_own(package: str, beside: str) -> None:
+    """Raise `ImportError` where another package of this name hides the one that came with us.
+
+    **Arguments:** `beside`: a file of the package beside whose folder ours lies.
+    """
+    loaded = sys.modules.get(package)
+    spec = importlib.util.find_spec(package) if loaded is None else loaded.__spec__
+    places = [] if spec is None else [*(spec.submodule_search_locations or [spec.origin])]
+    ours = Path(beside).resolve().parent.parent / package
+    if ours not in [Path(place).resolve() for place in places if place]:
+        found = ", ".join(map(str, places)) or "nothing"
+        raise ImportError(
+            f"`import dynmech` needs its own package `{package}`, in {ours}; Python finds {found}. "
+            f"Rename your folder or file `{package}`, or start Python somewhere else."
+        )

@@ -191,14 +191,17 @@ def _levels(call: str, level, shape: tuple) -> Numbers:
 
 
 def _as_query(query):
-    return ConstantQuery(query) if is_number(query) or isinstance(query, Tracer) else query
+    fits = isinstance(query, Tracer) or (is_number(query) and 0 <= np.asarray(query) <= 1)
+    return ConstantQuery(query) if fits else query
 
 
 def _check_parts(rule: "PerfectRecall | ImperfectRecall | LastShownOnly") -> None:
     check_fields(
         rule,
         choice=instance(AbstractChoice, "Threshold() or Logit(scale)"),
-        query=instance(AbstractQuery, "a probability, or how it is found, as ProductQuery(...)"),
+        query=instance(
+            AbstractQuery, "a probability in [0, 1], or how it is found, as ProductQuery(...)"
+        ),
     )
 
 

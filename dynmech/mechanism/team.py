@@ -356,7 +356,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         optional(flag)("best_response(interval=...)", interval)
         every = np.arange(len(policy.profiles)) if profiles is None else profiles
         asked = indices(None)("best_response(profiles=...)", every)
-        if (asked < 0).any() or (asked >= len(policy.profiles)).any():
+        if not asked.size or (asked < 0).any() or (asked >= len(policy.profiles)).any():
             must = f"be indices in 0..{len(policy.profiles) - 1}"
             raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
         interval = wants_interval(policy, "best_response", interval)

@@ -142,7 +142,9 @@ def simulate(
 def by_advertiser(names: tuple[str, ...], strategies) -> dict[int, Strategy]:
     """Strategies by index; `OutsideSupport` for advertisers that are not there."""
     call = "simulate(strategies=...)"
-    given = instance(Mapping, "a mapping from advertisers to functions")(call, strategies or {})
+    given = instance(Mapping, "a mapping from advertisers to functions")(
+        call, {} if strategies is None else strategies
+    )
     lies: dict[int, Any] = {}
     for who, strategy in given.items():
         known = who in names if isinstance(who, str) else who in range(len(names))

@@ -76,11 +76,13 @@ def revalue(
     }
     given = []
     for name, (value, shape, letters) in shapes.items():
+        if value is not None:
+            value = as_floats(value, f"revalue({name}=...)")
         many = name == "theta_support" and np.ndim(value) > 2
         if value is not None and np.shape(value)[-2 if many else 0 :] != shape:
             must = f"have shape {letters} = {shape}"
             raise InvalidArgument(describe(f"revalue({name}=...)", must, np.shape(value)))
-        given.append(value if value is None else as_floats(value, f"revalue({name}=...)"))
+        given.append(value)
     # Numbers of JAX bring their own precision; all others are computed in that of the market.
     if any(isinstance(value, jax.Array) for value in given):
         return _revalue(policy, given[0], given[1], given[2], marginals)

@@ -51,6 +51,14 @@ class AssistantProfile(eqx.Module):
     signal_noise: Float[np.ndarray, "n n n"]
     context: Float[np.ndarray, " n"]
 
+    def __check_init__(self):
+        call, n = "AssistantProfile({}=...)".format, np.size(self.theta)
+        shapes = {"theta": (n,), "signals": (n, n), "signal_noise": (n, n, n), "context": (n,)}
+        for name, shape in shapes.items():
+            _numbers(call(name), getattr(self, name), shape)
+        for noise in self.signal_noise:
+            require_covariance(call("signal_noise"), noise)
+
     def replace(
         self,
         agent: int,

@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import as_doubles
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.static.assistant import ShoppingAssistant, require_covariance
 
@@ -22,8 +23,11 @@ class AssistantTypes(eqx.Module):
     noise: Float[np.ndarray, "Q n n"]
 
     def __init__(self, theta: npt.ArrayLike, signals: npt.ArrayLike, noise: npt.ArrayLike):
-        self.theta, self.signals = np.asarray(theta, float), np.asarray(signals, float)
-        noises = np.asarray(noise, float)
+        self.theta, self.signals = (
+            as_doubles("AssistantTypes(theta=...)", theta),
+            as_doubles("AssistantTypes(signals=...)", signals),
+        )
+        noises = as_doubles("AssistantTypes(noise=...)", noise)
         self.noise = noises[None] if noises.ndim == 2 else noises
         shapes = self.theta.shape, self.signals.shape, self.noise.shape
         n = shapes[1][-1] if shapes[1] else 0

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import as_doubles
 from dynmech.errors import InvalidArgument, describe, import_extra, require_probabilities
 from dynmech.static.environment import StaticEnvironment
 from dynmech.static.estimators import AbstractData, distances_to_states
@@ -279,7 +280,7 @@ def _profile_chances(env, theta_prior, structure_prior) -> Float[np.ndarray, "n 
     n, values = env.theta.shape[:2]
     if theta_prior is None:
         theta_prior = np.full((n, values), 1 / values)
-    worth = np.asarray(theta_prior, np.float64)
+    worth = as_doubles("audit(theta_prior=...)", theta_prior)
     if worth.shape != (n, values):
         must = f"have shape ({n}, {values}), a law over each agent's values"
         raise InvalidArgument(describe("audit(theta_prior=...)", must, worth.shape))
@@ -287,7 +288,7 @@ def _profile_chances(env, theta_prior, structure_prior) -> Float[np.ndarray, "n 
     sizes = env.signals.table.shape[1 : 1 + n]
     if structure_prior is None:
         structure_prior = [np.full(size, 1 / size) for size in sizes]
-    kinds = [np.asarray(law, np.float64) for law in structure_prior]
+    kinds = [as_doubles("audit(structure_prior=...)", law) for law in structure_prior]
     if [law.shape for law in kinds] != [(size,) for size in sizes]:
         must = f"hold {n} laws, of lengths {tuple(int(size) for size in sizes)}"
         got = [law.shape for law in kinds]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
+from dynmech._checks import as_doubles
 from dynmech._types import Numbers, as_floats, precision
 from dynmech.errors import (
     InvalidArgument,
@@ -300,7 +301,7 @@ def _priors(states: TasteGrid, priors: npt.ArrayLike | None, n: int) -> Float[np
     if priors is None:
         weights = np.asarray(states.weights, np.float64)
         return np.broadcast_to(weights, (n, 1, states.size)).copy()
-    table = np.asarray(priors, np.float64)
+    table = as_doubles("StaticEnvironment(priors=...)", priors)
     if table.ndim != 3 or table.shape[0] != n or table.shape[2] != states.size or not table.size:
         must = f"have shape ({n}, P, {states.size})"
         raise InvalidArgument(describe(call, must, table.shape))

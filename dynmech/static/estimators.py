@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import as_doubles
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
@@ -91,8 +92,8 @@ class Estimator(AbstractData):
     kernel: Float[np.ndarray, "... m R"]
 
     def __init__(self, points: npt.ArrayLike, kernel: npt.ArrayLike):
-        self.points = np.asarray(points, np.float64)
-        self.kernel = np.asarray(kernel, np.float64)
+        self.points = as_doubles("Estimator(points=...)", points)
+        self.kernel = as_doubles("Estimator(kernel=...)", kernel)
         if self.points.ndim != 2 or 0 in self.points.shape:
             must = "have shape (R, k)"
             raise InvalidArgument(describe("Estimator(points=...)", must, self.points.shape))
@@ -270,7 +271,7 @@ def distances_to_states(points: np.ndarray, env: StaticEnvironment) -> Float[np.
 
 def _bayes(call: str, states: TasteGrid, channel: npt.ArrayLike):
     """Return the posterior (Y, m) of each outcome and the channel, impossible outcomes dropped."""
-    kernel = np.asarray(channel, np.float64)
+    kernel = as_doubles(call, channel)
     if kernel.ndim != 2 or len(kernel) != states.size:
         raise InvalidArgument(describe(call, f"have shape ({states.size}, Y)", kernel.shape))
     kernel = require_probabilities(call, kernel)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import as_doubles
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
@@ -55,8 +56,8 @@ class LogitDemand(eqx.Module):
     outside: bool = eqx.field(static=True)
 
     def __init__(self, alpha: npt.ArrayLike, quality: npt.ArrayLike, outside: bool = True):
-        self.alpha = np.asarray(alpha, np.float64)
-        self.quality = np.asarray(quality, np.float64)
+        self.alpha = as_doubles("LogitDemand(alpha=...)", alpha)
+        self.quality = as_doubles("LogitDemand(quality=...)", quality)
         self.outside = bool(outside)
         if self.alpha.shape or self.quality.ndim != 1 or len(self.quality) < 2 - self.outside:
             must = "be a number and a list, of two goods or more where there is no outside option"

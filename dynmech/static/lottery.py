@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
+from dynmech._checks import as_doubles
 from dynmech.errors import InvalidArgument, describe, require_probabilities
 from dynmech.static.contingent import message_vcg, require_common_prior
 from dynmech.static.environment import StaticEnvironment
@@ -63,7 +64,7 @@ def separate(beliefs: npt.ArrayLike) -> Separation:
     """
     from scipy.optimize import linprog
 
-    points = np.asarray(beliefs, np.float64)
+    points = as_doubles("separate(beliefs=...)", beliefs)
     if points.ndim != 2 or not points.size:
         raise InvalidArgument(describe("separate(beliefs=...)", "have shape (K, m)", points.shape))
     points = require_probabilities("separate(beliefs=...)", points)

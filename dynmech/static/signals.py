@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import as_doubles
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
@@ -51,7 +52,7 @@ class PrivateSignals(eqx.Module):
 
     def __init__(self, table: npt.ArrayLike):
         call = "PrivateSignals(table=...)"
-        self.table = np.asarray(table, np.float64)
+        self.table = as_doubles("PrivateSignals(table=...)", table)
         if self.table.ndim < 3 or self.table.ndim % 2 == 0 or 0 in self.table.shape:
             must = "have shape (m, Q_1, ..., Q_n, Z_1, ..., Z_n) with no empty axis"
             raise InvalidArgument(describe(call, must, self.table.shape))
@@ -101,7 +102,7 @@ class PrivateSignals(eqx.Module):
         ```
         """
         call = "PrivateSignals.independent(channels=...)"
-        laws = [np.asarray(channel, np.float64) for channel in channels]
+        laws = [as_doubles("PrivateSignals.independent(channels=...)", law) for law in channels]
         laws = [law[None] if law.ndim == 2 else law for law in laws]
         n = len(laws)
         if n == 0 or any(law.ndim != 3 or law.shape[1] != laws[0].shape[1] for law in laws):
@@ -139,7 +140,7 @@ class PrivateSignals(eqx.Module):
         ```
         """
         call = "PrivateSignals.from_maps(maps=...)"
-        mass = np.asarray(weights, np.float64)
+        mass = as_doubles("PrivateSignals.from_maps(weights=...)", weights)
         mass = require_probabilities("PrivateSignals.from_maps(weights=...)", mass)
         seen = [np.asarray(item) for item in maps]
         seen = [item[None] if item.ndim == 2 else item for item in seen]
