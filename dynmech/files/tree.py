@@ -52,6 +52,9 @@ class _Encoder:
             return {"class": _label(type(value)), "member": value.name}
         if isinstance(value, np.generic):
             return {"scalar": value.dtype.str, "value": self.encode(value.item(), where)}
+        if isinstance(value, np.ndarray) and value.dtype.kind in "OU":
+            items = [self.encode(x, where) for x in value.ravel().tolist()]
+            return {"labels": items, "dtype": value.dtype.str, "shape": list(value.shape)}
         if isinstance(value, np.ndarray | jax.Array):
             return {"array": self._array(value, where)}
         if type(value) in (tuple, list):
@@ -120,6 +123,10 @@ class _Decoder:
                 return np.nan if text == "nan" else float(text)  # one NaN, which is itself
             case {"scalar": kind, "value": held}:
                 return np.dtype(kind).type(self.decode(held, where))
+            case {"labels": items, "dtype": kind, "shape": shape}:
+                found = np.empty(len(items), kind)
+                found[:] = self._items(items, where)
+                return found.reshape(shape)
             case {"tuple": items}:
                 return tuple(self._items(items, where))
             case {"list": items}:

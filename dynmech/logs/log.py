@@ -6,6 +6,7 @@ products are the labels found in it, and are matched with a market's names by `L
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech import files
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
@@ -67,6 +69,18 @@ class Log(eqx.Module):
     reporters: tuple[str, ...] = eqx.field(static=True)
     scale: tuple[float, float] | None = eqx.field(static=True)
     columns: tuple[tuple[str, str], ...] = eqx.field(static=True)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the log to one sealed file, in one step; see `dynmech.files`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
+
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
+        """
+        return files.load(path, cls, parts)
 
     @classmethod
     def from_frame(

@@ -179,12 +179,28 @@ def test_kinds_of_values_come_back_as_they_were(tmp_path):
         found = files.load(tmp_path / "held", Holder, parts=(Holder,)).thing
         assert found == thing
         assert type(found) is type(thing)
-    for wrong in (print, object(), 1j, {1: 2}, np.array(["a"]), np.array([1j]), {1, 2}):
+    for wrong in (print, object(), 1j, {1: 2}, np.array([object()]), np.array([1j]), {1, 2}):
         with pytest.raises(dm.InvalidArgument, match="hold"):
             files.save(Holder(wrong), tmp_path / "wrong")
     with pytest.raises(dm.InvalidArgument, match="hold"):
         files.save(Holder(jax.random.key(0)), tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
+
+
+def test_logs_come_back_as_they_were(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rows = {
+        "id": ["x", "x", "é"], "turn": [1, 2, 1], "product": ["Ann", "Bob", "Ann"],
+        "did": ["query", "buy", "exit"], "stars": [4.0, np.nan, np.nan],
+    }  # fmt: skip
+    log = dm.Log.from_frame(
+        pandas.DataFrame(rows), "id", "turn", "product", "did", rating="stars", scale=(0.0, 1.0)
+    )
+    log.save(tmp_path / "log")
+    again = dm.Log.load(tmp_path / "log")
+    assert jax.tree.structure(again) == jax.tree.structure(log)
+    assert again.conversations.dtype == log.conversations.dtype
+    pandas.testing.assert_frame_equal(again.to_frame(), log.to_frame())
 
 
 def test_the_fingerprint_is_that_of_the_market():
