@@ -1,6 +1,8 @@
-"""The README's example runs as it stands, and names only what exists."""
+"""The README's example runs as it stands; it and the pages name only what exists."""
 
 import re
+
+import pytest
 
 import dynmech as dm
 from tests.helpers import ROOT
@@ -17,8 +19,16 @@ def test_example_runs(capsys):
     assert names["chat"].period == 2
 
 
-def test_commands_and_files_exist():
-    text = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks").glob("*.md"))]
+
+
+def test_the_readme_is_short():
+    assert (ROOT / "README.md").stat().st_size <= 8_000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_commands_and_files_exist(page):
+    text = page.read_text()
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.M):
         assert re.search(rf"^{target}:", makefile, flags=re.M), target
@@ -26,14 +36,14 @@ def test_commands_and_files_exist():
         assert (ROOT / "experiments" / f"{module}.py").exists() or (
             ROOT / "experiments" / module / "__main__.py"
         ).exists()
-    for path in re.findall(r"`((?:dynmech|experiments|notebooks)/[\w./]+)`", text):
+    for path in re.findall(r"`((?:dynmech|solvers|experiments|notebooks|tests)/[\w./]+)`", text):
         assert (ROOT / path).exists(), path
-    for picture in re.findall(r"\]\((\S+\.png)\)", text):
-        assert (ROOT / picture).exists()
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        assert "://" in target or (page.parent / target).exists(), target
 
 
-def test_names_in_the_tables_are_public():
-    text = (ROOT / "README.md").read_text()
-    for name in re.findall(r"`(?:dm\.)?([A-Z]\w+)`", text):
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_names_are_public(page):
+    for name in re.findall(r"`(?:dm\.)?([A-Z]\w+)(?:\(\))?`", page.read_text()):
         places = (dm, dm.groves, dm.settlement)
         assert any(name in dir(place) for place in places), name
