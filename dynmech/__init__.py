@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from dynmech.market.feedback import RatingFeedback as RatingFeedback
     from dynmech.market.feedback import TabulatedFeedback as TabulatedFeedback
     from dynmech.market.profiles import Profiles as Profiles
+    from dynmech.market.read import read_market as read_market
     from dynmech.market.rules import AbstractActionRule as AbstractActionRule
     from dynmech.market.rules import AbstractChoice as AbstractChoice
     from dynmech.market.rules import AbstractQuery as AbstractQuery
@@ -127,6 +128,7 @@ else:
             "dynmech.solve.certificates": "Bounds Certificate",
             "dynmech.logs.fit": "Fit fit",
             "dynmech.logs.log": "Log",
+            "dynmech.market.read": "read_market",
             "dynmech.market.rules": (
                 "AbstractActionRule AbstractChoice AbstractQuery ConstantQuery FallingQuery "
                 "ImperfectRecall LastShownOnly Logit PerfectRecall ProductQuery Tabulated Threshold"

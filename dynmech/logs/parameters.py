@@ -108,7 +108,7 @@ def _field(
     value = np.asarray(_at(env, (*path, field)), float)
     into, out = DOMAINS[domain]
     m = env.tastes.size
-    label = name if field in ("scale", "level", "deviation") else f"{name}: {field}"
+    label = name if field in ("scale", "level", "deviation", "noise") else f"{name}: {field}"
     if m > 1 and value.ndim and value.shape[-1] == m:
         if domain != "positive":
             must = "be the same for every taste to be estimated"

@@ -1,6 +1,7 @@
 """The recommendation problem: products, tastes, behaviour, signals, values (paper C, section 3)."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Self
 
@@ -26,6 +27,7 @@ from dynmech.market.profiles import Profiles, sample_profiles
 from dynmech.market.rules import AbstractActionRule, Tabulated, check_behaviour, history_count
 from dynmech.market.signals import JointSignals, SignalStructure, TabulatedSettlement
 from dynmech.market.structures import PrivateFeedback
+from dynmech.market.tables import write_market
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, MarkovValues, Values, reportable
 
@@ -152,6 +154,15 @@ class RecommendationMDP(eqx.Module):
         **Returns:** `Profiles` of `count` draws, for `solve_efficient_policy(initial=...)`.
         """
         return sample_profiles(self, key, count)
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the market to a folder of tables that `read_market` reads back.
+
+        **Arguments:** `path`: a folder; files of a market in it are replaced.
+
+        **Raises:** `InvalidArgument` for parts that are not of this package: they are code.
+        """
+        write_market(self, path)
 
     def without_feedback(self) -> Self:
         """The same market when nothing but the query itself is learned.

@@ -1,0 +1,135 @@
+"""Write a market as a folder of tables: products and tastes in CSV, everything else in TOML.
+
+What the files hold is said in `dynmech.market.read`, which reads them back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynmech.errors import InvalidArgument, describe
+from dynmech.files.writing import write
+from dynmech.market import feedback, rules, signals, values
+
+_GAUSS = ("platform", "advertisers", "symbols", "correlation", "nodes", "cuts")
+_RATING = ("noise", "symbols", "advertisers", "correlation", "by_product", "cuts")
+
+# Section -> names that `kind` may have, with the arguments that the class takes.
+KINDS: dict[str, dict[type, tuple[str, ...]]] = {
+    "rule": {
+        rules.PerfectRecall: (),
+        rules.LastShownOnly: ("stays",),
+        rules.ImperfectRecall: ("decay",),
+    },
+    "choice": {rules.Logit: ("scale",), rules.Threshold: ()},
+    "query": {
+        rules.ConstantQuery: ("level",),
+        rules.ProductQuery: ("level", "none"),
+        rules.FallingQuery: ("level", "location", "slope", "low", "high", "nothing"),
+    },
+    "signals": {
+        signals.GaussianSignals: _GAUSS,
+        signals.JointSignals: ("table",),
+        signals.NoSignals: (),
+    },
+    "feedback": {
+        feedback.RatingFeedback: _RATING,
+        feedback.ChannelFeedback: ("table",),
+        feedback.NoFeedback: (),
+    },
+    "settlement": {signals.RatingSettlement: ("deviation",)},
+    "values": {
+        values.ConstantValues: ("prior", "interval"),
+        values.MarkovValues: ("prior", "kernel"),
+    },
+}
+
+
+def write_market(env: Any, path: str | os.PathLike) -> None:
+    """Write a market of built-in parts to a folder that `read_market` reads back, digit by digit.
+
+    **Arguments:** `path`: a folder, made if it is not there; files of a market in it are replaced.
+
+    **Raises:** `InvalidArgument` for a part that is not built in: it is code, not a table.
+    """
+    k = env.gamma.shape[1]
+    features = [f"characteristic_{j + 1}" for j in range(k)]
+    support, prior = np.asarray(env.values.support), np.asarray(env.values.prior)
+    size = support.shape[1]
+    heads = ["theta"] if size == 1 else [f"theta_{j + 1}" for j in range(size)]
+    money = support
+    if size > 1 and prior.shape == support.shape:
+        heads += [f"chance_{j + 1}" for j in range(size)]
+        money = np.concatenate([support, prior], axis=1)
+    rows = np.concatenate([np.asarray(env.gamma, float), money], axis=1)
+    products = [["name", *features, *heads]]
+    products += [[name, *map(_digits, row)] for name, row in zip(env.names, rows.tolist())]
+    points = np.column_stack([env.tastes.weights, np.asarray(env.tastes.points, float)])
+    tastes = [["weight", *features], *([*map(_digits, row)] for row in points.tolist())]
+    text = _settings(env, joint=prior.shape != support.shape)
+    folder = Path(path)
+    write(folder / "products.csv", _csv(products), call="write(path=...)")
+    write(folder / "tastes.csv", _csv(tastes), call="write(path=...)")
+    write(folder / "market.toml", text, call="write(path=...)")
+
+
+def _settings(env: Any, joint: bool) -> str:
+    """`market.toml` of a market of built-in parts."""
+    rule = env.action_rule
+    kind, own = _written("action_rule", "rule", rule)
+    choice, scale = _written("action_rule.choice", "choice", rule.choice)
+    query, level = _written("action_rule.query", "query", rule.query)
+    inline = ", ".join(f"{key} = {value}" for key, value in level.items())
+    lines = [f"horizon = {_value(env.horizon)}", "", "[behaviour]", f'rule = "{kind}"']
+    lines += [f"{key} = {value}" for key, value in own.items()]
+    lines += [f'choice = "{choice}"', *(f"{key} = {value}" for key, value in scale.items())]
+    lines += [f'query = {{ kind = "{query}", {inline} }}']
+    parts = {
+        "signals": env.signals.initial,
+        "feedback": env.signals.feedback,
+        "settlement": env.signals.settlement,
+        "values": env.values,
+    }
+    for section, part in parts.items():
+        kind, given = _written(section, section, part)
+        if section == "values" and not joint:
+            given.pop("prior", None)  # it stands beside the values it is of
+        lines += ["", f"[{section}]", f'kind = "{kind}"']
+        lines += [f"{key} = {value}" for key, value in given.items()]
+    return "\n".join([*lines, ""])
+
+
+def _written(place: str, section: str, part: object) -> tuple[str, dict[str, str]]:
+    """Name of a built-in class and its arguments as TOML."""
+    kind = type(part)
+    if kind not in KINDS[section]:
+        must = f"be one of {', '.join(x.__name__ for x in KINDS[section])} to be written"
+        do = "save the policy instead, or keep the market in Python"
+        raise InvalidArgument(describe(f"write: {place}", must, kind.__name__, do))
+    given = {name: getattr(part, name) for name in KINDS[section][kind]}
+    return kind.__name__, {key: _value(x) for key, x in given.items() if x is not None}
+
+
+def _value(value: Any) -> str:
+    """A number, a flag or an array as TOML."""
+    if isinstance(value, float) and math.isinf(value):
+        return "inf"
+    return json.dumps(np.asarray(value).tolist())
+
+
+def _digits(cell: float) -> str:
+    return repr(float(cell))
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
