@@ -8,6 +8,7 @@ payoff of the lie is <b, Q(n', r', theta)> with the *true* values in both flow a
 Q is the payoff given omega of r' at n' and the plan after it. Gains are conditional on the node.
 """
 
+import math
 from collections.abc import Iterator
 
 import equinox as eqx
