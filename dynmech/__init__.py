@@ -99,13 +99,12 @@ if TYPE_CHECKING:
     from dynmech.payments.ledger import Ledger as Ledger
     from dynmech.payments.settlement import AbstractSettlement as AbstractSettlement
     from dynmech.play.simulate import Simulation as Simulation
+    from dynmech.policy.base import EfficientPolicy as EfficientPolicy
     from dynmech.policy.baselines import PolicyComparison as PolicyComparison
     from dynmech.policy.conversation import Conversation as Conversation
-    from dynmech.policy.efficient import EfficientPolicy as EfficientPolicy
     from dynmech.policy.efficient import solve_efficient_policy as solve_efficient_policy
-    from dynmech.policy.long_conversation import LongConversation as LongConversation
-    from dynmech.policy.long_horizon import LongPolicy as LongPolicy
-    from dynmech.policy.long_solve import solve_long_horizon as solve_long_horizon
+    from dynmech.policy.given import GivenPolicy as GivenPolicy
+    from dynmech.policy.questions import AbstractPolicy as AbstractPolicy
     from dynmech.policy.relaxation import Relaxation as Relaxation
     from dynmech.reduce.undominated import Undominated as Undominated
     from dynmech.reduce.undominated import undominated as undominated
@@ -136,7 +135,10 @@ else:
             "dynmech.mechanism.compare": "Comparison compare",
             "dynmech.policy.conversation": "Conversation",
             "dynmech.estimators.decoders": "Decoder decode_tastes decode_utilities",
-            "dynmech.policy.efficient": "EfficientPolicy solve_efficient_policy",
+            "dynmech.policy.base": "EfficientPolicy",
+            "dynmech.policy.efficient": "solve_efficient_policy",
+            "dynmech.policy.given": "GivenPolicy",
+            "dynmech.policy.questions": "AbstractPolicy",
             "dynmech.market.environment": "RecommendationMDP",
             "dynmech.errors": (
                 "DynmechError DynmechWarning ImpossibleProfile InvalidArgument InvalidProbability "
@@ -156,9 +158,6 @@ else:
             "dynmech.payments.groves": "AbstractGroves",
             "dynmech.payments.ledger": "Ledger",
             "dynmech.payments.settlement": "AbstractSettlement",
-            "dynmech.policy.long_conversation": "LongConversation",
-            "dynmech.policy.long_horizon": "LongPolicy",
-            "dynmech.policy.long_solve": "solve_long_horizon",
             "dynmech.mechanism.payment_moments": (
                 "PaymentMoments payment_distribution payment_moments"
             ),

@@ -141,64 +141,69 @@ def _real(name: str, products: int, tastes: int, rounds: int) -> dm.Recommendati
     )
 
 
-def train(env: dm.RecommendationMDP, options: Options, marginal: bool = True) -> dm.LongPolicy:
+def train(env: dm.RecommendationMDP, options: Options, marginal: bool = True) -> dm.EfficientPolicy:
     """Train and certify; without the marginal economies the value alone is wanted."""
-    return dm.solve_long_horizon(
-        env,
-        dm.Neural(sweeps=options.sweeps, runs=options.runs, steps=options.steps, seed=options.seed),
-        certificate=dm.Certificate(
-            runs=options.conversations,
-            marginal_runs=options.marginal,
-            work=options.work,
-            seed=options.seed + 1,
-            rounds=None if marginal else 0,
-        ),
-        marginal=marginal,
+    certificate = dm.Certificate(
+        runs=options.conversations,
+        marginal_runs=options.marginal if marginal else 0,
+        work=options.work,
+        seed=options.seed + 1,
+        rounds=None if marginal else 0,
+        walk=0,
     )
+    solver = dm.Neural(
+        sweeps=options.sweeps,
+        runs=options.runs,
+        steps=options.steps,
+        seed=options.seed,
+        certificate=certificate,
+    )
+    one = dm.Profiles(np.zeros((1, env.products), int), np.zeros((1, env.products + 1), int))
+    return dm.solve_efficient_policy(env, solver, initial=one)
 
 
 def certificate_row(
-    name: str, policy: dm.LongPolicy, minutes: float, computing: float, options: Options
+    name: str, policy: dm.EfficientPolicy, minutes: float, computing: float, options: Options
 ) -> dict:
     """Summarise one market's bounds."""
-    marginal, shown = policy.marginal, policy.displayable
-    if marginal is None or shown is None:
-        raise ValueError("certificate_row needs a policy solved with marginal=True")
+    economies = policy.bounded("marginal_value"), policy.bounded("displayable_marginal_value")
     env, upper = policy.env, float(policy.upper[0])
     value, sampled = float(policy.value[0]), float(policy.value[0] - policy.lower[0])
-    worst = [100 * float((b.gap / abs(upper)).max()) for b in (marginal, shown)]
+    worst = [100 * float((b.gap / abs(upper)).max()) for b in economies]
     open_ = upper - value
     told = policy.relax(options.relaxed, rounds=2) if options.relaxed else None
     return {
         "market": name,
-        "n, m, T": f"{env.products}, {env.tastes.size}, {policy.process.horizon}",
+        "n, m, T": f"{env.products}, {env.tastes.size}, {env.horizon}",
         "policy [money]": value,
-        "s.e. [money]": policy.bounds.error[0],
+        "s.e. [money]": policy.bounded("value").error[0],
         "lower, 95% [money]": policy.lower[0],
         "upper [money]": upper,
         "upper by relaxation, 95% [money]": told.upper if told else np.nan,
-        "gap [%]": 100 * float(policy.bounds.gap[0] / abs(upper)),
+        "gap [%]": 100 * float(policy.incentive_bound[0] / abs(upper)),
         "largest gap W^-i [%]": worst[0],
         "largest gap Wd^-i [%]": worst[1],
-        "rounds planned [1]": policy.bounds.rounds,
+        "rounds planned [1]": policy.evaluator.bounds.rounds,
         "all [min]": minutes,
         "CPU [min]": computing,
         "limit": "policy and upper bound" if open_ > sampled else "conversations simulated",
     }
 
 
-def comparison_rows(name: str, policy: dm.LongPolicy, options: Options) -> list[dict]:
+def comparison_rows(name: str, policy: dm.EfficientPolicy, options: Options) -> list[dict]:
     """Simulate the simpler policies on the same draws, and one that hears no feedback."""
     found = policy.compare(BASELINES, options.conversations, seed=options.seed + 2)
     columns = (found.value, found.error, found.difference, found.difference_error)
     rows = [list(row) for row in zip(found.name, *columns, strict=True)]
     silent = train(_without_feedback(policy.env), options, marginal=False)
     apart = found.value[0] - silent.value[0]
-    error = np.hypot(found.error[0], silent.bounds.error[0])
-    rows.append(["neural, no feedback", silent.value[0], silent.bounds.error[0], apart, error])
-    start = np.asarray(policy.process.start())[None]
-    belief = policy.root[0] / policy.root[0].sum()
-    told = float(policy.ceilings[0].value(0, start)[0] @ belief)
+    error = np.hypot(found.error[0], silent.bounded("value").error[0])
+    rows.append(
+        ["neural, no feedback", silent.value[0], silent.bounded("value").error[0], apart, error]
+    )
+    start = np.asarray(policy.player.process.start())[None]
+    belief = policy.roots[0] / policy.roots[0].sum()
+    told = float(policy.player.ceilings[0].value(0, start)[0] @ belief)
     rows.append(["told-omega ceiling", told, 0.0, found.value[0] - told, found.error[0]])
     rows[0][3:] = [np.nan, np.nan]
     return [
@@ -222,7 +227,7 @@ def _without_feedback(env: dm.RecommendationMDP) -> dm.RecommendationMDP:
     return dm.RecommendationMDP(*parts)
 
 
-def draw(results: list[tuple[str, dm.LongPolicy]], runs: int):
+def draw(results: list[tuple[str, dm.EfficientPolicy]], runs: int):
     """Value and certificate, and the held-out residual, against training time.
 
     Each sweep's policy was simulated in `runs` fresh conversations: its own bound from below.
@@ -231,7 +236,10 @@ def draw(results: list[tuple[str, dm.LongPolicy]], runs: int):
     width = max(3.3 * len(results), 5.0)
     figure, axes = new_figure(width, 5.6, nrows=2, ncols=len(results), squeeze=False)
     for k, (name, policy) in enumerate(results):
-        minutes, value, error = policy.history[:, 0] / 60, *policy.history[:, 3:].T
+        minutes, value, error = (
+            policy.evaluator.history[:, 0] / 60,
+            *policy.evaluator.history[:, 3:].T,
+        )
         top, bottom = axes[:, k]
         below = np.minimum(value - step * error, policy.upper[0])
         label = "certified gap after each sweep, 95%"
@@ -248,11 +256,13 @@ def draw(results: list[tuple[str, dm.LongPolicy]], runs: int):
         high = max(policy.upper[0], value.max())
         margin = 0.1 * max(high - low, 1e-3 * abs(high))
         top.set_ylim(low - margin, high + margin)
-        gap = 100 * policy.bounds.gap[0] / abs(policy.upper[0])
+        gap = 100 * policy.incentive_bound[0] / abs(policy.upper[0])
         unit = "surplus W [money]" if k == 0 else ""
         tidy(top, f"{name}: certified gap {gap:.2g}%", "training [minutes]", unit)
         top.ticklabel_format(axis="y", useOffset=False)
-        bottom.plot(minutes, 100 * policy.history[:, 1], color=GREY, marker="o", markersize=3)
+        bottom.plot(
+            minutes, 100 * policy.evaluator.history[:, 1], color=GREY, marker="o", markersize=3
+        )
         up = "held-out Bellman residual\n[% of largest surplus]" if k == 0 else ""
         tidy(bottom, "", "training [minutes]", up)
         bottom.set_ylim(bottom=0)

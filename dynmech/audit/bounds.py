@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from dynmech.audit.incentives import situation, yield_given_taste
 from dynmech.payments.settlement import Estimator
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 from solvers import Plan, evaluate, unfold, visit
 
 
@@ -38,7 +38,7 @@ class GapBound(eqx.Module):
     by_period: Float[np.ndarray, " T"]
 
 
-def bound_gains(policy: EfficientPolicy, means: Float[np.ndarray, "E n m"]) -> GapBound:
+def bound_gains(policy: AbstractPricedPolicy, means: Float[np.ndarray, "E n m"]) -> GapBound:
     """Bound incentive gains node by node; see the module."""
     bias = largest_bias(policy, means)
     horizon = policy.plan.horizon
@@ -72,14 +72,14 @@ def bound_gains(policy: EfficientPolicy, means: Float[np.ndarray, "E n m"]) -> G
     )
 
 
-def largest_bias(policy: EfficientPolicy, means: Float[np.ndarray, "E n m"]) -> float:
+def largest_bias(policy: AbstractPricedPolicy, means: Float[np.ndarray, "E n m"]) -> float:
     """Largest |E[estimate of u_j | omega, j bought] - u_j(omega)| where j can be bought."""
     bought = policy.compiled.action[:, : policy.env.products] > 0
     gap = np.where(bought, np.abs(means - policy.env.utilities), 0.0)
     return float(gap.max(initial=0.0))
 
 
-def _worth(policy: EfficientPolicy, plan: Plan, path) -> list[np.ndarray]:
+def _worth(policy: AbstractPricedPolicy, plan: Plan, path) -> list[np.ndarray]:
     """Surplus of a plan at every visited node under the true belief, unnormalised."""
     wanted = [
         (here.pair, here.node, plan.actions[t][here.pair, here.node].astype(np.int64))

@@ -28,11 +28,10 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.mechanism.team import DynamicTeamMechanism
-from dynmech.policy.efficient import EfficientPolicy
-from dynmech.policy.long_horizon import LongPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.compile import Compiled, compile_market
 
-Market = RecommendationMDP | EfficientPolicy | LongPolicy | DynamicTeamMechanism
+Market = RecommendationMDP | AbstractPricedPolicy | DynamicTeamMechanism
 ReportedMean = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Numbers]
 _TOLERANCE = 1e-9
 
@@ -296,10 +295,9 @@ class _Tally:
 
 def _compiled(call: str, market: Market) -> tuple[RecommendationMDP, Compiled]:
     policy = market.policy if isinstance(market, DynamicTeamMechanism) else market
-    if isinstance(policy, EfficientPolicy):
-        return policy.env, policy.compiled
-    if isinstance(policy, LongPolicy):
-        return policy.env, compile_market(policy.env)
+    if isinstance(policy, AbstractPricedPolicy):
+        env = policy.env
+        return env, policy.compiled if policy.evaluator.walked else compile_market(env)
     if not isinstance(policy, RecommendationMDP):
         must = "be a RecommendationMDP, a policy or a DynamicTeamMechanism"
         raise InvalidArgument(describe(f"{call}(market=...)", must, type(market).__name__))
@@ -309,7 +307,7 @@ def _compiled(call: str, market: Market) -> tuple[RecommendationMDP, Compiled]:
 def _solved(market: Market) -> Profiles | None:
     """The initial profiles of a policy and each advertiser's alternatives to them."""
     policy = market.policy if isinstance(market, DynamicTeamMechanism) else market
-    if not isinstance(policy, EfficientPolicy):
+    if not isinstance(policy, AbstractPricedPolicy):
         return None
     return Profiles(policy.pairs.theta, policy.pairs.signals[policy.pairs.root])
 

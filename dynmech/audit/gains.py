@@ -14,8 +14,8 @@ from dynmech.errors import import_extra
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import reportable
 from dynmech.payments.settlement import AbstractSettlement
-from dynmech.play.long_play import Played, Player, Report
-from dynmech.policy.long_horizon import LongPolicy
+from dynmech.policy.played import Playable
+from dynmech.policy.player import Played, Player, Report
 from dynmech.solve.certificates import margin
 
 _SEED = 11
@@ -97,7 +97,7 @@ class Truth(eqx.Module):
 
 
 def measure_gains(
-    policy: LongPolicy,
+    policy: Playable,
     settlement: AbstractSettlement,
     signal: AbstractSettlementSignal,
     runs: int,
@@ -139,7 +139,7 @@ def measure_gains(
     return gains, Truth(tuple(truths))
 
 
-def witness(policy: LongPolicy, gains: MeasuredGains, i: int) -> Witness:
+def witness(policy: Playable, gains: MeasuredGains, i: int) -> Witness:
     """The most profitable misreport measured for an advertiser, in words."""
     mine: Bool[np.ndarray, " R"] = gains.advertiser == i
     worth = np.where(mine, gains.gain, -np.inf)

@@ -14,7 +14,7 @@ from dynmech._types import join_symbols, split_symbol
 from dynmech.audit.incentives import situation, value_alternatives, yield_given_taste
 from dynmech.audit.intervals import ReportPieces, sweep_reports
 from dynmech.errors import InvalidArgument, TooLarge, describe
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 from solvers import ratios
 
 _MOST_STATES = 3_000_000
@@ -63,7 +63,7 @@ class Game(eqx.Module):
 
 
 def unroll(
-    policy: EfficientPolicy,
+    policy: AbstractPricedPolicy,
     i: int,
     starts: Int[np.ndarray, " B"],
     reports: str,
@@ -127,7 +127,7 @@ def unroll(
     return Game(i, tuple(states), tuple(moves), pieces)
 
 
-def _own_symbols(policy: EfficientPolicy, i: int):
+def _own_symbols(policy: AbstractPricedPolicy, i: int):
     """The pairs in which i alone has another symbol, (P, Z), and where they were solved, (P,).
 
     Elsewhere the pair itself.

@@ -22,7 +22,7 @@ from dynmech.audit.payoffs import situation as situation
 from dynmech.audit.payoffs import yield_given_taste as yield_given_taste
 from dynmech.audit.witness import Witness
 from dynmech.payments.settlement import AbstractSettlement
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 from solvers import Visits, visit
 
 _CELLS = 30_000_000
@@ -58,7 +58,7 @@ class Found(eqx.Module):
 
 
 def search_misreports(
-    policy: EfficientPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
+    policy: AbstractPricedPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
 ) -> Found:
     """Find each advertiser's most profitable misreport.
 
@@ -89,7 +89,7 @@ def search_misreports(
     return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), by_period, count)
 
 
-def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:
+def _misreports(policy: AbstractPricedPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:
     """Yield misreports of every period after the first in pieces that fit in memory."""
     if policy.plan.horizon == 1:
         return
@@ -106,7 +106,7 @@ def _misreports(policy: EfficientPolicy) -> Iterator[tuple[list[Visits], list[_L
         yield path, [_no_lies(), *(_later_lies(policy, path, t) for t in range(1, len(path)))]
 
 
-def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
+def _later_lies(policy: AbstractPricedPolicy, path: list[Visits], t: int) -> _Lies:
     """Misreports in period t+1 at every node that truth reaches."""
     plan, env = policy.plan, policy.env
     before = path[t - 1]
@@ -151,7 +151,7 @@ def _later_lies(policy: EfficientPolicy, path: list[Visits], t: int) -> _Lies:
     return _stack(parts)
 
 
-def value_alternatives(policy: EfficientPolicy) -> Int[np.ndarray, "P n K"]:
+def value_alternatives(policy: AbstractPricedPolicy) -> Int[np.ndarray, "P n K"]:
     """The pair of the same root in which i alone has another value; -1 where not solved."""
     pairs = policy.pairs
     n, size = policy.env.values.support.shape
@@ -240,7 +240,7 @@ def _stack(parts: list[_Lies]) -> _Lies:
     return _Lies(*fields)
 
 
-def no_witness(policy: EfficientPolicy, i: int) -> Witness:
+def no_witness(policy: AbstractPricedPolicy, i: int) -> Witness:
     """The witness of an advertiser who gains nothing."""
     name = policy.env.names[i]
     return Witness(name, 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)

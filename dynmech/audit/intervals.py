@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.values import ConstantValues, reportable
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 from solvers import Sweep, sweep_coefficient
 
 _MOST_CELLS = 60_000_000
@@ -41,32 +41,28 @@ class ReportPieces(eqx.Module):
         return float(sweep.low[at]), float(sweep.high[at])
 
 
-def wants_interval(policy: EfficientPolicy, call: str, interval: bool | None) -> bool:
+def wants_interval(policy: AbstractPricedPolicy, call: str, interval: bool | None) -> bool:
     """Whether reports of the whole interval are to be searched; None: where one is declared.
+
+    Only the efficient policy says what it does off the support: under others the support is
+    searched, and the bound on gains holds for every report of the interval.
 
     **Raises:** `InvalidArgument` where they cannot be.
     """
     values = policy.env.values
     declared = isinstance(values, ConstantValues) and values.interval is not None
-    asked = interval
     if interval is None:
         interval = declared
     if interval and not declared:
         must = "be False or None unless values are ConstantValues with an interval of reports"
         do = "declare ConstantValues(support, prior, interval=(low, high))"
         raise InvalidArgument(describe(f"{call}(interval=...)", must, True, do))
-    if interval and policy.optimal is not None:
-        must = "be False under given recommendations: they name what is done at the support only"
-        do = "pass interval=False"
-        raise InvalidArgument(describe(f"{call}(interval=...)", must, asked, do))
-    if interval and policy.partial:
-        must = "be False under a policy with a gap, which does not follow every recommendation"
-        do = "solve with Exact(), or pass interval=False"
-        raise InvalidArgument(describe(f"{call}(interval=...)", must, asked, do))
-    return interval
+    return interval and policy.exact
 
 
-def sweep_reports(policy: EfficientPolicy, i: int, pairs: Int[np.ndarray, " k"]) -> ReportPieces:
+def sweep_reports(
+    policy: AbstractPricedPolicy, i: int, pairs: Int[np.ndarray, " k"]
+) -> ReportPieces:
     """Find what every report of advertiser i in her interval attains, whatever she told before.
 
     **Arguments:** `pairs`: those whose root and others' values are wanted.

@@ -21,11 +21,12 @@ from dynmech.audit.witness import Witness, name_structures
 from dynmech.errors import InvalidArgument, describe, import_extra, require_whole
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
-from dynmech.payments.settlement import AbstractSettlement, Estimator
-from dynmech.play.long_play import largest_bias
-from dynmech.play.long_simulate import simulate_long
-from dynmech.policy.long_conversation import LongConversation
-from dynmech.policy.long_horizon import LongPolicy
+from dynmech.payments.settlement import AbstractSettlement
+from dynmech.play.simulate import draw_conversations
+from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.policy.conversation import Conversation
+from dynmech.policy.played import PlayEvaluator
+from dynmech.policy.player import largest_bias
 from dynmech.solve.certificates import Certificate, hidden, margin
 
 _TOLERANCE = 1e-9
@@ -195,7 +196,7 @@ class LongAudit(eqx.Module):
 
 
 def run_long_audit(
-    policy: LongPolicy,
+    priced: AbstractPricedPolicy,
     total: Float[np.ndarray, "n B"],
     settlement: AbstractSettlement,
     signal: AbstractSettlementSignal,
@@ -207,15 +208,16 @@ def run_long_audit(
     tolerance: float | None,
 ) -> LongAudit:
     """Run every check; see `DynamicTeamMechanism.audit`."""
+    policy = priced.evaluator
     declared = _check(policy, histories, interval, conversations, nodes, tolerance)
     searched = declared if interval is None else interval
-    env, (n, batch), confidence = policy.env, total.shape, policy.confidence
+    env, (n, batch), confidence = policy.env, total.shape, policy.bounds.confidence
     bias = largest_bias(env, signal)
     gains, truth = measure_gains(
-        policy, settlement, signal, conversations, confidence, searched, bias
+        policy.play, settlement, signal, conversations, confidence, searched, bias
     )
-    own = isinstance(settlement, Estimator)
-    bounds, every = policy.bounds, policy.certificate.runs
+    own = settlement.own
+    bounds, every = policy.bounds, policy.play.certificate.runs
     lower = bounds.value - margin(bounds.error, bounds.unseen, confidence, every, batch)
     gap = np.maximum(policy.bounds.upper - lower, 0.0) + 2 * bias
     bound = np.tile(gap if own else np.full(batch, np.nan), (n, 1))
@@ -237,7 +239,7 @@ def run_long_audit(
     certain = np.full((n, batch), np.nan)
     if own and policy.displayable is not None:
         certain = total - policy.displayable.upper - bias
-    runs = min(conversations, policy.certificate.runs)
+    runs = min(conversations, policy.play.certificate.runs)
     no_subsidy = _interval(total - short, spent, missed, confidence, conversations, n * batch)
     team = all(played.team for played in truth.played)
     known = np.fmax(no_subsidy.low, certain)
@@ -248,10 +250,10 @@ def run_long_audit(
         confidence=confidence,
         runs=conversations,
         incentive_bound=bound,
-        inside=_inside(policy, nodes, bias) if own else (),
+        inside=_inside(priced, nodes, bias) if own else (),
         bias=bias,
         gains=gains,
-        witness=tuple(name_structures(env, witness(policy, gains, i)) for i in range(n)),
+        witness=tuple(name_structures(env, witness(policy.play, gains, i)) for i in range(n)),
         # Under team transfers all advertisers have the same payoff.
         participation=_interval(
             mean - total, error, unseen, confidence, runs, batch if team else n * batch
@@ -282,7 +284,7 @@ def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool
     return declared
 
 
-def _payoff(policy: LongPolicy, b: int, played, spread: float) -> tuple[np.ndarray, ...]:
+def _payoff(policy: PlayEvaluator, b: int, played, spread: float) -> tuple[np.ndarray, ...]:
     """Expected payoff under truth, without Groves term, its standard error, what is hidden, (n,).
 
     Where everyone is paid the surplus it is the policy's value, simulated when it was certified,
@@ -311,29 +313,28 @@ def _interval(value, error, unseen, confidence: float, runs: int, entries: int) 
     return Interval(value, error, value - step, value + step)
 
 
-def _inside(policy: LongPolicy, nodes: int, bias: float) -> tuple[NodeBound, ...]:
+def _inside(policy: AbstractPricedPolicy, nodes: int, bias: float) -> tuple[NodeBound, ...]:
     """Certify at nodes that simulated truthful conversations come to, each node once."""
     if nodes == 0:
         return ()
-    import jax
-
-    batch = len(policy.profiles)
-    records, _ = simulate_long(policy, jax.random.key(0), np.arange(4 * nodes * batch) % batch)
+    play, batch = policy.player, len(policy.played)
+    rng, wanted = np.random.default_rng(0), policy.played[np.arange(4 * nodes * batch) % batch]
+    records, _ = draw_conversations(policy, policy.env.signals.settlement, {}, rng, wanted)
     certificate = Certificate(
-        min(_NODE_RUNS, policy.certificate.runs),
-        confidence=policy.confidence,
-        rounds=policy.certificate.rounds,
-        work=policy.certificate.work,
-        seed=policy.certificate.seed + 1,
+        min(_NODE_RUNS, play.certificate.runs),
+        confidence=play.certificate.confidence,
+        rounds=play.certificate.rounds,
+        work=play.certificate.work,
+        seed=play.certificate.seed + 1,
     )
-    found: dict[tuple, LongConversation] = {}
+    found: dict[tuple, Conversation] = {}
     again = query_code(policy.env.products)
-    for row in range(len(records.profile)):
-        chat, path = policy.start(profile=int(records.profile[row])), []
-        for t in range(policy.process.horizon - 1):
-            if records.action[row, t] != again or len(found) >= nodes:
+    for row in range(len(records["profile"])):
+        chat, path = policy.start(profile=int(records["profile"][row])), []
+        for t in range(int(policy.env.horizon) - 1):
+            if records["action"][row, t] != again or len(found) >= nodes:
                 break
-            symbol = int(records.symbol[row, t])
+            symbol = int(records["symbol"][row, t])
             path.append(symbol)
             chat = chat.step("query", split_symbol(symbol, policy.env.feedback_alphabet))
             found.setdefault((chat.profile, *path), chat)

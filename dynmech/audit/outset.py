@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.payments.settlement import AbstractSettlement
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 
 _CELLS = 8_000_000
 _POINTS = 120_000_000
@@ -32,7 +32,7 @@ class Lie(eqx.Module):
 
 
 def search_outset(
-    policy: EfficientPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
+    policy: AbstractPricedPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
 ) -> tuple[tuple[Lie | None, ...], int]:
     """Compare every misreport of period 1 with truth: the best of each advertiser, and how many.
 

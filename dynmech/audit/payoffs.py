@@ -4,14 +4,14 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech.payments.settlement import AbstractSettlement, Situation
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 from solvers import evaluate, unfold
 
 _BATCH = 4_000_000
 
 
 def alpha_vectors(
-    policy: EfficientPolicy,
+    policy: AbstractPricedPolicy,
     settlement: AbstractSettlement,
     means: Float[np.ndarray, "E n m"],
     wanted: list[tuple[np.ndarray, np.ndarray, np.ndarray]],

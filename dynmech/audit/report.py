@@ -15,8 +15,8 @@ from dynmech.audit.strategies import search_histories
 from dynmech.audit.witness import Witness, name_structures
 from dynmech.errors import import_extra
 from dynmech.payments.groves import OwnTables
-from dynmech.payments.settlement import AbstractSettlement, Estimator
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.payments.settlement import AbstractSettlement
+from dynmech.policy.base import AbstractPricedPolicy
 from solvers import visit
 
 _TOLERANCE = 1e-9
@@ -169,7 +169,7 @@ def _share(window: Window, n: int) -> Float[np.ndarray, " n"]:
 
 
 def run_audit(
-    policy: EfficientPolicy,
+    policy: AbstractPricedPolicy,
     own: OwnTables,
     total: Float[np.ndarray, "n ..."],
     settlement: AbstractSettlement,
@@ -239,7 +239,7 @@ def _settle_truth(policy, settlement, means, noise) -> tuple[np.ndarray, np.ndar
     start, place = np.unique(policy.pairs.base, return_inverse=True)
     sums = np.zeros((4, len(start), n))
     spread = np.zeros(env.utilities.shape)
-    if isinstance(settlement, Estimator):
+    if settlement.own:
         spread = np.broadcast_to(np.nan if noise is None else np.square(noise), spread.shape)
     step = max(1, 4_000_000 // (plan.root.shape[1] * means.shape[1] * n))
     for t, here in enumerate(visit(plan, start, by_origin=True)):

@@ -25,7 +25,7 @@ from dynmech.audit.intervals import report_of
 from dynmech.audit.witness import Witness
 from dynmech.errors import TooLarge
 from dynmech.payments.settlement import AbstractSettlement
-from dynmech.policy.efficient import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy
 
 
 class BestResponse(eqx.Module):
@@ -43,7 +43,7 @@ class BestResponse(eqx.Module):
 
 
 def best_responses(
-    policy: EfficientPolicy,
+    policy: AbstractPricedPolicy,
     settlement: AbstractSettlement,
     means: Float[np.ndarray, "E n m"],
     reports: str,
@@ -71,7 +71,7 @@ def best_responses(
 
 
 def search_histories(
-    policy: EfficientPolicy,
+    policy: AbstractPricedPolicy,
     settlement: AbstractSettlement,
     means: Float[np.ndarray, "E n m"],
     reports: str,

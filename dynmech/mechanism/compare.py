@@ -76,10 +76,7 @@ def compare(
     from dynmech.mechanism.team import DynamicTeamMechanism
     from dynmech.payments.groves import Zero
 
-    policy = mechanism.exact_policy("compare")
+    policy = mechanism.policy
     plain = DynamicTeamMechanism(policy, Zero(), mechanism.estimator, mechanism.reports)
-    team = (settlement.Estimator, settlement.MessageDriven, settlement.ChargeOnReach)
-    audits = tuple(
-        (mechanism if isinstance(way, team) else plain).audit(way) for way in settlements
-    )
+    audits = tuple((mechanism if way.team else plain).audit(way) for way in settlements)
     return Comparison(audits, float(np.nanmean(policy.value)))

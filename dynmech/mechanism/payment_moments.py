@@ -20,9 +20,7 @@ from jaxtyping import Float
 
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.mechanism.team import DynamicTeamMechanism
-from dynmech.payments.data_driven import DataDriven
 from dynmech.play.simulate import Simulation
-from dynmech.policy.long_horizon import LongPolicy
 from solvers import visit
 
 _CELLS = 4_000_000
@@ -76,7 +74,7 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
 
     **Returns:** `PaymentMoments`.
     """
-    policy, n = mechanism.exact_policy("payment_moments"), mechanism.policy.env.products
+    policy, n = mechanism.policy, mechanism.policy.env.products
     start, first, place = np.unique(policy.pairs.base, return_index=True, return_inverse=True)
     deviation = mechanism.estimator.noise(policy.env.utilities)
     noise = np.zeros((n, policy.env.tastes.size))
@@ -140,7 +138,7 @@ def payment_distribution(
             must, do = "be given to simulate", "pass jax.random.key(0)"
             raise InvalidArgument(describe(f"{call}(key=...)", must, None, do))
         records = source.simulate(key, conversations)
-        if not isinstance(source.policy, LongPolicy):
+        if source.policy.evaluator.walked:
             moments = payment_moments(source)
             exact = np.stack([moments.overall_mean, moments.overall_variance])
     elif isinstance(source, Simulation):
@@ -173,11 +171,8 @@ def payment_distribution(
 def _groves_by_taste(mechanism) -> Float[np.ndarray, "B n1 m"]:
     """The Groves total of each profile given omega, advertisers and then all of them together."""
     points = mechanism.policy.env.tastes.size
-    if isinstance(mechanism.groves, DataDriven):
-        total = mechanism.groves.function(mechanism.own)
-    else:
-        fixed = mechanism.groves_total.reshape(mechanism.policy.env.products, -1).T
-        total = np.broadcast_to(fixed[:, :, None], (*fixed.shape, points))
+    total = mechanism.totals_by_taste()
+    total = np.broadcast_to(total, (*total.shape[:2], points))
     total = np.nan_to_num(total)  # NaN only where the profile is impossible
     return np.concatenate([total, total.sum(axis=1, keepdims=True)], axis=1)
 

@@ -8,7 +8,7 @@ product just bought enters, so a noisy rating of it is estimate enough.
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Generic, Self, TypeVar, overload
+from typing import Self
 
 import equinox as eqx
 import jax
@@ -39,30 +39,27 @@ from dynmech.audit import (
 )
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.signals import AbstractSettlementSignal
-from dynmech.mechanism.long_groves import long_tables
-from dynmech.mechanism.long_mechanism import simulate_reports
 from dynmech.payments.core import core_payment
-from dynmech.payments.data_driven import DataDriven
-from dynmech.payments.groves import AbstractGroves, OwnTables, Participation
+from dynmech.payments.groves import (
+    AbstractGroves,
+    OwnTables,
+    Participation,
+    check_total,
+    total_by_taste,
+)
 from dynmech.payments.ledger import Ledger
-from dynmech.payments.own_tables import at_base, own_tables
 from dynmech.payments.settlement import AbstractSettlement, Estimator
 from dynmech.play.simulate import Simulation, Strategy, simulate
+from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
-from dynmech.policy.efficient import EfficientPolicy
-from dynmech.policy.long_conversation import LongConversation
-from dynmech.policy.long_horizon import LongPolicy
+from dynmech.policy.given import read_policy
+from dynmech.policy.questions import AbstractPolicy
 from dynmech.problem.compile import settlement_means
 
-P = TypeVar("P", EfficientPolicy, LongPolicy)
-_KINDS = {
-    "policy": "EfficientPolicy or LongPolicy",
-    "groves": "AbstractGroves",
-    "estimator": "settlement signal",
-}
+_KINDS = {"groves": "AbstractGroves", "estimator": "settlement signal"}
 
 
-class DynamicTeamMechanism(eqx.Module, Generic[P]):
+class DynamicTeamMechanism(eqx.Module):
     """Efficient recommendations with data-driven dynamic team transfers (paper C, Theorem 1).
 
     With an estimate that is unbiased given the history and omega, truth is periodic ex-post
@@ -70,10 +67,10 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
 
     **Arguments**
 
-    - `policy`: an `EfficientPolicy`, or a `LongPolicy`. `groves`: a Groves term,
-      `groves.Participation()` by default. Under a `LongPolicy` it charges a certified bound
-      (which one: `dynmech.mechanism.long_groves`), and all but `Zero()` need
-      `solve_long_horizon(alternatives=True)` where advertisers have signals of their own.
+    - `policy`: any policy: an `EfficientPolicy`, a `GivenPolicy`, an `AbstractPolicy` of your own
+      or any object with `env` and `recommend`, which is then priced as a `GivenPolicy`.
+    - `groves`: a Groves term, `groves.Participation()` by default. Where numbers are not exact it
+      charges a bound, on the side that it names.
     - `estimator`: the settlement signal; the market's own by default.
     - `reports`: "incremental" (each period's own signal, the paper's) or "cumulative" (the whole
       signal history restated). The same after a truthful own past. After an own lie, incremental
@@ -83,7 +80,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
       every path (anything else would reward own reports that move the path).
     """
 
-    policy: P
+    policy: AbstractPricedPolicy
     groves: AbstractGroves
     estimator: AbstractSettlementSignal
     reports: str = eqx.field(static=True)
@@ -94,7 +91,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
 
     def __init__(
         self,
-        policy: P,
+        policy: AbstractPolicy,
         groves: AbstractGroves | None = None,
         estimator: AbstractSettlementSignal | None = None,
         reports: str = "incremental",
@@ -103,7 +100,6 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         groves = Participation() if groves is None else groves
         call = "DynamicTeamMechanism"
         for name, value, kind in (
-            ("policy", policy, EfficientPolicy | LongPolicy),
             ("groves", groves, AbstractGroves),
             ("estimator", estimator, AbstractSettlementSignal | None),
         ):
@@ -113,19 +109,13 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         if (shares < 0).any() or (shares > 1).any() or shares.sum() > 1 + 1e-12:
             must = "be shares in [0, 1] that sum to at most 1"
             raise InvalidArgument(describe(f"{call}(installments=...)", must, installments))
-        self.policy, self.groves, self.reports = policy, groves, reports
+        self.policy = priced = read_policy(f"{call}(policy=...)", policy)
+        self.groves, self.reports = groves, reports
         self.installments = tuple(float(x) for x in shares)
-        self.estimator = policy.env.signals.settlement if estimator is None else estimator
-        if isinstance(policy, LongPolicy):
-            self.own = long_tables(policy, groves, self.estimator)
-            self.groves_total = policy.laid_out(groves.total(self.own).T)
-            payoff = np.tile(policy.bounds.value, (policy.env.products, 1))
-            self.agent_payoff = policy.laid_out(payoff)
-            return
-        self.own = own_tables(policy, self.estimator)
-        shape = policy.advertiser_value.shape
-        self.groves_total = groves.total(self.own).T.reshape(shape)
-        self.agent_payoff = at_base(policy, self.own.payoff).T.reshape(shape)
+        self.estimator = priced.env.signals.settlement if estimator is None else estimator
+        self.own = priced.own_tables(self.estimator, groves.side, groves.reads_own)
+        self.groves_total = priced.laid_out(check_total(groves, self.own).T)
+        self.agent_payoff = priced.agent_payoff(self.own)
 
     def __hash__(self) -> int:
         return id(self)
@@ -164,7 +154,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
 
     def settle(
         self,
-        conversation: Conversation | LongConversation,
+        conversation: Conversation,
         estimate: Numbers | float | None = None,
         totals: Numbers | None = None,
     ) -> Ledger:
@@ -178,10 +168,10 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
 
         **Raises:** `InvalidArgument` if it has not ended or the estimate is missing.
         """
-        if not isinstance(conversation, Conversation | LongConversation) or not conversation.ended:
+        if not isinstance(conversation, Conversation) or not conversation.ended:
             must, do = "be a conversation that has ended", "step it to a purchase or exit"
             raise InvalidArgument(describe("settle(conversation=...)", must, "in progress", do))
-        if not _follows(conversation, self.policy):
+        if conversation.policy.evaluator is not self.policy.evaluator:
             must, got = "follow the mechanism's own policy", "one of another policy"
             do = "start it with mechanism.policy.start(...)"
             raise InvalidArgument(describe("settle(conversation=...)", must, got, do))
@@ -231,48 +221,20 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
 
         **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
         """
-        if isinstance(self.policy, LongPolicy):
-            return simulate_reports(self, self.policy, key, conversations, strategies, profile)
         return simulate(self, key, conversations, strategies, profile)
-
-    def exact_policy(self, verb: str) -> EfficientPolicy:
-        """The policy where it is an `EfficientPolicy`, whose plan can be evaluated exactly.
-
-        **Raises:** `InvalidArgument`, naming `verb`, for a `LongPolicy`.
-        """
-        if isinstance(self.policy, EfficientPolicy):
-            return self.policy
-        must, do = "have a plan over histories", "use .simulate(...) or .audit(...)"
-        raise InvalidArgument(describe(f"{verb}(mechanism=...)", must, "a LongPolicy", do))
 
     def settlement_means(self) -> Float[np.ndarray, "E n m"]:
         """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
-        policy = self.exact_policy("settlement_means")
-        return settlement_means(policy.env, policy.compiled, self.estimator)
+        return settlement_means(self.policy.env, self.policy.compiled, self.estimator)
 
-    @overload
-    def audit(
-        self: "DynamicTeamMechanism[EfficientPolicy]",
-        settlement: AbstractSettlement | None = None,
-        histories: str = "on-path",
-        interval: bool | None = None,
-        *,
-        conversations: int = ...,
-        nodes: int = ...,
-        tolerance: float | None = ...,
-    ) -> Audit: ...
-
-    @overload
-    def audit(
-        self: "DynamicTeamMechanism[LongPolicy]",
-        settlement: AbstractSettlement | None = None,
-        histories: str = "on-path",
-        interval: bool | None = None,
-        *,
-        conversations: int = ...,
-        nodes: int = ...,
-        tolerance: float | None = ...,
-    ) -> LongAudit: ...
+    def totals_by_taste(self) -> Float[np.ndarray, "B n _m"]:
+        """The Groves total of each profile at each taste; one number where it is fixed."""
+        table, policy = total_by_taste(self.groves, self.own), self.policy
+        if table is None:
+            return self.groves_total.reshape(policy.env.products, -1).T[:, :, None]
+        whole = np.full((len(policy.profiles), *table.shape[1:]), np.nan)
+        whole[policy.played] = table
+        return whole
 
     def audit(
         self,
@@ -286,9 +248,9 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
     ) -> Audit | LongAudit:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 
-        Under a `LongPolicy`, by certified bounds and by simulation: misreports at the outset only,
-        `conversations` for each; with `nodes`, the bound on gains is also certified at that many
-        nodes inside simulated conversations; `tolerance`: money, what counts as no gain.
+        Where the policy is simulated, by certified bounds and by simulation: misreports at the
+        outset only, `conversations` for each; with `nodes`, the bound on gains is also certified at
+        that many nodes inside simulated conversations; `tolerance`: money, what counts as no gain.
 
         **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
         default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
@@ -305,7 +267,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         nodes = whole(0)("audit(nodes=...)", nodes)
         optional(number(least=0))("audit(tolerance=...)", tolerance)
         settlement = _settlement("audit", settlement)
-        if isinstance(self.policy, LongPolicy):
+        if not self.policy.evaluator.walked:
             return run_long_audit(
                 self.policy,
                 self.policy.flat(self.groves_total),
@@ -349,10 +311,7 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
 
         **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
         """
-        settlement, policy = (
-            _settlement("best_response", settlement),
-            self.exact_policy("best_response"),
-        )
+        settlement, policy = _settlement("best_response", settlement), self.policy
         optional(flag)("best_response(interval=...)", interval)
         every = np.arange(len(policy.profiles)) if profiles is None else profiles
         asked = indices(None)("best_response(profiles=...)", every)
@@ -363,29 +322,17 @@ class DynamicTeamMechanism(eqx.Module, Generic[P]):
         means = self.settlement_means()
         return best_responses(policy, settlement, means, self.reports, asked, interval)
 
-    def _totals_at(self, conversation, totals) -> Float[np.ndarray, " n"]:
-        if isinstance(self.groves, DataDriven) != (totals is not None):
-            must = "be given with groves.DataDriven, and only then"
+    def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
+        if self.groves.decoded != (totals is not None):
+            must = "be given with a total that is decoded, as groves.DataDriven, and only then"
             do = "decode f, groves.function(mechanism.own), from the signal after the ending"
             raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
         if totals is not None:
             return np.asarray(shaped(self.policy.env.products)("settle(totals=...)", totals))
-        if isinstance(conversation, LongConversation):
-            return conversation.policy.flat(self.groves_total)[:, conversation.profile]
-        pairs = conversation.policy.pairs
-        profile = np.flatnonzero(pairs.base == conversation.start_pair)
-        if not len(profile):
+        if conversation.profile < 0:
             must = "start from a profile asked for in initial="
             raise OutsideSupport(describe("settle(conversation=...)", must, "an alternative"))
-        return self.groves_total.reshape(pairs.own.shape[1], -1)[:, profile[0]]
-
-
-def _follows(conversation: Conversation | LongConversation, policy) -> bool:
-    """Whether a conversation was held under this very policy."""
-    if isinstance(conversation, LongConversation):
-        return conversation.policy is policy
-    mine = isinstance(policy, EfficientPolicy)
-    return mine and conversation.policy.plan.actions is policy.plan.actions
+        return self.groves_total.reshape(self.policy.env.products, -1)[:, conversation.profile]
 
 
 def _settlement(verb: str, settlement: AbstractSettlement | None) -> AbstractSettlement:

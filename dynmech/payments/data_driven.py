@@ -10,6 +10,8 @@ for each of her signals s_i: a linear program in f, whose rows are posteriors. W
 independent posteriors the signals decouple and it solves itself.
 """
 
+from typing import ClassVar
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -48,6 +50,9 @@ class DataDriven(AbstractGroves):
     - `functions`: shape (m, F): f must be a combination of these functions of the taste, those
       that the signal after an ending can decode without bias; every function by default.
     """
+
+    side: ClassVar[str | None] = "both"
+    decoded: ClassVar[bool] = True
 
     objective: str = eqx.field(static=True, default="slack")
     functions: Float[np.ndarray, "m F"] | None = None

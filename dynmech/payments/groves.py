@@ -7,12 +7,14 @@ manipulable). Tables run over each advertiser's *own* alternatives, axes (B, n, 
 """
 
 import abc
+import dataclasses
+from typing import Any, ClassVar, cast
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech.errors import DynmechError, describe
+from dynmech.errors import DynmechError, InvalidArgument, describe
 
 
 class OwnTables(eqx.Module):
@@ -24,20 +26,48 @@ class OwnTables(eqx.Module):
     - `root` (R, m): unnormalised beliefs; `own_root` (B, n, Z): the root of each own signal, -1
       beyond the alphabet; `own_pair` (B, n, K, Z): identifies the others' reports; `signal`
       (B, n): the profile's own signal.
-    - `ex_ante` (n,): E[W^{-i}], or None for a batch; `batch_mean` (n,): its mean over the batch.
-    NaN where the signals have probability zero, or beyond the advertiser's alphabet.
+    - `ex_ante` (n,): E[W^{-i}], or None for a batch.
+    Under a policy that is not exact they are bounds: `payoff` from below, `contribution` from
+    above, `marginal` and `displayable` on the side that the term asked for. NaN where the signals
+    have probability zero, or beyond the advertiser's alphabet.
     """
 
     payoff: Float[np.ndarray, "B n K Z"]
     contribution: Float[np.ndarray, "B n K Z"]
     marginal: Float[np.ndarray, "B n Z"]
     displayable: Float[np.ndarray, "B n Z"]
-    ex_ante: Float[np.ndarray, " n"] | None
-    batch_mean: Float[np.ndarray, " n"]
     root: Float[np.ndarray, "R m"]
     own_root: Int[np.ndarray, "B n Z"]
     own_pair: Int[np.ndarray, "B n K Z"]
     signal: Int[np.ndarray, "B n"]
+    ex_ante: Float[np.ndarray, " n"] | None = None
+
+    @property
+    def batch_mean(self) -> Float[np.ndarray, " n"]:
+        """Mean over the batch of W^{-i} at each profile's own signal."""
+        return np.nanmean(self.at_own_signal(self.marginal), axis=0)
+
+    def at_own_signal(self, table: Float[np.ndarray, "B n Z"]) -> Float[np.ndarray, "B n"]:
+        """Pick each profile's own signals."""
+        return np.take_along_axis(table, self.signal[:, :, None], axis=2)[:, :, 0]
+
+    def mixed(self, seed: int = 0) -> "OwnTables":
+        """The same with each advertiser's own alternatives in another order.
+
+        Those that exist change places among themselves: values together, and signals.
+        """
+        rng = np.random.default_rng(seed)
+        tables = [self.payoff, self.contribution, self.marginal, self.displayable]
+        mixed = [x.copy() for x in tables]
+        for b, i in np.ndindex(self.own_root.shape[:2]):
+            live = np.flatnonzero(self.own_root[b, i] >= 0)
+            moved, values = np.roll(live, 1), rng.permutation(self.payoff.shape[2])
+            for old, new in zip(tables[:2], mixed[:2], strict=True):
+                new[b, i][:, live] = old[b, i][values][:, moved]
+            for old, new in zip(tables[2:], mixed[2:], strict=True):
+                new[b, i, live] = old[b, i, moved]
+        names = ("payoff", "contribution", "marginal", "displayable")
+        return dataclasses.replace(self, **dict(zip(names, mixed, strict=True)))
 
     def posterior(self) -> Float[np.ndarray, "B n m"]:
         """Posterior over tastes at each profile, the same for every advertiser."""
@@ -48,7 +78,19 @@ class OwnTables(eqx.Module):
 
 
 class AbstractGroves(eqx.Module):
-    """A Groves term."""
+    """A Groves term; one of your own gives `total`, and `side` as a class attribute.
+
+    - `side`: the bound that it charges where numbers are not exact: "upper" (it must not be too
+      small: no subsidy), "lower" (not too large: participation) or "both"; None: it can be charged
+      under exact policies only.
+    - `decoded`: whether the total is a function of the taste, decoded from the estimate after the
+      ending: then `function(own)` (B, n, m) gives it, and `total` its expectation.
+    - `reads_own`: False where `total` is the same whatever the tables hold.
+    """
+
+    side: ClassVar[str | None] = None
+    decoded: ClassVar[bool] = False
+    reads_own: ClassVar[bool] = True
 
     @abc.abstractmethod
     def total(self, own: OwnTables) -> Float[np.ndarray, "B n"]:
@@ -57,6 +99,9 @@ class AbstractGroves(eqx.Module):
 
 class Zero(AbstractGroves):
     """Charge nothing: total_i = 0."""
+
+    side: ClassVar[str | None] = "both"
+    reads_own: ClassVar[bool] = False
 
     def total(self, own):
         return np.zeros(own.marginal.shape[:2])
@@ -68,6 +113,8 @@ class ExAnte(AbstractGroves):
     **Arguments:** `sampled`: with a batch of profiles drawn from the prior, take the mean over
     the batch instead of the expectation (its standard error: `EfficientPolicy` of the batch).
     """
+
+    side: ClassVar[str | None] = "lower"
 
     sampled: bool = eqx.field(static=True, default=False)
 
@@ -87,6 +134,8 @@ class NoSubsidy(AbstractGroves):
     i cannot raise the others' surplus.
     """
 
+    side: ClassVar[str | None] = "upper"
+
     displayable: bool = eqx.field(static=True, default=False)
 
     def total(self, own):
@@ -100,6 +149,8 @@ class Participation(AbstractGroves):
     i can be bought.
     """
 
+    side: ClassVar[str | None] = "lower"
+
     displayable: bool = eqx.field(static=True, default=False)
 
     def total(self, own):
@@ -109,12 +160,16 @@ class Participation(AbstractGroves):
 class WindowFloor(AbstractGroves):
     """Charge the least total that gives no subsidy: max over own (theta_i, s_i) of D_i."""
 
+    side: ClassVar[str | None] = "upper"
+
     def total(self, own):
         return _reduce(np.fmax, own.contribution.reshape(*own.contribution.shape[:2], -1))
 
 
 class WindowCeiling(AbstractGroves):
     """Charge the most that participation allows: min over own (theta_i, s_i) of the payoff."""
+
+    side: ClassVar[str | None] = "lower"
 
     def total(self, own):
         return _reduce(np.fmin, own.payoff.reshape(*own.payoff.shape[:2], -1))
@@ -123,3 +178,30 @@ class WindowCeiling(AbstractGroves):
 def _reduce(best, table: np.ndarray) -> Float[np.ndarray, "B n"]:
     """Reduce over own alternatives of positive probability; NaN if there is none."""
     return best.reduce(table, axis=2)
+
+
+def total_by_taste(groves: AbstractGroves, own: OwnTables) -> Float[np.ndarray, "B n _m"] | None:
+    """The total at each taste where it is decoded from the estimate; None where it is fixed."""
+    return cast(Any, groves).function(own) if groves.decoded else None
+
+
+def check_total(groves: AbstractGroves, own: OwnTables) -> Float[np.ndarray, "B n"]:
+    """Evaluate a term; raise if it reads the own report.
+
+    **Raises:** `InvalidArgument` for a wrong shape, and for a total that moves when own
+    alternatives change places.
+    """
+    call, name = "DynamicTeamMechanism(groves=...)", type(groves).__name__
+    total = np.asarray(groves.total(own), float)
+    if total.shape != own.signal.shape:
+        must = f"return totals of shape (profiles, advertisers) = {own.signal.shape}"
+        raise InvalidArgument(describe(call, must, f"{total.shape} from {name}.total"))
+    if groves.decoded:
+        return total
+    moved = np.abs(total - np.asarray(groves.total(own.mixed()), float))
+    if np.nanmax(moved, initial=0.0) > 1e-9 * max(1.0, np.nanmax(np.abs(total), initial=0.0)):
+        must = "not read the advertiser's own report"
+        got = f"{name}.total, which moves by {np.nanmax(moved):.3g} with her own alternatives"
+        do = "reduce over the own axes: a maximum, a minimum, a mean"
+        raise InvalidArgument(describe(call, must, got, do))
+    return total

@@ -10,6 +10,7 @@ with q_j the estimate of u_j used, so that this payoff is the same for all adver
 """
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 import numpy as np
@@ -36,7 +37,14 @@ class Situation(eqx.Module):
 
 
 class AbstractSettlement(eqx.Module):
-    """A way to settle."""
+    """A way to settle.
+
+    - `own`: whether it settles with the mechanism's own estimate, to which the bounds on gains
+      apply. `team`: whether it pays everybody the surplus, so that a Groves term goes with it.
+    """
+
+    own: ClassVar[bool] = False
+    team: ClassVar[bool] = False
 
     @abc.abstractmethod
     def payoff(self, at: Situation) -> Float[np.ndarray, "k C J M"]:
@@ -50,6 +58,9 @@ class AbstractSettlement(eqx.Module):
 class Estimator(AbstractSettlement):
     """Settle with the estimate after the purchase, by its conditional mean (paper C, Def. 4)."""
 
+    own: ClassVar[bool] = True
+    team: ClassVar[bool] = True
+
     def payoff(self, at):
         return (_earned(at)[:, :, None] + at.estimate)[:, None]
 
@@ -62,6 +73,8 @@ class MessageDriven(AbstractSettlement):
 
     Zero where the mechanism thinks the purchase impossible.
     """
+
+    team: ClassVar[bool] = True
 
     def payoff(self, at):
         weight = at.belief[:, None, :] * at.stop
@@ -125,6 +138,8 @@ class ChargeOnReach(AbstractSettlement):
 
     **Arguments:** `amount` (n,), money; `period`, from 1; `base`: the settlement of purchases.
     """
+
+    team: ClassVar[bool] = True
 
     amount: Float[np.ndarray, " n"] = eqx.field(converter=lambda x: np.asarray(x, float))
     period: int = eqx.field(static=True, default=2)

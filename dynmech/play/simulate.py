@@ -19,12 +19,13 @@ from dynmech import files
 from dynmech._checks import generator, indices, instance, whole
 from dynmech._types import NONE, join_symbols, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra, shown
+from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
-from dynmech.payments.data_driven import DataDriven
 from dynmech.policy.conversation import profile_index
 
 if TYPE_CHECKING:
     from dynmech.mechanism.team import DynamicTeamMechanism
+    from dynmech.policy.base import AbstractPricedPolicy
 
 Strategy = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 _CHUNK = 100_000
@@ -129,11 +130,14 @@ def simulate(
     names = policy.env.names
     lies = by_advertiser(names, strategies)
     rng = generator("simulate(key=...)", key)
-    run = _Run(mechanism, lies, rng)
+    charged = _Totals(mechanism, lies)
     parts = []
     for start in range(0, conversations, _CHUNK):
         count = min(_CHUNK, conversations - start)
-        parts.append(run.conversations(run.profiles(count, profile)))
+        drawn = _profiles(policy, rng, count, profile)
+        part, reports = draw_conversations(policy, mechanism.estimator, lies, rng, drawn)
+        part["groves"] = charged(drawn, reports, part["omega"])
+        parts.append(part)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     at_mean = mechanism.estimator.noise(policy.env.utilities) is None
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
@@ -158,116 +162,93 @@ def by_advertiser(names: tuple[str, ...], strategies) -> dict[int, Strategy]:
     return lies
 
 
-class _Run:
-    """Tables shared by all chunks of one simulation."""
+def _profiles(policy, rng: np.random.Generator, count: int, profile: int | None) -> np.ndarray:
+    if profile is not None:
+        return np.full(count, profile_index(policy, "simulate", profile))
+    if policy.batch:
+        return rng.integers(len(policy.profiles), size=count)
+    weights = policy.probability().ravel()
+    return rng.choice(len(weights), count, p=weights / weights.sum())
 
-    def __init__(self, mechanism: DynamicTeamMechanism, lies: dict[int, Strategy], rng):
-        self.mechanism, self.lies, self.rng = mechanism, lies, rng
-        policy = mechanism.policy
-        self.policy, self.env, self.plan = policy, policy.env, policy.plan
-        self.means = mechanism.settlement_means()
-        pairs = policy.pairs
-        self.index = {
-            (int(r), *row): k
-            for k, (r, row) in enumerate(zip(pairs.root, pairs.theta.tolist(), strict=True))
-        }
-        self.signal_root = {tuple(row): r for r, row in enumerate(pairs.signals.tolist())}
 
-    def profiles(self, count: int, profile: int | None) -> np.ndarray:
-        policy = self.policy
-        if profile is not None:
-            return np.full(count, profile_index(policy, "simulate", profile))
-        if policy.batch:
-            return self.rng.integers(len(policy.profiles), size=count)
-        weights = policy.probability().ravel()
-        return self.rng.choice(len(weights), count, p=weights / weights.sum())
+def draw_conversations(
+    policy: AbstractPricedPolicy,
+    signal: AbstractSettlementSignal,
+    lies: Mapping[int, Strategy],
+    rng: np.random.Generator,
+    profile: Int[np.ndarray, " N"],
+) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "N _r"]]:
+    """Draw one conversation for each entry of `profile`; no Groves term is charged.
 
-    def conversations(self, profile: np.ndarray) -> dict[str, np.ndarray]:
-        policy, plan, env, n = self.policy, self.plan, self.env, self.env.products
-        count, horizon = len(profile), plan.horizon
-        pairs = policy.pairs
-        truth = pairs.theta[pairs.base[profile]].copy()
-        seen = pairs.signals[pairs.root[pairs.base[profile]]].copy()
-        omega = draw(self.rng, plan.root[pairs.root[pairs.base[profile]]])
-        told_theta, told = ask_reports(env, self.lies, 0, truth, seen[:, 1:])
-        root = self._root(np.concatenate([seen[:, :1], told], axis=1))
-        groves = self._totals(profile, told_theta, root, omega)
-        record = blank_record(profile, omega, groves, horizon)
-        node, alive = np.zeros(count, np.int64), np.arange(count)
-        alphabet = env.feedback_alphabet
-        for t in range(horizon):
-            pair = self._pair(root[alive], told_theta[alive])
-            control = plan.actions[t][pair, node[alive]].astype(np.int64)
-            edge = plan.edge(t, node[alive], control)
-            law = policy.compiled.action[edge, :, omega[alive]]
-            action = draw(self.rng, law)
-            record["recommendation"][alive, t] = np.where(control == n, NONE, control)
-            record["action"][alive, t] = action
-            bought = np.flatnonzero(action < n)
-            who, product = alive[bought], action[bought]
-            mean = self.means[edge[bought], product, omega[who]]
-            signal = self.mechanism.estimator
-            record_purchases(record, env, signal, self.rng, who, product, mean, truth, told_theta)
-            again = action == n + 1
-            if t == horizon - 1 or not again.any():
-                break
-            alive, control, edge = alive[again], control[again], edge[again]
-            column = np.asarray(plan.tables.column)
-            chance = column[plan.tree.structure.columns[edge], omega[alive][:, None]]
-            joint = draw(self.rng, chance)
-            record["symbol"][alive, t] = joint
-            symbols = split_symbol(joint, alphabet).T
-            truth[alive] = self._next_values(truth[alive], control)
-            told_theta_now, told = ask_reports(env, self.lies, t + 1, truth[alive], symbols[:, 1:])
-            told_theta[alive] = told_theta_now
-            reported = np.concatenate([symbols[:, :1], told], axis=1)
-            heard = join_symbols(reported.T, alphabet)
-            node[alive] = plan.tree.layers[t].child[node[alive], control, heard]
-        return record
+    **Returns:** records, and the initial reports (N, 2n+1): value indices, then symbols.
+    """
+    env, n, count = policy.env, policy.env.products, len(profile)
+    cursor, horizon = policy.evaluator.cursor(signal), int(env.horizon)
+    truth = policy.profiles.theta[profile].copy()
+    seen = policy.profiles.signals[profile]
+    omega = draw(rng, policy.roots[profile])
+    told, said = ask_reports(env, lies, 0, truth, seen[:, 1:])
+    heard = np.concatenate([seen[:, :1], said], axis=1)
+    reports = np.concatenate([told, heard], axis=1)
+    cursor.begin(heard)
+    record = blank_record(profile, omega, np.zeros((count, n)), horizon)
+    alive = np.arange(count)
+    for t in range(horizon):
+        control = cursor.choose(told[alive])
+        mean, law = cursor.laws(control, omega[alive])
+        action = draw(rng, law)
+        record["recommendation"][alive, t] = np.where(control == n, NONE, control)
+        record["action"][alive, t] = action
+        bought = np.flatnonzero(action < n)
+        who, product = alive[bought], action[bought]
+        given = mean[bought, product]
+        record_purchases(record, env, signal, rng, who, product, given, truth, told)
+        again = action == n + 1
+        if t == horizon - 1 or not again.any():
+            break
+        alive, control = alive[again], control[again]
+        joint = draw(rng, cursor.symbols(again, omega[alive]))
+        record["symbol"][alive, t] = joint
+        symbols = split_symbol(joint, env.feedback_alphabet)
+        truth[alive] = _next_values(env, rng, truth[alive], control)
+        told[alive], said = ask_reports(env, lies, t + 1, truth[alive], symbols[1:].T)
+        cursor.advance(join_symbols(np.concatenate([symbols[:1], said.T]), env.feedback_alphabet))
+    return record, reports
 
-    def _root(self, signals: np.ndarray) -> np.ndarray:
-        return self._look_up(self.signal_root, signals)
 
-    def _pair(self, root: np.ndarray, theta: np.ndarray) -> np.ndarray:
-        return self._look_up(self.index, np.concatenate([root[:, None], theta], axis=1))
+class _Totals:
+    """Groves totals at the reported profile; NaN where that profile was not solved for.
 
-    def _look_up(self, table: dict, rows: np.ndarray) -> np.ndarray:
-        unique, inverse = np.unique(rows, axis=0, return_inverse=True)
-        found = [table.get(tuple(row), -1) for row in unique.tolist()]
-        if min(found) < 0:
-            must = "report only what was solved: one advertiser's own alternatives in a batch"
-            got = unique[int(np.argmin(found))].tolist()
-            raise OutsideSupport(describe("simulate(strategies=...)", must, got))
-        return np.array(found)[inverse.reshape(-1)]
+    A total is constant in her own report, so a single liar is charged as if she told truth. A
+    data-driven total reads the taste, decoded without noise.
+    """
 
-    def _totals(self, profile, told_theta, root, omega) -> np.ndarray:
-        """Groves totals at the reported profile; NaN where that profile was not solved for.
+    def __init__(self, mechanism: DynamicTeamMechanism, lies: Mapping[int, Strategy]):
+        self.table, self.lies = mechanism.totals_by_taste(), tuple(lies)
+        known = mechanism.policy.profiles
+        rows = np.concatenate([known.theta, known.signals], axis=1).tolist()
+        self.known = {tuple(row): b for b, row in enumerate(rows)}
 
-        A total is constant in her own report, so a single liar is charged as if she told truth.
-        A data-driven total reads the taste, decoded without noise.
-        """
-        if isinstance(self.mechanism.groves, DataDriven):
-            table = self.mechanism.groves.function(self.mechanism.own)
-        else:
-            fixed = self.mechanism.groves_total.reshape(self.env.products, -1).T
-            table, omega = fixed[:, :, None], 0
+    def __call__(self, profile, reports, omega) -> np.ndarray:
+        omega = omega if self.table.shape[2] > 1 else 0
         if not self.lies:
-            return table[profile, :, omega]
-        known = {int(pair): b for b, pair in enumerate(self.policy.pairs.base)}
-        reported = self._pair(root, told_theta).tolist()
-        found = np.array([known.get(pair, -1) for pair in reported])
-        charged = np.where((found >= 0)[:, None], table[found, :, omega], np.nan)
+            return self.table[profile, :, omega]
+        unique, inverse = np.unique(reports, axis=0, return_inverse=True)
+        found = np.array([self.known.get(tuple(row), -1) for row in unique.tolist()])
+        found = found[inverse.reshape(-1)]
+        charged = np.where((found >= 0)[:, None], self.table[found, :, omega], np.nan)
         if len(self.lies) == 1:
             (liar,) = self.lies
-            charged[:, liar] = table[profile, liar, omega]
+            charged[:, liar] = self.table[profile, liar, omega]
         return charged
 
-    def _next_values(self, theta: np.ndarray, control: np.ndarray) -> np.ndarray:
-        values = self.env.values
-        if not isinstance(values, MarkovValues):
-            return theta
-        law = values.kernel[control[:, None], np.arange(theta.shape[1]), theta]
-        return draw(self.rng, law)
+
+def _next_values(env, rng, theta: np.ndarray, control: np.ndarray) -> np.ndarray:
+    values = env.values
+    if not isinstance(values, MarkovValues):
+        return theta
+    law = values.kernel[control[:, None], np.arange(theta.shape[1]), theta]
+    return draw(rng, law)
 
 
 def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ import numpy as np
 from dynmech._types import NONE
 from dynmech.errors import ImpossibleProfile, import_extra
 from dynmech.market.feedback import RatingFeedback
+from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
-from dynmech.policy.efficient import EfficientPolicy
 
 
 class Branch(eqx.Module):
@@ -61,7 +61,7 @@ class _Node(NamedTuple):
     mass: float
 
 
-def policy_tree(policy: EfficientPolicy, profile: int = 0, *, merge: bool = True) -> Branch:
+def policy_tree(policy: AbstractPricedPolicy, profile: int = 0, *, merge: bool = True) -> Branch:
     """Grow the tree of recommendations that a policy makes from an initial profile.
 
     With `merge`, siblings that recommend the same product become one branch, histories and all;
@@ -111,7 +111,7 @@ def _after(chat: Conversation, total: float) -> list[_Node]:
     env = chat.policy.env
     if chat.period == env.horizon:
         return []
-    held, found = chat.policy.pairs.theta[chat.pair], []
+    held, found = chat.place.theta, []
     for joint in np.ndindex(env.feedback_alphabet):
         try:
             later = chat.step("query", np.array(joint), held)
@@ -126,7 +126,7 @@ def _mass(chat: Conversation) -> float:
     return float(chat.probability)
 
 
-def branch_table(policy: EfficientPolicy, root: Branch, unit: str = "money"):
+def branch_table(policy: AbstractPricedPolicy, root: Branch, unit: str = "money"):
     """List the branches of a tree in a labelled pandas table, one row each."""
     pandas = import_extra("pandas", "experiments", "branch_table")
     branches = list(root.walk())
@@ -146,12 +146,12 @@ def branch_table(policy: EfficientPolicy, root: Branch, unit: str = "money"):
     )
 
 
-def product_label(policy: EfficientPolicy, recommendation: int) -> str:
+def product_label(policy: AbstractPricedPolicy, recommendation: int) -> str:
     """The label of a recommendation."""
     return "none" if recommendation == NONE else policy.env.names[recommendation]
 
 
-def signal_word(policy: EfficientPolicy) -> str:
+def signal_word(policy: AbstractPricedPolicy) -> str:
     """What the platform's symbols after a query are called."""
     return "rating" if isinstance(policy.env.signals.feedback, RatingFeedback) else "signal"
 

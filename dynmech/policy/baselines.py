@@ -11,20 +11,21 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech.errors import InvalidArgument, describe, require_whole
-from dynmech.solve.certificates import make_case, simplify
+from dynmech.solve.certificates import simplify
 from solvers import Play, rollout
 
 if TYPE_CHECKING:
-    from dynmech.policy.long_horizon import LongPolicy
+    from dynmech.policy.base import AbstractPricedPolicy
 
 SIMPLER = tuple(play.value for play in Play if play is not Play.GREEDY)
 
 
 class PolicyComparison(eqx.Module):
-    """Simulated values of policies, money; `name[0]` is "neural", the policy itself.
+    """Simulated values of policies, money; `name[0]` is "this policy", the policy itself.
 
-    `value`, `error` (K,): mean and standard error; `difference`, `difference_error` (K,): of the
-    policy's value less the other's, conversation by conversation on common random numbers.
+    `value`, `error` (K,): mean and standard error, 0 for what is exact; `difference`,
+    `difference_error` (K,): of the policy's value less the other's, conversation by conversation
+    on common random numbers.
     """
 
     name: tuple[str, ...] = eqx.field(static=True)
@@ -35,26 +36,32 @@ class PolicyComparison(eqx.Module):
 
 
 def compare_policies(
-    policy: LongPolicy, names: Sequence[str], conversations: int, profile: int, seed: int
+    policy: AbstractPricedPolicy, names: Sequence[str], conversations: int, profile: int, seed: int
 ) -> PolicyComparison:
-    """See `LongPolicy.compare`."""
+    """See `EfficientPolicy.compare`."""
     require_whole("compare(conversations=...)", conversations, 2)
     require_whole("compare(seed=...)", seed, 0)
-    known = [play.value for play in Play]
+    known = ["this policy", *SIMPLER]
     for name in names:
         if name not in known:
             raise InvalidArgument(describe("compare(names=...)", f"be among {known}", name))
-    every = ("neural", *(name for name in names if name != "neural"))
+    every = ("this policy", *(name for name in names if name != "this policy"))
+    play, (index, signals) = policy.player, policy.profile_at("compare", profile)
+    case, ceiling = play.cased(index)
+    belief = play.beliefs(signals[None])[0]
     with jax.enable_x64(True):
-        process, (ceiling,), _ = simplify(policy.process, [policy.ceilings[profile]])
-        gains = np.stack([
-            rollout(
-                process, make_case(policy.theta(profile)), ceiling, policy.network,
-                policy.root[profile], conversations, np.random.default_rng([seed, profile]),
-                Play(name), chunk=policy.chunk,
+        process, (ceiling,), _ = simplify(play.process, [ceiling])
+
+        def run(way: Play) -> np.ndarray:
+            rng = np.random.default_rng([seed, profile])
+            options = (conversations, rng, way)
+            return rollout(
+                process, case, ceiling, play.network, belief, *options, chunk=play.chunk
             ).gain
-            for name in every
-        ])  # fmt: skip
+
+        exact = policy.evaluator.walked
+        own = np.full(conversations, policy.value.ravel()[profile]) if exact else run(Play.GREEDY)
+        gains = np.stack([own, *(run(Play(name)) for name in every[1:])])
     less = gains[0] - gains
     root = np.sqrt(conversations)
     return PolicyComparison(

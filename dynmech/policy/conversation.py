@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from dynmech._checks import by_label, finite, indices
 from dynmech._types import NONE, exit_code, join_symbols, query_code
+from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
     InvalidArgument,
@@ -21,17 +22,19 @@ from dynmech.errors import (
 )
 from dynmech.market.structures import PrivateFeedback, PrivateStructures
 from dynmech.market.values import MarkovValues
-from solvers import evaluate, unfold
+from dynmech.policy.questions import AbstractEvaluator, Place
+from dynmech.solve.certificates import Bounds, Certificate
 
 if TYPE_CHECKING:
-    from dynmech.policy.efficient import EfficientPolicy
+    from dynmech.policy.base import AbstractPricedPolicy
 
 
 class Turn(eqx.Module):
     """One round as it happened.
 
     `recommendation` is an index or -1; `action` a code (0..n-1 buy, n exit, n+1 query); `theta`
-    (n,), money; `signals` (1+n,), symbols seen after a query; `edge` the situation it was in.
+    (n,), money; `signals` (1+n,), symbols seen after a query; `edge` the situation of the tree it
+    was in, -1 without a tree.
     """
 
     period: int = eqx.field(static=True)
@@ -43,15 +46,21 @@ class Turn(eqx.Module):
 
 
 class Conversation(eqx.Module):
-    """A conversation under the policy and truthful reports; `step` and `undo` return new ones."""
+    """A conversation under the policy and truthful reports; `step` and `undo` return new ones.
 
-    policy: EfficientPolicy
-    pair: int = eqx.field(static=True)
-    node: int = eqx.field(static=True)
+    `profile`: the index of the profile that it started from, -1 where that is an alternative to
+    those asked for. `weights` (m,): unnormalised belief. `probability`: of what happened so far,
+    given the initial profile and the values in force.
+    """
+
+    policy: AbstractPricedPolicy
+    profile: int = eqx.field(static=True)
+    place: Place
+    weights: Float[np.ndarray, " m"]
+    probability: float = eqx.field(static=True)
     turns: tuple[Turn, ...]
     ended: bool = eqx.field(static=True)
     previous: Conversation | None
-    start_pair: int = eqx.field(static=True)
 
     @property
     def period(self) -> int:
@@ -59,84 +68,71 @@ class Conversation(eqx.Module):
         return len(self.turns) + (0 if self.ended else 1)
 
     @property
+    def actions(self) -> tuple[int, ...]:
+        """Action codes so far."""
+        return tuple(turn.action for turn in self.turns)
+
+    @property
     def recommendation(self) -> int:
         """The product recommended now, -1 for none."""
-        if self.ended:
-            must = "be in progress"
-            do = "call .undo()"
-            raise InvalidArgument(describe("Conversation.recommendation", must, "ended", do))
-        control = int(self.policy.plan.actions[self.period - 1][self.pair, self.node])
+        self._require_progress("recommendation")
+        control = self._evaluator.control(self.place)
         return NONE if control == self.policy.env.products else control
 
     @property
     def theta(self) -> Float[np.ndarray, " n"]:
         """Values in force, money."""
-        return _money(self.policy, self.pair)
+        env = self.policy.env
+        return np.asarray(env.values.support)[np.arange(env.products), self.place.theta]
 
     @property
     def belief(self) -> Float[np.ndarray, " m"]:
         """Posterior weights of the tastes; zeros if the reports are impossible together."""
-        weights = self._weights()
-        return weights / weights.sum() if weights.sum() > 0 else weights
-
-    @property
-    def probability(self) -> float:
-        """Probability of what happened so far, given the initial profile."""
-        start = self.policy.plan.root[self.policy.plan.pair_root[self.start_pair]].sum()
-        return float(self._weights().sum() / start)
+        mass = self.weights.sum()
+        return self.weights / mass if mass > 0 else self.weights
 
     @property
     def value(self) -> float:
-        """Expected surplus from here on under the policy, W_t, money; 0 once ended."""
-        if self.ended:
-            return 0.0
-        belief = self.belief
-        return float(belief @ self.worth(self.recommendation))
+        """Expected surplus from here on under the policy, W_t, money; 0 once ended.
+
+        Where it is simulated, its standard error and bounds are those of `certify`.
+        """
+        return 0.0 if self.ended else float(self.certify().value[0])
+
+    @property
+    def _evaluator(self) -> AbstractEvaluator:
+        return self.policy.evaluator
+
+    def certify(self, certificate: Certificate | None = None) -> Bounds | Bounded:
+        """Bound W at this node, for its belief: arrays of one entry.
+
+        The gap bounds what a single-period misreport, or any reporting strategy, can gain from
+        here on, as long as the past is truthful and the estimate unbiased (paper C, Theorem 1).
+
+        **Arguments:** `certificate`: how hard to work where it is simulated.
+        """
+        self._require_progress("certify(...)")
+        if not isinstance(certificate, Certificate | None):
+            must = "be Certificate(...)"
+            call = "Conversation.certify(certificate=...)"
+            raise InvalidArgument(describe(call, must, type(certificate)))
+        return self._evaluator.certify(self.place, certificate)
 
     def considered(self, recommendation: int) -> bool:
         """Whether the solver looked into what this recommendation leads to, from here."""
-        plan, t = self.policy.plan, self.period - 1
-        control = self.policy.env.products if recommendation == NONE else recommendation
-        edge = plan.edge(t, np.array([self.node]), np.array([control]))[0]
-        known = edge < len(plan.tree.structure.columns)
-        return bool(known and (plan.tree.layers[t].child[self.node, control] >= 0).all())
+        self._require_progress("considered(...)")
+        return self._evaluator.considered(self.place, self._control(recommendation))
 
     def worth(self, recommendation: int) -> Float[np.ndarray, " m"]:
         """Surplus given omega of recommending this now and following the policy after, (m,).
 
-        **Raises:** `OutsideSupport` unless `considered(recommendation)`.
+        **Raises:** `OutsideSupport` unless `considered(recommendation)`; `DynmechError` where the
+        policy is simulated.
         """
-        plan, n = self.policy.plan, self.policy.env.products
-        control = n if recommendation == NONE else recommendation
-        none = np.zeros(0, np.int64)
-        wanted = [(none, none, none) for _ in range(plan.horizon)]
-        here = np.array([self.pair]), np.array([self.node]), np.array([control])
-        if not self.considered(recommendation):
-            got = f"{recommendation} in period {self.period}"
-            must = "be one that the solver looked into"
-            do = "recommend as the policy does, or solve with Exact()"
-            raise OutsideSupport(describe("Conversation.worth(recommendation=...)", must, got, do))
-        wanted[self.period - 1] = here
-        keys, places = unfold(plan, wanted)
-        support, theta = self.policy.env.values.support, self.policy.pairs.theta
-        stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
+        self._require_progress("worth(...)")
+        return self._evaluator.worth(self.place, self._control(recommendation))
 
-        def flow(t, pair, node, control):
-            edge = plan.edge(t, node, control)
-            product = plan.tree.structure.outcome[edge]
-            money = support[np.arange(n), theta[pair]]
-            earned = np.take_along_axis(money, np.maximum(product, 0), axis=1)
-            return ((earned[:, :, None] + reward[product]) * stop[edge]).sum(1)[:, None]
-
-        values = evaluate(plan, keys, flow)
-        return values[self.period - 1][places[self.period - 1][0], 0]
-
-    def step(
-        self,
-        action: int | str,
-        signals: Any = None,
-        theta: Any = None,
-    ) -> Conversation:
+    def step(self, action: int | str, signals: Any = None, theta: Any = None) -> Conversation:
         """Go on with what the user did.
 
         **Arguments:** `action`: "query", "exit", a product label, or a code; `signals`: after
@@ -147,86 +143,79 @@ class Conversation(eqx.Module):
         **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile` when what happened
         has probability zero.
         """
-        if self.ended:
-            must, do = "be in progress", "call .undo()"
-            raise InvalidArgument(describe("Conversation.step(...)", must, "ended", do))
-        plan, env, t = self.policy.plan, self.policy.env, self.period - 1
-        code = action_code(env, action)
-        control = int(plan.actions[t][self.pair, self.node])
-        edge = int(plan.edge(t, np.array([self.node]), np.array([control]))[0])
-        chance = self.policy.compiled.action[edge, code] @ self._weights()
-        if chance <= 0:
+        self._require_progress("step(...)")
+        env, place, evaluator = self.policy.env, self.place, self._evaluator
+        code, control = action_code(env, action), evaluator.control(self.place)
+        actions, columns = evaluator.chances(place, control)
+        if actions[code] @ self.weights <= 0:
             must = "be something the user does here with positive probability"
             raise ImpossibleProfile(describe("Conversation.step(action=...)", must, action))
         again = code == query_code(env.products)
-        goes_on = again and t + 1 < plan.horizon
-        symbols = read_symbols(env, signals, initial=False) if goes_on else None
+        goes_on = again and self.period < env.horizon
         if not again and signals is not None:
             must = "be given only after a query"
             raise InvalidArgument(describe("Conversation.step(signals=...)", must, shown(signals)))
-        turn = Turn(t + 1, self.recommendation, code, self.theta, symbols, edge)
-        pair, node = self.pair, self.node
-        if symbols is not None:
+        symbols, joint = None, 0
+        if goes_on:
+            symbols = read_symbols(env, signals, initial=False)
             joint = int(join_symbols(symbols, env.feedback_alphabet))
-            node = int(plan.tree.layers[t].child[node, control, joint])
-            pair = _next_pair(self.policy, pair, theta)
-        elif theta is not None:
-            must = "be given only when the conversation goes on"
-            raise InvalidArgument(describe("Conversation.step(theta=...)", must, theta))
-        after = Conversation(
-            self.policy, pair, node, (*self.turns, turn), not goes_on, self, self.start_pair
-        )
-        if goes_on and after._weights().sum() <= 0:
+        index = _next_values(env, place.theta, theta, goes_on)
+        here = self.weights * (columns[joint] if goes_on else actions[code])
+        if here.sum() <= 0:
             must = "have positive probability after this history"
             raise ImpossibleProfile(describe("Conversation.step(signals=...)", must, signals))
-        return after
+        after = evaluator.follow(place, control, joint, index) if goes_on else place
+        turn = Turn(
+            self.period, self.recommendation, code, self.theta, symbols,
+            evaluator.edge(place, control),
+        )  # fmt: skip
+        chance = self.probability * float(here.sum() / self.weights.sum())
+        weights = after.belief if goes_on else here
+        return Conversation(
+            self.policy, self.profile, after, weights, chance, (*self.turns, turn), not goes_on,
+            self,
+        )  # fmt: skip
 
     def undo(self) -> Conversation:
-        """Return to before the last step."""
+        """Return to before the last step.
+
+        **Raises:** `InvalidArgument` before the first.
+        """
         if self.previous is None:
             must = "follow at least one step"
             raise InvalidArgument(describe("Conversation.undo()", must, "none"))
         return self.previous
 
-    def _weights(self):
-        t = len(self.turns)
-        plan = self.policy.plan
+    def _control(self, recommendation: int) -> int:
+        return self.policy.env.products if recommendation == NONE else recommendation
+
+    def _require_progress(self, what: str) -> None:
         if self.ended:
-            belief = self.previous._weights() if self.previous else plan.root[0]
-            turn = self.turns[-1]
-            return belief * self.policy.compiled.action[turn.edge, turn.action]
-        return plan.belief(t, np.array([self.pair]), np.array([self.node]))[0]
+            must, do = "be in progress", "call .undo()"
+            raise InvalidArgument(describe(f"Conversation.{what}", must, "ended", do))
 
 
-def start_conversation(policy: EfficientPolicy, theta, signals, profile) -> Conversation:
+def start_conversation(policy: AbstractPricedPolicy, theta, signals, profile) -> Conversation:
     """See `EfficientPolicy.start`."""
-    env, pairs = policy.env, policy.pairs
+    env, known = policy.env, policy.profiles
     if profile is not None:
         if theta is not None or signals is not None:
             must = "be either a profile or theta and signals"
             raise InvalidArgument(describe("EfficientPolicy.start(...)", must, "both"))
-        pair = int(pairs.base[profile_index(policy, "EfficientPolicy.start", profile)])
+        index, symbols = policy.profile_at("start", profile)
     else:
-        index = theta_index(env, theta)
-        symbols = read_symbols(env, signals, initial=True)
-        root = np.flatnonzero((pairs.signals == symbols).all(axis=1))
-        found = np.flatnonzero(np.isin(pairs.root, root) & (pairs.theta == index).all(axis=1))
-        if not len(found):
-            must = "name a profile that was solved"
-            got = f"theta {index.tolist()}, signals {symbols.tolist()}"
-            do = "solve with it in initial=Profiles(...)"
-            raise OutsideSupport(describe("EfficientPolicy.start(...)", must, got, do))
-        pair = int(found[0])
-    if policy.plan.root[pairs.root[pair]].sum() <= 0:
+        index, symbols = theta_index(env, theta), read_symbols(env, signals, initial=True)
+        same = (known.theta == index).all(axis=1) & (known.signals == symbols).all(axis=1)
+        profile = int(np.argmax(same)) if same.any() else -1
+        if profile >= 0:
+            policy.profile_at("start", profile)
+    place = policy.evaluator.begin(index, symbols)
+    if place.belief.sum() <= 0:
         must = "have signals of positive probability"
-        got = pairs.signals[pairs.root[pair]].tolist()
-        raise ImpossibleProfile(describe("EfficientPolicy.start(signals=...)", must, got))
-    return Conversation(policy, pair, 0, (), False, None, pair)
-
-
-def _money(policy, pair: int) -> Float[np.ndarray, " n"]:
-    env = policy.env
-    return env.values.support[np.arange(env.products), policy.pairs.theta[pair]]
+        raise ImpossibleProfile(
+            describe("EfficientPolicy.start(signals=...)", must, symbols.tolist())
+        )
+    return Conversation(policy, profile, place, place.belief, 1.0, (), False, None)
 
 
 def action_code(env, action: int | str) -> int:
@@ -320,16 +309,20 @@ def profile_index(policy, verb: str, profile) -> int:
     return int(profile)
 
 
-def _next_pair(policy, pair: int, theta) -> int:
-    env = policy.env
+def _next_values(env, held: np.ndarray, theta, goes_on: bool) -> Int[np.ndarray, " n"]:
+    """Value indices of the next round: those in force where values are constant."""
+    call = "Conversation.step(theta=...)"
+    if not goes_on:
+        if theta is not None:
+            raise InvalidArgument(
+                describe(call, "be given only when the conversation goes on", theta)
+            )
+        return held
     if not isinstance(env.values, MarkovValues):
-        if theta is not None and (theta_index(env, theta) != policy.pairs.theta[pair]).any():
-            must = "stay the same: values are constant"
-            raise InvalidArgument(describe("Conversation.step(theta=...)", must, theta))
-        return pair
+        if theta is not None and (theta_index(env, theta) != held).any():
+            raise InvalidArgument(describe(call, "stay the same: values are constant", theta))
+        return held
     if theta is None and env.values.support.shape[1] > 1:
         must, do = "be given: values move between rounds", "pass the next values"
-        raise InvalidArgument(describe("Conversation.step(theta=...)", must, None, do))
-    index = theta_index(env, theta)
-    options = policy.plan.sibling[pair]
-    return int(options[(policy.pairs.theta[options] == index).all(axis=1)][0])
+        raise InvalidArgument(describe(call, must, None, do))
+    return theta_index(env, theta)

@@ -4,31 +4,21 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, overload
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from dynmech import files
-from dynmech._types import Numbers, in_doubles, precision
-from dynmech.errors import (
-    DynmechError,
-    InvalidArgument,
-    describe,
-    import_extra,
-)
+from dynmech._types import in_doubles, precision
+from dynmech.bounded import Bounded
+from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.market.values import MarkovValues, joint_kernel, prior_probability
-from dynmech.policy.conversation import Conversation, start_conversation
-from dynmech.policy.given_actions import with_actions
-from dynmech.policy.invariants import check_tables
+from dynmech.market.values import MarkovValues, joint_kernel
+from dynmech.policy.base import EfficientPolicy as EfficientPolicy
+from dynmech.policy.base import Figures
 from dynmech.policy.outcomes import expected_outcomes
-from dynmech.policy.revalue import Revaluation, revalue
-from dynmech.problem.compile import Compiled
+from dynmech.policy.walked import TreeEvaluator
 from dynmech.problem.tasks import Assignment, Pairs, assign, make_pairs
 from dynmech.solve.endless import compile_endless, solve_endless
 from dynmech.solve.prepare import (
@@ -40,228 +30,9 @@ from dynmech.solve.prepare import (
 )
 from dynmech.solve.running import Solved, refuse_options, run_solver
 from dynmech.solve.unfolded import compile_or_search, search_market
-from solvers import (
-    BranchAndBound,
-    Estimate,
-    Exact,
-    Neural,
-    Plan,
-    PointBased,
-    Stationary,
-    deferred,
-)
-
-if TYPE_CHECKING:
-    from dynmech.policy.long_horizon import LongPolicy
+from solvers import BranchAndBound, Exact, Neural, Plan, PointBased, Stationary, deferred
 
 _VERB = "solve_efficient_policy"
-
-
-class EfficientPolicy(eqx.Module):
-    """The efficient policy of a market, with the values it needs for payments and audits.
-
-    P = (K,)*n + (Zp, Z1, ..., Zn) when every initial profile was solved, or (B,) for a batch.
-    Everything is conditional on the profile, in money; NaN where the profile's signals have
-    probability zero. Exact up to rounding for the exact solver, where `lower` and `upper`
-    equal `value`; else `value` and everything else is what the policy itself, which can be
-    executed at every belief, attains: `lower` <= W_1 <= `upper`. With an infinite horizon `env`
-    is the market of the T rounds that `solver` names, none is recommended after them, `value` and
-    what is under truth count these rounds, and all bounds hold for the market without an end.
-
-    - `value` P: W_1. `marginal_value`, `displayable_marginal_value` (n, *P): W^{-i}, Wd^{-i}.
-    - `marginal_upper`, `displayable_marginal_upper` (n, *P): certified upper bounds of both.
-    - `optimal`: the plan that attains W where `plan` need not (see `with_actions`), else None.
-    - `gap`: per round (pairs, nodes), certified loss at each node, money, None when exact.
-    - `advertiser_value`, `user_utility` (n, *P): expected theta earned by, and user utility
-      from, each product under truth. `purchase` (n, *P): probability that it is bought.
-    """
-
-    env: RecommendationMDP
-    profiles: Profiles
-    pairs: Pairs
-    plan: Plan
-    compiled: Compiled
-    batch: bool = eqx.field(static=True)
-    value: Float[np.ndarray, "..."]
-    lower: Float[np.ndarray, "..."]
-    upper: Float[np.ndarray, "..."]
-    marginal_value: Float[np.ndarray, "n ..."]
-    displayable_marginal_value: Float[np.ndarray, "n ..."]
-    marginal_upper: Float[np.ndarray, "n ..."]
-    displayable_marginal_upper: Float[np.ndarray, "n ..."]
-    advertiser_value: Float[np.ndarray, "n ..."]
-    user_utility: Float[np.ndarray, "n ..."]
-    purchase: Float[np.ndarray, "n ..."]
-    pair_value: Float[np.ndarray, " P"]
-    own_marginal: Float[np.ndarray, "B n Z"]
-    own_displayable: Float[np.ndarray, "B n Z"]
-    optimal: Plan | None
-    gap: tuple[Float[np.ndarray, "P _N"], ...] | None
-    solver: str = eqx.field(static=True)
-    work: Estimate
-    seconds: float = eqx.field(static=True)
-
-    def __check_init__(self):
-        check_tables(self)
-
-    @property
-    def partial(self) -> bool:
-        """Whether some recommendations or rounds were left out: its gap is more than rounding."""
-        return self.gap is not None and not self.solver.startswith("Exact")
-
-    @property
-    def mass(self) -> Float[np.ndarray, " B"]:
-        """Probability of each profile's signals, shape (B,)."""
-        return self.plan.root.sum(axis=1)[self.pairs.root[self.pairs.base]]
-
-    @property
-    def ex_ante_value(self) -> float:
-        """E[W_1] over all initial profiles, money."""
-        return float(np.nansum(self.value * self._weights("ex_ante_value")))
-
-    @property
-    def ex_ante_marginal_value(self) -> Float[np.ndarray, " n"]:
-        """E[W_1^{-i}] over all initial profiles, shape (n,), money."""
-        weights = self._weights("ex_ante_marginal_value")
-        axes = tuple(range(1, self.marginal_value.ndim))
-        return np.nansum(self.marginal_value * weights, axis=axes)
-
-    def probability(self) -> Float[np.ndarray, "..."]:
-        """Prior probability of each profile, shape P."""
-        theta = prior_probability(self.env.values, self.profiles.theta)
-        return (theta * self.mass).reshape(self.value.shape)
-
-    def _weights(self, verb: str) -> np.ndarray:
-        if self.batch:
-            raise DynmechError(
-                describe(
-                    f"EfficientPolicy.{verb}",
-                    "have every initial profile",
-                    f"a batch of {len(self.profiles)}",
-                    "solve without `initial`, or average over profiles drawn with "
-                    "env.sample_profiles and state the standard error",
-                )
-            )
-        return self.probability()
-
-    def start(
-        self, theta: Any = None, signals: Any = None, *, profile: int | None = None
-    ) -> Conversation:
-        """Start a conversation from an initial profile.
-
-        **Arguments:** `theta`, `signals`: indices into supports (n,) and alphabets (1+n,), or
-        mappings from labels ("platform" for the platform's signal) to indices or, for theta,
-        money; or `profile`: the index of a solved profile.
-
-        **Returns:** a `Conversation` with `.recommendation`, `.belief`, `.value`, `.step`.
-
-        **Raises:** `OutsideSupport`, `ImpossibleProfile`, `InvalidArgument`.
-        """
-        return start_conversation(self, theta, signals, profile)
-
-    def revalue(
-        self,
-        theta_support: Numbers | None = None,
-        gamma: Numbers | None = None,
-        prior: Numbers | None = None,
-        marginals: bool = False,
-    ) -> Revaluation:
-        """Solve the same tree with other numbers; a pure function for grad, jit and vmap.
-
-        The policy is optimised afresh. With `gamma`, behaviour and feedback are recomputed (cut
-        points stay), on a tree that merges nothing that other numbers could tell apart. Tables
-        given to `from_tables` do not depend on gamma; only utilities do. The gradient of W in
-        theta_i is the expected number of purchases of i under the plan.
-
-        **Arguments:** `theta_support` (..., n, K), money: axes before the last two are supports
-        solved together, faster than by vmap; `gamma` (n, k); `prior` (m,), weights of the tastes;
-        `marginals`: also W^{-i} and Wd^{-i}.
-
-        **Returns:** a `Revaluation`: `.value` of shape (..., *P) and the marginals (n, ..., *P);
-        it stands for `.value` in JAX functions.
-        """
-        return revalue(self, theta_support, gamma, prior, marginals)
-
-    def to_frame(self):
-        """Labelled pandas table: one row a profile and product, money."""
-        pandas = import_extra("pandas", "experiments", "EfficientPolicy.to_frame")
-        env, n = self.env, self.env.products
-        theta = env.values.support[np.arange(n), self.profiles.theta]
-        count = len(self.profiles)
-        columns = {
-            "profile": np.repeat(np.arange(count), n),
-            "product": np.tile(np.array(env.names, dtype=object), count),
-            "theta": theta.ravel(),
-            "signal": self.profiles.signals[:, 1:].ravel(),
-            "platform_signal": np.repeat(self.profiles.signals[:, 0], n),
-            "W": np.repeat(self.value.ravel(), n),
-            "first_recommendation": np.repeat(
-                [self._label(int(a)) for a in self.plan.actions[0][self.pairs.base, 0]], n
-            ),
-        }
-        for name in (
-            "marginal_value",
-            "displayable_marginal_value",
-            "advertiser_value",
-            "user_utility",
-            "purchase",
-        ):
-            columns[name] = getattr(self, name).reshape(n, -1).T.ravel()
-        return pandas.DataFrame(columns)
-
-    def with_actions(self, actions: Sequence[Int[np.ndarray, "P _N"]]) -> "EfficientPolicy":
-        """Use other recommendations on the same tree: a policy that need not be efficient.
-
-        `value` and everything under truth become those of the recommendations in use, `upper`
-        stays W; marginal economies stay. Audits then bound what reports can gain.
-
-        **Arguments:** `actions`: per round, shape (pairs, nodes), 0..n (n for none), as
-        `policy.plan.actions`.
-
-        **Raises:** `InvalidArgument` (shape), `OutsideSupport`.
-        """
-        return with_actions(self, actions)
-
-    def _label(self, action: int) -> str:
-        return self.env.names[action] if action < self.env.products else "none"
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the policy to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read a policy written by `save`; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
-
-
-@overload
-def solve_efficient_policy(
-    env: RecommendationMDP,
-    solver: Exact | BranchAndBound | PointBased | Stationary | None = None,
-    *,
-    initial: Profiles | None = None,
-    tolerance: float = 0.0,
-    checkpoint: str | os.PathLike | None = None,
-    mesh: jax.sharding.Mesh | None = None,
-    progress: bool = True,
-) -> EfficientPolicy: ...
-
-
-@overload
-def solve_efficient_policy(
-    env: RecommendationMDP,
-    solver: Neural,
-    *,
-    initial: Profiles | None = None,
-    tolerance: float = 0.0,
-    checkpoint: str | os.PathLike | None = None,
-    mesh: None = None,
-    progress: bool = True,
-) -> "LongPolicy": ...
 
 
 def solve_efficient_policy(
@@ -273,7 +44,7 @@ def solve_efficient_policy(
     checkpoint: str | os.PathLike | None = None,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = True,
-) -> "EfficientPolicy | LongPolicy":
+) -> EfficientPolicy:
     """Solve for the policy that maximises expected total surplus (paper C, section 3.2).
 
         W_t(theta, h, b) = max_r sum_omega b(omega) sum_j (theta_j + u_j(omega)) y_j(h, r, omega)
@@ -285,10 +56,10 @@ def solve_efficient_policy(
     **Arguments**
 
     - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `PointBased()` (where learning
-      is the point), `Stationary()` (an infinite horizon), `Neural()` (a long horizon, and a
-      `LongPolicy` with bounds that hold at 95%: `solve_long_horizon` with own alternatives);
-      None picks one and says which and why in `policy.solver`: exact if it fits, else branch and
-      bound if a tolerance is given.
+      is the point), `Stationary()` (an infinite horizon), `Neural(certificate=Certificate())` (a
+      long horizon: rules are used as they are, bounds from below are simulated); None picks one
+      and says which and why in `policy.solver`: exact if it fits, else branch and bound if a
+      tolerance is given.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default.
     - `tolerance`: money; bounds closer than this are close enough, at every profile and
@@ -298,8 +69,7 @@ def solve_efficient_policy(
     - `mesh`: `jax.sharding.Mesh` over whose first axis the roots are split.
     - `progress`: show a bar when the solve takes more than two seconds.
 
-    **Returns:** `EfficientPolicy`; exact up to rounding, or with certified bounds. A `LongPolicy`
-    from `Neural()`.
+    **Returns:** `EfficientPolicy`; exact up to rounding, or with certified bounds.
 
     **Raises:** `TooLarge` when it will not fit, before work starts, with what to reduce;
     `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules.
@@ -310,7 +80,7 @@ def solve_efficient_policy(
         raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env)))
     check_tolerance(_VERB, tolerance)
     if isinstance(solver, Neural):
-        from dynmech.policy.long_solve import solve_by_network
+        from dynmech.policy.trained import solve_by_network
 
         if mesh is not None:
             must = "be None with Neural(), which works on one device"
@@ -347,7 +117,7 @@ def solve_efficient_policy(
     batch = initial is not None
     # An interrupt that comes now would throw away bounds that are there.
     with contextlib.nullcontext() if found.upper is None else deferred():
-        return _finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
+        return finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
 
 
 def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
@@ -373,9 +143,10 @@ def _plan(env, pairs: Pairs, root, assignment: Assignment, found: Solved) -> Pla
     return Plan(found.tree, found.tables, root, pairs.root, actions, sibling, regime, kernel)
 
 
-def _finish(
+def finish(
     env, profiles, pairs, root, compiled, assignment: Assignment, found: Solved, batch, seconds
 ) -> EfficientPolicy:
+    """Make the policy of what a solver found; `batch`: whether profiles were asked for."""
     shape = (len(profiles),) if batch else env.profile_shape
     n = env.products
     plan = _plan(env, pairs, root, assignment, found)
@@ -389,7 +160,10 @@ def _finish(
         known = (index >= 0) & (total > 0)
         return np.where(known, flat[np.maximum(index, 0)] / np.where(known, total, 1), np.nan)
 
-    own, displayable = (along(lower, x) for x in (assignment.marginal, assignment.displayable))
+    kinds = assignment.marginal, assignment.displayable
+    below, above = (np.stack([along(flat, x) for x in kinds]) for flat in (lower, upper))
+    exact = found.exact or found.upper is None
+    gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
     pair_mass = mass[pairs.root]
 
     def per_pair(flat: np.ndarray) -> np.ndarray:
@@ -397,36 +171,48 @@ def _finish(
         return np.where(known, flat[assignment.pair] / np.where(known, pair_mass, 1), np.nan)
 
     pair_value = per_pair(attained)
+    value = pair_value[pairs.base].reshape(shape)
     outcomes = expected_outcomes(plan, env.values.support, pairs, pairs.base)
     here = profiles.signals[:, 1:][:, :, None]
 
     def at(table: np.ndarray) -> np.ndarray:
         return np.take_along_axis(table, here, axis=2)[:, :, 0].T.reshape(n, *shape)
 
-    value = pair_value[pairs.base].reshape(shape)
-    gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
-    return EfficientPolicy(
+    evaluator = TreeEvaluator(
         env=env,
         profiles=profiles,
+        compiled=compiled,
         pairs=pairs,
         plan=plan,
-        compiled=compiled,
-        batch=batch,
-        value=value,
-        lower=value if found.lower is None else per_pair(lower)[pairs.base].reshape(shape),
-        upper=per_pair(upper)[pairs.base].reshape(shape),
-        marginal_value=at(own),
-        displayable_marginal_value=at(displayable),
-        marginal_upper=at(along(upper, assignment.marginal)),
-        displayable_marginal_upper=at(along(upper, assignment.displayable)),
-        advertiser_value=outcomes.earned.T.reshape(n, *shape),
-        user_utility=outcomes.utility.T.reshape(n, *shape),
-        purchase=outcomes.purchase.T.reshape(n, *shape),
         pair_value=pair_value,
-        own_marginal=own,
-        own_displayable=displayable,
+        solved_own=Bounded(below, below, above),
         optimal=None,
         gap=gap,
+        behind=None,
+        complete=exact,
+        exact=exact,
+    )
+    earned, utility, purchase = (
+        Bounded(x.T.reshape(n, *shape))
+        for x in (outcomes.earned, outcomes.utility, outcomes.purchase)
+    )
+    figures = Figures(
+        value=Bounded(value),
+        lower=value if found.lower is None else per_pair(lower)[pairs.base].reshape(shape),
+        upper=per_pair(upper)[pairs.base].reshape(shape),
+        marginal=Bounded(at(below[0]), at(below[0]), at(above[0])),
+        displayable=Bounded(at(below[1]), at(below[1]), at(above[1])),
+        earned=earned,
+        utility=utility,
+        purchase=purchase,
+    )
+    return EfficientPolicy(
+        evaluator=evaluator,
+        figures=figures,
+        profiles=profiles,
+        batch=batch,
+        exact=exact,
+        confidence=1.0,
         solver=found.note,
         work=found.work,
         seconds=seconds,

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import numpy as np
 
+from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.policy.base import AbstractPricedPolicy, EfficientPolicy
 from dynmech.policy.outcomes import expected_outcomes
 
-if TYPE_CHECKING:
-    from dynmech.policy.efficient import EfficientPolicy
 
-
-def with_actions(policy: EfficientPolicy, actions) -> EfficientPolicy:
-    """See `EfficientPolicy.with_actions`."""
+def with_actions(
+    policy: AbstractPricedPolicy, actions, solver: str = "given actions"
+) -> EfficientPolicy:
+    """See `EfficientPolicy.with_actions`. `solver`: what the policy is called."""
     plan, env, pairs = policy.plan, policy.env, policy.pairs
     call = "EfficientPolicy.with_actions(actions=...)"
     shapes = [np.shape(taken) for taken in actions]
@@ -41,15 +41,34 @@ def with_actions(policy: EfficientPolicy, actions) -> EfficientPolicy:
     worth = (outcomes.earned + outcomes.utility).sum(axis=1)
     n, shape = env.products, policy.value.shape
     value = worth[pairs.base].reshape(shape)
-    return dataclasses.replace(
-        policy,
+    off = policy.lower - policy.value if policy.exact else 0.0
+    evaluator = dataclasses.replace(
+        policy.evaluator,
         plan=used,
-        value=value,
-        lower=value + (policy.lower - policy.value),
         pair_value=worth,
-        advertiser_value=outcomes.earned[pairs.base].T.reshape(n, *shape),
-        user_utility=outcomes.utility[pairs.base].T.reshape(n, *shape),
-        purchase=outcomes.purchase[pairs.base].T.reshape(n, *shape),
         optimal=policy.optimal or plan,
-        solver="given actions",
+        exact=False,
+    )
+    earned, utility, purchase = (
+        Bounded(x[pairs.base].T.reshape(n, *shape))
+        for x in (outcomes.earned, outcomes.utility, outcomes.purchase)
+    )
+    figures = dataclasses.replace(
+        policy.figures,
+        value=Bounded(value),
+        lower=value + off,
+        earned=earned,
+        utility=utility,
+        purchase=purchase,
+    )
+    return EfficientPolicy(
+        evaluator=evaluator,
+        figures=figures,
+        profiles=policy.profiles,
+        batch=policy.batch,
+        exact=False,
+        confidence=1.0,
+        solver=solver,
+        work=policy.work,
+        seconds=policy.seconds,
     )

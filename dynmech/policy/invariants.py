@@ -9,7 +9,7 @@ import numpy as np
 from dynmech.errors import InvalidArgument, describe
 
 if TYPE_CHECKING:
-    from dynmech.policy.efficient import EfficientPolicy
+    from dynmech.policy.base import AbstractPricedPolicy
 
 _ROUNDING = 1e-9  # of the market's scale of money
 _BY_PROFILE = ("value", "lower", "upper")
@@ -19,7 +19,7 @@ _BY_PRODUCT = (
 )  # fmt: skip
 
 
-def check_tables(policy: EfficientPolicy) -> None:
+def check_tables(policy: AbstractPricedPolicy) -> None:
     """Raise `InvalidArgument` unless tables and plan fit the market, and bounds are in order.
 
     Numbers are NaN exactly where a profile's signals have probability zero.
@@ -38,6 +38,8 @@ def check_tables(policy: EfficientPolicy) -> None:
     crossed = (policy.lower - policy.upper)[known].max(initial=-np.inf)
     if crossed > _ROUNDING * env.money_scale:
         _refuse("lower", "be at most upper", f"{crossed:.3g} more")
+    if not policy.evaluator.walked:
+        return
     sizes = [(len(policy.pairs.root), layer.nodes) for layer in policy.plan.tree.layers]
     actions = policy.plan.actions
     if len(sizes) != env.horizon or [x.shape for x in actions] != sizes:

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from dynmech.errors import require_whole
-from dynmech.solve.certificates import make_case, simplify
+from dynmech.solve.certificates import simplify
 from solvers import relaxation
 
 if TYPE_CHECKING:
-    from dynmech.policy.long_horizon import LongPolicy
+    from dynmech.policy.base import AbstractPricedPolicy
 
 
 class Relaxation(eqx.Module):
@@ -32,9 +32,14 @@ class Relaxation(eqx.Module):
 
 
 def relax(
-    policy: LongPolicy, conversations: int, rounds: int, beam: int, profile: int, seed: int
+    policy: AbstractPricedPolicy,
+    conversations: int,
+    rounds: int,
+    beam: int,
+    profile: int,
+    seed: int,
 ) -> Relaxation:
-    """See `LongPolicy.relax`."""
+    """See `EfficientPolicy.relax`."""
     from scipy.special import stdtrit
 
     for name, number, least in (
@@ -44,15 +49,14 @@ def relax(
         ("seed", seed, 0),
     ):
         require_whole(f"relax({name}=...)", number, least)
+    play, (index, signals) = policy.player, policy.profile_at("relax", profile)
+    case, ceiling = play.cased(index)
+    root = play.beliefs(signals[None])[0]
     with jax.enable_x64(True):
-        process, (ceiling,), _ = simplify(policy.process, [policy.ceilings[profile]])
-        case, rng = make_case(policy.theta(profile)), np.random.default_rng([seed, profile])
-        options = (conversations, rng, rounds, beam)
-        root = policy.root[profile]
-        found = relaxation(
-            process, case, ceiling, policy.network, root, *options, chunk=policy.chunk
-        )
-    confidence = policy.certificate.confidence
+        process, (ceiling,), _ = simplify(play.process, [ceiling])
+        options = (conversations, np.random.default_rng([seed, profile]), rounds, beam)
+        found = relaxation(process, case, ceiling, play.network, root, *options, chunk=play.chunk)
+    confidence = play.certificate.confidence
     upper = found.mean + float(stdtrit(conversations - 1, confidence)) * found.error
-    rounds = min(rounds, policy.process.horizon)
+    rounds = min(rounds, play.process.horizon)
     return Relaxation(found.mean, found.error, upper, found.cut, confidence, rounds)

@@ -14,11 +14,11 @@ from dynmech._types import Numbers, as_floats, precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.values import MarkovValues
 from dynmech.problem.compile import compile_market, tables
-from dynmech.problem.tasks import assign
+from dynmech.problem.tasks import assign, make_pairs
 from solvers import Tables, Tasks, Tree, backward, build_tree
 
 if TYPE_CHECKING:
-    from dynmech.policy.efficient import EfficientPolicy
+    from dynmech.policy.base import AbstractPricedPolicy
 
 
 _TOGETHER = 256  # tasks of one root that are solved side by side
@@ -58,7 +58,7 @@ class Revaluation(eqx.Module):
 
 
 def revalue(
-    policy: EfficientPolicy,
+    policy: AbstractPricedPolicy,
     theta_support: Numbers | None,
     gamma: Numbers | None,
     prior: Numbers | None,
@@ -66,9 +66,6 @@ def revalue(
 ) -> Revaluation:
     """See `EfficientPolicy.revalue`."""
     env = policy.env
-    if policy.partial:
-        must, do = "be solved exactly", "solve with Exact()"
-        raise InvalidArgument(describe("EfficientPolicy.revalue()", must, policy.solver, do))
     shapes = {
         "theta_support": (theta_support, env.values.support.shape, "(n, K)"),
         "gamma": (gamma, env.gamma.shape, "(n, k)"),
@@ -90,18 +87,21 @@ def revalue(
         return _revalue(policy, given[0], given[1], given[2], marginals)
 
 
-def _revalue(policy: EfficientPolicy, theta_support, gamma, prior, marginals) -> Revaluation:
+def _revalue(policy: AbstractPricedPolicy, theta_support, gamma, prior, marginals) -> Revaluation:
     env = policy.env
     markov = isinstance(env.values, MarkovValues)
-    pairs = policy.pairs if marginals else policy.pairs.alone(markov)
-    if gamma is None:
-        compiled, tree = policy.compiled, policy.plan.tree
-        utilities = jnp.asarray(env.utilities)
+    every = make_pairs(env, policy.profiles)
+    pairs = every if marginals else every.alone(markov)
+    whole = policy.evaluator.whole
+    if gamma is None and whole is not None:
+        compiled, tree = whole
     else:
         # The tree is host-side integers, also when the caller traces: nothing of it is traced.
         with jax.ensure_compile_time_eval():
-            compiled = compile_market(env, exact=False)
+            compiled = compile_market(env, exact=gamma is None)
         tree = build_tree(compiled.structure)
+    utilities = jnp.asarray(env.utilities)
+    if gamma is not None:
         utilities = jnp.asarray(gamma) @ jnp.asarray(env.tastes.points).T
     weights = env.tastes.weights if prior is None else prior
     root = jnp.asarray(weights) * env.signals.initial.likelihood(utilities, pairs.signals)

@@ -74,6 +74,29 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
 
     **Raises:** `UnseenPurchase`, `InvalidProbability`, `InvalidArgument`, `TooLarge`.
     """
+    found, _, place, after = _compile(env, exact, limit)
+    edge, successor = _refine([found.edge_of[p] for p in place], after)
+    structure = dataclasses.replace(found.structure, edge=tuple(edge), successor=tuple(successor))
+    return dataclasses.replace(found, structure=structure)
+
+
+def compile_remembered(
+    env: RecommendationMDP, limit: float = 8e9
+) -> tuple[Compiled, list[Int[np.ndarray, "_M d"]]]:
+    """As `compile_market`, with every memory in a class of its own; and the memories by class.
+
+    Whoever reads the memory can then be asked at a node.
+    """
+    found, memories, place, after = _compile(env, True, limit)
+    edge = tuple(found.edge_of[p].astype(np.int32) for p in place)
+    successor = [part.astype(np.int32) for part in after]
+    successor[-1] = np.zeros_like(successor[-1])
+    structure = dataclasses.replace(found.structure, edge=edge, successor=tuple(successor))
+    return dataclasses.replace(found, structure=structure), memories
+
+
+def _compile(env: RecommendationMDP, exact: bool, limit: float):
+    """Edges without what may follow what; memories, their edges, and which follows which."""
     n, horizon = env.products, int(env.horizon)
     with precision(env.gamma):
         memories, after = enumerate_memories(env, horizon, limit)
@@ -81,9 +104,7 @@ def compile_market(env: RecommendationMDP, exact: bool = True, limit: float = 8e
     always, ever = _shown(memories, after, place, len(keys), n)
     continuing = np.unique(np.concatenate([p.ravel() for p in place[:-1]] or [np.zeros(0, int)]))
     found = compile_edges(env, keys, always, ever, continuing, exact, limit)
-    edge, successor = _refine([found.edge_of[p] for p in place], after)
-    structure = dataclasses.replace(found.structure, edge=tuple(edge), successor=tuple(successor))
-    return dataclasses.replace(found, structure=structure)
+    return found, memories, place, after
 
 
 def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float) -> Compiled:

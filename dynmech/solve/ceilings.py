@@ -92,7 +92,7 @@ def make_ceilings(
             lowest = _queries(recalls.query, process.reward).min(axis=(0, 1))
             return [_free_recall(process, case, recalls.choice, lowest) for case in cases]
         must = "remember little, or be PerfectRecall or ImperfectRecall with a choice from here"
-        call = "solve_long_horizon(env=RecommendationMDP(action_rule=...))"
+        call = "solve_efficient_policy(env=RecommendationMDP(action_rule=...))"
         raise TooLarge(describe(call, must, str(error))) from error
     return [_enumerated(process, case, memories, after) for case in cases]
 

@@ -30,7 +30,8 @@ class Certificate(eqx.Module):
     **Arguments**
 
     - `runs`, `marginal_runs`: fresh conversations that bound W, and each marginal economy, from
-      below; at least 30.
+      below; at least 30. `marginal_runs=0` leaves the economies without an advertiser unsolved:
+      W alone is bounded, and no Groves term but `Zero` can be charged.
     - `confidence`: of each lower bound, in (0, 1); one-sided, Student's t over the conversations,
       and wider where hardly any of them goes on.
     - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
@@ -38,6 +39,8 @@ class Certificate(eqx.Module):
       plans first that matter.
     - `work`: multiplications allowed for the upper bound of W, and again for all the others.
     - `seed`: of the conversations.
+    - `walk`: cells (profiles with own alternatives times beliefs of a round) up to which the
+      policy's tree is walked, so that everything under the policy is exact; 0: never.
     """
 
     runs: int = eqx.field(static=True, default=4096)
@@ -46,13 +49,15 @@ class Certificate(eqx.Module):
     rounds: int | None = eqx.field(static=True, default=None)
     work: float = eqx.field(static=True, default=2e10)
     seed: int = eqx.field(static=True, default=1)
+    walk: int = eqx.field(static=True, default=20_000)
 
     def __check_init__(self):
         check_fields(
             self,
             runs=whole(30),
-            marginal_runs=whole(30),
+            marginal_runs=whole(30) if self.marginal_runs != 0 else whole(0),
             seed=whole(0),
+            walk=whole(0),
             work=number(above=0, finite=False),
         )
         check_fields(self, rounds=optional(whole(0)), confidence=number(above=0, below=1))

@@ -41,6 +41,7 @@ class Solved(eqx.Module):
     `upper`, `gap` are None when exact; else per group (R, Q), and per group and round the
     certified gap of each kept policy at each node, (N_t, R, keep), per unit of the node's mass.
     `lower` is None where the answers' values are lower bounds themselves; else per group (R, Q).
+    `exact`: whether only rounding separates the bounds.
     """
 
     tree: Tree
@@ -51,6 +52,7 @@ class Solved(eqx.Module):
     work: Estimate
     note: str = eqx.field(static=True)
     lower: list[Float[np.ndarray, "_R _Q"]] | None = None
+    exact: bool = eqx.field(static=True, default=False)
 
 
 def run_solver(
@@ -104,7 +106,7 @@ def run_solver(
     except ValueError as error:
         raise InvalidArgument(str(error)) from error
     why = why if solver else f"picked because {work.nodes} nodes fit"
-    found = Solved(tree, numbers, answers, None, None, work, f"Exact, {why}")
+    found = Solved(tree, numbers, answers, None, None, work, f"Exact, {why}", exact=True)
     return found if room is None else _widen(found, assignment, room)
 
 

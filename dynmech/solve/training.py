@@ -1,5 +1,6 @@
 """What a long-horizon solve checks before it starts, and how it trains."""
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -13,12 +14,11 @@ from dynmech.errors import (
     describe,
 )
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.profiles import Profiles, all_profiles, check_profiles
 from dynmech.market.values import ConstantValues
 from dynmech.solve.certificates import Certificate
 from solvers import Diverged, Neural, NeuralCheckpoint, Training, Unkept, begin, fingerprint, train
 
-_VERB = "solve_long_horizon"
+_VERB = "solve_efficient_policy"
 _MOST_PROFILES = 64
 
 
@@ -43,18 +43,17 @@ def train_network(process, roots, solver, checkpoint, progress) -> Training:
 
 def _mark(process, roots, solver) -> str:
     arrays = [x for x in jax.tree.leaves((process, roots)) if eqx.is_array(x)]
+    solver = dataclasses.replace(solver, certificate=None)
     settings = np.frombuffer(repr((solver, process.horizon)).encode(), np.uint8)
     return fingerprint([*map(np.asarray, arrays), settings])
 
 
-def long_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
-    """The profiles asked for, all of them by default; `TooLarge` beyond the most."""
-    count = math.prod(env.profile_shape) if initial is None else len(initial)
+def require_few(count: int) -> None:
+    """Raise `TooLarge` beyond the most profiles that one network is trained for."""
     if count > _MOST_PROFILES:
         must = f"hold at most {_MOST_PROFILES} profiles"
         do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
         raise TooLarge(describe(f"{_VERB}(initial=...)", must, count, do))
-    return all_profiles(env) if initial is None else check_profiles(env, initial)
 
 
 def check_long(env, solver, certificate) -> None:
@@ -65,7 +64,7 @@ def check_long(env, solver, certificate) -> None:
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Neural(...)", type(solver)))
     if not isinstance(certificate, Certificate):
         must = "be Certificate(...)"
-        raise InvalidArgument(describe(f"{_VERB}(certificate=...)", must, type(certificate)))
+        raise InvalidArgument(describe("Neural(certificate=...)", must, type(certificate)))
     if env.horizon == math.inf:
         must, do = "be finite", "use a long finite horizon"
         raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))

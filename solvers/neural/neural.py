@@ -48,6 +48,7 @@ class Neural(eqx.Module):
     - `persistence`, `explore`: as in `rollout`, while training.
     - `seed`: of everything drawn; runs repeat on one device.
     - `chunk`: runs handled at once; sets the memory needed.
+    - `certificate`: how hard to work for bounds; read by whoever certifies, not in training.
     """
 
     sweeps: int = eqx.field(static=True, default=30)
@@ -64,6 +65,7 @@ class Neural(eqx.Module):
     explore: float = eqx.field(static=True, default=0.1)
     seed: int = eqx.field(static=True, default=0)
     chunk: int = eqx.field(static=True, default=16)
+    certificate: eqx.Module | None = None
 
     def __check_init__(self):
         check_fields(self, sweeps=whole(1), patience=whole(1), runs=whole(1), steps=whole(1))

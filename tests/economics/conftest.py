@@ -9,7 +9,7 @@ from tests.helpers.long_markets import THREE, scrambled, solve, whispering
 @pytest.fixture(scope="session")
 def long_solved():
     env = whispering()
-    policy = solve(env, initial=THREE, alternatives=True)
+    policy = solve(env, initial=THREE)
     return env, policy, dm.solve_efficient_policy(env, initial=THREE, progress=False)
 
 

@@ -248,7 +248,7 @@ def test_a_spoiled_action_in_the_last_round_is_found(seed):
     start = policy.start((1, 0), (0, 0, 0))
     after = start.step("query", (1, 0, 1))
     worth = np.array([after.belief @ after.worth(r) for r in (0, 1, -1)])
-    wrong = spoiled(policy, 1, after.pair, after.node, int(np.argmin(worth)))
+    wrong = spoiled(policy, 1, after.place.pair, after.place.node, int(np.argmin(worth)))
     audit = dm.DynamicTeamMechanism(wrong).audit()
     lost = worth.max() - worth.min()
     assert audit.first_gain.max() <= lost * after_probability(case, start, (1, 0, 1)) + 1e-12

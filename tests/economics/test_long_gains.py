@@ -1,6 +1,7 @@
 """Gains of lies under long-horizon policies: simulated, bounded, and by brute force."""
 
-import equinox as eqx
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import dynmech as dm
 from dynmech.audit.gains import MeasuredGains
 from dynmech.payments.settlement import ChargeOnReach, Estimator, MessageDriven, NoTransfers
-from dynmech.play.long_play import Report
+from dynmech.policy.player import Report
 from tests.helpers.long_markets import solve, whispering
 from tests.helpers.long_play import histories, lies, player_of
 
@@ -20,7 +21,7 @@ def test_simulated_deviations_are_those_of_brute_force(long_solved, long_worse, 
     policy = long_worse if name == "scrambled" else long_solved[1]
     profile = 2
     tree, player, signals = histories(policy, profile)
-    player, theta = player_of(policy), policy.theta(profile)
+    player, theta = player_of(policy), policy.player.theta(profile)
     signal, compared = policy.env.signals.settlement, 0
     for price, way in (
         ("estimate", Estimator()), ("message", MessageDriven()), ("nothing", NoTransfers())
@@ -57,7 +58,7 @@ def test_gains_of_lies_stay_below_the_bound_and_are_found(long_solved, long_wors
     exact = []
     for k in rows:
         i = int(gains.advertiser[k])
-        said, heard = long_worse.theta(2).copy(), np.array(signals)
+        said, heard = long_worse.player.theta(2).copy(), np.array(signals)
         said[i], heard[i + 1] = gains.value[k], gains.signal[k]
         exact.append(tree.payoff(i, player.belief(heard), said) - tree.payoff(i))
     assert (np.abs(gains.gain[rows] - exact) <= 4.5 * gains.error[rows] + 1e-9).all()
@@ -95,7 +96,9 @@ def test_other_settlements_are_simulated(long_solved):
 def test_a_declared_interval_of_reports_is_tried_at_its_ends(long_solved):
     _, policy, _ = long_solved
     values = dm.ConstantValues(policy.env.values.support, interval=(0.1, 1.2))
-    wide = eqx.tree_at(lambda p: p.env.values, policy, values)
+    env = dataclasses.replace(policy.env, values=values)
+    play = dataclasses.replace(policy.player, env=env)
+    wide = dataclasses.replace(policy, evaluator=dataclasses.replace(policy.evaluator, play=play))
     mechanism = dm.DynamicTeamMechanism(wide, dm.groves.Zero())
     gains = mechanism.audit(conversations=30).gains
     assert len(gains.gain) == 3 * 2 * (4 * 2 - 1)
@@ -110,7 +113,7 @@ def test_a_trained_policy_gives_no_more_than_its_bound(seed):
     solver = dm.Neural(sweeps=6, runs=32, steps=60)
     certificate = dm.Certificate(runs=2000, marginal_runs=300)
     profiles = env.sample_profiles(jax.random.key(seed), 2)
-    policy = solve(env, solver, certificate, initial=profiles, alternatives=True)
+    policy = solve(env, solver, certificate, initial=profiles)
     mechanism = dm.DynamicTeamMechanism(policy)
     audit = mechanism.audit(conversations=1500)
     limit = audit.incentive_bound[audit.gains.advertiser, audit.gains.profile]
@@ -118,7 +121,7 @@ def test_a_trained_policy_gives_no_more_than_its_bound(seed):
     tree, player, signals = histories(policy, 0)
     for k in np.flatnonzero(audit.gains.profile == 0)[::3]:
         i = int(audit.gains.advertiser[k])
-        said, heard = policy.theta(0).copy(), np.array(signals)
+        said, heard = policy.player.theta(0).copy(), np.array(signals)
         said[i], heard[i + 1] = audit.gains.value[k], audit.gains.signal[k]
         exact = tree.payoff(i, player.belief(heard), said) - tree.payoff(i)
         assert audit.gains.low[k] <= exact <= audit.gains.high[k]
@@ -133,7 +136,7 @@ def test_a_trained_policy_gives_no_more_than_its_bound(seed):
 def test_intervals_of_gains_hold_the_exact_gain_as_often_as_they_say(long_worse):
     """Two-sided 90% over 150 seeds, for a lie whose gain is uncertain."""
     tree, player, signals = histories(long_worse, 2)
-    theta, signal = long_worse.theta(2), long_worse.env.signals.settlement
+    theta, signal = long_worse.player.theta(2), long_worse.env.signals.settlement
     best = None
     for i in range(2):
         for value, symbol, said, heard in lies(long_worse.env, theta, signals, i):

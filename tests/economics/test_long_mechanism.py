@@ -1,12 +1,14 @@
 """Mechanisms and audits under long-horizon policies, against brute force and exact solutions."""
 
-import equinox as eqx
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.play.long_play import largest_bias
+from dynmech.policy.player import largest_bias
+from dynmech.policy.trained import played_policy
 from tests.helpers.long_markets import THREE, solve, whispering
 from tests.helpers.long_play import histories
 
@@ -25,7 +27,7 @@ TERMS = (
 
 def test_bounds_hold_what_brute_force_finds(long_solved):
     _, policy, exact = long_solved
-    own, pairs = policy.own, exact.pairs
+    own, pairs = policy.evaluator.own, exact.pairs
     np.testing.assert_array_equal(own.pairs.own, pairs.own)
     slack = 4 * own.surplus_error + 1e-9
     assert (own.surplus <= exact.pair_value + slack).all()
@@ -57,17 +59,27 @@ def test_totals_do_not_move_with_own_reports(long_solved, groves):
 def test_a_total_is_the_same_whichever_own_report_was_solved_for(long_solved):
     """Solving for another own report, with the same network, changes no total of hers."""
     _, policy, _ = long_solved
-    from dynmech.policy.long_bounds import bound_alternatives, list_alternatives
+    from dynmech.policy.own_bounds import bound_alternatives, list_alternatives
 
     for agent, first, second in ((0, 0, 1), (1, 1, 2)):
         totals = []
         for b in (first, second):
             one = dm.Profiles(THREE.theta[[b]], THREE.signals[[b]])
-            listed = list_alternatives(policy.env, policy.process, one)
+            play = dataclasses.replace(policy.player, profiles=one, root=policy.player.root[[b]])
+            listed = list_alternatives(play.env, play.process, one)
             own = bound_alternatives(
-                policy.env, policy.process, policy.network, listed, policy.certificate, 4
+                play.env, play.process, play.network, listed, play.certificate, 4
             )
-            alone = eqx.tree_at(lambda p: (p.profiles, p.own), policy, (one, own))
+            names = ("bounds", "marginal", "displayable", "outcomes")
+            numbers = [getattr(policy.evaluator, name) for name in names]
+            numbers = jax.tree.map(lambda x, b=b: x[..., [b]], numbers)
+            worse = dataclasses.replace(
+                policy.evaluator,
+                play=play,
+                solved_own=own,
+                **dict(zip(names, numbers, strict=True)),
+            )
+            alone = played_policy(worse, one, True, policy.solver, 0.0)
             mechanisms = [dm.DynamicTeamMechanism(alone, term) for term in TERMS[2:8]]
             totals.append([m.groves_total[agent, 0] for m in mechanisms])
         np.testing.assert_array_equal(totals[0], totals[1])
@@ -175,10 +187,10 @@ def test_a_conversation_is_settled_with_its_totals(long_solved):
     with pytest.raises(dm.InvalidArgument, match="estimate"):
         mechanism.settle(bought)
     ledger = mechanism.settle(bought, estimate=0.3)
-    paid = mechanism.payment(policy.theta(1), shown, 0.3)
+    paid = mechanism.payment(policy.player.theta(1), shown, 0.3)
     np.testing.assert_allclose(ledger.transfer[0], paid + mechanism.groves_total[:, 1], rtol=1e-12)
     assert len(ledger.to_frame()) == 2
-    other = eqx.tree_at(lambda p: p.root, policy, policy.root)
+    other = dataclasses.replace(policy, evaluator=dataclasses.replace(policy.evaluator))
     with pytest.raises(dm.InvalidArgument, match="another policy"):
         mechanism.settle(other.start(profile=1).step("exit"))
 
@@ -196,7 +208,7 @@ def test_whole_conversations_with_and_without_a_lie(long_solved):
 
     honest = mechanism.simulate(jax.random.key(0), 3000, profile=2)
     liar = mechanism.simulate(jax.random.key(0), 3000, {1: inflate}, profile=2)
-    said, heard = policy.theta(2).copy(), np.array(signals)
+    said, heard = policy.player.theta(2).copy(), np.array(signals)
     said[1], heard[2] = env.values.support[1, 1], 1
     for records, exact in (
         (honest, tree.payoff(1)),
@@ -218,41 +230,38 @@ def test_whole_conversations_with_and_without_a_lie(long_solved):
 def test_a_policy_comes_back_as_it_was_saved(long_solved, tmp_path):
     _, policy, exact = long_solved
     policy.save(tmp_path / "kept")
-    loaded = dm.LongPolicy.load(tmp_path / "kept")
+    loaded = dm.EfficientPolicy.load(tmp_path / "kept")
     assert jax.tree.structure(loaded) == jax.tree.structure(policy)
     for kept, found in zip(jax.tree.leaves(policy), jax.tree.leaves(loaded), strict=True):
         np.testing.assert_array_equal(found, kept)
         assert np.asarray(found).dtype == np.asarray(kept).dtype
-    assert loaded.note == policy.note
-    assert loaded.certificate == policy.certificate
-    before, after = (p.simulate(jax.random.key(2), 40) for p in (policy, loaded))
+    assert loaded.solver == policy.solver
+    assert loaded.player.certificate == policy.player.certificate
+    before, after = (
+        dm.DynamicTeamMechanism(p).simulate(jax.random.key(2), 40) for p in (policy, loaded)
+    )
     np.testing.assert_array_equal(before.core, after.core)
     assert dm.DynamicTeamMechanism(loaded).groves_total.tolist() == (
         dm.DynamicTeamMechanism(policy).groves_total.tolist()
     )
     assert [f.name for f in tmp_path.iterdir()] == ["kept"]
     exact.save(tmp_path / "exact")
-    with pytest.raises(dm.InvalidArgument, match=r"LongPolicy.load.*hold a LongPolicy"):
-        dm.LongPolicy.load(tmp_path / "exact")
-    with pytest.raises(dm.InvalidArgument, match="EfficientPolicy"):
-        dm.EfficientPolicy.load(tmp_path / "kept")
-    with pytest.raises(dm.InvalidArgument, match=r"LongPolicy.load.*nothing"):
-        dm.LongPolicy.load(tmp_path / "nothing")
+    assert dm.EfficientPolicy.load(tmp_path / "exact").exact
+    with pytest.raises(dm.InvalidArgument, match=r"EfficientPolicy.load.*nothing"):
+        dm.EfficientPolicy.load(tmp_path / "nothing")
     (tmp_path / "kept").write_bytes((tmp_path / "kept").read_bytes()[:900])
     with pytest.raises(dm.InvalidArgument, match="torn"):
-        dm.LongPolicy.load(tmp_path / "kept")
+        dm.EfficientPolicy.load(tmp_path / "kept")
 
 
 def test_parameters_of_another_network_are_refused(long_solved, tmp_path):
-    from dynmech import files
-    from dynmech.policy.long_save import SavedLongPolicy
-
-    path = tmp_path / "kept"
-    long_solved[1].save(path)
-    saved = files.load(path, SavedLongPolicy)
-    files.save(eqx.tree_at(lambda s: s.parameters, saved, saved.parameters[1:]), path)
+    policy = long_solved[1]
+    play = dataclasses.replace(policy.player, parameters=policy.player.parameters[1:])
+    dataclasses.replace(policy, evaluator=dataclasses.replace(policy.evaluator, play=play)).save(
+        tmp_path / "kept"
+    )
     with pytest.raises(dm.InvalidArgument, match="network of this version"):
-        dm.LongPolicy.load(path)
+        _ = dm.EfficientPolicy.load(tmp_path / "kept").player.network
 
 
 def test_largest_bias_reads_histories_where_it_has_to():
@@ -269,17 +278,19 @@ def test_largest_bias_reads_histories_where_it_has_to():
 
 def test_what_needs_more_is_refused_by_name(long_solved):
     _, policy, _ = long_solved
-    bare = eqx.tree_at(lambda p: p.own, policy, None, is_leaf=lambda x: x is None)
+    certificate = dataclasses.replace(policy.player.certificate, marginal_runs=0)
+    play = dataclasses.replace(policy.player, certificate=certificate)
+    evaluator = dataclasses.replace(policy.evaluator, play=play)
+    bare = dataclasses.replace(policy, evaluator=evaluator)
     for groves in (dm.groves.Participation(), dm.groves.WindowCeiling(), dm.groves.NoSubsidy()):
-        with pytest.raises(dm.InvalidArgument, match="alternatives=True"):
+        with pytest.raises(dm.InvalidArgument, match="marginal_runs"):
             dm.DynamicTeamMechanism(bare, groves)
     assert (dm.DynamicTeamMechanism(bare, dm.groves.Zero()).groves_total == 0).all()
     mechanism = dm.DynamicTeamMechanism(policy)
     for ask, words in (
-        (lambda: mechanism.best_response(), "best_response"),
-        (lambda: mechanism.settlement_means(), "settlement_means"),
-        (lambda: dm.payment_moments(mechanism), "payment_moments"),
-        (lambda: dm.compare(mechanism), "compare"),
+        (lambda: mechanism.best_response(), "simulated"),
+        (lambda: mechanism.settlement_means(), "simulated"),
+        (lambda: dm.payment_moments(mechanism), "Certificate"),
         (lambda: mechanism.audit(histories="all"), "on-path"),
         (lambda: mechanism.audit(conversations=5), "at least 30"),
         (lambda: mechanism.audit(nodes=-1), "nodes"),
@@ -292,4 +303,4 @@ def test_what_needs_more_is_refused_by_name(long_solved):
             ask()
     many = dm.Profiles(np.zeros((1, 3), int), np.zeros((1, 4), int))
     with pytest.raises(dm.TooLarge, match="alternatives"):
-        solve(whispering(3, values=200), initial=many, alternatives=True)
+        solve(whispering(3, values=200), initial=many)

@@ -80,7 +80,12 @@ def test_a_network_that_cannot_be(name, values):
 
 @pytest.mark.usefixtures("untyped")
 def test_other_arguments_that_cannot_be():
-    refused(lambda: dm.solve_long_horizon(None), "env=...", "RecommendationMDP", "NoneType")
+    refused(
+        lambda: dm.solve_efficient_policy(None, dm.Neural()),
+        "env=...",
+        "RecommendationMDP",
+        "NoneType",
+    )
     usual = {"conversations": 30, "rounds": 2, "beam": 4, "profile": 0, "seed": 0}
     for name, value in {"conversations": NAN, "rounds": 1.5, "beam": 1.5, "seed": -1}.items():
         refused(lambda o={**usual, name: value}: relax(None, **o), f"relax({name}=...)")

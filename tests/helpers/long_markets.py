@@ -1,10 +1,12 @@
 """Markets for long-horizon mechanisms, small enough to be checked by brute force."""
 
-import equinox as eqx
-import jax
+import dataclasses
+
 import numpy as np
 
 import dynmech as dm
+from dynmech.policy.questions import Place
+from dynmech.policy.trained import played_policy
 
 UNTRAINED = dm.Neural(sweeps=1, runs=2, steps=1, batch=2, cases=2, chunk=64)
 # Profile 1 is profile 0 with another report of advertiser 0; profile 2 is 1 with one of 1.
@@ -47,25 +49,44 @@ def whispering(
     )
 
 
-def solve(env, solver=UNTRAINED, certificate=None, **options):
+def every(env):
+    """All initial profiles, as a batch."""
+    n = env.products
+    index = np.indices(env.profile_shape).reshape(2 * n + 1, -1).T
+    return dm.Profiles(index[:, :n], index[:, n:])
+
+
+def simulated(certificate, **changes):
+    """The same certificate for a policy whose tree is never walked."""
+    return dataclasses.replace(certificate, walk=0, **changes)
+
+
+def solve(env, solver=UNTRAINED, certificate=None, *, marginal=True, **options):
+    """A policy that is simulated, whatever its size; a batch of all profiles by default."""
     certificate = certificate or dm.Certificate(runs=300, marginal_runs=200, rounds=env.horizon)
-    return dm.solve_long_horizon(env, solver, certificate=certificate, progress=False, **options)
+    fewer = {} if marginal else {"marginal_runs": 0}
+    solver = dataclasses.replace(solver, certificate=simulated(certificate, **fewer))
+    options.setdefault("initial", every(env))
+    return dm.solve_efficient_policy(env, solver, progress=False, **options)
 
 
 def scrambled(policy, size=1.5, seed=0):
     """The same policy with a network that is wrong, and its own certified bounds."""
     rng = np.random.default_rng(seed)
-
-    def shake(x):
-        if not eqx.is_inexact_array(x):
-            return x
-        return x + (size * rng.normal(size=x.shape)).astype(x.dtype)
-
-    worse = eqx.tree_at(lambda p: p.network, policy, jax.tree.map(shake, policy.network))
-    found = [worse.start(profile=b).certify() for b in range(len(policy.profiles))]
+    shaken = [
+        x + (size * rng.normal(size=x.shape)).astype(x.dtype) for x in policy.player.parameters
+    ]
+    play = dataclasses.replace(policy.player, parameters=tuple(shaken))
+    worse = dataclasses.replace(policy.evaluator, play=play)
+    start = np.asarray(play.process.start())
+    found = [
+        worse.certify(Place(1, theta, root, start), None)
+        for theta, root in zip(play.profiles.theta, play.root, strict=True)
+    ]
     arrays = [
         np.concatenate([np.asarray(getattr(x, name)) for x in found])
         for name in ("value", "error", "unseen", "lower", "upper")
     ]
     bounds = dm.Bounds(*arrays, found[0].confidence, found[0].rounds)
-    return eqx.tree_at(lambda p: p.bounds, worse, bounds)
+    worse = dataclasses.replace(worse, bounds=bounds)
+    return played_policy(worse, policy.profiles, True, policy.solver, 0.0)

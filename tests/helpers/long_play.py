@@ -7,7 +7,7 @@ policy is asked for its recommendation at each belief it is told; nothing else o
 import jax
 import numpy as np
 
-from dynmech.play.long_play import Player
+from dynmech.policy.player import Player
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import in_float64, make_case
 from solvers import decide
@@ -17,9 +17,9 @@ class Histories:
     """A policy and a true profile: values (n,), money, and symbols (1+n,)."""
 
     def __init__(self, policy, theta, root):
-        self.policy, self.process, self.env = policy, policy.process, policy.env
+        self.policy, self.process, self.env = policy, policy.player.process, policy.env
         self.theta, self.root = np.asarray(theta, float), np.asarray(root, float)
-        self.critic = in_float64(policy.network)
+        self.critic = in_float64(policy.player.network)
         self.utilities = np.asarray(self.env.utilities)
         self.ceilings = {}
 
@@ -83,14 +83,16 @@ class Histories:
 
 
 def player_of(policy, runs=400, seed=3):
-    return Player(policy.env, policy.process, policy.network, policy.chunk, runs, [seed])
+    return Player(
+        policy.env, policy.player.process, policy.player.network, policy.player.chunk, runs, [seed]
+    )
 
 
 def histories(policy, profile):
     """The histories of a profile, a player of one run, and the symbols that were reported."""
     player = player_of(policy, 1)
     signals = policy.profiles.signals[profile]
-    return Histories(policy, policy.theta(profile), player.belief(signals)), player, signals
+    return Histories(policy, policy.player.theta(profile), player.belief(signals)), player, signals
 
 
 def lies(env, theta, signals, agent):

@@ -1,5 +1,7 @@
 """Upper bounds by information relaxation against exact values, charged and not."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -32,8 +34,9 @@ def trained():
     env = learning_market(3, 6, 3)
     solver = dm.Neural(sweeps=3, runs=16, steps=40, batch=16, cases=4, chunk=4)
     certificate = dm.Certificate(runs=30, marginal_runs=30, rounds=1)
-    policy = dm.solve_long_horizon(env, solver, certificate=certificate, progress=False)
-    return env, policy.network, dm.solve_efficient_policy(env, progress=False)
+    solver = dataclasses.replace(solver, certificate=certificate)
+    policy = dm.solve_efficient_policy(env, solver, progress=False)
+    return env, policy.player.network, dm.solve_efficient_policy(env, progress=False)
 
 
 SLOW = pytest.param("untrained", marks=pytest.mark.slow)

@@ -40,7 +40,8 @@ _FEW = 2e7  # bytes of memories enumerated in one period
 class Played(eqx.Module):
     """N runs of one report, money, given the true types; each row adds up over a conversation.
 
-    - `earned`, `utility` (N, n): expected values earned, and user utility, by product.
+    - `earned`, `utility`, `purchase` (N, n): expected values earned, user utility, and chance of
+      a purchase, by product.
     - `payoff` (N, n): expected value earned less what is paid, without Groves term. `variate`
       (N,): a mean-zero control variate for surplus. `first`: recommended first, n for none.
       `going`: chance of a second round.
@@ -48,6 +49,7 @@ class Played(eqx.Module):
 
     earned: Float[np.ndarray, "N n"]
     utility: Float[np.ndarray, "N n"]
+    purchase: Float[np.ndarray, "N n"]
     payoff: Float[np.ndarray, "N n"]
     variate: Float[np.ndarray, " N"]
     team: bool = eqx.field(static=True)
@@ -72,13 +74,16 @@ class Played(eqx.Module):
 class Outcomes(eqx.Module):
     """By product under truth, simulated, with standard errors, (n, B), money.
 
-    `earned`: theta earned; `utility`: the user's; `runs`: conversations of each profile.
+    `earned`: theta earned; `utility`: the user's; `purchase`: the chance of one, no money; `runs`:
+    conversations of each profile.
     """
 
     earned: Float[np.ndarray, "n B"]
     earned_error: Float[np.ndarray, "n B"]
     utility: Float[np.ndarray, "n B"]
     utility_error: Float[np.ndarray, "n B"]
+    purchase: Float[np.ndarray, "n B"]
+    purchase_error: Float[np.ndarray, "n B"]
     runs: int = eqx.field(static=True)
 
 
@@ -146,11 +151,13 @@ class Player:
             watch = _Watch(self, np.asarray(theta, float), settlement, signal)
             found = follow(
                 self.process, case, ceiling, self.critic, belief, self.noise, told,
-                watch, 3 * self.env.products, self.chunk,
+                watch, 4 * self.env.products, self.chunk,
             )  # fmt: skip
-        earned, utility, payoff = np.split(found.seen, 3, axis=1)
+        earned, utility, purchase, payoff = np.split(found.seen, 4, axis=1)
         variate = found.gain - earned.sum(axis=1) - utility.sum(axis=1)
-        return Played(earned, utility, payoff, variate, watch.team, found.first, found.going)
+        return Played(
+            earned, utility, purchase, payoff, variate, watch.team, found.first, found.going
+        )
 
     def belief(self, signals: np.ndarray) -> Float[np.ndarray, " m"]:
         """Unnormalised belief after symbols (1+n,); zero where they are impossible."""
@@ -166,9 +173,9 @@ def simulate_outcomes(player: Player, profiles: Profiles) -> Outcomes:
     for theta, signals in zip(profiles.theta, profiles.signals, strict=True):
         money = support[np.arange(env.products), theta]
         played = player.play(money, signals, Estimator(), own)
-        found.append([f(x) for x in (played.earned, played.utility) for f in (_mean, _error)])
-    earned, earned_error, utility, utility_error = np.moveaxis(np.array(found), 0, -1)
-    return Outcomes(earned, earned_error, utility, utility_error, runs)
+        kinds = played.earned, played.utility, played.purchase
+        found.append([f(x) for x in kinds for f in (_mean, _error)])
+    return Outcomes(*np.moveaxis(np.array(found), 0, -1), runs=runs)
 
 
 def _mean(sample: np.ndarray) -> np.ndarray:
@@ -186,7 +193,7 @@ def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> in
 
 
 class _Watch:
-    """What is earned and paid in a round, in expectation under the true belief, (C, 3n)."""
+    """What is earned, bought and paid in a round, expected under the true belief, (C, 4n)."""
 
     def __init__(self, player: Player, theta, settlement, signal):
         self.process, self.theta, self.team = player.process, theta, True
@@ -195,7 +202,7 @@ class _Watch:
 
     def __call__(self, t, memories, control, true, held) -> np.ndarray:
         n = len(self.theta)
-        found = np.zeros((len(control), 3 * n))
+        found = np.zeros((len(control), 4 * n))
         for low in range(0, len(control), _OBSERVED):
             part = slice(low, low + _OBSERVED)
             size = len(control[part])
@@ -225,8 +232,9 @@ class _Watch:
         worth = np.broadcast_to(worth, (*worth.shape[:3], stop.shape[2]))
         payoff = np.einsum("cijm,cjm->ci", worth, bought) - self.settlement.charge(at)
         utility = (bought * self.utilities).sum(axis=2)
-        earned = self.theta * bought.sum(axis=2)
-        return np.concatenate([earned, utility, np.broadcast_to(payoff, earned.shape)], axis=1)
+        chance = bought.sum(axis=2)
+        payoff = np.broadcast_to(payoff, chance.shape)
+        return np.concatenate([self.theta * chance, utility, chance, payoff], axis=1)
 
 
 @eqx.filter_jit

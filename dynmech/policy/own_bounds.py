@@ -20,7 +20,7 @@ from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, signal_likelihood
 from dynmech.payments.settlement import Estimator
-from dynmech.play.long_play import Player
+from dynmech.policy.player import Player
 from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from dynmech.solve.ceilings import make_ceilings
@@ -93,8 +93,8 @@ def list_alternatives(
     pairs = make_pairs(env, profiles)
     if len(pairs.root) > _MOST_PAIRS:
         must = f"have at most {_MOST_PAIRS} profiles with each advertiser's own alternatives"
-        do = "pass fewer profiles, use fewer values and signals, or leave alternatives=False"
-        call = "solve_long_horizon(alternatives=...)"
+        do = "pass fewer profiles, or use fewer values and signals"
+        call = "solve_efficient_policy(initial=...)"
         raise TooLarge(describe(call, must, len(pairs.root), do))
     root = np.asarray(env.tastes.weights, float) * np.asarray(
         signal_likelihood(env, pairs.signals), float
@@ -128,7 +128,7 @@ def list_alternatives(
 def bound_alternatives(
     env: RecommendationMDP,
     process: MarketProcess,
-    network: ValueNetwork,
+    network: ValueNetwork | None,
     listed: Alternatives,
     certificate: Certificate,
     chunk: int,

@@ -1,0 +1,520 @@
+"""Everything that a priced policy can be asked, whichever solver or function it came from."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dynmech import files
+from dynmech._beside import Beside
+from dynmech._types import Numbers
+from dynmech.bounded import Bounded
+from dynmech.errors import (
+    DynmechError,
+    ImpossibleProfile,
+    OutsideSupport,
+    describe,
+    import_extra,
+)
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.values import prior_probability
+from dynmech.payments.groves import OwnTables
+from dynmech.policy.baselines import SIMPLER, PolicyComparison, compare_policies
+from dynmech.policy.conversation import Conversation, profile_index, start_conversation
+from dynmech.policy.invariants import check_tables
+from dynmech.policy.played import Playable, beliefs_after
+from dynmech.policy.questions import AbstractEvaluator, AbstractPolicy
+from dynmech.policy.relaxation import Relaxation, relax
+from dynmech.policy.revalue import Revaluation, revalue
+from dynmech.problem.compile import Compiled
+from dynmech.problem.tasks import Pairs
+from solvers import Estimate, Plan
+
+_ROOTS = Beside()
+_BOUNDED = (
+    "value", "marginal_value", "displayable_marginal_value", "advertiser_value", "user_utility",
+    "purchase",
+)  # fmt: skip
+
+
+class Figures(eqx.Module):
+    """The numbers of a policy at its profiles, money; shapes as in `EfficientPolicy`.
+
+    `value`: V_1. `lower`, `upper`: of W_1. `marginal`, `displayable`: W^{-i} and Wd^{-i}. By
+    product under truth: `earned`, `utility`, `purchase`.
+    """
+
+    value: Bounded
+    lower: Float[np.ndarray, "..."]
+    upper: Float[np.ndarray, "..."]
+    marginal: Bounded
+    displayable: Bounded
+    earned: Bounded
+    utility: Bounded
+    purchase: Bounded
+
+
+class AbstractPricedPolicy(AbstractPolicy):
+    """A policy with what payments and audits need.
+
+    P = (K,)*n + (Zp, Z1, ..., Zn) when every initial profile was solved, or (B,) for a batch.
+    Everything is conditional on the profile, in money; NaN where the profile's signals have
+    probability zero. See `EfficientPolicy`.
+    """
+
+    evaluator: eqx.AbstractVar[AbstractEvaluator]
+    figures: eqx.AbstractVar[Figures]
+    profiles: eqx.AbstractVar[Profiles]
+    batch: eqx.AbstractVar[bool]
+    exact: eqx.AbstractVar[bool]
+    confidence: eqx.AbstractVar[float]
+    solver: eqx.AbstractVar[str]
+    work: eqx.AbstractVar[Estimate]
+    seconds: eqx.AbstractVar[float]
+
+    def __check_init__(self):
+        check_tables(self)
+
+    @property
+    def value(self) -> Float[np.ndarray, "..."]:
+        """V_1, what this policy attains under truth, P, money."""
+        return self.figures.value.value
+
+    @property
+    def value_lower(self) -> Float[np.ndarray, "..."]:
+        """Bound on V_1 from below, P."""
+        return self.figures.value.lower
+
+    @property
+    def value_upper(self) -> Float[np.ndarray, "..."]:
+        """Bound on V_1 from above, P."""
+        return self.figures.value.upper
+
+    @property
+    def lower(self) -> Float[np.ndarray, "..."]:
+        """Bound on W_1, the best that any policy attains, from below, P."""
+        return self.figures.lower
+
+    @property
+    def upper(self) -> Float[np.ndarray, "..."]:
+        """Bound on W_1 from above, P."""
+        return self.figures.upper
+
+    @property
+    def incentive_bound(self) -> Float[np.ndarray, "..."]:
+        """Most that lying can gain in expectation, planned at the outset, P, money.
+
+        upper - value_lower, with `confidence`, if the estimate that settles is unbiased and Groves
+        totals do not depend on own reports. Inside: `Conversation.certify`.
+        """
+        return np.maximum(self.upper - self.value_lower, 0.0)
+
+    @property
+    def marginal_value(self) -> Float[np.ndarray, "n ..."]:
+        """W^{-i}: what the plan of the economy without i attains, (n, *P), money."""
+        return self.figures.marginal.value
+
+    @property
+    def marginal_lower(self) -> Float[np.ndarray, "n ..."]:
+        """Bounds on W^{-i} from below, (n, *P)."""
+        return self.figures.marginal.lower
+
+    @property
+    def marginal_upper(self) -> Float[np.ndarray, "n ..."]:
+        """Bounds on W^{-i} from above, (n, *P)."""
+        return self.figures.marginal.upper
+
+    @property
+    def displayable_marginal_value(self) -> Float[np.ndarray, "n ..."]:
+        """Wd^{-i}: as `marginal_value` where i may be shown and does not count, (n, *P)."""
+        return self.figures.displayable.value
+
+    @property
+    def displayable_marginal_lower(self) -> Float[np.ndarray, "n ..."]:
+        """Bounds on Wd^{-i} from below, (n, *P)."""
+        return self.figures.displayable.lower
+
+    @property
+    def displayable_marginal_upper(self) -> Float[np.ndarray, "n ..."]:
+        """Bounds on Wd^{-i} from above, (n, *P)."""
+        return self.figures.displayable.upper
+
+    @property
+    def marginal_value_lower(self) -> Float[np.ndarray, "n ..."]:
+        """`marginal_lower`."""
+        return self.marginal_lower
+
+    @property
+    def marginal_value_upper(self) -> Float[np.ndarray, "n ..."]:
+        """`marginal_upper`."""
+        return self.marginal_upper
+
+    @property
+    def displayable_marginal_value_lower(self) -> Float[np.ndarray, "n ..."]:
+        """`displayable_marginal_lower`."""
+        return self.displayable_marginal_lower
+
+    @property
+    def displayable_marginal_value_upper(self) -> Float[np.ndarray, "n ..."]:
+        """`displayable_marginal_upper`."""
+        return self.displayable_marginal_upper
+
+    @property
+    def advertiser_value(self) -> Float[np.ndarray, "n ..."]:
+        """Expected theta earned by each product under truth, (n, *P), money."""
+        return self.figures.earned.value
+
+    @property
+    def user_utility(self) -> Float[np.ndarray, "n ..."]:
+        """Expected user utility from each product under truth, (n, *P), money."""
+        return self.figures.utility.value
+
+    @property
+    def purchase(self) -> Float[np.ndarray, "n ..."]:
+        """Probability that each product is bought under truth, (n, *P)."""
+        return self.figures.purchase.value
+
+    def bounded(self, name: str) -> Bounded:
+        """A table with its bounds, standard errors and confidence.
+
+        **Arguments:** `name`: "value", "marginal_value", "displayable_marginal_value",
+        "advertiser_value", "user_utility" or "purchase".
+
+        **Raises:** `OutsideSupport` for another name.
+        """
+        figures = self.figures
+        tables = (
+            figures.value, figures.marginal, figures.displayable, figures.earned, figures.utility,
+            figures.purchase,
+        )  # fmt: skip
+        if name not in _BOUNDED:
+            must = f"be one of {', '.join(_BOUNDED)}"
+            raise OutsideSupport(describe("EfficientPolicy.bounded(name=...)", must, name))
+        return tables[_BOUNDED.index(name)]
+
+    @property
+    def partial(self) -> bool:
+        """Whether some recommendations or rounds were left out of its tree, or there is none."""
+        return self.evaluator.whole is None
+
+    @property
+    def plan(self) -> Plan:
+        """What is done at every node of the tree; refused where none was walked."""
+        return self.evaluator.plan
+
+    @property
+    def compiled(self) -> Compiled:
+        """The market as the tree has it; refused where none was walked."""
+        return self.evaluator.compiled
+
+    @property
+    def pairs(self) -> Pairs:
+        """Profiles with every advertiser's own alternatives."""
+        return self.evaluator.pairs
+
+    @property
+    def optimal(self) -> Plan | None:
+        """The plan that attains W where `plan` need not (see `with_actions`), else None."""
+        return self.evaluator.optimal
+
+    @property
+    def gap(self) -> tuple[Float[np.ndarray, "P _N"], ...] | None:
+        """Per round (pairs, nodes), certified loss at each node, money; None when exact."""
+        return self.evaluator.gap
+
+    @property
+    def actions(self) -> tuple[Int[np.ndarray, "P _N"], ...]:
+        """Recommendations per round, (pairs, nodes), n for none: what `with_actions` takes."""
+        return self.plan.actions
+
+    @property
+    def player(self) -> Playable:
+        """The policy's network, if it has one, ready to be played in its market."""
+        return self.evaluator.player
+
+    @property
+    def mass(self) -> Float[np.ndarray, " B"]:
+        """Probability of each profile's signals, shape (B,)."""
+        return self.roots.sum(axis=1)
+
+    @property
+    def possible(self) -> Bool[np.ndarray, " B"]:
+        """Which profiles have signals of positive probability."""
+        return self.mass > 0
+
+    @property
+    def roots(self) -> Float[np.ndarray, "B m"]:
+        """Unnormalised belief at the outset of each profile."""
+        return _ROOTS(self, lambda: beliefs_after(self.env, self.profiles.signals))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every initial profile that can occur is in `profiles`, once."""
+        if not self.batch:
+            return True
+        rows = np.concatenate([self.profiles.theta, self.profiles.signals], axis=1)
+        once = len(np.unique(rows, axis=0)) == len(rows)
+        return once and bool(abs(self.probability().sum() - 1) < 1e-9)
+
+    @property
+    def ex_ante_value(self) -> float:
+        """E[W_1] over all initial profiles, money."""
+        return float(np.nansum(self.value * self._weights("ex_ante_value")))
+
+    @property
+    def ex_ante_marginal_value(self) -> Float[np.ndarray, " n"]:
+        """E[W_1^{-i}] over all initial profiles, shape (n,), money."""
+        weights = self._weights("ex_ante_marginal_value")
+        axes = tuple(range(1, self.marginal_value.ndim))
+        return np.nansum(self.marginal_value * weights, axis=axes)
+
+    def probability(self) -> Float[np.ndarray, "..."]:
+        """Prior probability of each profile, shape P."""
+        theta = prior_probability(self.env.values, self.profiles.theta)
+        return (theta * self.mass).reshape(self.value.shape)
+
+    def _weights(self, verb: str) -> np.ndarray:
+        if self.complete:
+            return self.probability()
+        must, got = "have every initial profile", f"a batch of {len(self.profiles)}"
+        do = "solve without `initial`, or average over profiles drawn with env.sample_profiles "
+        do += "and state the standard error"
+        raise DynmechError(describe(f"EfficientPolicy.{verb}", must, got, do))
+
+    def recommend(self, belief, memory, theta, period: int) -> int:
+        return self.evaluator.recommend(belief, memory, theta, period)
+
+    def start(
+        self, theta: Any = None, signals: Any = None, *, profile: int | None = None
+    ) -> Conversation:
+        """Start a conversation from an initial profile.
+
+        **Arguments:** `theta`, `signals`: indices into supports (n,) and alphabets (1+n,), or
+        mappings from labels ("platform" for the platform's signal) to indices or, for theta,
+        money; or `profile`: the index of a solved profile.
+
+        **Returns:** a `Conversation` with `.recommendation`, `.belief`, `.value`, `.step`.
+
+        **Raises:** `OutsideSupport`, `ImpossibleProfile`, `InvalidArgument`.
+        """
+        return start_conversation(self, theta, signals, profile)
+
+    def own_tables(
+        self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
+    ) -> OwnTables:
+        """What Groves terms reduce, along each advertiser's own alternatives.
+
+        **Arguments:** `signal`: what purchases are settled with; `side`: the bound charged;
+        `needed`: whether the term reads the tables.
+        """
+        own = self.evaluator.own_tables(signal, side, needed)
+        if not (self.complete and needed):
+            return own
+        here = own.at_own_signal(own.marginal)
+        weight = self.probability().ravel()[self.played]
+        return dataclasses.replace(own, ex_ante=np.nansum(weight[:, None] * here, axis=0))
+
+    def agent_payoff(self, own: OwnTables) -> Float[np.ndarray, "n ..."]:
+        """Expected payoff of each advertiser under truth without Groves term, (n, *P), money."""
+        if not self.evaluator.walked:
+            return np.broadcast_to(self.value, (self.env.products, *self.value.shape)).copy()
+        theta, signals = self.profiles.theta, self.profiles.signals[:, 1:]
+        batch, n = theta.shape
+        mine = own.payoff[np.arange(batch)[:, None], np.arange(n), theta, signals]
+        return mine.T.reshape(n, *self.value.shape)
+
+    @property
+    def played(self) -> Int[np.ndarray, " b"]:
+        """Which of `profiles` the evaluator holds: all, or all that can occur."""
+        if len(self.evaluator.profiles) == len(self.profiles):
+            return np.arange(len(self.profiles))
+        return np.flatnonzero(self.possible)
+
+    def laid_out(self, numbers: Float[np.ndarray, "*lead b"]) -> Float[np.ndarray, "..."]:
+        """Numbers of the evaluator's profiles along the axes P; NaN where there are none."""
+        *lead, _ = numbers.shape
+        found = np.full((*lead, len(self.profiles)), np.nan)
+        found[..., self.played] = numbers
+        return found.reshape(*lead, *self.value.shape)
+
+    def flat(self, numbers: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n b"]:
+        """`laid_out` undone: numbers of the evaluator's profiles from a table (n, *P)."""
+        return numbers.reshape(len(numbers), -1)[:, self.played]
+
+    def revalue(
+        self,
+        theta_support: Numbers | None = None,
+        gamma: Numbers | None = None,
+        prior: Numbers | None = None,
+        marginals: bool = False,
+    ) -> Revaluation:
+        """Solve the same market with other numbers; a pure function for grad, jit and vmap.
+
+        The policy is optimised afresh. With `gamma`, behaviour and feedback are recomputed (cut
+        points stay), on a tree that merges nothing that other numbers could tell apart. Tables
+        given to `from_tables` do not depend on gamma; only utilities do. The gradient of W in
+        theta_i is the expected number of purchases of i under the plan. A policy whose solver
+        did not follow every recommendation is solved on the tree of its market.
+
+        **Arguments:** `theta_support` (..., n, K), money: axes before the last two are supports
+        solved together, faster than by vmap; `gamma` (n, k); `prior` (m,), weights of the tastes;
+        `marginals`: also W^{-i} and Wd^{-i}.
+
+        **Returns:** a `Revaluation`: `.value` of shape (..., *P) and the marginals (n, ..., *P);
+        it stands for `.value` in JAX functions.
+        """
+        return revalue(self, theta_support, gamma, prior, marginals)
+
+    def to_frame(self):
+        """Labelled pandas table: one row a profile and product, money, with bounds and errors."""
+        pandas = import_extra("pandas", "experiments", "EfficientPolicy.to_frame")
+        env, n, count = self.env, self.env.products, len(self.profiles)
+        figures, labels = self.figures, [*env.names, "none"]
+        shown = [
+            labels[self.start(profile=b).recommendation] if known else "none"
+            for b, known in enumerate(self.possible)
+        ]
+        columns = {
+            "profile": np.repeat(np.arange(count), n),
+            "product": np.tile(np.array(env.names, dtype=object), count),
+            "theta": env.values.support[np.arange(n), self.profiles.theta].ravel(),
+            "signal": self.profiles.signals[:, 1:].ravel(),
+            "platform_signal": np.repeat(self.profiles.signals[:, 0], n),
+            "first_recommendation": np.repeat(shown, n),
+            "confidence": self.confidence,
+        }
+        wide = {
+            "W": self.value, "W_error": figures.value.error, "W_lower": self.lower,
+            "W_upper": self.upper,
+        }  # fmt: skip
+        columns |= {name: np.repeat(table.ravel(), n) for name, table in wide.items()}
+        for name in _BOUNDED[1:]:
+            table = self.bounded(name)
+            parts = {"": table.value, "_error": table.error, "_lower": table.lower}
+            for end, part in {**parts, "_upper": table.upper}.items():
+                columns[name + end] = part.reshape(n, -1).T.ravel()
+        return pandas.DataFrame(columns)
+
+    def with_actions(self, actions: Sequence[Int[np.ndarray, "P _N"]]) -> "AbstractPricedPolicy":
+        """Use other recommendations on the same tree: a policy that need not be efficient.
+
+        `value` and everything under truth become those of the recommendations in use, `upper`
+        stays W; marginal economies stay. Audits then bound what reports can gain.
+
+        **Arguments:** `actions`: per round, shape (pairs, nodes), 0..n (n for none), as
+        `policy.actions`.
+
+        **Raises:** `InvalidArgument` (shape), `OutsideSupport`.
+        """
+        from dynmech.policy.given_actions import with_actions
+
+        return with_actions(self, actions)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the policy to one sealed file, in one step; see `dynmech.files`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+        """Read a policy written by `save`; `parts` lists your own classes that it holds, if any.
+
+        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
+        """
+        return files.load(path, cls, parts)
+
+    def baseline(
+        self, name: str, conversations: int = 1024, profile: int = 0, seed: int = 2
+    ) -> tuple[float, float]:
+        """Value of a simpler policy by simulation, and its standard error, money.
+
+        **Arguments:** `name`: "this policy", "myopic", "posterior sampling", "knowledge
+        gradient", or "greedy for told-omega".
+        """
+        found = compare_policies(self, (name,), conversations, profile, seed)
+        return float(found.value[-1]), float(found.error[-1])
+
+    def compare(
+        self,
+        names: Sequence[str] = SIMPLER,
+        conversations: int = 1024,
+        profile: int = 0,
+        seed: int = 2,
+    ) -> PolicyComparison:
+        """Simulate this policy and simpler ones on common random numbers.
+
+        **Arguments:** `names`: as in `baseline`, all by default; `conversations`: of each.
+        """
+        return compare_policies(self, names, conversations, profile, seed)
+
+    def relax(
+        self,
+        conversations: int = 128,
+        rounds: int = 3,
+        beam: int = 64,
+        profile: int = 0,
+        seed: int = 3,
+    ) -> Relaxation:
+        """Bound W from above by simulation, with the policy's network to charge for foresight.
+
+        A platform that is told what follows its next recommendations, and omega after `rounds`
+        of them, is charged V(next belief) - E[V(next belief)] with the network's V (none: 0), a
+        mean of zero for whoever is told nothing (Brown, Smith and Sun, 2010). The bound holds
+        whatever V is. `upper` needs no sampling and is the better one where `rounds` can be
+        enumerated; this one costs A^rounds rather than (A Z)^rounds.
+
+        **Arguments:** `conversations`: draws, at least 30; `rounds`: at least 1; `beam`: branches
+        kept in each round, what is cut being counted at a bound.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`.
+        """
+        return relax(self, conversations, rounds, beam, profile, seed)
+
+    def profile_at(self, verb: str, profile: int) -> tuple[np.ndarray, np.ndarray]:
+        """Value indices and symbols of a solved profile that can occur.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile`.
+        """
+        profile = profile_index(self, f"EfficientPolicy.{verb}", profile)
+        if not self.possible[profile]:
+            must, got = "have signals of positive probability", f"profile {profile}"
+            call = f"EfficientPolicy.{verb}(profile=...)"
+            raise ImpossibleProfile(describe(call, must, got))
+        return self.profiles.theta[profile], self.profiles.signals[profile]
+
+
+class EfficientPolicy(AbstractPricedPolicy):
+    """The efficient policy of a market, from whichever solver, with the values of payments.
+
+    P = (K,)*n + (Zp, Z1, ..., Zn) when every initial profile was solved, or (B,) for a batch.
+    Everything is conditional on the profile, in money; NaN where the profile's signals have
+    probability zero. `value` and what is under truth are what the policy itself attains, which can
+    be executed at every belief; `lower` <= W_1 <= `upper`. With an infinite horizon `env` is the
+    market of the T rounds that `solver` names, none is recommended after them, `value` and what is
+    under truth count these rounds, and all bounds hold for the market without an end.
+
+    - `exact`: whether only rounding separates the bounds. `confidence`: of each simulated bound by
+      itself, 1 where all are certain.
+    - `evaluator`: what answers for the policy. `figures`: its tables.
+    - `solver`: words. `work`, `seconds`: what it took.
+    """
+
+    evaluator: AbstractEvaluator
+    figures: Figures
+    profiles: Profiles
+    batch: bool = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
+    confidence: float = eqx.field(static=True)
+    solver: str = eqx.field(static=True)
+    work: Estimate
+    seconds: float = eqx.field(static=True)
+
+    @property
+    def env(self) -> RecommendationMDP:
+        """The market."""
+        return self.evaluator.env

@@ -1,0 +1,212 @@
+"""Somebody's own recommender, valued on its market's tree beside the efficient policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Int
+
+from dynmech._types import NONE, in_doubles, precision
+from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles
+from dynmech.policy.base import AbstractPricedPolicy, Figures
+from dynmech.policy.efficient import finish
+from dynmech.policy.given_actions import with_actions
+from dynmech.policy.played import money_of
+from dynmech.policy.questions import AbstractEvaluator
+from dynmech.policy.walked import recommendations
+from dynmech.problem.compile import compile_remembered
+from dynmech.problem.tasks import assign, make_pairs
+from dynmech.solve.prepare import check_values, root_beliefs, wanted_profiles
+from dynmech.solve.running import run_solver
+from solvers import Estimate, Exact
+
+Recommend = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
+_CALL = "GivenPolicy(recommend=...)"
+_ASKED_AGAIN = 64
+_MOST_CALLS = 2_000_000
+
+
+class GivenPolicy(AbstractPricedPolicy):
+    """Somebody's own recommender: what it is worth, beside what is best.
+
+    Its value is exact: the market's tree is walked, and `recommend` called once at every node.
+    `upper` is W, solved on the same tree, so that `incentive_bound` = W - V certifies what any
+    report planned at the outset can gain under it. It has everything that an `EfficientPolicy` has.
+
+    **Arguments**
+
+    - `env`: the market, of a finite horizon.
+    - `recommend(belief, memory, theta, period)`: a function of its arguments, never traced:
+      belief (m,) of mass 1, the action rule's memory (d,), values as reported now (n,), money,
+      the round from 1; it returns a control, 0..n-1, or n (or -1) for none. Where the mechanism
+      thinks a history impossible none is shown and nothing is asked.
+    - `batched`: it is asked for a whole round at once: belief (C, m), memory (C, d), theta (C, n);
+      it returns (C,).
+    - `name`: what it is called, that of the function by default. `initial`: profiles, all of them
+      by default. `seconds`, `memory` of the walk are those of `Exact()`.
+
+    **Raises:** `OutsideSupport` and `InvalidArgument` for an answer that is no control, or another
+    one to the same question; `TooLarge` where the tree does not fit.
+
+    ```python
+    >>> import dynmech as dm, numpy as np
+    >>> env = dm.RecommendationMDP(
+    ...     gamma=np.eye(2),
+    ...     tastes=dm.TasteGrid(np.array([[1.0, 0.1], [-0.2, 0.8]]), np.array([0.5, 0.5])),
+    ...     horizon=1,
+    ...     action_rule=dm.LastShownOnly(dm.Logit(0.5), query=0.0),
+    ...     signals=dm.SignalStructure(),
+    ...     values=dm.ConstantValues([0.5, 0.6]),
+    ... )
+    >>> likes = lambda belief, memory, theta, period: int(np.argmax(env.utilities @ belief))
+    >>> policy = dm.GivenPolicy(env, likes, name="best expected utility")
+    >>> bool(policy.value <= policy.upper)
+    True
+
+    ```
+    """
+
+    evaluator: AbstractEvaluator
+    figures: Figures
+    profiles: Profiles
+    batch: bool = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
+    confidence: float = eqx.field(static=True)
+    solver: str = eqx.field(static=True)
+    work: Estimate
+    seconds: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        env: RecommendationMDP,
+        recommend: Recommend,
+        *,
+        batched: bool = False,
+        name: str | None = None,
+        initial: Profiles | None = None,
+    ):
+        began = time.monotonic()
+        if not isinstance(env, RecommendationMDP):
+            must = "be a RecommendationMDP"
+            raise InvalidArgument(describe("GivenPolicy(env=...)", must, type(env)))
+        if not callable(recommend):
+            raise InvalidArgument(describe(_CALL, "be a function", repr(recommend)[:80]))
+        if env.horizon == float("inf"):
+            must, do = "have a finite horizon", "cut it after as many rounds as matter"
+            raise InvalidArgument(describe("GivenPolicy(env=...)", must, env.horizon, do))
+        label = name or getattr(recommend, "__name__", type(recommend).__name__)
+        efficient, memories = _efficient(in_doubles(env), initial, began)
+        asked = _Asked(efficient.env, recommend, batched)
+        cells = sum(taken.size for taken in efficient.actions)
+        if cells > _MOST_CALLS:
+            must = f"be asked at most {_MOST_CALLS} times: nodes times profiles with alternatives"
+            do = "pass initial=env.sample_profiles(key, 16), or reduce rounds or symbols"
+            raise TooLarge(describe(_CALL, must, cells, do))
+        actions = recommendations(efficient.plan, efficient.pairs, memories, asked)
+        asked.again()
+        found = with_actions(efficient, actions, f"given: {label}")
+        self.evaluator, self.figures = found.evaluator, found.figures
+        self.profiles, self.batch = found.profiles, found.batch
+        self.exact, self.confidence, self.solver = False, 1.0, found.solver
+        self.work, self.seconds = found.work, time.monotonic() - began
+
+    @property
+    def env(self) -> RecommendationMDP:
+        """The market."""
+        return self.evaluator.env
+
+
+def _efficient(env: RecommendationMDP, initial: Profiles | None, began: float):
+    """The efficient policy on a tree in which memories are kept apart, and its memories."""
+    profiles = wanted_profiles(env, initial)
+    check_values(env)
+    with precision(env.gamma):
+        compiled, memories = compile_remembered(env, 2 * Exact().memory)
+        pairs = make_pairs(env, profiles)
+        root = root_beliefs(env, pairs)
+        assignment = assign(env, pairs, root, env.values.support)
+        found = run_solver(
+            env, compiled, assignment, Exact(), tolerance=0.0, checkpoint=None, mesh=None,
+            progress=False,
+        )  # fmt: skip
+    seconds = time.monotonic() - began
+    parts = (env, profiles, pairs, root, compiled, assignment, found)
+    return finish(*parts, initial is not None, seconds), memories
+
+
+class _Asked:
+    """A recommender and its answers, checked."""
+
+    def __init__(self, env: RecommendationMDP, recommend: Recommend, batched: bool):
+        self.env, self.recommend, self.batched = env, recommend, batched
+        self.questions: list[tuple] = []
+
+    def __call__(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
+        money = money_of(self.env, theta)
+        if self.batched:
+            said = self.recommend(belief, memory, np.tile(money, (len(belief), 1)), period + 1)
+            taken = np.asarray(said)
+            if taken.shape != (len(belief),):
+                must = f"return one control each, shape ({len(belief)},)"
+                raise InvalidArgument(describe(_CALL, must, taken.shape))
+            found = np.array([self._control(one) for one in taken.tolist()])
+        else:
+            found = np.array(
+                [
+                    self._control(self.recommend(b, h, money, period + 1))
+                    for b, h in zip(belief, memory, strict=True)
+                ]
+            )
+        if len(self.questions) < _ASKED_AGAIN:
+            self.questions.append((belief[:1], memory[:1], money, period + 1, int(found[0])))
+        return found
+
+    def again(self) -> None:
+        """Ask a few questions again. **Raises:** `InvalidArgument` for other answers."""
+        for belief, memory, money, period, first in self.questions:
+            if self.batched:
+                said = np.asarray(self.recommend(belief, memory, money[None], period))[0]
+            else:
+                said = self.recommend(belief[0], memory[0], money, period)
+            if self._control(said) != first:
+                must, do = "be a function of its arguments", "draw from a law, not at random"
+                got = f"{first}, then {said}, at one belief in period {period}"
+                raise InvalidArgument(describe(_CALL, must, got, do))
+
+    def _control(self, said) -> int:
+        none = self.env.products
+        answer = np.asarray(said)
+        if answer.ndim == 0 and answer.dtype.kind in "iu":
+            if not NONE <= answer <= none:
+                must = f"return a product 0..{none - 1}, or {none} for none"
+                raise OutsideSupport(describe(_CALL, must, int(answer)))
+            return none if answer == NONE else int(answer)
+        law = answer.astype(float) if answer.dtype.kind in "iuf" else np.zeros(0)
+        one = law.shape == (none + 1,) and np.isfinite(law).all() and abs(law.sum() - 1) < 1e-9
+        if one and law.max() > 1 - 1e-12 and law.min() >= 0:
+            return int(law.argmax())
+        must = f"return one control, an integer in 0..{none}"
+        if one and law.min() >= 0:
+            do = "return its mode, or draw by a hash of the belief"
+            raise InvalidArgument(describe(_CALL, must, "a law that randomises", do))
+        raise InvalidArgument(describe(_CALL, must, repr(said)[:80]))
+
+
+def read_policy(call: str, policy: Any) -> AbstractPricedPolicy:
+    """What a user passes as a policy: one that is priced, or a recommender, which is priced here.
+
+    **Raises:** `InvalidArgument` for anything else.
+    """
+    if isinstance(policy, AbstractPricedPolicy):
+        return policy
+    env, recommend = (getattr(policy, name, None) for name in ("env", "recommend"))
+    if isinstance(env, RecommendationMDP) and callable(recommend):
+        return GivenPolicy(env, recommend, name=type(policy).__name__)
+    must = "be a policy: of solve_efficient_policy, a GivenPolicy, or with `env` and `recommend`"
+    raise InvalidArgument(describe(call, must, type(policy)))

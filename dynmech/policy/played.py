@@ -1,0 +1,408 @@
+"""The evaluator of a policy that is played: no tree, everything by simulation, with bounds.
+
+The policy plans one round ahead and values what follows by a network, at any belief and memory.
+No number of the network is reported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, NoReturn
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._beside import Beside
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles, signal_likelihood
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.payments.groves import OwnTables
+from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
+from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
+from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
+from dynmech.problem.process import MarketProcess, market_process
+from dynmech.problem.tasks import Pairs
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.certificates import (
+    Bounds,
+    Certificate,
+    certify,
+    in_float64,
+    make_case,
+    margin,
+)
+from solvers import AbstractCeiling, Case, ValueNetwork, decide
+
+if TYPE_CHECKING:
+    from dynmech.problem.compile import Compiled
+    from solvers import Plan
+
+_MOST_CELLS = 4_000_000
+_PROCESSES, _NETWORKS, _CEILINGS, _OWN = Beside(), Beside(), Beside(), Beside()
+_WALK = "raise Certificate(walk=...), the cells up to which the tree is walked, or solve with "
+_WALK += "Exact() or BranchAndBound()"
+
+
+class Playable(eqx.Module):
+    """A network in a market, ready to be played; only arrays and settings, so that it is saved.
+
+    `profiles` (B of them) with unnormalised beliefs `root` (B, m); `parameters`: of the network,
+    in the order of its leaves, none where there is no network and play is myopic; `width`,
+    `summary`: its sizes; `chunk`: runs handled at once.
+    """
+
+    env: RecommendationMDP
+    profiles: Profiles
+    root: Float[np.ndarray, "B m"]
+    parameters: tuple[np.ndarray, ...]
+    width: int = eqx.field(static=True)
+    summary: int = eqx.field(static=True)
+    certificate: Certificate
+    chunk: int = eqx.field(static=True)
+
+    @property
+    def process(self) -> MarketProcess:
+        """The market's rules, which are used as they are."""
+        return _PROCESSES(self.env, lambda: market_process(self.env))
+
+    @property
+    def network(self) -> ValueNetwork | None:
+        """What values the beliefs that follow; None: nothing does."""
+        if not self.parameters:
+            return None
+        return _NETWORKS(self, lambda: _network(self.parameters, self.width, self.summary))
+
+    @property
+    def ceilings(self) -> list[AbstractCeiling]:
+        """Told-omega bounds of W, of every profile."""
+        return [self.cased(theta)[1] for theta in self.profiles.theta]
+
+    def theta(self, profile: int) -> Float[np.ndarray, " n"]:
+        """Values of a profile, money."""
+        return money_of(self.env, self.profiles.theta[profile])
+
+    def cased(self, theta: Int[np.ndarray, " n"]) -> tuple[Case, AbstractCeiling]:
+        """The economy of everyone at value indices, and its told-omega bound."""
+        case, kept = make_case(money_of(self.env, theta)), _CEILINGS(self, dict)
+        key = np.asarray(theta, np.int64).tobytes()
+        if key not in kept:
+            with jax.enable_x64(True):
+                (kept[key],) = make_ceilings(self.env, self.process, [case])
+        return case, kept[key]
+
+    def choose(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
+        """Greedy controls (C,) at beliefs (C, m) of mass 1 and memories (C, d); round from 0."""
+        case, ceiling = self.cased(theta)
+        size = len(belief)
+        pad = np.minimum(np.arange(max(_padded(size), 8) if size > 1 else 1), size - 1)
+        with jax.enable_x64(True):
+            found = decide(
+                self.process, case, ceiling, in_float64(self.network), belief[pad], memory[pad],
+                period, self.chunk,
+            )  # fmt: skip
+        return np.asarray(found)[:size]
+
+    def beliefs(self, signals: Int[np.ndarray, "N n1"]) -> Float[np.ndarray, "N m"]:
+        """Unnormalised beliefs after initial symbols."""
+        return beliefs_after(self.env, signals)
+
+
+def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarray, "N m"]:
+    """Unnormalised beliefs (N, m) after initial symbols (N, 1+n), as they are at the roots."""
+    unique, index = np.unique(signals, axis=0, return_inverse=True)
+    likelihood = np.asarray(signal_likelihood(env, unique))
+    return (np.asarray(env.tastes.weights) * likelihood)[index.reshape(-1)]
+
+
+def untrained(env: RecommendationMDP, profiles: Profiles) -> Playable:
+    """Profiles of a market without a network."""
+    root = beliefs_after(env, profiles.signals)
+    return Playable(env, profiles, root, (), 0, 0, Certificate(), 16)
+
+
+def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n"]:
+    """Values in money from indices into the support."""
+    return np.asarray(env.values.support, float)[np.arange(env.products), theta]
+
+
+class PlayEvaluator(AbstractEvaluator):
+    """A policy that is simulated, and what is certain about it.
+
+    Its profiles are those of `play`: all that can occur among those asked for. `bounds` (B,) are of
+    W and of the policy's value, `marginal` and `displayable` (n, B) of W^{-i} and Wd^{-i}.
+    `outcomes`: by product, under truth. `history`: sweeps by seconds, held-out Bellman residual,
+    loss, simulated value of the first profile, its standard error. `solved_own`: along own
+    alternatives, None where they are worked out when first asked for.
+    """
+
+    walked: ClassVar[bool] = False
+    play: Playable
+    bounds: Bounds
+    marginal: Bounds
+    displayable: Bounds
+    solved_own: OwnBounds | None
+    outcomes: Outcomes
+    history: Float[np.ndarray, "_s 5"]
+    solver: str = eqx.field(static=True)
+
+    @property
+    def env(self) -> RecommendationMDP:
+        return self.play.env
+
+    @property
+    def profiles(self) -> Profiles:
+        """Those that were played."""
+        return self.play.profiles
+
+    @property
+    def player(self) -> Playable:
+        return self.play
+
+    @property
+    def own(self) -> OwnBounds:
+        """What Groves terms need of each advertiser's own alternatives."""
+        if self.solved_own is not None:
+            return self.solved_own
+
+        def solve() -> OwnBounds:
+            play = self.play
+            if play.certificate.marginal_runs == 0:
+                must = "be Zero() where the economies without an advertiser were left unsolved"
+                do = "solve with Certificate(marginal_runs=512)"
+                call = "DynamicTeamMechanism(groves=...)"
+                raise InvalidArgument(describe(call, must, "marginal_runs=0", do))
+            listed = list_alternatives(play.env, play.process, play.profiles)
+            return bound_alternatives(
+                play.env, play.process, play.network, listed, play.certificate, play.chunk
+            )
+
+        return _OWN(self, solve)
+
+    @property
+    def plan(self) -> Plan:
+        self._refuse("EfficientPolicy.plan")
+
+    @property
+    def pairs(self) -> Pairs:
+        return self.own.pairs
+
+    @property
+    def compiled(self) -> Compiled:
+        self._refuse("EfficientPolicy.compiled")
+
+    @property
+    def whole(self) -> None:
+        return None
+
+    @property
+    def optimal(self) -> None:
+        return None
+
+    @property
+    def gap(self) -> NoReturn:
+        self._refuse("EfficientPolicy.gap")
+
+    def _refuse(self, question: str) -> NoReturn:
+        raise refuse(question, self.solver, _WALK)
+
+    def begin(self, theta, signals) -> Place:
+        known = self.profiles
+        same = (known.theta == theta).all(axis=1) & (known.signals == signals).all(axis=1)
+        if not same.any():
+            must, do = "name a profile that was solved", "solve with it in initial=Profiles(...)"
+            got = f"theta {theta.tolist()}, signals {signals.tolist()}"
+            raise OutsideSupport(describe("EfficientPolicy.start(...)", must, got, do))
+        belief = self.play.root[int(np.argmax(same))]
+        return Place(1, np.asarray(theta), belief, np.asarray(self.play.process.start()))
+
+    def control(self, place: Place) -> int:
+        belief = place.belief / place.belief.sum()
+        at = belief[None], np.asarray(place.memory)[None], place.period - 1
+        return int(self.play.choose(place.theta, *at)[0])
+
+    def edge(self, place: Place, control: int) -> int:
+        return -1
+
+    def chances(self, place: Place, control: int):
+        process = self.play.process
+        with jax.enable_x64(True):
+            after = process.step(place.memory, control)
+            ends = np.asarray(process.ends(after, control), float)
+            law = np.asarray(process.symbols(after, control, place.period - 1), float)
+        leave = np.clip(1 - ends.sum(axis=0, keepdims=True), 0.0, 1.0)
+        return np.concatenate([ends[:-1], leave, ends[-1:]]), ends[-1] * law.T
+
+    def follow(self, place: Place, control: int, joint: int, theta) -> Place:
+        _, columns = self.chances(place, control)
+        with jax.enable_x64(True):
+            memory = np.asarray(self.play.process.step(place.memory, control))
+        belief = place.belief * columns[joint]
+        mass = belief.sum()
+        belief = belief / mass if mass > 0 else belief
+        return Place(place.period + 1, place.theta, belief, memory)
+
+    def considered(self, place: Place, control: int) -> bool:
+        return True
+
+    def worth(self, place: Place, control: int):
+        self._refuse("Conversation.worth(recommendation=...)")
+
+    def certify(self, place: Place, certificate: Certificate | None) -> Bounds:
+        play = self.play
+        certificate = play.certificate if certificate is None else certificate
+        case, ceiling = play.cased(place.theta)
+        belief = place.belief / place.belief.sum()
+        return certify(
+            play.process, [case], [ceiling], play.network, belief, certificate.runs, certificate,
+            play.chunk, place.memory, place.period - 1,
+        )  # fmt: skip
+
+    def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
+        return _PlayCursor(self.play, signal)
+
+    def own_tables(
+        self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
+    ) -> OwnTables:
+        """Bounds, each on its side, so that what a term promises holds.
+
+        `payoff` from below and `contribution` from above, all of each at once with the policy's
+        confidence. W^{-i} and Wd^{-i} from above for `side` "upper": exact planning for some
+        rounds, certain; Wd^{-i} then gives no subsidy whatever the policy. Else from below: a
+        policy without i, simulated; charging less favours participation.
+
+        A table is a function of the others' initial reports and the platform's signal alone: i's
+        value is absent from W^{-i} and Wd^{-i}, and no simulation or search behind them reads it.
+        """
+        check_side(side, False)
+        if not needed:
+            return self._no_tables()
+        own, env, n = self.own, self.env, self.env.products
+        pairs, known = own.pairs, np.isfinite(own.surplus)
+        bias, count = largest_bias(env, signal), int(known.sum())
+        sure = self.bounds.confidence, own.runs
+        payoff = own.surplus - margin(own.surplus_error, own.surplus_unseen, *sure, count) - bias
+        step = margin(own.contribution_error, own.contribution_unseen, *sure, count * n)
+        contribution = own.contribution + step + bias
+        live, at = pairs.own >= 0, np.maximum(pairs.own, 0)
+        mine = contribution[at, np.arange(n)[None, :, None, None]]
+        upper = side == "upper"
+        return OwnTables(
+            payoff=np.where(live, payoff[at], np.nan),
+            contribution=np.where(live, mine, np.nan),
+            marginal=own.marginal.upper if upper else own.marginal.lower,
+            displayable=own.displayable.upper if upper else own.displayable.lower,
+            root=own.root,
+            own_root=np.where(live[:, :, 0], pairs.root[at[:, :, 0]], -1),
+            own_pair=pairs.own,
+            signal=self.profiles.signals[:, 1:],
+        )
+
+    def _no_tables(self) -> OwnTables:
+        """Tables of NaN, for a term that reads none."""
+        batch, (n, size) = len(self.profiles), self.env.values.support.shape
+        widest = max(self.env.initial_alphabet[1:])
+        wide, thin = np.full((batch, n, size, widest), np.nan), np.full((batch, n, widest), np.nan)
+        rows = np.broadcast_to(np.arange(batch)[:, None, None], thin.shape).copy()
+        return OwnTables(
+            wide, wide, thin, thin, self.play.root, rows, np.full(wide.shape, -1),
+            self.profiles.signals[:, 1:],
+        )  # fmt: skip
+
+    def recommend(self, belief, memory, theta, period: int) -> int:
+        gap = np.abs(np.asarray(self.env.values.support) - np.asarray(theta)[:, None])
+        index, mass = gap.argmin(axis=1), float(np.sum(belief))
+        if gap.min(axis=1).max() > 1e-9 * max(1.0, self.env.money_scale) or mass <= 0:
+            must = "be asked at values of the support and a belief of positive mass"
+            raise InvalidArgument(describe("recommend(theta=..., belief=...)", must, theta))
+        at = np.asarray(belief)[None] / mass, np.asarray(memory)[None], period - 1
+        return int(self.play.choose(index, *at)[0])
+
+
+class _PlayCursor(AbstractCursor):
+    """Rows with beliefs and memories of their own."""
+
+    def __init__(self, play: Playable, signal: AbstractSettlementSignal):
+        self.play, self.signal = play, signal
+        self.utilities = np.asarray(play.env.utilities, float)
+        self.chunk = wide_chunk(play.env, play.process, play.chunk)
+
+    def begin(self, signals) -> None:
+        self.belief, self.t = _unit(np.asarray(self.play.beliefs(signals), float)), 0
+        self.memory = np.tile(np.asarray(self.play.process.start()), (len(signals), 1))
+
+    def choose(self, theta) -> Int[np.ndarray, " N"]:
+        control = np.full(len(theta), self.play.env.products)
+        unique, index = np.unique(theta, axis=0, return_inverse=True)
+        for k, values in enumerate(unique):
+            rows = np.flatnonzero((index.reshape(-1) == k) & self.belief.any(axis=1))
+            if len(rows):
+                at = self.belief[rows], self.memory[rows], self.t
+                control[rows] = self.play.choose(values, *at)
+        self.control = control
+        return control
+
+    def laws(self, control, omega):
+        parts, step = [], _MOST_CELLS // self.play.env.tastes.size
+        for low in range(0, len(control), step):
+            part = slice(low, low + step)
+            size = len(control[part])
+            pad = np.minimum(np.arange(_padded(size)), size - 1)
+            with jax.enable_x64(True):
+                found = _laws_met(
+                    self.play.process, self.signal, self.memory[part][pad], control[part][pad],
+                    omega[part][pad], jnp.asarray(self.t), self.utilities,
+                )  # fmt: skip
+            parts.append([np.asarray(x)[:size] for x in found])
+        self.after, mean, ends, self.going, self.law = (
+            np.concatenate(x) for x in zip(*parts, strict=True)
+        )
+        leave = np.clip(1 - ends.sum(axis=1, keepdims=True), 0.0, 1.0)
+        return mean, np.concatenate([ends[:, :-1], leave, ends[:, -1:]], axis=1)
+
+    def symbols(self, going, omega):
+        self.belief, self.memory = self.belief[going], self.after[going]
+        self.going, self.law = self.going[going], self.law[going]
+        return self.law[np.arange(len(omega)), omega]
+
+    def advance(self, heard) -> None:
+        law = self.law[np.arange(len(heard)), :, heard]
+        self.belief, self.t = _unit(self.belief * self.going * law), self.t + 1
+
+
+@eqx.filter_jit
+def _laws_met(process, signal, memory, control, omega, period, utilities):
+    """Next memories, and given omega: estimate means and chances; laws given every taste."""
+
+    def one(memory, control, omega):
+        after = process.step(memory, control)
+        ends = process.ends(after, control)
+        mean = signal.mean(after, control, jnp.asarray(utilities))
+        law = process.symbols(after, control, period)
+        return after, mean[:, omega], ends[:, omega], ends[-1], law
+
+    return jax.vmap(one)(jnp.asarray(memory), jnp.asarray(control), jnp.asarray(omega))
+
+
+def _network(parameters: tuple[np.ndarray, ...], width: int, summary: int) -> ValueNetwork:
+    skeleton = ValueNetwork(jax.random.key(0), width, summary)
+    arrays, rest = eqx.partition(skeleton, eqx.is_array)
+    leaves, structure = jax.tree.flatten(arrays)
+    shapes, found = [np.shape(x) for x in leaves], [np.shape(x) for x in parameters]
+    if shapes != found:
+        must, do = "hold a network of this version", "solve again"
+        got = f"parameters of shapes {found}"[:300]
+        raise InvalidArgument(describe("EfficientPolicy.load(path=...)", must, got, do))
+    return eqx.combine(jax.tree.unflatten(structure, list(parameters)), rest)
+
+
+def _padded(size: int) -> int:
+    """The next power of two, so that few shapes are compiled."""
+    return 1 << max(size - 1, 0).bit_length()
+
+
+def _unit(beliefs: np.ndarray) -> np.ndarray:
+    mass = beliefs.sum(axis=1, keepdims=True)
+    return beliefs / np.where(mass > 0, mass, 1.0)

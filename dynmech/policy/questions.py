@@ -1,0 +1,182 @@
+"""What a policy is asked: the protocol that everything above it is written against.
+
+A policy says what it recommends; an *evaluator* answers what follows from that. There are two:
+one that walked the policy's tree and is exact (`dynmech.policy.walked`), and one that plays it
+and simulates (`dynmech.policy.played`). What an evaluator cannot answer it refuses with the error
+of `refuse`, which names the solver and the remedy. Nobody asks which evaluator it is.
+"""
+
+import abc
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech.errors import DynmechError, InvalidArgument, describe
+
+if TYPE_CHECKING:
+    from dynmech.bounded import Bounded
+    from dynmech.market.environment import RecommendationMDP
+    from dynmech.market.signals import AbstractSettlementSignal
+    from dynmech.payments.groves import OwnTables
+    from dynmech.policy.played import Playable
+    from dynmech.problem.compile import Compiled
+    from dynmech.problem.tasks import Pairs
+    from dynmech.solve.certificates import Bounds, Certificate
+    from solvers import Plan, Tree
+
+
+class AbstractPolicy(eqx.Module):
+    """A recommender for a market; one of your own is priced as `GivenPolicy` prices a function."""
+
+    env: eqx.AbstractVar["RecommendationMDP"]
+
+    @abc.abstractmethod
+    def recommend(
+        self,
+        belief: Float[np.ndarray, " m"],
+        memory: Int[np.ndarray, " d"],
+        theta: Float[np.ndarray, " n"],
+        period: int,
+    ) -> int:
+        """Recommend a product, or n for none.
+
+        **Arguments:** `belief`: weights of the tastes, mass 1; `memory`: the action rule's;
+        `theta`: values as reported now, money; `period`: from 1.
+        """
+
+
+class Place(eqx.Module):
+    """Where a conversation is: round from 1, value indices, what is believed and remembered.
+
+    `belief` (m,) need not be normalised. `memory` is the action rule's, where it is followed;
+    `pair` and `node` are where a walked tree is, -1 elsewhere.
+    """
+
+    period: int = eqx.field(static=True)
+    theta: Int[np.ndarray, " n"]
+    belief: Float[np.ndarray, " m"]
+    memory: Int[np.ndarray, " d"]
+    pair: int = eqx.field(static=True, default=-1)
+    node: int = eqx.field(static=True, default=-1)
+
+
+class AbstractCursor:
+    """Follow many conversations at once, those that still go on; rows are conversations."""
+
+    @abc.abstractmethod
+    def begin(self, signals: Int[np.ndarray, "N n1"]) -> None:
+        """Start at reported initial symbols."""
+
+    @abc.abstractmethod
+    def choose(self, theta: Int[np.ndarray, "N n"]) -> Int[np.ndarray, " N"]:
+        """Recommend for the values reported now."""
+
+    @abc.abstractmethod
+    def laws(
+        self, control: Int[np.ndarray, " N"], omega: Int[np.ndarray, " N"]
+    ) -> tuple[Float[np.ndarray, "N n"], Float[np.ndarray, "N A"]]:
+        """Means of the estimates, and chances of the actions, given the tastes."""
+
+    @abc.abstractmethod
+    def symbols(self, going: np.ndarray, omega: np.ndarray) -> Float[np.ndarray, "N Z"]:
+        """Keep those that asked again; weights of the joint symbols that they see."""
+
+    @abc.abstractmethod
+    def advance(self, heard: Int[np.ndarray, " N"]) -> None:
+        """Go on with the joint symbols that were reported."""
+
+
+class AbstractEvaluator(eqx.Module):
+    """What follows from a policy in a market; `walked` says whether by its tree, exactly.
+
+    Of the tree, and refused where none was walked, are `plan`; `compiled`, the market as the tree
+    has it; `optimal`, the plan that attains W where another one is in use; `gap`, the certified
+    loss at each node, money, None where there is none. `whole`: market and tree where every
+    recommendation was followed, else None. `profiles` with own alternatives are `pairs`; `player`
+    is the network, if there is one, ready to be played.
+    """
+
+    env: eqx.AbstractVar["RecommendationMDP"]
+    profiles: eqx.AbstractVar["Profiles"]
+    plan: eqx.AbstractVar["Plan"]
+    pairs: eqx.AbstractVar["Pairs"]
+    compiled: eqx.AbstractVar["Compiled"]
+    optimal: eqx.AbstractVar["Plan | None"]
+    gap: eqx.AbstractVar[tuple[Float[np.ndarray, "P _N"], ...] | None]
+    whole: eqx.AbstractVar["tuple[Compiled, Tree] | None"]
+    player: eqx.AbstractVar["Playable"]
+    walked: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def begin(self, theta: Int[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]) -> Place:
+        """Start at a profile: value indices, symbols. **Raises:** `OutsideSupport`."""
+
+    @abc.abstractmethod
+    def control(self, place: Place) -> int:
+        """The recommendation, n for none."""
+
+    @abc.abstractmethod
+    def edge(self, place: Place, control: int) -> int:
+        """Which situation of the tree this is, -1 where there is no tree."""
+
+    @abc.abstractmethod
+    def chances(
+        self, place: Place, control: int
+    ) -> tuple[Float[np.ndarray, "A m"], Float[np.ndarray, "Z m"]]:
+        """Chances of every action given omega; and of a query with each joint symbol after it."""
+
+    @abc.abstractmethod
+    def follow(self, place: Place, control: int, joint: int, theta: np.ndarray) -> Place:
+        """Where a query, a joint symbol and the next value indices lead."""
+
+    @abc.abstractmethod
+    def considered(self, place: Place, control: int) -> bool:
+        """Whether the solver looked into what a recommendation leads to from here."""
+
+    @abc.abstractmethod
+    def worth(self, place: Place, control: int) -> Float[np.ndarray, " m"]:
+        """Surplus given omega of recommending this now and following the policy after."""
+
+    @abc.abstractmethod
+    def certify(self, place: Place, certificate: "Certificate | None") -> "Bounds | Bounded":
+        """Value of the policy from here on, and bounds on W."""
+
+    @abc.abstractmethod
+    def cursor(self, signal: "AbstractSettlementSignal") -> AbstractCursor:
+        """Follow many conversations, settled by `signal`."""
+
+    @abc.abstractmethod
+    def own_tables(
+        self, signal: "AbstractSettlementSignal", side: str | None, needed: bool = True
+    ) -> "OwnTables":
+        """What Groves terms reduce, with bounds on the side that a term needs.
+
+        `needed`: whether the term reads them; else W^{-i} and Wd^{-i} need not be solved.
+
+        **Raises:** `InvalidArgument` where a side is needed and none is given.
+        """
+
+    @abc.abstractmethod
+    def recommend(
+        self, belief: np.ndarray, memory: np.ndarray, theta: np.ndarray, period: int
+    ) -> int:
+        """See `AbstractPolicy.recommend`."""
+
+
+SIDES = ("upper", "lower", "both")
+
+
+def refuse(question: str, solver: str, do: str) -> DynmechError:
+    """The one error for what an evaluator cannot answer: names the solver and the remedy."""
+    must = "be asked of a policy whose tree was walked"
+    return DynmechError(describe(question, must, f"one that is simulated ({solver})", do))
+
+
+def check_side(side: str | None, exact: bool) -> None:
+    """Raise unless a Groves term says which side of a bound it needs, where there are two."""
+    if side not in (*SIDES, None) or (side is None and not exact):
+        must = "say which side of a bound it charges under a policy that is not exact"
+        do = f"give the class `side = ...`, one of {', '.join(SIDES)}"
+        raise InvalidArgument(describe("DynamicTeamMechanism(groves=...)", must, side, do))

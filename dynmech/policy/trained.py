@@ -1,0 +1,273 @@
+"""Train a policy for a horizon that no tree fits, certify it, and walk its tree where one does."""
+
+import contextlib
+import dataclasses
+import os
+import time
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from dynmech._types import in_doubles
+from dynmech.bounded import Bounded
+from dynmech.errors import ImpossibleProfile, TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles
+from dynmech.policy.base import EfficientPolicy, Figures
+from dynmech.policy.outcomes import expected_outcomes
+from dynmech.policy.own_bounds import list_alternatives
+from dynmech.policy.played import Playable, PlayEvaluator, beliefs_after, money_of
+from dynmech.policy.player import Player, simulate_outcomes
+from dynmech.policy.walked import TreeEvaluator, recommendations
+from dynmech.problem.compile import compile_remembered, tables
+from dynmech.problem.process import market_process
+from dynmech.problem.tasks import make_pairs
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, simplify
+from dynmech.solve.prepare import wanted_profiles
+from dynmech.solve.training import check_long, require_few, train_network
+from solvers import Estimate, Neural, Plan, Root, build_tree
+
+_SEED = 6  # of the simulation by product
+_TRAINED_ALONG = 256  # own alternatives that the network is trained for, at most
+
+
+def solve_by_network(
+    env: RecommendationMDP,
+    solver: Neural,
+    initial: Profiles | None,
+    tolerance: float,
+    checkpoint: str | os.PathLike | None,
+    progress: bool,
+) -> EfficientPolicy:
+    """Train, and bound the distance from the efficient policy; see `solve_efficient_policy`.
+
+    Below, the policy simulated on fresh conversations (a confidence bound); above, a platform
+    that plans exactly for some rounds and is then told the taste (no sampling error). Both for W
+    and for every W^{-i} and Wd^{-i}. Action rules are used as they are; their memories are never
+    enumerated, so that perfect recall over many products is no obstacle.
+    """
+    began = time.monotonic()
+    certificate = Certificate() if solver.certificate is None else solver.certificate
+    check_long(env, solver, certificate)
+    env = in_doubles(env)
+    asked = wanted_profiles(env, initial)
+    mass = beliefs_after(env, asked.signals).sum(axis=1)
+    if initial is not None and (mass <= 0).any():
+        must = "have signals of positive probability"
+        got = asked.signals[int(np.argmin(mass))].tolist()
+        raise ImpossibleProfile(describe("solve_efficient_policy(initial=...)", must, got))
+    cells = np.flatnonzero(mass > 0)
+    profiles = Profiles(asked.theta[cells], asked.signals[cells])
+    require_few(len(profiles))
+    played = _train(env, solver, certificate, profiles, checkpoint, progress)
+    gap = float(played.bounds.gap.max())
+    note = f"{played.solver}; gap of W {gap:.3g} at {certificate.confidence:.0%}"
+    if tolerance > 0:
+        met = "within" if gap <= tolerance else "not within"
+        note += f", {met} the tolerance of {tolerance:.3g}"
+    return played_policy(played, asked, initial is not None, note, time.monotonic() - began)
+
+
+def played_policy(
+    played: PlayEvaluator, asked: Profiles, batch: bool, note: str, seconds: float
+) -> EfficientPolicy:
+    """The policy that an evaluator by simulation stands for; its tree walked where that is small.
+
+    **Arguments:** `asked`: the profiles asked for, of which the evaluator has the possible ones.
+    """
+    env, n = played.env, played.env.products
+    shape = (len(asked),) if batch else env.profile_shape
+    cells = np.flatnonzero(beliefs_after(env, asked.signals).sum(axis=1) > 0)
+
+    def laid(numbers: np.ndarray) -> np.ndarray:
+        *lead, _ = numbers.shape
+        found = np.full((*lead, len(asked)), np.nan)
+        found[..., cells] = numbers
+        return found.reshape(*lead, *shape)
+
+    sure, bounds = played.bounds.confidence, played.bounds
+    above = np.minimum(2 * bounds.value - bounds.lower, np.maximum(bounds.upper, bounds.value))
+    value = Bounded(*map(laid, (bounds.value, bounds.lower, above, bounds.error)), confidence=sure)
+    upper, seen = laid(np.maximum(bounds.upper, bounds.lower)), played.outcomes
+
+    def simulated(mean: np.ndarray, error: np.ndarray) -> Bounded:
+        step = _quantile(sure, seen.runs) * error
+        parts = (mean, mean - step, mean + step, error)
+        return Bounded(*map(laid, parts), confidence=sure)
+
+    def economy(one: Bounds) -> Bounded:
+        parts = (one.value, one.lower, np.maximum(one.upper, one.lower), one.error)
+        return Bounded(*map(laid, parts), confidence=one.confidence)
+
+    figures = Figures(
+        value=value,
+        lower=laid(bounds.lower),
+        upper=upper,
+        marginal=economy(played.marginal),
+        displayable=economy(played.displayable),
+        earned=simulated(seen.earned, seen.earned_error),
+        utility=simulated(seen.utility, seen.utility_error),
+        purchase=simulated(seen.purchase, seen.purchase_error),
+    )
+    evaluator, exact = played, _walk(played, asked)
+    if exact is not None:
+        evaluator, walked = (
+            exact,
+            expected_outcomes(exact.plan, env.values.support, exact.pairs, exact.pairs.base),
+        )
+        earned, utility, purchase = (
+            Bounded(x.T.reshape(n, *shape))
+            for x in (walked.earned, walked.utility, walked.purchase)
+        )
+        attained = exact.pair_value[exact.pairs.base].reshape(shape)
+        figures = Figures(
+            value=Bounded(attained),
+            lower=attained,
+            upper=np.maximum(upper, attained),
+            marginal=figures.marginal,
+            displayable=figures.displayable,
+            earned=earned,
+            utility=utility,
+            purchase=purchase,
+        )
+    return EfficientPolicy(
+        evaluator=evaluator,
+        figures=figures,
+        profiles=asked,
+        batch=batch,
+        exact=False,
+        confidence=sure,
+        solver=note,
+        work=Estimate(0, 0.0, seconds),
+        seconds=seconds,
+    )
+
+
+def _quantile(confidence: float, runs: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(runs - 1, confidence))
+
+
+def _walk(played: PlayEvaluator, asked: Profiles) -> TreeEvaluator | None:
+    """Follow the network's recommendations over the whole tree; None where that is too large."""
+    env, play = played.env, played.play
+    pairs, limit = make_pairs(env, asked), play.certificate.walk
+    width = (env.products + 1) * float(np.prod(np.asarray(env.feedback_alphabet, float)))
+    if len(pairs.root) * width > limit:
+        return None
+    try:
+        compiled, memories = compile_remembered(env, limit=64.0 * limit)
+        tree = build_tree(compiled.structure, limit=int(limit / len(pairs.root)))
+    except (TooLarge, MemoryError):
+        return None
+    numbers = jax.tree.map(np.asarray, tables(env, compiled))
+    zero = np.zeros(len(pairs.root), np.int64)
+    blank = tuple(np.zeros((len(pairs.root), layer.nodes), np.int16) for layer in tree.layers)
+    root = beliefs_after(env, pairs.signals)
+    plan = Plan(tree, numbers, root, pairs.root, blank, pairs.sibling(False), zero, None)
+    actions = recommendations(plan, pairs, memories, play.choose)
+    plan = dataclasses.replace(plan, actions=actions)
+    outcomes = expected_outcomes(plan, env.values.support, pairs, np.arange(len(pairs.root)))
+    return TreeEvaluator(
+        env=env,
+        profiles=asked,
+        compiled=compiled,
+        pairs=pairs,
+        plan=plan,
+        pair_value=(outcomes.earned + outcomes.utility).sum(axis=1),
+        solved_own=None,
+        optimal=None,
+        gap=None,
+        behind=played,
+        complete=True,
+        exact=False,
+    )
+
+
+def _train(
+    env: RecommendationMDP,
+    solver: Neural,
+    certificate: Certificate,
+    profiles: Profiles,
+    checkpoint: str | os.PathLike | None,
+    progress: bool,
+) -> PlayEvaluator:
+    process, n = market_process(env), env.products
+    root = np.asarray(beliefs_after(env, profiles.signals), float)
+    marginal, listed = certificate.marginal_runs > 0, None
+    with contextlib.suppress(TooLarge):
+        listed = list_alternatives(env, process, profiles) if marginal else None
+    along = listed is not None and len(listed.pairs.root) <= _TRAINED_ALONG
+    economies = []
+    for index in profiles.theta:
+        theta = money_of(env, index)
+        others = [make_case(theta, i, shown) for shown in (False, True) for i in range(n)]
+        economies.append([make_case(theta), *(others if marginal else [])])
+    with jax.enable_x64(True):
+        ceilings = [make_ceilings(env, process, cases) for cases in economies]
+        more = listed.training_roots() if listed is not None and along else []
+        size, count = len(economies[0]), len(economies) * len(economies[0])
+        flat = [bound for bounds in ceilings for bound in bounds]
+        quick, flat, _ = simplify(process, [*flat, *(one.ceiling for one in more)])
+        bounds_of = [flat[k : k + size] for k in range(0, count, size)]
+    roots = [
+        Root((belief / belief.sum()).astype(np.float32), case, ceiling, k == 0)
+        for belief, cases, bounds in zip(root, economies, bounds_of, strict=True)
+        for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True))
+        if k == 0 or not along
+    ]
+    for one, ceiling in zip(more, flat[count:], strict=True):
+        roots.append(Root(one.belief, one.case, ceiling, one.first))
+    training = train_network(quick, roots, solver, checkpoint, progress)
+    network, rest = training.best, slice(1, None)
+    first, others = [], []
+    for belief, cases, bounds in zip(root, economies, bounds_of, strict=True):
+        options = network, belief
+        first.append(
+            certify(
+                quick, cases[:1], bounds[:1], *options, certificate.runs, certificate, solver.chunk
+            )
+        )
+        if marginal:
+            runs = certificate.marginal_runs
+            others.append(
+                certify(quick, cases[rest], bounds[rest], *options, runs, certificate, solver.chunk)
+            )
+    blank = np.full((n, len(profiles)), np.nan)
+    nothing = Bounds(*[blank] * 5, certificate.confidence, 0)
+    runs = certificate.marginal_runs or certificate.runs
+    player = Player(env, process, network, solver.chunk, runs, [certificate.seed, _SEED])
+    arrays = [np.asarray(x) for x in jax.tree.leaves(eqx.filter(network, eqx.is_array))]
+    done, best = int(training.sweep), int(training.best_sweep)
+    return PlayEvaluator(
+        play=Playable(
+            env=env,
+            profiles=profiles,
+            root=root,
+            parameters=tuple(arrays),
+            width=int(network.lift.out_features),
+            summary=network.summary,
+            certificate=certificate,
+            chunk=solver.chunk,
+        ),
+        bounds=_stack(first, [0], squeeze=True),
+        marginal=_stack(others, list(range(n))) if marginal else nothing,
+        displayable=_stack(others, list(range(n, 2 * n))) if marginal else nothing,
+        solved_own=None,
+        outcomes=simulate_outcomes(player, profiles),
+        history=np.asarray(training.history, float)[:done],
+        solver=f"Neural: {done} sweeps, the best after {best}" if done else "Neural: untrained",
+    )
+
+
+def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bounds:
+    """Join the profiles' bounds: (rows, B), or (B,)."""
+    arrays = [
+        np.stack([getattr(part, name)[rows] for part in parts], axis=1)
+        for name in ("value", "error", "unseen", "lower", "upper")
+    ]
+    arrays = [x[0] if squeeze else x for x in arrays]
+    return Bounds(*arrays, parts[0].confidence, parts[0].rounds)

@@ -1,0 +1,284 @@
+"""The evaluator of a policy whose tree was walked: everything under it is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._beside import Beside
+from dynmech.bounded import Bounded
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.payments.groves import OwnTables
+from dynmech.policy.outcomes import expected_outcomes
+from dynmech.policy.played import Playable, PlayEvaluator, untrained
+from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
+from dynmech.problem.compile import Compiled, settlement_means
+from dynmech.problem.tasks import Pairs
+from dynmech.solve.certificates import Bounds, Certificate
+from solvers import Plan, Tree, evaluate, unfold
+
+_SAME = 1e-9  # of a belief's weights: rounding
+_PLAYERS = Beside()
+
+
+class TreeEvaluator(AbstractEvaluator):
+    """A plan on a tree.
+
+    - `compiled`, `pairs`, `plan`: the market, its profiles with own alternatives, what is done.
+    - `pair_value` (P,): surplus of the plan. `solved_own` (2, B, n, Z): W^{-i} and Wd^{-i} along
+      own signals, in that order; None where `behind` has them.
+    - `optimal`, `gap`: see `AbstractEvaluator`. `complete`: whether the solver followed every
+      recommendation. `exact`: whether only rounding separates the bounds.
+    - `behind`: the network that recommends, where the plan is what one does.
+    """
+
+    walked: ClassVar[bool] = True
+    env: RecommendationMDP
+    profiles: Profiles
+    compiled: Compiled
+    pairs: Pairs
+    plan: Plan
+    pair_value: Float[np.ndarray, " P"]
+    solved_own: Bounded | None
+    optimal: Plan | None
+    gap: tuple[Float[np.ndarray, "P _N"], ...] | None
+    behind: PlayEvaluator | None
+    complete: bool = eqx.field(static=True)
+    exact: bool = eqx.field(static=True)
+
+    @property
+    def whole(self) -> tuple[Compiled, Tree] | None:
+        return (self.compiled, self.plan.tree) if self.complete else None
+
+    @property
+    def player(self) -> Playable:
+        if self.behind is not None:
+            return self.behind.play
+        return _PLAYERS(self, lambda: untrained(self.env, self.profiles))
+
+    @property
+    def own(self) -> Bounded:
+        """W^{-i} and Wd^{-i}, (2, B, n, Z)."""
+        if self.solved_own is not None or self.behind is None:
+            return self.solved_own or Bounded(np.full((2, 1, 1, 1), np.nan))
+        found, rows = self.behind.own, self._rows
+        parts = []
+        for name in ("value", "lower", "upper", "error"):
+            each = [getattr(one, name) for one in (found.marginal, found.displayable)]
+            table = np.full((2, len(self.profiles), *each[0].shape[1:]), np.nan)
+            table[:, rows] = each
+            parts.append(table)
+        return Bounded(*parts, confidence=found.marginal.confidence)
+
+    @property
+    def _rows(self) -> Int[np.ndarray, " b"]:
+        """Profiles that can occur."""
+        mass = self.plan.root.sum(axis=1)[self.pairs.root[self.pairs.base]]
+        return np.flatnonzero(mass > 0)
+
+    def begin(self, theta, signals) -> Place:
+        pairs = self.pairs
+        root = np.flatnonzero((pairs.signals == signals).all(axis=1))
+        found = np.flatnonzero(np.isin(pairs.root, root) & (pairs.theta == theta).all(axis=1))
+        if not len(found):
+            must = "name a profile that was solved"
+            got = f"theta {theta.tolist()}, signals {signals.tolist()}"
+            do = "solve with it in initial=Profiles(...)"
+            raise OutsideSupport(describe("EfficientPolicy.start(...)", must, got, do))
+        return self._place(1, int(found[0]), 0)
+
+    def _place(self, period: int, pair: int, node: int) -> Place:
+        belief = self.plan.belief(period - 1, np.array([pair]), np.array([node]))[0]
+        none = np.zeros(0, np.int64)
+        return Place(period, self.pairs.theta[pair], belief, none, pair, node)
+
+    def control(self, place: Place) -> int:
+        return int(self.plan.actions[place.period - 1][place.pair, place.node])
+
+    def edge(self, place: Place, control: int) -> int:
+        at = np.array([place.node]), np.array([control])
+        return int(self.plan.edge(place.period - 1, *at)[0])
+
+    def chances(self, place: Place, control: int):
+        edge = self.edge(place, control)
+        columns = self.plan.tree.structure.columns[edge]
+        every = np.asarray(self.plan.tables.column)
+        nothing = np.zeros((1, every.shape[1]))
+        return self.compiled.action[edge], np.concatenate([every, nothing])[columns]
+
+    def follow(self, place: Place, control: int, joint: int, theta) -> Place:
+        node = int(self.plan.tree.layers[place.period - 1].child[place.node, control, joint])
+        options = self.plan.sibling[place.pair]
+        pair = int(options[(self.pairs.theta[options] == theta).all(axis=1)][0])
+        return self._place(place.period + 1, pair, node)
+
+    def considered(self, place: Place, control: int) -> bool:
+        known = self.edge(place, control) < len(self.plan.tree.structure.columns)
+        layer = self.plan.tree.layers[place.period - 1]
+        return bool(known and (layer.child[place.node, control] >= 0).all())
+
+    def worth(self, place: Place, control: int) -> Float[np.ndarray, " m"]:
+        plan, t = self.plan, place.period - 1
+        if not self.considered(place, control):
+            got = f"{control} in period {place.period}"
+            must = "be one that the solver looked into"
+            do = "recommend as the policy does, or solve with Exact()"
+            raise OutsideSupport(describe("Conversation.worth(recommendation=...)", must, got, do))
+        return self._given_taste(plan, t, place, control)
+
+    def _given_taste(self, plan: Plan, t: int, place: Place, control: int) -> np.ndarray:
+        none = np.zeros(0, np.int64)
+        wanted = [(none, none, none) for _ in range(plan.horizon)]
+        wanted[t] = np.array([place.pair]), np.array([place.node]), np.array([control])
+        keys, places = unfold(plan, wanted)
+        support, theta = self.env.values.support, self.pairs.theta
+        stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
+
+        def flow(t, pair, node, control):
+            edge = plan.edge(t, node, control)
+            product = plan.tree.structure.outcome[edge]
+            money = support[np.arange(self.env.products), theta[pair]]
+            earned = np.take_along_axis(money, np.maximum(product, 0), axis=1)
+            return ((earned[:, :, None] + reward[product]) * stop[edge]).sum(1)[:, None]
+
+        return evaluate(plan, keys, flow)[t][places[t][0], 0]
+
+    def certify(self, place: Place, certificate: Certificate | None) -> Bounds | Bounded:
+        belief = place.belief / place.belief.sum()
+        t = place.period - 1
+        value = float(belief @ self._given_taste(self.plan, t, place, self.control(place)))
+        loss = 0.0 if self.gap is None else float(self.gap[t][place.pair, place.node])
+        best = value
+        if self.optimal is not None:
+            taken = int(self.optimal.actions[t][place.pair, place.node])
+            best = float(belief @ self._given_taste(self.optimal, t, place, taken))
+        return Bounded([value], [value], [max(best, value) + loss])
+
+    def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
+        return _TreeCursor(self, signal)
+
+    def own_tables(
+        self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
+    ) -> OwnTables:
+        check_side(side, self.exact)
+        pairs, n = self.pairs, self.env.products
+        means = settlement_means(self.env, self.compiled, signal)
+        every = np.arange(len(pairs.root))
+        outcomes = expected_outcomes(self.plan, self.env.values.support, pairs, every, means)
+        payoff = (outcomes.earned + outcomes.estimated).sum(axis=1)
+        live, at = pairs.own >= 0, np.maximum(pairs.own, 0)
+        own = np.where(live, payoff[at], np.nan)
+        mine = (outcomes.earned + outcomes.utility)[at, np.arange(n)[None, :, None, None]]
+        if needed:
+            marginal, displayable = self.own.upper if side == "upper" else self.own.lower
+        else:
+            marginal = displayable = np.full_like(own[:, :, 0], np.nan)
+        return OwnTables(
+            payoff=own,
+            contribution=np.where(live, own - mine, np.nan),
+            marginal=marginal,
+            displayable=displayable,
+            root=self.plan.root,
+            own_root=np.where(live[:, :, 0], pairs.root[at[:, :, 0]], -1),
+            own_pair=pairs.own,
+            signal=self.profiles.signals[:, 1:],
+        )
+
+    def recommend(self, belief, memory, theta, period: int) -> int:
+        """The nodes that hold this belief say it; they must all say the same."""
+        n, t = self.env.products, period - 1
+        money = np.asarray(self.env.values.support)[np.arange(n), self.pairs.theta]
+        mine = np.flatnonzero((np.abs(money - np.asarray(theta)) <= _SAME).all(axis=1))
+        nodes, said = np.arange(self.plan.tree.layers[t].nodes), set()
+        for pair in mine.tolist():
+            held = self.plan.belief(t, np.full(len(nodes), pair), nodes)
+            mass = held.sum(axis=1, keepdims=True)
+            near = np.abs(held / np.where(mass > 0, mass, 1) - np.asarray(belief)).max(axis=1)
+            said |= set(self.plan.actions[t][pair, nodes[near <= _SAME]].tolist())
+        if len(said) == 1:
+            return int(said.pop())
+        must = "be asked at a belief of the tree, where memory makes no difference"
+        got = f"{len(said)} recommendations at this belief in period {period}"
+        do = "start a conversation there, or solve a market whose prior is this belief"
+        raise InvalidArgument(describe("EfficientPolicy.recommend(belief=...)", must, got, do))
+
+
+class _TreeCursor(AbstractCursor):
+    """Rows of a tree: each at a node of its root."""
+
+    def __init__(self, policy: TreeEvaluator, signal: AbstractSettlementSignal):
+        self.plan, self.action = policy.plan, policy.compiled.action
+        self.means = settlement_means(policy.env, policy.compiled, signal)
+        pairs = policy.pairs
+        self.index = {
+            (int(r), *row): k
+            for k, (r, row) in enumerate(zip(pairs.root, pairs.theta.tolist(), strict=True))
+        }
+        self.signal_root = {tuple(row): r for r, row in enumerate(pairs.signals.tolist())}
+
+    def begin(self, signals) -> None:
+        self.root = _look_up(self.signal_root, signals)
+        self.node, self.t = np.zeros(len(signals), np.int64), 0
+
+    def choose(self, theta) -> Int[np.ndarray, " N"]:
+        pair = _look_up(self.index, np.concatenate([self.root[:, None], theta], axis=1))
+        self.control = self.plan.actions[self.t][pair, self.node].astype(np.int64)
+        return self.control
+
+    def laws(self, control, omega):
+        self.edge = self.plan.edge(self.t, self.node, control)
+        return self.means[self.edge, :, omega], self.action[self.edge, :, omega]
+
+    def symbols(self, going, omega):
+        self.root, self.node, self.control, self.edge = (
+            x[going] for x in (self.root, self.node, self.control, self.edge)
+        )
+        column = np.asarray(self.plan.tables.column)
+        return column[self.plan.tree.structure.columns[self.edge], omega[:, None]]
+
+    def advance(self, heard) -> None:
+        self.node = self.plan.tree.layers[self.t].child[self.node, self.control, heard]
+        self.t += 1
+
+
+def _look_up(table: dict, rows: np.ndarray) -> np.ndarray:
+    unique, inverse = np.unique(rows, axis=0, return_inverse=True)
+    found = [table.get(tuple(row), -1) for row in unique.tolist()]
+    if min(found) < 0:
+        must = "report only what was solved: one advertiser's own alternatives in a batch"
+        got = unique[int(np.argmin(found))].tolist()
+        raise OutsideSupport(describe("simulate(strategies=...)", must, got))
+    return np.array(found)[inverse.reshape(-1)]
+
+
+def recommendations(
+    plan: Plan,
+    pairs: Pairs,
+    memories: list[Int[np.ndarray, "_M d"]],
+    choose: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray],
+) -> tuple[Int[np.ndarray, "P _N"], ...]:
+    """What somebody recommends at every node, none where the mechanism thinks it impossible.
+
+    **Arguments:** `memories`: of each round, by memory class; `choose` (value indices (n,), beliefs
+    (C, m) of mass 1, memories (C, d), round from 0) -> controls (C,).
+    """
+    none, found = plan.tree.structure.controls - 1, []
+    for t, layer in enumerate(plan.tree.layers):
+        nodes, taken = np.arange(layer.nodes), np.full((len(pairs.root), layer.nodes), none)
+        memory = memories[t][layer.memory]
+        for pair in range(len(pairs.root)):
+            belief = plan.belief(t, np.full(len(nodes), pair), nodes)
+            mass = belief.sum(axis=1, keepdims=True)
+            live = np.flatnonzero(mass[:, 0] > 0)
+            if len(live):
+                at = belief[live] / mass[live], memory[live]
+                taken[pair, live] = choose(pairs.theta[pair], *at, t)
+        found.append(taken.astype(plan.actions[t].dtype))
+    return tuple(found)
