@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from dynmech._types import in_doubles, precision
 from dynmech.bounded import Bounded
-from dynmech.errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel
@@ -19,12 +19,14 @@ from dynmech.policy.base import EfficientPolicy as EfficientPolicy
 from dynmech.policy.base import Figures
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.walked import TreeEvaluator
+from dynmech.problem.compile import compile_remembered
 from dynmech.problem.tasks import Assignment, Pairs, assign, make_pairs
 from dynmech.solve.endless import compile_endless, solve_endless
 from dynmech.solve.prepare import (
     check_solver,
     check_tolerance,
     check_values,
+    plan_tree,
     root_beliefs,
     wanted_profiles,
 )
@@ -120,6 +122,42 @@ def solve_efficient_policy(
         return finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
 
 
+def solve_remembered(
+    env: RecommendationMDP,
+    profiles: Profiles,
+    batch: bool,
+    solver: Exact | None = None,
+    cells: int | None = None,
+) -> tuple[EfficientPolicy, list[Int[np.ndarray, "_M d"]]]:
+    """Solve exactly on a tree that keeps memories apart, so that others can be asked at its nodes.
+
+    **Arguments:** `cells`: profiles with own alternatives times nodes, at most.
+
+    **Returns:** the policy, and the memories of each round by memory class.
+
+    **Raises:** `TooLarge`.
+    """
+    began, solver = time.monotonic(), solver or Exact()
+    check_values(env)
+    with precision(env.gamma):
+        compiled, memories = compile_remembered(env, 2 * solver.memory)
+        pairs = make_pairs(env, profiles)
+        root = root_beliefs(env, pairs)
+        assignment = assign(env, pairs, root, env.values.support)
+        if cells is not None:
+            work, _ = plan_tree(env, compiled, assignment, solver)
+            if work.nodes * len(pairs.root) > cells:
+                must, got = f"have at most {cells} cells", work.nodes * len(pairs.root)
+                raise TooLarge(describe("Certificate(walk=...)", must, got))
+        found = run_solver(
+            env, compiled, assignment, solver, tolerance=0.0, checkpoint=None, mesh=None,
+            progress=False,
+        )  # fmt: skip
+    seconds = time.monotonic() - began
+    parts = (env, profiles, pairs, root, compiled, assignment, found)
+    return finish(*parts, batch, seconds), memories
+
+
 def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
     """Lay per-group tables (N_t, R, keep) of every round out as (pairs, N_t)."""
     laid = []
@@ -185,7 +223,7 @@ def finish(
         pairs=pairs,
         plan=plan,
         pair_value=pair_value,
-        solved_own=Bounded(below, below, above),
+        own=Bounded(below, below, above),
         optimal=None,
         gap=gap,
         behind=None,

@@ -10,21 +10,18 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Int
 
-from dynmech._types import NONE, in_doubles, precision
+from dynmech._types import NONE, in_doubles
 from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.base import AbstractPricedPolicy, Figures
-from dynmech.policy.efficient import finish
+from dynmech.policy.efficient import solve_remembered
 from dynmech.policy.given_actions import with_actions
 from dynmech.policy.played import money_of
 from dynmech.policy.questions import AbstractEvaluator
 from dynmech.policy.walked import recommendations
-from dynmech.problem.compile import compile_remembered
-from dynmech.problem.tasks import assign, make_pairs
-from dynmech.solve.prepare import check_values, root_beliefs, wanted_profiles
-from dynmech.solve.running import run_solver
-from solvers import Estimate, Exact
+from dynmech.solve.prepare import wanted_profiles
+from solvers import Estimate
 
 Recommend = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
 _CALL = "GivenPolicy(recommend=...)"
@@ -101,7 +98,9 @@ class GivenPolicy(AbstractPricedPolicy):
             must, do = "have a finite horizon", "cut it after as many rounds as matter"
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, env.horizon, do))
         label = name or getattr(recommend, "__name__", type(recommend).__name__)
-        efficient, memories = _efficient(in_doubles(env), initial, began)
+        env = in_doubles(env)
+        profiles = wanted_profiles(env, initial)
+        efficient, memories = solve_remembered(env, profiles, initial is not None)
         asked = _Asked(efficient.env, recommend, batched)
         cells = sum(taken.size for taken in efficient.actions)
         if cells > _MOST_CALLS:
@@ -120,24 +119,6 @@ class GivenPolicy(AbstractPricedPolicy):
     def env(self) -> RecommendationMDP:
         """The market."""
         return self.evaluator.env
-
-
-def _efficient(env: RecommendationMDP, initial: Profiles | None, began: float):
-    """The efficient policy on a tree in which memories are kept apart, and its memories."""
-    profiles = wanted_profiles(env, initial)
-    check_values(env)
-    with precision(env.gamma):
-        compiled, memories = compile_remembered(env, 2 * Exact().memory)
-        pairs = make_pairs(env, profiles)
-        root = root_beliefs(env, pairs)
-        assignment = assign(env, pairs, root, env.values.support)
-        found = run_solver(
-            env, compiled, assignment, Exact(), tolerance=0.0, checkpoint=None, mesh=None,
-            progress=False,
-        )  # fmt: skip
-    seconds = time.monotonic() - began
-    parts = (env, profiles, pairs, root, compiled, assignment, found)
-    return finish(*parts, initial is not None, seconds), memories
 
 
 class _Asked:

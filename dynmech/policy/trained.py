@@ -15,19 +15,19 @@ from dynmech.errors import ImpossibleProfile, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.base import EfficientPolicy, Figures
-from dynmech.policy.outcomes import expected_outcomes
+from dynmech.policy.efficient import solve_remembered
+from dynmech.policy.given_actions import with_actions
 from dynmech.policy.own_bounds import list_alternatives
 from dynmech.policy.played import Playable, PlayEvaluator, beliefs_after, money_of
 from dynmech.policy.player import Player, simulate_outcomes
-from dynmech.policy.walked import TreeEvaluator, recommendations
-from dynmech.problem.compile import compile_remembered, tables
+from dynmech.policy.walked import recommendations
 from dynmech.problem.process import market_process
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, simplify
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import check_long, require_few, train_network
-from solvers import Estimate, Neural, Plan, Root, build_tree
+from solvers import Estimate, Exact, Neural, Root
 
 _SEED = 6  # of the simulation by product
 _TRAINED_ALONG = 256  # own alternatives that the network is trained for, at most
@@ -77,7 +77,10 @@ def played_policy(
 
     **Arguments:** `asked`: the profiles asked for, of which the evaluator has the possible ones.
     """
-    env, n = played.env, played.env.products
+    found, env = _walked(played, asked, batch), played.env
+    if found is not None:
+        note = f"{note}; its tree was walked"
+        return dataclasses.replace(found, solver=note, seconds=seconds)
     shape = (len(asked),) if batch else env.profile_shape
     cells = np.flatnonzero(beliefs_after(env, asked.signals).sum(axis=1) > 0)
 
@@ -111,29 +114,8 @@ def played_policy(
         utility=simulated(seen.utility, seen.utility_error),
         purchase=simulated(seen.purchase, seen.purchase_error),
     )
-    evaluator, exact = played, _walk(played, asked)
-    if exact is not None:
-        evaluator, walked = (
-            exact,
-            expected_outcomes(exact.plan, env.values.support, exact.pairs, exact.pairs.base),
-        )
-        earned, utility, purchase = (
-            Bounded(x.T.reshape(n, *shape))
-            for x in (walked.earned, walked.utility, walked.purchase)
-        )
-        attained = exact.pair_value[exact.pairs.base].reshape(shape)
-        figures = Figures(
-            value=Bounded(attained),
-            lower=attained,
-            upper=np.maximum(upper, attained),
-            marginal=figures.marginal,
-            displayable=figures.displayable,
-            earned=earned,
-            utility=utility,
-            purchase=purchase,
-        )
     return EfficientPolicy(
-        evaluator=evaluator,
+        evaluator=played,
         figures=figures,
         profiles=asked,
         batch=batch,
@@ -151,40 +133,21 @@ def _quantile(confidence: float, runs: int) -> float:
     return float(stdtrit(runs - 1, confidence))
 
 
-def _walk(played: PlayEvaluator, asked: Profiles) -> TreeEvaluator | None:
-    """Follow the network's recommendations over the whole tree; None where that is too large."""
+def _walked(played: PlayEvaluator, asked: Profiles, batch: bool) -> EfficientPolicy | None:
+    """What the network recommends over the whole tree, W beside it; None where it is too large."""
     env, play = played.env, played.play
-    pairs, limit = make_pairs(env, asked), play.certificate.walk
+    count, limit = len(make_pairs(env, asked).root), play.certificate.walk
     width = (env.products + 1) * float(np.prod(np.asarray(env.feedback_alphabet, float)))
-    if len(pairs.root) * width > limit:
+    if count * width > limit:
         return None
     try:
-        compiled, memories = compile_remembered(env, limit=64.0 * limit)
-        tree = build_tree(compiled.structure, limit=int(limit / len(pairs.root)))
-    except (TooLarge, MemoryError):
+        best, memories = solve_remembered(env, asked, batch, Exact(memory=64.0 * limit), limit)
+    except TooLarge:
         return None
-    numbers = jax.tree.map(np.asarray, tables(env, compiled))
-    zero = np.zeros(len(pairs.root), np.int64)
-    blank = tuple(np.zeros((len(pairs.root), layer.nodes), np.int16) for layer in tree.layers)
-    root = beliefs_after(env, pairs.signals)
-    plan = Plan(tree, numbers, root, pairs.root, blank, pairs.sibling(False), zero, None)
-    actions = recommendations(plan, pairs, memories, play.choose)
-    plan = dataclasses.replace(plan, actions=actions)
-    outcomes = expected_outcomes(plan, env.values.support, pairs, np.arange(len(pairs.root)))
-    return TreeEvaluator(
-        env=env,
-        profiles=asked,
-        compiled=compiled,
-        pairs=pairs,
-        plan=plan,
-        pair_value=(outcomes.earned + outcomes.utility).sum(axis=1),
-        solved_own=None,
-        optimal=None,
-        gap=None,
-        behind=played,
-        complete=True,
-        exact=False,
-    )
+    actions = recommendations(best.plan, best.pairs, memories, play.choose)
+    found = with_actions(best, actions)
+    evaluator = dataclasses.replace(found.evaluator, behind=played)
+    return dataclasses.replace(found, evaluator=evaluator)
 
 
 def _train(

@@ -32,8 +32,8 @@ class TreeEvaluator(AbstractEvaluator):
     """A plan on a tree.
 
     - `compiled`, `pairs`, `plan`: the market, its profiles with own alternatives, what is done.
-    - `pair_value` (P,): surplus of the plan. `solved_own` (2, B, n, Z): W^{-i} and Wd^{-i} along
-      own signals, in that order; None where `behind` has them.
+    - `pair_value` (P,): surplus of the plan. `own` (2, B, n, Z): W^{-i} and Wd^{-i} along own
+      signals, in that order.
     - `optimal`, `gap`: see `AbstractEvaluator`. `complete`: whether the solver followed every
       recommendation. `exact`: whether only rounding separates the bounds.
     - `behind`: the network that recommends, where the plan is what one does.
@@ -46,7 +46,7 @@ class TreeEvaluator(AbstractEvaluator):
     pairs: Pairs
     plan: Plan
     pair_value: Float[np.ndarray, " P"]
-    solved_own: Bounded | None
+    own: Bounded
     optimal: Plan | None
     gap: tuple[Float[np.ndarray, "P _N"], ...] | None
     behind: PlayEvaluator | None
@@ -62,26 +62,6 @@ class TreeEvaluator(AbstractEvaluator):
         if self.behind is not None:
             return self.behind.play
         return _PLAYERS(self, lambda: untrained(self.env, self.profiles))
-
-    @property
-    def own(self) -> Bounded:
-        """W^{-i} and Wd^{-i}, (2, B, n, Z)."""
-        if self.solved_own is not None or self.behind is None:
-            return self.solved_own or Bounded(np.full((2, 1, 1, 1), np.nan))
-        found, rows = self.behind.own, self._rows
-        parts = []
-        for name in ("value", "lower", "upper", "error"):
-            each = [getattr(one, name) for one in (found.marginal, found.displayable)]
-            table = np.full((2, len(self.profiles), *each[0].shape[1:]), np.nan)
-            table[:, rows] = each
-            parts.append(table)
-        return Bounded(*parts, confidence=found.marginal.confidence)
-
-    @property
-    def _rows(self) -> Int[np.ndarray, " b"]:
-        """Profiles that can occur."""
-        mass = self.plan.root.sum(axis=1)[self.pairs.root[self.pairs.base]]
-        return np.flatnonzero(mass > 0)
 
     def begin(self, theta, signals) -> Place:
         pairs = self.pairs
