@@ -11,6 +11,8 @@ such bound; simulation refutes them where some misreport measurably gains.
 Every line of the audit holds with its confidence for all of its entries at once (Bonferroni).
 """
 
+from typing import cast
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -208,7 +210,7 @@ def run_long_audit(
     tolerance: float | None,
 ) -> LongAudit:
     """Run every check; see `DynamicTeamMechanism.audit`."""
-    policy = priced.evaluator
+    policy = cast(PlayEvaluator, priced.evaluator)
     declared = _check(policy, histories, interval, conversations, nodes, tolerance)
     searched = declared if interval is None else interval
     env, (n, batch), confidence = policy.env, total.shape, policy.bounds.confidence

@@ -74,7 +74,7 @@ def plot_payments(
 
 def mean_payments(mechanism: DynamicTeamMechanism) -> np.ndarray:
     """Expected payment of each advertiser, Groves term included, mean over profiles, (n,)."""
-    policy = mechanism.exact_policy("plot_payments")
+    policy = mechanism.policy
     paid = mechanism.groves_total + policy.advertiser_value - mechanism.agent_payoff
     return np.nanmean(paid.reshape(len(paid), -1), axis=1)
 

@@ -7,7 +7,7 @@ of `refuse`, which names the solver and the remedy. Nobody asks which evaluator 
 """
 
 import abc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import numpy as np
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 class AbstractPolicy(eqx.Module):
     """A recommender for a market; one of your own is priced as `GivenPolicy` prices a function."""
 
-    env: eqx.AbstractVar["RecommendationMDP"]
+    if TYPE_CHECKING:  # a field or a property, whichever suits the class
+        env = cast("RecommendationMDP", None)
+    else:
+        env: eqx.AbstractVar["RecommendationMDP"]
 
     @abc.abstractmethod
     def recommend(
@@ -98,15 +101,26 @@ class AbstractEvaluator(eqx.Module):
     is the network, if there is one, ready to be played.
     """
 
-    env: eqx.AbstractVar["RecommendationMDP"]
-    profiles: eqx.AbstractVar["Profiles"]
-    plan: eqx.AbstractVar["Plan"]
-    pairs: eqx.AbstractVar["Pairs"]
-    compiled: eqx.AbstractVar["Compiled"]
-    optimal: eqx.AbstractVar["Plan | None"]
-    gap: eqx.AbstractVar[tuple[Float[np.ndarray, "P _N"], ...] | None]
-    whole: eqx.AbstractVar["tuple[Compiled, Tree] | None"]
-    player: eqx.AbstractVar["Playable"]
+    if TYPE_CHECKING:  # fields or properties, whichever suit the class
+        env = cast("RecommendationMDP", None)
+        profiles = cast("Profiles", None)
+        plan = cast("Plan", None)
+        pairs = cast("Pairs", None)
+        compiled = cast("Compiled", None)
+        optimal = cast("Plan | None", None)
+        gap = cast("tuple[np.ndarray, ...] | None", None)
+        whole = cast("tuple[Compiled, Tree] | None", None)
+        player = cast("Playable", None)
+    else:
+        env: eqx.AbstractVar["RecommendationMDP"]
+        profiles: eqx.AbstractVar["Profiles"]
+        plan: eqx.AbstractVar["Plan"]
+        pairs: eqx.AbstractVar["Pairs"]
+        compiled: eqx.AbstractVar["Compiled"]
+        optimal: eqx.AbstractVar["Plan | None"]
+        gap: eqx.AbstractVar["tuple[np.ndarray, ...] | None"]
+        whole: eqx.AbstractVar["tuple[Compiled, Tree] | None"]
+        player: eqx.AbstractVar["Playable"]
     walked: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod

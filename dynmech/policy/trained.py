@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -49,7 +50,7 @@ def solve_by_network(
     enumerated, so that perfect recall over many products is no obstacle.
     """
     began = time.monotonic()
-    certificate = Certificate() if solver.certificate is None else solver.certificate
+    certificate = cast(Certificate, solver.certificate or Certificate())
     check_long(env, solver, certificate)
     env = in_doubles(env)
     asked = wanted_profiles(env, initial)
