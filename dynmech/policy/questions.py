@@ -18,6 +18,7 @@ from dynmech.errors import DynmechError, InvalidArgument, describe
 if TYPE_CHECKING:
     from dynmech.bounded import Bounded
     from dynmech.market.environment import RecommendationMDP
+    from dynmech.market.profiles import Profiles
     from dynmech.market.signals import AbstractSettlementSignal
     from dynmech.payments.groves import OwnTables
     from dynmech.policy.played import Playable

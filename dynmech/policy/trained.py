@@ -201,7 +201,7 @@ def _train(
                 certify(quick, cases[rest], bounds[rest], *options, runs, certificate, solver.chunk)
             )
     blank = np.full((n, len(profiles)), np.nan)
-    nothing = Bounds(*[blank] * 5, certificate.confidence, 0)
+    nothing = Bounds(blank, blank, blank, blank, blank, certificate.confidence, 0)
     runs = certificate.marginal_runs or certificate.runs
     player = Player(env, process, network, solver.chunk, runs, [certificate.seed, _SEED])
     arrays = [np.asarray(x) for x in jax.tree.leaves(eqx.filter(network, eqx.is_array))]
@@ -234,4 +234,4 @@ def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bound
         for name in ("value", "error", "unseen", "lower", "upper")
     ]
     arrays = [x[0] if squeeze else x for x in arrays]
-    return Bounds(*arrays, parts[0].confidence, parts[0].rounds)
+    return Bounds(*arrays, confidence=parts[0].confidence, rounds=parts[0].rounds)
