@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dynmech.errors import NotFinite as NotFinite
     from dynmech.errors import NotIdentified as NotIdentified
     from dynmech.errors import OutsideSupport as OutsideSupport
+    from dynmech.errors import ToleranceMissed as ToleranceMissed
     from dynmech.errors import TooLarge as TooLarge
     from dynmech.errors import TrainingDiverged as TrainingDiverged
     from dynmech.errors import UnseenPurchase as UnseenPurchase
@@ -142,8 +143,8 @@ else:
             "dynmech.market.environment": "RecommendationMDP",
             "dynmech.errors": (
                 "DynmechError DynmechWarning ImpossibleProfile InvalidArgument InvalidProbability "
-                "MissingExtra NotFinite NotIdentified OutsideSupport TooLarge TrainingDiverged "
-                "UnseenPurchase"
+                "MissingExtra NotFinite NotIdentified OutsideSupport ToleranceMissed TooLarge "
+                "TrainingDiverged UnseenPurchase"
             ),
             "dynmech.audit.estimators": (
                 "EstimatorReport EstimatorWitness check_assumption_3 purchase_support"

@@ -53,6 +53,14 @@ class OutsideSupport(DynmechError):
     """Signal a value, label or index outside the declared support."""
 
 
+class ToleranceMissed(DynmechError):
+    """Signal bounds that are wider than what was asked for; `policy` has them."""
+
+    def __init__(self, message: str, policy: object = None):
+        self.policy = policy
+        DynmechError.__init__(self, message)
+
+
 class DynmechWarning(UserWarning):
     """Tell of a result that holds, and is less than what was asked for."""
 

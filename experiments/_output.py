@@ -5,11 +5,10 @@ Columns of a table carry their unit in brackets, and `[money]` stands for the ma
 title that states the unit.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
-
-from dynmech import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +64,7 @@ class Output:
         """Write `name.csv` and, if `show`, print the table."""
         path = self.folder / f"{name}.csv"
         units = {column: column.replace(MONEY, f"[{self.unit}]") for column in frame.columns}
-        write_table(path, frame.rename(columns=units), float_format="%.10g")
+        frame.rename(columns=units).to_csv(path, index=False, float_format="%.10g")
         self.written.append(path)
         if show:
             self.show(frame, title)
@@ -91,7 +88,7 @@ class Output:
     def picture(self, name: str, figure: "Figure") -> None:
         """Write `name.png`."""
         path = self.folder / f"{name}.png"
-        write_picture(path, figure)
+        figure.savefig(path, dpi=150)
         if path not in self.written:
             self.written.append(path)
 
@@ -102,19 +99,7 @@ class Output:
         self.say(f"In {self.folder}: {names}, report.txt")
         lines = self.console.export_text(clear=False).splitlines()
         report = "\n".join(line.rstrip() for line in lines) + "\n"
-        files.write(self.folder / "report.txt", report)
-
-
-def write_table(path: Path, frame: pd.DataFrame, **options: Any) -> None:
-    """Write a table as CSV, in one step: a run that is stopped leaves the last one whole."""
-    files.write(path, frame.to_csv(index=False, **options))
-
-
-def write_picture(path: Path, figure: "Figure") -> None:
-    """Write a picture, in one step."""
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:], dpi=150)
-    files.write(path, drawn.getvalue())
+        (self.folder / "report.txt").write_text(report, encoding="utf-8")
 
 
 def spell(column: pd.Series) -> list[str]:

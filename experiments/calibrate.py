@@ -27,7 +27,6 @@ from rich.table import Table
 
 from dynmech.applications import ClickLog, Market, cars, electricity, open_bandit
 from experiments import _open_bandit
-from experiments._output import write_table
 from experiments._scanner import costs_table, read_panels
 from experiments._wheel import opened_wheel
 
@@ -200,7 +199,7 @@ def _pyblp(name: str, year: int) -> pd.DataFrame:
 
 
 def _write(path: Path, table: pd.DataFrame) -> None:
-    write_table(path, table, float_format="%.10g", quoting=csv.QUOTE_MINIMAL)
+    table.to_csv(path, index=False, float_format="%.10g", quoting=csv.QUOTE_MINIMAL)
 
 
 def _report(console: Console, market: Market, seconds: float) -> None:

@@ -22,7 +22,7 @@ from scipy.special import stdtrit
 
 import dynmech as dm
 from experiments._figures import BLUE, GREY, RED, RESULTS, new_figure, tidy
-from experiments._output import Output, write_table
+from experiments._output import Output
 from experiments.benchmarks.instances import hidden_taste
 
 Name = Literal[
@@ -291,7 +291,7 @@ def main(options: Options) -> None:
             results.append((name, policy))
             # Written after every market: a long run that is stopped keeps what it has.
             for stem, rows in (("certificates", certificates), ("baselines", baselines)):
-                write_table(output.folder / f"{stem}.csv", pd.DataFrame(rows))
+                pd.DataFrame(rows).to_csv(output.folder / f"{stem}.csv", index=False)
             output.picture("training", draw(results, options.runs))
     output.heading("Certified gaps")
     frame = pd.DataFrame(certificates)

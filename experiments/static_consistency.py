@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from dynmech import TasteGrid, static
-from experiments._output import write_table
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def main(options: Options) -> None:
         ("consistency", measure(options), "Exact epsilon and its bounds"),
         ("condition_2", condition_2(options), "Condition 2 of Theorem 2, on 512 states"),
     ):
-        write_table(options.out / f"{name}.csv", frame)
+        frame.to_csv(options.out / f"{name}.csv", index=False)
         show(frame, title)
 
 

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from dynmech import static
-from experiments._output import write_table
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def main(options: Options) -> None:
     """Run the experiment."""
     options.out.mkdir(parents=True, exist_ok=True)
     frame = measure(options)
-    write_table(options.out / "prediction.csv", frame)
+    frame.to_csv(options.out / "prediction.csv", index=False)
     table = Table(*map(str, frame.columns), title="Pivot transfers in joint prediction, ex ante")
     for row in frame.itertuples(index=False):
         table.add_row(*(f"{x:.5g}" for x in row))

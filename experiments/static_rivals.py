@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from dynmech import DynmechError, TasteGrid, static
-from experiments._output import write_table
 
 RICH = np.array([[0.7, 0.2, 0.1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]])
 COARSE = np.array([[0.8, 0.2], [0.5, 0.5], [0.3, 0.7]])
@@ -131,7 +130,7 @@ def main(options: Options) -> None:
         ("lottery", lottery(options), "Surplus extraction as condition (11) fails"),
         ("example_7", example_7(), "Example 7: interdependent preferences"),
     ):
-        write_table(options.out / f"{name}.csv", frame)
+        frame.to_csv(options.out / f"{name}.csv", index=False)
         table = Table(*map(str, frame.columns), title=title)
         for row in frame.itertuples(index=False):
             table.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row))

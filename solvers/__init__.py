@@ -2,6 +2,7 @@
 
 from solvers.checkpoint import Unkept as Unkept
 from solvers.files import fingerprint as fingerprint
+from solvers.follow import write_out as write_out
 from solvers.neural.checkpoint import NeuralCheckpoint as NeuralCheckpoint
 from solvers.neural.neural import Diverged as Diverged
 from solvers.neural.neural import Neural as Neural
@@ -27,6 +28,7 @@ from solvers.problem import Tasks as Tasks
 from solvers.process import AbstractCeiling as AbstractCeiling
 from solvers.process import AbstractProcess as AbstractProcess
 from solvers.process import Case as Case
+from solvers.process import Listed as Listed
 from solvers.process import Problem as Problem
 from solvers.progress import deferred as deferred
 from solvers.rounding import Rounding as Rounding
@@ -38,7 +40,6 @@ from solvers.search.branch_and_bound import solve_branch_and_bound as solve_bran
 from solvers.search.endless import search_endless as search_endless
 from solvers.search.endless_plan import EndlessPlan as EndlessPlan
 from solvers.search.merged_search import merged_search as merged_search
-from solvers.search.search import Grown as Grown
 from solvers.search.search import search_process as search_process
 from solvers.solution import AbstractPlan as AbstractPlan
 from solvers.solution import AbstractSolver as AbstractSolver
@@ -46,12 +47,18 @@ from solvers.solution import Limits as Limits
 from solvers.solution import Node as Node
 from solvers.solution import Solution as Solution
 from solvers.solution import Status as Status
+from solvers.solution import TooFine as TooFine
+from solvers.solution import Unsuited as Unsuited
+from solvers.solution import close_enough as close_enough
 from solvers.stationary import Stationary as Stationary
 from solvers.stationary import Truncation as Truncation
 from solvers.stationary import endless_cycle as endless_cycle
 from solvers.stationary import truncate as truncate
 from solvers.stationary import truncation_gaps as truncation_gaps
 from solvers.stationary import unroll as unroll
+from solvers.table import Answer as Answer
+from solvers.table import Grown as Grown
+from solvers.table import PlanTable as PlanTable
 from solvers.tabular import Tabular as Tabular
 from solvers.tabular import TabularCeiling as TabularCeiling
 from solvers.tabular import tabulate as tabulate
@@ -65,10 +72,10 @@ from solvers.told.lookahead import lookahead as lookahead
 from solvers.told.relaxation import Relaxed as Relaxed
 from solvers.told.relaxation import relaxation as relaxation
 from solvers.tree.backward import backward as backward
-from solvers.tree.exact import Answer as Answer
 from solvers.tree.exact import Estimate as Estimate
 from solvers.tree.exact import Exact as Exact
 from solvers.tree.exact import estimate as estimate
+from solvers.tree.exact import plan_tree as plan_tree
 from solvers.tree.exact import solve_exact as solve_exact
 from solvers.tree.lattice import relations as relations
 from solvers.tree.misled import Followed as Followed

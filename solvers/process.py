@@ -10,6 +10,7 @@ economy without one outcome are cases of one process.
 """
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -23,7 +24,8 @@ from solvers.problem import Numbers, Structure, Tables
 class AbstractProcess(eqx.Module):
     """The rules of a process. All but the attributes is traced, for one memory at a time.
 
-    `orderless`: laws depend neither on the memory nor on the round; see `tabulate`.
+    `horizon`: rounds; 1, which stands for all, where there is no last one. `orderless`: laws depend
+    neither on the memory nor on the round; see `tabulate`.
     """
 
     horizon: eqx.AbstractVar[int]
@@ -51,31 +53,40 @@ class AbstractProcess(eqx.Module):
         """Law of the symbol given that the process goes on; `period` counts from 0."""
 
 
+class Listed(eqx.Module):
+    """A problem with every memory listed; `depth`: rounds after which all have been met.
+
+    Without a last round the structure is of one round, which stands for all.
+    """
+
+    structure: Structure
+    tables: Tables
+    depth: int = eqx.field(static=True, default=1)
+
+
 class Problem(eqx.Module):
-    """What a solver is given: the rules, and what was listed of them.
+    """What a solver is given: the rules, and a way to list them.
 
     Rewards (F, m) are first the chance of each outcome, then that chance times what the outcome
     yields, given omega; the weights of a task times these are what a round yields.
 
-    - `process`: the rules, traceable, and used as they are.
-    - `structure`, `tables`: the same with every memory listed; None where they are too many,
-      which `why` says.
+    - `rules()`: the process, traceable, and used as it is.
+    - `lists(limit)`: the same with every memory listed in at most so many bytes.
+    - `horizon`: number of rounds; `math.inf` where there is no last one.
+    - `controls`: their number; the last is "do nothing".
+
+    Both are made when they are first asked for; either raises `MemoryError` where it cannot be.
     """
 
-    process: AbstractProcess
-    structure: Structure | None = None
-    tables: Tables | None = None
-    why: str = eqx.field(static=True, default="")
+    rules: Callable[[], AbstractProcess] = eqx.field(static=True)
+    lists: Callable[[float], Listed] = eqx.field(static=True)
+    horizon: int | float = eqx.field(static=True)
+    controls: int = eqx.field(static=True)
 
     @property
-    def horizon(self) -> int | float:
-        """Number of rounds; `math.inf` where there is no last one."""
-        return self.process.horizon
-
-    @property
-    def controls(self) -> int:
-        """Number of controls; the last is "do nothing"."""
-        return self.process.controls
+    def process(self) -> AbstractProcess:
+        """The rules."""
+        return self.rules()
 
     @property
     def points(self) -> int:

@@ -31,9 +31,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from solvers.problem import Structure, Tables, Tasks
+from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.solution import Solution, TooFine
+from solvers.table import Answer, PlanTable, add_gaps
 from solvers.tree.backward import TIE
-from solvers.tree.exact import Answer
 
 
 class Rounding(eqx.Module):
@@ -64,6 +65,36 @@ class Rounding(eqx.Module):
             np.full(taken.shape, 2 * (room + self.flushed))
             for room, taken in zip(self.each, answer.actions, strict=True)
         )
+
+    def widened(self, found: Solution, table: PlanTable, tasks: TaskList) -> Solution:
+        """A solution with what was rounded in its bounds, at the roots and at every node."""
+        low, high = tasks.split(found.lower), tasks.split(found.upper)
+        bounds = [self.widen(*one) for one in zip(tasks.groups, low, high, strict=True)]
+        table = add_gaps(
+            table, [self.losses(*one) for one in zip(tasks.groups, table.answers, strict=True)]
+        )
+        return dataclasses.replace(
+            found,
+            lower=np.concatenate([one.ravel() for one, _ in bounds]),
+            upper=np.concatenate([one.ravel() for _, one in bounds]),
+            plan=table,
+            table=table,
+            note=f"{found.note}; float32, rounding at most {self.total:.2g}",
+        )
+
+
+def make_room(
+    structure: Structure, tables: Tables, tasks: tuple[Tasks, ...], tolerance: float
+) -> tuple[Structure, Rounding]:
+    """What float32 can be off by, before any work; and the structure as it is solved in it.
+
+    **Raises:** `TooFine` if it cannot certify the tolerance, with the smallest it can.
+    """
+    structure = unrelated(structure, tables, tasks)
+    room = rounding(structure, tables, tasks)
+    if not np.isfinite(room.total) or 0 < tolerance < 2 * room.total:
+        raise TooFine(2 * room.total)
+    return structure, room
 
 
 def rounding(

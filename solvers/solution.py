@@ -5,22 +5,24 @@ reads bounds, a status, and a plan that says what to do at a node. A solver of o
 `AbstractSolver`, fills in `lower`, `upper` and a plan with `act`, and is used exactly as those here
 (`solvers.testing.check` tries it).
 
-The three errors that a solver may raise, all before its work starts, are Python's own:
-`MemoryError` (the smallest answer does not fit), `FloatingPointError` (a number that is not
-finite), `ArithmeticError` (chances that are no law). What is found out later is a status, returned
-with the bounds that hold by then.
+A solver refuses before its work starts, with Python's own errors: `MemoryError` (the smallest
+answer does not fit), `FloatingPointError` (a number that is not finite, or a tolerance below what
+the precision certifies), `ArithmeticError` (chances that are no law); `Unsuited` where it is not
+made for the problem. What is found out later is a status, returned with the bounds that hold.
 """
 
 import abc
 import enum
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from solvers.problem import TaskList
+from solvers.process import Problem
 
 
 class Status(enum.Enum):
@@ -44,8 +46,7 @@ class Limits(eqx.Module):
     """What is asked of a solve, and what it may take.
 
     - `tolerance`: bounds this close are close enough, per unit of a root's mass; `relative`: or
-      closer than this share of the upper bound. Both must hold nowhere: either is enough, task by
-      task.
+      closer than this share of the upper bound. Either is enough, task by task (`close_enough`).
     - `memory`: bytes that may live at once; `seconds`: of work; None leaves both to the solver,
       whose own settings win.
     - `checkpoint`: a folder where finished parts are kept; `mesh`: devices to spread over. A
@@ -61,11 +62,38 @@ class Limits(eqx.Module):
     mesh: jax.sharding.Mesh | None = eqx.field(static=True, default=None)
     single: bool = eqx.field(static=True, default=False)
 
-    def allowance(
-        self, mass: Float[np.ndarray, "*s"], upper: Float[np.ndarray, "*s"]
-    ) -> Float[np.ndarray, "*s"]:
-        """Gap that is close enough at roots of this mass whose values are at most `upper`."""
-        return np.maximum(self.tolerance * mass, self.relative * np.abs(upper))
+
+class Unsuited(ValueError):
+    """A problem or a setting that a solver cannot take, refused before work starts.
+
+    `setting` must `must`; it was `got`; `do` says what helps.
+    """
+
+    def __init__(self, setting: str, must: str, got: object, do: str):
+        self.setting, self.must, self.got, self.do = setting, must, got, do
+        ValueError.__init__(self, f"{setting} must {must}, got {got}; {do}")
+
+
+class TooFine(FloatingPointError):
+    """A tolerance below what the precision certifies; `least` is the smallest that it can."""
+
+    def __init__(self, least: float):
+        self.least = least
+        FloatingPointError.__init__(self, f"the precision certifies {least:.3g} at best")
+
+
+def close_enough(
+    tolerance: float,
+    relative: float,
+    mass: Float[np.ndarray, "..."],
+    upper: Float[np.ndarray, "..."],
+) -> Float[np.ndarray, "..."]:
+    """Gap per unit of mass that is close enough where values are at most `upper`, money.
+
+    `tolerance` per unit of mass, or `relative` times the upper bound: whichever is larger.
+    """
+    share = relative * np.abs(upper) / np.where(mass > 0, mass, 1.0)
+    return np.maximum(tolerance, np.where(mass > 0, share, 0.0))
 
 
 class Node(eqx.Module):
@@ -99,8 +127,8 @@ class Solution(eqx.Module):
       as far as the solver knows; None where it does not say.
     - `status`: why it ended. `plan`: what attains `value`.
     - `confidence`: the level at which all bounds hold; 1.0 where they are certain.
-    - `note`: how it was solved, in words. `nodes`, `bytes`: what it took.
-    - `table`: the plan of every task on a tree, where the solver has it; see `solvers.tree`.
+    - `note`: how it was solved, in words. `nodes`, `bytes`, `seconds`: what it took.
+    - `table`: the plans written out on a tree, where the solver has them (`solvers.table`).
     """
 
     lower: Float[np.ndarray, " N"]
@@ -112,6 +140,7 @@ class Solution(eqx.Module):
     note: str = eqx.field(static=True, default="")
     nodes: int = eqx.field(static=True, default=0)
     bytes: float = eqx.field(static=True, default=0.0)
+    seconds: float = eqx.field(static=True, default=0.0)
     table: Any = None
 
     def crossed(self, rounding: Float[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
@@ -123,7 +152,7 @@ class AbstractSolver(eqx.Module):
     """A way to solve decision problems with a static hidden parameter."""
 
     @abc.abstractmethod
-    def solve(self, problem: Any, tasks: Sequence[Any], limits: Limits, progress: bool) -> Solution:
+    def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:
         """Bound the value of every task and plan for it.
 
         **Arguments:** `problem`: the rules; `tasks`: a root belief, weights of the rewards and
@@ -131,5 +160,6 @@ class AbstractSolver(eqx.Module):
 
         **Returns:** a `Solution`: bounds, a status, and a plan, whatever was reached.
 
-        **Raises:** `MemoryError`, `FloatingPointError`, `ArithmeticError`, before work starts.
+        **Raises:** `MemoryError`, `FloatingPointError`, `ArithmeticError`, `Unsuited`, before
+        work starts.
         """

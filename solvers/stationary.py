@@ -24,6 +24,7 @@ H_k the same recursion as W^k from an upper bound on W: the span shrinks as fast
 the process, not as slowly as bad ones do.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
@@ -32,18 +33,31 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.checks import check_fields, flag, positive
-from solvers.problem import Structure, Tables, Tasks
+from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.process import Listed, Problem
+from solvers.rounding import make_room
+from solvers.search.branch_and_bound import BranchAndBound
+from solvers.solution import AbstractSolver, Limits, Solution, Status, TooFine, Unsuited
+from solvers.table import add_gaps
 from solvers.told.bounds import expected
 from solvers.tree.backward import likelihood_rows
 from solvers.tree.closed import Closed, close_beliefs, closed_spans
+from solvers.tree.exact import Exact
 from solvers.tree.tree import Tree
 
 _BYTES = 2e6
 _SHARPEN = 200
 _LOOK = 256
+_MOST_ROUNDS = 10_000
+_CUTS = 4
+_RESOLUTION = 1e4
 
 
-class Stationary(eqx.Module):
+class TooSlow(MemoryError):
+    """A tolerance that too many rounds would be needed for."""
+
+
+class Stationary(AbstractSolver):
     """Solve an unbounded horizon by as many rounds as the tolerance needs, with a certificate.
 
     **Arguments**
@@ -57,6 +71,43 @@ class Stationary(eqx.Module):
 
     def __check_init__(self):
         check_fields(self, memory=positive, merge=flag)
+
+    def solve(self, problem, tasks, limits, progress):
+        """Choose the rounds, solve the problem cut off after them, add what that can cost.
+
+        See `AbstractSolver.solve`. Exactly where the tree fits, else by branch and bound with half
+        of the tolerance for either.
+        """
+        if problem.horizon < math.inf:
+            do = "solve with Exact() or BranchAndBound()"
+            raise Unsuited("horizon", "be math.inf for Stationary()", problem.horizon, do)
+        listed = problem.lists(2 * self.memory)
+        least = _RESOLUTION * float(np.finfo(np.float64).eps) * float(listed.tables.scale)
+        if 0 < limits.tolerance < least:
+            raise TooFine(least)
+        try:
+            cut = _cut(listed, tasks, limits.tolerance)
+            if limits.single:
+                cut = _cut_again(listed, tasks, cut, limits.tolerance)
+            inner = dataclasses.replace(limits, tolerance=0.0, relative=0.0)
+            found = _solve_cut(problem, listed, tasks, cut, Exact(self.memory, self.merge), inner,
+                               progress)  # fmt: skip
+            how = "Exact, for these rounds"
+        except MemoryError:
+            if not limits.tolerance > 0 or not self.merge:
+                raise
+            half = limits.tolerance / 2
+            cut = _cut(listed, tasks, half)
+            if limits.single and (room := _room(listed, tasks, cut)) > half:
+                raise TooFine(2 * room) from None
+            inner = dataclasses.replace(limits, tolerance=half)
+            found = _solve_cut(problem, listed, tasks, cut, BranchAndBound(self.memory), inner,
+                               progress)  # fmt: skip
+            how = "BranchAndBound, for these rounds, because the exact tree does not fit"
+        text = f"{cut.rounds} rounds, cut-off error at most {cut.error:.3g}; {how}"
+        joint = ": " if found.note and not found.note.startswith(";") else ""
+        found = dataclasses.replace(found, note=f"{text}{joint}{found.note}")
+        return found if cut.error == 0 else _add(found, listed, tasks, cut)
 
 
 class Truncation(eqx.Module):
@@ -219,6 +270,78 @@ def truncation_gaps(
             gaps.append(np.where((mass > 0)[:, :, None], gap, 0.0))
         found.append(tuple(gaps[::-1]))
     return found
+
+
+def _cut(listed: Listed, tasks: TaskList, tolerance: float) -> Truncation:
+    """The fewest rounds that are enough."""
+    structure = listed.structure
+    most = _MOST_ROUNDS if tolerance > 0 else max(listed.depth, len(structure.edge[0])) + 1
+    cut = truncate(
+        structure,
+        listed.tables,
+        tasks.groups,
+        tolerance=tolerance,
+        least=max(1, listed.depth),
+        most=most,
+    )
+    if cut.error > tolerance and not tolerance > 0:
+        must = "be positive, in money: the conversation can last longer than any number of rounds"
+        do = f"pass, say, tolerance={1e-6 * float(listed.tables.scale):.1e}"
+        raise Unsuited("tolerance", must, tolerance, do)
+    if cut.error > tolerance:
+        got = f"{tolerance:.3g}, with an error of {cut.error:.3g} after {cut.rounds} rounds"
+        raise TooSlow(f"{got}; it must be reached within {_MOST_ROUNDS} rounds")
+    return cut
+
+
+def _cut_again(listed: Listed, tasks: TaskList, cut: Truncation, tolerance: float) -> Truncation:
+    """Leave room in the tolerance for what float32 can be off by in so many rounds."""
+    room = 0.0
+    for _ in range(_CUTS):
+        room = _room(listed, tasks, cut)
+        if tolerance <= 0 or cut.error + room <= tolerance:
+            return cut
+        left = tolerance - 1.1 * room
+        if left <= 0:
+            break
+        cut = _cut(listed, tasks, left)
+    raise TooFine(max(2.2 * room, 1.1 * tolerance))
+
+
+def _room(listed: Listed, tasks: TaskList, cut: Truncation) -> float:
+    """The width that float32 adds to bounds on the problem cut off."""
+    unrolled = unroll(listed.structure, cut.rounds)
+    return 2 * make_room(unrolled, listed.tables, tasks.groups, 0.0)[1].total
+
+
+def _solve_cut(
+    problem: Problem,
+    listed: Listed,
+    tasks: TaskList,
+    cut: Truncation,
+    solver: Exact | BranchAndBound,
+    limits: Limits,
+    progress: bool,
+) -> Solution:
+    short = Listed(unroll(listed.structure, cut.rounds), listed.tables)
+    problem = dataclasses.replace(problem, lists=lambda limit: short, horizon=cut.rounds)
+    return solver.solve(problem, tasks, limits, progress)
+
+
+def _add(found: Solution, listed: Listed, tasks: TaskList, cut: Truncation) -> Solution:
+    """Add what the rounds after the last can be worth to the bounds, at the roots and inside."""
+    inside = truncation_gaps(found.table.tree, listed.structure, listed.tables, tasks.groups, cut)
+    table = add_gaps(found.table, inside)
+    under, over = (np.concatenate([x.ravel() for x in part]) for part in (cut.under, cut.over))
+    met = Status.WITHIN_TOLERANCE if found.status.met else found.status
+    return dataclasses.replace(
+        found,
+        lower=found.lower - under,
+        upper=found.upper + over,
+        status=met,
+        plan=table,
+        table=table,
+    )
 
 
 def _doubles(tables: Tables) -> Tables:

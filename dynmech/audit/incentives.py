@@ -2,7 +2,6 @@
 
 At a node with true belief b and true values theta, advertiser i may report any (theta_i', s_i').
 The mechanism then believes it is at node n', recommends r' = pi(theta_i', theta_-i, n'), and
-import math
 from the next period on hears the truth again; a misreported signal stays in its belief. The
 payoff of the lie is <b, Q(n', r', theta)> with the *true* values in both flow and kernel, where
 Q is the payoff given omega of r' at n' and the plan after it. Gains are conditional on the node.

@@ -34,7 +34,7 @@ from dynmech.policy.relaxation import Relaxation, relax
 from dynmech.policy.revalue import Revaluation, revalue
 from dynmech.problem.compile import Compiled
 from dynmech.problem.tasks import Pairs
-from solvers import Estimate, Plan
+from solvers import Estimate, Plan, Status
 
 _ROOTS = Beside()
 _BOUNDED = (
@@ -501,7 +501,7 @@ class EfficientPolicy(AbstractPricedPolicy):
     - `exact`: whether only rounding separates the bounds. `confidence`: of each simulated bound by
       itself, 1 where all are certain.
     - `evaluator`: what answers for the policy. `figures`: its tables.
-    - `solver`: words. `work`, `seconds`: what it took.
+    - `solver`: words. `work`, `seconds`: what it took. `status`: why the solver ended.
     """
 
     evaluator: AbstractEvaluator
@@ -513,6 +513,7 @@ class EfficientPolicy(AbstractPricedPolicy):
     solver: str = eqx.field(static=True)
     work: Estimate
     seconds: float = eqx.field(static=True)
+    status: Status = eqx.field(static=True)
 
     @property
     def env(self) -> RecommendationMDP:

@@ -1,7 +1,5 @@
 """Efficient recommendation policies: W, the marginal economies, and the plan that attains W."""
 
-import contextlib
-import math
 import os
 import time
 
@@ -20,32 +18,45 @@ from dynmech.policy.base import Figures
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.walked import TreeEvaluator
 from dynmech.problem.compile import compile_remembered
+from dynmech.problem.pose import Posed
 from dynmech.problem.tasks import Assignment, Pairs, assign, make_pairs
-from dynmech.solve.endless import compile_endless, solve_endless
+from dynmech.solve.outcome import Solved, laid_out, told_of, with_table
 from dynmech.solve.prepare import (
+    check_limits,
     check_solver,
-    check_tolerance,
     check_values,
-    plan_tree,
     root_beliefs,
     wanted_profiles,
 )
-from dynmech.solve.running import Solved, refuse_options, run_solver
-from dynmech.solve.unfolded import compile_or_search, search_market
-from solvers import BranchAndBound, Exact, Neural, Plan, PointBased, Stationary, deferred
+from dynmech.solve.running import our_errors, run_solver
+from solvers import (
+    AbstractSolver,
+    Exact,
+    Limits,
+    Neural,
+    Plan,
+    Status,
+    TaskList,
+    deferred,
+    plan_tree,
+)
 
 _VERB = "solve_efficient_policy"
 
 
 def solve_efficient_policy(
     env: RecommendationMDP,
-    solver: Exact | BranchAndBound | PointBased | Stationary | Neural | None = None,
+    solver: AbstractSolver | Neural | None = None,
     *,
     initial: Profiles | None = None,
     tolerance: float = 0.0,
+    relative: float = 0.0,
+    memory: float | None = None,
+    seconds: float | None = None,
     checkpoint: str | os.PathLike | None = None,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = True,
+    throw: bool = False,
 ) -> EfficientPolicy:
     """Solve for the policy that maximises expected total surplus (paper C, section 3.2).
 
@@ -59,28 +70,35 @@ def solve_efficient_policy(
 
     - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `PointBased()` (where learning
       is the point), `Stationary()` (an infinite horizon), `Neural(certificate=Certificate())` (a
-      long horizon: rules are used as they are, bounds from below are simulated); None picks one
-      and says which and why in `policy.solver`: exact if it fits, else branch and bound if a
-      tolerance is given.
+      long horizon: rules are used as they are, bounds from below are simulated), or an
+      `AbstractSolver` of one's own; None picks one and says which and why in `policy.solver`:
+      exact if it fits, else branch and bound if a tolerance is given.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default.
-    - `tolerance`: money; bounds closer than this are close enough, at every profile and
-      marginal economy. The exact solver is exact for any; an infinite horizon needs one; a
-      network says in `policy.solver` whether W's bounds are.
+    - `tolerance`: money, >= 0; `relative`: a share of the upper bound, in [0, 1). Bounds are close
+      enough where either holds, at every profile, for W and every marginal economy. The exact
+      solver is exact for any; an infinite horizon needs one.
+    - `memory`: bytes (4e9 by default), `seconds`: for the solver that None picks; a solver's own
+      settings win.
     - `checkpoint`: a folder where finished parts are kept; the same call resumes from it.
     - `mesh`: `jax.sharding.Mesh` over whose first axis the roots are split.
     - `progress`: show a bar when the solve takes more than two seconds.
+    - `throw`: raise where the tolerance was missed; else a `DynmechWarning` says so.
 
     **Returns:** `EfficientPolicy`; exact up to rounding, or with certified bounds.
 
+    What is found out later than at the start never raises: `policy.status` says why the solver
+    ended, and the bounds that it reached hold.
+
     **Raises:** `TooLarge` when it will not fit, before work starts, with what to reduce;
-    `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules.
+    `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules;
+    `ToleranceMissed`, which carries the policy, with `throw`.
     """
     began = time.monotonic()
     if not isinstance(env, RecommendationMDP):
         must = "be a RecommendationMDP"
         raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env)))
-    check_tolerance(_VERB, tolerance)
+    check_limits(_VERB, tolerance, relative, memory, seconds)
     if isinstance(solver, Neural):
         from dynmech.policy.trained import solve_by_network
 
@@ -88,38 +106,26 @@ def solve_efficient_policy(
             must = "be None with Neural(), which works on one device"
             raise InvalidArgument(describe(f"{_VERB}(mesh=...)", must, mesh))
         return solve_by_network(env, solver, initial, tolerance, checkpoint, progress)
-    check_solver(env, solver)
+    check_solver(solver)
     single, env = env.gamma.dtype == np.float32, in_doubles(env)
     profiles = wanted_profiles(env, initial)
     check_values(env)
-    with precision(env.gamma):
-        limit = 2 * (solver or Exact()).memory
-        endless = compile_endless(env, limit) if env.horizon == math.inf else None
-        compiled = None if endless is None else endless.compiled
-        if endless is None:
-            compiled, why = compile_or_search(env, solver, tolerance, limit)
+    asked = float(tolerance), float(relative)
+    limits = Limits(*asked, memory, seconds, checkpoint, mesh, single)
+    # Bounds that are there are not thrown away by an interrupt; solvers say where they let it in.
+    with precision(env.gamma), deferred():
+        posed = Posed(env)
         pairs = make_pairs(env, profiles)
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        options = {"checkpoint": checkpoint, "mesh": mesh, "progress": progress, "single": single}
-        asked = solver if isinstance(solver, Stationary) else None
-        if endless is not None:
-            env, compiled, found = solve_endless(
-                env, endless, assignment, asked, tolerance=tolerance, **options
-            )
-        elif compiled is None:
-            asked = solver if isinstance(solver, BranchAndBound) else BranchAndBound()
-            refuse_options(asked, checkpoint, mesh)
-            compiled, found = search_market(
-                env, assignment, asked, tolerance=tolerance, progress=progress, why=why
-            )
-        elif not isinstance(solver, Stationary):
-            found = run_solver(env, compiled, assignment, solver, tolerance=tolerance, **options)
-    seconds = time.monotonic() - began
-    batch = initial is not None
-    # An interrupt that comes now would throw away bounds that are there.
-    with contextlib.nullcontext() if found.upper is None else deferred():
-        return finish(env, profiles, pairs, root, compiled, assignment, found, batch, seconds)
+        tasks = TaskList(assignment.groups)
+        found = run_solver(posed.problem, tasks, solver, limits, progress, env.money_scale)
+        found = with_table(posed.problem, tasks, found, limits)
+        market, solved = laid_out(posed, found, limits)
+        spent = time.monotonic() - began
+        batch = initial is not None
+        policy = finish(market, profiles, pairs, root, assignment, solved, batch, spent)
+    return told_of(policy, found, tasks, limits, throw)
 
 
 def solve_remembered(
@@ -141,21 +147,22 @@ def solve_remembered(
     check_values(env)
     with precision(env.gamma):
         compiled, memories = compile_remembered(env, 2 * solver.memory)
+        posed = Posed(env, compiled)
         pairs = make_pairs(env, profiles)
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
+        tasks, limits = TaskList(assignment.groups), Limits()
         if cells is not None:
-            work, _ = plan_tree(env, compiled, assignment, solver)
+            listed = posed.problem.lists(2 * solver.memory)
+            with our_errors("Exact", limits):
+                work, _ = plan_tree(listed.structure, listed.tables, tasks.groups, solver)
             if work.nodes * len(pairs.root) > cells:
                 must, got = f"have at most {cells} cells", work.nodes * len(pairs.root)
                 raise TooLarge(describe("Certificate(walk=...)", must, got))
-        found = run_solver(
-            env, compiled, assignment, solver, tolerance=0.0, checkpoint=None, mesh=None,
-            progress=False,
-        )  # fmt: skip
+        found = run_solver(posed.problem, tasks, solver, limits, False, env.money_scale)
+        market, solved = laid_out(posed, found, limits)
     seconds = time.monotonic() - began
-    parts = (env, profiles, pairs, root, compiled, assignment, found)
-    return finish(*parts, batch, seconds), memories
+    return finish(market, profiles, pairs, root, assignment, solved, batch, seconds), memories
 
 
 def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
@@ -182,7 +189,7 @@ def _plan(env, pairs: Pairs, root, assignment: Assignment, found: Solved) -> Pla
 
 
 def finish(
-    env, profiles, pairs, root, compiled, assignment: Assignment, found: Solved, batch, seconds
+    env, profiles, pairs, root, assignment: Assignment, found: Solved, batch, seconds
 ) -> EfficientPolicy:
     """Make the policy of what a solver found; `batch`: whether profiles were asked for."""
     shape = (len(profiles),) if batch else env.profile_shape
@@ -190,8 +197,7 @@ def finish(
     plan = _plan(env, pairs, root, assignment, found)
     mass = plan.root.sum(axis=1)
     attained = np.concatenate([answer.value.ravel() for answer in found.answers])
-    lower = attained if found.lower is None else np.concatenate([x.ravel() for x in found.lower])
-    upper = attained if found.upper is None else np.concatenate([x.ravel() for x in found.upper])
+    lower, upper = found.lower, found.upper
 
     def along(flat: np.ndarray, index: Int[np.ndarray, "B n Z"]) -> np.ndarray:
         total = mass[pairs.root[np.maximum(pairs.own[:, :, 0, :], 0)]]
@@ -200,7 +206,7 @@ def finish(
 
     kinds = assignment.marginal, assignment.displayable
     below, above = (np.stack([along(flat, x) for x in kinds]) for flat in (lower, upper))
-    exact = found.exact or found.upper is None
+    exact = found.complete and found.status is Status.EXACT
     gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
     pair_mass = mass[pairs.root]
 
@@ -219,7 +225,7 @@ def finish(
     evaluator = TreeEvaluator(
         env=env,
         profiles=profiles,
-        compiled=compiled,
+        compiled=found.compiled,
         pairs=pairs,
         plan=plan,
         pair_value=pair_value,
@@ -227,7 +233,7 @@ def finish(
         optimal=None,
         gap=gap,
         behind=None,
-        complete=exact,
+        complete=found.complete,
         exact=exact,
     )
     earned, utility, purchase = (
@@ -236,7 +242,7 @@ def finish(
     )
     figures = Figures(
         value=Bounded(value),
-        lower=value if found.lower is None else per_pair(lower)[pairs.base].reshape(shape),
+        lower=per_pair(lower)[pairs.base].reshape(shape),
         upper=per_pair(upper)[pairs.base].reshape(shape),
         marginal=Bounded(at(below[0]), at(below[0]), at(above[0])),
         displayable=Bounded(at(below[1]), at(below[1]), at(above[1])),
@@ -254,4 +260,5 @@ def finish(
         solver=found.note,
         work=found.work,
         seconds=seconds,
+        status=found.status,
     )

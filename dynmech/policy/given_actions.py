@@ -71,4 +71,5 @@ def with_actions(
         solver=solver,
         work=policy.work,
         seconds=policy.seconds,
+        status=policy.status,
     )

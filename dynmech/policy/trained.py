@@ -28,7 +28,7 @@ from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, simplify
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import check_long, require_few, train_network
-from solvers import Estimate, Exact, Neural, Root
+from solvers import Estimate, Exact, Neural, Root, Status
 
 _SEED = 6  # of the simulation by product
 _TRAINED_ALONG = 256  # own alternatives that the network is trained for, at most
@@ -68,7 +68,9 @@ def solve_by_network(
     if tolerance > 0:
         met = "within" if gap <= tolerance else "not within"
         note += f", {met} the tolerance of {tolerance:.3g}"
-    return played_policy(played, asked, initial is not None, note, time.monotonic() - began)
+    policy = played_policy(played, asked, initial is not None, note, time.monotonic() - began)
+    status = Status.WITHIN_TOLERANCE if gap <= tolerance else Status.STALLED
+    return dataclasses.replace(policy, status=status)
 
 
 def played_policy(
@@ -125,6 +127,7 @@ def played_policy(
         solver=note,
         work=Estimate(0, 0.0, seconds),
         seconds=seconds,
+        status=Status.STALLED,
     )
 
 

@@ -1,6 +1,7 @@
 """A market as a process: its rules are used as they are, and no memory is enumerated."""
 
 import dataclasses
+import math
 
 import equinox as eqx
 import jax
@@ -19,9 +20,13 @@ _MOST_SYMBOLS = 4096
 
 
 class MarketProcess(AbstractProcess):
-    """The market's rules; outcome j is buying product j, control n is recommending none."""
+    """The market's rules; outcome j is buying product j, control n is recommending none.
+
+    `rounds`: of the market, `math.inf` where there is no last one, and one stands for all.
+    """
 
     horizon: int = eqx.field(static=True)
+    rounds: int | float = eqx.field(static=True)
     controls: int = eqx.field(static=True)
     reward: Float[Numbers, "n m"]
     rule: AbstractActionRule
@@ -29,7 +34,7 @@ class MarketProcess(AbstractProcess):
     orderless: bool = eqx.field(static=True)
 
     def start(self):
-        return np.asarray(self.rule.start(self.controls - 1, self.horizon))
+        return np.asarray(self.rule.start(self.controls - 1, self.rounds))
 
     def step(self, memory, control):
         return self.rule.step(jnp.asarray(memory), control, self.controls - 1)
@@ -54,7 +59,8 @@ def market_process(env: RecommendationMDP) -> MarketProcess:
         do = "let fewer parties see the feedback"
         raise TooLarge(describe(call, must, joint, do))
     process = MarketProcess(
-        horizon=int(env.horizon),
+        horizon=1 if env.horizon == math.inf else int(env.horizon),
+        rounds=env.horizon,
         controls=env.products + 1,
         reward=env.utilities,
         rule=env.action_rule,

@@ -10,17 +10,8 @@ from dynmech.errors import InvalidArgument, TooLarge, describe, is_number
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, all_profiles, check_profiles, signal_likelihood
 from dynmech.market.values import MarkovValues
-from dynmech.problem.compile import Compiled
-from dynmech.problem.tasks import Assignment, Pairs
-from solvers import (
-    BranchAndBound,
-    Estimate,
-    Exact,
-    PointBased,
-    Stationary,
-    build_tree,
-    estimate,
-)
+from dynmech.problem.tasks import Pairs
+from solvers import AbstractSolver
 
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 20_000
@@ -28,22 +19,13 @@ _MOST_MOVING = 4_096
 _MOST_AXES = 60
 
 
-def check_solver(
-    env: RecommendationMDP, solver: Exact | BranchAndBound | PointBased | Stationary | None
-) -> None:
-    """Raise unless the solver fits the horizon and has memory to work with."""
+def check_solver(solver: object) -> None:
+    """Raise unless this is a solver, or None."""
     if solver is None:
         return
-    if not isinstance(solver, Exact | BranchAndBound | PointBased | Stationary):
-        must = "be Exact(), BranchAndBound(), PointBased(), Stationary(), Neural() or None"
+    if not isinstance(solver, AbstractSolver):
+        must = "be an AbstractSolver, such as Exact() or BranchAndBound(), or None"
         raise InvalidArgument(describe(f"{_VERB}(solver=...)", must, solver))
-    name = type(solver).__name__
-    if env.horizon == math.inf and not isinstance(solver, Stationary):
-        must, do = f"be finite for {name}()", "solve with Stationary() and a tolerance in money"
-        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
-    if env.horizon < math.inf and isinstance(solver, Stationary):
-        must, do = "be math.inf for Stationary()", "solve with Exact() or BranchAndBound()"
-        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
 
 
 def check_tolerance(verb: str, tolerance: Any) -> None:
@@ -51,6 +33,18 @@ def check_tolerance(verb: str, tolerance: Any) -> None:
     if not (is_number(tolerance) and tolerance >= 0):
         must = "be >= 0, a number, in money"
         raise InvalidArgument(describe(f"{verb}(tolerance=...)", must, repr(tolerance)))
+
+
+def check_limits(verb: str, tolerance: Any, relative: Any, memory: Any, seconds: Any) -> None:
+    """Raise unless limits are numbers that a solve can be held to."""
+    check_tolerance(verb, tolerance)
+    if not (is_number(relative) and 0 <= relative < 1):
+        must = "be a share of the upper bound, in [0, 1)"
+        raise InvalidArgument(describe(f"{verb}(relative=...)", must, repr(relative)))
+    for name, given, what in (("memory", memory, "bytes"), ("seconds", seconds, "seconds")):
+        if given is not None and not (is_number(given) and 0 < given < math.inf):
+            must = f"be a positive, finite number of {what}, or None"
+            raise InvalidArgument(describe(f"{verb}({name}=...)", must, repr(given)))
 
 
 def rounded_up(least: float) -> str:
@@ -90,27 +84,3 @@ def check_values(env: RecommendationMDP) -> None:
 def root_beliefs(env: RecommendationMDP, pairs: Pairs) -> Float[np.ndarray, "R m"]:
     likelihood = np.asarray(signal_likelihood(env, pairs.signals))
     return np.asarray(env.tastes.weights) * likelihood
-
-
-def plan_tree(env, compiled: Compiled, assignment: Assignment, solver: Exact):
-    points = env.tastes.size
-    bound = estimate(compiled.structure, points, assignment.groups, solver.merge, None)
-    most = int(solver.memory / (4 * (env.products + 1) * max(compiled.structure.symbols, 1)))
-    if bound.nodes > 50 * most:
-        raise too_large(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound)
-    try:
-        tree = build_tree(compiled.structure, solver.merge, limit=most)
-    except MemoryError as error:
-        raise too_large(str(error), bound) from error
-    counts = [layer.nodes for layer in tree.layers]
-    work = estimate(compiled.structure, points, assignment.groups, solver.merge, counts)
-    if 8.0 * points * sum(counts[:-1]) > solver.memory:
-        raise too_large(f"beliefs of {sum(counts[:-1])} nodes x {points} tastes", work)
-    return work, tree
-
-
-def too_large(got: str, work: Estimate | None = None) -> TooLarge:
-    bound = f" (estimate: {work.nodes:.3g} nodes, {work.memory / 1e9:.3g} GB)" if work else ""
-    do = "reduce rounds, symbols, products or profiles, raise Exact(memory=...) in bytes, give a "
-    do += "tolerance, or solve with Neural()"
-    return TooLarge(describe(f"{_VERB}(solver=Exact(memory=...))", "fit", got + bound, do))

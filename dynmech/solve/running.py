@@ -1,186 +1,165 @@
-"""Run the solver asked for, or pick one, on a compiled market; say which and why."""
+"""Run the solver asked for, or pick one, on a market posed as a problem; say which and why."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
+import math
+from collections.abc import Iterator
 
-import equinox as eqx
-import jax
 import numpy as np
-from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, TooLarge, describe
-from dynmech.market.environment import RecommendationMDP
-from dynmech.problem.compile import Compiled, tables
-from dynmech.problem.tasks import Assignment
-from dynmech.solve.prepare import plan_tree, rounded_up, too_large
+from dynmech.errors import (
+    DynmechError,
+    InvalidArgument,
+    InvalidProbability,
+    NotFinite,
+    TooLarge,
+    describe,
+)
+from dynmech.solve.prepare import rounded_up
 from solvers import (
-    Answer,
+    AbstractSolver,
     BranchAndBound,
-    Estimate,
     Exact,
-    PointBased,
-    Rounding,
-    Tables,
-    Tree,
-    deferred,
-    rounding,
-    solve_branch_and_bound,
-    solve_exact,
-    solve_point_based,
-    unrelated,
+    Limits,
+    Problem,
+    Solution,
+    Stationary,
+    Status,
+    TaskList,
+    TooFine,
+    Unkept,
+    Unsuited,
+    close_enough,
 )
 
 _VERB = "solve_efficient_policy"
-
-
-class Solved(eqx.Module):
-    """What a solver found: the tree, the plans' answers, upper bounds, and how it went.
-
-    `upper`, `gap` are None when exact; else per group (R, Q), and per group and round the
-    certified gap of each kept policy at each node, (N_t, R, keep), per unit of the node's mass.
-    `lower` is None where the answers' values are lower bounds themselves; else per group (R, Q).
-    `exact`: whether only rounding separates the bounds.
-    """
-
-    tree: Tree
-    tables: Tables
-    answers: list[Answer]
-    upper: list[Float[np.ndarray, "_R _Q"]] | None
-    gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]] | None
-    work: Estimate
-    note: str = eqx.field(static=True)
-    lower: list[Float[np.ndarray, "_R _Q"]] | None = None
-    exact: bool = eqx.field(static=True, default=False)
+_ROUNDING = 1e-9
+_EXACT = 1e-11
+_MEMORY = 4e9
 
 
 def run_solver(
-    env: RecommendationMDP,
-    compiled: Compiled,
-    assignment: Assignment,
-    solver: Exact | BranchAndBound | PointBased | None,
-    *,
-    tolerance: float,
-    checkpoint: str | os.PathLike | None,
-    mesh: jax.sharding.Mesh | None,
+    problem: Problem,
+    tasks: TaskList,
+    solver: AbstractSolver | None,
+    limits: Limits,
     progress: bool,
-    single: bool = False,
-    why: str = "as asked",
-) -> Solved:
-    """Solve every task; None solves exactly if that fits, else to the tolerance if one is given.
+    money: float,
+) -> Solution:
+    """Solve every task; None picks a solver, and the note says which and why.
 
-    `why`: the solver given is used, for the note.
-    With `single` the sweep runs in float32, and what that can be off by widens every bound.
+    **Arguments:** `money`: the market's scale, for rounding.
+
+    **Raises:** our errors for those of the solver; `InvalidArgument` where its bounds cross.
     """
-    numbers = jax.tree.map(np.asarray, tables(env, compiled))
-    room = None
-    if single and not isinstance(solver, PointBased):
-        compiled, room = allow(compiled, numbers, assignment, tolerance)
-    if isinstance(solver, BranchAndBound | PointBased):
-        refuse_options(solver, checkpoint, mesh)
-        options = (tolerance, progress, why, room)
-        return _bounded(compiled, numbers, assignment, solver, *options)
-    exact = solver or Exact()
+    if solver is None:
+        found = _pick(problem, tasks, limits, progress)
+    else:
+        found = _ask(solver, problem, tasks, limits, progress, "as asked")
+    return check_solution(found, tasks, solver, limits, money)
+
+
+def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:
+    """Exact where its tree fits and time allows, else branch and bound."""
+    memory = limits.memory or _MEMORY
+    given = (problem, tasks, limits, progress)
+    if problem.horizon == math.inf:
+        return _ask(Stationary(memory), *given, "picked because horizon is math.inf")
+    bounded = max(limits.tolerance, limits.relative) > 0
     try:
-        work, tree = plan_tree(env, compiled, assignment, exact)
+        found = _ask(Exact(memory), *given, "picked")
+        note = found.note.replace("picked", f"picked because {found.nodes} nodes fit", 1)
+        return dataclasses.replace(found, note=note)
     except TooLarge as error:
-        if solver is not None or not tolerance > 0:
+        if not bounded:
             raise
-        asked = f"picked because the exact tree does not fit ({error})"
-        options = (tolerance, progress, asked, room)
-        return _bounded(compiled, numbers, assignment, BranchAndBound(), *options)
+        why = f"picked because the exact tree does not fit ({error})"
+    return _ask(BranchAndBound(memory, limits.seconds), *given, why)
+
+
+def _ask(
+    solver: AbstractSolver,
+    problem: Problem,
+    tasks: TaskList,
+    limits: Limits,
+    progress: bool,
+    why: str,
+) -> Solution:
+    name = type(solver).__name__
+    with our_errors(name, limits):
+        found = solver.solve(problem, tasks, limits, progress)
+    between = "" if not found.note or found.note.startswith(";") else ": "
+    return dataclasses.replace(found, note=f"{name}, {why}{between}{found.note}")
+
+
+@contextlib.contextmanager
+def our_errors(name: str, limits: Limits) -> Iterator[None]:
+    """Turn what solvers raise into what users catch; `name`: of the solver."""
     try:
-        answers = solve_exact(
-            tree,
-            numbers,
-            assignment.groups,
-            exact,
-            checkpoint=checkpoint,
-            mesh=mesh,
-            progress=progress,
-            dtype=None if room is None else np.float32,
-        )
+        yield
+    except DynmechError:
+        raise
     except MemoryError as error:
-        raise too_large(str(error)) from error
-    except ValueError as error:
-        raise InvalidArgument(str(error)) from error
-    why = why if solver else f"picked because {work.nodes} nodes fit"
-    found = Solved(tree, numbers, answers, None, None, work, f"Exact, {why}", exact=True)
-    return found if room is None else _widen(found, assignment, room)
-
-
-def refuse_options(solver: BranchAndBound | PointBased, checkpoint, mesh) -> None:
-    """Raise if a solver with bounds is given what it has no use for."""
-    for name, given in (("checkpoint", checkpoint), ("mesh", mesh)):
-        if given is not None:
-            must = (
-                f"be None with {type(solver).__name__}(), which keeps its bounds when interrupted"
-            )
-            raise InvalidArgument(describe(f"{_VERB}({name}=...)", must, given))
-
-
-def allow(
-    compiled: Compiled, numbers: Tables, assignment: Assignment, tolerance: float
-) -> tuple[Compiled, Rounding]:
-    """What float32 can be off by, before any work; and the problem as it is solved in it.
-
-    **Raises:** `InvalidArgument` if it cannot certify the tolerance, with the smallest it can.
-    """
-    groups = assignment.groups
-    structure = unrelated(compiled.structure, numbers, groups)
-    room = rounding(structure, numbers, groups)
-    if not np.isfinite(room.total) or 0 < tolerance < 2 * room.total:
-        raise too_fine(tolerance, 2 * room.total)
-    return dataclasses.replace(compiled, structure=structure), room
-
-
-def too_fine(tolerance: float, least: float) -> InvalidArgument:
-    """A tolerance that float32 cannot certify, refused with the smallest that it can."""
-    must = f"be at least {rounded_up(least)} money, what float32 can certify in this market"
-    do = "raise it, or pass gamma in float64"
-    if not np.isfinite(least):
-        must, do = "be for float64: float32 can certify nothing here", "pass gamma in float64"
-    return InvalidArgument(describe(f"{_VERB}(tolerance=...)", must, tolerance, do))
-
-
-def _widen(found: Solved, assignment: Assignment, room: Rounding) -> Solved:
-    """Add what float32 can be off by to the bounds at the roots and at every node."""
-    values = [np.asarray(answer.value, float) for answer in found.answers]
-    above = values if found.upper is None else found.upper
-    groups = assignment.groups
-    bounds = [room.widen(*one) for one in zip(groups, values, above, strict=True)]
-    losses = [room.losses(*one) for one in zip(groups, found.answers, strict=True)]
-    if found.gap is not None:
-        pairs = zip(losses, found.gap, strict=True)
-        losses = [tuple(a + b for a, b in zip(*both, strict=True)) for both in pairs]
-    return dataclasses.replace(
-        found,
-        lower=[low for low, _ in bounds],
-        upper=[high for _, high in bounds],
-        gap=losses,
-        note=f"{found.note}; float32, rounding at most {room.total:.2g}",
-    )
-
-
-@deferred()
-def _bounded(compiled, numbers, assignment, solver, tolerance, progress, why, room) -> Solved:
-    name, problem = type(solver).__name__, (compiled.structure, numbers, assignment.groups)
-    wanted = {"tolerance": tolerance, "progress": progress}
-    try:
-        if isinstance(solver, PointBased):
-            found = solve_point_based(*problem, solver, **wanted)
-        elif room is None:
-            found = solve_branch_and_bound(*problem, solver, **wanted)
-        else:
-            wanted["tolerance"] = max(tolerance - 2 * room.total, 0.0)
-            found = solve_branch_and_bound(*problem, solver, **wanted, dtype=np.float32)
-    except MemoryError as error:
-        must, do = "fit one plan for every profile", "reduce profiles or rounds, or raise it"
+        if isinstance(error.__cause__, DynmechError):
+            raise error.__cause__ from error
+        do = f"reduce rounds, symbols, products or profiles, raise {name}(memory=...) in bytes"
+        do += ", or solve with Neural()"
+        if max(limits.tolerance, limits.relative) == 0:
+            do += ", or give a tolerance"
         call = f"{_VERB}(solver={name}(memory=...))"
-        raise TooLarge(describe(call, must, str(error), do)) from error
-    nodes, seconds, gap = found.history[-1]
-    work = Estimate(nodes, 0.0, seconds)
-    note = f"{name}, {why}: {found.status.value}; gap {gap:.3g}, {nodes} nodes"
-    parts = (found.tree, numbers, found.answers, found.upper, found.gap, work, note)
-    return Solved(*parts) if room is None else _widen(Solved(*parts), assignment, room)
+        raise TooLarge(describe(call, "fit", str(error), do)) from error
+    except TooFine as error:
+        must = f"be at least {rounded_up(error.least)} money, what "
+        must += "float32 can certify in this market" if limits.single else "float64 can certify"
+        do = "raise it, or pass gamma in float64" if limits.single else "raise it"
+        if not np.isfinite(error.least):
+            must, do = "be for float64: float32 can certify nothing here", "pass gamma in float64"
+        raise InvalidArgument(
+            describe(f"{_VERB}(tolerance=...)", must, limits.tolerance, do)
+        ) from error
+    except FloatingPointError as error:
+        raise NotFinite(describe(f"{_VERB}(env=...)", "be finite", str(error))) from error
+    except ArithmeticError as error:
+        call = "RecommendationMDP(action_rule=..., signals=...)"
+        raise InvalidProbability(describe(call, "be laws", str(error))) from error
+    except Unkept as error:
+        raise InvalidArgument(str(error)) from error
+    except Unsuited as error:
+        call = f"{_VERB}({error.setting}=...)"
+        raise InvalidArgument(describe(call, error.must, error.got, error.do)) from error
+
+
+def check_solution(
+    found: Solution, tasks: TaskList, solver: AbstractSolver | None, limits: Limits, money: float
+) -> Solution:
+    """Raise unless bounds are there for every task, and do not contradict each other.
+
+    A status is taken at its word where it says that the tolerance was missed; else it follows from
+    the bounds.
+    """
+    name, count = type(solver).__name__, len(tasks)
+    call = f"{_VERB}(solver={name}())"
+    low, high = (np.asarray(x, float).reshape(-1) for x in (found.lower, found.upper))
+    value = low if found.value is None else np.asarray(found.value, float).reshape(-1)
+    if not len(low) == len(high) == len(value) == count:
+        got = f"{len(low)} lower, {len(high)} upper, {len(value)} values"
+        must = f"return bounds of all {count} tasks"
+        raise InvalidArgument(describe(call, must, got, "return one number a task"))
+    if np.isnan([low, high, value]).any():
+        raise NotFinite(describe(call, "return bounds that are numbers", "NaN"))
+    slack = _ROUNDING * money * tasks.mass
+    for what, one, other in (("lower", low, high), ("value", value, high)):
+        if (one > other + slack).any():
+            at = int(np.argmax(one - other - slack))
+            got = f"{what} {one[at]:.12g} above upper {other[at]:.12g} for task {at}"
+            raise InvalidArgument(describe(call, "return bounds that do not cross", got))
+    high, status = np.maximum(high, np.maximum(low, value)), found.status
+    if status.met and not limits.single:
+        mass = np.where(tasks.mass > 0, tasks.mass, 1.0)
+        gap, asked = (high - low) / mass, (limits.tolerance, limits.relative)
+        short = gap > close_enough(*asked, tasks.mass, high) + _ROUNDING * money
+        status = Status.STALLED if short.any() else Status.WITHIN_TOLERANCE
+        status = Status.EXACT if (gap <= _EXACT * money).all() else status
+    return dataclasses.replace(found, lower=low, upper=high, value=value, status=status)

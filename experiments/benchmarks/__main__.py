@@ -17,8 +17,6 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from dynmech import files
-from experiments._output import write_picture
 from experiments.benchmarks import audits, scaling, solving, waiting
 
 
@@ -80,8 +78,8 @@ def main(options: Options) -> None:
             values = ", ".join(map(str, curve["values"]))
             table.add_row(name, values, seconds, f"{curve['exponent']:.2f}")
         console.print(table)
-        write_picture(options.results / "cost.png", scaling.picture(curves))
-    files.write(options.results / "benchmark.json", json.dumps(written, indent=1))
+        scaling.picture(curves).savefig(options.results / "cost.png", dpi=150)
+    (options.results / "benchmark.json").write_text(json.dumps(written, indent=1))
     console.print(f"Written to {options.results}.")
 
 

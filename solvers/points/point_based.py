@@ -13,6 +13,7 @@ Guarantee: lower <= W <= upper at any time, at every node of the tree; neither e
 visited belief.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,13 +30,16 @@ from solvers.progress import Bar, deferred
 from solvers.search.branch_and_bound import (
     Bounded,
     caps_at,
+    fits_a_plan,
+    kept_gaps,
     most_nodes,
+    refuse_parts,
     require_plan,
     stopped,
     summary,
     sweep_bounded,
 )
-from solvers.solution import Status
+from solvers.solution import AbstractSolver, Status, Unsuited, close_enough
 from solvers.told.bounds import open_columns
 from solvers.tree.backward import likelihood_rows
 from solvers.tree.tree import Layer, Tree, build_tree
@@ -44,7 +48,7 @@ _IGNORED = 0.5
 _MADE = (Status.WITHIN_TOLERANCE, Status.EXACT)
 
 
-class PointBased(eqx.Module):
+class PointBased(AbstractSolver):
     """Solve to a certified gap from bounds at visited beliefs that bound those in between.
 
     For markets where learning is the point: what is known of one belief bounds its neighbours,
@@ -67,6 +71,25 @@ class PointBased(eqx.Module):
     def __check_init__(self):
         check_fields(self, memory=positive, seconds=time_limit, beliefs=whole(1), everywhere=flag)
 
+    def solve(self, problem, tasks, limits, progress):
+        """Bound every task; see `AbstractSolver.solve`."""
+        if problem.horizon == math.inf:
+            do = "solve with Stationary() and a tolerance"
+            raise Unsuited("horizon", "be finite for PointBased()", problem.horizon, do)
+        refuse_parts(self, limits)
+        listed = problem.lists(2 * self.memory)
+        with fits_a_plan():
+            found = solve_point_based(
+                listed.structure,
+                listed.tables,
+                tasks.groups,
+                self,
+                tolerance=limits.tolerance,
+                relative=limits.relative,
+                progress=progress,
+            )
+        return found.solution(tasks)
+
 
 class Wanted(eqx.Module):
     """Beliefs of mass one in one round and memory class, and their weight for every task."""
@@ -86,9 +109,12 @@ def solve_point_based(
     solver: PointBased,
     *,
     tolerance: float = 0.0,
+    relative: float = 0.0,
     progress: bool = False,
 ) -> Bounded:
     """Back up batches of beliefs until bounds meet, within `tolerance` per unit of root mass.
+
+    Or within `relative`, a share of the upper bound: either is enough, task by task.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
@@ -102,7 +128,7 @@ def solve_point_based(
     options = (solver, tolerance, passes, began, progress)
     with deferred() as interrupts:
         while True:
-            status = improve_points(sets, starts, *options, interrupts.check)
+            status = improve_points(sets, starts, *options, interrupts.check, relative)
             try:
                 with interrupts.now(best is not None):
                     grown = _grow(sets, tables, tasks, solver, told if best is None else None)
@@ -130,7 +156,7 @@ def solve_point_based(
                 old = starts.get(key)
                 starts[key] = more if old is None else jax.tree.map(_join, old, more)
     tree, answers, upper, gaps = best
-    return Bounded(tree, answers, upper, gaps, status, tuple(passes))
+    return Bounded(tree, answers, upper, kept_gaps(gaps, tasks), status, tuple(passes))
 
 
 def improve_points(
@@ -142,30 +168,33 @@ def improve_points(
     began: float,
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
+    relative: float = 0.0,
 ) -> Status:
     """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
 
     Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
     between backups, to raise if it is to stop.
     """
-    previous = np.zeros(0)
+    previous, least = np.zeros(0), tolerance
     with Bar("backing up", "pass", progress) as bar:
         while True:
             try:
-                fresh = _improve(sets, starts, solver, tolerance, check)
+                fresh = _improve(sets, starts, solver, least, check)
             except KeyboardInterrupt:
                 if not passes:
                     raise
                 return Status.INTERRUPTED
             bounds = _bounds(sets, starts)
             gap = float((bounds[0] - bounds[1]).max(initial=0.0))
+            allowed = close_enough(tolerance, relative, np.ones_like(bounds[0]), bounds[0])
+            least = float(allowed.min()) if allowed.size else tolerance
             passes.append((sets.visited(), time.monotonic() - began, gap))
             bar(1, f"gap {gap:.3g}, {sets.visited()} beliefs")
             same = bounds.shape == previous.shape and np.allclose(
                 bounds, previous, rtol=0, atol=1e-13 * float(sets.tables.scale)
             )
             previous = bounds
-            if gap <= tolerance:
+            if (bounds[0] - bounds[1] <= allowed).all():
                 return Status.WITHIN_TOLERANCE
             if solver.seconds is not None and time.monotonic() - began > solver.seconds:
                 return Status.TIME_LIMIT
@@ -233,7 +262,7 @@ def _loose(sets: PointSets, tree: Tree, tasks, gaps, answers, tolerance: float) 
             belief = rows[t][layer.likelihood][:, None] * root
             mass = belief.sum(axis=2)
             reached &= mass[:, :, None] > 0
-            node, r, k = np.nonzero(reached & (gaps[g][t] > allowance))
+            node, r, k = np.nonzero(reached & (gaps[g][t][:, :, : part.keep] > allowance))
             weight = np.zeros((len(node), sets.tasks))
             weight[np.arange(len(node)), sets.place[g][r, k]] = 1.0
             for memory in np.unique(layer.memory[node]).tolist():

@@ -16,9 +16,11 @@ Guarantee: lower <= W <= upper at any time, lower never falls, upper never rises
 exact when nothing that is not followed can be better.
 """
 
+import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -26,12 +28,21 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.checks import check_fields, number, positive, time_limit
-from solvers.problem import Structure, Tables, Tasks, cast
+from solvers.problem import Structure, Tables, TaskList, Tasks, cast
 from solvers.progress import Bar, deferred
-from solvers.solution import Status
+from solvers.rounding import Rounding, make_room
+from solvers.search.search import search_process
+from solvers.solution import (
+    AbstractSolver,
+    Limits,
+    Solution,
+    Status,
+    Unsuited,
+    close_enough,
+)
+from solvers.table import Answer, PlanTable, lay_out
 from solvers.told.bounds import bound_after, open_columns, told_parameter
 from solvers.tree.backward import Swept, likelihood_rows, sweep
-from solvers.tree.exact import Answer
 from solvers.tree.merging import Guide, Leaders, follow_guides, merging_costs, shares
 from solvers.tree.tree import Layer, Tree, build_tree
 
@@ -39,7 +50,7 @@ _CACHE = 64e6
 _MOST_PASSES = 200
 
 
-class BranchAndBound(eqx.Module):
+class BranchAndBound(AbstractSolver):
     """Solve to a certified gap, following only controls that may still be the best.
 
     Anytime: it stops at the tolerance, or when memory or time is used up, or when interrupted,
@@ -60,6 +71,66 @@ class BranchAndBound(eqx.Module):
     def __check_init__(self):
         check_fields(self, memory=positive, seconds=time_limit, merge_within=number(0, 2))
 
+    def solve(self, problem, tasks, limits, progress):
+        """Bound every task; see `AbstractSolver.solve`. Lists memories where they are few."""
+        if problem.horizon == math.inf:
+            do = "solve with Stationary() and a tolerance"
+            raise Unsuited("horizon", "be finite for BranchAndBound()", problem.horizon, do)
+        refuse_parts(self, limits)
+        moving = any(part.kernel is not None for part in tasks.groups)
+        searchable = not moving and self.merge_within == 0
+        try:
+            listed = problem.lists(self.memory / 4 if searchable else 2 * self.memory)
+        except MemoryError:
+            if not searchable:
+                raise
+            return self._search(problem, tasks, limits, progress)
+        structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
+        tolerance = limits.tolerance
+        if limits.single:
+            structure, room = make_room(structure, numbers, groups, tolerance)
+            tolerance = max(tolerance - 2 * room.total, 0.0)
+        with fits_a_plan():
+            found = solve_branch_and_bound(
+                structure,
+                numbers,
+                groups,
+                self,
+                tolerance=tolerance,
+                relative=limits.relative,
+                progress=progress,
+                dtype=None if room is None else np.float32,
+            )
+        return found.solution(tasks, room)
+
+    def _search(self, problem, tasks, limits, progress):
+        """Search from the rules, because the memories are too many to list."""
+        with fits_a_plan():
+            found = search_process(
+                problem.process,
+                tasks.groups,
+                memory=self.memory,
+                seconds=self.seconds,
+                tolerance=limits.tolerance,
+                relative=limits.relative,
+                progress=progress,
+            )
+        nodes, seconds, gap = found.history[-1]
+        table = lay_out(found.rounds, tasks, found.lower)
+        why = "searched from the rules because the memories are too many"
+        note = f"{why}: {found.status.value}; gap {gap:.3g}, {nodes} nodes met"
+        return Solution(
+            found.lower,
+            found.upper,
+            found.status,
+            table,
+            value=found.lower,
+            note=note,
+            nodes=nodes,
+            seconds=seconds,
+            table=table,
+        )
+
 
 class Bounded(eqx.Module):
     """The tree grown; per group of tasks the plan's answer and upper bounds (R, Q); why it ended.
@@ -75,6 +146,24 @@ class Bounded(eqx.Module):
     gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]]
     status: Status = eqx.field(static=True)
     history: tuple[tuple[int, float, float], ...] = eqx.field(static=True)
+
+    def solution(self, tasks: TaskList, room: Rounding | None = None) -> Solution:
+        """The same as a `Solution`, widened by what was rounded."""
+        nodes, seconds, gap = self.history[-1]
+        table = PlanTable(self.tree, None, self.answers, self.gap)
+        upper = np.concatenate([np.asarray(part, float).ravel() for part in self.upper])
+        found = Solution(
+            table.value,
+            upper,
+            self.status,
+            table,
+            value=table.value,
+            note=f"{self.status.value}; gap {gap:.3g}, {nodes} nodes",
+            nodes=nodes,
+            seconds=seconds,
+            table=table,
+        )
+        return found if room is None else room.widened(found, table, tasks)
 
 
 class _Known:
@@ -107,10 +196,13 @@ def solve_branch_and_bound(
     solver: BranchAndBound,
     *,
     tolerance: float = 0.0,
+    relative: float = 0.0,
     progress: bool = False,
     dtype: type[np.floating] | None = None,
 ) -> Bounded:
     """Grow the tree until upper and lower bounds meet, within `tolerance` per unit of root mass.
+
+    Or within `relative`, a share of the upper bound: either is enough, task by task.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
@@ -118,7 +210,8 @@ def solve_branch_and_bound(
     told = [told_parameter(structure, tables, part) for part in tasks]
     leaders = Leaders(solver.merge_within, tables, tasks) if solver.merge_within > 0 else None
     if leaders is not None:
-        return _solve_merging(structure, tables, tasks, told, leaders, solver, tolerance, dtype)
+        wanted = (tolerance, relative)
+        return _solve_merging(structure, tables, tasks, told, leaders, solver, wanted, dtype)
     known = [_Known(structure.controls) for _ in range(structure.horizon)]
     best: Any = None
     passes: list[tuple[int, float, float]] = []
@@ -136,21 +229,22 @@ def solve_branch_and_bound(
                 best = reached
                 passes.append((tree.nodes, time.monotonic() - began, gap))
                 bar(1, f"gap {gap:.3g}, {tree.nodes} nodes")
-                status = _ended(gap, tolerance, began, solver)
+                allowed = allowances(tasks, reached[2], tolerance, relative)
+                status = _ended(excess(reached[3], allowed), began, solver)
                 if status is None:
                     with interrupts.now():
-                        more = _follow_more(tree, tables, tasks, swept, known, tolerance)
+                        more = _follow_more(tree, tables, tasks, swept, known, allowed)
                     status = None if more else Status.EXACT
             except (KeyboardInterrupt, MemoryError) as error:
                 if best is None:
                     raise
                 status = stopped(error)
     tree, answers, upper, gap = best
-    return Bounded(tree, answers, upper, gap, status, tuple(passes))
+    return Bounded(tree, answers, upper, kept_gaps(gap, tasks), status, tuple(passes))
 
 
 def _solve_merging(
-    structure, tables, tasks, told, leaders: Leaders, solver, tolerance: float, dtype
+    structure, tables, tasks, told, leaders: Leaders, solver, asked: tuple[float, float], dtype
 ) -> Bounded:
     """Search with merged beliefs, then follow what was found on a tree of exact ones.
 
@@ -175,7 +269,7 @@ def _solve_merging(
                         )
                         for part, up in zip(all_kept, told, strict=True)
                     ]
-                    gap = summary(tree, tables, tasks, swept)[1]
+                    reached, gap = summary(tree, tables, tasks, swept)
                     distance = list(leaders.distance)
                     costs = [
                         merging_costs(structure, tables, part, up, distance)
@@ -184,8 +278,11 @@ def _solve_merging(
                 off = max(float(cost.off[0].max(initial=0.0)) for cost in costs)
                 found = tree, swept, costs
                 passes.append((tree.nodes, time.monotonic() - began, gap + 2 * off))
-                wanted = max(tolerance - 2 * off, tolerance / 4)
-                status = _ended(gap, wanted, began, solver)
+                wanted = [
+                    np.maximum(one - 2 * off, one / 4)
+                    for one in allowances(tasks, reached[2], *asked)
+                ]
+                status = _ended(excess(reached[3], wanted), began, solver)
                 if status is None:
                     with interrupts.now():
                         more = _follow_more(tree, tables, tasks, swept, known, wanted)
@@ -209,10 +306,11 @@ def _solve_merging(
             for g, (part, up) in enumerate(zip(tasks, told, strict=True))
         ]
         (tree, answers, upper, gaps), gap = summary(exact, tables, tasks, swept)
+        short = excess(gaps, allowances(tasks, upper, *asked)) > 0
         passes.append((tree.nodes, time.monotonic() - began, gap))
     if status in (Status.WITHIN_TOLERANCE, Status.EXACT):
-        status = Status.WITHIN_TOLERANCE if gap <= tolerance else Status.STALLED
-    return Bounded(tree, answers, upper, gaps, status, tuple(passes))
+        status = Status.STALLED if short else Status.WITHIN_TOLERANCE
+    return Bounded(tree, answers, upper, kept_gaps(gaps, tasks), status, tuple(passes))
 
 
 def stopped(error: KeyboardInterrupt | MemoryError) -> Status:
@@ -220,8 +318,29 @@ def stopped(error: KeyboardInterrupt | MemoryError) -> Status:
     return Status.MEMORY_LIMIT if isinstance(error, MemoryError) else Status.INTERRUPTED
 
 
-def _ended(gap: float, tolerance: float, began: float, solver: BranchAndBound) -> Status | None:
-    if gap <= tolerance:
+def allowances(
+    tasks: Sequence[Tasks], upper: list[np.ndarray], tolerance: float, relative: float
+) -> list[Float[np.ndarray, "_R _Q"]]:
+    """Gap per unit of mass that is close enough, per group (R, Q)."""
+    return [
+        close_enough(tolerance, relative, np.asarray(part.root, float).sum(axis=1)[:, None], high)
+        for part, high in zip(tasks, upper, strict=True)
+    ]
+
+
+def excess(gaps, allowed: list[Float[np.ndarray, "_R _Q"]]) -> float:
+    """The most that a gap at a root (the first round's) is above what is allowed there."""
+    pairs = zip(gaps, allowed, strict=True)
+    return max((float((gap[0][0] - most).max(initial=-np.inf)) for gap, most in pairs), default=0.0)
+
+
+def kept_gaps(gaps, tasks: Sequence[Tasks]) -> list[tuple[Float[np.ndarray, "_N _R _K"], ...]]:
+    """Gaps of the plans that are kept."""
+    return [tuple(x[:, :, : t.keep] for x in gap) for gap, t in zip(gaps, tasks, strict=True)]
+
+
+def _ended(over: float, began: float, solver: BranchAndBound) -> Status | None:
+    if over <= 0:
         return Status.WITHIN_TOLERANCE
     if solver.seconds is not None and time.monotonic() - began > solver.seconds:
         return Status.TIME_LIMIT
@@ -258,6 +377,24 @@ def _grow(structure, tables, tasks, told, known: list[_Known], solver, near=None
         return known[t].put(keys, follow)
 
     return build_tree(structure, limit=most, choose=choose, near=near)
+
+
+@contextlib.contextmanager
+def fits_a_plan() -> Iterator[None]:
+    """Say of a `MemoryError` that comes here what it was that did not fit."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryError(f"one plan for every task does not: {error}") from error
+
+
+def refuse_parts(solver: AbstractSolver, limits: Limits) -> None:
+    """Raise `Unsuited` where a solver that keeps its bounds is asked to keep or to spread."""
+    for name, given in (("checkpoint", limits.checkpoint), ("mesh", limits.mesh)):
+        if given is not None:
+            who = type(solver).__name__
+            must = f"be None with {who}(), which keeps its bounds when interrupted"
+            raise Unsuited(name, must, given, "leave it out, or solve with Exact()")
 
 
 def require_plan(structure, tables, tasks, told, solver) -> Tree:
@@ -376,18 +513,18 @@ def summary(tree: Tree, tables: Tables, tasks, swept):
         low = np.asarray(rounds[0].value[0])
         answers.append(Answer(low, tuple(one.action for one in rounds)))
         upper.append(np.maximum(np.asarray(rounds[0].upper[0]), low))
-        gaps.append(tuple(x[:, :, : part.keep] for x in apart))
+        gaps.append(tuple(apart))
     return (tree, answers, upper, gaps), largest
 
 
-def _follow_more(tree: Tree, tables, tasks, swept, known: list[_Known], tolerance) -> bool:
+def _follow_more(tree: Tree, tables, tasks, swept, known: list[_Known], allowed) -> bool:
     """Extend what every group follows; whether there was anything left to follow."""
-    groups = zip(tasks, swept, strict=True)
-    more = [_extend(tree, tables, part, one, known, tolerance) for part, one in groups]
+    groups = zip(tasks, swept, allowed, strict=True)
+    more = [_extend(tree, tables, part, one, known, most) for part, one, most in groups]
     return any(more)
 
 
-def _extend(tree: Tree, tables, tasks: Tasks, swept, known: list[_Known], tolerance) -> bool:
+def _extend(tree: Tree, tables, tasks: Tasks, swept, known: list[_Known], allowed) -> bool:
     """Follow the controls that attain the upper bound wherever the gap is too large."""
     column = np.concatenate([np.asarray(tables.column), np.ones((1, tables.column.shape[1]))])
     rows = likelihood_rows(tree, column, len(tree.layers))
@@ -399,7 +536,7 @@ def _extend(tree: Tree, tables, tasks: Tasks, swept, known: list[_Known], tolera
         value, upper, hopeful = swept[t].value, swept[t].upper, swept[t].hopeful
         node, r, q = np.nonzero(wanted)
         mass = rows[t] @ root.T
-        allowance = (tolerance + 1e-12 * scale) * mass[layer.likelihood[node], r]
+        allowance = (allowed[r, q] + 1e-12 * scale) * mass[layer.likelihood[node], r]
         open_ = upper[node, r, q] - value[node, r, q] > allowance
         node, r, q = node[open_], r[open_], q[open_]
         control = hopeful[node, r, q].astype(np.int64)

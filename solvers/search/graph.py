@@ -275,7 +275,7 @@ class Graph:
         size = max(1, int(4e7 / (8 * self.controls * len(self.flat.of))))
         return [index[k : k + size] for k in range(0, len(index), size)]
 
-    def hope(self, t: int, place: Place, index: np.ndarray, wanted: np.ndarray, allowance: float):
+    def hope(self, t: int, place: Place, index: np.ndarray, wanted: np.ndarray, allowance):
         """The control that attains the upper bound, and where the gap is still too large."""
         nodes, hopes, opens = self.nodes[t][place.number], [], []
         for part in self._blocks(index):

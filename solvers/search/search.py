@@ -16,33 +16,15 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from solvers.problem import Tasks
 from solvers.process import AbstractProcess
 from solvers.progress import Bar, deferred
-from solvers.search.branch_and_bound import BranchAndBound
 from solvers.search.graph import OWN, Flat, Full, Graph
 from solvers.search.offers import Place
-from solvers.solution import Status
-
-
-class Grown(eqx.Module):
-    """One round of what was grown, as far as the plans kept can reach it.
-
-    - `memory` (M, d): its places. `place` (N,): of each node; `parent`, `control`, `symbol` (N,):
-      one way in. `child` (N, A, Z): -1 where nothing was followed. `action` (N, F): of the plans
-      kept; `gap` (N, F): their certified loss, per unit of the node's mass.
-    """
-
-    memory: Int[np.ndarray, "M d"]
-    place: Int[np.ndarray, " N"]
-    parent: Int[np.ndarray, " N"]
-    control: Int[np.ndarray, " N"]
-    symbol: Int[np.ndarray, " N"]
-    child: Int[np.ndarray, "N A Z"]
-    action: Int[np.ndarray, "N F"]
-    gap: Float[np.ndarray, "N F"]
+from solvers.solution import Status, close_enough
+from solvers.table import Grown
 
 
 class Searched(eqx.Module):
@@ -55,7 +37,9 @@ class Searched(eqx.Module):
     history: tuple[tuple[int, float, float], ...] = eqx.field(static=True)
 
 
-def descend(graph: Graph, wanted: Bool[np.ndarray, " F"], allowance: float) -> bool:
+def descend(
+    graph: Graph, wanted: Bool[np.ndarray, " F"], allowance: Float[np.ndarray, " F"]
+) -> bool:
     """One pass for these tasks; whether anything was followed or met."""
     want = {0: wanted[None]}
     visited: list[list[tuple[Place, np.ndarray]]] = []
@@ -184,12 +168,16 @@ def flatten(groups: Sequence[Tasks]) -> Flat:
 def search_process(
     process: AbstractProcess,
     groups: Sequence[Tasks],
-    solver: BranchAndBound,
     *,
+    memory: float = 4e9,
+    seconds: float | None = None,
     tolerance: float = 0.0,
+    relative: float = 0.0,
     progress: bool = False,
 ) -> Searched:
-    """Search until bounds meet within `tolerance` per unit of root mass, for every task.
+    """Search until bounds meet for every task, within `tolerance` per unit of root mass.
+
+    Or within `relative`, a share of the upper bound: either is enough.
 
     An interrupt ends the search, and its bounds are returned; a second one raises.
 
@@ -199,16 +187,18 @@ def search_process(
     began = time.monotonic()
     flat = flatten(groups)
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
-        graph = Graph(process, flat, solver.memory, interrupts.check)
+        graph = Graph(process, flat, memory, interrupts.check)
         passes: list[tuple[int, float, float]] = []
         status = Status.WITHIN_TOLERANCE
         order = np.argsort(~flat.kept, kind="stable")
         try:
             size = 1
-            allowance = tolerance + 1e-12 * graph.scale
+            mass = graph.nodes[0][0]["mass"][0][flat.of]
             stuck = np.zeros(len(flat.of), bool)
             while True:
                 graph.evaluate()
+                upper = graph.nodes[0][0]["upper"][0]
+                allowance = close_enough(tolerance, relative, mass, upper) + 1e-12 * graph.scale
                 open_ = (graph.gaps() > allowance) & ~stuck
                 if not open_.any():
                     break
@@ -223,12 +213,12 @@ def search_process(
                     worst = float(gap[np.isfinite(gap)].max(initial=0.0))
                     passes.append((graph.count, time.monotonic() - began, worst))
                     bar(1, f"{int((gap > allowance).sum())} open, {graph.count} nodes")
-                    if not (gap[chosen] > allowance).any():
+                    if not (gap[chosen] > allowance[chosen]).any():
                         break
                     if not progressed:
                         stuck[chosen] = True
                         break
-                    if solver.seconds is not None and passes[-1][1] > solver.seconds:
+                    if seconds is not None and passes[-1][1] > seconds:
                         raise TimeoutError
                 size = min(2 * size, OWN)
         except Full:
@@ -237,7 +227,7 @@ def search_process(
             status = Status.TIME_LIMIT
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
-        if status == Status.WITHIN_TOLERANCE and stuck.any():
+        if status == Status.WITHIN_TOLERANCE and (stuck.any() or max(tolerance, relative) == 0):
             status = Status.EXACT
         complete(graph)
         gap = graph.gaps()

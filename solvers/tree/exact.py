@@ -4,28 +4,31 @@ Guarantee: values exact up to rounding. Memory: the roots solved together, and t
 together, are chosen so that what lives at once stays below `Exact.memory`.
 """
 
+import math
 import os
 from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int
 
 from solvers.checkpoint import Checkpoint
 from solvers.checks import check_fields, flag, positive
 from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, Tasks, cast
-from solvers.progress import Bar
+from solvers.progress import Bar, deferred
+from solvers.rounding import make_room
+from solvers.solution import AbstractSolver, Solution, Status, Unsuited
+from solvers.table import Answer, PlanTable
 from solvers.tree.backward import backward
-from solvers.tree.tree import Tree, bound_nodes
+from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _CACHE = 64e6
 
 
-class Exact(eqx.Module):
+class Exact(AbstractSolver):
     """Solve exactly over all reachable histories.
 
     **Arguments**
@@ -40,6 +43,41 @@ class Exact(eqx.Module):
     def __check_init__(self):
         check_fields(self, memory=positive, merge=flag)
 
+    def solve(self, problem, tasks, limits, progress):
+        """Solve every task exactly; see `AbstractSolver.solve`."""
+        if problem.horizon == math.inf:
+            do = "solve with Stationary() and a tolerance"
+            raise Unsuited("horizon", "be finite for Exact()", problem.horizon, do)
+        listed = problem.lists(2 * self.memory)
+        structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
+        if limits.single:
+            structure, room = make_room(structure, numbers, groups, limits.tolerance)
+        with deferred() as interrupts, interrupts.now():
+            work, tree = plan_tree(structure, numbers, groups, self)
+            answers = solve_exact(
+                tree,
+                numbers,
+                groups,
+                self,
+                checkpoint=limits.checkpoint,
+                mesh=limits.mesh,
+                progress=progress,
+                dtype=None if room is None else np.float32,
+            )
+        table = PlanTable(tree, None, answers, None, complete=True)
+        found = Solution(
+            table.value,
+            table.value,
+            Status.EXACT,
+            table,
+            value=table.value,
+            nodes=work.nodes,
+            bytes=work.memory,
+            seconds=work.seconds,
+            table=table,
+        )
+        return found if room is None else room.widened(found, table, tasks)
+
 
 class Estimate(eqx.Module):
     """What a solve will take: nodes, bytes that live at once, seconds (rough, on two cores)."""
@@ -47,13 +85,6 @@ class Estimate(eqx.Module):
     nodes: int = eqx.field(static=True)
     memory: float = eqx.field(static=True)
     seconds: float = eqx.field(static=True)
-
-
-class Answer(eqx.Module):
-    """Values (R, Q), and per round the controls kept, (N_t, R, keep)."""
-
-    value: Float[np.ndarray, "R Q"]
-    actions: tuple[Int[np.ndarray, "_N R K"], ...]
 
 
 def estimate(
@@ -76,6 +107,34 @@ def estimate(
     return Estimate(
         sum(counts), largest + rows + index, flops / _PRODUCT_RATE + steps / _ELEMENT_RATE
     )
+
+
+def plan_tree(
+    structure: Structure, tables: Tables, tasks: Sequence[Tasks], solver: Exact
+) -> tuple[Estimate, Tree]:
+    """Estimate the work, refuse what will not fit, and build the tree.
+
+    **Raises:** `MemoryError`.
+    """
+    points = tables.column.shape[1]
+    bound = estimate(structure, points, tasks, solver.merge, None)
+    most = int(solver.memory / (4 * structure.controls * max(structure.symbols, 1)))
+    if bound.nodes > 50 * most:
+        raise MemoryError(_needs(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound))
+    try:
+        tree = build_tree(structure, solver.merge, limit=most)
+    except MemoryError as error:
+        raise MemoryError(_needs(str(error), bound)) from error
+    counts = [layer.nodes for layer in tree.layers]
+    work = estimate(structure, points, tasks, solver.merge, counts)
+    if 8.0 * points * sum(counts[:-1]) > solver.memory:
+        got = f"beliefs of {sum(counts[:-1])} nodes x {points} points"
+        raise MemoryError(_needs(got, work))
+    return work, tree
+
+
+def _needs(what: str, work: Estimate) -> str:
+    return f"{what} (estimate: {work.nodes:.3g} nodes, {work.memory / 1e9:.3g} GB)"
 
 
 def solve_exact(

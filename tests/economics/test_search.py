@@ -13,6 +13,9 @@ from tests.helpers.markets import random_market, relabelled
 from tests.helpers.oracle import money_scale
 from tests.helpers.quantities import TOLERANCE, market_of
 
+# Whether a tolerance was missed is told of elsewhere; here bounds are looked at.
+pytestmark = pytest.mark.filterwarnings("ignore::dynmech.errors.DynmechWarning")
+
 
 def refuse(env, limit):
     raise TooLarge("too many")
@@ -21,7 +24,7 @@ def refuse(env, limit):
 @pytest.fixture
 def unlisted(monkeypatch):
     """As if no market's memories could be listed."""
-    monkeypatch.setattr("dynmech.solve.unfolded.compile_market", refuse)
+    monkeypatch.setattr("dynmech.problem.pose.compile_market", refuse)
 
 
 def solve(env, solver=None, **options):
@@ -57,7 +60,7 @@ def solve_both(case, tolerance, monkeypatch):
     env = dm.RecommendationMDP.from_tables(**case)
     exact = solve(env, dm.Exact())
     with monkeypatch.context() as patch:
-        patch.setattr("dynmech.solve.unfolded.compile_market", refuse)
+        patch.setattr("dynmech.problem.pose.compile_market", refuse)
         found = solve(env, tolerance=tolerance)
     names = {"W": "value", "W_marginal": "marginal_value"}
     names["W_displayable"] = "displayable_marginal_value"
@@ -105,7 +108,7 @@ def test_an_interrupted_search_returns_the_bounds_reached(monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr("dynmech.solve.unfolded.compile_market", refuse)
+    monkeypatch.setattr("dynmech.problem.pose.compile_market", refuse)
     whole = solve(env)
     monkeypatch.setattr(module, "descend", descend)
     found = solve(env)

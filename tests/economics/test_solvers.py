@@ -15,6 +15,9 @@ from tests.helpers.markets import random_market, relabelled
 from tests.helpers.oracle import money_scale
 from tests.helpers.quantities import TOLERANCE, market_of
 
+# Whether a tolerance was missed is told of elsewhere; here bounds are looked at.
+pytestmark = pytest.mark.filterwarnings("ignore::dynmech.errors.DynmechWarning")
+
 SOLVERS = [dm.Exact(), dm.BranchAndBound(), dm.PointBased(), dm.Stationary()]
 BOUNDED = [dm.BranchAndBound(), dm.PointBased()]
 IDS = [type(solver).__name__ for solver in SOLVERS]

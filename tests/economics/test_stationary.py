@@ -281,19 +281,14 @@ def test_conversations_that_end_by_themselves_need_no_tolerance():
 
 def test_what_does_not_fit_is_bounded(monkeypatch):
     """Half of the tolerance goes to the rounds left out, half to what is not followed."""
-    import dynmech.solve.endless as module
-
     env = random_endless(1, query=0.5)
     tolerance = 0.1 * env.money_scale
     full = solve(env, tolerance / 10)
-    real = module.run_solver
 
-    def run_solver(env, compiled, assignment, solver, **options):
-        if isinstance(solver, dm.Exact):
-            raise dm.TooLarge("too large")
-        return real(env, compiled, assignment, solver, **options)
+    def refuse(*_):
+        raise MemoryError("too large")
 
-    monkeypatch.setattr(module, "run_solver", run_solver)
+    monkeypatch.setattr("solvers.tree.exact.plan_tree", refuse)
     found = solve(env, tolerance)
     assert "BranchAndBound" in found.solver
     assert (found.lower <= full.upper).all()
@@ -368,7 +363,7 @@ class Diary(dm.AbstractActionRule):
     ids=["Counting", "Diary", "Tabulated"],
 )
 def test_memories_that_do_not_close_are_named(rule, word, monkeypatch):
-    monkeypatch.setattr("dynmech.solve.endless._MOST_MEMORIES", 40)
+    monkeypatch.setattr("dynmech.problem.endless._MOST_MEMORIES", 40)
     base = one_product(0.3, 0.5)
 
     def attempt():

@@ -21,7 +21,6 @@ SMALL = {
         "values": (0.5, 0.8, 1.0), "decay": (1.0, 0.6), "agents": 3, "realised": 30,
         "grids": (3,), "kept": 2, "rivals": 2, "logged": 2, "chances": (0.5, 0.9), "shown": 5,
     },
-    "damage": {"policies": 300, "checkpoints": 40, "kills": 5},
     "static_statements": {"markets": 2, "draws": 20_000, "replications": 8},
     "procurement": {"samples": (400, 25_600), "replications": 8, "values": (0.9, 1.1)},
     "long_horizon": {
@@ -53,7 +52,6 @@ FILES = {
         "footnote_20.csv", "item_audits.csv", "equation_19.csv", "lotteries.csv", "lotteries.png",
         "real_auction.csv", "leaders.csv", "settled.csv",
     },
-    "damage": {"damage.csv", "damage.json"},
     "static_statements": {"statements.csv"},
     "procurement": {
         "costs.csv", "mechanisms.csv", "constructed.csv", "consistency.csv", "consistency.png",

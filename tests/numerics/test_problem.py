@@ -41,7 +41,11 @@ def test_a_problem_gives_rewards_and_likelihoods_by_memory_and_control():
         dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2)),
         dm.ConstantValues([0.5, 0.6]),
     )
-    problem = Problem(market_process(env))
+
+    def refuse(limit):
+        raise MemoryError
+
+    problem = Problem(lambda: market_process(env), refuse, 1, 3)
     assert (problem.horizon, problem.controls, problem.points) == (1, 3, 2)
     memory, belief = problem.start(), np.array([0.5, 0.5])
     weights = np.array([0.5, 0.6, 1.0, 1.0])

@@ -1,0 +1,143 @@
+"""An infinite horizon: memories that close, and conversations that end.
+
+The rule must remember finitely many things, so that one table of situations serves every round,
+and every sequence of recommendations must let the conversation end with probability one at every
+taste (paper C, section 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._types import precision
+from dynmech.errors import InvalidArgument, TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.problem.compile import (
+    Compiled,
+    compile_edges,
+    next_memories,
+    raw_edges,
+    unique_rows,
+)
+from solvers import endless_cycle
+
+_RULE = "RecommendationMDP(action_rule=...)"
+_MOST_MEMORIES = 50_000
+
+
+def compile_endless(env: RecommendationMDP, limit: float) -> tuple[Compiled, int]:
+    """Enumerate memories until none is new, compile one round, check that conversations end.
+
+    **Returns:** the compilation, whose one round stands for all, and after how many rounds every
+    memory can have been reached.
+
+    **Raises:** `InvalidArgument` (memories or laws that need a last round, a conversation that
+    never ends), `TooLarge`, and what `compile_market` raises.
+    """
+    n = env.products
+    if env.signals.feedback.periodic():
+        must, got = "not depend on the period when horizon is math.inf", "a law for every period"
+        call = "RecommendationMDP(signals=SignalStructure(feedback=...))"
+        raise InvalidArgument(describe(call, must, got, "use a finite horizon"))
+    with precision(env.gamma):
+        memories, after, depth = _close(env, limit)
+        keys, place = raw_edges(env, [memories, memories], [after], 1)
+    always, ever = _shown(after, place[0], len(keys), n)
+    found = compile_edges(env, keys, always, ever, np.arange(len(keys)), True, limit)
+    edge = found.edge_of[place[0]]
+    _check_end(env, found, memories, after, edge)
+    structure = _refine(found.structure, edge, after)
+    return dataclasses.replace(found, structure=structure), depth
+
+
+def _close(env, limit) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], int]:
+    """Every memory, the first being the start; what follows each; rounds until all are found."""
+    n, name = env.products, type(env.action_rule).__name__
+    try:
+        start = np.asarray(env.action_rule.start(n, math.inf))
+    except (TypeError, ValueError, OverflowError) as error:
+        must = "start from a memory when the horizon is math.inf"
+        got = f"{name}.start(products={n}, horizon=inf) failing: {error}"
+        raise InvalidArgument(describe(_RULE, must, got, "use a finite horizon")) from error
+    if start.ndim != 1 or not np.issubdtype(start.dtype, np.integer):
+        must = "start from a vector of integers"
+        raise InvalidArgument(describe(_RULE, must, f"shape {start.shape}, type {start.dtype}"))
+    known = {tuple(start.tolist()): 0}
+    fresh, after, depth = np.asarray(start[None], np.int64), [], 0
+    most = min(_MOST_MEMORIES, limit / (8.0 * (n + 1) * max(start.size, 1)))
+    while len(fresh):
+        grown = np.asarray(next_memories(env.action_rule, fresh, n))
+        if grown.shape != (len(fresh), n + 1, start.size):
+            must = f"return memories of the length it starts from, {start.size}"
+            raise InvalidArgument(describe(f"{_RULE}.step", must, grown.shape[2:]))
+        before = len(known)
+        flat = map(tuple, grown.reshape(-1, start.size).tolist())
+        index = [known.setdefault(memory, len(known)) for memory in flat]
+        after.append(np.array(index, np.int64).reshape(len(fresh), n + 1))
+        if len(known) > most:
+            must = f"remember finitely much, at most {int(most)} memories, when horizon is math.inf"
+            got = f"{name}, with {len(known)} after {depth + 1} rounds and more to come"
+            do = "remember less, use fewer products, or a finite horizon"
+            raise TooLarge(describe(_RULE, must, got, do))
+        fresh = np.array(list(known)[before:], np.int64).reshape(-1, start.size)
+        depth += len(fresh) > 0
+    return np.array(list(known), np.int64), np.concatenate(after), depth
+
+
+def _shown(after, place, count: int, n: int):
+    """Products surely shown, and possibly shown, at each edge, over all ways to reach it."""
+    added = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
+    sure = np.ones((len(after), n), bool)
+    sure[0] = False
+    may = np.zeros((len(after), n), bool)
+    while True:
+        surely, maybe = sure[:, None] | added, may[:, None] | added
+        less, more = sure.copy(), may.copy()
+        np.logical_and.at(less, after, surely)
+        np.logical_or.at(more, after, maybe)
+        if (less == sure).all() and (more == may).all():
+            break
+        sure, may = less, more
+    always, ever = np.ones((count, n), bool), np.zeros((count, n), bool)
+    np.logical_and.at(always, place, surely)
+    np.logical_or.at(ever, place, maybe)
+    return always, ever
+
+
+def _refine(structure, edge, after):
+    """Merge memories that offer the same edges now and lead to the same classes for ever."""
+    classes = np.zeros(len(edge), np.int64)
+    while True:
+        rows = np.concatenate([edge, classes[after]], axis=1).astype(np.int64)
+        first, finer = unique_rows(rows)
+        if len(first) == classes.max() + 1:
+            break
+        classes = finer
+    here, follow = edge[first].astype(np.int32), classes[after][first].astype(np.int32)
+    return dataclasses.replace(structure, edge=(here,), successor=(follow,))
+
+
+def _check_end(env, found: Compiled, memories, after, edge: Int[np.ndarray, "M A"]) -> None:
+    """Raise unless every sequence of recommendations ends the conversation almost surely."""
+    query: Float[np.ndarray, "M A m"] = found.action[:, env.products + 1][edge]
+    cycle = endless_cycle(after, query, np.asarray(env.tastes.weights) > 0)
+    if cycle is None:
+        return
+    path, point = cycle
+    labels = [env.names[r] if r < env.products else "none" for _, r in path]
+    taste = np.array2string(np.asarray(env.tastes.points)[point], precision=4, threshold=6)
+    memory = np.array2string(memories[path[0][0]], threshold=8)
+    shown = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")
+    must = (
+        "let the user stop asking at some time, whatever is recommended, when horizon is math.inf"
+    )
+    got = (
+        f"query probability 1 for ever if the recommendation is {shown}, over and over, "
+        f"from memory {memory} on, at taste point {point}, {taste}"
+    )
+    do = "make it less than 1, as in ProductQuery(none=0.9), or use a finite horizon"
+    raise InvalidArgument(describe(_RULE, must, got, do))

@@ -1,0 +1,131 @@
+"""What a solver found, laid out on a tree of the market, and what is said where it falls short."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import TypeVar
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.errors import DynmechWarning, InvalidArgument, ToleranceMissed, TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.problem.compile import Compiled
+from dynmech.problem.pose import Posed
+from solvers import (
+    Answer,
+    Estimate,
+    Limits,
+    PlanTable,
+    Problem,
+    Solution,
+    Status,
+    Tables,
+    TaskList,
+    Tree,
+    write_out,
+)
+
+_VERB = "solve_efficient_policy"
+_MEMORY = 8e9
+P = TypeVar("P")
+
+
+class Solved(eqx.Module):
+    """A solution on a tree of the market that was solved.
+
+    `lower`, `upper` (N,): bounds on W of every task; `answers`: per group, what the plans attain;
+    `gap`: None where only rounding separates the bounds, else per group and round the certified
+    gap of each kept policy at each node, (N_t, R, keep), per unit of the node's mass.
+    `complete`: whether every recommendation was followed at every node.
+    """
+
+    compiled: Compiled
+    tree: Tree
+    tables: Tables
+    answers: list[Answer]
+    lower: Float[np.ndarray, " N"]
+    upper: Float[np.ndarray, " N"]
+    gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]] | None
+    work: Estimate
+    status: Status = eqx.field(static=True)
+    complete: bool = eqx.field(static=True)
+    note: str = eqx.field(static=True)
+
+
+def with_table(problem: Problem, tasks: TaskList, found: Solution, limits: Limits) -> Solution:
+    """The same solution with its plans written out, by following them where they are not.
+
+    **Raises:** `TooLarge` where what the plans can reach does not fit; `InvalidArgument` for plans
+    that answer nonsense.
+    """
+    if found.table is not None:
+        return found
+    call = f"{_VERB}(solver=...)"
+    try:
+        table = write_out(problem, tasks, found.plan, found.upper, limits.memory or _MEMORY)
+    except MemoryError as error:
+        do = "reduce rounds, symbols or profiles"
+        raise TooLarge(describe(call, "fit the tree of its plans", str(error), do)) from error
+    except IndexError as error:
+        must = "return plans that use controls that there are and that tasks allow"
+        raise InvalidArgument(describe(call, must, str(error))) from error
+    attained, value = table.value, found.lower if found.value is None else found.value
+    known = ~np.isnan(attained)
+    value = np.where(known, attained, value)
+    answers = [
+        Answer(part, answer.actions)
+        for part, answer in zip(tasks.split(value), table.answers, strict=True)
+    ]
+    return dataclasses.replace(
+        found,
+        value=value,
+        lower=np.maximum(found.lower, np.where(known, attained, -np.inf)),
+        upper=np.maximum(found.upper, value),
+        table=dataclasses.replace(table, answers=answers),
+    )
+
+
+def laid_out(posed: Posed, found: Solution, limits: Limits) -> tuple[RecommendationMDP, Solved]:
+    """The market whose rounds the plans have, and the solution on a tree of it."""
+    table: PlanTable = found.table
+    if table.tree is not None:
+        tree = table.tree
+        market, compiled, numbers = posed.on_tree(tree)
+    else:
+        assert table.rounds is not None
+        market, compiled, numbers, tree = posed.on_rounds(table.rounds, limits.memory or _MEMORY)
+    return market, Solved(
+        compiled,
+        tree,
+        numbers,
+        table.answers,
+        found.lower,
+        found.upper,
+        table.gap,
+        Estimate(found.nodes, found.bytes, found.seconds),
+        found.status,
+        table.complete,
+        found.note,
+    )
+
+
+def told_of(policy: P, found: Solution, tasks: TaskList, limits: Limits, throw: bool) -> P:
+    """The policy; with a warning, or an error that carries it, where the tolerance was missed."""
+    if found.status.met:
+        return policy
+    mass = tasks.mass
+    gap = (found.upper - found.lower) / np.where(mass > 0, mass, 1.0)
+    asked = f"{limits.tolerance:.3g} money"
+    if limits.relative > 0:
+        asked += f" or {limits.relative:.3g} of the upper bound"
+    must = f"reach a tolerance of {asked}"
+    got = f"bounds up to {np.where(mass > 0, gap, 0.0).max(initial=0.0):.3g} apart: "
+    do = "use `.lower` and `.upper`, which hold, or raise the tolerance, memory or seconds"
+    text = describe(f"{_VERB}(...)", must, got + found.status.value, do)
+    if throw:
+        raise ToleranceMissed(text, policy)
+    warnings.warn(text, DynmechWarning, stacklevel=3)
+    return policy

@@ -1,0 +1,102 @@
+"""Plans written out: what every task does at every node that it can reach, and what that lacks."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from solvers.problem import TaskList
+from solvers.solution import AbstractPlan, Node
+from solvers.tree.tree import Tree
+
+
+class Answer(eqx.Module):
+    """Values (R, Q), and per round the controls kept, (N_t, R, keep)."""
+
+    value: Float[np.ndarray, "R Q"]
+    actions: tuple[Int[np.ndarray, "_N R K"], ...]
+
+
+class Grown(eqx.Module):
+    """One round of what was grown from the rules, as far as the plans kept can reach it.
+
+    - `memory` (M, d): its places. `place` (N,): of each node; `parent`, `control`, `symbol` (N,):
+      one way in. `child` (N, A, Z): -1 where nothing was followed. `action` (N, F): of the plans
+      kept; `gap` (N, F): their certified loss, per unit of the node's mass.
+    """
+
+    memory: Int[np.ndarray, "M d"]
+    place: Int[np.ndarray, " N"]
+    parent: Int[np.ndarray, " N"]
+    control: Int[np.ndarray, " N"]
+    symbol: Int[np.ndarray, " N"]
+    child: Int[np.ndarray, "N A Z"]
+    action: Int[np.ndarray, "N F"]
+    gap: Float[np.ndarray, "N F"]
+
+
+class PlanTable(AbstractPlan):
+    """Plans on a tree.
+
+    - `tree`: where memories were listed; else None, and `rounds` are what the plans can reach.
+    - `answers`: per group, what the plans attain (R, Q), and the controls of those kept.
+    - `gap`: per group and round, (N_t, R, keep): certified loss at each node, per unit of the
+      node's mass; None where it is rounding.
+    - `complete`: whether every control is followed at every node.
+    """
+
+    tree: Tree | None
+    rounds: tuple[Grown, ...] | None
+    answers: list[Answer]
+    gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]] | None
+    complete: bool = eqx.field(static=True, default=False)
+
+    @property
+    def value(self) -> Float[np.ndarray, " N"]:
+        """What the plan of every task attains, (N,)."""
+        return np.concatenate([np.asarray(part.value, float).ravel() for part in self.answers])
+
+    def act(self, node: Node) -> int:
+        """What the task's plan does after the node's history."""
+        at, layers = 0, self.tree.layers if self.tree is not None else self.rounds or ()
+        for layer, (control, symbol) in zip(layers, node.history, strict=False):
+            at = int(layer.child[at, control, symbol])
+            if at < 0:
+                raise KeyError(f"no plan leads to {node.history}")
+        task = node.task
+        for answer in self.answers:
+            roots, width = answer.value.shape
+            if task < roots * width:
+                root, place = divmod(task, width)
+                return int(answer.actions[len(node.history)][at, root, place])
+            task -= roots * width
+        raise IndexError(f"there is no task {node.task}")
+
+
+def lay_out(
+    rounds: tuple[Grown, ...], tasks: TaskList, value: Float[np.ndarray, " N"]
+) -> PlanTable:
+    """Plans that were grown from the rules as a table."""
+    answers, gaps, first = [], [], 0
+    for part, attained in zip(tasks.groups, tasks.split(value), strict=True):
+        roots, mine = len(attained), slice(first, first + len(attained) * part.keep)
+        shape = (-1, roots, part.keep)
+        answers.append(
+            Answer(attained, tuple(one.action[:, mine].reshape(shape) for one in rounds))
+        )
+        gaps.append(tuple(one.gap[:, mine].reshape(shape) for one in rounds))
+        first = mine.stop
+    return PlanTable(None, rounds, answers, gaps)
+
+
+def add_gaps(
+    table: PlanTable, more: Sequence[tuple[Float[np.ndarray, "_N _R _K"], ...]]
+) -> PlanTable:
+    """The same plans with more that they may lack at each node."""
+    if table.gap is None:
+        return dataclasses.replace(table, gap=list(more))
+    pairs = zip(table.gap, more, strict=True)
+    joined = [tuple(a + b for a, b in zip(*both, strict=True)) for both in pairs]
+    return dataclasses.replace(table, gap=joined)
