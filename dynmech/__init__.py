@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dynmech import static as static
     from dynmech.audit import Audit as Audit
     from dynmech.audit import BestResponse as BestResponse
-    from dynmech.audit import LongAudit as LongAudit
     from dynmech.audit import MeasuredGains as MeasuredGains
     from dynmech.audit import Witness as Witness
     from dynmech.audit.estimators import EstimatorReport as EstimatorReport
@@ -174,7 +173,7 @@ else:
             "dynmech.mechanism.team": "DynamicTeamMechanism",
             "dynmech.reduce.undominated": "Undominated undominated",
             "dynmech.market.values": "ConstantValues MarkovValues",
-            "dynmech.audit": "Audit BestResponse LongAudit MeasuredGains Witness",
+            "dynmech.audit": "Audit BestResponse MeasuredGains Witness",
             "solvers": ("AbstractSolver BranchAndBound Exact Neural PointBased Stationary Status"),
         },
     )

@@ -3,10 +3,9 @@
 from dynmech.audit.bounds import GapBound as GapBound
 from dynmech.audit.gains import MeasuredGains as MeasuredGains
 from dynmech.audit.intervals import wants_interval as wants_interval
-from dynmech.audit.long import LongAudit as LongAudit
-from dynmech.audit.long import NodeBound as NodeBound
 from dynmech.audit.long import run_long_audit as run_long_audit
-from dynmech.audit.report import Audit as Audit
+from dynmech.audit.record import Audit as Audit
+from dynmech.audit.record import NodeBound as NodeBound
 from dynmech.audit.report import run_audit as run_audit
 from dynmech.audit.strategies import BestResponse as BestResponse
 from dynmech.audit.strategies import best_responses as best_responses

@@ -1,4 +1,4 @@
-"""Audits under a long-horizon policy: certified bounds, simulated slack, verdicts with confidence.
+"""The simulated engine: certified bounds, simulated slack, each with its confidence.
 
 At the outset of profile b no strategy of reports of any one advertiser gains more than
 
@@ -13,16 +13,18 @@ Every line of the audit holds with its confidence for all of its entries at once
 
 from typing import cast
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from dynmech._types import query_code, split_symbol
-from dynmech.audit.gains import MeasuredGains, measure_gains, witness
-from dynmech.audit.witness import Witness, name_structures
-from dynmech.errors import InvalidArgument, describe, import_extra, require_whole
+from dynmech.audit.gains import measure_gains, witness
+from dynmech.audit.record import Audit, Budget, NodeBound, Window
+from dynmech.audit.witness import name_structures
+from dynmech.bounded import Bounded
+from dynmech.errors import InvalidArgument, describe, require_whole
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
+from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.play.simulate import draw_conversations
 from dynmech.policy.base import AbstractPricedPolicy
@@ -35,181 +37,21 @@ _TOLERANCE = 1e-9
 _NODE_RUNS = 512
 
 
-class Interval(eqx.Module):
-    """Simulated expectations, money: `value`, standard `error`, and bounds `low`, `high`.
-
-    Each bound holds with the audit's confidence for all entries at once; `low` may hold for
-    certain, where the audit says so.
-    """
-
-    value: Float[np.ndarray, "..."]
-    error: Float[np.ndarray, "..."]
-    low: Float[np.ndarray, "..."]
-    high: Float[np.ndarray, "..."]
-
-
-class LongBudget(eqx.Module):
-    """Expected money and standard errors: `payments` (n, B), `revenue`, `user_surplus` (B,)."""
-
-    payments: Float[np.ndarray, "n B"]
-    payments_error: Float[np.ndarray, "n B"]
-    revenue: Float[np.ndarray, " B"]
-    revenue_error: Float[np.ndarray, " B"]
-    user_surplus: Float[np.ndarray, " B"]
-    user_surplus_error: Float[np.ndarray, " B"]
-
-
-class NodeBound(eqx.Module):
-    """Most that any report can gain from a node inside a conversation on, money.
-
-    `shown`: the recommendations that led there, -1 for none; `bound`: with the confidence of
-    each node by itself; `upper` - `lower` the certified gap.
-    """
-
-    profile: int = eqx.field(static=True)
-    period: int = eqx.field(static=True)
-    shown: tuple[int, ...] = eqx.field(static=True)
-    lower: float = eqx.field(static=True)
-    upper: float = eqx.field(static=True)
-    bound: float = eqx.field(static=True)
-
-
-class LongAudit(eqx.Module):
-    """Incentives, participation, no subsidy, budget under a long-horizon policy, money.
-
-    - `incentive_bound` (n, B): most that lying can gain, planned at the outset, with
-      `confidence`; NaN for a settlement other than the estimator. `inside`: the same at nodes
-      inside simulated conversations, each by itself. `bias`: largest of the estimate, certain.
-    - `gains`: measured gains of misreports at the outset; `incentive_gain` (n,): the largest
-      of each advertiser, never below 0; `witness[i]` says which.
-    - `participation`, `no_subsidy`: slack (n, B) of each constraint from the policy's own
-      expected payments. `certain_no_subsidy` (n, B): a lower bound of the slack without sampling
-      error, NaN where there is none.
-    - `budget`, `groves_total` (n, B). `runs`: conversations simulated of each report.
-    - `tolerance`: money; gains and shortfalls below it are taken to be none.
-    """
-
-    names: tuple[str, ...] = eqx.field(static=True)
-    settlement: str = eqx.field(static=True)
-    groves: str = eqx.field(static=True)
-    confidence: float = eqx.field(static=True)
-    runs: int = eqx.field(static=True)
-    incentive_bound: Float[np.ndarray, "n B"]
-    inside: tuple[NodeBound, ...]
-    bias: float = eqx.field(static=True)
-    gains: MeasuredGains
-    witness: tuple[Witness, ...]
-    participation: Interval
-    no_subsidy: Interval
-    certain_no_subsidy: Float[np.ndarray, "n B"]
-    groves_total: Float[np.ndarray, "n B"]
-    budget: LongBudget
-    tolerance: float = eqx.field(static=True)
-
-    @property
-    def incentive_gain(self) -> Float[np.ndarray, " n"]:
-        """Largest measured gain of a misreport, shape (n,), money, never below 0."""
-        return self.gains.best(self.gains.gain, self.groves_total.shape[1]).max(axis=1)
-
-    @property
-    def verdicts(self) -> dict[str, str]:
-        """For each of "incentives", "participation", "no subsidy": is it proved or refuted?"""
-        sure = f" at {100 * self.confidence:g}%"
-        lies = self.gains.low.max(initial=-np.inf) > self.tolerance
-        proved = (self.incentive_bound <= self.tolerance).all()
-        found = {"incentives": _say(bool(proved), bool(lies), sure)}
-        for name, slack in (("participation", self.participation), ("no subsidy", self.no_subsidy)):
-            proved = (slack.low >= -self.tolerance).all()
-            found[name] = _say(bool(proved), bool((slack.high < -self.tolerance).any()), sure)
-        if (self.certain_no_subsidy >= -self.tolerance).all():
-            found["no subsidy"] = "proved for certain"
-        return found
-
-    def to_frame(self):
-        """Labelled pandas table: one row a profile and advertiser, money."""
-        pandas = import_extra("pandas", "experiments", "LongAudit.to_frame")
-        n, batch = self.groves_total.shape
-        gains = self.gains
-        columns = {
-            "incentive_bound": self.incentive_bound,
-            "measured_gain": gains.best(gains.gain, batch),
-            "measured_gain_low": gains.best(gains.low, batch),
-            "measured_gain_high": gains.best(gains.high, batch),
-            "participation": self.participation.value,
-            "participation_low": self.participation.low,
-            "participation_high": self.participation.high,
-            "no_subsidy": self.no_subsidy.value,
-            "no_subsidy_low": self.no_subsidy.low,
-            "no_subsidy_high": self.no_subsidy.high,
-            "groves_total": self.groves_total,
-            "payment": self.budget.payments,
-            "payment_error": self.budget.payments_error,
-        }
-        return pandas.DataFrame(
-            {
-                "profile": np.repeat(np.arange(batch), n),
-                "advertiser": np.tile(np.array(self.names, dtype=object), batch),
-                "settlement": self.settlement,
-                "groves": self.groves,
-                "confidence": self.confidence,
-                **{name: table.T.ravel() for name, table in columns.items()},
-            }
-        )
-
-    def summary(self) -> str:
-        """A one-screen verdict."""
-        sure, verdicts = f"{100 * self.confidence:g}%", self.verdicts
-        batch = self.groves_total.shape[1]
-        head = f"Settlement {self.settlement}, Groves term {self.groves}, {batch} profiles, "
-        head += f"{len(self.gains.gain)} misreports at the outset simulated, {self.runs} "
-        head += f"conversations each, tolerance {self.tolerance:.1e}; every line at {sure}"
-        worst = int(np.argmax(self.incentive_gain))
-        lines = [head, f"  incentives     {verdicts['incentives']}"]
-        if np.isfinite(self.incentive_bound).all():
-            lines.append(
-                f"    certified: no report planned at the outset gains more than "
-                f"{self.incentive_bound.max():.4g}"
-            )
-        if self.inside:
-            most = max(node.bound for node in self.inside)
-            lines.append(
-                f"    certified: nor, from {len(self.inside)} nodes inside, more than {most:.4g} "
-                f"(each node by itself)"
-            )
-        high = max(float(self.gains.high.max(initial=0.0)), 0.0)
-        lines.append(
-            f"    measured: largest gain {self.incentive_gain[worst]:.4g}, all below {high:.4g}"
-        )
-        if self.incentive_gain[worst] > self.tolerance:
-            lines.append(f"    {self.witness[worst].sentence()}")
-        for name, slack in (("participation", self.participation), ("no subsidy", self.no_subsidy)):
-            at = np.unravel_index(int(np.argmin(slack.value)), slack.value.shape)
-            lines.append(
-                f"  {name:<14} {verdicts[name]}: worst slack {slack.value[at]:.4g}, between "
-                f"{slack.low[at]:.4g} and {slack.high[at]:.4g}"
-            )
-        money = self.budget
-        lines.append(
-            f"  budget         mean revenue {money.revenue.mean():.4g} (s.e. "
-            f"{_mean_error(money.revenue_error):.2g}), mean user surplus "
-            f"{money.user_surplus.mean():.4g} (s.e. {_mean_error(money.user_surplus_error):.2g})"
-        )
-        return "\n".join(lines)
-
-
 def run_long_audit(
     priced: AbstractPricedPolicy,
+    tables: OwnTables,
     total: Float[np.ndarray, "n B"],
     settlement: AbstractSettlement,
     signal: AbstractSettlementSignal,
     groves: str,
+    reports: str,
     histories: str,
     interval: bool | None,
     conversations: int,
     nodes: int,
     tolerance: float | None,
-) -> LongAudit:
-    """Run every check; see `DynamicTeamMechanism.audit`."""
+) -> Audit:
+    """Run every check; see `DynamicTeamMechanism.audit`. `tables`: along own alternatives."""
     policy = cast(PlayEvaluator, priced.evaluator)
     declared = _check(policy, histories, interval, conversations, nodes, tolerance)
     searched = declared if interval is None else interval
@@ -239,31 +81,73 @@ def run_long_audit(
     payments[0] += total
     money[0] += total.sum(axis=0)
     certain = np.full((n, batch), np.nan)
-    if own and policy.displayable is not None:
+    if own:
         certain = total - policy.displayable.upper - bias
     runs = min(conversations, policy.play.certificate.runs)
     no_subsidy = _interval(total - short, spent, missed, confidence, conversations, n * batch)
     team = all(played.team for played in truth.played)
-    known = np.fmax(no_subsidy.low, certain)
-    return LongAudit(
+    known = np.fmax(no_subsidy[2], certain)
+    # Under team transfers all advertisers have the same payoff.
+    participation = _interval(
+        mean - total, error, unseen, confidence, runs, batch if team else n * batch
+    )
+    # The policy is worth no more than the best one.
+    most = bounds.upper + bias - total if own else np.inf
+    gain, low = (gains.best(x, batch).max(axis=1) for x in (gains.gain, gains.low))
+    certified = bound.max(axis=1) if own else np.full(n, np.nan)
+    inside = _inside(priced, nodes, bias) if own else ()
+    everywhere = certified
+    if inside:
+        everywhere = np.maximum(certified, max(node.bound for node in inside))
+    by_period = np.full((n, int(env.horizon)), np.nan)
+    by_period[:, 0] = gain
+
+    def laid(table: np.ndarray) -> np.ndarray:
+        return priced.laid_out(table)
+
+    def slack(value, error, lower, upper) -> Bounded:
+        parts = (laid(np.broadcast_to(x, (n, batch))) for x in (value, lower, upper, error))
+        return Bounded(*parts, confidence=confidence)
+
+    weights = np.ones(batch) if priced.batch else priced.probability().ravel()[priced.played]
+    weights = weights / weights.sum()
+    floor, ceiling = (
+        laid(reduce.reduce(table.reshape(*table.shape[:2], -1), axis=2).T)
+        for reduce, table in ((np.fmax, tables.contribution), (np.fmin, tables.payoff))
+    )
+    variance = np.full_like(laid(payments[0]), np.nan)
+    paid = laid(payments[0]), laid(money[0]), laid(money[2])
+    errors = laid(payments[1]), laid(money[1]), laid(money[3])
+    return Audit(
         names=env.names,
         settlement=type(settlement).__name__,
         groves=groves,
+        reports=reports,
+        histories=histories,
+        reported="interval" if searched else "support",
         confidence=confidence,
         runs=conversations,
-        incentive_bound=bound,
-        inside=_inside(priced, nodes, bias) if own else (),
-        bias=bias,
-        gains=gains,
-        witness=tuple(name_structures(env, witness(policy.play, gains, i)) for i in range(n)),
-        # Under team transfers all advertisers have the same payoff.
-        participation=_interval(
-            mean - total, error, unseen, confidence, runs, batch if team else n * batch
+        gain=Bounded(
+            gain, low, np.where(np.isfinite(certified), certified, np.inf), confidence=confidence
         ),
-        no_subsidy=eqx.tree_at(lambda x: x.low, no_subsidy, known),
-        certain_no_subsidy=certain,
-        groves_total=total,
-        budget=LongBudget(payments[0], payments[1], *money),
+        gain_by_period=by_period,
+        witness=tuple(name_structures(env, witness(policy.play, gains, i)) for i in range(n)),
+        deviations=len(gains.gain),
+        incentive_bound=everywhere,
+        profile_bound=laid(bound),
+        gap=None,
+        inside=inside,
+        bias=bias,
+        measured=gains,
+        slack_participation=slack(
+            participation[0], participation[1], participation[2], np.fmin(participation[3], most)
+        ),
+        slack_no_subsidy=slack(no_subsidy[0], no_subsidy[1], known, no_subsidy[3]),
+        ex_ante_participation=participation[0] @ weights,
+        ex_ante_no_subsidy=no_subsidy[0] @ weights,
+        groves_total=laid(total),
+        window=Window(floor, ceiling),
+        budget=Budget(*paid, variance, *errors),
         tolerance=_TOLERANCE * env.money_scale if tolerance is None else float(tolerance),
     )
 
@@ -271,7 +155,7 @@ def run_long_audit(
 def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool:
     """Raise for what this audit cannot do; whether an interval of reports is declared."""
     if histories != "on-path":
-        must = "be 'on-path' under a LongPolicy: after own past lies nothing is bounded"
+        must = "be 'on-path' where the policy is simulated: after own past lies nothing is bounded"
         raise InvalidArgument(describe("audit(histories=...)", must, histories))
     why = ", for an interval by the central limit theorem"
     require_whole("audit(conversations=...)", conversations, 30, why)
@@ -309,10 +193,12 @@ def _estimate(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(mean), np.asarray(deviation / len(sample) ** 0.5)
 
 
-def _interval(value, error, unseen, confidence: float, runs: int, entries: int) -> Interval:
-    """All entries at once."""
+def _interval(
+    value, error, unseen, confidence: float, runs: int, entries: int
+) -> tuple[np.ndarray, ...]:
+    """Value, error and bounds of all entries at once."""
     step = margin(error, unseen, confidence, runs, entries)
-    return Interval(value, error, value - step, value + step)
+    return value, error, value - step, value + step
 
 
 def _inside(policy: AbstractPricedPolicy, nodes: int, bias: float) -> tuple[NodeBound, ...]:
@@ -349,14 +235,3 @@ def _inside(policy: AbstractPricedPolicy, nodes: int, bias: float) -> tuple[Node
             NodeBound(chat.profile, chat.period, shown, float(at.lower[0]), float(at.upper[0]), gap)
         )
     return tuple(rows)
-
-
-def _say(proved: bool, refuted: bool, sure: str) -> str:
-    if refuted:
-        return f"refuted{sure}"
-    return f"proved{sure}" if proved else "undecided"
-
-
-def _mean_error(errors: np.ndarray) -> float:
-    """Standard error of the mean over profiles, which share their noise: an upper bound."""
-    return float(errors.mean())

@@ -1,171 +1,21 @@
-"""The audit's verdict: worst cases with witnesses and tolerances, never a bare yes or no."""
+"""The exact engine: every check on the tree of a policy."""
 
-import os
-from typing import Self
-
-import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from dynmech import files
 from dynmech._types import Numbers
-from dynmech.audit.bounds import GapBound, bound_gains
+from dynmech.audit.bounds import bound_gains
 from dynmech.audit.incentives import search_misreports, situation
+from dynmech.audit.record import Audit, Budget, Window
 from dynmech.audit.strategies import search_histories
-from dynmech.audit.witness import Witness, name_structures
-from dynmech.errors import import_extra
+from dynmech.audit.witness import name_structures
+from dynmech.bounded import Bounded
 from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from solvers import visit
 
 _TOLERANCE = 1e-9
-
-
-class Window(eqx.Module):
-    """The sharp window of totals fixed given the others' initial reports, (n, *P), money.
-
-    No subsidy for every own type iff total_i >= `floor`; participation iff total_i <= `ceiling`.
-    """
-
-    floor: Float[np.ndarray, "n ..."]
-    ceiling: Float[np.ndarray, "n ..."]
-
-    @property
-    def open(self) -> Bool[np.ndarray, "n ..."]:
-        """Whether one total does both."""
-        return self.floor <= self.ceiling
-
-
-class Budget(eqx.Module):
-    """Expected money: `payments` (n, *P), platform `revenue` P, `user_surplus` P.
-
-    `payment_variance` (n, *P): of one conversation's transfers given the profile, money squared;
-    NaN where the settlement's noise is not known.
-    """
-
-    payments: Float[np.ndarray, "n ..."]
-    revenue: Float[np.ndarray, "..."]
-    user_surplus: Float[np.ndarray, "..."]
-    payment_variance: Float[np.ndarray, "n ..."]
-
-
-class Audit(eqx.Module):
-    """Incentives, participation, no subsidy, budget: exact on the grid, up to rounding.
-
-    - `incentive_gain` (n,): largest gain, conditional on the node, of a single-period misreport
-      at any on-path node with a truthful past, never below 0; `gain_by_period` (n, T) of each
-      period; `first_gain` of period 1. With an interval of reports, the supremum over all of
-      it (`reported`: "support" or "interval"). `witness[i]` says where. `deviations`: how many
-      misreports were compared with truth.
-    - `participation`, `no_subsidy` (n, *P): slack of each constraint, from actual expected
-      payments; `ex_ante_participation`, `ex_ante_no_subsidy` (n,): means over profiles by their
-      probability (over the batch as drawn, for a batch).
-    - `window`, `budget`. `gap`: bound on the gain of any report under a policy that need not be
-      efficient, for settlement by the estimator; only the bias for the efficient policy.
-    - `tolerance`: money; gains and shortfalls below it are rounding.
-    """
-
-    names: tuple[str, ...] = eqx.field(static=True)
-    settlement: str = eqx.field(static=True)
-    groves: str = eqx.field(static=True)
-    reports: str = eqx.field(static=True)
-    histories: str = eqx.field(static=True)
-    reported: str = eqx.field(static=True)
-    incentive_gain: Float[np.ndarray, " n"]
-    gain_by_period: Float[np.ndarray, "n T"]
-    witness: tuple[Witness, ...]
-    deviations: int = eqx.field(static=True)
-    participation: Float[np.ndarray, "n ..."]
-    no_subsidy: Float[np.ndarray, "n ..."]
-    ex_ante_participation: Float[np.ndarray, " n"]
-    ex_ante_no_subsidy: Float[np.ndarray, " n"]
-    groves_total: Float[np.ndarray, "n ..."]
-    window: Window
-    budget: Budget
-    gap: GapBound
-    tolerance: float = eqx.field(static=True)
-
-    @property
-    def first_gain(self) -> Float[np.ndarray, " n"]:
-        """Largest gain of a misreport in period 1, shape (n,), money."""
-        return self.gain_by_period[:, 0]
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the audit to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
-
-    def to_frame(self):
-        """Labelled pandas table: one row an advertiser; money, worst over profiles."""
-        pandas = import_extra("pandas", "experiments", "Audit.to_frame")
-        n = len(self.names)
-
-        def worst(table):
-            return np.nanmin(table.reshape(n, -1), axis=1)
-
-        return pandas.DataFrame(
-            {
-                "advertiser": list(self.names),
-                "settlement": self.settlement,
-                "groves": self.groves,
-                "incentive_gain": self.incentive_gain,
-                "worst_participation": worst(self.participation),
-                "worst_no_subsidy": worst(self.no_subsidy),
-                "ex_ante_participation": self.ex_ante_participation,
-                "ex_ante_no_subsidy": self.ex_ante_no_subsidy,
-                "window_open_share": _share(self.window, n),
-                "mean_payment": np.nanmean(self.budget.payments.reshape(n, -1), axis=1),
-                "witness": [w.sentence() for w in self.witness],
-            }
-        )
-
-    def summary(self) -> str:
-        """A one-screen verdict."""
-        worst = int(np.argmax(self.incentive_gain))
-        ok = self.incentive_gain[worst] <= self.tolerance
-        head = f"Settlement {self.settlement}, Groves term {self.groves}, {self.reports} reports, "
-        head += f"values on the {self.reported}, {self.histories} histories: {self.deviations} "
-        head += f"misreports compared with truth, tolerance {self.tolerance:.1e}"
-        verdict, gain = "HOLD" if ok else "FAIL", self.incentive_gain[worst]
-        lines = [head, f"  incentives     {verdict}: largest gain {gain:.3g}"]
-        if not ok:
-            lines.append(f"    {self.witness[worst].sentence()}")
-        if self.gap.bound > self.tolerance and self.settlement == "Estimator":
-            lines.append(
-                f"    certified: no report gains more than {self.gap.bound:.3g} at any on-path node"
-            )
-        for label, table, expected in (
-            ("participation", self.participation, self.ex_ante_participation),
-            ("no subsidy", self.no_subsidy, self.ex_ante_no_subsidy),
-        ):
-            verdict = "HOLDS" if np.nanmin(table) >= -self.tolerance else "FAILS"
-            lines.append(
-                f"  {label:<14} {verdict}: worst slack {np.nanmin(table):.4g} over "
-                f"{np.isfinite(table[0]).sum()} profiles; on average, worst advertiser "
-                f"{np.min(expected):.4g}"
-            )
-        share = _share(self.window, len(self.names))
-        lines.append(
-            f"  window         open for {100 * share.mean():.0f}% of advertisers and profiles"
-        )
-        lines.append(
-            f"  budget         mean revenue {np.nanmean(self.budget.revenue):.4g}, mean user "
-            f"surplus {np.nanmean(self.budget.user_surplus):.4g}"
-        )
-        return "\n".join(lines)
-
-
-def _share(window: Window, n: int) -> Float[np.ndarray, " n"]:
-    known = np.isfinite(window.floor.reshape(n, -1))
-    return (window.open.reshape(n, -1) & known).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
 
 
 def run_audit(
@@ -179,6 +29,7 @@ def run_audit(
     histories: str = "on-path",
     noise: Numbers | float | None = None,
     interval: bool = False,
+    tolerance: float | None = None,
 ) -> Audit:
     """Run every check.
 
@@ -206,6 +57,13 @@ def run_audit(
     def reduce(best, table):
         return best.reduce(table.reshape(*table.shape[:2], -1), axis=2).T.reshape(shape)
 
+    gap, certain = bound_gains(policy, means), np.full(shape, np.nan)
+    bound = np.full(n, np.nan)
+    if settlement.own:
+        certain = np.broadcast_to(policy.incentive_bound + 2 * gap.bias, shape).copy()
+        bound = np.maximum(np.nanmax(certain.reshape(n, -1), axis=1), gap.bound)
+    tolerance = _TOLERANCE * env.money_scale if tolerance is None else tolerance
+    revenue, surplus = payments.sum(axis=0), policy.user_utility.sum(axis=0)
     return Audit(
         names=env.names,
         settlement=type(settlement).__name__,
@@ -213,19 +71,26 @@ def run_audit(
         reports=reports,
         histories=histories,
         reported="interval" if interval else "support",
-        incentive_gain=found.gain,
+        confidence=1.0,
+        runs=0,
+        gain=Bounded(found.gain),
         gain_by_period=found.by_period,
         witness=tuple(name_structures(env, witness) for witness in found.witness),
         deviations=found.deviations,
-        participation=participation,
-        no_subsidy=no_subsidy,
+        incentive_bound=bound,
+        profile_bound=certain,
+        gap=gap,
+        inside=(),
+        bias=gap.bias,
+        measured=None,
+        slack_participation=Bounded(participation),
+        slack_no_subsidy=Bounded(no_subsidy),
         ex_ante_participation=mean(participation),
         ex_ante_no_subsidy=mean(no_subsidy),
         groves_total=total,
         window=Window(reduce(np.fmax, own.contribution), reduce(np.fmin, own.payoff)),
-        budget=Budget(payments, payments.sum(axis=0), policy.user_utility.sum(axis=0), variance),
-        gap=bound_gains(policy, means),
-        tolerance=_TOLERANCE * env.money_scale,
+        budget=Budget(payments, revenue, surplus, variance, 0 * payments, 0 * revenue, 0 * surplus),
+        tolerance=tolerance,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import equinox as eqx
 import numpy as np
 
-from dynmech.audit import Audit, LongAudit
+from dynmech.audit import Audit
 from dynmech.errors import import_extra
 from dynmech.payments import settlement
 
@@ -31,7 +31,7 @@ class Comparison(eqx.Module):
     says what the settlement would bring if everyone were honest nevertheless.
     """
 
-    audits: tuple[Audit | LongAudit, ...]
+    audits: tuple[Audit, ...]
     surplus: float = eqx.field(static=True)
 
     def to_frame(self):

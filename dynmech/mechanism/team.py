@@ -31,7 +31,6 @@ from dynmech._types import Numbers
 from dynmech.audit import (
     Audit,
     BestResponse,
-    LongAudit,
     best_responses,
     run_audit,
     run_long_audit,
@@ -245,7 +244,7 @@ class DynamicTeamMechanism(eqx.Module):
         conversations: int = 1024,
         nodes: int = 0,
         tolerance: float | None = None,
-    ) -> Audit | LongAudit:
+    ) -> Audit:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 
         Where the policy is simulated, by certified bounds and by simulation: misreports at the
@@ -258,7 +257,7 @@ class DynamicTeamMechanism(eqx.Module):
         value of the interval of `ConstantValues` (exactly: gains are piecewise constant in the
         report), not only those of the support; where one is declared, by default.
 
-        **Returns:** `Audit`, or `LongAudit`. **Raises:** `TooLarge` when the interval's pieces are
+        **Returns:** `Audit`. **Raises:** `TooLarge` when the interval's pieces are
         too many; `InvalidArgument`.
         """
         choice("on-path", "all")("audit(histories=...)", histories)
@@ -270,10 +269,12 @@ class DynamicTeamMechanism(eqx.Module):
         if not self.policy.evaluator.walked:
             return run_long_audit(
                 self.policy,
+                self.own,
                 self.policy.flat(self.groves_total),
                 settlement,
                 self.estimator,
                 type(self.groves).__name__,
+                self.reports,
                 histories,
                 interval,
                 conversations,
@@ -292,6 +293,7 @@ class DynamicTeamMechanism(eqx.Module):
             histories,
             self.estimator.noise(self.policy.env.utilities),
             interval,
+            tolerance,
         )
 
     def best_response(

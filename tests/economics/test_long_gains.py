@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.audit.gains import MeasuredGains
+from dynmech.audit.measured import MeasuredGains
 from dynmech.payments.settlement import ChargeOnReach, Estimator, MessageDriven, NoTransfers
 from dynmech.policy.player import Report
 from tests.helpers.long_markets import solve, whispering
@@ -48,7 +48,7 @@ def test_simulated_deviations_are_those_of_brute_force(long_solved, long_worse, 
 def test_gains_of_lies_stay_below_the_bound_and_are_found(long_solved, long_worse):
     """A policy far from efficient: some lie really gains, and none gains more than W - V."""
     audit = dm.DynamicTeamMechanism(long_worse, dm.groves.Zero()).audit(conversations=600)
-    gains, bound = audit.gains, audit.incentive_bound
+    gains, bound = audit.measured, audit.profile_bound
     assert bound[0, 2] > 0.1
     limit = bound[gains.advertiser, gains.profile]
     assert (gains.gain <= limit + 3 * gains.error + 1e-9).all()
@@ -74,9 +74,9 @@ def test_message_driven_settlement_is_refuted(long_solved):
     mechanism = dm.DynamicTeamMechanism(policy)
     audit = mechanism.audit(MessageDriven(), conversations=400)
     assert audit.verdicts["incentives"] == "refuted at 95%"
-    assert (audit.gains.low.max() > 0.02).all()
+    assert (audit.measured.low.max() > 0.02).all()
     assert np.isnan(audit.incentive_bound).all()
-    assert "refuted" in audit.summary()
+    assert "FAIL at 95%" in audit.summary()
     assert "believes otherwise" in audit.summary() or "instead of" in audit.summary()
     known = dm.DynamicTeamMechanism(exact).audit(MessageDriven()).first_gain
     assert (audit.incentive_gain <= known + 0.01).all()  # of all own types, truth from period 2 on
@@ -88,8 +88,8 @@ def test_other_settlements_are_simulated(long_solved):
     late = ChargeOnReach(np.array([0.0, 0.4]))
     audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(late, conversations=200)
     known = dm.DynamicTeamMechanism(exact, dm.groves.Zero()).audit(late)
-    far = np.abs(audit.participation.value - known.participation.reshape(2, 3))
-    assert (far <= 4.5 * audit.participation.error + 0.01).all()
+    far = np.abs(audit.participation - known.participation.reshape(2, 3))
+    assert (far <= 4.5 * audit.slack_participation.error + 0.01).all()
 
 
 @pytest.mark.slow
@@ -100,10 +100,10 @@ def test_a_declared_interval_of_reports_is_tried_at_its_ends(long_solved):
     play = dataclasses.replace(policy.player, env=env)
     wide = dataclasses.replace(policy, evaluator=dataclasses.replace(policy.evaluator, play=play))
     mechanism = dm.DynamicTeamMechanism(wide, dm.groves.Zero())
-    gains = mechanism.audit(conversations=30).gains
+    gains = mechanism.audit(conversations=30).measured
     assert len(gains.gain) == 3 * 2 * (4 * 2 - 1)
     assert {0.1, 1.2} <= set(gains.value.tolist())
-    assert len(mechanism.audit(conversations=30, interval=False).gains.gain) == 18
+    assert len(mechanism.audit(conversations=30, interval=False).measured.gain) == 18
 
 
 @pytest.mark.slow
@@ -116,18 +116,18 @@ def test_a_trained_policy_gives_no_more_than_its_bound(seed):
     policy = solve(env, solver, certificate, initial=profiles)
     mechanism = dm.DynamicTeamMechanism(policy)
     audit = mechanism.audit(conversations=1500)
-    limit = audit.incentive_bound[audit.gains.advertiser, audit.gains.profile]
-    assert (audit.gains.low <= limit + 1e-9).all()
+    limit = audit.profile_bound[audit.measured.advertiser, audit.measured.profile]
+    assert (audit.measured.low <= limit + 1e-9).all()
     tree, player, signals = histories(policy, 0)
-    for k in np.flatnonzero(audit.gains.profile == 0)[::3]:
-        i = int(audit.gains.advertiser[k])
+    for k in np.flatnonzero(audit.measured.profile == 0)[::3]:
+        i = int(audit.measured.advertiser[k])
         said, heard = policy.player.theta(0).copy(), np.array(signals)
-        said[i], heard[i + 1] = audit.gains.value[k], audit.gains.signal[k]
+        said[i], heard[i + 1] = audit.measured.value[k], audit.measured.signal[k]
         exact = tree.payoff(i, player.belief(heard), said) - tree.payoff(i)
-        assert audit.gains.low[k] <= exact <= audit.gains.high[k]
+        assert audit.measured.low[k] <= exact <= audit.measured.high[k]
     W = dm.solve_efficient_policy(env, initial=profiles, progress=False).value
     assert (
-        audit.incentive_bound
+        audit.profile_bound
         >= W - tree.payoff(0) * (np.arange(2) == 0) - W * (np.arange(2) == 1) - 1e-9
     ).all()
 

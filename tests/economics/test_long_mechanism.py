@@ -113,15 +113,16 @@ def test_verdicts_of_participation_and_subsidies(long_solved):
     assert ceiling.verdicts["participation"] == "proved at 95%"
     plus = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy(displayable=True))
     audit = plus.audit(conversations=100)
-    assert audit.verdicts["no subsidy"] == "proved for certain"
+    assert audit.verdicts["no_subsidy"] == "proved at 95%"
     assert audit.verdicts["participation"] == "refuted at 95%"
     true = dm.DynamicTeamMechanism(exact, dm.groves.NoSubsidy(displayable=True)).audit()
     for slack, known in (
-        (audit.participation, true.participation), (audit.no_subsidy, true.no_subsidy)
+        (audit.slack_participation, true.participation),
+        (audit.slack_no_subsidy, true.no_subsidy),
     ):  # fmt: skip
         known = known.reshape(2, 3)
         assert (np.abs(slack.value - known) <= 4.5 * slack.error + 0.01).all()
-        assert (slack.low <= slack.value + 1e-12).all() or (slack.low >= -1e-9).all()
+        assert (slack.lower <= slack.value + 1e-12).all() or (slack.lower >= -1e-9).all()
     money = true.budget
     payments = money.payments.reshape(2, 3)
     far = np.abs(audit.budget.payments - payments)
@@ -131,12 +132,12 @@ def test_verdicts_of_participation_and_subsidies(long_solved):
     assert (audit.budget.payments_error > 0).all()
     zero = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(conversations=100)
     assert zero.verdicts["participation"] == "proved at 95%"
-    assert zero.verdicts["no subsidy"] == "refuted at 95%"
+    assert zero.verdicts["no_subsidy"] == "refuted at 95%"
     frame = audit.to_frame()
-    assert len(frame) == 6
+    assert len(frame) == 2
     assert set(frame.advertiser) == set(policy.env.names)
-    assert {"incentive_bound", "participation_low", "payment_error"} <= set(frame.columns)
-    assert len(audit.gains.to_frame()) == len(audit.gains.gain) == 18
+    assert {"incentive_bound", "worst_participation_lower", "mean_payment"} <= set(frame.columns)
+    assert len(audit.measured.to_frame()) == len(audit.measured.gain) == 18
     assert "certified" in audit.summary()
 
 
@@ -161,12 +162,13 @@ def test_an_estimate_with_bias_adds_twice_its_bias(long_solved):
     assert bias > 0.05
     audit = mechanism.audit(conversations=200)
     plain = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(conversations=30)
-    np.testing.assert_allclose(audit.incentive_bound, plain.incentive_bound + 2 * bias)
+    np.testing.assert_allclose(audit.profile_bound, plain.profile_bound + 2 * bias)
     assert (
-        audit.gains.gain <= audit.incentive_bound[audit.gains.advertiser, audit.gains.profile]
+        audit.measured.gain
+        <= audit.profile_bound[audit.measured.advertiser, audit.measured.profile]
     ).all()
     known = dm.DynamicTeamMechanism(exact, dm.groves.Zero(), signal).audit()
-    slack = audit.participation
+    slack = audit.slack_participation
     far = np.abs(slack.value - known.participation.reshape(2, 3))
     assert (far <= 4.5 * slack.error + 0.01).all()
 
