@@ -26,7 +26,7 @@ class OwnTables(eqx.Module):
     - `root` (R, m): unnormalised beliefs; `own_root` (B, n, Z): the root of each own signal, -1
       beyond the alphabet; `own_pair` (B, n, K, Z): identifies the others' reports; `signal`
       (B, n): the profile's own signal.
-    - `ex_ante` (n,): E[W^{-i}], or None for a batch.
+    - `ex_ante` (n,): E[W^{-i}], or None for a batch; `batch_mean` (n,): its mean over the batch.
     Under a policy that is not exact they are bounds: `payoff` from below, `contribution` from
     above, `marginal` and `displayable` on the side that the term asked for. NaN where the signals
     have probability zero, or beyond the advertiser's alphabet.
@@ -41,11 +41,7 @@ class OwnTables(eqx.Module):
     own_pair: Int[np.ndarray, "B n K Z"]
     signal: Int[np.ndarray, "B n"]
     ex_ante: Float[np.ndarray, " n"] | None = None
-
-    @property
-    def batch_mean(self) -> Float[np.ndarray, " n"]:
-        """Mean over the batch of W^{-i} at each profile's own signal."""
-        return np.nanmean(self.at_own_signal(self.marginal), axis=0)
+    batch_mean: Float[np.ndarray, " n"] | None = None
 
     def at_own_signal(self, table: Float[np.ndarray, "B n Z"]) -> Float[np.ndarray, "B n"]:
         """Pick each profile's own signals."""

@@ -314,9 +314,12 @@ class AbstractPricedPolicy(AbstractPolicy):
         `needed`: whether the term reads the tables.
         """
         own = self.evaluator.own_tables(signal, side, needed)
-        if not (self.complete and needed):
+        if not needed:
             return own
         here = own.at_own_signal(own.marginal)
+        own = dataclasses.replace(own, batch_mean=np.nanmean(here, axis=0))
+        if not self.complete:
+            return own
         weight = self.probability().ravel()[self.played]
         return dataclasses.replace(own, ex_ante=np.nansum(weight[:, None] * here, axis=0))
 

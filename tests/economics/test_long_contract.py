@@ -144,8 +144,8 @@ def test_conversations_can_be_undone_and_have_values(both):
 
 def test_it_comes_back_as_it_was_saved(both, tmp_path):
     policy, _ = both
-    policy.save(tmp_path)
-    loaded = dm.EfficientPolicy.load(tmp_path)
+    policy.save(tmp_path / "kept")
+    loaded = dm.EfficientPolicy.load(tmp_path / "kept")
     np.testing.assert_array_equal(loaded.value, policy.value)
     np.testing.assert_array_equal(loaded.user_utility, policy.user_utility)
     assert loaded.solver == policy.solver

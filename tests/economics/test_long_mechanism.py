@@ -30,11 +30,10 @@ def test_bounds_hold_what_brute_force_finds(long_solved):
     own, pairs = policy.evaluator.own, exact.pairs
     np.testing.assert_array_equal(own.pairs.own, pairs.own)
     slack = 4 * own.surplus_error + 1e-9
-    assert (own.surplus <= exact.pair_value + slack).all()
-    assert (exact.pair_value - own.surplus <= 0.01 + slack).all()
-    for bounds, true in (
-        (own.marginal, exact.own_marginal), (own.displayable, exact.own_displayable)
-    ):  # fmt: skip
+    assert (own.surplus <= exact.evaluator.pair_value + slack).all()
+    assert (exact.evaluator.pair_value - own.surplus <= 0.01 + slack).all()
+    known = exact.evaluator.own.value
+    for bounds, true in ((own.marginal, known[0]), (own.displayable, known[1])):
         assert (bounds.lower <= true + 4 * bounds.error + 1e-9).all()
         assert (bounds.upper >= true - 1e-9).all()
 
@@ -307,4 +306,4 @@ def test_what_needs_more_is_refused_by_name(long_solved):
             ask()
     many = dm.Profiles(np.zeros((1, 3), int), np.zeros((1, 4), int))
     with pytest.raises(dm.TooLarge, match="alternatives"):
-        solve(whispering(3, values=200), initial=many)
+        dm.DynamicTeamMechanism(solve(whispering(3, values=200), initial=many))
