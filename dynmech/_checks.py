@@ -161,18 +161,20 @@ def by_label(value: Any) -> Any:
     return dict(zip(labels[0], np.asarray(value).tolist(), strict=True))
 
 
-def shaped(*lengths: int | None) -> Convert:
-    """Finite real numbers of this shape, None for any length of at least 1; traced ones pass."""
+def shaped(*lengths: int | str) -> Convert:
+    """Finite real numbers of this shape, a letter for any length of at least 1; traced ones pass."""
+    letters = [axis for axis in lengths if isinstance(axis, str)]
+    must = f"have shape ({', '.join(map(str, lengths))}{',' if len(lengths) == 1 else ''})"
+    must += f" with {', '.join(letters)} >= 1" if letters else ""
 
     def convert(call: str, value: Any) -> Any:
         array = as_floats(value, call)
         fits = array.ndim == len(lengths) and all(
-            size >= 1 if wanted is None else size == wanted
+            size >= 1 if isinstance(wanted, str) else size == wanted
             for size, wanted in zip(array.shape, lengths, strict=True)
         )
         if not fits:
-            wanted = ", ".join("any" if x is None else str(x) for x in lengths)
-            raise InvalidArgument(describe(call, f"have shape ({wanted})", array.shape))
+            raise InvalidArgument(describe(call, must, array.shape))
         return finite(call, array)
 
     return convert

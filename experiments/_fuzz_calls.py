@@ -110,7 +110,7 @@ def parts() -> dict[str, Any]:
         "gamma": np.array([[0.4], [-0.2]]),
         "tastes": dm.TasteGrid([[0.5], [1.0], [2.0]], [0.25, 0.25, 0.5]),
         "horizon": 2,
-        "action_rule": dm.LastShownOnly(dm.Logit(0.5), 0.6),
+        "action_rule": dm.LastShownOnly(dm.Logit(0.5), dm.ConstantQuery(0.6)),
         "signals": dm.SignalStructure(),
         "values": dm.ConstantValues(np.array([[0.5, 0.6], [0.6, 0.7]])),
         "names": ("a", "b"),

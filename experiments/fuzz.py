@@ -53,7 +53,7 @@ ODDITIES: tuple[Any, ...] = (
     None, True, "a", "", b"x", -1, 0, 2.5, math.nan, math.inf, -math.inf, 1j, 10**30, Odd(),
     dm.Logit, dm.Exact, Odd, abs, [], {}, {"a": 1}, [[1, 2], [3]], [None], "exact",
     np.array(["a"]), np.array([1 + 1j]), np.array([None, 1], object),
-    np.ma.masked_array([1.0, 2.0], [0, 1]), np.zeros((0, 2)), np.full((2, 2), np.nan),
+    np.ma.masked_array([1.0, 2.0], [False, True]), np.zeros((0, 2)), np.full((2, 2), np.nan),
     pd.Series([1.0], index=["zz"]), jax.random.key(3), np.datetime64("2020-01-01"),
     dm.NoFeedback(), dm.Exact(),
 )  # fmt: skip

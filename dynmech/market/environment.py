@@ -218,7 +218,7 @@ class RecommendationMDP(eqx.Module):
             must = "be an integer: tables run over finitely many histories"
             raise InvalidArgument(describe("from_tables(horizon=...)", must, horizon))
         points, labels = labelled("from_tables(omega=...)", omega)
-        points = shaped(None, gamma.shape[1])("from_tables(omega=...)", points)
+        points = shaped("m", gamma.shape[1])("from_tables(omega=...)", points)
         points = in_order(
             "from_tables(omega=...)", points, 1, labels[1], columns or labels[1], "columns of gamma"
         )

@@ -83,6 +83,8 @@ class Logit(AbstractChoice):
 
     def shares(self, utilities, weight):
         logits = utilities / self.scale
+        # Only what is remembered counts: what is not may be better by more than exp can bear.
+        logits = jnp.where(weight[:, None] > 0, logits, -jnp.inf)
         peak = jnp.maximum(jax.lax.stop_gradient(logits).max(axis=0), 0.0)
         parts = weight[:, None] * jnp.exp(logits - peak)
         return parts / (jnp.exp(-peak) + parts.sum(axis=0))
@@ -336,7 +338,7 @@ class Tabulated(AbstractActionRule):
     """
 
     action: Float[Numbers, "H n2 m"] = eqx.field(
-        converter=partial(shaped(None, None, None), "Tabulated(action=...)")
+        converter=partial(shaped("H", "n+2", "m"), "Tabulated(action=...)")
     )
 
     def start(self, products, horizon):

@@ -258,7 +258,7 @@ class TabulatedSettlement(AbstractSettlementSignal):
     """
 
     utility: Float[Numbers, "H n m"] = eqx.field(
-        converter=partial(shaped(None, None, None), "TabulatedSettlement(utility=...)")
+        converter=partial(shaped("H", "n", "m"), "TabulatedSettlement(utility=...)")
     )
 
     def mean(self, memory, recommendation, utilities):

@@ -98,7 +98,7 @@ class TasteGrid(eqx.Module):
     ):
         call = "TasteGrid({}=...)".format
         array, labels = labelled(call("points"), points)
-        self.points = shaped(None, None)(call("points"), array)
+        self.points = shaped("m", "k")(call("points"), array)
         m, k = self.points.shape
         if characteristics is None:
             self.characteristics = labels[1]
@@ -214,8 +214,9 @@ class TasteGrid(eqx.Module):
         """
         call, count = "TasteGrid.from_lognormal(normal_coordinates=...)", _count(mean)
         normal = indices(None)(call, normal_coordinates)
-        if ((normal < 0) | (normal >= count)).any():
-            raise InvalidArgument(describe(call, f"hold indices in 0..{count - 1}", normal))
+        wrong = normal[(normal < 0) | (normal >= count)]
+        if wrong.size:
+            raise InvalidArgument(describe(call, f"hold indices in 0..{count - 1}", wrong[0]))
         kinds = ["normal" if j in normal else "lognormal" for j in range(count)]
         return _discretise("from_lognormal", mean, cov, kinds, signs, size, method, seed)
 
@@ -289,7 +290,7 @@ class TasteGrid(eqx.Module):
         size = optional(_SIZE)(f"{call}(size=...)", size)
         seed = whole(0)(f"{call}(seed=...)", seed)
         array, labels = labelled(f"{call}(samples=...)", samples)
-        points = np.asarray(shaped(None, None)(f"{call}(samples=...)", array), np.float64)
+        points = np.asarray(shaped("N", "k")(f"{call}(samples=...)", array), np.float64)
         shares = np.ones(len(points))
         if weights is not None:
             weights = matched(f"{call}(weights=...)", weights, samples=labels[0])
@@ -327,7 +328,7 @@ def _discretise(
     seed = whole(0)(f"{call}(seed=...)", seed)
     choice(*_METHODS)(f"{call}(method=...)", method)
     array, labels = labelled(f"{call}(mean=...)", mean)
-    centre = np.asarray(shaped(None)(f"{call}(mean=...)", array), np.float64)
+    centre = np.asarray(shaped("k")(f"{call}(mean=...)", array), np.float64)
     (names,) = labels
     dimension = len(centre)
     kinds = list(kinds) if isinstance(kinds, Sequence | np.ndarray) else [kinds]

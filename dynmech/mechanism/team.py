@@ -104,7 +104,7 @@ class DynamicTeamMechanism(eqx.Module):
         ):
             instance(kind, f"a {_KINDS[name]}")(f"{call}({name}=...)", value)
         choice("incremental", "cumulative")(f"{call}(reports=...)", reports)
-        shares = shaped(None)(f"{call}(installments=...)", installments)
+        shares = shaped("T")(f"{call}(installments=...)", installments)
         if (shares < 0).any() or (shares > 1).any() or shares.sum() > 1 + 1e-12:
             must = "be shares in [0, 1] that sum to at most 1"
             raise InvalidArgument(describe(f"{call}(installments=...)", must, installments))

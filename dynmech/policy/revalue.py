@@ -73,10 +73,12 @@ def revalue(
     }
     given = []
     for name, (value, shape, letters) in shapes.items():
-        if value is not None:
-            value = as_floats(value, f"revalue({name}=...)")
+        if value is None:
+            given.append(None)
+            continue
+        value = as_floats(value, f"revalue({name}=...)")
         many = name == "theta_support" and np.ndim(value) > 2
-        if value is not None and np.shape(value)[-2 if many else 0 :] != shape:
+        if np.shape(value)[-2 if many else 0 :] != shape:
             must = f"have shape {letters} = {shape}"
             raise InvalidArgument(describe(f"revalue({name}=...)", must, np.shape(value)))
         given.append(value)
