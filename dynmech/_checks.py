@@ -162,7 +162,7 @@ def by_label(value: Any) -> Any:
 
 
 def shaped(*lengths: int | str) -> Convert:
-    """Finite real numbers of this shape, a letter for any length of at least 1; traced ones pass."""
+    """Finite real numbers of this shape, a letter for any length from 1 on; traced ones pass."""
     letters = [axis for axis in lengths if isinstance(axis, str)]
     must = f"have shape ({', '.join(map(str, lengths))}{',' if len(lengths) == 1 else ''})"
     must += f" with {', '.join(letters)} >= 1" if letters else ""
