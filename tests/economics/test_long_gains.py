@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.audit.measured import MeasuredGains
+from dynmech.audit.gains import MeasuredGains
 from dynmech.payments.settlement import ChargeOnReach, Estimator, MessageDriven, NoTransfers
 from dynmech.policy.player import Report
 from tests.helpers.long_markets import solve, whispering
