@@ -31,9 +31,6 @@ from solvers.process import Case as Case
 from solvers.process import Listed as Listed
 from solvers.process import Problem as Problem
 from solvers.progress import deferred as deferred
-from solvers.rounding import Rounding as Rounding
-from solvers.rounding import rounding as rounding
-from solvers.rounding import unrelated as unrelated
 from solvers.search.branch_and_bound import Bounded as Bounded
 from solvers.search.branch_and_bound import BranchAndBound as BranchAndBound
 from solvers.search.branch_and_bound import solve_branch_and_bound as solve_branch_and_bound
@@ -62,6 +59,8 @@ from solvers.table import PlanTable as PlanTable
 from solvers.tabular import Tabular as Tabular
 from solvers.tabular import TabularCeiling as TabularCeiling
 from solvers.tabular import tabulate as tabulate
+from solvers.ties import fits as fits
+from solvers.ties import foreseen as foreseen
 from solvers.told.bounds import told_parameter as told_parameter
 from solvers.told.dominance import Choices as Choices
 from solvers.told.dominance import Mixture as Mixture
@@ -77,6 +76,7 @@ from solvers.tree.exact import Exact as Exact
 from solvers.tree.exact import estimate as estimate
 from solvers.tree.exact import plan_tree as plan_tree
 from solvers.tree.exact import solve_exact as solve_exact
+from solvers.tree.lattice import drift as drift
 from solvers.tree.lattice import relations as relations
 from solvers.tree.misled import Followed as Followed
 from solvers.tree.misled import Told as Told

@@ -44,7 +44,7 @@ class Structure(eqx.Module):
       is taken after it, so histories through it are merged.
     - `digits` (C, g), `offset` (C,): multisets of columns with equal sums of digits have beliefs
       in proportion, in the ratio exp of the difference of their summed offsets (`relations`);
-      None: every column counts for itself.
+      None: every column counts for itself. `drift`: what that can be off by, as a share, a round.
     """
 
     edge: tuple[Int[np.ndarray, "_M A"], ...]
@@ -57,6 +57,7 @@ class Structure(eqx.Module):
     dead: int = eqx.field(static=True, default=-1)
     digits: Int[np.ndarray, "C g"] | None = None
     offset: Float[np.ndarray, " C"] | None = None
+    drift: float = eqx.field(static=True, default=0.0)
 
     @property
     def horizon(self) -> int:
@@ -75,13 +76,11 @@ class Tables(eqx.Module):
     - `stop`: shape (E, J, m): probability that the process ends in the slot's outcome.
     - `column`: shape (C, m): probability of going on and observing a symbol of that column.
     - `reward`: shape (outcomes, m): what an outcome yields beside its coefficient.
-    - `scale`: shape (): money scale of the tie rule, the largest |x_j + reward[j, omega]|.
     """
 
     stop: Float[Numbers, "E J m"]
     column: Float[Numbers, "C m"]
     reward: Float[Numbers, "n m"]
-    scale: Float[Numbers, ""]
 
 
 class Tasks(eqx.Module):

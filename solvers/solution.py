@@ -129,6 +129,7 @@ class Solution(eqx.Module):
     - `confidence`: the level at which all bounds hold; 1.0 where they are certain.
     - `note`: how it was solved, in words. `nodes`, `bytes`, `seconds`: what it took.
     - `table`: the plans written out on a tree, where the solver has them (`solvers.table`).
+    - `rounding` (N,): how far apart rounding alone can put the bounds, where the solver knows.
     """
 
     lower: Float[np.ndarray, " N"]
@@ -142,6 +143,7 @@ class Solution(eqx.Module):
     bytes: float = eqx.field(static=True, default=0.0)
     seconds: float = eqx.field(static=True, default=0.0)
     table: Any = None
+    rounding: Float[np.ndarray, " N"] | None = None
 
     def crossed(self, rounding: Float[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
         """Tasks whose bounds contradict each other by more than `rounding`."""

@@ -35,10 +35,11 @@ from jaxtyping import Bool, Float, Int
 from solvers.checks import check_fields, flag, positive
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Listed, Problem
-from solvers.rounding import make_room
 from solvers.search.branch_and_bound import BranchAndBound
+from solvers.single import make_room
 from solvers.solution import AbstractSolver, Limits, Solution, Status, TooFine, Unsuited
 from solvers.table import add_gaps
+from solvers.ties import most_gained
 from solvers.told.bounds import expected
 from solvers.tree.backward import likelihood_rows
 from solvers.tree.closed import Closed, close_beliefs, closed_spans
@@ -82,7 +83,8 @@ class Stationary(AbstractSolver):
             do = "solve with Exact() or BranchAndBound()"
             raise Unsuited("horizon", "be math.inf for Stationary()", problem.horizon, do)
         listed = problem.lists(2 * self.memory)
-        least = _RESOLUTION * float(np.finfo(np.float64).eps) * float(listed.tables.scale)
+        least = _RESOLUTION * float(np.finfo(np.float64).eps)
+        least *= most_gained(listed.tables, tasks.groups)
         if 0 < limits.tolerance < least:
             raise TooFine(least)
         try:
@@ -286,7 +288,7 @@ def _cut(listed: Listed, tasks: TaskList, tolerance: float) -> Truncation:
     )
     if cut.error > tolerance and not tolerance > 0:
         must = "be positive, in money: the conversation can last longer than any number of rounds"
-        do = f"pass, say, tolerance={1e-6 * float(listed.tables.scale):.1e}"
+        do = f"pass, say, tolerance={1e-6 * most_gained(listed.tables, tasks.groups):.1e}"
         raise Unsuited("tolerance", must, tolerance, do)
     if cut.error > tolerance:
         got = f"{tolerance:.3g}, with an error of {cut.error:.3g} after {cut.rounds} rounds"
@@ -311,7 +313,7 @@ def _cut_again(listed: Listed, tasks: TaskList, cut: Truncation, tolerance: floa
 def _room(listed: Listed, tasks: TaskList, cut: Truncation) -> float:
     """The width that float32 adds to bounds on the problem cut off."""
     unrolled = unroll(listed.structure, cut.rounds)
-    return 2 * make_room(unrolled, listed.tables, tasks.groups, 0.0)[1].total
+    return 2 * (make_room(unrolled, listed.tables, tasks.groups, 0.0) or 0.0)
 
 
 def _solve_cut(
@@ -345,9 +347,7 @@ def _add(found: Solution, listed: Listed, tasks: TaskList, cut: Truncation) -> S
 
 
 def _doubles(tables: Tables) -> Tables:
-    return Tables(
-        *(np.asarray(x, float) for x in (tables.stop, tables.column, tables.reward, tables.scale))
-    )
+    return Tables(*(np.asarray(x, float) for x in (tables.stop, tables.column, tables.reward)))
 
 
 def _spans(structure, tables, tasks: Tasks, closed) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -369,7 +369,7 @@ def _spans(structure, tables, tasks: Tasks, closed) -> Iterator[tuple[np.ndarray
         nearer = _round(structure, tables, tasks, last, below, np.minimum, low)
         change = max(np.abs(closer - above).max(), np.abs(nearer - below).max())
         above, below = np.minimum(above, closer), np.maximum(below, nearer)
-        if change <= 1e-6 * float(tables.scale):
+        if change <= 1e-6 * max(np.abs(above).max(), np.abs(below).max()):
             break
     above, below = np.maximum(above, 0.0), np.minimum(below, 0.0)
     inside = None if closed is None else closed_spans(structure, tables, tasks, closed, above)

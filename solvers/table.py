@@ -7,16 +7,30 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.problem import TaskList
+from solvers.problem import Numbers, TaskList
 from solvers.solution import AbstractPlan, Node
 from solvers.tree.tree import Tree
 
 
 class Answer(eqx.Module):
-    """Values (R, Q), and per round the controls kept, (N_t, R, keep)."""
+    """What plans yield (R, Q), and per round the controls kept, (N_t, R, keep).
+
+    - `lower`: of `value`, `upper`: of W, rounded outward by what their own terms can lose, where
+      that is known. `loss`: per round, (N_t, R, keep), what the plans kept can lack, per unit of
+      mass; empty if not wanted. `ill`: whether ties met were ill conditioned (`solvers.ties`).
+    """
 
     value: Float[np.ndarray, "R Q"]
     actions: tuple[Int[np.ndarray, "_N R K"], ...]
+    lower: Float[np.ndarray, "R Q"] | None = None
+    upper: Float[np.ndarray, "R Q"] | None = None
+    loss: tuple[Float[np.ndarray, "_N R K"], ...] = ()
+    ill: bool = eqx.field(static=True, default=False)
+
+
+def flat(parts: Sequence[Numbers | None]) -> Float[np.ndarray, " N"]:
+    """Numbers of every group, (R, Q) each, one after the other."""
+    return np.concatenate([np.zeros(0), *(np.asarray(part, float).ravel() for part in parts)])
 
 
 class Grown(eqx.Module):
@@ -56,7 +70,7 @@ class PlanTable(AbstractPlan):
     @property
     def value(self) -> Float[np.ndarray, " N"]:
         """What the plan of every task attains, (N,)."""
-        return np.concatenate([np.asarray(part.value, float).ravel() for part in self.answers])
+        return flat([part.value for part in self.answers])
 
     def act(self, node: Node) -> int:
         """What the task's plan does after the node's history."""

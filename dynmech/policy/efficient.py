@@ -22,7 +22,9 @@ from dynmech.problem.pose import Posed
 from dynmech.problem.tasks import Assignment, Pairs, assign, make_pairs
 from dynmech.solve.outcome import Solved, laid_out, told_of, with_table
 from dynmech.solve.prepare import (
+    check_found,
     check_limits,
+    check_money,
     check_solver,
     check_values,
     root_beliefs,
@@ -63,8 +65,10 @@ def solve_efficient_policy(
         W_t(theta, h, b) = max_r sum_omega b(omega) sum_j (theta_j + u_j(omega)) y_j(h, r, omega)
                            + sum_z E[W_{t+1}(theta', (h, r), b y_q(h, r, .) L(z | (h, r), .))]
 
-    Ties: values within 1e-12 * (mass of b) * max |theta + u| of the best are tied; the lowest
-    index is taken, none last.
+    Ties: values that rounding cannot tell apart are tied; the lowest index is taken, none last.
+    What can be off is a share of the terms of that value (`solvers.ties`), never of the market's
+    largest number, and is in the bounds; where it is more than 1e-9 of the value itself,
+    `policy.solver` says "ill conditioned".
 
     **Arguments**
 
@@ -91,7 +95,8 @@ def solve_efficient_policy(
     ended, and the bounds that it reached hold.
 
     **Raises:** `TooLarge` when it will not fit, before work starts, with what to reduce;
-    `InvalidArgument`; `UnseenPurchase`, `InvalidProbability` from the market's rules;
+    `NotFinite` for money beyond 1e290 or below 1e-290; `InvalidArgument`; `UnseenPurchase`,
+    `InvalidProbability` from the market's rules;
     `ToleranceMissed`, which carries the policy, with `throw`.
     """
     began = time.monotonic()
@@ -99,6 +104,7 @@ def solve_efficient_policy(
         must = "be a RecommendationMDP"
         raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env)))
     check_limits(_VERB, tolerance, relative, memory, seconds)
+    check_money(env)
     if isinstance(solver, Neural):
         from dynmech.policy.trained import solve_by_network
 
@@ -119,7 +125,7 @@ def solve_efficient_policy(
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
         tasks = TaskList(assignment.groups)
-        found = run_solver(posed.problem, tasks, solver, limits, progress, env.money_scale)
+        found = run_solver(posed.problem, tasks, solver, limits, progress)
         found = with_table(posed.problem, tasks, found, limits)
         market, solved = laid_out(posed, found, limits)
         spent = time.monotonic() - began
@@ -144,6 +150,7 @@ def solve_remembered(
     **Raises:** `TooLarge`.
     """
     began, solver = time.monotonic(), solver or Exact()
+    check_money(env)
     check_values(env)
     with precision(env.gamma):
         compiled, memories = compile_remembered(env, 2 * solver.memory)
@@ -159,7 +166,7 @@ def solve_remembered(
             if work.nodes * len(pairs.root) > cells:
                 must, got = f"have at most {cells} cells", work.nodes * len(pairs.root)
                 raise TooLarge(describe("Certificate(walk=...)", must, got))
-        found = run_solver(posed.problem, tasks, solver, limits, False, env.money_scale)
+        found = run_solver(posed.problem, tasks, solver, limits, False)
         market, solved = laid_out(posed, found, limits)
     seconds = time.monotonic() - began
     return finish(market, profiles, pairs, root, assignment, solved, batch, seconds), memories
@@ -206,6 +213,7 @@ def finish(
 
     kinds = assignment.marginal, assignment.displayable
     below, above = (np.stack([along(flat, x) for x in kinds]) for flat in (lower, upper))
+    own = below if found.gap is not None else np.stack([along(attained, x) for x in kinds])
     exact = found.complete and found.status is Status.EXACT
     gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
     pair_mass = mass[pairs.root]
@@ -215,6 +223,12 @@ def finish(
         return np.where(known, flat[assignment.pair] / np.where(known, pair_mass, 1), np.nan)
 
     pair_value = per_pair(attained)
+    check_found(env, np.concatenate([pair_value, own.ravel()]))
+    # W >= W^{-i} whatever i's own value is: rounding of tied plans may not say otherwise.
+    for k in range(pairs.own.shape[2]):
+        index = pairs.own[:, :, k]
+        own[0] = np.where(index >= 0, np.fmin(own[0], pair_value[index]), own[0])
+    below = np.minimum(below, own)
     value = pair_value[pairs.base].reshape(shape)
     outcomes = expected_outcomes(plan, env.values.support, pairs, pairs.base)
     here = profiles.signals[:, 1:][:, :, None]
@@ -229,7 +243,7 @@ def finish(
         pairs=pairs,
         plan=plan,
         pair_value=pair_value,
-        own=Bounded(below, below, above),
+        own=Bounded(own, below, above),
         optimal=None,
         gap=gap,
         behind=None,
@@ -240,12 +254,13 @@ def finish(
         Bounded(x.T.reshape(n, *shape))
         for x in (outcomes.earned, outcomes.utility, outcomes.purchase)
     )
+    least = per_pair(lower)[pairs.base].reshape(shape)
     figures = Figures(
-        value=Bounded(value),
-        lower=per_pair(lower)[pairs.base].reshape(shape),
+        value=Bounded(value, least, value + (value - least)) if exact else Bounded(value),
+        lower=least,
         upper=per_pair(upper)[pairs.base].reshape(shape),
-        marginal=Bounded(at(below[0]), at(below[0]), at(above[0])),
-        displayable=Bounded(at(below[1]), at(below[1]), at(above[1])),
+        marginal=Bounded(at(own[0]), at(below[0]), at(above[0])),
+        displayable=Bounded(at(own[1]), at(below[1]), at(above[1])),
         earned=earned,
         utility=utility,
         purchase=purchase,

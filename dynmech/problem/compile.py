@@ -29,8 +29,7 @@ from dynmech.errors import (
 )
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
-from dynmech.market.values import reportable
-from solvers import Structure, Tables, relations
+from solvers import Structure, Tables, drift, relations
 
 _RULE = "RecommendationMDP(action_rule=...)"
 _FEEDBACK = "RecommendationMDP(signals=SignalStructure(feedback=...))"
@@ -132,9 +131,11 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
     _check_laws(law)
     query = action[:, n + 1]
     column_id, column_edge, column_symbol, dead = _columns(query, law, continuing, exact)
-    digits = offset = None
+    digits, offset, off = None, None, 0.0
     if exact and len(column_edge):
-        digits, offset = relations(query[column_edge] * law[column_edge, :, column_symbol])
+        column = query[column_edge] * law[column_edge, :, column_symbol]
+        digits, offset = relations(column)
+        off = 0.0 if digits is None else drift(column)
     buyable = action[:, :n].any(axis=2) if exact else ever
     slot = _slots(buyable)
     settled = np.where(action[:, :n] > 0, means, 0.0)
@@ -150,6 +151,7 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         dead=dead,
         digits=digits,
         offset=offset,
+        drift=off,
     )
     kept = (memory[first], recommendation[first], period[first], slot[first])
     edges = Edges(*kept, merged[column_edge], column_symbol)
@@ -161,13 +163,11 @@ def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = N
     given = jnp.asarray(env.gamma if gamma is None else gamma)
     action = jnp.asarray(compiled.action) if gamma is None else None
     rules = (env.action_rule, env.signals.feedback)
-    return _tables_jit(
-        rules, compiled.edges, action, given, env.tastes.points, reportable(env.values)
-    )
+    return _tables_jit(rules, compiled.edges, action, given, env.tastes.points)
 
 
 @eqx.filter_jit
-def _tables_jit(rules, edges, action, gamma, points, support) -> Tables:
+def _tables_jit(rules, edges, action, gamma, points) -> Tables:
     rule, feedback = rules
     utilities = gamma @ jnp.asarray(points).T
     if action is None:
@@ -179,8 +179,7 @@ def _tables_jit(rules, edges, action, gamma, points, support) -> Tables:
         of = edges.column_edge
         law = _laws_jit(feedback, edges.memory, edges.recommendation, edges.period, utilities)
         column = action[of, -1] * law[of, :, edges.column_symbol]
-    reach = jnp.abs(jnp.asarray(support)[:, :, None] + utilities[:, None, :]).max()
-    return Tables(stop, column, utilities, jax.lax.stop_gradient(reach))
+    return Tables(stop, column, utilities)
 
 
 def settlement_means(

@@ -144,7 +144,8 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
       "any", every belief on the grid, so that the prior does not matter.
 
     **Returns:** `Undominated`: `.kept`, `.removals`, `.summary()`, `.to_frame()`, and `.reduce()`,
-    the smaller market. Inequalities hold up to rounding: 1e-13 of the money scale.
+    the smaller market. Inequalities hold up to rounding: 1e-13 of the sizes of
+    the yields compared.
 
     **Raises:** `InvalidArgument`; `UnseenPurchase`; `TooLarge` when the laws do not fit.
 
@@ -185,7 +186,7 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
     low = np.append((values.min(1)[:, None] + utilities) * buy, 0 * buy[:1], axis=0)
     high = np.append((values.max(1)[:, None] + utilities) * buy, 0 * buy[:1], axis=0)
     above, below = told_ahead(low, high, query, wide.horizon - 1)
-    choices = Choices(low, high, column, above, below, cone, _groups(wide), float(wide.money_scale))
+    choices = Choices(low, high, column, above, below, cone, _groups(wide))
     return Undominated(env, tuple(eliminate(choices)), beliefs, None, time.monotonic() - began)
 
 

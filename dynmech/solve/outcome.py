@@ -76,7 +76,7 @@ def with_table(problem: Problem, tasks: TaskList, found: Solution, limits: Limit
     known = ~np.isnan(attained)
     value = np.where(known, attained, value)
     answers = [
-        Answer(part, answer.actions)
+        dataclasses.replace(answer, value=part)
         for part, answer in zip(tasks.split(value), table.answers, strict=True)
     ]
     return dataclasses.replace(

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, TooLarge, describe, is_number
+from dynmech.errors import InvalidArgument, NotFinite, TooLarge, describe, is_number
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, all_profiles, check_profiles, signal_likelihood
-from dynmech.market.values import MarkovValues
+from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.tasks import Pairs
 from solvers import AbstractSolver
 
@@ -17,6 +17,7 @@ _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 20_000
 _MOST_MOVING = 4_096
 _MOST_AXES = 60
+_LEAST_MONEY, _MOST_MONEY = 1e-290, 1e290  # sums and products still have room beyond
 
 
 def check_solver(solver: object) -> None:
@@ -45,6 +46,33 @@ def check_limits(verb: str, tolerance: Any, relative: Any, memory: Any, seconds:
         if given is not None and not (is_number(given) and 0 < given < math.inf):
             must = f"be a positive, finite number of {what}, or None"
             raise InvalidArgument(describe(f"{verb}({name}=...)", must, repr(given)))
+
+
+def check_money(env: RecommendationMDP) -> None:
+    """Raise where sums of the market's money could overflow or vanish."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        sizes = [float(np.abs(x).max()) for x in (reportable(env.values), env.utilities)]
+    most = max(sizes)
+    if not most <= _MOST_MONEY or 0 < most < _LEAST_MONEY:
+        raise unit_of_money(most)
+
+
+def check_found(env: RecommendationMDP, found: np.ndarray) -> None:
+    """Raise where values that were found overflowed, or vanished."""
+    money = np.concatenate([np.ravel(reportable(env.values)), np.ravel(env.utilities)])
+    small = bool(((money != 0) & (np.abs(money) < _LEAST_MONEY)).any())
+    size = np.abs(found[~np.isnan(found)])
+    wrong = size[(size > _MOST_MONEY) | ((size < _LEAST_MONEY) & ((size > 0) | small))]
+    if len(wrong):
+        raise unit_of_money(float(wrong[0]))
+
+
+def unit_of_money(got: float) -> NotFinite:
+    """An amount of money that float64 cannot add up, refused."""
+    must = f"be of an ordinary size: every value 0, or from {_LEAST_MONEY} to {_MOST_MONEY} money"
+    do = "write theta and gamma in another unit of money"
+    call = "RecommendationMDP(values=..., gamma=...)"
+    return NotFinite(describe(call, must, f"{got:.3g}", do))
 
 
 def rounded_up(least: float) -> str:

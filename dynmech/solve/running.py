@@ -46,11 +46,8 @@ def run_solver(
     solver: AbstractSolver | None,
     limits: Limits,
     progress: bool,
-    money: float,
 ) -> Solution:
     """Solve every task; None picks a solver, and the note says which and why.
-
-    **Arguments:** `money`: the market's scale, for rounding.
 
     **Raises:** our errors for those of the solver; `InvalidArgument` where its bounds cross.
     """
@@ -58,7 +55,7 @@ def run_solver(
         found = _pick(problem, tasks, limits, progress)
     else:
         found = _ask(solver, problem, tasks, limits, progress, "as asked")
-    return check_solution(found, tasks, solver, limits, money)
+    return check_solution(found, tasks, solver, limits)
 
 
 def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:
@@ -132,7 +129,7 @@ def our_errors(name: str, limits: Limits) -> Iterator[None]:
 
 
 def check_solution(
-    found: Solution, tasks: TaskList, solver: AbstractSolver | None, limits: Limits, money: float
+    found: Solution, tasks: TaskList, solver: AbstractSolver | None, limits: Limits
 ) -> Solution:
     """Raise unless bounds are there for every task, and do not contradict each other.
 
@@ -149,7 +146,10 @@ def check_solution(
         raise InvalidArgument(describe(call, must, got, "return one number a task"))
     if np.isnan([low, high, value]).any():
         raise NotFinite(describe(call, "return bounds that are numbers", "NaN"))
-    slack = _ROUNDING * money * tasks.mass
+    # Each value is held to its own size, never to the market's largest number.
+    size = np.maximum(np.abs(high), np.abs(low))
+    rounded = 0.0 if found.rounding is None else np.asarray(found.rounding, float).reshape(-1)
+    slack = np.maximum(_ROUNDING * size, rounded)
     for what, one, other in (("lower", low, high), ("value", value, high)):
         if (one > other + slack).any():
             at = int(np.argmax(one - other - slack))
@@ -158,8 +158,10 @@ def check_solution(
     high, status = np.maximum(high, np.maximum(low, value)), found.status
     if status.met and not limits.single:
         mass = np.where(tasks.mass > 0, tasks.mass, 1.0)
-        gap, asked = (high - low) / mass, (limits.tolerance, limits.relative)
-        short = gap > close_enough(*asked, tasks.mass, high) + _ROUNDING * money
+        gap, asked = high - low, (limits.tolerance, limits.relative)
+        allowed = close_enough(*asked, tasks.mass, high) * mass
+        short = gap > allowed + np.maximum(_ROUNDING * size, rounded)
         status = Status.STALLED if short.any() else Status.WITHIN_TOLERANCE
-        status = Status.EXACT if (gap <= _EXACT * money).all() else status
+        exact = gap <= np.maximum(_EXACT * size, rounded)
+        status = Status.EXACT if exact.all() else status
     return dataclasses.replace(found, lower=low, upper=high, value=value, status=status)

@@ -45,6 +45,7 @@ from solvers.tree.backward import likelihood_rows
 from solvers.tree.tree import Layer, Tree, build_tree
 
 _IGNORED = 0.5
+_SAME = 1e-13
 _MADE = (Status.WITHIN_TOLERANCE, Status.EXACT)
 
 
@@ -144,7 +145,7 @@ def solve_point_based(
                 if not solver.everywhere or status not in _MADE:
                     break
                 with interrupts.now():
-                    loose = _loose(sets, tree, tasks, best[3], best[1], tolerance)
+                    loose = _loose(sets, tree, tasks, swept, best[1], tolerance)
             except (KeyboardInterrupt, MemoryError) as error:
                 if best is None:
                     raise
@@ -191,7 +192,7 @@ def improve_points(
             passes.append((sets.visited(), time.monotonic() - began, gap))
             bar(1, f"gap {gap:.3g}, {sets.visited()} beliefs")
             same = bounds.shape == previous.shape and np.allclose(
-                bounds, previous, rtol=0, atol=1e-13 * float(sets.tables.scale)
+                bounds, previous, rtol=_SAME, atol=0
             )
             previous = bounds
             if (bounds[0] - bounds[1] <= allowed).all():
@@ -247,12 +248,11 @@ def _join(old: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.concatenate([old, more])
 
 
-def _loose(sets: PointSets, tree: Tree, tasks, gaps, answers, tolerance: float) -> Starts:
+def _loose(sets: PointSets, tree: Tree, tasks, swept, answers, tolerance: float) -> Starts:
     """Nodes that the kept policies visit with a gap above the tolerance, by round and class."""
     column = open_columns(np.asarray(sets.tables.column))
     column[-1] = 1.0
     rows = likelihood_rows(tree, column, len(tree.layers))
-    allowance = tolerance + 1e-12 * float(sets.tables.scale)
     found: dict[tuple[int, int], list] = {}
     for g, part in enumerate(tasks):
         root = np.asarray(part.root)
@@ -262,7 +262,10 @@ def _loose(sets: PointSets, tree: Tree, tasks, gaps, answers, tolerance: float) 
             belief = rows[t][layer.likelihood][:, None] * root
             mass = belief.sum(axis=2)
             reached &= mass[:, :, None] > 0
-            node, r, k = np.nonzero(reached & (gaps[g][t][:, :, : part.keep] > allowance))
+            one = swept[g][t]
+            rounded = one.error + one.share * abs(one.upper)
+            excess = (one.upper - one.lower - 4 * rounded)[:, :, : part.keep]
+            node, r, k = np.nonzero(reached & (excess > tolerance * mass[:, :, None]))
             weight = np.zeros((len(node), sets.tasks))
             weight[np.arange(len(node)), sets.place[g][r, k]] = 1.0
             for memory in np.unique(layer.memory[node]).tolist():

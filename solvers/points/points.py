@@ -14,10 +14,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.problem import Structure, Tables, Tasks
+from solvers.ties import RELATIVE
 from solvers.told.bounds import bound_after, expected, open_columns, told_parameter
 from solvers.told.interpolate import NEAR, best_plan, upper_between
 
 _CELLS = 16_384
+_ROUNDED = 1e-15
 
 
 class Found(eqx.Module):
@@ -113,7 +115,7 @@ class Points:
         self.after = np.concatenate([self.after, after])
         padded = np.concatenate([alpha, alpha[np.zeros(_length(len(alpha)) - len(alpha), int)]])
         value, at = _chunked(best_plan, self.belief, (jnp.asarray(padded),), 512)
-        better = value > self.lower + 1e-15
+        better = value > self.lower + _ROUNDED * abs(self.lower)
         self.lower = np.where(better, value, self.lower)
         self.best = np.where(better, numbers[at], self.best)
         self.upper = np.maximum(self.upper, self.lower)
@@ -205,8 +207,8 @@ class PointSets:
         first = (belief @ now.reshape(-1, points).T).reshape(-1, controls, tasks)
         allowed = np.asarray(self.flat.allowed)[0].T
         ceiling = np.where(allowed, ceiling, -np.inf)
-        close = here.lower[index][:, None] - 1e-12 * float(self.tables.scale)
-        hopeful = np.asarray((ceiling >= close).any(axis=2))
+        lower = here.lower[index][:, None]
+        hopeful = np.asarray((ceiling >= lower - RELATIVE * abs(lower)).any(axis=2))
         symbols = self.structure.symbols if t < self.structure.horizon - 1 else 0
         shape = (len(belief), controls, symbols)
         mass = np.zeros(shape)

@@ -30,8 +30,8 @@ from jaxtyping import Bool, Float, Int
 from solvers.checks import check_fields, number, positive, time_limit
 from solvers.problem import Structure, Tables, TaskList, Tasks, cast
 from solvers.progress import Bar, deferred
-from solvers.rounding import Rounding, make_room
 from solvers.search.search import search_process
+from solvers.single import make_room, remarks
 from solvers.solution import (
     AbstractSolver,
     Limits,
@@ -40,7 +40,7 @@ from solvers.solution import (
     Unsuited,
     close_enough,
 )
-from solvers.table import Answer, PlanTable, lay_out
+from solvers.table import Answer, PlanTable, flat, lay_out
 from solvers.told.bounds import bound_after, open_columns, told_parameter
 from solvers.tree.backward import Swept, likelihood_rows, sweep
 from solvers.tree.merging import Guide, Leaders, follow_guides, merging_costs, shares
@@ -48,6 +48,7 @@ from solvers.tree.tree import Layer, Tree, build_tree
 
 _CACHE = 64e6
 _MOST_PASSES = 200
+_APART = 8  # errors of a value, at most, that rounding alone puts its two bounds apart
 
 
 class BranchAndBound(AbstractSolver):
@@ -88,8 +89,8 @@ class BranchAndBound(AbstractSolver):
         structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
         tolerance = limits.tolerance
         if limits.single:
-            structure, room = make_room(structure, numbers, groups, tolerance)
-            tolerance = max(tolerance - 2 * room.total, 0.0)
+            room = make_room(structure, numbers, groups, tolerance)
+            tolerance = max(tolerance - 2 * (room or 0.0), 0.0)
         with fits_a_plan():
             found = solve_branch_and_bound(
                 structure,
@@ -116,19 +117,21 @@ class BranchAndBound(AbstractSolver):
                 progress=progress,
             )
         nodes, seconds, gap = found.history[-1]
-        table = lay_out(found.rounds, tasks, found.lower)
+        table = lay_out(found.rounds, tasks, found.value)
         why = "searched from the rules because the memories are too many"
         note = f"{why}: {found.status.value}; gap {gap:.3g}, {nodes} nodes met"
+        note += "; ill conditioned" if found.ill else ""
         return Solution(
             found.lower,
             found.upper,
             found.status,
             table,
-            value=found.lower,
+            value=found.value,
             note=note,
             nodes=nodes,
             seconds=seconds,
             table=table,
+            rounding=_APART * (found.value - found.lower),
         )
 
 
@@ -147,23 +150,24 @@ class Bounded(eqx.Module):
     status: Status = eqx.field(static=True)
     history: tuple[tuple[int, float, float], ...] = eqx.field(static=True)
 
-    def solution(self, tasks: TaskList, room: Rounding | None = None) -> Solution:
-        """The same as a `Solution`, widened by what was rounded."""
+    def solution(self, tasks: TaskList, room: float | None = None) -> Solution:
+        """The same as a `Solution`; `room`: in float32."""
         nodes, seconds, gap = self.history[-1]
         table = PlanTable(self.tree, None, self.answers, self.gap)
-        upper = np.concatenate([np.asarray(part, float).ravel() for part in self.upper])
-        found = Solution(
-            table.value,
-            upper,
+        lower = flat([answer.lower for answer in self.answers])
+        text = f"{self.status.value}; gap {gap:.3g}, {nodes} nodes"
+        return Solution(
+            lower,
+            flat(self.upper),
             self.status,
             table,
             value=table.value,
-            note=f"{self.status.value}; gap {gap:.3g}, {nodes} nodes",
+            note=text + remarks(self.answers, tasks, room),
             nodes=nodes,
             seconds=seconds,
             table=table,
+            rounding=_APART * (table.value - lower),
         )
-        return found if room is None else room.widened(found, table, tasks)
 
 
 class _Known:
@@ -507,12 +511,14 @@ def summary(tree: Tree, tables: Tables, tasks, swept):
         apart = []
         for layer, row, one in zip(tree.layers, rows, rounds, strict=True):
             mass = (row @ np.asarray(part.root).T)[layer.likelihood][:, :, None]
-            gap = np.maximum(one.upper - one.value, 0.0)
+            gap = np.maximum(one.upper - one.lower, 0.0)
             apart.append(np.where(mass > 0, gap / np.where(mass > 0, mass, 1), 0.0))
         largest = max(largest, float(apart[0].max(initial=0.0)))
-        low = np.asarray(rounds[0].value[0])
-        answers.append(Answer(low, tuple(one.action for one in rounds)))
-        upper.append(np.maximum(np.asarray(rounds[0].upper[0]), low))
+        first = rounds[0]
+        value, actions = np.asarray(first.value[0]), tuple(one.action for one in rounds)
+        high = np.maximum(np.asarray(first.upper[0], float), value)
+        answers.append(Answer(value, actions, first.lower[0], high, ill=first.ill))
+        upper.append(high)
         gaps.append(tuple(apart))
     return (tree, answers, upper, gaps), largest
 
@@ -530,13 +536,14 @@ def _extend(tree: Tree, tables, tasks: Tasks, swept, known: list[_Known], allowe
     rows = likelihood_rows(tree, column, len(tree.layers))
     root = np.asarray(tasks.root)
     wanted = np.ones((1, *tasks.coefficient.shape[:2]), bool)
-    scale, found = float(tables.scale), False
+    found = False
     law = None if tasks.kernel is None else np.asarray(tasks.kernel)
     for t, layer in enumerate(tree.layers[:-1]):
         value, upper, hopeful = swept[t].value, swept[t].upper, swept[t].hopeful
+        rounded = swept[t].error + swept[t].share * abs(upper)
         node, r, q = np.nonzero(wanted)
         mass = rows[t] @ root.T
-        allowance = (allowed[r, q] + 1e-12 * scale) * mass[layer.likelihood[node], r]
+        allowance = allowed[r, q] * mass[layer.likelihood[node], r] + 2 * rounded[node, r, q]
         open_ = upper[node, r, q] - value[node, r, q] > allowance
         node, r, q = node[open_], r[open_], q[open_]
         control = hopeful[node, r, q].astype(np.int64)

@@ -19,6 +19,7 @@ from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_controls, value_plan
 from solvers.solution import Limits, Solution, Status
+from solvers.ties import most_gained
 
 _TOGETHER = 256
 _MEMORY = 8e9
@@ -43,7 +44,7 @@ def search_endless(
     search = Search(structure, tables)
     flat = [_parts(group, r, q) for group in groups for r, q in np.ndindex(*_shape(group))]
     parent = np.concatenate([np.zeros(0, np.int64), *_parents(structure, tables, groups)])
-    scale = float(tables.scale)
+    scale = most_gained(tables, groups)
     tolerance = max(limits.tolerance, 4e-15 * scale)
     deadline = np.inf if limits.seconds is None else time.monotonic() + limits.seconds
     memory = _MEMORY if limits.memory is None else limits.memory

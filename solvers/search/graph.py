@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.process import AbstractProcess
 from solvers.search.offers import Offers, Place
-from solvers.tree.backward import TIE
+from solvers.ties import Taken, shares, take
 
 OWN = 16
 _FEW = 64
@@ -88,15 +88,17 @@ class Graph:
         self.tasks = [np.flatnonzero(flat.of == r) for r in range(len(flat.root))]
         everything = np.arange(len(flat.of))
         worth = self._worth(everything)
-        self.scale = float(np.abs(worth).max(initial=0.0))
+        self.signed = bool((flat.coefficient < 0).any() or (self.reward < 0).any())
         self.offers.variant(0, worth, np.asarray(flat.allowed.any(axis=0)))
         self.own: list[int] = []
         self.epoch = 0
-        self.bytes, self.closing = 0.0, False
+        self.bytes, self.closing, self.ill = 0.0, False, False
         self.nodes: list[dict[int, Nodes]] = [{} for _ in range(process.horizon)]
         self.word = np.zeros((0, 2), np.int64)
         first = self.offers.listed[0][0]
         points = flat.root.shape[1]
+        slots = max(self.offers.offer(0, first).outcome.shape[1], len(self.reward))
+        self.rounding = shares(points, process.horizon, slots, self.symbols())
         self._add(0, first, np.ones((1, points)), np.zeros((1, 2), np.int64))
 
     def _worth(self, tasks: np.ndarray) -> Float[np.ndarray, "n m"]:
@@ -132,6 +134,7 @@ class Graph:
                 "words": np.zeros((0, 2), np.int64),
                 "lower": np.zeros((0, tasks)),
                 "upper": np.zeros((0, tasks)),
+                "amount": np.zeros((0, tasks)),
                 "action": np.zeros((0, tasks), np.int16),
             }
             if t < self.last:
@@ -140,6 +143,7 @@ class Graph:
                     "belief": np.zeros((0, points)),
                     "stopped": np.zeros((0, roots, controls, slots)),
                     "yielded": np.zeros((0, roots, controls, slots)),
+                    "sized": np.zeros((0, roots, controls, slots if self.signed else 0)),
                     "child": np.zeros((0, controls, self.symbols()), np.int32),
                     "shared": np.zeros((0, roots, controls)),
                     "owned": np.zeros((0, OWN, controls)),
@@ -170,22 +174,27 @@ class Graph:
         offer = self.offers.offer(t, place)
         stop = offer.stop
         gain = stop * self.reward[offer.outcome]
-        features = np.concatenate([stop, gain]).reshape(-1, stop.shape[2])
-        shape = (len(belief), 2, *stop.shape[:2])
-        each = [(belief * root) @ features.T for root in self.flat.root]
-        stopped, yielded = np.moveaxis(np.stack([x.reshape(shape) for x in each], axis=1), 2, 0)
+        features = np.concatenate([stop, gain, abs(gain)] if self.signed else [stop, gain])
+        shape = (len(belief), -1, *stop.shape[:2])
+        features = features.reshape(-1, stop.shape[2])
+        each = [((belief * root) @ features.T).reshape(shape) for root in self.flat.root]
+        stopped, yielded, *more = np.moveaxis(np.stack(each, axis=1), 2, 0)
+        sized = more[0] if more else yielded[..., :0]
         mass = belief @ self.flat.root.T
         rows = {"mass": mass, "words": words}
         if t == self.last:
-            total = self._now(offer.outcome, stopped, yielded)
-            value, action = self._settle(total, mass)
-            rows |= {"lower": value, "upper": value, "action": action}
+            now = self._now(offer.outcome, stopped, yielded)
+            size = self._sizes(offer.outcome, stopped, sized, now)
+            rows |= self._settle(t, now, size, mass)
+            rows["upper"] = rows["lower"] + self.rounding.now * rows["amount"]
         else:
             tasks = len(self.flat.of)
             rows |= {
                 "belief": belief,
                 "stopped": stopped,
                 "yielded": yielded,
+                "sized": sized,
+                "amount": np.zeros((len(belief), tasks)),
                 "lower": np.full((len(belief), tasks), -np.inf),
                 "upper": np.full((len(belief), tasks), np.inf),
                 "action": np.full((len(belief), tasks), self.controls - 1, np.int16),
@@ -199,25 +208,35 @@ class Graph:
 
     def _now(self, outcome, stopped, yielded) -> Float[np.ndarray, "A k F"]:
         """What every control yields at once to every task; -inf where it may not be used."""
+        total = self._sum(outcome, stopped, yielded, self.flat.coefficient)
+        return np.where(self.flat.allowed.T[:, None], total, -np.inf)
+
+    def _sizes(self, outcome, stopped, sized, now) -> Float[np.ndarray, "A k F"]:
+        """Sizes of the terms that `now` adds up: itself, where none is negative."""
+        if not self.signed:
+            return now
+        return self._sum(outcome, stopped, sized, abs(self.flat.coefficient))
+
+    def _sum(self, outcome, stopped, yielded, coefficient) -> Float[np.ndarray, "A k F"]:
         flat = self.flat
         real = (outcome >= 0)[..., None]
         total = np.empty((self.controls, len(stopped), len(flat.of)))
         for r, tasks in enumerate(self.tasks):
-            x = np.where(real, np.moveaxis(flat.coefficient[tasks][:, outcome], 0, -1), 0.0)
+            x = np.where(real, np.moveaxis(coefficient[tasks][:, outcome], 0, -1), 0.0)
             counted = np.where(real, np.moveaxis(flat.counted[tasks][:, outcome], 0, -1), 0.0)
             mine = np.matmul(stopped[:, r].swapaxes(0, 1), x)
             total[:, :, tasks] = mine + np.matmul(yielded[:, r].swapaxes(0, 1), counted)
-        return np.where(flat.allowed.T[:, None], total, -np.inf)
+        return total
 
-    def _settle(self, total, mass):
+    def _settle(self, t: int, total, amount, mass) -> dict[str, np.ndarray]:
         """Take the first control tied with the best; the last one at a belief of no mass."""
-        mass = mass[:, self.flat.of]
-        best = total.max(axis=0)
-        with np.errstate(invalid="ignore"):
-            tied = total >= best - TIE * mass * self.scale
-        action = np.where(mass > 0, tied.argmax(axis=0), self.controls - 1)
-        value = np.take_along_axis(total, action[None], axis=0)[0]
-        return value, action.astype(np.int16)
+        live = mass[:, self.flat.of] > 0
+        share = self.rounding.each[t]
+        found: Taken = take(total, amount if self.signed else None, share, live)
+        self.ill |= found.ill is not None and bool(found.ill.any())
+        most = found.best if found.amount is None else found.amount
+        action = np.asarray(found.choice, np.int16)
+        return {"lower": np.asarray(found.value), "amount": np.asarray(most), "action": action}
 
     def _sync(self, t: int, place: Place, index: np.ndarray) -> None:
         """Bring the bounds after controls up to date at some nodes of a place."""
@@ -249,16 +268,20 @@ class Graph:
             nodes["epoch"][which] = self.epoch
 
     def totals(self, t: int, place: Place, index: np.ndarray):
-        """Upper and lower totals of every control, (A, k, F), at some nodes of a place."""
+        """Upper (rounded outward) and lower totals of every control and amounts, (A, k, F)."""
         self._sync(t, place, index)
-        nodes, of = self.nodes[t][place.number], self.flat.of
-        outcome = self.offers.offer(t, place).outcome
-        now = self._now(outcome, nodes["stopped"][index], nodes["yielded"][index])
-        upper = now + np.moveaxis(nodes["shared"][index], 2, 0)[:, :, of]
+        nodes, of, room = self.nodes[t][place.number], self.flat.of, self.rounding
+        outcome, stopped = self.offers.offer(t, place).outcome, nodes["stopped"][index]
+        now = self._now(outcome, stopped, nodes["yielded"][index])
+        size = self._sizes(outcome, stopped, nodes["sized"][index], now)
+        most = now + room.now * size
+        after = np.moveaxis(nodes["shared"][index], 2, 0)[:, :, of]
+        upper = most + after + room.now * abs(after)
         for slot, task in enumerate(self.own):
-            mine = now[:, :, task] + nodes["owned"][index, slot].T
+            after = nodes["owned"][index, slot].T
+            mine = most[:, :, task] + after + room.now * abs(after)
             upper[:, :, task] = np.minimum(upper[:, :, task], mine)
-        lower = np.full_like(now, -np.inf)
+        lower, amount = np.full_like(now, -np.inf), size.copy()
         followed = nodes["child"][index, :, 0] >= 0
         for control in np.flatnonzero(followed.any(axis=0)):
             where = np.flatnonzero(followed[:, control])
@@ -266,10 +289,12 @@ class Graph:
             heir = self.offers.after(t, place, int(control))
             assert heir is not None
             below = self.nodes[t + 1][heir.number]
-            here = now[control, where]
-            upper[control, where] = here + below["upper"][child].sum(axis=1)
-            lower[control, where] = here + below["lower"][child].sum(axis=1)
-        return upper, lower
+            high = below["upper"][child]
+            later = high.sum(axis=1) + room.later * abs(high).sum(axis=1)
+            upper[control, where] = most[control, where] + later
+            lower[control, where] = now[control, where] + below["lower"][child].sum(axis=1)
+            amount[control, where] += below["amount"][child].sum(axis=1)
+        return upper, lower, amount
 
     def _blocks(self, index: np.ndarray):
         size = max(1, int(4e7 / (8 * self.controls * len(self.flat.of))))
@@ -279,11 +304,14 @@ class Graph:
         """The control that attains the upper bound, and where the gap is still too large."""
         nodes, hopes, opens = self.nodes[t][place.number], [], []
         for part in self._blocks(index):
-            upper, _ = self.totals(t, place, part)
+            upper = self.totals(t, place, part)[0]
             nodes["upper"][part] = np.minimum(nodes["upper"][part], upper.max(axis=0))
             mass = nodes["mass"][part][:, self.flat.of]
             hopes.append(np.where(mass > 0, upper.argmax(axis=0), self.controls - 1))
-            opens.append(nodes["upper"][part] - nodes["lower"][part] > allowance * mass)
+            with np.errstate(invalid="ignore"):
+                off = self.rounding.each[t] * (nodes["amount"] + abs(nodes["upper"]))[part]
+                gap = nodes["upper"][part] - nodes["lower"][part] - 2 * off
+            opens.append(~(gap <= allowance * mass))
         return np.concatenate(hopes), np.concatenate(opens) & wanted
 
     def follow(self, t: int, place: Place, index: np.ndarray, control: int) -> None:
@@ -311,11 +339,11 @@ class Graph:
     def back_up(self, t: int, place: Place, index: np.ndarray) -> None:
         nodes = self.nodes[t][place.number]
         for part in self._blocks(index):
-            upper, lower = self.totals(t, place, part)
-            value, action = self._settle(lower, nodes["mass"][part])
-            nodes["lower"][part], nodes["action"][part] = value, action
+            upper, lower, amount = self.totals(t, place, part)
+            for name, row in self._settle(t, lower, amount, nodes["mass"][part]).items():
+                nodes[name][part] = row
             best = np.minimum(nodes["upper"][part], upper.max(axis=0))
-            nodes["upper"][part] = np.maximum(best, value)
+            nodes["upper"][part] = np.maximum(best, nodes["lower"][part])
 
     def evaluate(self) -> None:
         """Back up every node."""
@@ -333,9 +361,13 @@ class Graph:
         for task in self.own:
             self.offers.variant(1 + task, self._worth(np.array([task])), self.flat.allowed[task])
 
+    def errors(self, t: int, nodes: Nodes) -> Float[np.ndarray, "k F"]:
+        """What the plans' values at the nodes of a place can be off by."""
+        return self.rounding.each[t] * nodes["amount"]
+
     def gaps(self) -> Float[np.ndarray, " F"]:
         """Upper minus lower bound of every task at its root, per unit of mass."""
         top = self.nodes[0][0]
         mass = top["mass"][0][self.flat.of]
-        gap = top["upper"][0] - top["lower"][0]
+        gap = top["upper"][0] - top["lower"][0] + self.errors(0, top)[0]
         return np.where(mass > 0, gap / np.where(mass > 0, mass, 1), 0.0)

@@ -28,13 +28,18 @@ from solvers.table import Grown
 
 
 class Searched(eqx.Module):
-    """Bounds of every task, (F,), and the rounds that its plans can reach; why it ended."""
+    """Bounds of every task, (F,), and the rounds that its plans can reach; why it ended.
 
+    `value`: of its plan, as computed; `ill`: whether ties met were ill conditioned.
+    """
+
+    value: Float[np.ndarray, " F"]
     lower: Float[np.ndarray, " F"]
     upper: Float[np.ndarray, " F"]
     rounds: tuple[Grown, ...]
     status: Status = eqx.field(static=True)
     history: tuple[tuple[int, float, float], ...] = eqx.field(static=True)
+    ill: bool = eqx.field(static=True, default=False)
 
 
 def descend(
@@ -198,7 +203,7 @@ def search_process(
             while True:
                 graph.evaluate()
                 upper = graph.nodes[0][0]["upper"][0]
-                allowance = close_enough(tolerance, relative, mass, upper) + 1e-12 * graph.scale
+                allowance = close_enough(tolerance, relative, mass, upper)
                 open_ = (graph.gaps() > allowance) & ~stuck
                 if not open_.any():
                     break
@@ -233,9 +238,11 @@ def search_process(
         gap = graph.gaps()
         passes.append((graph.count, time.monotonic() - began, float(gap.max(initial=0.0))))
         top = graph.nodes[0][0]
-        lower = top["lower"][0]
+        value = top["lower"][0]
+        lower = value - graph.errors(0, top)[0]
         rounds = _grown(graph)
-    return Searched(lower, np.maximum(top["upper"][0], lower), rounds, status, tuple(passes))
+    upper = np.maximum(top["upper"][0], value)
+    return Searched(value, lower, upper, rounds, status, tuple(passes), graph.ill)
 
 
 def _grown(graph: Graph) -> tuple[Grown, ...]:
@@ -265,7 +272,8 @@ def _grown(graph: Graph) -> tuple[Grown, ...]:
             index, nodes = part[number], graph.nodes[t][number]
             place = graph.offers.listed[t][number]
             mass = nodes["mass"][index][:, graph.flat.of[kept]]
-            gap = np.maximum((nodes["upper"] - nodes["lower"])[index][:, kept], 0.0)
+            gap = nodes["upper"] - nodes["lower"] + graph.errors(t, nodes)
+            gap = np.maximum(gap[index][:, kept], 0.0)
             gaps.append(np.where(mass > 0, gap / np.where(mass > 0, mass, 1), 0.0))
             action.append(nodes["action"][index][:, kept])
             place_of.append(np.full(len(index), k))

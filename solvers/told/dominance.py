@@ -77,7 +77,8 @@ class Choices(eqx.Module):
     - `above`, `below` (m,): U and L of the lemma, for the longest time left.
     - `cone` (g, m): nonnegative vectors, of mass one, whose conic hull holds every belief.
     - `group` (A,): only controls of one group may stand for each other.
-    - `scale`: money; inequalities hold up to `ROUNDING` of it.
+
+    Inequalities hold up to `ROUNDING` of the sizes of the yields compared, entry by entry.
     """
 
     low: Float[np.ndarray, "A m"]
@@ -87,11 +88,11 @@ class Choices(eqx.Module):
     below: Float[np.ndarray, " m"]
     cone: Float[np.ndarray, "g m"]
     group: Int[np.ndarray, " A"]
-    scale: float = eqx.field(static=True)
 
     @property
-    def slack(self) -> float:
-        return ROUNDING * self.scale
+    def slack(self) -> Float[np.ndarray, "A g"]:
+        """What comparing a control's yields along the cone with another's may be off by."""
+        return ROUNDING * (np.maximum(abs(self.low), abs(self.high)) @ self.cone.T)
 
 
 def told_ahead(
@@ -140,6 +141,7 @@ class _Search:
         self.active = np.ones(self.count + 1, bool)
         self.least = choices.low @ choices.cone.T  # (A, g)
         self.most = choices.high[:-1] @ choices.cone.T
+        self.slack = choices.slack  # (A, g); that of the last control is 0
         self.kind = _kinds(choices.column)
 
     def surely_needed(self) -> Bool[np.ndarray, " A1"]:
@@ -154,7 +156,7 @@ class _Search:
             own = self.least[here]
             # The second best of the others: skip the control itself if it is among the first two.
             rival = np.where(own >= second[1], second[2], second[1])
-            needed[here] = (self.most[here] > rival + self.choices.slack).any(axis=1)
+            needed[here] = (self.most[here] > rival + self.slack[here]).any(axis=1)
         return needed
 
     def remove(self, k: int) -> Removal | None:
@@ -170,9 +172,11 @@ class _Search:
         """Two single controls with the same columns that yield at least as much."""
         same = self.active & (self.kind == self.kind[k]) & self._group(k)
         rivals = np.flatnonzero(same)
-        margin = (self.least[rivals] - self.most[k]).min(axis=1, initial=np.inf)
-        good = np.argsort(-margin, kind="stable")[:2]
-        good = good[margin[good] >= -self.choices.slack]
+        apart = self.least[rivals] - self.most[k]
+        margin = apart.min(axis=1, initial=np.inf)
+        close = (apart >= -(self.slack[rivals] + self.slack[k])).all(axis=1)
+        good = np.argsort(np.where(close, -margin, np.inf), kind="stable")[:2]
+        good = good[close[good]]
         alone = bool(len(good)) and rivals[good[0]] == self.count
         if len(good) < 2 and not alone:
             return None
@@ -246,16 +250,19 @@ class _Search:
 
         allowed = ~np.isin(pool, without)
         pool, worth = pool[allowed], worth[allowed]
+        slack = self.slack[pool] + self.slack[k]
         if not len(pool):
             return None
         target = self.most[k]
         single = (worth - target).min(axis=1)
-        best = int(single.argmax())
-        if single[best] >= -self.choices.slack:
+        close = (worth - target >= -slack).all(axis=1)
+        if close.any():
+            best = int(np.where(close, single, -np.inf).argmax())
             return Mixture(pool[best : best + 1], np.ones(1), float(single[best]))
-        if (worth.max(axis=0) < target - self.choices.slack).any():
+        if (worth + slack < target).all(axis=0).any():
             return None
-        unit = np.maximum(np.abs(worth).max(axis=0), np.abs(target)) + self.choices.slack
+        unit = np.maximum(np.abs(worth).max(axis=0), np.abs(target))
+        unit = np.where(unit > 0, unit, 1.0)
         rows = np.concatenate([-(worth / unit).T, np.ones((len(unit), 1))], axis=1)
         found = linprog(
             np.append(np.zeros(len(pool)), -1.0),
@@ -271,16 +278,18 @@ class _Search:
         weight = np.maximum(found.x[:-1], 0.0)
         weight[weight < 1e-9] = 0.0
         weight /= max(weight.sum(), 1e-300)
-        margin = float((weight @ worth - target).min())
-        if margin < -self.choices.slack:
+        apart = weight @ worth - target
+        if (apart < -(weight @ slack)).any():
             return None
+        margin = float(apart.min())
         used = np.flatnonzero(weight)
         return Mixture(pool[used], weight[used], margin)
 
     def _free(self, k: int, first: Mixture) -> bool:
         cost = self._costs(k, first.member) @ self.choices.cone.T
         worth = first.weight @ (self.least[first.member] - cost)
-        return bool((worth >= np.maximum(self.most[k], 0.0) - self.choices.slack).all())
+        slack = first.weight @ self.slack[first.member] + self.slack[k]
+        return bool((worth >= np.maximum(self.most[k], 0.0) - slack).all())
 
 
 def _kinds(column: Float[np.ndarray, "A P m Z"]) -> Int[np.ndarray, " A"]:

@@ -8,12 +8,11 @@ One step, in a memory class with edges e(a), for likelihood rows l, roots r and 
 The inner products do not depend on the task, so that every coefficient vector and every variant
 (a control forbidden, an outcome not counted) shares one matrix product of beliefs by rewards.
 
-Ties: controls within 1e-12 * mass(b) * scale of the best are tied, the lowest index wins, and
-at a belief of no mass the last control is taken. The value returned is that of the control
-taken, so its gradient is that of the plan in use.
+Ties: see `solvers.ties`. Beside W go its amount A, where a term may be negative (else A is W), and
+what the controls taken are worth, from the round on where that is not W to the last digit. When
+traced, W is returned with the gradient of the plan in use.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
@@ -25,9 +24,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.problem import Numbers, Tables, Tasks
+from solvers.ties import rounding, signed, take
 from solvers.tree.tree import Layer, Tree, ratios
 
-TIE = 1e-12
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
 _LITTLE = 2e6  # operations that padding a small round may cost, to save a compilation
 _COMMON = 4096  # nodes handled at once in every round where padding costs nothing but indices
@@ -37,7 +36,6 @@ _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of 
 _CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
 _MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a program of its own
 _UNROLLED = 8  # symbols whose values are added up without a loop
-_SELECTED = 48  # controls compared one by one: more would take long to compile
 
 
 def likelihood_rows(tree: Tree, column: Numbers, rounds: int) -> list[Numbers]:
@@ -69,22 +67,59 @@ def backward(
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     value, actions = jnp.zeros((1, *tasks.coefficient.shape[:2])), []
     for layer in sweep(tree, tables, tasks, block=block, tick=tick):
-        value = layer.value
+        value = layer.best
         if not traced:
             actions.append(layer.action)
     return jnp.asarray(value)[0], actions[::-1]
 
 
 class Swept(eqx.Module):
-    """One round solved: W (N, R, Q), its upper bound, and the controls that attain either.
+    """One round solved: what the controls taken yield (N, R, Q), and the controls.
 
-    Without bounds on what is not followed, `upper` and `hopeful` are None.
+    - `best`: W among controls that are followed. `amount`: of both; `share`, `lost`: what they
+      can be off by is `share` of it, and `lost` besides (`solvers.ties`).
+    - `upper`: a bound on W, rounded outward, and `hopeful`, the controls that attain it; None
+      without bounds on what is not followed.
+    - `ill`: whether numbers were ill conditioned here or later; False when traced.
     """
 
     value: Float[Numbers, "N R Q"]
+    best: Float[Numbers, "N R Q"]
+    amount: Float[Numbers, "N R Q"]
     action: Int[Numbers, "N R K"]
     upper: Float[Numbers, "N R Q"] | None
     hopeful: Int[Numbers, "N R Q"] | None
+    ill: bool = eqx.field(static=True)
+    share: float = eqx.field(static=True)
+    lost: float = eqx.field(static=True)
+
+    @property
+    def error(self) -> Float[np.ndarray, "N R Q"]:
+        """What values can be off by, unnormalised."""
+        return self.share * np.asarray(self.amount, float) + self.lost
+
+    @property
+    def lower(self) -> Float[np.ndarray, "N R Q"]:
+        """What the controls taken yield at least."""
+        return np.asarray(self.value, float) - self.error
+
+    @property
+    def loss(self) -> Float[np.ndarray, "N R Q"]:
+        """What the controls taken can lack of W."""
+        short = np.asarray(self.best, float) - np.asarray(self.value, float)
+        return short + 2 * self.error
+
+
+class _Later(eqx.Module):
+    """Values of the round that follows, (N, R, Q); None where they are not carried.
+
+    `value`: where it is not `best`; `amount`: where a term may be negative.
+    """
+
+    best: Numbers
+    value: Numbers | None
+    amount: Numbers | None
+    upper: Numbers | None
 
 
 def sweep(
@@ -120,9 +155,11 @@ def sweep(
     shared = None
     if shapes.shared:
         shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
-    kinds = 1 if bounds is None else 2
-    empty = (_BLOCK_SIZES[0], *tasks.coefficient.shape[:2])
-    following = (jnp.zeros(empty, column.dtype),) * kinds
+    room = rounding(tree.structure, tables, tasks, column.dtype)
+    carried, ill = signed(tables, tasks), False
+    nothing = jnp.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
+    bounded = None if bounds is None else nothing
+    following = _Later(nothing, None, nothing if carried else None, bounded)
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         last = t == len(tree.layers) - 1
@@ -153,19 +190,30 @@ def sweep(
                 given[1],
                 tree.structure.outcome,
                 given[2],
+                np.asarray([room.each[t], room.now, room.later], column.dtype),
                 None if traced or spread else np.asarray(size, np.int32),
             )
-            parts.append([arrays.asarray(x)[:size] for x in found])
+            parts.append(jax.tree.map(lambda x, size=size: arrays.asarray(x)[:size], found))
             tick(size)
-        joined = [arrays.concatenate(part) for part in zip(*parts, strict=True)]
-        if bounds is not None and caps is not None and not last:
-            joined[2] = arrays.maximum(joined[0], arrays.minimum(joined[2], caps[t]))
-        following = tuple(joined[2 * k] for k in range(kinds))
+        joined = jax.tree.map(lambda *x: arrays.concatenate(x), *parts)
+        if not traced and joined.ill is not None:
+            ill = ill or bool(joined.ill.any())
+        best, value, amount = joined.best, joined.value, joined.amount
+        amount = best if amount is None else amount
+        upper = joined.upper
+        if upper is not None and caps is not None and not last:
+            cap = caps[t] + room.each[t] * (abs(caps[t]) + amount)
+            upper = arrays.maximum(value, arrays.minimum(upper, cap))
+        if traced:  # W, with the gradient of the plan in use
+            best = value = value + jax.lax.stop_gradient(best - value)
+        same = traced or np.array_equal(best, value)
+        following = _Later(best, None if same else value, joined.amount if carried else None, upper)
         if not traced:
             length = max(shapes.following, _length(layer.nodes))
-            following = tuple(_padded(x, length) for x in following)
-        value, action, *upper = joined
-        yield Swept(value, action[:, :, : tasks.keep], *(upper or (None, None)))
+            following = jax.tree.map(lambda x, length=length: _padded(x, length), following)
+        action = joined.action[:, :, : tasks.keep]
+        end = room.each[t], room.lost
+        yield Swept(value, best, amount, action, upper, joined.hopeful, ill, *end)
 
 
 class _Shapes(eqx.Module):
@@ -248,6 +296,18 @@ def blocks(
             yield first, count, np.minimum(np.arange(first, first + size), end - 1)
 
 
+class _Found(eqx.Module):
+    """What a step finds at its nodes; as in `Swept`, None where it is not carried."""
+
+    best: Numbers
+    value: Numbers
+    action: Numbers
+    amount: Numbers | None
+    ill: Numbers | None
+    upper: Numbers | None
+    hopeful: Numbers | None
+
+
 @eqx.filter_jit
 def _step(
     previous: Float[Numbers, "L m"],
@@ -257,29 +317,33 @@ def _step(
     child: Int[Numbers, "C A Z"],
     followed: Bool[Numbers, "C A"] | None,
     ratio: Float[Numbers, "C A Z"] | Float[Numbers, "C A Z R"] | None,
-    following: tuple[Float[Numbers, "N R Q"], ...],
+    following: _Later,
     bound: Float[Array, "A _R _Q m"] | None,
     column: Float[Numbers, "C1 m"],
     tables: Tables,
     outcomes: Int[Numbers, "E J"],
     tasks: Tasks,
+    shares: Float[Numbers, " three"],
     size: Int[Numbers, ""] | None = None,
-) -> tuple[Array, ...]:
+) -> _Found:
     """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
 
-    With two kinds of following values, once for the value and once for its upper bound. Nodes are
-    worked on in chunks that stay in the cache, up to the first `size` nodes (all by default).
+    `shares`: of amounts, what values, a round's yields, and sums of what follows can be off by.
+    Nodes are worked on in chunks that stay in the cache, up to the first `size` nodes (all by
+    default).
     """
     nodes = parent, picked, child, followed, ratio
     chunk = _chunk(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
-    features = _features(edges, tables, outcomes, jnp.asarray(tasks.root), previous.dtype)
+    root = jnp.asarray(tasks.root)
+    wide = following.amount is not None
+    features = _features(edges, tables, outcomes, root, previous.dtype, wide)
 
     def solve(part):
         parent, picked, child, followed, ratio = part
         belief = previous[parent] * column[picked]
         return _bellman(
-            belief, features, edges, child, followed, ratio, following, bound, tables, outcomes,
-            tasks,
+            belief, features, edges, child, followed, ratio, following, bound, outcomes, tasks,
+            shares,
         )  # fmt: skip
 
     if chunk == len(parent):
@@ -311,31 +375,61 @@ def _chunk(nodes: int, points: int, controls: int, slots: int, tasks: Tasks) -> 
 
 
 def _bellman(
-    belief, features, edges, child, followed, ratio, following, bound, tables, outcomes, tasks
-) -> tuple[Array, ...]:
+    belief, features, edges, child, followed, ratio, following: _Later, bound, outcomes, tasks,
+    shares,
+) -> _Found:  # fmt: skip
     """The step for the nodes of a chunk."""
-    mass, stopped, yielded = _contract(belief, features, outcomes.shape[1], len(edges))
+    wide = following.amount is not None
+    mass, parts = _contract(belief, features, outcomes.shape[1], len(edges))
     outcome = jnp.asarray(outcomes)[edges]
     coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
     counted = jnp.moveaxis(jnp.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
     allowed = jnp.moveaxis(jnp.asarray(tasks.allowed, bool), 2, 0)[:, None]
-    mass = mass[:, :, None]
-    now = jnp.zeros((*stopped.shape[:1], *stopped.shape[2:], coefficient.shape[-1]), belief.dtype)
-    for slot in range(outcome.shape[1]):
-        now = now + stopped[:, slot, :, :, None] * coefficient[:, slot, None]
-        now = now + yielded[:, slot, :, :, None] * counted[:, slot, None]
-    found = []
-    for kind, later in enumerate(following):
-        total = now + _continue(child, ratio, later, tasks.kernel)
+    now = _yield(parts[0], parts[1], coefficient, counted)
+    size = None
+    if wide:
+        size = jax.lax.stop_gradient(_yield(parts[0], parts[2], abs(coefficient), counted))
+
+    def usable(total, rest):
         if followed is not None:
-            rest = jnp.full_like(total, -jnp.inf)
-            if kind == 1 and bound is not None:
-                rest = now + _after(belief, jnp.asarray(tasks.root), bound)
             total = jnp.where(jnp.asarray(followed).T[:, :, None, None], total, rest)
         # The barrier keeps what follows from being added up again for each comparison.
-        total = jax.lax.optimization_barrier(jnp.where(allowed, total, -jnp.inf))
-        found += _choose(total, mass, tables.scale)
-    return tuple(found)
+        return jax.lax.optimization_barrier(jnp.where(allowed, total, -jnp.inf))
+
+    total = usable(now + _continue(child, ratio, following.best, tasks.kernel), -jnp.inf)
+    kept = amount = upper = hopeful = None
+    if following.value is not None:
+        kept = usable(now + _continue(child, ratio, following.value, tasks.kernel), -jnp.inf)
+    if size is not None:
+        amount = jax.lax.stop_gradient(_continue(child, ratio, following.amount, tasks.kernel))
+        amount = jax.lax.optimization_barrier(size + amount)
+    live = mass[:, :, None] > 0
+    taken = take(total, amount, shares[0], live, kept=kept, arrays=jnp)
+    if following.upper is not None:
+        high = _continue(child, ratio, following.upper, tasks.kernel)
+        spread = high
+        if size is not None:
+            spread = _continue(child, ratio, abs(following.upper), tasks.kernel)
+        size = now if size is None else size
+        more, rest = now + high + shares[1] * size + shares[2] * spread, -jnp.inf
+        if followed is not None and bound is not None:
+            root = jnp.asarray(tasks.root)
+            ahead, room = _after(belief, root, bound), _after(belief, root, abs(bound))
+            rest = now + ahead + shares[1] * (size + room)
+        hope = take(usable(more, rest), None, 0.0, live, arrays=jnp)
+        upper, hopeful = hope.value, hope.choice
+    ill = None if taken.ill is None else jnp.any(taken.ill, axis=(1, 2))
+    return _Found(taken.best, taken.value, taken.choice, taken.amount, ill, upper, hopeful)
+
+
+def _yield(chances, rewards, coefficient, counted):
+    """What each control yields at once, (A, C, R, Q), of chances and rewards (A, J, C, R)."""
+    shape = (*chances.shape[:1], *chances.shape[2:], coefficient.shape[-1])
+    total = jnp.zeros(shape, chances.dtype)
+    for slot in range(chances.shape[1]):
+        total = total + chances[:, slot, :, :, None] * coefficient[:, slot, None]
+        total = total + rewards[:, slot, :, :, None] * counted[:, slot, None]
+    return total
 
 
 def _after(belief, root, bound):
@@ -344,27 +438,24 @@ def _after(belief, root, bound):
     return jnp.einsum("cm,arqm->acrq", belief, weighted, precision=jax.lax.Precision.HIGHEST)
 
 
-def _features(edges, tables, outcomes, root, kind) -> Float[Array, "F R m"]:
-    """What beliefs are contracted with, of every root: chances, rewards, and ones."""
+def _features(edges, tables, outcomes, root, kind, wide: bool) -> Float[Array, "F R m"]:
+    """What beliefs are contracted with, of every root: chances, rewards (and sizes), and ones."""
     stop = jnp.asarray(tables.stop)[edges]
     reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
     points = stop.shape[2]
-    features = jnp.concatenate(
-        [stop.reshape(-1, points), (stop * reward).reshape(-1, points), jnp.ones((1, points))]
-    )
+    rows = [stop, stop * reward] + ([stop * abs(reward)] if wide else [])
+    features = jnp.concatenate([*(x.reshape(-1, points) for x in rows), jnp.ones((1, points))])
     return features.astype(kind)[:, None, :] * root[None]
 
 
 def _contract(belief, features, slots: int, controls: int):
     """Contract beliefs with what every control's edge yields: the heavy stage.
 
-    Returns the mass of each belief (C, R); and per control and slot (A, J, C, R) the
-    probability of the outcome and the reward it brings.
+    Returns the mass of each belief (C, R); and per kind, control and slot (A, J, C, R) the
+    probability of the outcome, the reward it brings, and its size.
     """
     product = jnp.einsum("frm,cm->fcr", features, belief, precision=jax.lax.Precision.HIGHEST)
-    width = controls * slots
-    shape = (controls, slots, *product.shape[1:])
-    return product[-1], product[:width].reshape(shape), product[width:-1].reshape(shape)
+    return product[-1], product[:-1].reshape(-1, controls, slots, *product.shape[1:])
 
 
 def _continue(child, ratio, following, kernel):
@@ -392,26 +483,3 @@ def _continue(child, ratio, following, kernel):
     law = jnp.asarray(kernel)
     split = total.reshape(*total.shape[:3], -1, law.shape[1])
     return jnp.einsum("acrxw,avw->acrxv", split, law).reshape(total.shape)
-
-
-def _choose(
-    total: Float[Array, "A C R Q"], mass: Float[Array, "C R 1"], scale
-) -> tuple[Float[Array, "C R Q"], Int[Array, "C R Q"]]:
-    """Take the first control tied with the best; the last one at a belief of no mass."""
-    last = total.shape[0] - 1
-    kind = jnp.int8 if last < 128 else jnp.int16
-    fixed = jax.lax.stop_gradient(total)
-    tolerance = jax.lax.stop_gradient(TIE * mass * scale)
-    if last > _SELECTED:
-        tied: Bool[Array, "A C R Q"] = fixed >= fixed.max(axis=0) - tolerance
-        choice = jnp.where(mass > 0, jnp.argmax(tied, axis=0), last)
-        return jnp.take_along_axis(total, choice[None], axis=0)[0], choice.astype(kind)
-    # Row by row: reductions over the first axis are several times slower.
-    best = functools.reduce(jnp.maximum, [fixed[a] for a in range(last + 1)])
-    least = jnp.where(mass > 0, best - tolerance, jnp.inf)
-    value, choice = total[last], jnp.full(best.shape, last, kind)
-    for a in reversed(range(last)):
-        reached = fixed[a] >= least
-        value = jnp.where(reached, total[a], value)
-        choice = jnp.where(reached, jnp.asarray(a, kind), choice)
-    return value, choice

@@ -99,7 +99,8 @@ def closed_spans(
     told = np.broadcast_to(above, (len(edges), *shape[2:], root.shape[1]))
     high = np.einsum("brm,crqm->cbrq", weight, told)
     value = np.zeros(shape)
-    unit = float(tables.scale) * root.sum(axis=1)[:, None]
+    most = np.abs(told).max(axis=(0, 3))
+    unit = most * root.sum(axis=1)[:, None]
     slack = closed.drift * unit
     allowed = np.moveaxis(np.asarray(tasks.allowed, bool), 2, 0)
 

@@ -17,10 +17,10 @@ from solvers.checks import check_fields, flag, positive
 from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, Tasks, cast
 from solvers.progress import Bar, deferred
-from solvers.rounding import make_room
+from solvers.single import make_room, remarks
 from solvers.solution import AbstractSolver, Solution, Status, Unsuited
-from solvers.table import Answer, PlanTable
-from solvers.tree.backward import backward
+from solvers.table import Answer, PlanTable, flat
+from solvers.tree.backward import likelihood_rows, sweep
 from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
@@ -51,7 +51,7 @@ class Exact(AbstractSolver):
         listed = problem.lists(2 * self.memory)
         structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
         if limits.single:
-            structure, room = make_room(structure, numbers, groups, limits.tolerance)
+            room = make_room(structure, numbers, groups, limits.tolerance)
         with deferred() as interrupts, interrupts.now():
             work, tree = plan_tree(structure, numbers, groups, self)
             answers = solve_exact(
@@ -63,20 +63,24 @@ class Exact(AbstractSolver):
                 mesh=limits.mesh,
                 progress=progress,
                 dtype=None if room is None else np.float32,
+                losses=room is not None,
             )
-        table = PlanTable(tree, None, answers, None, complete=True)
-        found = Solution(
-            table.value,
-            table.value,
+        gap = None if room is None else [answer.loss for answer in answers]
+        table = PlanTable(tree, None, answers, gap, complete=True)
+        lower, upper = (flat([getattr(x, name) for x in answers]) for name in ("lower", "upper"))
+        return Solution(
+            lower,
+            upper,
             Status.EXACT,
             table,
             value=table.value,
+            note=remarks(answers, tasks, room),
             nodes=work.nodes,
             bytes=work.memory,
             seconds=work.seconds,
             table=table,
+            rounding=upper - lower,
         )
-        return found if room is None else room.widened(found, table, tasks)
 
 
 class Estimate(eqx.Module):
@@ -147,13 +151,14 @@ def solve_exact(
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = False,
     dtype: type[np.floating] | None = None,
+    losses: bool = False,
 ) -> list[Answer]:
     """Solve every group of tasks.
 
     **Arguments:** `tree`, `tables`; `tasks`: groups of roots with equally many tasks;
     `checkpoint`: a folder where finished chunks are kept and found again; `mesh`: devices over
     whose first axis the roots are split; `progress`: show a bar; `dtype`: the precision to work
-    in, that of the numbers by default (`rounding` says what it costs).
+    in, that of the numbers by default; `losses`: whether those at every node are wanted.
 
     **Raises:** `MemoryError` if one root alone passes `solver.memory`.
     """
@@ -171,7 +176,8 @@ def solve_exact(
         for group, (start, stop) in chunks:
             found = store.load((group, start, stop)) if store else None
             if found is None:
-                found = _solve_chunk(tree, tables, tasks[group], start, stop, solver, mesh, bar)
+                part = tasks[group], start, stop
+                found = _solve_chunk(tree, tables, *part, solver, mesh, bar, losses)
                 if store:
                     store.save((group, start, stop), found)
             else:
@@ -180,7 +186,7 @@ def solve_exact(
     return [_join(parts, len(counts)) for parts in answers]
 
 
-def _solve_chunk(tree, tables, tasks, start, stop, solver, mesh, bar):
+def _solve_chunk(tree, tables, tasks, start, stop, solver, mesh, bar, losses):
     piece = eqx.tree_at(
         lambda t: (t.root, t.coefficient, t.counted, t.allowed),
         tasks,
@@ -190,12 +196,35 @@ def _solve_chunk(tree, tables, tasks, start, stop, solver, mesh, bar):
         piece = _spread(piece, mesh)
     cells = tree.structure.controls * piece.coefficient.shape[0] * piece.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (8 * cells)))
-    value, actions = backward(
-        tree, tables, piece, block=block, tick=lambda nodes: bar(nodes * (stop - start))
-    )
-    found = {"value": np.asarray(value)[: stop - start]}
-    for t, taken in enumerate(actions):
+    actions, off, first = [], [], None
+    rounds = sweep(tree, tables, piece, block=block, tick=lambda nodes: bar(nodes * (stop - start)))
+    for first in rounds:
+        actions.append(first.action)
+        if losses:
+            off.append(first.loss[:, :, : piece.keep])
+    assert first is not None
+    high = np.asarray(first.best, float) + first.error
+    found = {"value": np.asarray(first.value), "lower": first.lower, "upper": high}
+    found = {name: x[0, : stop - start] for name, x in found.items()}
+    for t, taken in enumerate(reversed(actions)):
         found[f"action{t}"] = taken[:, : stop - start]
+    if losses:
+        off = _per_mass(tree, tables, piece, off[::-1])
+    for t, loss in enumerate(off):
+        found[f"loss{t}"] = loss[:, : stop - start]
+    found["ill"] = np.asarray(first.ill)
+    return found
+
+
+def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss):
+    """Losses (N_t, R, keep) of every round over the masses of beliefs."""
+    column = np.asarray(tables.column, float)
+    column = np.concatenate([column, np.ones((1, column.shape[1]))])
+    rows = likelihood_rows(tree, column, len(tree.layers))
+    root, found = np.asarray(tasks.root, float), []
+    for layer, row, one in zip(tree.layers, rows, loss, strict=True):
+        mass = (row @ root.T)[layer.likelihood][:, :, None]
+        found.append(np.where(mass > 0, one / np.where(mass > 0, mass, 1.0), 0.0))
     return found
 
 
@@ -235,10 +264,16 @@ def _chunks(tasks: Tasks, counts: list[int], solver: Exact) -> list[tuple[int, i
 
 
 def _join(parts: list[dict], rounds: int) -> Answer:
-    value = np.concatenate([part["value"] for part in parts])
-    actions = tuple(
-        np.concatenate([part[f"action{t}"] for part in parts], axis=1)
-        for t in range(rounds)
-        if "action0" in parts[0]
+    value, lower, upper = (
+        np.concatenate([part[name] for part in parts]) for name in ("value", "lower", "upper")
     )
-    return Answer(value, actions)
+
+    def by_round(name: str):
+        return tuple(
+            np.concatenate([part[f"{name}{t}"] for part in parts], axis=1)
+            for t in range(rounds)
+            if f"{name}0" in parts[0]
+        )
+
+    ill = any(bool(part["ill"]) for part in parts)
+    return Answer(value, by_round("action"), lower, upper, by_round("loss"), ill)

@@ -57,6 +57,12 @@ def relations(
     return _digits(count, generators, combination, logs)
 
 
+def drift(column: Float[np.ndarray, "C m"]) -> float:
+    """What a belief can be off by in a round, as a share, where related columns are merged."""
+    found = np.abs(np.log(column[column > 0]))
+    return 4 * _SAME * max(1.0, float(found.max(initial=0.0)))
+
+
 def _span(centred, positive) -> tuple[list[int], np.ndarray, np.ndarray]:
     """The first rows that span all positive rows: centred[generators] = triangle @ basis.
 

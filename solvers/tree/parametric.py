@@ -6,11 +6,12 @@ and W = max_a Q_a: all are convex and piecewise linear in x. So each node's W is
 and a slope at `low` and a list of kinks (place, jump of slope). Sums merge lists; a maximum adds
 the crossings that lie on the upper envelope. Between neighbouring kinks and crossings of a node
 the control taken is the same everywhere, so the places themselves and one point between each two
-tell every control ever taken, under the solver's own rule for ties.
+tell every control ever taken, under the solver's own rule for ties (`solvers.ties`; amounts are
+those of the x of largest size in the interval).
 
-Guarantee: every control that is best by more than the tie tolerance somewhere is found, and so
-are those taken at a single x where several are tied. Exact up to rounding; kinks that bend W by
-less than 1e-14 of its range are dropped.
+Guarantee: every control that is best by more than rounding somewhere is found, and so are those
+taken at a single x where several are tied. Exact up to rounding; kinks that bend W by less than
+1e-14 of its range are dropped.
 """
 
 import equinox as eqx
@@ -18,7 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.problem import Tables
-from solvers.tree.backward import TIE, likelihood_rows
+from solvers.ties import Taken, shares, take
+from solvers.tree.backward import likelihood_rows
 from solvers.tree.tree import Tree, ratios
 
 _ROUND = 1e-14
@@ -52,14 +54,18 @@ class _Convex(eqx.Module):
 class _Lines(eqx.Module):
     """Every control's Q at `points` of k nodes; linear between neighbouring points.
 
-    `slope` (k, A, n-1) of the intervals between points; `tolerance`, `mass` (k,).
+    `slope` (k, A, n-1) of the intervals between points; `mass` (k,). `amount` (k, A): see
+    `solvers.ties`; `share` of it is what values can be off by, at most `tolerance` (k,) for those
+    that can be the best anywhere.
     """
 
     points: Float[np.ndarray, "k n"]
     value: Float[np.ndarray, "k A n"]
     slope: Float[np.ndarray, "k A n1"]
-    tolerance: Float[np.ndarray, " k"]
     mass: Float[np.ndarray, " k"]
+    amount: Float[np.ndarray, "k A"]
+    tolerance: Float[np.ndarray, " k"]
+    share: float = eqx.field(static=True)
 
 
 def sweep_coefficient(
@@ -88,7 +94,10 @@ def sweep_coefficient(
     fixed[:, outcome] = low
     groups, width = len(root), tree.structure.controls
     following = _Convex(np.zeros(0), np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)))
-    found = []
+    structure, larger = tree.structure, max(abs(low), abs(high))
+    counts = column.shape[1], structure.horizon, structure.outcome.shape[1]
+    room = shares(*counts, structure.symbols, drift=structure.drift)
+    found, amounts = [], np.zeros(0)
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         kinks = layer.child.shape[2] * following.place.shape[1]
@@ -96,23 +105,27 @@ def sweep_coefficient(
         if each > cells:
             raise MemoryError(f"round {t + 1} has nodes with up to {width * kinks} kinks")
         step = max(1, cells // each)
-        functions, lows, highs = [], [], []
+        functions, lows, highs, most = [], [], [], []
         for first in range(0, layer.nodes * groups, step):
             index = np.arange(first, min(first + step, layer.nodes * groups))
             node, group = np.divmod(index, groups)
             belief = np.asarray(rows[t])[layer.likelihood[node]] * root[group]
             edge = tree.structure.edge[t][layer.memory[node]]
-            now = _stops(tables, tree.structure.outcome, belief, edge, fixed[group], outcome)
+            what = tables, structure.outcome, belief, edge, fixed[group], outcome
+            now, amount = _stops(*what), _sizes(*what, larger)
             child = layer.child[node].astype(np.int64) * groups + group[:, None, None]
             mass = belief.sum(axis=1)
             share = ratios(tree, t, node)
+            if child.shape[2]:
+                amount += (amounts[child] * (1.0 if share is None else share)).sum(axis=2)
             lines = _add(now, following, child, share, low, high)
-            lines = _refine(lines, mass, float(tables.scale))
+            lines = _refine(lines, mass, amount, room.each[t])
+            most.append(lines.tolerance / (2 * room.each[t]))
             functions.append(_maximum(lines))
             below, above = _stretches(lines)
             lows.append(below)
             highs.append(above)
-        following = _join(functions, high)
+        following, amounts = _join(functions, high), np.concatenate(most)
         shape = (layer.nodes, groups, width)
         found.append(
             Sweep(*(np.concatenate(x).reshape(shape).swapaxes(0, 1) for x in (lows, highs)))
@@ -133,6 +146,14 @@ def _stops(tables: Tables, outcomes, belief, edge, coefficient, outcome: int):
             value[:, a] += (joint * reward[what]).sum(axis=1)
             slope[:, a] += np.where(what == outcome, chance, 0.0)
     return value, slope
+
+
+def _sizes(tables: Tables, outcomes, belief, edge, coefficient, outcome: int, larger: float):
+    """Amounts of what stopping now yields, (k, A), where |coefficient| is at most `larger`."""
+    size = abs(coefficient)
+    size[:, outcome] = larger
+    positive = Tables(tables.stop, tables.column, abs(np.asarray(tables.reward, float)))
+    return _stops(positive, outcomes, belief, edge, size, outcome)[0]
 
 
 def _add(now, following: _Convex, child: Int[np.ndarray, "k A Z"], share, low: float, high: float):
@@ -174,11 +195,13 @@ def _compact(place, jump, high: float, owner):
     return place, jump, np.take_along_axis(owner, order, axis=1)
 
 
-def _refine(sums, mass, scale: float) -> _Lines:
+def _refine(sums, mass, amount, share: float) -> _Lines:
     """Add the points where two controls cross on the upper envelope."""
     points, values, slopes = sums
     count, width, _ = values.shape
-    tolerance = TIE * mass * scale
+    best = _take(values, amount, share, mass).amount
+    assert best is not None
+    tolerance = 2 * share * np.asarray(best).max(axis=1)
     rows, xs, heights, intervals = [], [], [], []
     for a in range(width):
         for b in range(a + 1, width):
@@ -217,7 +240,7 @@ def _refine(sums, mass, scale: float) -> _Lines:
     values = np.concatenate([values, level], axis=2)
     values = np.take_along_axis(values, order[:, None], axis=2)
     slopes = np.take_along_axis(slopes, interval[:, None, :-1], axis=2)
-    return _Lines(points, values, slopes, tolerance, mass)
+    return _Lines(points, values, slopes, mass, amount, tolerance, share)
 
 
 def _maximum(lines: _Lines) -> _Convex:
@@ -245,7 +268,7 @@ def _stretches(lines: _Lines):
     count, places = points.shape
     control = np.zeros((count, 2 * places - 1), np.int64)
     control[:, ::2], control[:, 1::2] = (
-        _take(part, lines.tolerance, lines.mass) for part in (value, middle)
+        _take(part, lines.amount, lines.share, lines.mass).choice for part in (value, middle)
     )
     left = np.repeat(points, 2, axis=1)[:, :-1]
     right = np.repeat(points, 2, axis=1)[:, 1:]
@@ -268,10 +291,11 @@ def _stretches(lines: _Lines):
     return low, high
 
 
-def _take(value, tolerance, mass) -> Int[np.ndarray, "k n"]:
-    """The first control tied with the best; the last one at a belief of no mass."""
-    tied = value >= value.max(axis=1, keepdims=True) - tolerance[:, None, None]
-    return np.where(mass[:, None] > 0, tied.argmax(axis=1), value.shape[1] - 1)
+def _take(value, amount, share: float, mass) -> Taken:
+    """What is taken at each point (k, n) of values (k, A, n)."""
+    amounts = np.broadcast_to(amount[:, :, None], value.shape)
+    total, amounts = (np.moveaxis(x, 1, 0) for x in (value, amounts))
+    return take(total, amounts, share, mass[:, None] > 0)
 
 
 def _join(parts: list[_Convex], high: float) -> _Convex:

@@ -29,8 +29,10 @@ def test_every_expected_array(name, merge):
     assert len(expected) >= 18
     assert found.keys() == expected.keys()
     assert_same(found, expected, money_scale(case))
-    np.testing.assert_array_equal(policy.lower, policy.value)
-    np.testing.assert_array_equal(policy.upper, policy.value)
+    known = ~np.isnan(policy.value)
+    assert (policy.lower <= policy.value)[known].all()
+    assert (policy.value <= policy.upper)[known].all()
+    assert np.nanmax(policy.upper - policy.lower) <= 1e-12 * policy.env.money_scale
 
 
 def test_cases_cover_what_they_claim():

@@ -62,8 +62,7 @@ def random_problem(
         edge, successor, columns.astype(np.int32), outcome, controls, slots, total,
         0 if dead else -1,
     )  # fmt: skip
-    scale = np.abs(coefficient).max() + np.abs(reward).max()
-    tables = Tables(stop, column, reward, np.asarray(scale))
+    tables = Tables(stop, column, reward)
     return Problem(structure, tables, Tasks(root, coefficient, counted, allowed, width, kernel))
 
 

@@ -137,7 +137,7 @@ def two_controls(difference, mass=1.0, controls=3):
         controls, 1, 0,
     )  # fmt: skip
     stop[:-1, 0, 0] *= 1.0 + 2.0 * difference * np.arange(controls - 1)
-    tables = Tables(stop, np.zeros((0, 1)), np.zeros((1, 1)), np.asarray(1.0))
+    tables = Tables(stop, np.zeros((0, 1)), np.zeros((1, 1)))
     one = np.ones((1, 1, 1))
     tasks = Tasks(np.full((1, 1), mass), one, one, np.ones((1, 1, controls), bool), 1)
     found, actions = backward(build_tree(structure), tables, tasks, block=8)
@@ -147,14 +147,16 @@ def two_controls(difference, mass=1.0, controls=3):
 @pytest.mark.parametrize("mass", [1.0, 1e-30])
 @pytest.mark.parametrize("controls", [3, 5])
 def test_ties_go_to_the_lowest_index(mass, controls):
-    """Within 1e-12 of the mass times the scale: a belief of little mass has a narrower tie."""
+    """Within what rounding can do to these very values: a belief of little mass has less."""
     assert two_controls(0.0, mass, controls) == (0.5 * mass, 0)
     # The last but one is better by (controls - 2) * difference.
     width = controls - 2
-    _, chosen = two_controls(0.9e-12 / width, mass, controls)
+    worth, chosen = two_controls(1e-16 / width, mass, controls)
     assert chosen == 0
-    _, chosen = two_controls(1.1e-12 / width, mass, controls)
+    assert worth >= 0.5 * mass
+    worth, chosen = two_controls(1e-13 / width, mass, controls)
     assert 0 < chosen <= width
+    assert worth > 0.5 * mass * (1 + 1e-13)
     worth, chosen = two_controls(1e-3, mass, controls)
     assert chosen == width
     np.testing.assert_allclose(worth, mass * (0.5 + 1e-3 * width), rtol=1e-14)

@@ -35,7 +35,7 @@ def churn(like, prior):
     structure = Structure((edge[None],), none, edge[:, None], outcome, n + 1, n, n + 1, n)
     reward = like / (1 - like)
     stop, column = (np.concatenate([x, nothing]) for x in (1 - like, like))
-    tables = Tables(stop[:, None], column, reward, np.asarray(reward.max()))
+    tables = Tables(stop[:, None], column, reward)
     allowed = np.ones((1, n + 1, n + 1), bool)
     allowed[0, np.arange(1, n + 1), np.arange(n)] = False
     ones = np.ones((1, n + 1, n))
@@ -118,7 +118,7 @@ def test_where_nothing_is_learned_the_answer_is_exact(going):
                           -1, digits, offset)  # fmt: skip
     omega = np.array([-0.2, 0.3, 1.0])
     reward = np.stack([1 + omega, np.full(3, 0.5)])
-    tables = Tables(np.full((2, 1, 3), 1 - going), column, reward, np.asarray(2.0))
+    tables = Tables(np.full((2, 1, 3), 1 - going), column, reward)
     root = np.array([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]])
     # At the second root omega = -.2 is likely: W is still the better of the two for ever.
     ones = np.ones((2, 1, 2))

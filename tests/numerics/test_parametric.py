@@ -81,7 +81,7 @@ def _three_lines(middle):
         dead=-1,
     )
     stop = np.array([[[0.5], [0.5]], [[1.0], [0.0]], [[0.0], [1.0]]])
-    tables = Tables(stop, np.ones((1, 1)), np.zeros((2, 1)), np.array(2.0))
+    tables = Tables(stop, np.ones((1, 1)), np.zeros((2, 1)))
     coefficient = np.array([[0.0, 0.5]])
     stop[0, 1] = 2 * middle  # control 0 ends in outcome 1, worth 1/2, with this probability
     return sweep_coefficient(

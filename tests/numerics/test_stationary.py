@@ -64,7 +64,7 @@ def test_the_bound_is_attained_where_the_worst_policy_is_the_best():
     """
     zero, again = np.zeros((1, 1), np.int32), np.array([0.8, 0.5, 0.0])
     structure = Structure((zero,), (zero,), zero, zero, 1, 1, 1)
-    tables = Tables((1 - again)[None, None], again[None], np.zeros((1, 3)), np.asarray(1.0))
+    tables = Tables((1 - again)[None, None], again[None], np.zeros((1, 3)))
     ones = np.ones((3, 1, 1))
     tasks = Tasks(np.eye(3), ones, ones, ones > 0, 1)
     for rounds in (1, 3, 20):

@@ -1,0 +1,39 @@
+"""Sweeps in float32: what they may be off by is foreseen, and what they were off by is said."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.solution import TooFine
+from solvers.table import Answer
+from solvers.ties import fits, foreseen
+
+
+def make_room(
+    structure: Structure, tables: Tables, tasks: Sequence[Tasks], tolerance: float
+) -> float | None:
+    """What float32 may be off by at roots of mass one, before any work; None: use float64.
+
+    **Raises:** `TooFine` if it cannot certify the tolerance, with the smallest it can.
+    """
+    parts = [(structure, tables, part, np.float32) for part in tasks]
+    if not all(fits(*part) for part in parts):
+        return None
+    room = max((foreseen(*part) for part in parts), default=0.0)
+    if not np.isfinite(room) or 0 < tolerance < 2 * room:
+        raise TooFine(2 * room)
+    return room
+
+
+def remarks(answers: Sequence[Answer], tasks: TaskList, room: float | None = None) -> str:
+    """What a note says of precision: ties that rounding hides, and what float32 was off by."""
+    text = "; ill conditioned" if any(answer.ill for answer in answers) else ""
+    if room is None:
+        return text
+    most = 0.0
+    for answer, part in zip(answers, tasks.groups, strict=True):
+        mass = np.asarray(part.root, float).sum(axis=1)[:, None]
+        off = np.asarray(answer.value, float) - np.asarray(answer.lower, float)
+        most = max(most, float((off / np.where(mass > 0, mass, 1.0)).max(initial=0.0)))
+    return f"{text}; float32, rounding at most {most:.2g}"

@@ -1,0 +1,245 @@
+"""Which controls are tied, and how far off a computed value can be: the one place for both.
+
+Let u = eps / 2 and g(k) = k u / (1 - k u). A sum or product of k factors, terms or roundings of
+the data, in whatever order, is off by at most g(k) times the sum of its terms' sizes (Higham,
+Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). So with every computed value
+
+    Q_a = sum_omega b stop (x + reward) + sum_z E[W'_z]
+
+goes its *amount* A_a, the sum of the sizes of all terms added to get it, those of the following
+rounds included, and Q_a is off by at most e_a = c_t A_a. In round t = 0, 1, ... what is yielded
+is made of t columns, stop, reward, root and x, each rounded once as data, their products, an
+inner product of length m, sums over J slots and a division by a mass of m terms; what follows is
+a sum of Z terms, each times a ratio of beliefs and averaged over V coefficient vectors:
+
+    now_t = g(2 m + 2 t + 2 J + 12) + t drift,   next = g(Z + V + 8),
+    c_t = max(now_t, c_{t+1} (1 + next) + next),   c_{T-1} = now_{T-1},
+
+with `drift` what beliefs taken for proportional can differ by in a round. Only terms of Q_a count:
+a control that nobody would take, however large its loss, makes no other value less certain.
+
+Control a *can be the best* if Q_a + e_a >= max_s (Q_s - e_s); every exact maximiser can. It is
+*tied* if besides Q_a >= max Q - 1e-9 |max Q|. The first tied control is taken, the last one where
+the belief has no mass. W = max Q, whatever is taken, and its amount is the largest of those that
+can be the best: it bounds the error of W and of the control taken alike. Where the second test
+keeps out a control that passes the first, the numbers are *ill conditioned*.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Float, Int
+
+from solvers.problem import Numbers, Structure, Tables, Tasks
+
+RELATIVE = 1e-9
+_SELECTED = 48  # controls compared one by one: more would take long to compile
+
+
+class Taken(eqx.Module):
+    """What is taken among A controls, shapes (...) of one of them.
+
+    `best`: W. `value`: of the control taken, computed as `kept` is. `choice`: the control.
+    `amount`: what errors of both are in proportion to, and `ill`: whether the numbers are ill
+    conditioned; None where the amount is `best`, and they never are.
+    """
+
+    best: Numbers
+    value: Numbers
+    choice: Int[Numbers, "..."]
+    amount: Numbers | None
+    ill: Numbers | None
+
+
+def take(
+    total: Float[Numbers, "A ..."],
+    amount: Float[Numbers, "A ..."] | None,
+    error: Any,
+    live: Any,
+    *,
+    kept: Float[Numbers, "A ..."] | None = None,
+    arrays: ModuleType = np,
+) -> Taken:
+    """Take the first tied control; the last one where nothing is live.
+
+    **Arguments:** `total`: Q, -inf where a control may not be used; `amount`: A, None where no
+    term is negative, so that it is Q itself; `error`: c_t; `live`: where the belief has mass;
+    `kept`: what the controls are worth under the plans in use, Q by default.
+    """
+    last = len(total) - 1
+    kind = np.int8 if last < 128 else np.int16
+    kept = total if kept is None else kept
+    best = _largest([total[a] for a in range(last + 1)], arrays)
+    error = arrays.minimum(error, 0.01)
+    close = arrays.maximum(RELATIVE, 8 * error)
+    with np.errstate(invalid="ignore"):
+        least, ill = best - close * abs(best), None
+        if amount is None:
+            above, floor = total, best * ((1 - error) / (1 + error))
+        else:
+            above = total + error * amount
+            below = [total[a] - error * amount[a] for a in range(last + 1)]
+            floor = _largest(below, arrays)
+            most, ill = arrays.zeros_like(best), arrays.zeros(best.shape, bool)
+            for a in range(last + 1):
+                passes = above[a] >= floor
+                most = arrays.maximum(most, arrays.where(passes, amount[a], 0.0))
+                ill = ill | (passes & (total[a] < least))
+            amount, ill = arrays.where(live, most, amount[last]), ill & live
+        floor = arrays.where(live, floor, np.inf)
+        value, choice = kept[last], arrays.full(best.shape, last, kind)
+        if last > _SELECTED:
+            tied = (above >= floor) & (total >= least)
+            found = arrays.where(tied.any(axis=0), arrays.argmax(tied, axis=0), last)
+            choice = found.astype(kind)
+            value = arrays.take_along_axis(kept, found[None], axis=0)[0]
+        else:  # Row by row: reductions over the first axis are several times slower.
+            for a in reversed(range(last)):
+                tied = (above[a] >= floor) & (total[a] >= least)
+                value = arrays.where(tied, kept[a], value)
+                choice = arrays.where(tied, arrays.asarray(a, kind), choice)
+    return Taken(arrays.where(live, best, total[last]), value, choice, amount, ill)
+
+
+def _largest(rows, arrays):
+    return functools.reduce(arrays.maximum, rows)
+
+
+class Rounding(eqx.Module):
+    """Errors of one solve as shares of amounts: c_t (T,) of values; `now`, `later` of one round.
+
+    `lost`: money that products below the smallest normal number can lose in all, at any root.
+    """
+
+    each: tuple[float, ...] = eqx.field(static=True)
+    now: float = eqx.field(static=True)
+    later: float = eqx.field(static=True)
+    lost: float = eqx.field(static=True, default=0.0)
+
+
+def shares(
+    points: int,
+    rounds: int,
+    slots: int,
+    symbols: int,
+    *,
+    regimes: int = 0,
+    drift: float = 0.0,
+    dtype: np.dtype | type[np.floating] = np.float64,
+) -> Rounding:
+    """Count the roundings behind a value; shares are infinite where sums are too long."""
+    unit = float(np.finfo(dtype).eps) / 2
+    later = _gamma(max(symbols, 1) + regimes + 8, unit)
+    each: list[float] = []
+    for t in reversed(range(rounds)):
+        now = _gamma(2 * points + 2 * t + 2 * slots + 12, unit) + t * drift
+        each.append(max(now, each[-1] * (1 + later) + later) if each else now)
+    now = _gamma(2 * points + 2 * rounds + 2 * slots + 14, unit) + rounds * drift
+    return Rounding(tuple(each[::-1]), now, later)
+
+
+def rounding(
+    structure: Structure, tables: Tables, tasks: Tasks, dtype: np.dtype | type[np.floating]
+) -> Rounding:
+    """What a sweep in `dtype` can be off by; `lost` is 0 when traced."""
+    counts = tables.column.shape[1], structure.horizon, structure.outcome.shape[1]
+    regimes = 0 if tasks.kernel is None else tasks.kernel.shape[1]
+    more = {"regimes": regimes, "drift": structure.drift, "dtype": dtype}
+    found = shares(*counts, structure.symbols, **more)
+    return dataclasses.replace(found, lost=_lost(structure, tables, tasks, dtype))
+
+
+def signed(tables: Tables, tasks: Tasks) -> bool:
+    """Whether a term that is added may be negative; True when traced."""
+    given = tables.reward, tasks.coefficient
+    if any(isinstance(x, Tracer) for x in given):
+        return True
+    return any(bool((np.asarray(x) < 0).any()) for x in given)
+
+
+def _gamma(count: float, unit: float) -> float:
+    return count * unit / (1 - count * unit) if count * unit < 0.01 else math.inf
+
+
+def flushes(
+    structure: Structure,
+    tables: Tables,
+    tasks: Tasks,
+    dtype: np.dtype | type[np.floating],
+) -> bool:
+    """Whether a product of data that are not zero can be below the smallest normal number."""
+    rounds = structure.horizon
+    logs = sum(np.log2(_least(x)) for x in (tables.stop, tables.reward))
+    logs += (rounds - 1) * np.log2(_least(tables.column))
+    logs += sum(np.log2(_least(x)) for x in (tasks.root, tasks.coefficient))
+    if tasks.kernel is not None:
+        logs += (rounds - 1) * np.log2(_least(tasks.kernel))
+    info = np.finfo(dtype)
+    return bool(logs < np.log2(float(info.tiny)) - np.log2(float(info.eps)) + 2)
+
+
+def fits(structure: Structure, tables: Tables, tasks: Tasks, dtype: type[np.floating]) -> bool:
+    """Whether nothing overflows in `dtype` or is flushed to zero."""
+    most = max(float(np.abs(x).max(initial=0.0)) for x in (tables.reward, tasks.coefficient))
+    return most < float(np.finfo(dtype).max) ** 0.75 and not flushes(
+        structure, tables, tasks, dtype
+    )
+
+
+def foreseen(structure: Structure, tables: Tables, tasks: Tasks, dtype: type[np.floating]) -> float:
+    """What values at roots of mass one may be off by, before any is known.
+
+    Outcomes that never yield more than nothing are left out: no amount that counts has them.
+    """
+    root, reward = np.asarray(tasks.root, float), np.asarray(tables.reward, float)
+    mass = root.sum(axis=1)
+    unit = root / np.where(mass > 0, mass, 1.0)[:, None]
+    most = 0.0
+    for r, each in enumerate(unit):
+        x, counted = (
+            np.asarray(y, float)[r, ..., None] for y in (tasks.coefficient, tasks.counted)
+        )
+        gains = (x + counted * reward > 0).any(axis=2, keepdims=True)
+        if tasks.kernel is not None:
+            gains = gains.any(axis=0, keepdims=True)
+        size = np.where(gains, np.abs(x) + counted * np.abs(reward), 0.0).max(axis=1)
+        size = size.max(axis=0) if tasks.kernel is not None else size
+        most = max(most, float((size @ each).max()))
+    return rounding(structure, tables, tasks, dtype).each[0] * most
+
+
+def most_gained(tables: Tables, tasks: Sequence[Tasks]) -> float:
+    """The most that any outcome yields to any task, at least 0."""
+    most = 0.0
+    for part in tasks:
+        counted = np.asarray(part.counted, float)[..., None]
+        worth = np.asarray(part.coefficient, float)[..., None] + counted * tables.reward
+        most = max(most, float(np.asarray(worth).max(initial=0.0)))
+    return most
+
+
+def _lost(structure: Structure, tables: Tables, tasks: Tasks, dtype) -> float:
+    leaves = jax.tree.leaves((tables, tasks))
+    if any(isinstance(x, Tracer) for x in leaves):
+        return 0.0
+    if not flushes(structure, tables, tasks, dtype):
+        return 0.0
+    rounds, slots = structure.horizon, structure.outcome.shape[1]
+    symbols, points = max(structure.symbols, 1), tables.column.shape[1]
+    size = max(1.0, *(float(np.abs(x).max(initial=0)) for x in (tables.reward, tasks.coefficient)))
+    paths = sum(float(symbols) ** t for t in range(rounds)) if rounds < 200 else math.inf
+    return 16.0 * (rounds + slots) * float(np.finfo(dtype).tiny) * points * size * paths
+
+
+def _least(array) -> float:
+    """The smallest size of what is not zero, at most one."""
+    found = np.abs(np.asarray(array, float))
+    return min(float(found[found > 0].min(initial=1.0)), 1.0)

@@ -1,0 +1,140 @@
+"""W against exact rationals: money in any unit, products nobody would show, rare ruin, ties."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import dynmech as dm
+
+SYMBOL = [[0.8, 0.2], [0.3, 0.7], [0.5, 0.5]]
+PRIOR, TASTES = [0.2, 0.5, 0.3], [[1.0, -1.0], [-1.0, 1.0], [0.5, 0.2]]
+BUY = [[0.3, 0.05, 0.2], [0.05, 0.3, 0.1], [0.01, 0.01, 0.01]]
+ASK = [[0.5, 0.6, 0.6], [0.6, 0.5, 0.6], [0.5] * 3, [0.9] * 3]
+GAMMA = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+SOLVERS = [dm.Exact(), dm.BranchAndBound(), dm.PointBased()]
+
+
+def exact(prior, rounds, buy, ask, theta, u, without=None):
+    """W, or that without one product: behaviour depends on the product last shown alone."""
+
+    def number(table):
+        return [[Fraction(float(x)) for x in row] for row in table]
+
+    buy, ask, u, symbol = number(buy), number(ask), number(u), number(SYMBOL)
+    theta = [Fraction(float(x)) for x in theta]
+
+    def worth(t, belief):
+        found = []
+        for shown in set(range(len(theta) + 1)) - {without}:
+            total = Fraction(0)
+            if shown < len(theta):
+                chances = [b * y for b, y in zip(belief, buy[shown])]
+                total += sum(c * (theta[shown] + v) for c, v in zip(chances, u[shown]))
+            for z in range(2) if t < rounds else ():
+                going = zip(belief, ask[shown], symbol)
+                total += worth(t + 1, [b * y * law[z] for b, y, law in going])
+            found.append(total)
+        return max(found)
+
+    return worth(1, [Fraction(float(p)) for p in prior])
+
+
+def market(prior, rounds, buy, ask, theta, u, unit=1.0, kind=np.float64):
+    products, tastes = len(theta), len(prior)
+    shown = [t for k in range(rounds) for t in itertools.product(range(products + 1), repeat=k + 1)]
+    last = np.array([h[-1] for h in shown])
+    action = np.zeros((len(shown), products + 2, tastes))
+    for j in range(products):
+        action[last == j, j] = buy[j]
+    action[:, -1] = np.array(ask)[last]
+    action[:, -2] = 1 - action.sum(axis=1)
+    law = np.tile(np.array(SYMBOL), (len(shown), 1, 1)).reshape(-1, tastes, 2, *[1] * products)
+    first = np.ones((tastes, 1, *[1] * products))
+    one, kernel = np.ones((products, 1)), np.ones((products + 1, products, 1, 1))
+    u = np.array(u)
+    return dm.RecommendationMDP.from_tables(
+        (np.eye(products) * unit).astype(kind), u.T, prior, rounds, action, law, first,
+        np.array(theta)[:, None] * unit, one, kernel,
+    )  # fmt: skip
+
+
+def check(solver, prior, buy, ask, theta, u, rounds=2, unit=1.0, **more):
+    env = market(prior, rounds, buy, ask, theta, u, unit, **more)
+    policy = dm.solve_efficient_policy(env, solver, progress=False)
+    theta = np.asarray(env.values.support)[:, 0]
+    given = prior, rounds, buy, ask, theta, np.asarray(env.utilities)
+    right = exact(*given)
+    rights = [exact(*given, i) for i in range(len(theta))]
+    low, value, high = (x.item() for x in (policy.lower, policy.value, policy.upper))
+    assert Fraction(low) <= right <= Fraction(high)
+    loose = 1e-9 if env.gamma.dtype == np.float64 else 1e-3
+    assert high - low <= loose * abs(float(right))
+    marginal, above = policy.marginal_value.ravel(), policy.marginal_upper.ravel()
+    assert (marginal <= value).all()
+    for found, top, true in zip(marginal, above, rights, strict=True):
+        assert abs(found - float(true)) <= loose * abs(float(true))
+        assert true <= Fraction(top)
+    assert abs(value - float(right)) <= loose * abs(float(right))
+    return policy
+
+
+def utilities(gamma, tastes):
+    return np.array(gamma) @ np.array(tastes).T
+
+
+@pytest.mark.parametrize("big", [1e3, 1e12, 1e15])
+def test_a_product_excluded_by_a_huge_negative_value_changes_nothing(big):
+    u = utilities(GAMMA, TASTES)
+    policy = check(dm.Exact(), PRIOR, BUY, ASK, [0.1, 0.9, -big], u)
+    assert policy.marginal_value[2].item() == policy.value.item()
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_every_solver_leaves_an_excluded_product_out(solver):
+    check(solver, PRIOR, BUY, ASK, [0.1, 0.9, -1e12], utilities(GAMMA, TASTES))
+
+
+@pytest.mark.parametrize("ruin", [1e6, 1e13])
+def test_a_rare_ruin_leaves_the_others_as_certain_as_they_are(ruin):
+    rare = 0.01 / ruin
+    u = utilities(GAMMA[:2], [TASTES[0], TASTES[1], [-ruin, -ruin]])
+    prior = [0.4, 0.6 - rare, rare]
+    check(dm.Exact(), prior, BUY[:2], [*ASK[:2], ASK[3]], [0.1, 0.9], u)
+
+
+@pytest.mark.parametrize("unit", [1e-280, 1e-30, 1e30, 1e280])
+def test_the_unit_of_money_does_not_matter(unit):
+    check(dm.Exact(), PRIOR, BUY, ASK, [0.1, 0.9, -0.5], utilities(GAMMA, TASTES), unit=unit)
+
+
+@pytest.mark.parametrize("unit", [1e-310, 1e-295, 1e295])
+def test_money_that_cannot_be_added_up_is_refused(unit):
+    env = market(PRIOR, 2, BUY, ASK, [0.1, 0.9, -0.5], utilities(GAMMA, TASTES), unit)
+    with pytest.raises(dm.NotFinite, match="unit of money"):
+        dm.solve_efficient_policy(env, progress=False)
+
+
+def test_copies_go_to_the_lowest_whatever_the_order_of_their_sums():
+    buy, ask, u = [BUY[0]] * 3, [ASK[0]] * 3 + [ASK[3]], utilities([GAMMA[0]] * 3, TASTES)
+    policy = check(dm.Exact(), PRIOR, buy, ask, [0.7, 0.7, 0.7], u)
+    assert all((np.isin(taken, [0, 3])).all() for taken in policy.plan.actions)
+
+
+def test_markets_in_float32_are_bounded_by_their_own_terms():
+    u = utilities(GAMMA, TASTES)
+    policy = check(dm.Exact(), PRIOR, BUY, ASK, [0.125, 0.875, -1e9], u, kind=np.float32)
+    assert "float32" in policy.solver
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_random_markets_against_rationals(solver):
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        chances = rng.dirichlet(np.ones(3), (4, 3)).transpose(2, 0, 1)
+        prior = rng.dirichlet(np.ones(3) * 0.3)
+        theta = rng.normal(size=3) * 10.0 ** rng.integers(-3, 8, 3)
+        u = rng.normal(size=(3, 3)) * 10.0 ** rng.integers(-3, 8, (3, 3))
+        check(solver, prior, chances[0, :3], chances[1], theta, u)
