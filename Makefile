@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow pictures check lint types wheel bench clean
+.PHONY: help demo test test-slow test-versions pictures check lint types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,17 @@ test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks
 test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every change
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
 
+# Each in an environment of its own, with the optional packages that the tests of the core need.
+CORE_TESTS := tests/economics/test_cases.py tests/economics/test_borders.py tests/economics/test_rows.py tests/numerics/test_backward.py
+test-versions: ## run a core of the tests on the oldest and the newest JAX admitted
+	@set -eu; for jax in '==0.8.0' '>0.8.0'; do \
+		name=oldest; [ "$$jax" = '==0.8.0' ] || name=newest; folder=.venv-$$name; \
+		[ -d $$folder ] || $(PYTHON) -m venv $$folder; \
+		$$folder/bin/pip install --quiet --disable-pip-version-check --upgrade "jax$$jax" "jaxlib$$jax" --editable '.[test]'; \
+		$$folder/bin/python -c 'import jax; print("JAX", jax.__version__)'; \
+		$$folder/bin/python -m pytest -q -n $(WORKERS) $(CORE_TESTS); \
+	done
+
 check: lint types wheel ## check style and types, and try the built wheel from another folder
 
 lint: $(VENV)/.installed-dev
@@ -61,5 +72,5 @@ wheel: $(VENV)/.installed-dev
 	cd "$$folder"; PYTHONPATH="$$folder/site" "$$root/$(RUN)" -P -W error "$$root/tests/smoke_wheel.py" "$$root"
 
 clean: ## delete the environment, caches and builds; results/ stays
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dynmech.errors import ImpossibleProfile as ImpossibleProfile
     from dynmech.errors import InvalidArgument as InvalidArgument
     from dynmech.errors import InvalidProbability as InvalidProbability
+    from dynmech.errors import MiscompilingJaxWarning as MiscompilingJaxWarning
     from dynmech.errors import MissingExtra as MissingExtra
     from dynmech.errors import NotFinite as NotFinite
     from dynmech.errors import NotIdentified as NotIdentified
@@ -142,8 +143,8 @@ else:
             "dynmech.market.environment": "RecommendationMDP",
             "dynmech.errors": (
                 "DynmechError DynmechWarning ImpossibleProfile InvalidArgument InvalidProbability "
-                "MissingExtra NotFinite NotIdentified OutsideSupport ToleranceMissed TooLarge "
-                "TrainingDiverged UnseenPurchase"
+                "MiscompilingJaxWarning MissingExtra NotFinite NotIdentified OutsideSupport "
+                "ToleranceMissed TooLarge TrainingDiverged UnseenPurchase"
             ),
             "dynmech.audit.estimators": (
                 "EstimatorReport EstimatorWitness check_assumption_3 purchase_support"

@@ -252,8 +252,9 @@ def key(call: str, value: Any) -> jax.Array:
 
 
 def generator(call: str, value: Any) -> np.random.Generator:
-    """NumPy's generator, seeded with a key of `jax.random`."""
-    words = np.asarray(jax.random.key_data(key(call, value))).ravel().tolist()
+    """NumPy's generator, seeded with a key of `jax.random`; also where the caller is traced."""
+    with jax.ensure_compile_time_eval():
+        words = np.asarray(jax.random.key_data(key(call, value))).ravel().tolist()
     return np.random.default_rng(words)
 
 

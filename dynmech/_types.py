@@ -5,6 +5,8 @@ product index; "none" is -1 in Python results and n as an index of table axes.
 """
 
 import contextlib
+import functools
+import warnings
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -13,12 +15,15 @@ import numpy as np
 from jaxtyping import Array
 
 from dynmech._checks import as_floats as as_floats
+from dynmech.errors import MiscompilingJaxWarning
+from solvers import unshared
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")
 NONE = -1
 # Parameters that a log can be asked about: name -> (field, domain) pairs (`dynmech.logs`).
 Estimable = dict[str, tuple[tuple[str, str], ...]]
+MISCOMPILING_JAX = ("0.10.2",)  # excluded in pyproject.toml, may be installed all the same
 
 
 def exit_code(products: int) -> int:
@@ -32,11 +37,14 @@ def query_code(products: int) -> int:
 
 
 def in_doubles(tree: T) -> T:
-    """The same numbers with every float32 array written in float64; nothing is rounded."""
+    """The same numbers with every float32 array written in float64; nothing is rounded.
+
+    No array is that of the caller, who may have given it to JAX in another precision.
+    """
 
     def wide(leaf):
         if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype != np.float32:
-            return leaf
+            return unshared(leaf)
         return np.asarray(leaf).astype(np.float64)
 
     return jax.tree.map(wide, tree)
@@ -44,12 +52,35 @@ def in_doubles(tree: T) -> T:
 
 @contextlib.contextmanager
 def precision(array: Numbers) -> Iterator[None]:
-    """Compute in float64 inside the block if `array` is float64, whatever JAX's default is."""
-    if array.dtype == np.float64:
-        with jax.enable_x64(True):
-            yield
-    else:
+    """Compute in float64 inside the block if `array` is float64, whatever JAX's default is.
+
+    What is computed is computed now, also where the caller is being traced: programs in float64
+    never become part of one in float32.
+    """
+    _warn_of_miscompiler(jax.__version__)
+    with jax.ensure_compile_time_eval(), _width(array.dtype == np.float64):
         yield
+
+
+@functools.cache
+def _warn_of_miscompiler(version: str) -> None:
+    """Warn once in a process, at the first verb, of a JAX that the dependencies exclude."""
+    if version in MISCOMPILING_JAX:
+        warnings.warn(
+            f"JAX {version} computes some sums of products over more than 16,384 rows wrongly on "
+            "CPU; install another version: pip install 'jax!=0.10.2' 'jaxlib!=0.10.2'",
+            MiscompilingJaxWarning,
+            stacklevel=2,
+        )
+
+
+def in_double_precision() -> contextlib.AbstractContextManager[None]:
+    """As `precision` of a float64 array."""
+    return precision(np.zeros(0))
+
+
+def _width(double: bool) -> contextlib.AbstractContextManager:
+    return jax.enable_x64(True) if double else contextlib.nullcontext()
 
 
 def split_symbol(joint, alphabet: tuple[int, ...]) -> np.ndarray:

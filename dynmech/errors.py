@@ -65,6 +65,10 @@ class DynmechWarning(UserWarning):
     """Tell of a result that holds, and is less than what was asked for."""
 
 
+class MiscompilingJaxWarning(DynmechWarning):
+    """Tell of an installed JAX that is known to compute some large programs wrongly."""
+
+
 def require_finite(call: str, array: np.ndarray) -> None:
     """Raise `NotFinite`, naming the first bad entry, unless every entry of `array` is finite."""
     finite = np.isfinite(array)

@@ -30,6 +30,8 @@ from solvers.process import AbstractProcess as AbstractProcess
 from solvers.process import Case as Case
 from solvers.process import Listed as Listed
 from solvers.process import Problem as Problem
+from solvers.programs import as_program as as_program
+from solvers.programs import unshared as unshared
 from solvers.progress import deferred as deferred
 from solvers.search.branch_and_bound import Bounded as Bounded
 from solvers.search.branch_and_bound import BranchAndBound as BranchAndBound

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.problem import Numbers, Structure, Tables
+from solvers.programs import as_program
 
 
 class AbstractProcess(eqx.Module):
@@ -162,7 +163,7 @@ class Laws(eqx.Module):
     reserve: Float[Numbers, "U A F m"]
 
 
-@eqx.filter_jit
+@as_program
 def laws(
     process: AbstractProcess, case: Case, memories: Int[Numbers, "U d"], period, reserve: bool
 ) -> Laws:
@@ -184,7 +185,7 @@ def laws(
     return Laws(*every(jnp.asarray(memories), jnp.arange(process.controls)))
 
 
-@eqx.filter_jit
+@as_program
 def ends_after(process: AbstractProcess, memory: Int[Numbers, " d"], period):
     """Chances (A, n+1, m) and symbol laws (A, m, Z) of every control, and the next memories."""
 

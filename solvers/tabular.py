@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess
+from solvers.programs import as_program
 
 _MOST_MEMORIES = 64
 _MOST_ENTRIES = 2**23
@@ -103,7 +104,7 @@ def tabulate(
     )
 
 
-@eqx.filter_jit
+@as_program
 def _laws(process: AbstractProcess, memory, rounds):
     """Chances (A, n+1, m), laws of symbols in every round (T, A, m, Z), and the next memories."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +21,7 @@ from dynmech.market.profiles import Profiles, all_profiles, signal_likelihood
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.problem.compile import Compiled
+from solvers import as_program
 
 Reports = tuple[tuple[int, ...], tuple[int, ...]]
 _CELLS = 4_000_000
@@ -29,7 +29,7 @@ _CALLS = 1_000_000
 _SPAN = 1e-9
 
 
-@eqx.filter_jit
+@as_program
 def _signal_means(signal, memory, recommendation, utilities):
     mean = jax.vmap(lambda m, r: signal.mean(m, r, utilities))
     return mean(jnp.asarray(memory), jnp.asarray(recommendation))
@@ -116,7 +116,7 @@ def possible_reports(
         yield tuple(theta[k].tolist()), tuple(signals[k].tolist())
 
 
-@eqx.filter_jit
+@as_program
 def _steps(rule, memories, products):
     def step(memory, recommendation):
         return rule.step(memory, recommendation, products)

@@ -1,6 +1,7 @@
 """Finite channels: quantised Gaussian readings and checks of tables of probabilities."""
 
 import abc
+import math
 from typing import Self
 
 import equinox as eqx
@@ -8,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from dynmech._checks import as_floats, chances
 from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, describe
 
 Alphabet = tuple[int, ...]
+_FARTHEST = 8.0  # standard deviations of a shock: beyond lies 1e-15 of its law
+_EXPONENT = 60.0  # twice the logarithm of the error allowed, 1e-13
+_MOST_SHOCKS = 2**15
 
 
 class AbstractSymbols(eqx.Module):
@@ -22,7 +26,11 @@ class AbstractSymbols(eqx.Module):
 
     @abc.abstractmethod
     def bind(self, utilities: np.ndarray, weights: np.ndarray) -> Self:
-        """Complete the structure for a market, utilities (n, m), prior weights (m,)."""
+        """Complete the structure for a market, utilities (n, m), prior weights (m,).
+
+        Called for every market that is built or solved, also on what was bound before: the
+        answer depends on what the user gave and on this market, never on an earlier one.
+        """
 
     @abc.abstractmethod
     def alphabet(self, products: int) -> Alphabet:
@@ -53,8 +61,48 @@ def quantised_normal(mean: Numbers, deviation: Numbers | float, cuts: Numbers) -
     return jnp.concatenate([below[..., :1], middle, above[..., -1:]], axis=-1)
 
 
-def none_to_nan(value):
-    return np.nan if value is None else value
+def common_shock(
+    call: str, correlation: float, readings: int, least: int = 1
+) -> tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"]]:
+    """Points and weights of E f(X), X ~ N(0, 1), for laws of readings that share the shock X.
+
+    f is a product of `readings` normal cells of width delta = sqrt((1 - rho) / rho), an entire
+    function: the trapezoidal rule of step h errs by about exp(-(2 pi delta / h)^2 / (2 readings +
+    2 delta^2)). The step is such that this is 1e-13, so that correlation leaves the law of every
+    single reading as it is, and few enough points are refused instead.
+
+    **Arguments:** `correlation` rho in [0, 1); `least`: points at least.
+
+    **Raises:** `InvalidArgument` for a correlation so close to one that it needs too many.
+    """
+    if isinstance(correlation, Tracer):
+        must = "be known: it decides how many values of the common shock are summed over"
+        raise InvalidArgument(describe(call, must, "a traced number", "trace the noises instead"))
+    if correlation == 0:
+        return np.zeros(1), np.ones(1)
+    width = math.sqrt((1 - correlation) / correlation)
+    step = 2 * math.pi * width / math.sqrt(_EXPONENT * (readings + width**2))
+    count = max(math.ceil(2 * _FARTHEST / step), least)
+    if count > _MOST_SHOCKS:
+        must = "leave the readings some noise of their own"
+        got = f"{correlation!r}: {count:.2g} points of the common shock"
+        do = f"lower it until at most {_MOST_SHOCKS} are needed, or describe the joint law by table"
+        raise InvalidArgument(describe(call, must, got, do))
+    shocks = np.linspace(-_FARTHEST, _FARTHEST, count + 1)
+    weights = np.exp(-(shocks**2) / 2)
+    return shocks, weights / weights.sum()
+
+
+def in_use(call: str, given: Numbers | None, found: Numbers | None) -> Numbers:
+    """Cut points: those given by the user, else those that `bind` found.
+
+    **Raises:** `InvalidArgument` where there are neither.
+    """
+    cuts = found if given is None else given
+    if cuts is None:
+        must, do = "have cut points", "call bind, as RecommendationMDP does"
+        raise InvalidArgument(describe(call, must, None, do))
+    return cuts
 
 
 def as_channel(call: str, table, lead: int = 1) -> Numbers:

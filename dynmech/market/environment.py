@@ -108,12 +108,7 @@ class RecommendationMDP(eqx.Module):
         if reading and not isinstance(action_rule, Tabulated):
             must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
             raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
-        weights = np.asarray(self.tastes.weights)
-        self.signals = SignalStructure(
-            signals.initial.bind(self.utilities, weights),
-            signals.feedback.bind(self.utilities, weights),
-            signals.settlement,
-        )
+        self.signals = _bound(signals, self.utilities, np.asarray(self.tastes.weights))
 
     @property
     def products(self) -> int:
@@ -172,6 +167,15 @@ class RecommendationMDP(eqx.Module):
         from dynmech.market.feedback import NoFeedback
 
         return eqx.tree_at(lambda env: env.signals.feedback, self, NoFeedback())
+
+    def with_cuts_found_anew(self) -> Self:
+        """The same market with every cut point that was left to it found from its own numbers.
+
+        What solves a market or draws from it calls this first, so that a market whose fields
+        were replaced one by one (`equinox.tree_at`) never keeps the cut points of another.
+        """
+        bound = _bound(self.signals, self.utilities, np.asarray(self.tastes.weights))
+        return eqx.tree_at(lambda env: env.signals, self, bound)
 
     @classmethod
     def from_tables(
@@ -250,6 +254,15 @@ class RecommendationMDP(eqx.Module):
             values = ConstantValues(theta_support, theta_prior)
         signals = SignalStructure(initial, feedback, TabulatedSettlement(np.array(estimate)))
         return cls(gamma, tastes, horizon, Tabulated(action), signals, values, names)
+
+
+def _bound(signals: SignalStructure, utilities, weights) -> SignalStructure:
+    """The signals completed for a market."""
+    return SignalStructure(
+        signals.initial.bind(utilities, weights),
+        signals.feedback.bind(utilities, weights),
+        signals.settlement,
+    )
 
 
 def _characteristics(gamma) -> tuple[Float[np.ndarray, "n k"], tuple[Labels, ...]]:

@@ -8,20 +8,26 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from dynmech._checks import finite, flag, number, optional, positive, whole, within
+from dynmech._checks import finite, flag, number, optional, whole, within
 from dynmech._types import Estimable, Numbers
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
     as_channel,
+    common_shock,
+    in_use,
     prior_quantiles,
     quantised_normal,
     require_shape,
 )
+
+_CORRELATION = "RatingFeedback(correlation=...)"
 
 
 class AbstractFeedback(AbstractSymbols):
@@ -70,17 +76,21 @@ class RatingFeedback(AbstractFeedback):
       precision); may be shape (n,) with `by_product=True`, or (T, n).
     - `symbols`: size of the platform's alphabet, cut at prior quantiles of u_r.
     - `advertisers`: None, or standard deviation of the advertiser's own reading; `symbols` too.
-    - `correlation`: of the two noises, in [0, 1).
-    - `cuts`: shape (n, symbols - 1), money; prior quantiles by default.
+    - `correlation`: of the two noises, in [0, 1); it leaves the law of either as it is.
+    - `cuts`: shape (n, symbols - 1), money; prior quantiles by default, found anew
+      (`cut_points`) for every market that the feedback is used in.
+
+    `noise`, `advertisers` and `cuts` may be traced.
     """
 
     estimable: ClassVar[Estimable] = {"feedback noise": (("noise", "positive"),)}
     noise: Float[Numbers, "..."]
     symbols: int = eqx.field(static=True)
-    advertisers: float | None
+    advertisers: Numbers | float | None
     correlation: float
     by_product: bool = eqx.field(static=True)
-    cuts: Float[np.ndarray, "n s"] | None
+    cuts: Float[Numbers, "n s"] | None
+    found: Float[Numbers, "n s"] | None = eqx.field(init=False)
 
     def __init__(
         self, noise=1.0, symbols=5, advertisers=None, correlation=0.0, by_product=False, cuts=None
@@ -88,21 +98,29 @@ class RatingFeedback(AbstractFeedback):
         call = "RatingFeedback({}=...)".format
         self.noise = within(above=0)(call("noise"), noise)
         self.symbols = whole(2)(call("symbols"), symbols)
-        self.advertisers = optional(positive)(call("advertisers"), advertisers)
-        self.correlation = number(least=0, below=1)(call("correlation"), correlation)
+        self.advertisers = optional(within(above=0))(call("advertisers"), advertisers)
+        self.correlation = number(least=0, below=1)(_CORRELATION, correlation)
+        common_shock(_CORRELATION, self.correlation, 2)
         self.by_product = flag(call("by_product"), by_product)
-        self.cuts = None if cuts is None else np.asarray(finite(call("cuts"), cuts), float)
+        self.cuts = None if cuts is None else finite(call("cuts"), cuts)
+        self.found = None
+
+    @property
+    def cut_points(self) -> Float[Numbers, "n s"]:
+        """The cut points in use: those given, or those found for the market."""
+        return in_use("RatingFeedback(cuts=...)", self.cuts, self.found)
 
     def bind(self, utilities, weights):
         if self.cuts is not None:
             shape = (len(utilities), self.symbols - 1)
-            if self.cuts.shape != shape or (np.diff(self.cuts, axis=1) < 0).any():
+            ordered = isinstance(self.cuts, Tracer) or (np.diff(self.cuts, axis=1) >= 0).all()
+            if self.cuts.shape != shape or not ordered:
                 must = f"have shape (n, symbols - 1) = {shape}, each row in increasing order"
-                got = f"shape {self.cuts.shape}, {self.cuts.tolist()}"
+                got = f"shape {self.cuts.shape}, {self.cuts}"
                 raise InvalidArgument(describe("RatingFeedback(cuts=...)", must, got[:120]))
             return self
         cuts = prior_quantiles(utilities, weights, self.symbols)
-        return eqx.tree_at(lambda s: s.cuts, self, cuts, is_leaf=lambda x: x is None)
+        return eqx.tree_at(lambda s: s.found, self, cuts, is_leaf=lambda x: x is None)
 
     def alphabet(self, products):
         own = 1 if self.advertisers is None else self.symbols
@@ -131,18 +149,25 @@ class RatingFeedback(AbstractFeedback):
         shown = jnp.minimum(recommendation, n - 1)
         nothing = recommendation == n
         noise = self._noise(shown, period, n)
-        target, cuts = jnp.asarray(utilities)[shown], jnp.asarray(self.cuts)[shown]
+        target, cuts = jnp.asarray(utilities)[shown], jnp.asarray(self.cut_points)[shown]
         first = jnp.arange(self.symbols) == 0
         if self.advertisers is None:
             law = quantised_normal(target, noise, cuts)
             return jnp.where(nothing, first, law)
-        shocks, weights = np.polynomial.hermite_e.hermegauss(16 if self.correlation else 1)
-        shared = np.sqrt(self.correlation) * shocks[:, None]
         rest = np.sqrt(1 - self.correlation)
-        platform = quantised_normal(target + noise * shared, noise * rest, cuts)
-        own = quantised_normal(target + self.advertisers * shared, self.advertisers * rest, cuts)
-        weights = jnp.asarray(weights / weights.sum())
-        joint = jnp.einsum("q,qmz,qms->mzs", weights, platform, own)
+
+        def add(joint, at):
+            shared, weight = at
+            platform = quantised_normal(target + noise * shared, noise * rest, cuts)
+            reading = target + self.advertisers * shared
+            own = quantised_normal(reading, self.advertisers * rest, cuts)
+            return joint + weight * platform[:, :, None] * own[:, None, :], None
+
+        shocks, weights = common_shock(_CORRELATION, self.correlation, 2)
+        given = (jnp.asarray(np.sqrt(self.correlation) * shocks), jnp.asarray(weights))
+        kind = jnp.result_type(target, noise, self.advertisers, cuts, *given)
+        blank = jnp.zeros((points, self.symbols, self.symbols), kind)
+        joint, _ = jax.lax.scan(add, blank, given)
         joint = jnp.where(nothing, first[:, None] & first, joint)
         law = jnp.zeros((points, self.symbols, *(self.symbols,) * n))
         places = [jnp.where(jnp.arange(n) == shown, s, 0) for s in range(self.symbols)]

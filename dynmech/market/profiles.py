@@ -72,6 +72,7 @@ def check_profiles(env: RecommendationMDP, profiles: Profiles) -> Profiles:
 def sample_profiles(env: RecommendationMDP, key: jax.Array, count: int) -> Profiles:
     """Draw profiles from the prior: a taste, then signals given it; values independently."""
     count = whole(1, _MOST_DRAWN)("sample_profiles(count=...)", count)
+    env = env.with_cuts_found_anew()
     rng = generator("sample_profiles(key=...)", key)
     n, size = env.values.support.shape
     if env.values.correlated:

@@ -24,7 +24,6 @@ from dynmech._checks import (
     instance,
     number,
     optional,
-    positive,
     shaped,
     whole,
     within,
@@ -34,12 +33,16 @@ from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
     as_channel,
-    none_to_nan,
+    common_shock,
+    in_use,
     prior_quantiles,
     quantised_normal,
     require_shape,
 )
 from dynmech.market.feedback import AbstractFeedback, NoFeedback
+
+_CORRELATION = "GaussianSignals(correlation=...)"
+_CELLS = 2**22
 
 
 class AbstractInitialSignals(AbstractSymbols):
@@ -136,45 +139,55 @@ class GaussianSignals(AbstractInitialSignals):
     The platform reads the user's average utility over products (how much she wants any of
     them), advertiser i the utility of her own product; both in money. Readings are cut into
     `symbols` symbols at the prior quantiles of their target. With `correlation` rho, noises are
-    sqrt(rho) common + sqrt(1 - rho) own: the common shock has `nodes` Gauss-Hermite points,
-    and that law is the model solved.
+    sqrt(rho) common + sqrt(1 - rho) own. The joint law is summed over as many values of the
+    common shock as make it exact to 1e-12: correlation leaves each party's own law as it is.
 
     **Arguments**
 
     - `platform`, `advertisers`: noise standard deviations, money; `advertisers` a number or
-      shape (n,). None: no signal (one symbol).
+      shape (n,). None: no signal (one symbol). May be traced.
     - `symbols`: at least 2. `correlation`: in [0, 1).
+    - `nodes`: values of the common shock at least; more are taken where the law needs them.
+    - `cuts`: shape (1 + n, symbols - 1), money, platform first; prior quantiles by default, found
+      anew (`cut_points`) for every market that the signals are used in.
     """
 
-    platform: float | None
-    advertisers: Float[np.ndarray, "..."] | None
+    platform: Numbers | float | None
+    advertisers: Float[Numbers, "..."] | None
     symbols: int = eqx.field(static=True)
     correlation: float
     nodes: int = eqx.field(static=True)
-    cuts: Float[np.ndarray, "n1 s"] | None
+    cuts: Float[Numbers, "n1 s"] | None
+    found: Float[Numbers, "n1 s"] | None = eqx.field(init=False)
 
     def __init__(
         self, platform=None, advertisers=None, symbols=3, correlation=0.0, nodes=16, cuts=None
     ):
         call = "GaussianSignals({}=...)".format
-        self.platform = optional(positive)(call("platform"), platform)
-        self.platform = None if platform is None else float(platform)
-        self.advertisers = None
-        if advertisers is not None:
-            self.advertisers = np.asarray(within(above=0)(call("advertisers"), advertisers))
+        self.platform = optional(within(above=0))(call("platform"), platform)
+        self.advertisers = optional(within(above=0))(call("advertisers"), advertisers)
         self.symbols = whole(2)(call("symbols"), symbols)
-        self.correlation = number(least=0, below=1)(call("correlation"), correlation)
+        self.correlation = number(least=0, below=1)(_CORRELATION, correlation)
         self.nodes = whole(1)(call("nodes"), nodes)
-        self.cuts = None if cuts is None else np.asarray(finite(call("cuts"), cuts))
+        common_shock(_CORRELATION, self.correlation, 2, self.nodes)
+        self.cuts = None if cuts is None else finite(call("cuts"), cuts)
+        self.found = None
 
-    def _cuts(self) -> Float[np.ndarray, "n1 s"]:
-        if self.cuts is None:
-            must, do = "have cut points", "call bind, as RecommendationMDP does"
-            raise InvalidArgument(describe("GaussianSignals(cuts=...)", must, None, do))
-        return self.cuts
+    @property
+    def cut_points(self) -> Float[Numbers, "n1 s"]:
+        """The cut points in use: those given, or those found for the market."""
+        return in_use("GaussianSignals(cuts=...)", self.cuts, self.found)
 
-    def _targets(self, utilities):
-        return jnp.concatenate([utilities.mean(axis=0, keepdims=True), utilities])
+    def _noises(self, n: int) -> list:
+        """Deviation of every party's reading, None where she has none."""
+        if self.advertisers is None:
+            return [self.platform, *(None,) * n]
+        own = self.advertisers
+        return [self.platform, *(own if own.ndim == 0 else own[i] for i in range(n))]
+
+    def _shocks(self, n: int):
+        readings = sum(noise is not None for noise in self._noises(n))
+        return common_shock(_CORRELATION, self.correlation, readings, self.nodes)
 
     def bind(self, utilities, weights):
         n = utilities.shape[0]
@@ -182,48 +195,45 @@ class GaussianSignals(AbstractInitialSignals):
             must = f"be a number or have shape ({n},)"
             call = "GaussianSignals(advertisers=...)"
             raise InvalidArgument(describe(call, must, self.advertisers.shape))
+        self._shocks(n)
         if self.cuts is not None:
             return self
         targets = np.concatenate([utilities.mean(axis=0, keepdims=True), utilities])
-        return eqx.tree_at(
-            lambda s: s.cuts,
-            self,
-            prior_quantiles(targets, weights, self.symbols),
-            is_leaf=lambda x: x is None,
-        )
+        cuts = prior_quantiles(targets, weights, self.symbols)
+        return eqx.tree_at(lambda s: s.found, self, cuts, is_leaf=lambda x: x is None)
 
     def alphabet(self, products):
         advertisers = 1 if self.advertisers is None else self.symbols
         return (1 if self.platform is None else self.symbols, *(advertisers,) * products)
 
     def likelihood(self, utilities, symbols):
-        n, points = utilities.shape
-        shocks, weights = np.polynomial.hermite_e.hermegauss(self.nodes if self.correlation else 1)
-        total = jnp.ones((len(shocks), symbols.shape[0], points), utilities.dtype)
-        noises = [self.platform, *np.broadcast_to(none_to_nan(self.advertisers), n)]
-        targets = self._targets(jnp.asarray(utilities))
-        for party, noise in enumerate(noises):
-            if noise is None or np.isnan(noise):
-                continue
-            common = np.sqrt(self.correlation) * noise * shocks
-            own = np.sqrt(1 - self.correlation) * noise
-            law = quantised_normal(targets[party] + common[:, None], own, self._cuts()[party])
-            total = total * jnp.moveaxis(law, -1, 1)[:, symbols[:, party]]
-        return jnp.tensordot(jnp.asarray(weights / weights.sum()), total, 1)
+        u, (shocks, weights) = jnp.asarray(utilities), self._shocks(len(utilities))
+        targets, cuts = jnp.concatenate([u.mean(axis=0, keepdims=True), u]), self.cut_points
+        total = jnp.zeros((len(symbols), u.shape[1]), u.dtype)
+        size = max(1, _CELLS // max(total.size, 1))
+        for first in range(0, len(shocks), size):
+            part = slice(first, first + size)
+            shared = np.sqrt(self.correlation) * shocks[part, None]
+            joint = jnp.ones((len(shared), *total.shape), u.dtype)
+            for party, noise in enumerate(self._noises(len(u))):
+                if noise is not None:
+                    own = np.sqrt(1 - self.correlation) * noise
+                    law = quantised_normal(targets[party] + noise * shared, own, cuts[party])
+                    joint = joint * jnp.moveaxis(law, -1, 1)[:, symbols[:, party]]
+            total = total + jnp.tensordot(jnp.asarray(weights[part], u.dtype), joint, 1)
+        return total
 
     def draw(self, rng, utilities, omega):
         n = utilities.shape[0]
-        shocks, weights = np.polynomial.hermite_e.hermegauss(self.nodes if self.correlation else 1)
-        shock = rng.choice(shocks, p=weights / weights.sum())
+        shock = rng.standard_normal()
         readings = np.append(utilities[:, omega].mean(), utilities[:, omega])
-        noises = [self.platform, *np.broadcast_to(none_to_nan(self.advertisers), n)]
         symbols = np.zeros(n + 1, np.int64)
-        for party, noise in enumerate(noises):
+        for party, noise in enumerate(self._noises(n)):
             own = rng.standard_normal()
-            if noise is not None and not np.isnan(noise):
+            if noise is not None:
                 mixed = np.sqrt(self.correlation) * shock + np.sqrt(1 - self.correlation) * own
-                reading = readings[party] + noise * mixed
-                symbols[party] = np.searchsorted(self._cuts()[party], reading)
+                reading = readings[party] + float(noise) * mixed
+                symbols[party] = np.searchsorted(self.cut_points[party], reading)
         return symbols
 
 

@@ -19,10 +19,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._checks import as_floats, chances, distinct
-from dynmech._types import Numbers
+from dynmech._types import Numbers, in_double_precision
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
@@ -62,7 +63,7 @@ class PrivateStructures(AbstractInitialSignals):
     """
 
     structures: tuple[AbstractInitialSignals, ...]
-    prior: Float[np.ndarray, "..."]
+    prior: Float[Numbers, "..."]
     labels: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, structures, prior=None, labels: Sequence[str] | None = None):
@@ -75,7 +76,11 @@ class PrivateStructures(AbstractInitialSignals):
         bound = tuple(part.bind(utilities, weights) for part in self.structures)
         _check_products(call, self.prior, bound, n)
         if len(bound) > 1:
-            tables = [np.asarray(_joint(part, utilities)) for part in bound]
+            with in_double_precision():
+                tables = [_joint(part, np.asarray(utilities, float)) for part in bound]
+            if any(isinstance(table, Tracer) for table in tables):
+                return eqx.tree_at(lambda s: s.structures, self, bound)
+            tables = [np.asarray(table) for table in tables]
             for label, table in zip(self.labels, tables, strict=True):
                 _check_independent(call, label, table)
             first = _marginals(tables[0])[0]
@@ -147,7 +152,7 @@ class PrivateFeedback(AbstractFeedback):
     """
 
     structures: tuple[AbstractFeedback, ...]
-    prior: Float[np.ndarray, "..."]
+    prior: Float[Numbers, "..."]
     labels: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(self, structures, prior=None, labels: Sequence[str] | None = None):
@@ -164,7 +169,9 @@ class PrivateFeedback(AbstractFeedback):
                 break
             if isinstance(part, RatingFeedback) and part.correlation:
                 _refuse_correlation(call, label, f"correlation={part.correlation}")
-            if isinstance(part, ChannelFeedback | TabulatedFeedback):
+            if isinstance(part, ChannelFeedback | TabulatedFeedback) and not isinstance(
+                part.table, Tracer
+            ):
                 table = np.asarray(part.table)
                 _check_independent(call, label, table.reshape(-1, *table.shape[2:]))
         return eqx.tree_at(lambda s: s.structures, self, bound)
@@ -209,11 +216,11 @@ def _parts(call: str, structures, kind) -> tuple:
 
 def _prior(call: str, prior, labels, count: int):
     array = np.full(count, 1 / count) if prior is None else prior
-    array = np.asarray(as_floats(array, f"{call}(prior=...)"))
+    array = as_floats(array, f"{call}(prior=...)")
     if array.ndim not in (1, 2) or array.shape[-1] != count:
         must = f"have shape ({count},) or (n, {count}), one for each structure"
         raise InvalidArgument(describe(f"{call}(prior=...)", must, f"shape {array.shape}"))
-    array = np.asarray(chances(f"{call}(prior=...)", array))
+    array = chances(f"{call}(prior=...)", array)
     names = [f"structure {k}" for k in range(count)] if labels is None else labels
     return array, distinct(f"{call}(labels=...)", names, count)
 

@@ -13,7 +13,7 @@ from typing import Self
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from dynmech import files
 from dynmech._checks import (
@@ -136,7 +136,7 @@ class DynamicTeamMechanism(eqx.Module):
 
     def payment(
         self, theta: Numbers, action: Numbers | int, estimate: Numbers | float
-    ) -> Float[Array, " n"]:
+    ) -> Float[Numbers, " n"]:
         """Core transfer paid by each advertiser for one realised period, Groves term excluded.
 
             p_i = - q_i 1{a = i} - sum_{j != i} (theta_j + q_j) 1{a = j}

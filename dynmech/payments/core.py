@@ -17,18 +17,20 @@ from dynmech.errors import (
     shown,
 )
 from dynmech.market.environment import RecommendationMDP
+from solvers import unshared
 
 
 def core_payment(
     env: RecommendationMDP, theta: Numbers, action: Numbers | int, estimate: Numbers | float
-) -> Float[Array, " n"]:
+) -> Float[Numbers, " n"]:
     """Charge each advertiser the core transfer; see `DynamicTeamMechanism.payment`."""
     theta = matched("payment(theta=...)", theta, products=env.names)
     estimate = matched("payment(estimate=...)", estimate, columns=env.tastes.characteristics)
+    env, theta, action, estimate = unshared((env, theta, action, estimate))
     if any(isinstance(given, jax.Array) for given in (theta, action, estimate)):
         return _payment(env, theta, action, estimate)
     with precision(env.gamma):
-        return _payment(env, theta, action, estimate)
+        return np.asarray(_payment(env, theta, action, estimate))
 
 
 def _payment(env, theta, action, estimate) -> Float[Array, " _n"]:

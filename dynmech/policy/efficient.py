@@ -105,6 +105,7 @@ def solve_efficient_policy(
         raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env)))
     check_limits(_VERB, tolerance, relative, memory, seconds)
     check_money(env)
+    env = env.with_cuts_found_anew()
     if isinstance(solver, Neural):
         from dynmech.policy.trained import solve_by_network
 

@@ -34,7 +34,7 @@ from dynmech.solve.certificates import (
     make_case,
     margin,
 )
-from solvers import AbstractCeiling, Case, ValueNetwork, decide
+from solvers import AbstractCeiling, Case, ValueNetwork, as_program, decide
 
 if TYPE_CHECKING:
     from dynmech.problem.compile import Compiled
@@ -372,7 +372,7 @@ class _PlayCursor(AbstractCursor):
         self.belief, self.t = _unit(self.belief * self.going * law), self.t + 1
 
 
-@eqx.filter_jit
+@as_program
 def _laws_met(process, signal, memory, control, omega, period, utilities):
     """Next memories, and given omega: estimate means and chances; laws given every taste."""
 

@@ -29,7 +29,7 @@ from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import in_float64, make_case
-from solvers import AbstractCeiling, Case, Told, ValueNetwork, follow
+from solvers import AbstractCeiling, Case, Told, ValueNetwork, as_program, follow
 
 _CELLS = 2_000_000
 _OBSERVED = 128
@@ -237,7 +237,7 @@ class _Watch:
         return np.concatenate([self.theta * chance, utility, chance, payoff], axis=1)
 
 
-@eqx.filter_jit
+@as_program
 def _ending(process, signal, memories, control, utilities):
     """Chances (C, n+1, m) of every ending, and means (C, n, m) of the estimates."""
 

@@ -15,7 +15,7 @@ from dynmech.errors import InvalidArgument, describe
 from dynmech.market.values import MarkovValues
 from dynmech.problem.compile import compile_market, tables
 from dynmech.problem.tasks import assign, make_pairs
-from solvers import Tables, Tasks, Tree, backward, build_tree
+from solvers import Tables, Tasks, Tree, backward, build_tree, unshared
 
 if TYPE_CHECKING:
     from dynmech.policy.base import AbstractPricedPolicy
@@ -28,31 +28,32 @@ _BLOCK = 32768  # nodes handed over at once; a step splits them itself
 class Revaluation(eqx.Module):
     """Values of a re-optimised policy; shapes as in `EfficientPolicy`. Stands for `.value`.
 
+    JAX arrays where some argument was one, in their precision; else NumPy's, in the market's.
     Many supports at once: axes before P, and between n and P of the marginal economies.
     """
 
-    value: Float[Array, "..."]
-    marginal_value: Float[Array, "n ..."] | None
-    displayable_marginal_value: Float[Array, "n ..."] | None
+    value: Float[Numbers, "..."]
+    marginal_value: Float[Numbers, "n ..."] | None
+    displayable_marginal_value: Float[Numbers, "n ..."] | None
 
     def __jax_array__(self) -> Array:
-        return self.value
+        return jnp.asarray(self.value)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self.value, dtype)
 
-    def __getitem__(self, index) -> Array:
+    def __getitem__(self, index) -> Numbers:
         return self.value[index]
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.value.shape
 
-    def sum(self) -> Array:
+    def sum(self) -> Numbers:
         """Sum of W over the profiles."""
         return self.value.sum()
 
-    def mean(self) -> Array:
+    def mean(self) -> Numbers:
         """Mean of W over the profiles."""
         return self.value.mean()
 
@@ -65,6 +66,7 @@ def revalue(
     marginals: bool,
 ) -> Revaluation:
     """See `EfficientPolicy.revalue`."""
+    policy = unshared(policy)  # met as constants, whatever the caller traces
     env = policy.env
     shapes = {
         "theta_support": (theta_support, env.values.support.shape, "(n, K)"),
@@ -86,7 +88,8 @@ def revalue(
     if any(isinstance(value, jax.Array) for value in given):
         return _revalue(policy, given[0], given[1], given[2], marginals)
     with precision(env.gamma):
-        return _revalue(policy, given[0], given[1], given[2], marginals)
+        found = _revalue(policy, given[0], given[1], given[2], marginals)
+        return jax.tree.map(np.asarray, found)
 
 
 def _revalue(policy: AbstractPricedPolicy, theta_support, gamma, prior, marginals) -> Revaluation:
@@ -99,8 +102,7 @@ def _revalue(policy: AbstractPricedPolicy, theta_support, gamma, prior, marginal
         compiled, tree = whole
     else:
         # The tree is host-side integers, also when the caller traces: nothing of it is traced.
-        with jax.ensure_compile_time_eval():
-            compiled = compile_market(env, exact=gamma is None)
+        compiled = compile_market(env, exact=gamma is None)
         tree = build_tree(compiled.structure)
     utilities = jnp.asarray(env.utilities)
     if gamma is not None:

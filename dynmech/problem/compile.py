@@ -29,7 +29,7 @@ from dynmech.errors import (
 )
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
-from solvers import Structure, Tables, drift, relations
+from solvers import Structure, Tables, as_program, drift, relations
 
 _RULE = "RecommendationMDP(action_rule=...)"
 _FEEDBACK = "RecommendationMDP(signals=SignalStructure(feedback=...))"
@@ -166,7 +166,7 @@ def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = N
     return _tables_jit(rules, compiled.edges, action, given, env.tastes.points)
 
 
-@eqx.filter_jit
+@as_program
 def _tables_jit(rules, edges, action, gamma, points) -> Tables:
     rule, feedback = rules
     utilities = gamma @ jnp.asarray(points).T
@@ -205,7 +205,7 @@ def settlement_means(
     return means
 
 
-@eqx.filter_jit
+@as_program
 def _means_jit(signal, memory, recommendation, utilities):
     mean = jax.vmap(lambda m, r: signal.mean(m, r, utilities))
     return mean(jnp.asarray(memory), jnp.asarray(recommendation))
@@ -241,7 +241,7 @@ def enumerate_memories(env, horizon, limit):
     return memories, after
 
 
-@eqx.filter_jit
+@as_program
 def next_memories(rule, memories, products):
     def step(memory, recommendation):
         return rule.step(memory, recommendation, products)
@@ -269,19 +269,19 @@ def raw_edges(env, memories, after, horizon):
     return keys, [part.reshape(r.shape[:2]) for part, r in zip(parts, rows, strict=True)]
 
 
-@eqx.filter_jit
+@as_program
 def _actions_jit(rule, memory, recommendation, utilities):
     law = jax.vmap(lambda m, r: rule.probabilities(m, r, utilities))
     return law(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
-@eqx.filter_jit
+@as_program
 def _laws_jit(feedback, memory, recommendation, period, utilities):
     law = jax.vmap(lambda m, r, t: feedback.likelihood(m, r, t, utilities))
     return law(jnp.asarray(memory), jnp.asarray(recommendation), jnp.asarray(period))
 
 
-@eqx.filter_jit
+@as_program
 def _behaviour_jit(rules, memory, recommendation, period, utilities):
     """Actions, laws of the feedback and means of the estimate of every situation."""
     rule, feedback, signal = rules

@@ -179,11 +179,13 @@ def _feedback(feedback: AbstractFeedback, kept, n: int, horizon) -> AbstractFeed
     if isinstance(feedback, NoFeedback):
         return feedback
     if isinstance(feedback, RatingFeedback):
-        assert feedback.cuts is not None
         noise = np.asarray(feedback.noise)
         if feedback.by_product and noise.ndim:
             noise = noise[..., kept]
-        return eqx.tree_at(lambda f: (f.noise, f.cuts), feedback, (noise, feedback.cuts[kept]))
+        values = (noise, feedback.cut_points[kept])
+        return eqx.tree_at(
+            lambda f: (f.noise, f.cuts), feedback, values, is_leaf=lambda x: x is None
+        )
     if isinstance(feedback, ChannelFeedback):
         return ChannelFeedback(_fold_table(np.asarray(feedback.table)[[*kept, n]], kept, n))
     if isinstance(feedback, TabulatedFeedback):

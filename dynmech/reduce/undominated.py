@@ -44,7 +44,7 @@ from dynmech.market.rules import LastShownOnly, Logit, Threshold
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.compile import next_memories
 from dynmech.reduce.submarket import fold, submarket
-from solvers import Choices, Removal, eliminate, told_ahead
+from solvers import Choices, Removal, as_program, eliminate, told_ahead
 
 _VERB = "undominated"
 _MOST_BELIEFS = 512
@@ -221,7 +221,7 @@ def _behaviour(env, memories) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarra
     return buy[:n], query
 
 
-@eqx.filter_jit
+@as_program
 def _screen(choice, query, utilities):
     """As `LastShownOnly.probabilities`, without the shares of what is not on the screen: zero."""
     n, points = utilities.shape
@@ -235,7 +235,7 @@ def _screen(choice, query, utilities):
     return jax.lax.map(one, jnp.arange(n + 1))
 
 
-@eqx.filter_jit
+@as_program
 def _general(rule, memories, utilities):
     n = utilities.shape[0]
 
@@ -262,7 +262,7 @@ def _laws(env, memories) -> Float[np.ndarray, "n1 P m Z"]:
     return np.asarray(_laws_jit(feedback, memories, jnp.arange(periods), env.utilities))
 
 
-@eqx.filter_jit
+@as_program
 def _laws_jit(feedback, memories, periods, utilities):
     def one(at):
         memory, shown = at

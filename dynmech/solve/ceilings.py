@@ -26,7 +26,7 @@ from dynmech.market.rules import (
 )
 from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess
-from solvers import AbstractCeiling, Case
+from solvers import AbstractCeiling, Case, as_program
 
 _FEW = 2e6  # bytes of memories enumerated in one period
 _KNOWN = (ConstantQuery, ProductQuery, FallingQuery)
@@ -108,7 +108,7 @@ def _enumerated(process, case, memories, after) -> EnumeratedCeiling:
     return EnumeratedCeiling(tables[::-1], rows)
 
 
-@eqx.filter_jit
+@as_program
 def _told(process, case, memories):
     worth = case.worth(process.reward)
 

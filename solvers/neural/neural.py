@@ -27,6 +27,7 @@ from solvers.checks import check_fields, positive, probability, whole
 from solvers.neural.rollout import States, rollout
 from solvers.neural.value_network import ValueNetwork, case_scale, view
 from solvers.process import AbstractCeiling, AbstractProcess, Case
+from solvers.programs import as_program
 from solvers.progress import Bar
 
 _COLUMNS = ("seconds", "residual", "loss", "value", "error")
@@ -242,7 +243,7 @@ def _fit(
     return network, state, float(losses.mean())
 
 
-@eqx.filter_jit
+@as_program
 def _steps(network, state, process, cases, states: States, pick, solver: Neural):
     optimiser = _optimiser(solver)
     views = jax.vmap(lambda case: view(process, case))(cases)

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from solvers.neural.value_network import ValueNetwork, case_scale, view
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
+from solvers.programs import as_program
 
 _SMALL = 4  # runs that are handled together when few are left
 
@@ -195,7 +196,7 @@ def _round(
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
-@eqx.filter_jit
+@as_program
 def _step(
     process, case, critic, found: Laws, told, p, row, noise, t, play, last, explore, forced
 ) -> Step:

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.problem import Numbers
 from solvers.process import AbstractProcess
+from solvers.programs import as_program
 
 
 class Offer(eqx.Module):
@@ -45,7 +46,7 @@ class Offer(eqx.Module):
         return self.stop.nbytes + self.going.nbytes
 
 
-@eqx.filter_jit
+@as_program
 def _every_law(process: AbstractProcess, memory: Int[Numbers, " d"]):
     """Chances (A, n+1, m) after every control, and the next memories (A, d)."""
 
@@ -56,7 +57,7 @@ def _every_law(process: AbstractProcess, memory: Int[Numbers, " d"]):
     return jax.vmap(one)(jnp.arange(process.controls))
 
 
-@eqx.filter_jit
+@as_program
 def _symbol_law(process: AbstractProcess, memory, control, period):
     return process.symbols(jnp.asarray(memory), control, period)
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.process import AbstractCeiling, AbstractProcess, Case
+from solvers.programs import as_program
 
 _MOST = 1e6
 _BYTES = 2e9
@@ -95,13 +96,13 @@ def _in_chunks(memories: np.ndarray, each: float, law, *given) -> tuple[np.ndarr
     return tuple(np.concatenate(x) for x in zip(*parts, strict=True))
 
 
-@eqx.filter_jit
+@as_program
 def _next(process, memories):
     each = jax.vmap(jax.vmap(process.step, in_axes=(None, 0)), in_axes=(0, None))
     return (each(memories, jnp.arange(process.controls)),)
 
 
-@eqx.filter_jit
+@as_program
 def _told(process, case, memories):
     worth = case.worth(process.reward)
 

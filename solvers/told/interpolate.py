@@ -13,12 +13,12 @@ beliefs by non-negative least squares, shrunk a little, and the smallest of all 
 taken. The nearest are found by one matrix product, of square roots (Hellinger's affinity).
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from solvers.problem import Numbers
+from solvers.programs import as_program
 
 NEAR = 16
 _SWEEPS = 12
@@ -42,7 +42,7 @@ def upper_between(
     return _between(query, near, worth, told, least)
 
 
-@eqx.filter_jit
+@as_program
 def _nearest(query, belief, value) -> tuple[Float[Array, "N k m"], Float[Array, "N k U"]]:
     """The nearest visited beliefs and the bounds there."""
     root = jnp.sqrt(jnp.asarray(belief))
@@ -51,7 +51,7 @@ def _nearest(query, belief, value) -> tuple[Float[Array, "N k m"], Float[Array, 
     return jnp.asarray(belief)[near], jnp.asarray(value)[near]
 
 
-@eqx.filter_jit
+@as_program
 def _between(query, b, v, told, least) -> Float[Array, "N U"]:
     mass = query.sum(axis=1, keepdims=True)
     q = query / jnp.where(mass > 0, mass, 1.0)
@@ -88,7 +88,7 @@ def _fit(query: Float[Array, "N m"], belief: Float[Array, "N k m"]) -> Float[Arr
     return jax.lax.fori_loop(0, _SWEEPS * NEAR, step, jnp.zeros_like(wanted)).T
 
 
-@eqx.filter_jit
+@as_program
 def best_plan(
     query: Float[Numbers, "N m"], alpha: Float[Numbers, "P U m"]
 ) -> tuple[Float[Array, "N U"], Int[Array, "N U"]]:

@@ -31,6 +31,7 @@ from solvers.neural.rollout import Play, ahead, rollout
 from solvers.neural.value_network import ValueNetwork
 from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
+from solvers.programs import as_program
 
 _SPREAD = 2.0  # c_t in units of the mean of U - V where the policy goes
 
@@ -163,7 +164,7 @@ def _laws(process, case, ceiling, unique, t: int):
     return found, told.reshape(found.going.shape)
 
 
-@eqx.filter_jit
+@as_program
 def _follow(process, case, critic, found: Laws, told, p, row, t, u, cap) -> Branches:
     now = jnp.einsum("cm,cam->ca", p, found.pay[row])
     _, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)

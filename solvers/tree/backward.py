@@ -24,6 +24,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.problem import Numbers, Tables, Tasks
+from solvers.programs import as_program
 from solvers.ties import rounding, signed, take
 from solvers.tree.tree import Layer, Tree, ratios
 
@@ -308,7 +309,7 @@ class _Found(eqx.Module):
     hopeful: Numbers | None
 
 
-@eqx.filter_jit
+@as_program
 def _step(
     previous: Float[Numbers, "L m"],
     parent: Int[Numbers, " C"],

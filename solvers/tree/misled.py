@@ -22,6 +22,7 @@ from jaxtyping import Float
 from solvers.neural.rollout import Play, _round
 from solvers.neural.value_network import ValueNetwork
 from solvers.process import AbstractCeiling, AbstractProcess, Case
+from solvers.programs import as_program
 
 Observer = Callable[[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -125,7 +126,7 @@ def _choose(process, told: Told, critic, held, memories, t: int, chunk: int) -> 
     return control
 
 
-@eqx.filter_jit
+@as_program
 def _columns(process, memories, control, symbol, period):
     """Likelihood of going on with the symbol that came, (C, m)."""
 

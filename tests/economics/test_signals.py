@@ -79,7 +79,7 @@ def test_cut_points_are_prior_quantiles():
     signals = dm.GaussianSignals(platform=1e-6, advertisers=1e-6, symbols=4)
     bound = signals.bind(gamma @ tastes.points.T, tastes.weights)
     u = gamma @ tastes.points.T
-    for row, target in zip(bound.cuts, [u.mean(0), *u]):
+    for row, target in zip(bound.cut_points, [u.mean(0), *u]):
         np.testing.assert_allclose(row, np.quantile(target, [0.25, 0.5, 0.75]), atol=1e-12)
     symbols = np.indices((4, 4, 4)).reshape(3, -1).T
     law = np.asarray(bound.likelihood(u, symbols)).reshape(4, 4, 4, -1).mean(-1)

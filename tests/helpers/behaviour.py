@@ -7,6 +7,7 @@ whole ordered history, so that merged memories can be checked against it.
 import math
 
 import numpy as np
+from scipy.special import ndtr
 from scipy.stats import norm
 
 import dynmech as dm
@@ -87,6 +88,13 @@ def action_table(utilities, horizon, recall, choice, query, *, decay=1.0, scale=
     return np.array(rows)
 
 
+# A rule of its own for the common shock: Gauss-Legendre on many short pieces.
+_PIECES = np.linspace(-9.0, 9.0, 61)
+_NODES, _MASSES = np.polynomial.legendre.leggauss(10)
+SHOCKS = (_PIECES[:-1, None] + np.diff(_PIECES)[:, None] * (_NODES + 1) / 2).ravel()
+SHOCK_WEIGHTS = (np.diff(_PIECES)[:, None] / 2 * _MASSES).ravel() * norm.pdf(SHOCKS)
+
+
 def cells(mean, deviation, cuts):
     """Probabilities that a normal falls between consecutive cuts."""
     edges = norm.cdf((np.array([-np.inf, *cuts, np.inf]) - mean) / deviation)
@@ -114,19 +122,19 @@ def quantile_cuts(target, weights, symbols):
     return out
 
 
-def two_readings(mean, first, second, cuts, correlation, nodes=16):
-    """Joint law of two readings of one target, noises correlated through `nodes` shocks."""
+def shared_cells(mean, deviation, cuts, correlation):
+    """Law of a reading at each value of the shock that it shares, (shocks, cells)."""
+    shift = math.sqrt(correlation) * deviation * SHOCKS[:, None]
+    edges = np.array([-np.inf, *cuts, np.inf]) - mean - shift
+    return np.diff(ndtr(edges / (math.sqrt(1 - correlation) * deviation)), axis=1)
+
+
+def two_readings(mean, first, second, cuts, correlation):
+    """Joint law of two readings of one target, noises correlated through a common shock."""
     if correlation == 0:
         return np.outer(cells(mean, first, cuts), cells(mean, second, cuts))
-    shocks, weights = np.polynomial.hermite_e.hermegauss(nodes)
-    total, rest = np.zeros((len(cuts) + 1,) * 2), math.sqrt(1 - correlation)
-    for shock, weight in zip(shocks, weights / weights.sum()):
-        shift = math.sqrt(correlation) * shock
-        total += weight * np.outer(
-            cells(mean + first * shift, first * rest, cuts),
-            cells(mean + second * shift, second * rest, cuts),
-        )
-    return total
+    parts = [shared_cells(mean, noise, cuts, correlation) for noise in (first, second)]
+    return np.einsum("q,qa,qb->ab", SHOCK_WEIGHTS, *parts)
 
 
 def rating_table(utilities, weights, horizon, deviation, symbols, own=None, correlation=0.0):
@@ -166,28 +174,22 @@ def silent_table(n, m, horizon):
     return np.ones((len(histories_of(n, horizon)), m, *(1,) * (n + 1)))
 
 
-def reading_table(utilities, weights, platform, advertisers, symbols, correlation=0.0, nodes=16):
+def reading_table(utilities, weights, platform, advertisers, symbols, correlation=0.0):
     """Initial signals: the platform reads the mean utility, each advertiser her own."""
     m = utilities.shape[1]
     targets = np.concatenate([utilities.mean(0)[None], utilities])
     noises = [platform, *advertisers]
-    shocks, mass = np.array([0.0]), np.array([1.0])
-    if correlation:
-        shocks, mass = np.polynomial.hermite_e.hermegauss(nodes)
-        mass = mass / mass.sum()
     sizes = [1 if noise is None else symbols for noise in noises]
     table = np.zeros((m, *sizes))
     for w in range(m):
-        for shock, weight in zip(shocks, mass):
-            joint = np.ones(())
-            for target, noise in zip(targets, noises):
-                law = np.ones(1)
-                if noise is not None:
-                    mean = target[w] + math.sqrt(correlation) * noise * shock
-                    cuts = quantile_cuts(target, weights, symbols)
-                    law = cells(mean, math.sqrt(1 - correlation) * noise, cuts)
-                joint = np.multiply.outer(joint, law)
-            table[w] += weight * joint
+        joint = np.array(SHOCK_WEIGHTS)
+        for target, noise in zip(targets, noises):
+            law = np.ones((len(SHOCKS), 1))
+            if noise is not None:
+                cuts = quantile_cuts(target, weights, symbols)
+                law = shared_cells(target[w], noise, cuts, correlation)
+            joint = joint[..., None] * law.reshape(len(SHOCKS), *(1,) * (joint.ndim - 1), -1)
+        table[w] = joint.sum(axis=0)
     return table
 
 
