@@ -30,6 +30,7 @@ from dynmech._checks import (
 from dynmech._types import Numbers
 from dynmech.audit import (
     Audit,
+    AuditsUnder,
     BestResponse,
     best_responses,
     run_audit,
@@ -37,7 +38,9 @@ from dynmech.audit import (
     wants_interval,
 )
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.mechanism.under import Scene, markets, stand_in
 from dynmech.payments.core import core_payment
 from dynmech.payments.groves import (
     AbstractGroves,
@@ -53,7 +56,6 @@ from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.given import read_policy
 from dynmech.policy.questions import AbstractPolicy
-from dynmech.problem.compile import settlement_means
 
 _KINDS = {"groves": "AbstractGroves", "estimator": "settlement signal"}
 
@@ -208,6 +210,7 @@ class DynamicTeamMechanism(eqx.Module):
         conversations: int,
         strategies: Mapping[int | str, Strategy] | None = None,
         profile: int | None = None,
+        under: RecommendationMDP | None = None,
     ) -> Simulation:
         """Simulate whole conversations and record every transfer; the key is consumed.
 
@@ -216,15 +219,21 @@ class DynamicTeamMechanism(eqx.Module):
 
         **Arguments:** `conversations`: how many; `strategies`: per advertiser (label or index) a
         function (period from 1, true value indices (N,), true symbols (N,)) -> reported value
-        indices and symbols, truth by default; `profile`: the index of one initial profile.
+        indices and symbols, truth by default; `profile`: the index of one initial profile;
+        `under`: another market that is the truth, as in `audit`.
 
         **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
         """
-        return simulate(self, key, conversations, strategies, profile)
+        return simulate(self, key, conversations, strategies, profile, under)
+
+    @property
+    def scene(self) -> Scene:
+        """The mechanism in the market of its own policy."""
+        return Scene(self.policy, self.own, self.groves_total, self.estimator)
 
     def settlement_means(self) -> Float[np.ndarray, "E n m"]:
         """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
-        return settlement_means(self.policy.env, self.policy.compiled, self.estimator)
+        return self.scene.settlement_means()
 
     def totals_by_taste(self) -> Float[np.ndarray, "B n _m"]:
         """The Groves total of each profile at each taste; one number where it is fixed."""
@@ -239,12 +248,13 @@ class DynamicTeamMechanism(eqx.Module):
         self,
         settlement: AbstractSettlement | None = None,
         histories: str = "on-path",
+        under: RecommendationMDP | Sequence[RecommendationMDP] | None = None,
         interval: bool | None = None,
         *,
         conversations: int = 1024,
         nodes: int = 0,
         tolerance: float | None = None,
-    ) -> Audit:
+    ) -> Audit | AuditsUnder:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 
         Where the policy is simulated, by certified bounds and by simulation: misreports at the
@@ -257,8 +267,15 @@ class DynamicTeamMechanism(eqx.Module):
         value of the interval of `ConstantValues` (exactly: gains are piecewise constant in the
         report), not only those of the support; where one is declared, by default.
 
-        **Returns:** `Audit`. **Raises:** `TooLarge` when the interval's pieces are
-        too many; `InvalidArgument`.
+        With `under`, another market is the truth: the policy's own belief drives it, and gains,
+        bounds, participation and budget are those of that market, whatever the totals were
+        computed for. It has the products, horizon, support of values and alphabets of the policy's
+        own; ratings and first readings are cut where the policy's market cuts them. Purchases are
+        settled with its settlement signal, or with an estimator that the mechanism was given.
+
+        **Returns:** `Audit`; `AuditsUnder` for a sequence of markets. **Raises:**
+        `TooLarge` when the interval's pieces, or the tree of both markets, are too large;
+        `InvalidArgument`.
         """
         choice("on-path", "all")("audit(histories=...)", histories)
         interval = optional(flag)("audit(interval=...)", interval)
@@ -266,6 +283,15 @@ class DynamicTeamMechanism(eqx.Module):
         nodes = whole(0)("audit(nodes=...)", nodes)
         optional(number(least=0))("audit(tolerance=...)", tolerance)
         settlement = _settlement("audit", settlement)
+        if under is not None:
+            audits = [
+                self._audit_scene(
+                    stand_in("audit(under=...)", self, truth, settlement),
+                    settlement, histories, interval, tolerance,
+                )
+                for truth in markets("audit(under=...)", under)
+            ]  # fmt: skip
+            return audits[0] if isinstance(under, RecommendationMDP) else AuditsUnder(tuple(audits))
         if not self.policy.evaluator.walked:
             return run_long_audit(
                 self.policy,
@@ -281,18 +307,21 @@ class DynamicTeamMechanism(eqx.Module):
                 nodes,
                 tolerance,
             )
-        interval = wants_interval(self.policy, "audit", interval)
+        return self._audit_scene(self.scene, settlement, histories, interval, tolerance)
+
+    def _audit_scene(self, scene: Scene, settlement, histories, interval, tolerance) -> Audit:
+        """Audit exactly, in this market or in another."""
         return run_audit(
-            self.policy,
-            self.own,
-            self.groves_total,
+            scene.policy,
+            scene.own,
+            scene.groves_total,
             settlement,
-            self.settlement_means(),
+            scene.settlement_means(),
             type(self.groves).__name__,
             self.reports,
             histories,
-            self.estimator.noise(self.policy.env.utilities),
-            interval,
+            scene.estimator.noise(scene.policy.env.utilities),
+            wants_interval(scene.policy, "audit", interval),
             tolerance,
         )
 
@@ -301,6 +330,7 @@ class DynamicTeamMechanism(eqx.Module):
         settlement: AbstractSettlement | None = None,
         profiles: Numbers | None = None,
         interval: bool | None = None,
+        under: RecommendationMDP | None = None,
     ) -> BestResponse:
         """Find the most that any misreporting strategy gains at the outset, exactly on the grid.
 
@@ -308,12 +338,16 @@ class DynamicTeamMechanism(eqx.Module):
         evolve separately, so nothing hides behind the one-shot argument. She knows the others'
         reports. Groves terms do not matter: they do not depend on own reports.
 
-        **Arguments:** `settlement`, `interval` as in `audit`; `profiles` (indices): all solved by
-        default.
+        **Arguments:** `settlement`, `interval`, `under` (one market) as in `audit`; `profiles`
+        (indices): all solved by default.
 
         **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
         """
-        settlement, policy = _settlement("best_response", settlement), self.policy
+        settlement = _settlement("best_response", settlement)
+        scene = self.scene
+        if under is not None:
+            scene = stand_in("best_response(under=...)", self, under, settlement)
+        policy = scene.policy
         optional(flag)("best_response(interval=...)", interval)
         every = np.arange(len(policy.profiles)) if profiles is None else profiles
         asked = indices(None)("best_response(profiles=...)", every)
@@ -321,7 +355,7 @@ class DynamicTeamMechanism(eqx.Module):
             must = f"be indices in 0..{len(policy.profiles) - 1}"
             raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
         interval = wants_interval(policy, "best_response", interval)
-        means = self.settlement_means()
+        means = scene.settlement_means()
         return best_responses(policy, settlement, means, self.reports, asked, interval)
 
     def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:

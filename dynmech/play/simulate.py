@@ -22,8 +22,10 @@ from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_ext
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
 from dynmech.policy.conversation import profile_index
+from dynmech.policy.under import Elsewhere, check_totals, play_under, settling_signal
 
 if TYPE_CHECKING:
+    from dynmech.market.environment import RecommendationMDP
     from dynmech.mechanism.team import DynamicTeamMechanism
     from dynmech.policy.base import AbstractPricedPolicy
 
@@ -123,6 +125,7 @@ def simulate(
     conversations: int,
     strategies: Mapping[int | str, Strategy] | None,
     profile: int | None,
+    under: RecommendationMDP | None = None,
 ) -> Simulation:
     """See `DynamicTeamMechanism.simulate`."""
     policy = mechanism.policy
@@ -130,16 +133,21 @@ def simulate(
     names = policy.env.names
     lies = by_advertiser(names, strategies)
     rng = generator("simulate(key=...)", key)
-    charged = _Totals(mechanism, lies)
+    charged, signal, stage = _Totals(mechanism, lies), mechanism.estimator, policy
+    if under is not None:
+        check_totals("simulate(under=...)", mechanism)
+        stage = play_under("simulate(under=...)", policy, under)
+        signal = settling_signal(policy, stage.env, signal)
+        charged.table = np.nan_to_num(charged.table, nan=0.0)
     parts = []
     for start in range(0, conversations, _CHUNK):
         count = min(_CHUNK, conversations - start)
-        drawn = _profiles(policy, rng, count, profile)
-        part, reports = draw_conversations(policy, mechanism.estimator, lies, rng, drawn)
+        drawn = _profiles(policy, stage, rng, count, profile)
+        part, reports = draw_conversations(stage, signal, lies, rng, drawn)
         part["groves"] = charged(drawn, reports, part["omega"])
         parts.append(part)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    at_mean = mechanism.estimator.noise(policy.env.utilities) is None
+    at_mean = signal.noise(stage.env.utilities) is None
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
 
 
@@ -162,17 +170,17 @@ def by_advertiser(names: tuple[str, ...], strategies) -> dict[int, Strategy]:
     return lies
 
 
-def _profiles(policy, rng: np.random.Generator, count: int, profile: int | None) -> np.ndarray:
+def _profiles(policy, stage, rng: np.random.Generator, count: int, profile: int | None):
     if profile is not None:
         return np.full(count, profile_index(policy, "simulate", profile))
-    if policy.batch:
-        return rng.integers(len(policy.profiles), size=count)
-    weights = policy.probability().ravel()
+    if stage.batch:
+        return rng.integers(len(stage.profiles), size=count)
+    weights = stage.probability().ravel()
     return rng.choice(len(weights), count, p=weights / weights.sum())
 
 
 def draw_conversations(
-    policy: AbstractPricedPolicy,
+    policy: AbstractPricedPolicy | Elsewhere,
     signal: AbstractSettlementSignal,
     lies: Mapping[int, Strategy],
     rng: np.random.Generator,
@@ -183,7 +191,7 @@ def draw_conversations(
     **Returns:** records, and the initial reports (N, 2n+1): value indices, then symbols.
     """
     env, n, count = policy.env, policy.env.products, len(profile)
-    cursor, horizon = policy.evaluator.cursor(signal), int(env.horizon)
+    cursor, horizon = policy.cursor(signal), int(env.horizon)
     truth = policy.profiles.theta[profile].copy()
     seen = policy.profiles.signals[profile]
     omega = draw(rng, policy.roots[profile])

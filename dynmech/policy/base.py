@@ -29,7 +29,7 @@ from dynmech.policy.baselines import SIMPLER, PolicyComparison, compare_policies
 from dynmech.policy.conversation import Conversation, profile_index, start_conversation
 from dynmech.policy.invariants import check_tables
 from dynmech.policy.played import Playable, beliefs_after
-from dynmech.policy.questions import AbstractEvaluator, AbstractPolicy
+from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, AbstractPolicy
 from dynmech.policy.relaxation import Relaxation, relax
 from dynmech.policy.revalue import Revaluation, revalue
 from dynmech.problem.compile import Compiled
@@ -322,6 +322,10 @@ class AbstractPricedPolicy(AbstractPolicy):
             return own
         weight = self.probability().ravel()[self.played]
         return dataclasses.replace(own, ex_ante=np.nansum(weight[:, None] * here, axis=0))
+
+    def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
+        """Follow many conversations, settled by `signal`."""
+        return self.evaluator.cursor(signal)
 
     def agent_payoff(self, own: OwnTables) -> Float[np.ndarray, "n ..."]:
         """Expected payoff of each advertiser under truth without Groves term, (n, *P), money."""

@@ -17,9 +17,9 @@ from dynmech.market.profiles import Profiles
 from dynmech.policy.base import AbstractPricedPolicy, Figures
 from dynmech.policy.efficient import solve_remembered
 from dynmech.policy.given_actions import with_actions
+from dynmech.policy.nodes import recommendations
 from dynmech.policy.played import money_of
 from dynmech.policy.questions import AbstractEvaluator
-from dynmech.policy.walked import recommendations
 from dynmech.solve.prepare import wanted_profiles
 from solvers import Estimate
 

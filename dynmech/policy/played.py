@@ -20,6 +20,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, signal_likelihood
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
+from dynmech.policy.nodes import Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
 from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
@@ -261,7 +262,16 @@ class PlayEvaluator(AbstractEvaluator):
         )  # fmt: skip
 
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
-        return _PlayCursor(self.play, signal)
+        return play_cursor(self.play, signal)
+
+    def follow_on(self, wider: Wider) -> tuple[Int[np.ndarray, "P _N"], ...]:
+        """Ask at every node what is recommended for what the mechanism believes there."""
+        both, play = wider.both, self.play
+
+        def ask(theta, belief, memory, period):
+            return play.choose(theta, both.belief(belief), both.memory(memory), period)
+
+        return recommendations(wider.plan, wider.pairs, list(wider.memories), ask)
 
     def own_tables(
         self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
@@ -319,6 +329,11 @@ class PlayEvaluator(AbstractEvaluator):
             raise InvalidArgument(describe("recommend(theta=..., belief=...)", must, theta))
         at = np.asarray(belief)[None] / mass, np.asarray(memory)[None], period - 1
         return int(self.play.choose(index, *at)[0])
+
+
+def play_cursor(play: Playable, signal: AbstractSettlementSignal) -> AbstractCursor:
+    """Follow many conversations of a market whose rules are used as they are."""
+    return _PlayCursor(play, signal)
 
 
 class _PlayCursor(AbstractCursor):

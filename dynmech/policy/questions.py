@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dynmech.market.profiles import Profiles
     from dynmech.market.signals import AbstractSettlementSignal
     from dynmech.payments.groves import OwnTables
+    from dynmech.policy.nodes import Wider
     from dynmech.policy.played import Playable
     from dynmech.problem.compile import Compiled
     from dynmech.problem.tasks import Pairs
@@ -161,6 +162,13 @@ class AbstractEvaluator(eqx.Module):
     @abc.abstractmethod
     def cursor(self, signal: "AbstractSettlementSignal") -> AbstractCursor:
         """Follow many conversations, settled by `signal`."""
+
+    @abc.abstractmethod
+    def follow_on(self, wider: "Wider") -> tuple[Int[np.ndarray, "P _N"], ...]:
+        """Recommendations at every node of a wider tree, which tells apart all that this does.
+
+        **Raises:** `InvalidArgument` for pairs that were not solved.
+        """
 
     @abc.abstractmethod
     def own_tables(

@@ -18,10 +18,10 @@ from dynmech.market.profiles import Profiles
 from dynmech.policy.base import EfficientPolicy, Figures
 from dynmech.policy.efficient import solve_remembered
 from dynmech.policy.given_actions import with_actions
+from dynmech.policy.nodes import recommendations
 from dynmech.policy.own_bounds import list_alternatives
 from dynmech.policy.played import Playable, PlayEvaluator, beliefs_after, money_of
 from dynmech.policy.player import Player, simulate_outcomes
-from dynmech.policy.walked import recommendations
 from dynmech.problem.process import market_process
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.ceilings import make_ceilings

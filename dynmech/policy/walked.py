@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -16,6 +15,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
+from dynmech.policy.nodes import Wider
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.played import Playable, PlayEvaluator, untrained
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
@@ -144,6 +144,35 @@ class TreeEvaluator(AbstractEvaluator):
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
         return _TreeCursor(self, signal)
 
+    def follow_on(self, wider: Wider) -> tuple[Int[np.ndarray, "P _N"], ...]:
+        """Walk both trees abreast: the wider one's nodes know where they are in this one."""
+        pair, none = self._pair_of(wider.pairs), self.env.products
+        layers, own = wider.plan.tree.layers, self.plan.tree.layers
+        place, taken = np.zeros(layers[0].nodes, np.int64), []
+        for t, layer in enumerate(layers):
+            said = self.plan.actions[t][pair][:, np.maximum(place, 0)]
+            taken.append(np.where(place >= 0, said, none))
+            if t == len(layers) - 1:
+                break
+            child, there = layer.child, own[t].child[np.maximum(place, 0)]
+            there = np.where(place[:, None, None] >= 0, there, -1)
+            place = np.full(layers[t + 1].nodes, -1)
+            # Where the mechanism thinks a way in impossible another one may know better.
+            np.maximum.at(place, child[child >= 0], there[child >= 0])
+        return tuple(taken)
+
+    def _pair_of(self, pairs: Pairs) -> Int[np.ndarray, " P"]:
+        """Which of these pairs other pairs are."""
+        index = _pair_index(self.pairs)
+        rows = np.concatenate([pairs.signals[pairs.root], pairs.theta], axis=1).tolist()
+        found = np.array([index.get(tuple(row), -1) for row in rows])
+        if (found < 0).any():
+            got = f"{int((found < 0).sum())} profiles that were not solved"
+            must = "be a market in which every true profile that can come was solved"
+            do = "solve without `initial`, or for constant values in the true market"
+            raise InvalidArgument(describe("under=...", must, got, do))
+        return found
+
     def own_tables(
         self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
     ) -> OwnTables:
@@ -188,6 +217,11 @@ class TreeEvaluator(AbstractEvaluator):
         got = f"{len(said)} recommendations at this belief in period {period}"
         do = "start a conversation there, or solve a market whose prior is this belief"
         raise InvalidArgument(describe("EfficientPolicy.recommend(belief=...)", must, got, do))
+
+
+def _pair_index(pairs: Pairs) -> dict[tuple[int, ...], int]:
+    rows = np.concatenate([pairs.signals[pairs.root], pairs.theta], axis=1)
+    return {tuple(row): k for k, row in enumerate(rows.tolist())}
 
 
 class _TreeCursor(AbstractCursor):
@@ -236,29 +270,3 @@ def _look_up(table: dict, rows: np.ndarray) -> np.ndarray:
         got = unique[int(np.argmin(found))].tolist()
         raise OutsideSupport(describe("simulate(strategies=...)", must, got))
     return np.array(found)[inverse.reshape(-1)]
-
-
-def recommendations(
-    plan: Plan,
-    pairs: Pairs,
-    memories: list[Int[np.ndarray, "_M d"]],
-    choose: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray],
-) -> tuple[Int[np.ndarray, "P _N"], ...]:
-    """What somebody recommends at every node, none where the mechanism thinks it impossible.
-
-    **Arguments:** `memories`: of each round, by memory class; `choose` (value indices (n,), beliefs
-    (C, m) of mass 1, memories (C, d), round from 0) -> controls (C,).
-    """
-    none, found = plan.tree.structure.controls - 1, []
-    for t, layer in enumerate(plan.tree.layers):
-        nodes, taken = np.arange(layer.nodes), np.full((len(pairs.root), layer.nodes), none)
-        memory = memories[t][layer.memory]
-        for pair in range(len(pairs.root)):
-            belief = plan.belief(t, np.full(len(nodes), pair), nodes)
-            mass = belief.sum(axis=1, keepdims=True)
-            live = np.flatnonzero(mass[:, 0] > 0)
-            if len(live):
-                at = belief[live] / mass[live], memory[live]
-                taken[pair, live] = choose(pairs.theta[pair], *at, t)
-        found.append(taken.astype(plan.actions[t].dtype))
-    return tuple(found)

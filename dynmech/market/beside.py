@@ -1,0 +1,257 @@
+"""Two markets kept side by side: what is true, and what a mechanism believes.
+
+The mechanism of a market M' works in a market M. Both beliefs are followed at once on one grid:
+the tastes of M with their weights, then those of M' with none,
+
+    b = (b_M, b_M'),    every likelihood of an action or a symbol the two markets' side by side.
+
+Expectations are M's, as the tastes of M' have no mass; the mechanism's belief is the last block,
+started from M''s prior. Both rules remember, each for itself.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from dynmech._types import in_doubles
+from dynmech.errors import InvalidArgument, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.feedback import AbstractFeedback
+from dynmech.market.profiles import signal_likelihood
+from dynmech.market.rules import AbstractActionRule
+from dynmech.market.signals import (
+    AbstractInitialSignals,
+    AbstractSettlementSignal,
+    SignalStructure,
+)
+from dynmech.market.tastes import TasteGrid
+
+
+class MarketBeside(eqx.Module):
+    """A market M, with the tastes of M' beside its own.
+
+    - `env`: both as one market, in which M's tastes alone have weight. `truth`: M, read by the
+      device of M'. `held`: M'.
+    """
+
+    env: RecommendationMDP
+    truth: RecommendationMDP
+    held: RecommendationMDP
+
+    def belief(self, belief: Float[np.ndarray, "... m"]) -> Float[np.ndarray, "... h"]:
+        """What the mechanism believes of what is believed side by side."""
+        return belief[..., self.truth.tastes.size :]
+
+    def memory(self, memory: np.ndarray) -> np.ndarray:
+        """What the rule of M' remembers of what both do."""
+        size = len(self.truth.action_rule.start(self.truth.products, self.truth.horizon))
+        return memory[..., size:]
+
+    def start(self, signals: np.ndarray) -> Float[np.ndarray, "R m"]:
+        """The mechanism's unnormalised belief after initial symbols, on the common grid."""
+        belief = np.asarray(self.held.tastes.weights) * np.asarray(
+            signal_likelihood(self.held, signals)
+        )
+        return np.concatenate([np.zeros((len(belief), self.truth.tastes.size)), belief], axis=1)
+
+
+def beside(
+    call: str,
+    truth: RecommendationMDP,
+    held: RecommendationMDP,
+    signal: AbstractSettlementSignal,
+) -> MarketBeside:
+    """Put a market beside the one that a mechanism believes in.
+
+    **Arguments:** `signal`: what purchases in the true market are settled with.
+
+    **Raises:** `InvalidArgument` where the two differ in what they must share.
+    """
+    truth, held = read_by(call, truth, held), in_doubles(held)
+    _check_estimate(truth, signal)
+    utilities = truth.utilities, held.utilities
+    points = [np.asarray(env.tastes.points) for env in (truth, held)]
+    corners = [np.zeros((len(x), y.shape[1])) for x, y in zip(points, points[::-1], strict=True)]
+    grid = np.concatenate(
+        [
+            np.concatenate([points[0], corners[0]], axis=1),
+            np.concatenate([corners[1], points[1]], axis=1),
+        ]
+    )
+    weights = np.concatenate([truth.tastes.weights, np.zeros(len(points[1]))])
+    rules = truth.action_rule, held.action_rule
+    size = len(rules[0].start(truth.products, truth.horizon))
+    signals = truth.signals, held.signals
+    env = RecommendationMDP(
+        gamma=np.concatenate([truth.gamma, held.gamma], axis=1),
+        tastes=TasteGrid(grid, weights),
+        horizon=truth.horizon,
+        action_rule=_Rules(*rules, utilities, size),
+        signals=SignalStructure(
+            _InitialBeside(signals[0].initial, signals[1].initial, utilities),
+            _FeedbackBeside(signals[0].feedback, signals[1].feedback, utilities, size),
+            _SettlementBeside(signal, utilities, size),
+        ),
+        values=truth.values,
+        names=truth.names,
+    )
+    return MarketBeside(env, truth, held)
+
+
+def read_by(call: str, truth: RecommendationMDP, held: RecommendationMDP) -> RecommendationMDP:
+    """The true market in float64, its ratings and first readings cut where the mechanism cuts.
+
+    **Raises:** `InvalidArgument` where the two differ in what they must share.
+    """
+    if not isinstance(truth, RecommendationMDP):
+        must = "be a RecommendationMDP, or a finite sequence of them"
+        raise InvalidArgument(describe(call, must, type(truth)))
+    shared = (
+        ("the products", truth.names, held.names),
+        ("the horizon", truth.horizon, held.horizon),
+        ("the support of values", *(env.values.support.tolist() for env in (truth, held))),
+        ("the alphabets of the first signals", truth.initial_alphabet, held.initial_alphabet),
+        ("the alphabets of the feedback", truth.feedback_alphabet, held.feedback_alphabet),
+    )
+    for what, here, there in shared:
+        if here != there:
+            must, do = f"have {what} of the market that was solved", "or solve a policy for it"
+            raise InvalidArgument(describe(call, must, f"{here} for {there}", do))
+    truth = in_doubles(truth)
+    parts = [(env.signals.initial, env.signals.feedback) for env in (truth, held)]
+    read = tuple(_cut_alike(*both) for both in zip(*parts, strict=True))
+    return eqx.tree_at(lambda env: (env.signals.initial, env.signals.feedback), truth, read)
+
+
+def _cut_alike(truth, device):
+    """A true reading with the cut points of a device of its kind, given or found."""
+    if type(truth) is not type(device):
+        return truth
+
+    def nothing(leaf):
+        return leaf is None
+
+    leaves = jax.tree_util.tree_flatten_with_path(device, is_leaf=nothing)[0]
+    there = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+    def cut(path, leaf):
+        here = jax.tree_util.keystr(path)
+        if not here.endswith(".cuts"):
+            return leaf
+        given = there.get(here)
+        return there.get(f"{here.removesuffix('cuts')}found") if given is None else given
+
+    return jax.tree_util.tree_map_with_path(cut, truth, is_leaf=nothing)
+
+
+def _check_estimate(truth: RecommendationMDP, signal: AbstractSettlementSignal) -> None:
+    """Raise unless the signal says what it means at every taste of the true market."""
+    rule, n = truth.action_rule, truth.products
+    memory = rule.step(jnp.asarray(rule.start(n, truth.horizon)), 0, n)
+    shape = np.shape(signal.mean(memory, 0, truth.utilities))
+    if shape != truth.utilities.shape:
+        must = f"know its mean at each taste of the true market, shape {truth.utilities.shape}"
+        do = "pass estimator=RatingSettlement(...), or a market with the same tastes"
+        raise InvalidArgument(describe("audit(under=...): the estimator", must, shape, do))
+
+
+class _Rules(AbstractActionRule):
+    """Both users, each with her own memory (the true one's first) and her own tastes."""
+
+    truth: AbstractActionRule
+    held: AbstractActionRule
+    utilities: tuple[np.ndarray, np.ndarray]
+    size: int = eqx.field(static=True)
+
+    def start(self, products, horizon):
+        return np.concatenate([rule.start(products, horizon) for rule in (self.truth, self.held)])
+
+    def step(self, memory, recommendation, products):
+        own = memory[: self.size], memory[self.size :]
+        rules = self.truth, self.held
+        return jnp.concatenate(
+            [
+                jnp.asarray(rule.step(part, recommendation, products))
+                for rule, part in zip(rules, own, strict=True)
+            ]
+        )
+
+    def probabilities(self, memory, recommendation, utilities):
+        truth = self.truth.probabilities(
+            memory[: self.size], recommendation, jnp.asarray(self.utilities[0])
+        )
+        held = self.held.probabilities(
+            memory[self.size :], recommendation, jnp.asarray(self.utilities[1])
+        )
+        return jnp.concatenate([truth, held], axis=1)
+
+
+class _InitialBeside(AbstractInitialSignals):
+    truth: AbstractInitialSignals
+    held: AbstractInitialSignals
+    utilities: tuple[np.ndarray, np.ndarray]
+
+    def bind(self, utilities, weights):
+        return self
+
+    def alphabet(self, products):
+        return self.truth.alphabet(products)
+
+    def likelihood(self, utilities, symbols):
+        parts = zip((self.truth, self.held), self.utilities, strict=True)
+        return jnp.concatenate([part.likelihood(u, symbols) for part, u in parts], axis=1)
+
+    def draw(self, rng, utilities, omega):
+        return self.truth.draw(rng, self.utilities[0], omega)
+
+
+class _FeedbackBeside(AbstractFeedback):
+    truth: AbstractFeedback
+    held: AbstractFeedback
+    utilities: tuple[np.ndarray, np.ndarray]
+    size: int = eqx.field(static=True)
+
+    def bind(self, utilities, weights):
+        return self
+
+    def alphabet(self, products):
+        return self.truth.alphabet(products)
+
+    def periodic(self):
+        return self.truth.periodic() or self.held.periodic()
+
+    def likelihood(self, memory, recommendation, period, utilities):
+        truth = self.truth.likelihood(
+            memory[: self.size], recommendation, period, jnp.asarray(self.utilities[0])
+        )
+        held = self.held.likelihood(
+            memory[self.size :], recommendation, period, jnp.asarray(self.utilities[1])
+        )
+        return jnp.concatenate([truth, held])
+
+
+class _SettlementBeside(AbstractSettlementSignal):
+    """The true estimate; where the tastes have no mass, their utility."""
+
+    signal: AbstractSettlementSignal
+    utilities: tuple[np.ndarray, np.ndarray]
+    size: int = eqx.field(static=True)
+
+    def mean(self, memory, recommendation, utilities):
+        own, held = map(jnp.asarray, self.utilities)
+        mean = self.signal.mean(memory[: self.size], recommendation, own)
+        return jnp.concatenate([mean, held], axis=1)
+
+    def noise(self, utilities=None):
+        own, held = self.utilities
+        noise = self.signal.noise(own)
+        if noise is None:
+            return None
+        return np.concatenate([np.broadcast_to(noise, own.shape), np.zeros(held.shape)], axis=1)
+
+    def draw(self, rng, utilities, product, omega, mean):
+        return self.signal.draw(rng, self.utilities[0], product, omega, mean)

@@ -1,0 +1,88 @@
+"""A mechanism in a market other than its own: what its audit and its simulation are given there.
+
+Totals computed in the market that was solved stay what they are. They keep incentives, as they do
+not read the own report, and promise neither participation nor budget: those are the true
+market's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from dynmech.errors import InvalidArgument, describe, shown
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.payments.groves import OwnTables
+from dynmech.payments.settlement import AbstractSettlement
+from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.policy.under import check_totals, settling_signal, walk_under
+from dynmech.problem.compile import settlement_means
+
+if TYPE_CHECKING:
+    from dynmech.mechanism.team import DynamicTeamMechanism
+
+
+class Scene(eqx.Module):
+    """What an audit looks at: a policy in a market, what is charged and what settles there.
+
+    - `policy`, `own`, `groves_total` (n, *P), `estimator`: as the mechanism's.
+    """
+
+    policy: AbstractPricedPolicy
+    own: OwnTables
+    groves_total: Float[np.ndarray, "n ..."]
+    estimator: AbstractSettlementSignal
+
+    def settlement_means(self) -> Float[np.ndarray, "E n m"]:
+        """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
+        return settlement_means(self.policy.env, self.policy.compiled, self.estimator)
+
+
+def stand_in(
+    call: str,
+    mechanism: DynamicTeamMechanism,
+    truth: RecommendationMDP,
+    settlement: AbstractSettlement,
+) -> Scene:
+    """The mechanism where another market is the truth, its tree walked there.
+
+    **Raises:** `InvalidArgument` for what is not defined there; `TooLarge`.
+    """
+    check_totals(call, mechanism)
+    if not settlement.own:
+        must = "be settlement.Estimator(): under another market no belief of the platform is true"
+        raise InvalidArgument(describe("audit(settlement=...)", must, type(settlement).__name__))
+    held = mechanism.policy
+    signal = settling_signal(held, truth, mechanism.estimator)
+    policy = walk_under(call, held, truth, signal)
+    estimator = policy.env.signals.settlement
+    return Scene(
+        policy,
+        policy.own_tables(estimator, mechanism.groves.side, needed=False),
+        fixed_totals(mechanism),
+        estimator,
+    )
+
+
+def fixed_totals(mechanism: DynamicTeamMechanism) -> Float[np.ndarray, "n ..."]:
+    """Totals as they were computed; nothing where the mechanism thinks the reports impossible."""
+    return np.nan_to_num(mechanism.groves_total, nan=0.0)
+
+
+def markets(call: str, under) -> tuple[RecommendationMDP, ...]:
+    """One market or several, as a tuple.
+
+    **Raises:** `InvalidArgument` for anything else, and for an empty sequence.
+    """
+    if isinstance(under, RecommendationMDP):
+        return (under,)
+    given = tuple(under) if isinstance(under, Sequence) else ()
+    if not given or not all(isinstance(one, RecommendationMDP) for one in given):
+        must = "be a RecommendationMDP, or a finite sequence of them"
+        raise InvalidArgument(describe(call, must, shown(under)))
+    return given

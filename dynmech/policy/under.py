@@ -1,0 +1,136 @@
+"""A policy in a market other than the one it was solved for (model: a wrong model).
+
+Its own belief still decides what it recommends; what happens, and what it is worth, is the true
+market's. Where the tree of both fits, the result is a policy of the market beside which both are
+kept (`dynmech.market.beside`), with everything that a priced policy can be asked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech.errors import InvalidArgument, describe
+from dynmech.market.beside import beside, read_by
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.values import prior_probability
+from dynmech.policy.efficient import solve_remembered
+from dynmech.policy.given_actions import with_actions
+from dynmech.policy.nodes import Wider
+from dynmech.policy.played import beliefs_after, play_cursor, untrained
+from dynmech.policy.questions import AbstractCursor
+
+if TYPE_CHECKING:
+    from dynmech.mechanism.team import DynamicTeamMechanism
+    from dynmech.policy.base import AbstractPricedPolicy, EfficientPolicy
+
+
+def walk_under(
+    call: str,
+    policy: AbstractPricedPolicy,
+    truth: RecommendationMDP,
+    signal: AbstractSettlementSignal,
+) -> EfficientPolicy:
+    """Value a policy exactly where another market is the truth, beside what is best there.
+
+    **Arguments:** `signal`: what purchases in the true market are settled with.
+
+    **Returns:** a policy of the market that keeps both: `value` is V_M(pi), `upper` W_M.
+
+    **Raises:** `TooLarge` where the tree of both does not fit; `InvalidArgument`.
+    """
+    both = beside(call, truth, policy.env, signal)
+    profiles = policy.profiles
+    best, memories = solve_remembered(both.env, profiles, policy.batch)
+    held = eqx.tree_at(lambda plan: plan.root, best.plan, both.start(best.pairs.signals))
+    taken = policy.evaluator.follow_on(Wider(both, held, best.pairs, tuple(memories)))
+    return with_actions(best, taken, f"{policy.solver}, under another market")
+
+
+class Elsewhere(eqx.Module):
+    """A policy played in another market, as far as whole conversations need: no tree is walked.
+
+    - `env`: the true market, read by the mechanism's device. `policy`: whose recommendations.
+    """
+
+    env: RecommendationMDP
+    policy: AbstractPricedPolicy
+
+    @property
+    def profiles(self) -> Profiles:
+        """Those of the policy."""
+        return self.policy.profiles
+
+    @property
+    def batch(self) -> bool:
+        """Whether profiles were asked for."""
+        return self.policy.batch
+
+    @property
+    def roots(self) -> Float[np.ndarray, "B m"]:
+        """True unnormalised belief at the outset of each profile."""
+        return beliefs_after(self.env, self.profiles.signals)
+
+    def probability(self) -> Float[np.ndarray, " B"]:
+        """True prior probability of each profile."""
+        theta = prior_probability(self.env.values, self.profiles.theta)
+        return theta * self.roots.sum(axis=1)
+
+    def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
+        """Follow many conversations, settled by `signal`."""
+        own = self.policy.evaluator.cursor(self.policy.env.signals.settlement)
+        return _CursorElsewhere(own, play_cursor(untrained(self.env, self.profiles), signal))
+
+
+def play_under(call: str, policy: AbstractPricedPolicy, truth: RecommendationMDP) -> Elsewhere:
+    """Put a policy into another market, to be played there.
+
+    **Raises:** `InvalidArgument` where the markets differ in what they must share.
+    """
+    return Elsewhere(read_by(call, truth, policy.env), policy)
+
+
+class _CursorElsewhere(AbstractCursor):
+    """The policy's own rows say what is shown, the true market's what happens."""
+
+    def __init__(self, held: AbstractCursor, truth: AbstractCursor):
+        self.held, self.truth = held, truth
+
+    def begin(self, signals) -> None:
+        self.held.begin(signals)
+        self.truth.begin(signals)
+
+    def choose(self, theta) -> Int[np.ndarray, " N"]:
+        return self.held.choose(theta)
+
+    def laws(self, control, omega):
+        self.held.laws(control, np.zeros_like(omega))
+        return self.truth.laws(control, omega)
+
+    def symbols(self, going, omega):
+        self.held.symbols(going, np.zeros_like(omega))
+        return self.truth.symbols(going, omega)
+
+    def advance(self, heard) -> None:
+        self.held.advance(heard)
+        self.truth.advance(heard)
+
+
+def settling_signal(
+    policy: AbstractPricedPolicy, truth: RecommendationMDP, signal: AbstractSettlementSignal
+) -> AbstractSettlementSignal:
+    """What purchases are settled with: the true market's own signal, or a mechanism's estimator."""
+    return truth.signals.settlement if signal is policy.env.signals.settlement else signal
+
+
+def check_totals(call: str, mechanism: DynamicTeamMechanism) -> None:
+    """Raise for totals that are decoded by a channel of the market that was solved."""
+    if mechanism.groves.decoded:
+        must = "be asked of a mechanism whose totals are fixed by the others' first reports"
+        do = "decode by the true market's channels: solve it, or use another Groves term"
+        raise InvalidArgument(describe(call, must, type(mechanism.groves).__name__, do))

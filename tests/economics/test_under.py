@@ -1,0 +1,188 @@
+"""A policy solved for one market where another is the truth: brute force, and what must hold."""
+
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+from tests.helpers import CASES
+
+NAMES = sorted(path.stem for path in (CASES / "wrong_model").glob("*.npz"))
+
+
+class Case:
+    """Both markets of a case, the policy of the one solved, and what is expected."""
+
+    def __init__(self, name: str):
+        data = dict(np.load(CASES / "wrong_model" / f"{name}.npz"))
+        self.expected = {key[9:]: x for key, x in data.items() if key.startswith("expected_")}
+        self.true, self.solved = (self._market(data, f"{side}_") for side in ("true", "solved"))
+        self.policy = dm.solve_efficient_policy(self.solved, progress=False)
+        self.mechanism = dm.DynamicTeamMechanism(self.policy, groves=dm.groves.Zero())
+        self.audit = self.mechanism.audit(under=self.true)
+
+    def _market(self, data, side: str) -> dm.RecommendationMDP:
+        given = {key[len(side) :]: x for key, x in data.items() if key.startswith(side)}
+        return dm.RecommendationMDP.from_tables(**(given | {"horizon": int(given["horizon"])}))
+
+    def same(self, got, name: str) -> None:
+        atol = 1e-9 * self.true.money_scale
+        np.testing.assert_allclose(got, self.expected[name], atol=atol, rtol=0, err_msg=name)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def case(request) -> Case:
+    return Case(request.param)
+
+
+def test_gains_participation_and_windows_are_those_of_the_true_market(case):
+    audit = case.audit
+    case.same(case.policy.value, "W_solved")
+    case.same(audit.incentive_gain, "gain")
+    case.same(audit.gain_by_period, "gain_by_period")
+    case.same(audit.participation, "participation")
+    case.same(audit.no_subsidy, "no_subsidy")
+    case.same(audit.window.floor, "window_floor")
+    case.same(audit.window.ceiling, "window_ceiling")
+    case.same(audit.budget.payments, "core_payment")
+    case.same(audit.budget.user_surplus, "user_surplus")
+    case.same(audit.incentive_bound, "incentive_bound_inside")
+    case.same(audit.profile_bound[0], "incentive_bound")
+
+
+def test_whole_strategies_gain_no_more_than_the_bound(case):
+    found = case.mechanism.best_response(under=case.true)
+    case.same(np.nanmax(found.gain, axis=1), "gain_whole")
+    bound = np.nanmax(case.expected["incentive_bound"])
+    assert np.nanmax(found.gain) <= bound + 1e-9
+    every = case.mechanism.audit(under=case.true, histories="all")
+    assert (every.incentive_gain >= case.expected["gain"] - 1e-9).all()
+
+
+def test_simulation_draws_from_the_true_market(case):
+    drawn = case.mechanism.simulate(jax.random.key(3), 4000, under=case.true)
+    weights = _prior(case.true)
+    right = float(np.nansum(case.expected["V"] * weights))
+    mean, error = drawn.mean("surplus")
+    assert abs(mean - right) < 5 * error
+
+
+def _prior(env: dm.RecommendationMDP) -> np.ndarray:
+    """Prior probability of every initial profile, on the axes P."""
+    return dm.solve_efficient_policy(env, progress=False).probability()
+
+
+def market(
+    scale=0.5, query=0.6, noise=0.7, prior=None, seed=0, initial=True
+) -> dm.RecommendationMDP:
+    rng = np.random.default_rng(seed)
+    gamma, points = rng.normal(size=(2, 2)), rng.normal(size=(6, 2))
+    return dm.RecommendationMDP(
+        gamma=gamma,
+        tastes=dm.TasteGrid(points, np.full(6, 1 / 6) if prior is None else prior),
+        horizon=2,
+        action_rule=dm.LastShownOnly(dm.Logit(scale), query),
+        signals=dm.SignalStructure(
+            initial=dm.GaussianSignals(None, 0.8, 2) if initial else dm.NoSignals(),
+            feedback=dm.RatingFeedback(noise, 2),
+            settlement=dm.RatingSettlement(0.5),
+        ),
+        values=dm.ConstantValues([[0.4, 0.9], [0.3, 0.7]]),
+    )
+
+
+def test_the_own_market_is_the_audit_without_another():
+    env = market()
+    mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(env, progress=False))
+    plain, under = mechanism.audit(), mechanism.audit(under=env)
+    np.testing.assert_allclose(under.incentive_gain, plain.incentive_gain, atol=1e-9)
+    np.testing.assert_allclose(under.participation, plain.participation, atol=1e-9)
+    np.testing.assert_allclose(under.no_subsidy, plain.no_subsidy, atol=1e-9)
+    np.testing.assert_allclose(under.window.floor, plain.window.floor, atol=1e-9)
+    assert under.incentive_bound.max() < 1e-9
+
+
+def test_readings_are_cut_where_the_mechanism_cuts_them():
+    """With other weights alone the medians differ; given cuts must make no difference."""
+    tilted = np.array([0.6, 0.2, 0.1, 0.05, 0.03, 0.02])
+    believed, true = market(), market(prior=tilted)
+    readings = believed.signals
+    given = dm.RecommendationMDP(
+        true.gamma, true.tastes, 2, true.action_rule,
+        dm.SignalStructure(
+            dm.GaussianSignals(None, 0.8, 2, cuts=_cuts(readings.initial)),
+            dm.RatingFeedback(0.7, 2, cuts=_cuts(readings.feedback)),
+            true.signals.settlement,
+        ),
+        true.values,
+    )  # fmt: skip
+    mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(believed, progress=False))
+    found, right = mechanism.audit(under=true), mechanism.audit(under=given)
+    np.testing.assert_allclose(found.participation, right.participation, atol=1e-12)
+    drawn = [mechanism.simulate(jax.random.key(1), 500, under=env) for env in (true, given)]
+    np.testing.assert_array_equal(drawn[0].payment, drawn[1].payment)
+
+
+def _cuts(readings):
+    utilities = market().utilities
+    weights = np.full(6, 1 / 6)
+    targets = (
+        utilities
+        if isinstance(readings, dm.RatingFeedback)
+        else np.concatenate([utilities.mean(axis=0, keepdims=True), utilities])
+    )
+    from dynmech.market.channels import prior_quantiles
+
+    return prior_quantiles(targets, weights, 2)
+
+
+def test_several_markets_have_a_row_each_and_a_summary():
+    mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(market(), progress=False))
+    others = [market(scale=scale) for scale in (0.5, 0.8, 1.5)]
+    audits = mechanism.audit(under=others)
+    assert len(audits) == 3
+    assert audits.incentive_gain.shape == (3, 2)
+    assert len(audits.to_frame()) == 6
+    assert audits.quantile(0.0) == audits.incentive_gain.max(axis=1).min()
+    assert "largest gain" in audits.summary()
+    one = mechanism.audit(under=others[2])
+    np.testing.assert_array_equal(audits[2].incentive_gain, one.incentive_gain)
+
+
+def test_tastes_may_differ_in_number():
+    rng = np.random.default_rng(5)
+    believed, true = market(), market()
+    true = dm.RecommendationMDP(
+        true.gamma, dm.TasteGrid(rng.normal(size=(9, 2)), np.full(9, 1 / 9)), 2, true.action_rule,
+        true.signals, true.values,
+    )  # fmt: skip
+    mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(believed, progress=False))
+    audit = mechanism.audit(under=true)
+    drawn = mechanism.simulate(jax.random.key(0), 4000, under=true)
+    mean, error = drawn.mean("payment")
+    weights = _prior(true)
+    assert (
+        np.abs(mean - np.nansum(audit.budget.payments * weights, axis=(1, 2, 3, 4, 5))) < 5 * error
+    ).all()
+
+
+@pytest.mark.parametrize("change", ["horizon", "support", "alphabet", "kind", "empty"])
+def test_what_must_be_shared_is_said(change):
+    env = market(initial=False)
+    mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(env, progress=False))
+    parts = {"tastes": env.tastes, "action_rule": env.action_rule, "signals": env.signals}
+    values, horizon = env.values, 2
+    if change == "horizon":
+        horizon = 3
+    elif change == "support":
+        values = dm.ConstantValues([[0.4, 0.9], [0.3, 0.8]])
+    elif change == "alphabet":
+        parts["signals"] = dm.SignalStructure(feedback=dm.RatingFeedback(0.7, 3))
+    other = dm.RecommendationMDP(gamma=env.gamma, horizon=horizon, values=values, **parts)
+    under = {"kind": "another", "empty": []}.get(change, other)
+    for ask in (
+        mechanism.audit,
+        lambda under: mechanism.simulate(jax.random.key(0), 9, under=under),
+    ):
+        with pytest.raises(dm.InvalidArgument, match="under="):
+            ask(under=under)
