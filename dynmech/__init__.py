@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dynmech import settlement as settlement
     from dynmech import static as static
     from dynmech.audit import Audit as Audit
+    from dynmech.audit import AuditsUnder as AuditsUnder
     from dynmech.audit import BestResponse as BestResponse
     from dynmech.audit import MeasuredGains as MeasuredGains
     from dynmech.audit import Witness as Witness
@@ -174,7 +175,7 @@ else:
             "dynmech.mechanism.team": "DynamicTeamMechanism",
             "dynmech.reduce.undominated": "Undominated undominated",
             "dynmech.market.values": "ConstantValues MarkovValues",
-            "dynmech.audit": "Audit BestResponse MeasuredGains Witness",
+            "dynmech.audit": "Audit AuditsUnder BestResponse MeasuredGains Witness",
             "solvers": ("AbstractSolver BranchAndBound Exact Neural PointBased Stationary Status"),
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import numpy as np
@@ -78,5 +78,7 @@ def compare(
 
     policy = mechanism.policy
     plain = DynamicTeamMechanism(policy, Zero(), mechanism.estimator, mechanism.reports)
-    audits = tuple((mechanism if way.team else plain).audit(way) for way in settlements)
+    audits = tuple(
+        cast(Audit, (mechanism if way.team else plain).audit(way)) for way in settlements
+    )
     return Comparison(audits, float(np.nanmean(policy.value)))

@@ -161,12 +161,11 @@ def test_tastes_may_differ_in_number():
     drawn = mechanism.simulate(jax.random.key(0), 4000, under=true)
     mean, error = drawn.mean("payment")
     weights = _prior(true)
-    assert (
-        np.abs(mean - np.nansum(audit.budget.payments * weights, axis=(1, 2, 3, 4, 5))) < 5 * error
-    ).all()
+    right = np.nansum((audit.budget.payments * weights).reshape(2, -1), axis=1)
+    assert (np.abs(mean - right) < 5 * error).all()
 
 
-@pytest.mark.parametrize("change", ["horizon", "support", "alphabet", "kind", "empty"])
+@pytest.mark.parametrize("change", ["horizon", "support", "alphabet"])
 def test_what_must_be_shared_is_said(change):
     env = market(initial=False)
     mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(env, progress=False))
@@ -179,10 +178,15 @@ def test_what_must_be_shared_is_said(change):
     elif change == "alphabet":
         parts["signals"] = dm.SignalStructure(feedback=dm.RatingFeedback(0.7, 3))
     other = dm.RecommendationMDP(gamma=env.gamma, horizon=horizon, values=values, **parts)
-    under = {"kind": "another", "empty": []}.get(change, other)
     for ask in (
         mechanism.audit,
         lambda under: mechanism.simulate(jax.random.key(0), 9, under=under),
     ):
         with pytest.raises(dm.InvalidArgument, match="under="):
-            ask(under=under)
+            ask(under=other)
+
+
+def test_no_market_at_all_is_refused():
+    mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(market(), progress=False))
+    with pytest.raises(dm.InvalidArgument, match="finite sequence"):
+        mechanism.audit(under=[])
