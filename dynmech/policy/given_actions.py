@@ -11,6 +11,7 @@ from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.policy.base import AbstractPricedPolicy, EfficientPolicy
 from dynmech.policy.outcomes import expected_outcomes
+from solvers import Status
 
 
 def with_actions(
@@ -71,5 +72,5 @@ def with_actions(
         solver=solver,
         work=policy.work,
         seconds=policy.seconds,
-        status=policy.status,
+        status=Status.STALLED,
     )
