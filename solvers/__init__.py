@@ -36,6 +36,7 @@ from solvers.progress import deferred as deferred
 from solvers.search.branch_and_bound import Bounded as Bounded
 from solvers.search.branch_and_bound import BranchAndBound as BranchAndBound
 from solvers.search.branch_and_bound import solve_branch_and_bound as solve_branch_and_bound
+from solvers.search.endless import BestFirst as BestFirst
 from solvers.search.endless import search_endless as search_endless
 from solvers.search.endless_plan import EndlessPlan as EndlessPlan
 from solvers.search.merged_search import merged_search as merged_search

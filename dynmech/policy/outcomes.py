@@ -41,11 +41,12 @@ def expected_outcomes(
     stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
     outcome = plan.tree.structure.outcome
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
+    edge_of, belief_at = Plan.edge, Plan.belief  # bound, they would walk the tree at every call
     for t, here in enumerate(visit(plan, wanted, by_origin=True)):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
-            pair, edge = here.pair[part], plan.edge(t, here.node[part], here.control[part])
-            belief = plan.belief(t, pair, here.node[part]) * here.weight[part, None]
+            pair, edge = here.pair[part], edge_of(plan, t, here.node[part], here.control[part])
+            belief = belief_at(plan, t, pair, here.node[part]) * here.weight[part, None]
             origin = np.searchsorted(wanted, here.origin[part])
             for slot in range(stop.shape[1]):
                 product = outcome[edge, slot]

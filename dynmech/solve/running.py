@@ -20,12 +20,12 @@ from dynmech.errors import (
 from dynmech.solve.prepare import rounded_up
 from solvers import (
     AbstractSolver,
+    BestFirst,
     BranchAndBound,
     Exact,
     Limits,
     Problem,
     Solution,
-    Stationary,
     Status,
     TaskList,
     TooFine,
@@ -63,7 +63,8 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
     memory = limits.memory or _MEMORY
     given = (problem, tasks, limits, progress)
     if problem.horizon == math.inf:
-        return _ask(Stationary(memory), *given, "picked because horizon is math.inf")
+        solver = BestFirst(memory, limits.seconds)
+        return _ask(solver, *given, "picked because horizon is math.inf")
     bounded = max(limits.tolerance, limits.relative) > 0
     try:
         found = _ask(Exact(memory), *given, "picked")

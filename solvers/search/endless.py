@@ -8,21 +8,93 @@ control each then cost W and the few whose control its plan takes. The rest is s
 on one store of nodes (`solvers.search.best_first`).
 """
 
+import dataclasses
+import math
 import time
 from collections.abc import Sequence
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Int
 
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
-from solvers.search.endless_plan import EndlessPlan, used_controls, value_plan
-from solvers.solution import Limits, Solution, Status
+from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
+from solvers.search.forever import round_yields
+from solvers.search.unrolled import write_rounds
+from solvers.solution import (
+    AbstractSolver,
+    Limits,
+    Solution,
+    Status,
+    TooFine,
+    Unsuited,
+    close_enough,
+)
+from solvers.stationary import Stationary
 from solvers.ties import most_gained
+from solvers.tree.closed import close_beliefs
 
 _TOGETHER = 256
-_MEMORY = 8e9
+_MEMORY = 4e9
+_ROUNDING = 1e-13
+_SHARE = 0.8
+_REST = 0.15
+_RESOLUTION = 1e4
+
+
+class BestFirst(AbstractSolver):
+    """Solve an unbounded horizon by best-first search, without cutting it into rounds.
+
+    Every task has a plan of its own, that goes on for ever and is opened only as far as the task
+    needs. It is then written out for as many rounds as what is left to come needs, so that what
+    follows from it is an exact sum.
+
+    **Arguments**
+
+    - `memory`: bytes that may live at once, default 4e9. `seconds`: of search, None for no limit.
+    """
+
+    memory: float = eqx.field(static=True, default=_MEMORY)
+    seconds: float | None = eqx.field(static=True, default=None)
+
+    def solve(self, problem, tasks, limits, progress):
+        """Search with most of the tolerance, and leave the rest to the rounds not written out.
+
+        See `AbstractSolver.solve`. Coefficients that move, and a tolerance of 0 where beliefs take
+        no finite number of directions, are left to `Stationary`.
+        """
+        began = time.monotonic()
+        if problem.horizon < math.inf:
+            do = "solve with Exact() or BranchAndBound()"
+            raise Unsuited("horizon", "be math.inf for BestFirst()", problem.horizon, do)
+        listed = problem.lists(2 * self.memory)
+        structure, tables, groups = listed.structure, listed.tables, tasks.groups
+        scale = most_gained(tables, groups)
+        least = _RESOLUTION * float(np.finfo(np.float64).eps) * scale
+        if 0 < limits.tolerance < least:
+            raise TooFine(least)
+        exact = max(limits.tolerance, limits.relative) == 0
+        moving = any(part.kernel is not None for part in groups)
+        if moving or (exact and close_beliefs(structure, tables, groups) is None):
+            return Stationary(self.memory).solve(problem, tasks, limits, progress)
+        asked = dataclasses.replace(
+            limits, tolerance=_SHARE * limits.tolerance, relative=_SHARE * limits.relative,
+            memory=self.memory, seconds=self.seconds,
+        )  # fmt: skip
+        found = search_endless(structure, tables, groups, asked, progress)
+        close = close_enough(limits.tolerance, limits.relative, tasks.mass, found.upper)
+        rest = np.maximum(_REST * close, _ROUNDING * scale) * tasks.mass
+        known = found.lower, found.upper, rest
+        assert isinstance(found.plan, EndlessPlan)
+        table = write_rounds(found.plan, tasks, *known, self.memory, max(1, listed.depth))
+        value = np.minimum(table.value, found.upper)
+        if exact and (found.lower - value > 10 * rest).any():
+            return Stationary(self.memory).solve(problem, tasks, limits, progress)
+        note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
+        spent = time.monotonic() - began
+        return dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
 
 
 def search_endless(
@@ -76,18 +148,16 @@ def search_endless(
     followers = np.flatnonzero(parent >= 0)
     upper[followers] = np.minimum(upper[followers], upper[parent[followers]])
     lower, upper = attained, np.maximum(upper, attained)
-    rounding = 1e-13 * scale * np.maximum(tasks.mass, np.finfo(float).tiny)
-    if (upper - lower <= rounding).all():
+    if (upper - lower <= _ROUNDING * scale * tasks.mass).all():
         status = Status.EXACT
     gap = float(((upper - lower) / np.where(tasks.mass > 0, tasks.mass, 1)).max(initial=0.0))
     nodes, opened = search.store.nodes.count, search.opened.count
-    note = f"best-first without a horizon: {status.value}; gap {gap:.3g}, {nodes} nodes"
     allowed = np.array([parts[3] for parts in flat]).reshape(len(flat), structure.controls)
     plan = EndlessPlan(search, economy, allowed)
+    note = f"{status.value}; gap {gap:.3g}, {nodes} nodes, {opened} opened"
     return Solution(
-        lower, upper, status, plan, lower, note=f"{note}, {opened} openings", nodes=nodes,
-        bytes=float(search.bytes),
-    )  # fmt: skip
+        lower, upper, status, plan, lower, note=note, nodes=nodes, bytes=float(search.bytes)
+    )
 
 
 class _Report:
@@ -111,24 +181,33 @@ def _parts(group: Tasks, root: int, task: int):
 
 
 def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
-    """For each task one that may do all it may do, with the same yields; -1 where there is none."""
-    first = 0
+    """For each task one that may do all it may do, and earns no less; -1 where there is none.
+
+    Only tasks whose plans are kept are looked at: there are few of them.
+    """
+    reward, first = np.asarray(tables.reward, float), 0
     for group in groups:
         roots, width = _shape(group)
+        order, head = np.arange(width), np.arange(group.keep)
         for r in range(roots):
             allowed = np.asarray(group.allowed[r], bool)
-            numbers = np.concatenate([group.coefficient[r], group.counted[r]], axis=1)
-            possible = np.stack([outcomes_within(structure, tables, one) for one in allowed])
-            within = ~(allowed[:, None] & ~allowed[None]).any(axis=2)
-            same = numbers[:, None] == numbers[None]
-            same = (same | ~np.tile(possible, 2)[:, None]).all(axis=2)
-            size = allowed.sum(axis=1)
-            order = np.arange(width)
-            before = (size[None] > size[:, None]) | (
-                (size[None] == size[:, None]) & (order[None] < order[:, None])
-            )
-            may = within & same & before
-            best = np.where(may, size, -1).argmax(axis=1)
+            parts = (np.asarray(x[r], float) for x in (group.coefficient, group.counted))
+            live = np.asarray(group.root[r]) > 0
+            coefficient, counted = parts
+            worth = coefficient[:, :, None] + counted[:, :, None] * reward[:, live]
+            sets, of = np.unique(allowed, axis=0, return_inverse=True)
+            possible = np.stack([outcomes_within(structure, tables, one) for one in sets])
+            possible = possible[of.reshape(-1)]
+            may = np.zeros((width, group.keep), bool)
+            for p in head.tolist():
+                within = ~(allowed & ~allowed[p]).any(axis=1)
+                less = ((worth <= worth[p]).all(axis=2) | ~possible).all(axis=1)
+                may[:, p] = within & less
+            # Of two that may do the same and earn the same the first is the parent.
+            both = may[: group.keep] & may[: group.keep].T
+            may[: group.keep] &= ~both | (head[None] < head[:, None])
+            may &= order[:, None] != head[None]
+            best = np.where(may, allowed[head].sum(axis=1), -1).argmax(axis=1)
             yield np.where(may.any(axis=1), best + first, -1)
             first += width
 
@@ -157,19 +236,23 @@ def _inherit(
     search: Search, flat, parent: Int[np.ndarray, " F"], economy: Int[np.ndarray, " F"]
 ) -> Int[np.ndarray, " k"]:
     """Give tasks the economy of their parent where its plan is theirs; which to search next."""
-    due = []
-    used: dict[int, Bool[np.ndarray, " A"]] = {}
-    for q in np.flatnonzero((economy < 0) & (parent >= 0)).tolist():
-        above = int(economy[parent[q]])
-        if above < 0:
-            continue
-        if above not in used:
-            used[above] = used_controls(search, search.top[above])
-        if (used[above] & ~flat[q][3]).any():
-            due.append(q)
-        else:
-            economy[q] = above
-    more = np.asarray(due, np.int64)
-    if not len(more) and (economy < 0).any():
-        return _inherit(search, flat, parent, economy)
-    return more
+    known: dict[int, tuple[Bool[np.ndarray, " E"], Bool[np.ndarray, " A"]]] = {}
+    edges, tables = search.structure.edge[0], search.tables
+    due = np.zeros(len(economy), bool)
+    left = np.flatnonzero((economy < 0) & (parent >= 0))
+    while len(left):
+        for q in left[economy[parent[left]] >= 0].tolist():
+            above = int(economy[parent[q]])
+            if above not in known:
+                used = used_edges(search, search.top[above])
+                known[above] = used, np.array([used[of].any() for of in edges.T])
+            root, coefficient, counted, allowed = flat[q]
+            used, controls = known[above]
+            yields = round_yields(search.structure, tables, coefficient, counted)
+            same = (yields == search.economies[above].yields)[used][:, root > 0].all()
+            due[q] = not same or (controls & ~allowed).any()
+            economy[q] = economy[q] if due[q] else above
+        before, left = len(left), np.flatnonzero((economy < 0) & (parent >= 0) & ~due)
+        if len(left) == before:
+            break
+    return np.flatnonzero(due)

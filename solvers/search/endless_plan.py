@@ -142,10 +142,20 @@ def value_plan(search: Search, top: int) -> float:
     return float(value[0])
 
 
-def used_controls(search: Search, top: int) -> Bool[np.ndarray, " A"]:
-    """Controls that a plan may come to use."""
+def used_edges(search: Search, top: int) -> Bool[np.ndarray, " E"]:
+    """Edges that a plan may come to use."""
+    structure, pairs = search.structure, search.pairs
     reached = plan_pairs(search, top)[0]
-    act, keep = search.pairs["act"][reached], search.pairs["keep"][reached]
-    used = np.zeros(search.structure.controls, bool)
-    used[np.where(act >= 0, act, keep)] = True
+    memory = search.store.nodes["memory"][pairs["node"][reached]]
+    act, keep = pairs["act"][reached].astype(int), pairs["keep"][reached].astype(int)
+    used = np.zeros(len(search.going), bool)
+    inside = act >= 0
+    used[structure.edge[0][memory[inside], act[inside]]] = True
+    met = np.zeros(structure.edge[0].shape, bool)
+    for start, control in zip(memory[~inside].tolist(), keep[~inside].tolist(), strict=True):
+        at = start
+        while not met[at, control]:
+            met[at, control] = True
+            at = int(structure.successor[0][at, control])
+    used[structure.edge[0][met]] = True
     return used

@@ -56,9 +56,11 @@ class Plan(eqx.Module):
 
     def belief(self, t: int, pair: Indices, node: Indices) -> Float[np.ndarray, "_k m"]:
         """Unnormalised beliefs at nodes of round t: the root times the columns seen."""
-        column = np.asarray(self.tables.column)
+        column, known = np.asarray(self.tables.column), self.tree.layers[t].row
         index = self.tree.layers[t].likelihood[node]
         belief = self.root[self.pair_root[pair]]
+        if known is not None:
+            return belief * known[index]
         for layer in self.tree.layers[t:0:-1]:
             belief *= column[layer.column[index]]
             index = layer.parent[index]

@@ -32,6 +32,7 @@ class Layer(eqx.Module):
       (N, A, 0) in the last round.
     - `size`: shape (L,): summed offset of the columns of each likelihood row, None where columns
       are not related: rows that a node stands for are its own times exp of the difference.
+    - `row`: shape (L, m): the rows themselves, None where they are found from the columns.
     """
 
     parent: Int[np.ndarray, " L"]
@@ -40,6 +41,7 @@ class Layer(eqx.Module):
     memory: Int[np.ndarray, " N"]
     child: Int[np.ndarray, "N A Z"]
     size: Float[np.ndarray, " L"] | None = None
+    row: Float[np.ndarray, "L m"] | None = None
 
     @property
     def nodes(self) -> int:

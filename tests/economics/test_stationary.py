@@ -22,6 +22,9 @@ KINDS = ("last", "stays", "recall", "order")
 
 
 def solve(env, tolerance=0.0, solver=None, **options):
+    """By cutting off, where there is no last round."""
+    if solver is None and env.horizon == math.inf:
+        solver = dm.Stationary()
     return dm.solve_efficient_policy(env, solver, tolerance=tolerance, progress=False, **options)
 
 

@@ -1,0 +1,92 @@
+"""Endless markets as they are solved by default: searched, not cut."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dynmech as dm
+from dynmech.market.rules import AbstractChoice
+from tests.economics.test_stationary import assert_brackets, random_endless
+from tests.helpers.churn import draw, every_economy
+
+
+class BuysWhatIsShown(AbstractChoice):
+    """Whoever does not ask again takes the product on the screen."""
+
+    def shares(self, utilities, weight):
+        return jnp.broadcast_to(weight[:, None], utilities.shape)
+
+
+def churn(like, prior):
+    """A round is worth the chance of a like: W is the expected number of likes."""
+    rule = dm.LastShownOnly(choice=BuysWhatIsShown(), query=dm.ProductQuery(like, none=0.0))
+    grid = dm.TasteGrid((like / (1 - like)).T, prior)
+    values = dm.ConstantValues(np.zeros((len(like), 1)))
+    return dm.RecommendationMDP(
+        np.eye(len(like)), grid, math.inf, rule, dm.SignalStructure(), values
+    )
+
+
+def solve(env, tolerance):
+    return dm.solve_efficient_policy(env, tolerance=tolerance, progress=False)
+
+
+@pytest.mark.parametrize(("products", "types"), [(3, 5), (10, 10)])
+def test_users_who_leave_at_the_first_dislike(products, types):
+    like, prior = draw(0, products, types)
+    right = every_economy(like, prior)
+    policy = solve(churn(like, prior), 1e-6)
+    found = np.concatenate([policy.lower.ravel(), policy.marginal_value.ravel()])
+    above = np.concatenate([policy.upper.ravel(), policy.marginal_upper.ravel()])
+    assert np.abs(found - right).max() <= 1e-6
+    assert (above >= right - 1e-9).all()
+    assert (above - found <= 1e-6).all()
+    assert policy.upper.item() - policy.value.item() <= 1e-6
+    # Whoever bought was worth P / (1 - P), so that the likes are the user's utility.
+    assert policy.user_utility.sum() == pytest.approx(policy.value.item(), abs=1e-12)
+
+
+def test_the_policy_can_be_used_like_any_other():
+    like, prior = draw(0, 3, 5)
+    policy = solve(churn(like, prior), 1e-2)
+    mechanism = dm.DynamicTeamMechanism(policy)
+    audit = mechanism.audit()
+    assert audit.incentive_gain.max() <= 1e-2
+    chat = policy.start(profile=0)
+    for _ in range(10):
+        assert chat.recommendation in range(len(like))
+        chat = chat.step("query")
+    assert len(mechanism.simulate(jax.random.key(0), 50).to_frame()) > 0
+
+
+@pytest.mark.parametrize("query", [0.9, 0.99])
+def test_a_user_who_rarely_leaves_costs_no_more(query):
+    """Nothing is learned and one product is best for ever: W = E[share (theta + u)]."""
+    u = np.array([[0.4], [-0.2]]) @ np.array([[0.5, 1.0, 2.0]])
+    weights, theta = np.array([0.25, 0.25, 0.5]), np.array([0.5, 0.6])
+    best = ((theta[:, None] + u) / (1 + np.exp(-u / 0.5)) @ weights).max()
+    rule = dm.LastShownOnly(dm.Logit(0.5), query)
+    grid = dm.TasteGrid([[0.5], [1.0], [2.0]], weights)
+    env = dm.RecommendationMDP(
+        [[0.4], [-0.2]], grid, math.inf, rule, dm.SignalStructure(), dm.ConstantValues(theta)
+    )
+    policy = solve(env, 1e-2)
+    assert policy.lower.item() <= best + 1e-12 <= policy.upper.item() + 2e-12
+    assert best - 1e-2 <= policy.value.item() <= best
+
+
+@pytest.mark.parametrize("seed", [2, 4, 11])
+def test_bounds_hold_a_very_long_horizon(seed):
+    feedback = seed % 3 > 0
+    long, query = (6, 0.2) if feedback else (20, 0.3)
+    env = random_endless(seed, feedback=feedback, query=query)
+    reference = solve(random_endless(seed, long, feedback, query), 0.0)
+    scale = env.money_scale
+    for share in (0.3, 0.01):
+        policy = solve(env, share * scale)
+        assert_brackets(policy, reference, scale * query**long + 1e-12)
+        assert np.nanmax(policy.upper - policy.value) <= share * scale
+        assert np.nanmax(policy.marginal_upper - policy.marginal_value) <= share * scale
