@@ -10,6 +10,8 @@ from jaxtyping import install_import_hook
 
 from tests.helpers import ROOT, typecheck
 
+collect_ignore = ["trials"]  # scripts, which tests run as programs
+
 jax.config.update("jax_enable_x64", True)
 
 # Most of the time of a run is compilation, of programs that run once: optimise little. Set the
