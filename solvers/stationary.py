@@ -292,7 +292,7 @@ def _cut(listed: Listed, tasks: TaskList, tolerance: float) -> Truncation:
         raise Unsuited("tolerance", must, tolerance, do)
     if cut.error > tolerance:
         got = f"{tolerance:.3g}, with an error of {cut.error:.3g} after {cut.rounds} rounds"
-        raise TooSlow(f"{got}; it must be reached within {_MOST_ROUNDS} rounds")
+        raise TooSlow(f"a tolerance of {got}; it must be reached within {_MOST_ROUNDS} rounds")
     return cut
 
 
