@@ -46,6 +46,13 @@ class AbstractFeedback(AbstractSymbols):
     def periodic(self) -> bool:
         """Whether the law depends on the period itself."""
 
+    def symbol(self, product: int, rating: float) -> int | None:
+        """The platform's symbol of a numeric answer about a product shown, money.
+
+        None where answers are no numbers, as by default.
+        """
+        return None
+
 
 class NoFeedback(AbstractFeedback):
     """A query itself is all that is learned."""
@@ -136,6 +143,9 @@ class RatingFeedback(AbstractFeedback):
             row = deviation[jnp.minimum(period, deviation.shape[0] - 1)]
             return row[jnp.minimum(recommendation, row.shape[0] - 1)]
         return deviation
+
+    def symbol(self, product, rating):
+        return int(np.searchsorted(np.asarray(self.cuts)[product], rating))
 
     def reading_noise(self, recommendation, period, products):
         """Standard deviation of the rating itself, before it is cut into symbols, money; traced."""

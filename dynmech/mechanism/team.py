@@ -7,8 +7,9 @@ product just bought enters, so a noisy rating of it is estimate enough.
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -37,7 +38,7 @@ from dynmech.audit import (
     run_long_audit,
     wants_interval,
 )
-from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.errors import DynmechWarning, InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.mechanism.under import Scene, markets, stand_in
@@ -155,27 +156,25 @@ class DynamicTeamMechanism(eqx.Module):
 
     def settle(
         self,
-        conversation: Conversation,
+        conversation: Conversation | Mapping[str, Any],
         estimate: Numbers | float | None = None,
         totals: Numbers | None = None,
     ) -> Ledger:
         """Settle a realised conversation period by period, the Groves total by installments.
 
-        **Arguments:** `conversation`: ended; `estimate`: after a purchase, the settlement signal:
+        **Arguments:** `conversation`: ended, or its record; `estimate`: after a purchase, the settlement signal:
         estimated utility of the product bought (a number) or a taste (k,); `totals` (n,): with
         `groves.DataDriven`, the totals decoded after the ending.
 
         **Returns:** `Ledger`, complete or not at all.
 
-        **Raises:** `InvalidArgument` if it has not ended or the estimate is missing.
+        **Raises:** `InvalidArgument` if it has not ended, is of another policy, or the estimate is
+        missing. A rating that hardly any taste can give is warned of (`DynmechWarning`).
         """
-        if not isinstance(conversation, Conversation) or not conversation.ended:
+        conversation = self._own_conversation(conversation)
+        if not conversation.ended:
             must, do = "be a conversation that has ended", "step it to a purchase or exit"
             raise InvalidArgument(describe("settle(conversation=...)", must, "in progress", do))
-        if conversation.policy.evaluator is not self.policy.evaluator:
-            must, got = "follow the mechanism's own policy", "one of another policy"
-            do = "start it with mechanism.policy.start(...)"
-            raise InvalidArgument(describe("settle(conversation=...)", must, got, do))
         n = self.policy.env.products
         turns = conversation.turns
         bought = turns[-1].action < n
@@ -190,6 +189,7 @@ class DynamicTeamMechanism(eqx.Module):
             given = np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
             core[-1] = np.asarray(self.payment(turns[-1].theta, product, given))
             rated[-1] = given if given.ndim == 0 else self.policy.env.gamma[product] @ given
+            self._plausible(product, float(rated[-1]))
         shares = np.zeros(len(turns))
         shares[: len(self.installments)] = self.installments[: len(turns)]
         shares[-1] += 1 - shares.sum()
@@ -198,6 +198,8 @@ class DynamicTeamMechanism(eqx.Module):
             names=self.policy.env.names,
             period=np.array([turn.period for turn in turns]),
             recommendation=np.array([turn.recommendation for turn in turns]),
+            shown=np.array([turn.shown for turn in turns]),
+            off_model=conversation.off_model,
             action=np.array([turn.action for turn in turns]),
             estimate=rated,
             core=core,
@@ -357,6 +359,34 @@ class DynamicTeamMechanism(eqx.Module):
         interval = wants_interval(policy, "best_response", interval)
         means = scene.settlement_means()
         return best_responses(policy, settlement, means, self.reports, asked, interval)
+
+    def _own_conversation(self, conversation: Any) -> Conversation:
+        """The conversation under this policy, resumed where it was held with an equal one."""
+        call, policy = "settle(conversation=...)", self.policy
+        if isinstance(conversation, Conversation):
+            if conversation.policy.evaluator is policy.evaluator:
+                return conversation
+            conversation = conversation.record()
+        if not isinstance(conversation, Mapping):
+            raise InvalidArgument(describe(call, "be a conversation", type(conversation)))
+        if conversation.get("policy") != policy.fingerprint:
+            must, got = "follow the mechanism's own policy", "one of another policy"
+            do = "start it with mechanism.policy.start(...)"
+            raise InvalidArgument(describe(call, must, got, do))
+        return policy.resume(conversation)
+
+    def _plausible(self, product: int, rating: float) -> None:
+        """Warn of a rating further than eight standard deviations from every taste's utility."""
+        utilities = np.asarray(self.policy.env.utilities, float)
+        noise = self.estimator.noise(utilities)
+        if noise is None:
+            return
+        u, s = utilities[product], np.broadcast_to(np.asarray(noise), utilities.shape)[product]
+        if (np.abs(rating - u) > 8 * s + 1e-9 * (1 + np.abs(u))).all():
+            must = f"be a rating near a utility ({u.min():.3g} to {u.max():.3g}) of the product"
+            do = "check where it comes from before the bill is sent"
+            text = describe("settle(estimate=...)", must, f"{rating:.6g}", do)
+            warnings.warn(text, DynmechWarning, stacklevel=3)
 
     def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
         if self.groves.decoded != (totals is not None):

@@ -14,7 +14,9 @@ from dynmech.errors import import_extra
 class Ledger(eqx.Module):
     """What one conversation settled at, period by period, money paid by the advertisers.
 
-    - `period` (rows,), counted from 1; `recommendation` (-1 for none), `action` codes.
+    - `period` (rows,), counted from 1; `recommendation`, `shown`: what was recommended and what
+      was displayed (-1 for none); `action` codes. `off_model`: whether something happened that the
+      model thought impossible.
     - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
     - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (by
       installments), and their sum. `revenue` (rows,): what the platform receives.
@@ -23,10 +25,12 @@ class Ledger(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     period: np.ndarray
     recommendation: np.ndarray
+    shown: np.ndarray
     action: np.ndarray
     estimate: Float[np.ndarray, " rows"]
     core: Float[np.ndarray, "rows n"]
     groves: Float[np.ndarray, "rows n"]
+    off_model: bool = eqx.field(static=True, default=False)
 
     @property
     def transfer(self) -> Float[np.ndarray, "rows n"]:
@@ -57,6 +61,7 @@ class Ledger(eqx.Module):
             {
                 "period": np.repeat(self.period, n),
                 "recommendation": np.repeat([words[r] for r in self.recommendation.tolist()], n),
+                "shown": np.repeat([words[r] for r in self.shown.tolist()], n),
                 "action": np.repeat(
                     [f"buy {words[a]}" if a < n else words[a] for a in self.action.tolist()], n
                 ),

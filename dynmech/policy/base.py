@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -26,7 +27,12 @@ from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.baselines import SIMPLER, PolicyComparison, compare_policies
-from dynmech.policy.conversation import Conversation, profile_index, start_conversation
+from dynmech.policy.conversation import (
+    Conversation,
+    profile_index,
+    resume_conversation,
+    start_conversation,
+)
 from dynmech.policy.invariants import check_tables
 from dynmech.policy.played import Playable, beliefs_after
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, AbstractPolicy
@@ -35,8 +41,10 @@ from dynmech.policy.revalue import Revaluation, revalue
 from dynmech.problem.compile import Compiled
 from dynmech.problem.tasks import Pairs
 from solvers import Estimate, Plan, Status
+from solvers import fingerprint as hash_arrays
 
 _ROOTS = Beside()
+_PRINTS = Beside()
 _BOUNDED = (
     "value", "marginal_value", "displayable_marginal_value", "advertiser_value", "user_utility",
     "purchase",
@@ -304,6 +312,24 @@ class AbstractPricedPolicy(AbstractPolicy):
         **Raises:** `OutsideSupport`, `ImpossibleProfile`, `InvalidArgument`.
         """
         return start_conversation(self, theta, signals, profile)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the market and of what the policy attains in it, the same in any process."""
+
+        def make() -> str:
+            figures = [np.asarray(x, float) for x in jax.tree.leaves(self.figures)]
+            arrays = [self.profiles.theta, self.profiles.signals, *figures]
+            return files.fingerprint(self.env) + hash_arrays([np.asarray(x) for x in arrays])
+
+        return _PRINTS(self, make)
+
+    def resume(self, record: Any) -> Conversation:
+        """Go on with a conversation from its `record()`, in any process.
+
+        **Raises:** `InvalidArgument` for a record of another policy, or for what is no record.
+        """
+        return resume_conversation(self, record)
 
     def own_tables(
         self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True

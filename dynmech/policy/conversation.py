@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -15,11 +16,14 @@ from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
     InvalidArgument,
+    NotFinite,
     OutsideSupport,
     describe,
     is_number,
-    shown,
 )
+from dynmech.errors import shown as told
+from dynmech.market.continued import laws_at
+from dynmech.market.profiles import signal_likelihood
 from dynmech.market.structures import PrivateFeedback, PrivateStructures
 from dynmech.market.values import MarkovValues
 from dynmech.policy.questions import AbstractEvaluator, Place
@@ -32,25 +36,31 @@ if TYPE_CHECKING:
 class Turn(eqx.Module):
     """One round as it happened.
 
-    `recommendation` is an index or -1; `action` a code (0..n-1 buy, n exit, n+1 query); `theta`
-    (n,), money; `signals` (1+n,), symbols seen after a query; `edge` the situation of the tree it
-    was in, -1 without a tree.
+    `recommendation`, `shown`: an index or -1, what was recommended and what was displayed;
+    `action` a code (0..n-1 buy, n exit, n+1 query); `theta` (n,), money; `signals` (1+n,), symbols
+    seen after a query, None where nothing was said; `edge` the situation of the tree it was in, -1
+    without a tree or off it; `values` (n,): indices of the next values, None unless they moved.
     """
 
     period: int = eqx.field(static=True)
     recommendation: int = eqx.field(static=True)
+    shown: int = eqx.field(static=True)
     action: int = eqx.field(static=True)
     theta: Float[np.ndarray, " n"]
     signals: Int[np.ndarray, " n1"] | None
     edge: int = eqx.field(static=True)
+    values: Int[np.ndarray, " n"] | None = None
 
 
 class Conversation(eqx.Module):
     """A conversation under the policy and truthful reports; `step` and `undo` return new ones.
 
     `profile`: the index of the profile that it started from, -1 where that is an alternative to
-    those asked for. `weights` (m,): unnormalised belief. `probability`: of what happened so far,
-    given the initial profile and the values in force.
+    those asked for; `opening`: its value indices, or money where that is of no index, and symbols.
+    `weights` (m,): unnormalised belief. `probability`: of what happened so far, given the initial
+    profile and the values in force. `evaluator`: who answers here, the policy's until the belief
+    leaves its plan. `off_model`: whether something happened that the model thought impossible.
+    A pickled conversation is its `record`.
     """
 
     policy: AbstractPricedPolicy
@@ -61,6 +71,12 @@ class Conversation(eqx.Module):
     turns: tuple[Turn, ...]
     ended: bool = eqx.field(static=True)
     previous: Conversation | None
+    evaluator: AbstractEvaluator
+    opening: tuple[tuple[float, ...], tuple[int, ...]] = eqx.field(static=True)
+    off_model: bool = eqx.field(static=True, default=False)
+
+    def __reduce__(self):
+        return dict, (self.record(),)
 
     @property
     def period(self) -> int:
@@ -76,14 +92,14 @@ class Conversation(eqx.Module):
     def recommendation(self) -> int:
         """The product recommended now, -1 for none."""
         self._require_progress("recommendation")
-        control = self._evaluator.control(self.place)
+        control = self.evaluator.control(self.place)
         return NONE if control == self.policy.env.products else control
 
     @property
     def theta(self) -> Float[np.ndarray, " n"]:
         """Values in force, money."""
-        env = self.policy.env
-        return np.asarray(env.values.support)[np.arange(env.products), self.place.theta]
+        support = np.asarray(self.evaluator.env.values.support)
+        return support[np.arange(len(support)), self.place.theta]
 
     @property
     def belief(self) -> Float[np.ndarray, " m"]:
@@ -100,8 +116,12 @@ class Conversation(eqx.Module):
         return 0.0 if self.ended else float(self.certify().value[0])
 
     @property
-    def _evaluator(self) -> AbstractEvaluator:
-        return self.policy.evaluator
+    def left(self) -> bool:
+        """Whether the conversation left the policy's plan: what remained was solved by itself."""
+        return self.evaluator is not self.policy.evaluator or any(
+            turn.shown != turn.recommendation or (turn.edge < 0 <= self.turns[0].edge)
+            for turn in self.turns
+        )
 
     def certify(self, certificate: Certificate | None = None) -> Bounds | Bounded:
         """Bound W at this node, for its belief: arrays of one entry.
@@ -116,12 +136,12 @@ class Conversation(eqx.Module):
             must = "be Certificate(...)"
             call = "Conversation.certify(certificate=...)"
             raise InvalidArgument(describe(call, must, type(certificate)))
-        return self._evaluator.certify(self.place, certificate)
+        return self.evaluator.certify(self.place, certificate)
 
     def considered(self, recommendation: int) -> bool:
         """Whether the solver looked into what this recommendation leads to, from here."""
         self._require_progress("considered(...)")
-        return self._evaluator.considered(self.place, self._control(recommendation))
+        return self.evaluator.considered(self.place, self._control(recommendation))
 
     def worth(self, recommendation: int) -> Float[np.ndarray, " m"]:
         """Surplus given omega of recommending this now and following the policy after, (m,).
@@ -130,51 +150,107 @@ class Conversation(eqx.Module):
         policy is simulated.
         """
         self._require_progress("worth(...)")
-        return self._evaluator.worth(self.place, self._control(recommendation))
+        return self.evaluator.worth(self.place, self._control(recommendation))
 
-    def step(self, action: int | str, signals: Any = None, theta: Any = None) -> Conversation:
+    def step(
+        self, action: int | str, signals: Any = None, theta: Any = None, *, shown: Any = None
+    ) -> Conversation:
         """Go on with what the user did.
 
-        **Arguments:** `action`: "query", "exit", a product label, or a code; `signals`: after
-        a query, symbols (1+n,), or a mapping from "platform" and labels to symbols (a party
-        of one symbol may be left out); `theta`: with Markov values, the next values, as in
-        `EfficientPolicy.start`.
+        Nothing that a user can do raises: what the model thought impossible is recorded as
+        `off_model`. A purchase or exit then ends the conversation; after a query the belief falls
+        back on the last one times the action's chance where that is positive, else stays. Where
+        the belief leaves the plan, what remains is solved on demand, exactly where it fits.
 
-        **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile` when what happened
-        has probability zero.
+        **Arguments**
+
+        - `action`: "query", "exit", a product label, or a code.
+        - `signals`: after a query, symbols (1+n,), or a mapping from "platform" and labels to
+          symbols (a party of one symbol may be left out); a number is the rating itself, money, if
+          nobody but the platform reads it. None: nothing was said; the action alone is learned.
+        - `theta`: with Markov values, the next values, as in `EfficientPolicy.start`.
+        - `shown`: what was displayed instead of the recommendation: label, index, or -1 for none.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`, for what is no action, symbol or product.
         """
         self._require_progress("step(...)")
-        env, place, evaluator = self.policy.env, self.place, self._evaluator
-        code, control = action_code(env, action), evaluator.control(self.place)
-        actions, columns = evaluator.chances(place, control)
-        if actions[code] @ self.weights <= 0:
-            must = "be something the user does here with positive probability"
-            raise ImpossibleProfile(describe("Conversation.step(action=...)", must, action))
+        env, place, evaluator = self.policy.env, self.place, self.evaluator
+        code, taken = action_code(env, action), evaluator.control(place)
+        control = taken if shown is None else _displayed(env, shown)
         again = code == query_code(env.products)
         goes_on = again and self.period < env.horizon
         if not again and signals is not None:
             must = "be given only after a query"
-            raise InvalidArgument(describe("Conversation.step(signals=...)", must, shown(signals)))
-        symbols, joint = None, 0
-        if goes_on:
-            symbols = read_symbols(env, signals, initial=False)
-            joint = int(join_symbols(symbols, env.feedback_alphabet))
+            raise InvalidArgument(describe("Conversation.step(signals=...)", must, told(signals)))
+        symbols = answer_of(env, control, signals) if goes_on else None
         index = _next_values(env, place.theta, theta, goes_on)
-        here = self.weights * (columns[joint] if goes_on else actions[code])
-        if here.sum() <= 0:
-            must = "have positive probability after this history"
-            raise ImpossibleProfile(describe("Conversation.step(signals=...)", must, signals))
-        after = evaluator.follow(place, control, joint, index) if goes_on else place
+        planned = control == taken
+        if planned:
+            actions, columns = evaluator.chances(place, control)
+        else:
+            _, actions, columns = laws_at(env, self._memory(), control, self.period)
+        here, off = _learned(self.weights, actions[code], True)
+        if goes_on and symbols is not None:
+            joint = int(join_symbols(symbols, env.feedback_alphabet))
+            heard, strange = _learned(self.weights, columns[joint], False)
+            here, off = (here, True) if strange else (heard, off)
+            follows = planned and not strange
+        else:
+            joint, follows = 0, False
+        there, after = evaluator, place
+        if goes_on and follows:
+            after = evaluator.follow(place, control, joint, index)
+        elif goes_on:
+            memory, _, _ = laws_at(env, self._memory(), control, self.period)
+            beyond = Place(self.period + 1, index, here / here.sum(), memory)
+            there, after = self.policy.evaluator.leave(beyond, self._bid)
+        moved = goes_on and isinstance(env.values, MarkovValues)
         turn = Turn(
-            self.period, self.recommendation, code, self.theta, symbols,
-            evaluator.edge(place, control),
+            self.period, _named(taken, env), _named(control, env), code, self.theta, symbols,
+            evaluator.edge(place, control) if planned and there is evaluator else -1,
+            index if moved else None,
         )  # fmt: skip
-        chance = self.probability * float(here.sum() / self.weights.sum())
-        weights = after.belief if goes_on else here
+        chance = 0.0 if off else self.probability * float(here.sum() / self.weights.sum())
+        weights = after.belief if goes_on and follows else here
         return Conversation(
             self.policy, self.profile, after, weights, chance, (*self.turns, turn), not goes_on,
-            self,
+            self, there, self.opening, self.off_model or off,
         )  # fmt: skip
+
+    def _memory(self) -> Int[np.ndarray, " d"]:
+        """What the action rule remembers before this round."""
+        env = self.policy.env
+        memory = np.asarray(env.action_rule.start(env.products, env.horizon))
+        for turn in self.turns:
+            control = env.products if turn.shown == NONE else turn.shown
+            memory = np.asarray(env.action_rule.step(memory, np.asarray(control), env.products))
+        return memory
+
+    @property
+    def _bid(self) -> Float[np.ndarray, " n"] | None:
+        """Values in force, money, where they are not of the market's support."""
+        money = np.asarray(self.opening[0])
+        return money if money.dtype.kind == "f" else None
+
+    def record(self) -> dict[str, Any]:
+        """What happened so far, for JSON: `policy.resume(record)` goes on in any process.
+
+        **Returns:** a dict of the policy's fingerprint, the opening and the turns.
+        """
+        return {
+            "policy": self.policy.fingerprint,
+            "theta": list(self.opening[0]),
+            "signals": list(self.opening[1]),
+            "turns": [
+                {
+                    "shown": turn.shown,
+                    "action": turn.action,
+                    "signals": None if turn.signals is None else turn.signals.tolist(),
+                    "values": None if turn.values is None else turn.values.tolist(),
+                }
+                for turn in self.turns
+            ],
+        }
 
     def undo(self) -> Conversation:
         """Return to before the last step.
@@ -198,24 +274,141 @@ class Conversation(eqx.Module):
 def start_conversation(policy: AbstractPricedPolicy, theta, signals, profile) -> Conversation:
     """See `EfficientPolicy.start`."""
     env, known = policy.env, policy.profiles
+    money = None
     if profile is not None:
         if theta is not None or signals is not None:
             must = "be either a profile or theta and signals"
             raise InvalidArgument(describe("EfficientPolicy.start(...)", must, "both"))
         index, symbols = policy.profile_at("start", profile)
     else:
-        index, symbols = theta_index(env, theta), read_symbols(env, signals, initial=True)
+        symbols = read_symbols(env, signals, initial=True)
+        money = bid_of(env, theta)
+        index = np.zeros(env.products, np.int64) if money is not None else theta_index(env, theta)
         same = (known.theta == index).all(axis=1) & (known.signals == symbols).all(axis=1)
-        profile = int(np.argmax(same)) if same.any() else -1
+        profile = int(np.argmax(same)) if money is None and same.any() else -1
         if profile >= 0:
             policy.profile_at("start", profile)
-    place = policy.evaluator.begin(index, symbols)
+    if money is None:
+        evaluator, place = policy.evaluator, policy.evaluator.begin(index, symbols)
+        opening = tuple(index.tolist()), tuple(symbols.tolist())
+    else:
+        with jax.enable_x64(True):
+            law = np.asarray(signal_likelihood(env, symbols[None]), float)[0]
+        belief = np.asarray(env.tastes.weights, float) * law
+        opening = tuple(map(float, money)), tuple(symbols.tolist())
+        memory = np.asarray(env.action_rule.start(env.products, env.horizon))
+        place, evaluator = Place(1, index, belief, memory), policy.evaluator
     if place.belief.sum() <= 0:
         must = "have signals of positive probability"
         raise ImpossibleProfile(
             describe("EfficientPolicy.start(signals=...)", must, symbols.tolist())
         )
-    return Conversation(policy, profile, place, place.belief, 1.0, (), False, None)
+    if money is not None:
+        evaluator, place = policy.evaluator.leave(place, money)
+    return Conversation(
+        policy, profile, place, place.belief, 1.0, (), False, None, evaluator, opening
+    )  # fmt: skip
+
+
+def resume_conversation(policy: AbstractPricedPolicy, record: Any) -> Conversation:
+    """See `EfficientPolicy.resume`."""
+    call = "EfficientPolicy.resume(record=...)"
+    keys = {"policy", "theta", "signals", "turns"}
+    if not isinstance(record, Mapping) or set(record) != keys:
+        raise InvalidArgument(describe(call, "be what Conversation.record() gave", told(record)))
+    if record["policy"] != policy.fingerprint:
+        must, do = "be of this policy", "resume it under the policy that it was held with"
+        raise InvalidArgument(describe(call, must, "one of another policy", do))
+    theta = record["theta"]
+    if any(isinstance(x, float) for x in theta):
+        theta = dict(zip(policy.env.names, theta, strict=True))
+    chat = start_conversation(policy, theta, record["signals"], None)
+    n = policy.env.products
+    for turn in record["turns"]:
+        shown = turn["shown"]
+        same = shown == chat.recommendation
+        chat = chat.step(
+            int(turn["action"]),
+            turn["signals"] if turn["action"] == n + 1 else None,
+            turn["values"],
+            shown=None if same else shown,
+        )
+    return chat
+
+
+def bid_of(env, theta) -> Float[np.ndarray, " n"] | None:
+    """Values as money inside the declared interval where they are off the support, else None.
+
+    **Raises:** `OutsideSupport` for money outside the interval.
+    """
+    interval, given = getattr(env.values, "interval", None), by_label(theta)
+    if interval is None or not isinstance(given, Mapping) or set(given) != set(env.names):
+        return None
+    money = np.asarray(finite("theta=...", [given[name] for name in env.names]), float)
+    support = np.asarray(env.values.support, float)
+    near = np.abs(support - money[:, None]).min(axis=1)
+    if (near <= 1e-9 * max(1.0, float(np.abs(support).max()))).all():
+        return None
+    out = (money < interval[:, 0]) | (money > interval[:, 1])
+    if out.any():
+        i = int(np.flatnonzero(out)[0])
+        must = f"be money inside the declared interval {interval[i].tolist()}"
+        raise OutsideSupport(describe("theta=...", must, f"{env.names[i]}: {money[i]}"))
+    return money
+
+
+def answer_of(env, control: int, signals) -> Int[np.ndarray, " n1"] | None:
+    """Symbols of what was said about a product shown; None where nothing was, or none are."""
+    alphabet = env.feedback_alphabet
+    if signals is None:
+        return np.zeros(len(alphabet), np.int64) if max(alphabet) == 1 else None
+    given = by_label(signals)
+    if isinstance(given, Mapping) and isinstance(given.get("platform"), float | np.floating):
+        given = {**given, "platform": _symbol(env, control, given["platform"])}
+    elif is_number(given):
+        if max(alphabet[1:]) > 1:
+            must = "name every party's symbol where advertisers read the answer too"
+            raise InvalidArgument(describe("signals=...", must, told(signals)))
+        given = {"platform": _symbol(env, control, float(given))}
+    return read_symbols(env, given, initial=False)
+
+
+def _symbol(env, control: int, rating: float) -> int:
+    if not np.isfinite(rating):
+        raise NotFinite(describe("signals=...", "be a finite rating", rating))
+    found = 0 if control == env.products else env.signals.feedback.symbol(control, rating)
+    if found is None:
+        must, do = "be symbols: this market's feedback takes no numbers", "pass the symbol"
+        raise InvalidArgument(describe("signals=...", must, rating, do))
+    return found
+
+
+def _learned(
+    weights: Float[np.ndarray, " m"], chance: Float[np.ndarray, " m"], stays: bool
+) -> tuple[Float[np.ndarray, " m"], bool]:
+    """The belief after something of that chance, and whether the model thought it impossible."""
+    after = weights * chance
+    if after.sum() > 0:
+        return after, False
+    return (weights if stays else after), True
+
+
+def _named(control: int, env) -> int:
+    return NONE if control == env.products else control
+
+
+def _displayed(env, shown) -> int:
+    """The control of what was displayed: a label, an index, -1 or "none"."""
+    n, call = env.products, "Conversation.step(shown=...)"
+    if isinstance(shown, str):
+        words = {**{name: i for i, name in enumerate(env.names)}, "none": n}
+        if shown not in words:
+            raise OutsideSupport(describe(call, f"be one of {', '.join(words)}", shown))
+        return words[shown]
+    if not is_number(shown, "iu") or not NONE <= int(shown) < n:
+        must = f"be a product's label or index in 0..{n - 1}, or -1 for none"
+        raise OutsideSupport(describe(call, must, told(shown)))
+    return n if int(shown) == NONE else int(shown)
 
 
 def action_code(env, action: int | str) -> int:
@@ -232,7 +425,7 @@ def action_code(env, action: int | str) -> int:
         return words[action]
     if not is_number(action, "iu") or not 0 <= int(action) < n + 2:
         must = f"be a code in 0..{n + 1}, or one of {', '.join(words)}"
-        raise OutsideSupport(describe("Conversation.step(action=...)", must, shown(action)))
+        raise OutsideSupport(describe("Conversation.step(action=...)", must, told(action)))
     return int(action)
 
 
@@ -251,7 +444,7 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
         unknown = set(signals) - set(labels)
         if unknown:
             must = f"name only {', '.join(labels)}"
-            raise OutsideSupport(describe(f"{call}=...", must, shown(unknown)))
+            raise OutsideSupport(describe(f"{call}=...", must, told(unknown)))
         missing = [x for x, size in zip(labels, alphabet, strict=True) if size > 1]
         missing = [x for x in missing if x not in signals]
         if missing:
@@ -281,7 +474,7 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
     if isinstance(theta, Mapping):
         if set(theta) != set(env.names):
             must = f"name each of {', '.join(env.names)}"
-            raise OutsideSupport(describe("theta=...", must, shown(list(theta))))
+            raise OutsideSupport(describe("theta=...", must, told(list(theta))))
         money = np.asarray(finite("theta=...", [theta[name] for name in env.names]))
         gap = np.abs(support - money[:, None])
         index = gap.argmin(axis=1)
@@ -305,7 +498,7 @@ def profile_index(policy, verb: str, profile) -> int:
     count = len(policy.profiles)
     if not is_number(profile, "iu") or not 0 <= int(profile) < count:
         must = f"be an index in 0..{count - 1}"
-        raise OutsideSupport(describe(f"{verb}(profile=...)", must, shown(profile)))
+        raise OutsideSupport(describe(f"{verb}(profile=...)", must, told(profile)))
     return int(profile)
 
 

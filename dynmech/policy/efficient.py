@@ -12,14 +12,14 @@ from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.market.values import MarkovValues, joint_kernel
 from dynmech.policy.base import EfficientPolicy as EfficientPolicy
 from dynmech.policy.base import Figures
 from dynmech.policy.outcomes import expected_outcomes
+from dynmech.policy.plans import plan_of
 from dynmech.policy.walked import TreeEvaluator
 from dynmech.problem.compile import compile_remembered
 from dynmech.problem.pose import Posed
-from dynmech.problem.tasks import Assignment, Pairs, assign, make_pairs
+from dynmech.problem.tasks import Assignment, assign, make_pairs
 from dynmech.solve.outcome import Solved, laid_out, told_of, with_table
 from dynmech.solve.prepare import (
     check_found,
@@ -36,7 +36,6 @@ from solvers import (
     Exact,
     Limits,
     Neural,
-    Plan,
     Status,
     TaskList,
     deferred,
@@ -173,36 +172,13 @@ def solve_remembered(
     return finish(market, profiles, pairs, root, assignment, solved, batch, seconds), memories
 
 
-def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
-    """Lay per-group tables (N_t, R, keep) of every round out as (pairs, N_t)."""
-    laid = []
-    for parts in zip(*rounds, strict=True):
-        table = np.zeros((count, len(parts[0])), kind)
-        for pair, part in zip(assignment.group_pair, parts, strict=True):
-            table[pair.ravel()] = np.moveaxis(part, 0, -1).reshape(-1, len(part))
-        laid.append(table)
-    return tuple(laid)
-
-
-def _plan(env, pairs: Pairs, root, assignment: Assignment, found: Solved) -> Plan:
-    markov = isinstance(env.values, MarkovValues)
-    kind = np.int8 if env.products < 128 else np.int16
-    taken = [answer.actions for answer in found.answers]
-    actions = _by_pair(assignment, len(pairs.root), taken, kind)
-    values = len(pairs.root) // len(pairs.signals) if markov else 1
-    regime = np.arange(len(pairs.root)) % values
-    kernel = joint_kernel(env.values) if markov else None
-    sibling = pairs.sibling(markov)
-    return Plan(found.tree, found.tables, root, pairs.root, actions, sibling, regime, kernel)
-
-
 def finish(
     env, profiles, pairs, root, assignment: Assignment, found: Solved, batch, seconds
 ) -> EfficientPolicy:
     """Make the policy of what a solver found; `batch`: whether profiles were asked for."""
     shape = (len(profiles),) if batch else env.profile_shape
     n = env.products
-    plan = _plan(env, pairs, root, assignment, found)
+    plan, gap = plan_of(env, pairs, root, assignment, found)
     mass = plan.root.sum(axis=1)
     attained = np.concatenate([answer.value.ravel() for answer in found.answers])
     lower, upper = found.lower, found.upper
@@ -216,7 +192,6 @@ def finish(
     below, above = (np.stack([along(flat, x) for x in kinds]) for flat in (lower, upper))
     own = below if found.gap is not None else np.stack([along(attained, x) for x in kinds])
     exact = found.complete and found.status is Status.EXACT
-    gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
     pair_mass = mass[pairs.root]
 
     def per_pair(flat: np.ndarray) -> np.ndarray:

@@ -245,6 +245,12 @@ class PlayEvaluator(AbstractEvaluator):
         belief = belief / mass if mass > 0 else belief
         return Place(place.period + 1, place.theta, belief, memory)
 
+    def leave(self, place: Place, money=None):
+        if money is not None:
+            must = "be of the declared support under a network"
+            raise OutsideSupport(describe("EfficientPolicy.start(theta=...)", must, money))
+        return self, place
+
     def considered(self, place: Place, control: int) -> bool:
         return True
 

@@ -148,6 +148,16 @@ class AbstractEvaluator(eqx.Module):
         """Where a query, a joint symbol and the next value indices lead."""
 
     @abc.abstractmethod
+    def leave(
+        self, place: Place, money: Float[np.ndarray, " n"] | None = None
+    ) -> "tuple[AbstractEvaluator, Place]":
+        """Who answers from a place that no plan holds, and where that is for them.
+
+        **Arguments:** `place`: its belief and memory are what holds; `money` (n,): values in force
+        where they are not of the support.
+        """
+
+    @abc.abstractmethod
     def considered(self, place: Place, control: int) -> bool:
         """Whether the solver looked into what a recommendation leads to from here."""
 

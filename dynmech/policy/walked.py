@@ -11,14 +11,17 @@ from jaxtyping import Float, Int
 from dynmech._beside import Beside
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.continued import remaining
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.nodes import Wider
 from dynmech.policy.outcomes import expected_outcomes
-from dynmech.policy.played import Playable, PlayEvaluator, untrained
+from dynmech.policy.played import Playable, PlayEvaluator, money_of, untrained
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
+from dynmech.policy.rest import solve_rest
 from dynmech.problem.compile import Compiled, settlement_means
 from dynmech.problem.tasks import Pairs
 from dynmech.solve.certificates import Bounds, Certificate
@@ -98,6 +101,35 @@ class TreeEvaluator(AbstractEvaluator):
         options = self.plan.sibling[place.pair]
         pair = int(options[(self.pairs.theta[options] == theta).all(axis=1)][0])
         return self._place(place.period + 1, pair, node)
+
+    def leave(self, place: Place, money=None):
+        if self.optimal is not None:
+            must = "stay on the tree of a policy that is not W's own"
+            do = "follow its recommendations, or solve the market and follow the efficient policy"
+            got = f"another belief in period {place.period}"
+            raise InvalidArgument(describe("Conversation.step(...)", must, got, do))
+        still = isinstance(self.env.values, ConstantValues)
+        if money is None and still:
+            money = money_of(self.env, place.theta)
+        theta = np.zeros_like(place.theta) if still else place.theta
+        rest = remaining(self.env, place.belief, place.memory, place.period - 1, money)
+        found = solve_rest(rest, theta)
+        none = np.full((2, *found.pairs.own[:, :, 0, :].shape), np.nan)
+        there = TreeEvaluator(
+            env=found.env,
+            profiles=found.profiles,
+            compiled=found.compiled,
+            pairs=found.pairs,
+            plan=found.plan,
+            pair_value=found.value,
+            own=Bounded(none, none, none),
+            optimal=None,
+            gap=found.gap,
+            behind=None,
+            complete=found.complete,
+            exact=found.exact,
+        )
+        return there, there.begin(theta, np.zeros(self.env.products + 1, np.int64))
 
     def considered(self, place: Place, control: int) -> bool:
         known = self.edge(place, control) < len(self.plan.tree.structure.columns)

@@ -1,0 +1,99 @@
+"""The market of what remains of a conversation: its belief is the prior, its memory the start."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.feedback import AbstractFeedback
+from dynmech.market.rules import AbstractActionRule
+from dynmech.market.signals import NoSignals, SignalStructure
+from dynmech.market.tastes import TasteGrid
+from dynmech.market.values import ConstantValues, Values
+
+
+class Continued(AbstractActionRule):
+    """A rule that already remembers something. `held` (d,): its memory."""
+
+    inner: AbstractActionRule
+    held: Int[np.ndarray, " d"]
+
+    def start(self, products, horizon):
+        return self.held
+
+    def step(self, memory, recommendation, products):
+        return self.inner.step(memory, recommendation, products)
+
+    def probabilities(self, memory, recommendation, utilities):
+        return self.inner.probabilities(memory, recommendation, utilities)
+
+
+class Later(AbstractFeedback):
+    """Feedback of a market some rounds of which are over. `rounds`: how many."""
+
+    inner: AbstractFeedback
+    rounds: int
+
+    def bind(self, utilities, weights):
+        return self  # cut points are the device's, whatever is believed by now
+
+    def alphabet(self, products):
+        return self.inner.alphabet(products)
+
+    def periodic(self):
+        return self.inner.periodic()
+
+    def likelihood(self, memory, recommendation, period, utilities):
+        return self.inner.likelihood(memory, recommendation, period + self.rounds, utilities)
+
+
+def remaining(
+    env: RecommendationMDP,
+    belief: Float[np.ndarray, " m"],
+    memory: Int[np.ndarray, " d"],
+    rounds: int,
+    money: Float[np.ndarray, " n"] | None = None,
+) -> RecommendationMDP:
+    """The market from here on, nobody having signals but the belief.
+
+    **Arguments:** `belief` (m,): not zero; `memory`: the rule's; `rounds`: over by now; `money`:
+    values in force where they do not move, whether or not they are of the support.
+
+    **Returns:** a market of the same products. Its parts were checked when the first was made.
+    """
+    values: Values = env.values if money is None else ConstantValues(money[:, None])
+    changes = {
+        "tastes": TasteGrid(np.asarray(env.tastes.points), np.asarray(belief / belief.sum())),
+        "horizon": env.horizon if env.horizon == math.inf else int(env.horizon) - rounds,
+        "action_rule": Continued(env.action_rule, np.asarray(memory)),
+        "signals": SignalStructure(
+            NoSignals(), Later(env.signals.feedback, rounds), env.signals.settlement
+        ),
+        "values": values,
+    }
+    market = object.__new__(type(env))
+    for field in dataclasses.fields(env):
+        given = changes.get(field.name, getattr(env, field.name))
+        object.__setattr__(market, field.name, given)
+    return market
+
+
+def laws_at(
+    env: RecommendationMDP, memory: Int[np.ndarray, " d"], control: int, period: int
+) -> tuple[Int[np.ndarray, " d"], Float[np.ndarray, "n2 m"], Float[np.ndarray, "Z m"]]:
+    """What showing a product does after a memory, in `period` from 1.
+
+    **Returns:** the memory after it, the chance of every action, and the chance of a query with
+    each joint symbol after it, given each taste.
+    """
+    rule, shown = env.action_rule, jnp.asarray(control)
+    with jax.enable_x64(True):
+        utilities = jnp.asarray(np.asarray(env.utilities, float))
+        after = rule.step(jnp.asarray(memory), shown, env.products)
+        actions = np.asarray(rule.probabilities(after, shown, utilities), float)
+        law = env.signals.feedback.likelihood(after, shown, period - 1, utilities)
+    return np.asarray(after), actions, actions[-1] * np.asarray(law, float).T

@@ -1,0 +1,37 @@
+"""What a solver found, as a plan over pairs of root and values."""
+
+import numpy as np
+
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.values import MarkovValues, joint_kernel
+from dynmech.problem.tasks import Assignment, Pairs
+from dynmech.solve.outcome import Solved
+from solvers import Plan
+
+
+def plan_of(
+    env: RecommendationMDP, pairs: Pairs, root: np.ndarray, assignment: Assignment, found: Solved
+) -> tuple[Plan, tuple[np.ndarray, ...] | None]:
+    """The plan at every pair and node, and its certified loss there, None where it is exact."""
+    markov = isinstance(env.values, MarkovValues)
+    kind = np.int8 if env.products < 128 else np.int16
+    taken = [answer.actions for answer in found.answers]
+    actions = _by_pair(assignment, len(pairs.root), taken, kind)
+    values = len(pairs.root) // len(pairs.signals) if markov else 1
+    regime = np.arange(len(pairs.root)) % values
+    kernel = joint_kernel(env.values) if markov else None
+    sibling = pairs.sibling(markov)
+    gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
+    plan = Plan(found.tree, found.tables, root, pairs.root, actions, sibling, regime, kernel)
+    return plan, gap
+
+
+def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
+    """Lay per-group tables (N_t, R, keep) of every round out as (pairs, N_t)."""
+    laid = []
+    for parts in zip(*rounds, strict=True):
+        table = np.zeros((count, len(parts[0])), kind)
+        for pair, part in zip(assignment.group_pair, parts, strict=True):
+            table[pair.ravel()] = np.moveaxis(part, 0, -1).reshape(-1, len(part))
+        laid.append(table)
+    return tuple(laid)
