@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
@@ -17,10 +17,14 @@ from dynmech.market.values import ConstantValues, Values
 
 
 class Continued(AbstractActionRule):
-    """A rule that already remembers something. `held` (d,): its memory."""
+    """A rule in mid-conversation. `held` (d,): its memory; `seen` (n,): products shown so far."""
 
     inner: AbstractActionRule
     held: Int[np.ndarray, " d"]
+    seen: Bool[np.ndarray, " n"]
+
+    def shown_before(self, products):
+        return self.seen | self.inner.shown_before(products)
 
     def start(self, products, horizon):
         return self.held
@@ -56,12 +60,14 @@ def remaining(
     belief: Float[np.ndarray, " m"],
     memory: Int[np.ndarray, " d"],
     rounds: int,
+    seen: Bool[np.ndarray, " n"],
     money: Float[np.ndarray, " n"] | None = None,
 ) -> RecommendationMDP:
     """The market from here on, nobody having signals but the belief.
 
-    **Arguments:** `belief` (m,): not zero; `memory`: the rule's; `rounds`: over by now; `money`:
-    values in force where they do not move, whether or not they are of the support.
+    **Arguments:** `belief` (m,): not zero; `memory`: the rule's; `rounds`: over by now; `seen`
+    (n,): products shown so far; `money`: values in force where they do not move, whether or not
+    they are of the support.
 
     **Returns:** a market of the same products. Its parts were checked when the first was made.
     """
@@ -69,7 +75,7 @@ def remaining(
     changes = {
         "tastes": TasteGrid(np.asarray(env.tastes.points), np.asarray(belief / belief.sum())),
         "horizon": env.horizon if env.horizon == math.inf else int(env.horizon) - rounds,
-        "action_rule": Continued(env.action_rule, np.asarray(memory)),
+        "action_rule": Continued(env.action_rule, np.asarray(memory), seen),
         "signals": SignalStructure(
             NoSignals(), Later(env.signals.feedback, rounds), env.signals.settlement
         ),

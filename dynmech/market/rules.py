@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import as_floats, check_fields, flag, instance, number, shaped, within
 from dynmech._types import Estimable, Numbers
@@ -229,6 +229,10 @@ class AbstractActionRule(eqx.Module):
 
         `memory` is that after `recommendation`.
         """
+
+    def shown_before(self, products: int) -> Bool[np.ndarray, " n"]:
+        """Products that she has seen by the start: none, unless a conversation is continued."""
+        return np.zeros(products, bool)
 
 
 def _act(choice, query, recommendation, utilities, weight):

@@ -55,6 +55,7 @@ from dynmech.payments.settlement import AbstractSettlement, Estimator
 from dynmech.play.simulate import Simulation, Strategy, simulate
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
+from dynmech.policy.conversations import Conversations
 from dynmech.policy.given import read_policy
 from dynmech.policy.questions import AbstractPolicy
 
@@ -156,21 +157,26 @@ class DynamicTeamMechanism(eqx.Module):
 
     def settle(
         self,
-        conversation: Conversation | Mapping[str, Any],
+        conversation: Conversation | Conversations | Mapping[str, Any],
         estimate: Numbers | float | None = None,
         totals: Numbers | None = None,
     ) -> Ledger:
-        """Settle a realised conversation period by period, the Groves total by installments.
+        """Settle conversations period by period, the Groves total by installments.
 
-        **Arguments:** `conversation`: ended, or its record; `estimate`: after a purchase, the settlement signal:
-        estimated utility of the product bought (a number) or a taste (k,); `totals` (n,): with
-        `groves.DataDriven`, the totals decoded after the ending.
+        **Arguments**
+
+        - `conversation`: one that has ended, its record, or `Conversations`.
+        - `estimate`: after a purchase, the settlement signal: estimated utility of the product
+          bought (a number; (N,) for many) or a taste (k,).
+        - `totals` (n,), or (N, n): with `groves.DataDriven`, those decoded after the ending.
 
         **Returns:** `Ledger`, complete or not at all.
 
         **Raises:** `InvalidArgument` if it has not ended, is of another policy, or the estimate is
         missing. A rating that hardly any taste can give is warned of (`DynmechWarning`).
         """
+        if isinstance(conversation, Conversations):
+            return self._settle_many(conversation, estimate, totals)
         conversation = self._own_conversation(conversation)
         if not conversation.ended:
             must, do = "be a conversation that has ended", "step it to a purchase or exit"
@@ -360,6 +366,70 @@ class DynamicTeamMechanism(eqx.Module):
         means = scene.settlement_means()
         return best_responses(policy, settlement, means, self.reports, asked, interval)
 
+    def _settle_many(self, chats: Conversations, estimate: Any, totals: Any) -> Ledger:
+        """One ledger of all rounds of N conversations; `estimate` (N,), NaN where nothing sold."""
+        env, count = self.policy.env, len(chats)
+        n = env.products
+        if chats.policy.fingerprint != self.policy.fingerprint:
+            must, got = "follow the mechanism's own policy", "some of another policy"
+            raise InvalidArgument(describe("settle(conversation=...)", must, got))
+        if not chats.ended.all():
+            must, got = "have ended, every one", f"{int((~chats.ended).sum())} in progress"
+            raise InvalidArgument(describe("settle(conversation=...)", must, got))
+        blank = np.full(count, np.nan)
+        given = (
+            blank
+            if estimate is None
+            else np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
+        )
+        sold = chats.bought >= 0
+        if given.shape != (count,) or not np.isfinite(given[sold]).all():
+            must = f"have shape (N,) = ({count},), a number wherever something was bought"
+            raise InvalidArgument(describe("settle(estimate=...)", must, given.shape))
+        money = np.asarray(env.values.support, float)[
+            np.arange(n), self.policy.profiles.theta[chats.profile]
+        ]
+        buyer, product = np.flatnonzero(sold), chats.bought[sold]
+        core = np.zeros((count, n))
+        core[buyer] = -(money[buyer, product] + given[buyer])[:, None]
+        core[buyer, product] = -given[buyer]
+        for one in np.unique(product).tolist():
+            rated = given[buyer[product == one]]
+            for rating in {float(rated.min()), float(rated.max())}:
+                self._plausible(one, rating)
+        total = self._totals_of(chats, totals)
+        row, turn = np.nonzero(chats.action >= 0)
+        rounds = (chats.action >= 0).sum(axis=1)
+        last = turn == rounds[row] - 1
+        share = np.zeros(chats.action.shape[1] + 1)
+        share[: len(self.installments)] = self.installments[: len(share)]
+        charged = np.where(last, 1 - np.cumsum(np.append(0.0, share))[turn], share[turn])
+        return Ledger(
+            names=env.names,
+            period=turn + 1,
+            recommendation=chats.shown[row, turn],
+            shown=chats.shown[row, turn],
+            action=chats.action[row, turn],
+            estimate=np.where(last & sold[row], given[row], np.nan),
+            core=np.where(last[:, None], core[row], 0.0),
+            groves=charged[:, None] * total[row],
+            conversation=row,
+        )
+
+    def _totals_of(self, chats: Conversations, totals: Any) -> Float[np.ndarray, "N n"]:
+        """Groves totals of many conversations."""
+        n = self.policy.env.products
+        self._check_decoded(totals)
+        if totals is not None:
+            return np.asarray(shaped(len(chats), n)("settle(totals=...)", totals))
+        return self.groves_total.reshape(n, -1)[:, chats.profile].T
+
+    def _check_decoded(self, totals: Any) -> None:
+        if self.groves.decoded != (totals is not None):
+            must = "be given with a total that is decoded, as groves.DataDriven, and only then"
+            do = "decode f, groves.function(mechanism.own), from the signal after the ending"
+            raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
+
     def _own_conversation(self, conversation: Any) -> Conversation:
         """The conversation under this policy, resumed where it was held with an equal one."""
         call, policy = "settle(conversation=...)", self.policy
@@ -389,10 +459,7 @@ class DynamicTeamMechanism(eqx.Module):
             warnings.warn(text, DynmechWarning, stacklevel=3)
 
     def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
-        if self.groves.decoded != (totals is not None):
-            must = "be given with a total that is decoded, as groves.DataDriven, and only then"
-            do = "decode f, groves.function(mechanism.own), from the signal after the ending"
-            raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
+        self._check_decoded(totals)
         if totals is not None:
             return np.asarray(shaped(self.policy.env.products)("settle(totals=...)", totals))
         if conversation.profile < 0:

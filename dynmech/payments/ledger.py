@@ -17,6 +17,7 @@ class Ledger(eqx.Module):
     - `period` (rows,), counted from 1; `recommendation`, `shown`: what was recommended and what
       was displayed (-1 for none); `action` codes. `off_model`: whether something happened that the
       model thought impossible.
+    - `conversation` (rows,): which one, where many were settled at once; None for one.
     - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
     - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (by
       installments), and their sum. `revenue` (rows,): what the platform receives.
@@ -31,6 +32,7 @@ class Ledger(eqx.Module):
     core: Float[np.ndarray, "rows n"]
     groves: Float[np.ndarray, "rows n"]
     off_model: bool = eqx.field(static=True, default=False)
+    conversation: np.ndarray | None = None
 
     @property
     def transfer(self) -> Float[np.ndarray, "rows n"]:
@@ -57,8 +59,10 @@ class Ledger(eqx.Module):
         pandas = import_extra("pandas", "experiments", "Ledger.to_frame")
         rows, n = self.core.shape
         words = {**dict(enumerate(self.names)), -1: "none", n: "exit", n + 1: "query"}
+        one = {} if self.conversation is None else {"conversation": np.repeat(self.conversation, n)}
         return pandas.DataFrame(
             {
+                **one,
                 "period": np.repeat(self.period, n),
                 "recommendation": np.repeat([words[r] for r in self.recommendation.tolist()], n),
                 "shown": np.repeat([words[r] for r in self.shown.tolist()], n),

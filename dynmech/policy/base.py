@@ -33,6 +33,7 @@ from dynmech.policy.conversation import (
     resume_conversation,
     start_conversation,
 )
+from dynmech.policy.conversations import Conversations, start_many
 from dynmech.policy.invariants import check_tables
 from dynmech.policy.played import Playable, beliefs_after
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, AbstractPolicy
@@ -323,6 +324,15 @@ class AbstractPricedPolicy(AbstractPolicy):
             return files.fingerprint(self.env) + hash_arrays([np.asarray(x) for x in arrays])
 
         return _PRINTS(self, make)
+
+    def start_many(self, profiles: Any) -> Conversations:
+        """Start N conversations at solved profiles, to be stepped together.
+
+        **Arguments:** `profiles` (N,): indices of solved profiles, repetitions allowed.
+
+        **Returns:** `Conversations` with `.recommendation` (N,), `.ended` and `.step`.
+        """
+        return start_many(self, profiles)
 
     def resume(self, record: Any) -> Conversation:
         """Go on with a conversation from its `record()`, in any process.

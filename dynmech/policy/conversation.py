@@ -202,7 +202,9 @@ class Conversation(eqx.Module):
             after = evaluator.follow(place, control, joint, index)
         elif goes_on:
             memory, _, _ = laws_at(env, self._memory(), control, self.period)
-            beyond = Place(self.period + 1, index, here / here.sum(), memory)
+            seen = np.zeros(env.products + 1, bool)
+            seen[[turn.shown for turn in self.turns] + [control]] = True
+            beyond = Place(self.period + 1, index, here / here.sum(), memory, seen[:-1])
             there, after = self.policy.evaluator.leave(beyond, self._bid)
         moved = goes_on and isinstance(env.values, MarkovValues)
         turn = Turn(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynmech.errors import DynmechError, InvalidArgument, describe
 
@@ -56,13 +56,15 @@ class Place(eqx.Module):
     """Where a conversation is: round from 1, value indices, what is believed and remembered.
 
     `belief` (m,) need not be normalised. `memory` is the action rule's, where it is followed;
-    `pair` and `node` are where a walked tree is, -1 elsewhere.
+    `seen`: products shown so far, where no tree holds the place; `pair` and `node` are where a
+    walked tree is, -1 elsewhere.
     """
 
     period: int = eqx.field(static=True)
     theta: Int[np.ndarray, " n"]
     belief: Float[np.ndarray, " m"]
     memory: Int[np.ndarray, " d"]
+    seen: Bool[np.ndarray, " n"] | None = None
     pair: int = eqx.field(static=True, default=-1)
     node: int = eqx.field(static=True, default=-1)
 

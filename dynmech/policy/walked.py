@@ -80,7 +80,7 @@ class TreeEvaluator(AbstractEvaluator):
     def _place(self, period: int, pair: int, node: int) -> Place:
         belief = self.plan.belief(period - 1, np.array([pair]), np.array([node]))[0]
         none = np.zeros(0, np.int64)
-        return Place(period, self.pairs.theta[pair], belief, none, pair, node)
+        return Place(period, self.pairs.theta[pair], belief, none, None, pair, node)
 
     def control(self, place: Place) -> int:
         return int(self.plan.actions[place.period - 1][place.pair, place.node])
@@ -112,7 +112,9 @@ class TreeEvaluator(AbstractEvaluator):
         if money is None and still:
             money = money_of(self.env, place.theta)
         theta = np.zeros_like(place.theta) if still else place.theta
-        rest = remaining(self.env, place.belief, place.memory, place.period - 1, money)
+        seen = np.zeros(self.env.products, bool) if place.seen is None else place.seen
+        at = place.belief, place.memory, place.period - 1, seen
+        rest = remaining(self.env, *at, money)
         found = solve_rest(rest, theta)
         none = np.full((2, *found.pairs.own[:, :, 0, :].shape), np.nan)
         there = TreeEvaluator(

@@ -100,7 +100,8 @@ def _compile(env: RecommendationMDP, exact: bool, limit: float):
     with precision(env.gamma):
         memories, after = enumerate_memories(env, horizon, limit)
         keys, place = raw_edges(env, memories, after, horizon)
-    always, ever = _shown(memories, after, place, len(keys), n)
+    before = env.action_rule.shown_before(n)
+    always, ever = _shown(before, memories, after, place, len(keys), n)
     continuing = np.unique(np.concatenate([p.ravel() for p in place[:-1]] or [np.zeros(0, int)]))
     found = compile_edges(env, keys, always, ever, continuing, exact, limit)
     return found, memories, place, after
@@ -292,10 +293,10 @@ def _behaviour_jit(rules, memory, recommendation, period, utilities):
     )
 
 
-def _shown(memories, after, place, count, n):
+def _shown(before, memories, after, place, count, n):
     """Products surely shown, and possibly shown, at each edge, over all ways to reach it."""
     always, ever = np.ones((count, n), bool), np.zeros((count, n), bool)
-    sure, may = [np.zeros((1, n), bool)], [np.zeros((1, n), bool)]
+    sure, may = [before[None]], [before[None]]
     added = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
     for t, follow in enumerate(after):
         surely, maybe = sure[t][:, None] | added, may[t][:, None] | added

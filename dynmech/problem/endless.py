@@ -46,7 +46,8 @@ def compile_endless(env: RecommendationMDP, limit: float) -> tuple[Compiled, int
     with precision(env.gamma):
         memories, after, depth = _close(env, limit)
         keys, place = raw_edges(env, [memories, memories], [after], 1)
-    always, ever = _shown(after, place[0], len(keys), n)
+    before = env.action_rule.shown_before(n)
+    always, ever = _shown(before, after, place[0], len(keys), n)
     found = compile_edges(env, keys, always, ever, np.arange(len(keys)), True, limit)
     edge = found.edge_of[place[0]]
     _check_end(env, found, memories, after, edge)
@@ -88,12 +89,13 @@ def _close(env, limit) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], 
     return np.array(list(known), np.int64), np.concatenate(after), depth
 
 
-def _shown(after, place, count: int, n: int):
+def _shown(before, after, place, count: int, n: int):
     """Products surely shown, and possibly shown, at each edge, over all ways to reach it."""
     added = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
     sure = np.ones((len(after), n), bool)
-    sure[0] = False
+    sure[0] = before
     may = np.zeros((len(after), n), bool)
+    may[0] = before
     while True:
         surely, maybe = sure[:, None] | added, may[:, None] | added
         less, more = sure.copy(), may.copy()

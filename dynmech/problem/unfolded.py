@@ -40,7 +40,7 @@ def compile_rounds(
         table = np.full(mask.shape, -1)
         table[mask] = part
         place.append(table)
-    always, ever = _shown(used, following, place, len(keys), n)
+    always, ever = _shown(env.action_rule.shown_before(n), used, following, place, len(keys), n)
     going = np.unique(np.concatenate([p[p >= 0] for p in place[:-1]] or [np.zeros(0, int)]))
     found = compile_edges(env, keys, always, ever, going, True, limit)
     missing = len(found.structure.columns)
@@ -65,10 +65,10 @@ def _ends(rows: list[np.ndarray]) -> Int[np.ndarray, " _t"]:
     return np.cumsum([len(part) for part in rows])[:-1]
 
 
-def _shown(used, following, place, count, n):
+def _shown(before, used, following, place, count, n):
     """Products surely, and possibly, shown at each edge in use, over the ways that are in use."""
     always, ever = np.ones((count, n), bool), np.zeros((count, n), bool)
-    sure, may = np.zeros((1, n), bool), np.zeros((1, n), bool)
+    sure, may = before[None], before[None]
     added = np.eye(n + 1, n, dtype=bool)
     for t, mask in enumerate(used):
         at, control = np.nonzero(mask)

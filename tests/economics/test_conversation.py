@@ -37,13 +37,9 @@ def follow(case, policy, rng, chats):
                 break
             history = (*history, int(nodes[history].choice[path, values]))
             symbols = rng.integers(alphabet)
-            try:
-                if markov:
-                    theta = rng.integers(g.K, size=g.n)
-                    chat = chat.step("query", symbols, theta)
-                else:
-                    chat = chat.step("query", symbols)
-            except dm.ImpossibleProfile:
+            theta = rng.integers(g.K, size=g.n) if markov else None
+            chat = chat.step("query", symbols, theta)
+            if chat.off_model:
                 break
             path = path * int(np.prod(alphabet)) + int(np.ravel_multi_index(symbols, alphabet))
 
@@ -187,12 +183,12 @@ def test_merged_last_rounds_keep_leaving_and_asking_apart():
         chat = solve(env).start().step("query")
         assert chat.turns[0].recommendation == -1
         done, not_done = ("query", "exit") if better == 0 else ("exit", "query")
-        assert chat.step(done).ended
-        with pytest.raises(dm.ImpossibleProfile, match="positive probability"):
-            chat.step(not_done)
+        assert not chat.step(done).off_model
+        assert chat.step(not_done).off_model
+        assert chat.step(not_done).ended
 
 
-def test_what_cannot_happen_is_refused():
+def test_what_cannot_happen_is_said_and_learned_as_far_as_it_can_be():
     case = random_market(np.random.default_rng(0), constant=True, symbols=(2, 1, 1))
     case["feedback"][..., 1, 0, 0] = 0.0
     case["feedback"][..., 0, 0, 0] = 1.0
@@ -200,10 +196,14 @@ def test_what_cannot_happen_is_refused():
     chat = policy.start((1, 1), (0, 0, 0))
     shown = chat.recommendation
     assert shown >= 0
-    with pytest.raises(dm.ImpossibleProfile, match="action"):
-        chat.step(1 - shown)  # not shown, so it cannot be bought
-    with pytest.raises(dm.ImpossibleProfile, match="signals"):
-        chat.step("query", (1, 0, 0))
+    bought = chat.step(1 - shown)  # not shown, so it cannot be bought
+    assert bought.off_model
+    assert bought.ended
+    strange, silent = chat.step("query", (1, 0, 0)), chat.step("query")
+    assert strange.off_model
+    np.testing.assert_array_equal(strange.weights, silent.weights)
+    assert strange.recommendation == silent.recommendation
+    assert not silent.off_model
     assert chat.step("query", (0, 0, 0)).period == 2
 
 

@@ -1,0 +1,226 @@
+"""Many given conversations at once: started, stepped and settled in batches."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Bool, Int
+
+from dynmech._checks import as_floats, indices
+from dynmech._types import NONE, join_symbols
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.policy.conversation import Conversation, start_conversation
+from dynmech.policy.questions import AbstractCursor
+
+if TYPE_CHECKING:
+    from dynmech.policy.base import AbstractPricedPolicy
+
+
+class Conversations(eqx.Module):
+    """N conversations in step with each other; `step` returns new ones.
+
+    Rows on the plan are followed together; a row that leaves it goes on as a `Conversation`.
+
+    - `profile` (N,): the profile that each started from. `ended` (N,).
+    - `recommendation` (N,): shown now, -1 for none and where it has ended.
+    - `shown`, `action` (N, t), `signals` (N, t, 1+n): what happened in the t rounds so far; -1
+      where a conversation had ended, and for what was not said.
+    """
+
+    policy: AbstractPricedPolicy
+    profile: Int[np.ndarray, " N"]
+    ended: Bool[np.ndarray, " N"]
+    recommendation: Int[np.ndarray, " N"]
+    shown: Int[np.ndarray, "N t"]
+    action: Int[np.ndarray, "N t"]
+    signals: Int[np.ndarray, "N t n1"]
+    cursor: AbstractCursor = eqx.field(static=True)
+    rows: Int[np.ndarray, " _L"]
+    apart: Mapping[int, Conversation]
+
+    def __len__(self) -> int:
+        return len(self.profile)
+
+    @property
+    def period(self) -> int:
+        """The round, counted from 1."""
+        return self.action.shape[1] + 1
+
+    @property
+    def bought(self) -> Int[np.ndarray, " N"]:
+        """Product bought, -1 where none was."""
+        product = np.where(self.action < self.policy.env.products, self.action, -1)
+        return product.max(axis=1, initial=-1)
+
+    def step(self, actions: Any, signals: Any = None, shown: Any = None) -> Conversations:
+        """Go on with what the users did.
+
+        **Arguments**
+
+        - `actions` (N,): codes (0..n-1 buy, n exit, n+1 query); whatever stands where a
+          conversation has ended is left alone.
+        - `signals`: after queries, the platform's symbols (N,) or every party's (N, 1+n), -1 where
+          nothing was said; floats (N,) are ratings, money, NaN where none came. None: nothing said.
+        - `shown` (N,): what was displayed, -1 for none; the recommendations by default.
+
+        **Returns:** the conversations one round later. **Raises:** as `Conversation.step`.
+        """
+        env, live = self.policy.env, ~self.ended
+        n, count = env.products, len(self)
+        code = _codes("actions", actions, count, live, 0, n + 2)
+        taken = self.recommendation
+        display = taken if shown is None else _codes("shown", shown, count, live, NONE, n)
+        again = live & (code == n + 1)
+        going = again & (self.period < env.horizon)
+        symbols = _symbols(self, signals, display, going)
+        fresh = self._new_rows(code, display, symbols, going)
+        apart = {
+            row: self._moved_apart(row, code, display, symbols)
+            for row in sorted({*self.apart, *fresh})
+            if live[row]
+        }
+        stay = np.array([row not in apart for row in self.rows.tolist()], bool)
+        cursor, rows = copy.copy(self.cursor), self.rows
+        ahead = stay & going[rows]
+        kept = rows[ahead]
+        recommendation = np.full(count, NONE)
+        if len(kept):
+            cursor.symbols(ahead, np.zeros(len(kept), np.int64))
+            heard = join_symbols(symbols[kept].T, env.feedback_alphabet)
+            cursor.advance(heard)
+            recommendation[kept] = _choose(self.policy, cursor, self.profile[kept])
+        for row, chat in apart.items():
+            recommendation[row] = NONE if chat.ended else chat.recommendation
+        return Conversations(
+            policy=self.policy,
+            profile=self.profile,
+            ended=self.ended | (live & ~going),
+            recommendation=recommendation,
+            shown=_grown(self.shown, np.where(live, display, -1)),
+            action=_grown(self.action, np.where(live, code, -1)),
+            signals=np.concatenate(
+                [self.signals, np.where(going[:, None], symbols, -1)[:, None]], axis=1
+            ),
+            cursor=cursor,
+            rows=kept,
+            apart={row: chat for row, chat in apart.items() if not chat.ended},
+        )
+
+    def one(self, row: int) -> Conversation:
+        """The conversation of one row, by itself."""
+        chat = start_conversation(self.policy, None, None, int(self.profile[row]))
+        for t in range(self.action.shape[1]):
+            if self.action[row, t] < 0:
+                break
+            chat = _step_one(chat, self.action[row, t], self.shown[row, t], self.signals[row, t])
+        return chat
+
+    def _new_rows(self, code, display, symbols, going) -> list[int]:
+        """Rows that leave the plan in this round: other products shown, nothing said."""
+        silent = (symbols < 0).any(axis=1)
+        leaves = going & (silent | (display != self.recommendation))
+        return [row for row in np.flatnonzero(leaves).tolist() if row not in self.apart]
+
+    def _moved_apart(self, row: int, code, display, symbols) -> Conversation:
+        chat = self.apart[row] if row in self.apart else self.one(row)
+        return _step_one(chat, code[row], display[row], symbols[row])
+
+
+def start_many(policy: AbstractPricedPolicy, profiles: Any) -> Conversations:
+    """See `EfficientPolicy.start_many`."""
+    call = "EfficientPolicy.start_many(profiles=...)"
+    index = indices(None)(call, profiles)
+    if index.ndim != 1 or not len(index):
+        raise InvalidArgument(describe(call, "have shape (N,), N >= 1", index.shape))
+    if (index < 0).any() or (index >= len(policy.profiles)).any():
+        must = f"be indices in 0..{len(policy.profiles) - 1}"
+        raise OutsideSupport(describe(call, must, index.tolist()[:8]))
+    for profile in np.unique(index).tolist():
+        policy.profile_at("start_many", profile)
+    cursor = policy.evaluator.cursor(policy.env.signals.settlement)
+    cursor.begin(policy.profiles.signals[index])
+    n, count = policy.env.products, len(index)
+    return Conversations(
+        policy=policy,
+        profile=index,
+        ended=np.zeros(count, bool),
+        recommendation=_choose(policy, cursor, index),
+        shown=np.zeros((count, 0), np.int64),
+        action=np.zeros((count, 0), np.int64),
+        signals=np.zeros((count, 0, n + 1), np.int64),
+        cursor=cursor,
+        rows=np.arange(count),
+        apart={},
+    )
+
+
+def _choose(policy, cursor: AbstractCursor, profile: np.ndarray) -> np.ndarray:
+    """Recommendations of a cursor's rows, and its laws made ready for what is heard next."""
+    control = np.asarray(cursor.choose(policy.profiles.theta[profile]))
+    cursor.laws(control, np.zeros(len(control), np.int64))
+    return np.where(control == policy.env.products, NONE, control)
+
+
+def _step_one(chat: Conversation, code, display, symbols) -> Conversation:
+    same = int(display) == chat.recommendation
+    said = None if (symbols < 0).any() else symbols
+    query = int(code) == chat.policy.env.products + 1
+    return chat.step(int(code), said if query else None, shown=None if same else int(display))
+
+
+def _codes(name: str, given: Any, count: int, live, low: int, high: int) -> np.ndarray:
+    call = f"Conversations.step({name}=...)"
+    codes = indices(None)(call, given)
+    if codes.shape != (count,):
+        raise InvalidArgument(describe(call, f"have shape (N,) = ({count},)", codes.shape))
+    bad = live & ((codes < low) | (codes >= high))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        must = f"be in {low}..{high - 1}"
+        raise OutsideSupport(describe(call, must, f"{codes[row]} in row {row}"))
+    return codes
+
+
+def _symbols(chats: Conversations, given: Any, display, going) -> Int[np.ndarray, "N n1"]:
+    """Every party's symbol after a query, -1 where nothing was said."""
+    env, count = chats.policy.env, len(chats)
+    alphabet, call = np.array(env.feedback_alphabet), "Conversations.step(signals=...)"
+    found = np.where(alphabet == 1, 0, -1) * np.ones((count, 1), np.int64)
+    if given is None:
+        return found
+    array = np.asarray(given)
+    if array.dtype.kind == "f":
+        ratings = np.asarray(as_floats(given, call), float)
+        if ratings.shape != (count,) or (alphabet[1:] > 1).any():
+            must = f"be ratings (N,) = ({count},), nobody else reading them"
+            raise InvalidArgument(describe(call, must, ratings.shape))
+        for row in np.flatnonzero(going & np.isfinite(ratings)).tolist():
+            symbol = (
+                0
+                if display[row] < 0
+                else env.signals.feedback.symbol(int(display[row]), float(ratings[row]))
+            )
+            if symbol is None:
+                must = "be symbols: this market's feedback takes no numbers"
+                raise InvalidArgument(describe(call, must, float(ratings[row])))
+            found[row, 0] = symbol
+        return found
+    said = indices(None)(call, given)
+    if said.shape == (count,):
+        found[:, 0] = said
+    elif said.shape == (count, len(alphabet)):
+        found = said.copy()
+    else:
+        must = f"have shape (N,) or (N, 1+n) = {(count, len(alphabet))}"
+        raise InvalidArgument(describe(call, must, said.shape))
+    if (going[:, None] & ((found < -1) | (found >= alphabet))).any():
+        raise OutsideSupport(describe(call, f"be below {tuple(alphabet.tolist())}", "another"))
+    return found
+
+
+def _grown(table: Int[np.ndarray, "N t"], column: np.ndarray) -> np.ndarray:
+    return np.concatenate([table, column[:, None]], axis=1)

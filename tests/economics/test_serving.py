@@ -1,0 +1,220 @@
+"""Conversations as they really go: other displays, silence, late purchases, bids, batches, days."""
+
+import json
+import pickle
+
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+
+
+def market(rounds=3, support=None, interval=None, seed=0, rule=None, n=3, tastes=5):
+    rng = np.random.default_rng(seed)
+    support = rng.uniform(0.3, 1.5, (n, 2)) if support is None else support
+    rule = (
+        dm.PerfectRecall(dm.Logit(0.5), dm.FallingQuery(0.9, nothing=0.7)) if rule is None else rule
+    )
+    return dm.RecommendationMDP(
+        rng.normal(size=(n, 2)),
+        dm.TasteGrid(rng.normal(size=(tastes, 2)), rng.dirichlet(np.full(tastes, 3.0))),
+        rounds,
+        rule,
+        dm.SignalStructure(dm.GaussianSignals(1.0), dm.RatingFeedback(1.0, 3)),
+        dm.ConstantValues(support, interval=interval),
+        ["a", "b", "c"][:n],
+    )
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return dm.solve_efficient_policy(market(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def mechanism(policy):
+    return dm.DynamicTeamMechanism(policy, dm.groves.WindowCeiling(), installments=(0.5, 0.2))
+
+
+def best_from(env, belief, seen, theta, rounds):
+    """W from here by plain recursion: `seen` products remembered, `rounds` left; the control."""
+    n, u = env.products, np.asarray(env.utilities)
+    query = env.action_rule.query
+    best, taken = -np.inf, None
+    for r in [*range(n), n]:
+        known = sorted({*seen, *([r] if r < n else [])})
+        mask = np.isin(np.arange(n), known)
+        with jax.enable_x64(True):
+            again = np.asarray(query.probability(r, u, mask)) * np.ones(u.shape[1])
+        parts = mask[:, None] * np.exp(u / 0.5)
+        share = (1 - again) * parts / (1 + parts.sum(axis=0))
+        total = ((theta[:, None] + u) * share * belief).sum()
+        if rounds > 1:
+            with jax.enable_x64(True):
+                law = np.asarray(env.signals.feedback.likelihood(None, np.asarray(r), 0, u))
+            for z in range(law.shape[1]):
+                total += best_from(env, belief * again * law[:, z], known, theta, rounds - 1)[0]
+        if total > best + 1e-12:
+            best, taken = total, r
+    return best, taken
+
+
+def test_what_remains_after_another_display_is_solved_exactly(policy):
+    env = policy.env
+    chat = policy.start(profile=4)
+    other = next(j for j in range(3) if j != chat.recommendation)
+    after = chat.step("query", signals={"platform": 2}, shown=env.names[other])
+    value, control = best_from(env, after.weights, [other], chat.theta, 2)
+    assert after.turns[0].shown == other
+    assert after.left
+    assert not after.off_model
+    assert after.value == pytest.approx(value / after.weights.sum(), abs=1e-12)
+    assert after.recommendation == control
+    last = after.step("query", signals={"platform": 0})
+    value, control = best_from(env, last.weights, [other, after.recommendation], chat.theta, 1)
+    assert last.value == pytest.approx(value / last.weights.sum(), abs=1e-12)
+
+
+def test_silence_moves_the_belief_by_the_action_alone(policy):
+    env, chat = policy.env, policy.start(profile=4)
+    after = chat.step("query")
+    symbols = [chat.step("query", signals=[z, 0, 0, 0]).weights for z in range(3)]
+    np.testing.assert_allclose(after.weights, np.sum(symbols, axis=0), atol=1e-15)
+    value, control = best_from(env, after.weights, [chat.recommendation], chat.theta, 2)
+    assert after.value == pytest.approx(value / after.weights.sum(), abs=1e-12)
+    assert after.recommendation == control
+
+
+def test_a_rating_may_be_a_number(policy):
+    chat = policy.start(profile=4)
+    by_number = chat.step("query", signals=1e3)
+    by_symbol = chat.step("query", signals={"platform": 2})
+    np.testing.assert_array_equal(by_number.weights, by_symbol.weights)
+    mapped = chat.step("query", signals={"platform": -1e3})
+    np.testing.assert_array_equal(mapped.weights, chat.step("query", signals=[0] * 4).weights)
+    with pytest.raises(dm.NotFinite, match="rating"):
+        chat.step("query", signals=float("nan"))
+
+
+def test_what_the_model_excludes_ends_or_goes_on_and_settles():
+    rule = dm.LastShownOnly(dm.Logit(0.5), 0.7)
+    policy = dm.solve_efficient_policy(market(rule=rule), progress=False)
+    mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
+    chat = policy.start(profile=4)
+    first = chat.recommendation
+    other = next(j for j in range(3) if j != first)
+    second = chat.step("query", signals=[1, 0, 0, 0])
+    end = second.step(other if second.recommendation != other else first)
+    assert end.ended
+    assert end.off_model
+    assert end.probability == 0
+    ledger = mechanism.settle(end, estimate=0.3)
+    product = end.turns[-1].action
+    paid = np.full(3, -(chat.theta[product] + 0.3))
+    paid[product] = -0.3
+    np.testing.assert_allclose(ledger.transfer.sum(axis=0), paid)
+    assert ledger.off_model
+
+
+def test_a_bid_inside_the_interval_is_that_market(policy):
+    support = np.array([[0.2, 0.8]] * 3)
+    known = dm.solve_efficient_policy(market(2, support, (0.0, 1.0)), progress=False)
+    for bid in ([0.5, 0.5, 0.5], [0.9, 0.2, 0.8], [0.2, 0.95, 0.8]):
+        theta = dict(zip("abc", bid, strict=True))
+        exact = dm.solve_efficient_policy(market(2, np.array(bid)[:, None]), progress=False)
+        right = exact.start(signals=[1, 0, 0, 0])
+        chat = known.start(theta, [1, 0, 0, 0])
+        assert chat.recommendation == right.recommendation
+        assert chat.value == pytest.approx(right.value, abs=1e-12)
+        np.testing.assert_allclose(chat.theta, bid)
+        going = chat.step("query", signals=[2, 0, 0, 0])
+        after = right.step("query", signals=[2, 0, 0, 0])
+        assert going.recommendation == after.recommendation
+        assert going.value == pytest.approx(after.value, abs=1e-12)
+        silent = going.step("query") if not going.ended and going.period < 2 else going
+        np.testing.assert_allclose(silent.theta, bid)
+        again = known.resume(json.loads(json.dumps(going.record())))
+        assert again.value == going.value
+    with pytest.raises(dm.OutsideSupport, match=r"interval \[0.0, 1.0\]"):
+        known.start({"a": 1.5, "b": 0.5, "c": 0.5}, [1, 0, 0, 0])
+
+
+def test_records_travel_and_are_refused_elsewhere(policy, mechanism, tmp_path):
+    chat = policy.start(profile=7).step("query").step("query", signals=[1, 0, 0, 0], shown=-1)
+    chat = chat.step("exit")
+    right = mechanism.settle(chat)
+    record = json.loads(json.dumps(chat.record()))
+    policy.save(tmp_path / "policy")
+    loaded = dm.DynamicTeamMechanism(
+        dm.EfficientPolicy.load(tmp_path / "policy"),
+        dm.groves.WindowCeiling(),
+        installments=(0.5, 0.2),
+    )
+    for form in (chat, record, pickle.loads(pickle.dumps(chat))):
+        found = loaded.settle(form)
+        np.testing.assert_array_equal(found.transfer, right.transfer)
+        np.testing.assert_array_equal(found.shown, right.shown)
+    np.testing.assert_array_equal(loaded.policy.resume(record).weights, chat.weights)
+    assert len(pickle.dumps(chat)) < 2000
+    other = dm.DynamicTeamMechanism(dm.solve_efficient_policy(market(seed=2), progress=False))
+    for form in (chat, record):
+        with pytest.raises(dm.InvalidArgument, match="another policy"):
+            other.settle(form)
+    with pytest.raises(dm.InvalidArgument, match="record"):
+        policy.resume({"turns": []})
+
+
+def test_a_rating_that_no_taste_gives_is_warned_of(policy, mechanism):
+    chat = policy.start(profile=7)
+    chat = chat.step(chat.recommendation)
+    mechanism.settle(chat, estimate=0.3)
+    with pytest.warns(dm.DynmechWarning, match="near a utility"):
+        mechanism.settle(chat, estimate=1e9)
+
+
+def test_many_are_the_same_as_one_by_one(policy, mechanism):
+    rng, n = np.random.default_rng(5), 3
+    chats = policy.start_many(rng.integers(len(policy.profiles), size=40))
+    singles = [policy.start(profile=int(b)) for b in chats.profile]
+    while not chats.ended.all():
+        count = len(chats)
+        assert chats.recommendation.tolist() == [
+            -1 if one.ended else one.recommendation for one in singles
+        ]
+        luck, shown = rng.random(count), chats.recommendation.copy()
+        away = rng.random(count) < 0.2
+        shown[away] = rng.integers(n, size=away.sum())
+        actions = np.where(luck < 0.7, n + 1, np.where((luck < 0.9) & (shown >= 0), shown, n))
+        signals = rng.integers(-1, 3, size=count)
+        chats = chats.step(actions, signals, shown)
+        for k, one in enumerate(singles):
+            if one.ended:
+                continue
+            said = None if signals[k] < 0 or actions[k] != n + 1 else [signals[k], 0, 0, 0]
+            same = shown[k] == one.recommendation
+            singles[k] = one.step(int(actions[k]), said, shown=None if same else int(shown[k]))
+    assert all(one.ended for one in singles)
+    estimate = np.where(chats.bought >= 0, 0.25, np.nan)
+    ledger = mechanism.settle(chats, estimate)
+    for k, one in enumerate(singles):
+        alone = mechanism.settle(one, 0.25 if chats.bought[k] >= 0 else None)
+        here = ledger.conversation == k
+        np.testing.assert_allclose(ledger.transfer[here], alone.transfer, atol=1e-14)
+        np.testing.assert_array_equal(ledger.action[here], alone.action)
+    with pytest.raises(dm.InvalidArgument, match="a number wherever"):
+        mechanism.settle(chats)
+
+
+def test_bad_batches_are_refused_by_argument(policy, mechanism):
+    with pytest.raises(dm.OutsideSupport, match="profiles"):
+        policy.start_many([0, 10_000])
+    chats = policy.start_many([0, 1])
+    with pytest.raises(dm.InvalidArgument, match=r"actions=.*shape"):
+        chats.step([4])
+    with pytest.raises(dm.OutsideSupport, match=r"actions=.*row 1"):
+        chats.step([4, 5])
+    with pytest.raises(dm.OutsideSupport, match=r"signals="):
+        chats.step([4, 4], [0, 3])
+    with pytest.raises(dm.InvalidArgument, match="in progress"):
+        mechanism.settle(chats)
