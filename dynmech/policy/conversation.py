@@ -371,7 +371,7 @@ def answer_of(env, control: int, signals) -> Int[np.ndarray, " n1"] | None:
         if max(alphabet[1:]) > 1:
             must = "name every party's symbol where advertisers read the answer too"
             raise InvalidArgument(describe("signals=...", must, told(signals)))
-        given = {"platform": _symbol(env, control, float(given))}
+        given = {"platform": _symbol(env, control, float(np.asarray(given)))}
     return read_symbols(env, given, initial=False)
 
 

@@ -13,13 +13,14 @@ def plan_of(
     env: RecommendationMDP, pairs: Pairs, root: np.ndarray, assignment: Assignment, found: Solved
 ) -> tuple[Plan, tuple[np.ndarray, ...] | None]:
     """The plan at every pair and node, and its certified loss there, None where it is exact."""
-    markov = isinstance(env.values, MarkovValues)
+    values = env.values
+    markov = isinstance(values, MarkovValues)
     kind = np.int8 if env.products < 128 else np.int16
     taken = [answer.actions for answer in found.answers]
     actions = _by_pair(assignment, len(pairs.root), taken, kind)
-    values = len(pairs.root) // len(pairs.signals) if markov else 1
-    regime = np.arange(len(pairs.root)) % values
-    kernel = joint_kernel(env.values) if markov else None
+    size = len(pairs.root) // len(pairs.signals) if markov else 1
+    regime = np.arange(len(pairs.root)) % size
+    kernel = joint_kernel(values) if isinstance(values, MarkovValues) else None
     sibling = pairs.sibling(markov)
     gap = None if found.gap is None else _by_pair(assignment, len(pairs.root), found.gap, float)
     plan = Plan(found.tree, found.tables, root, pairs.root, actions, sibling, regime, kernel)

@@ -37,8 +37,8 @@ def follow(case, policy, rng, chats):
                 break
             history = (*history, int(nodes[history].choice[path, values]))
             symbols = rng.integers(alphabet)
-            theta = rng.integers(g.K, size=g.n) if markov else None
-            chat = chat.step("query", symbols, theta)
+            theta = rng.integers(g.K, size=g.n) if markov else theta
+            chat = chat.step("query", symbols, theta if markov else None)
             if chat.off_model:
                 break
             path = path * int(np.prod(alphabet)) + int(np.ravel_multi_index(symbols, alphabet))
