@@ -145,7 +145,7 @@ class RatingFeedback(AbstractFeedback):
         return deviation
 
     def symbol(self, product, rating):
-        return int(np.searchsorted(np.asarray(self.cuts)[product], rating))
+        return int(np.searchsorted(np.asarray(self.cut_points)[product], rating))
 
     def reading_noise(self, recommendation, period, products):
         """Standard deviation of the rating itself, before it is cut into symbols, money; traced."""

@@ -54,7 +54,7 @@ def solve_rest(env: RecommendationMDP, theta: np.ndarray) -> Rest:
         posed, tasks = Posed(env), TaskList(assignment.groups)
         for limits in (Limits(), Limits(relative=_SHARE))[1 if endless else 0 :]:
             try:
-                found = run_solver(posed.problem, tasks, None, limits, False, env.money_scale)
+                found = run_solver(posed.problem, tasks, None, limits, False)
                 break
             except TooLarge:
                 if limits.relative:
