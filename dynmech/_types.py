@@ -7,7 +7,7 @@ product index; "none" is -1 in Python results and n as an index of table axes.
 import contextlib
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -20,10 +20,17 @@ from solvers import unshared
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable)
 NONE = -1
 # Parameters that a log can be asked about: name -> (field, domain) pairs (`dynmech.logs`).
 Estimable = dict[str, tuple[tuple[str, str], ...]]
 MISCOMPILING_JAX = ("0.10.2",)  # excluded in pyproject.toml, may be installed all the same
+
+
+def with_default(method: F) -> F:
+    """Mark a method of an abstract class whose generic answer a class may replace by its own."""
+    vars(method)["has_default"] = True
+    return method
 
 
 def exit_code(products: int) -> int:

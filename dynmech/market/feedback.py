@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._checks import finite, flag, number, optional, whole, within
-from dynmech._types import Estimable, Numbers
+from dynmech._types import Estimable, Numbers, with_default
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -46,6 +46,7 @@ class AbstractFeedback(AbstractSymbols):
     def periodic(self) -> bool:
         """Whether the law depends on the period itself."""
 
+    @with_default
     def symbol(self, product: int, rating: float) -> int | None:
         """The platform's symbol of a numeric answer about a product shown, money.
 

@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import as_floats, check_fields, flag, instance, number, shaped, within
-from dynmech._types import Estimable, Numbers
+from dynmech._types import Estimable, Numbers, with_default
 from dynmech.errors import InvalidArgument, describe, is_number, require_finite
 
 Memory = Int[Array | np.ndarray, " d"]
@@ -230,6 +230,7 @@ class AbstractActionRule(eqx.Module):
         `memory` is that after `recommendation`.
         """
 
+    @with_default
     def shown_before(self, products: int) -> Bool[np.ndarray, " n"]:
         """Products that she has seen by the start: none, unless a conversation is continued."""
         return np.zeros(products, bool)
