@@ -56,7 +56,10 @@ class Bounded(eqx.Module):
     ):
         parts = [value, value if lower is None else lower, value if upper is None else upper, error]
         try:
-            whole = np.broadcast_arrays(*(np.asarray(part, float) for part in parts))
+            arrays = [np.asarray(part, float) for part in parts]
+            # np.broadcast_arrays ends at 32 axes: profiles of 16 advertisers have 33.
+            shape = np.shape(sum((np.zeros(part.shape) for part in arrays), np.zeros(())))
+            whole = [np.broadcast_to(part, shape) for part in arrays]
         except (TypeError, ValueError) as failure:
             must = "hold numbers whose shapes broadcast"
             got = ", ".join(repr(part)[:40] for part in parts)

@@ -36,3 +36,8 @@ def test_entries_keep_their_bounds():
 def test_nonsense_is_refused_in_words(wrong):
     with pytest.raises(dm.InvalidArgument, match=r"`Bounded\(\w+=\.\.\.\)` must"):
         dm.Bounded(**wrong)
+
+
+def test_tables_of_many_advertisers_have_more_than_32_axes():
+    found = dm.Bounded(np.ones((1,) * 41), lower=0.0, upper=2.0)
+    assert found.shape == found.gap.shape == (1,) * 41

@@ -3,31 +3,12 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.market.rules import AbstractChoice
+from experiments.benchmarks.churn import draw, every_economy, market
 from tests.economics.test_stationary import assert_brackets, random_endless
-from tests.helpers.churn import draw, every_economy
-
-
-class BuysWhatIsShown(AbstractChoice):
-    """Whoever does not ask again takes the product on the screen."""
-
-    def shares(self, utilities, weight):
-        return jnp.broadcast_to(weight[:, None], utilities.shape)
-
-
-def churn(like, prior):
-    """A round is worth the chance of a like: W is the expected number of likes."""
-    rule = dm.LastShownOnly(choice=BuysWhatIsShown(), query=dm.ProductQuery(like, none=0.0))
-    grid = dm.TasteGrid((like / (1 - like)).T, prior)
-    values = dm.ConstantValues(np.zeros((len(like), 1)))
-    return dm.RecommendationMDP(
-        np.eye(len(like)), grid, math.inf, rule, dm.SignalStructure(), values
-    )
 
 
 def solve(env, tolerance):
@@ -38,7 +19,7 @@ def solve(env, tolerance):
 def test_users_who_leave_at_the_first_dislike(products, types):
     like, prior = draw(0, products, types)
     right = every_economy(like, prior)
-    policy = solve(churn(like, prior), 1e-6)
+    policy = solve(market(like, prior), 1e-6)
     found = np.concatenate([policy.lower.ravel(), policy.marginal_value.ravel()])
     above = np.concatenate([policy.upper.ravel(), policy.marginal_upper.ravel()])
     assert np.abs(found - right).max() <= 1e-6
@@ -51,7 +32,7 @@ def test_users_who_leave_at_the_first_dislike(products, types):
 
 def test_the_policy_can_be_used_like_any_other():
     like, prior = draw(0, 3, 5)
-    policy = solve(churn(like, prior), 1e-2)
+    policy = solve(market(like, prior), 1e-2)
     mechanism = dm.DynamicTeamMechanism(policy)
     audit = mechanism.audit()
     assert audit.incentive_gain.max() <= 1e-2

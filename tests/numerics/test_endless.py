@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 import pytest
 
+from experiments.benchmarks.churn import draw, every_economy
 from solvers import (
     EndlessPlan,
     Limits,
@@ -20,7 +21,6 @@ from solvers import (
 from solvers.problem import TaskList
 from solvers.search.forever import round_yields
 from solvers.solution import Node
-from tests.helpers.churn import draw, every_economy
 from tests.helpers.problems import random_problem
 from tests.numerics.test_stationary import solved
 

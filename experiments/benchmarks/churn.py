@@ -5,8 +5,29 @@ conversation, and W is the expected number of likes (Keinan and Ben-Porat, 2025)
 """
 
 import heapq
+import math
 
+import jax.numpy as jnp
 import numpy as np
+
+import dynmech as dm
+
+
+class BuysWhatIsShown(dm.AbstractChoice):
+    """Whoever does not ask again takes the product on the screen."""
+
+    def shares(self, utilities, weight):
+        return jnp.broadcast_to(weight[:, None], utilities.shape)
+
+
+def market(like, prior):
+    """A like goes on, and a dislike is a purchase worth P / (1 - P): a round is worth P."""
+    rule = dm.LastShownOnly(choice=BuysWhatIsShown(), query=dm.ProductQuery(like, none=0.0))
+    grid = dm.TasteGrid((like / (1 - like)).T, prior)
+    values = dm.ConstantValues(np.zeros((len(like), 1)))
+    return dm.RecommendationMDP(
+        np.eye(len(like)), grid, math.inf, rule, dm.SignalStructure(), values
+    )
 
 
 def draw(seed, products, types):
@@ -60,7 +81,7 @@ def best_first(like, prior, precision=1e-6):
     return best
 
 
-def every_economy(like, prior):
+def every_economy(like, prior, precision=1e-6):
     """W, then W without each product."""
-    without = [best_first(np.delete(like, i, 0), prior) for i in range(len(like))]
-    return np.array([best_first(like, prior), *without])
+    without = [best_first(np.delete(like, i, 0), prior, precision) for i in range(len(like))]
+    return np.array([best_first(like, prior, precision), *without])
