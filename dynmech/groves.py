@@ -7,6 +7,7 @@ from dynmech.payments.groves import ExAnte as ExAnte
 from dynmech.payments.groves import NoSubsidy as NoSubsidy
 from dynmech.payments.groves import OwnTables as OwnTables
 from dynmech.payments.groves import Participation as Participation
+from dynmech.payments.groves import RobustWindow as RobustWindow
 from dynmech.payments.groves import WindowCeiling as WindowCeiling
 from dynmech.payments.groves import WindowFloor as WindowFloor
 from dynmech.payments.groves import Zero as Zero

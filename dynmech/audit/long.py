@@ -146,6 +146,8 @@ def run_long_audit(
         ex_ante_participation=participation[0] @ weights,
         ex_ante_no_subsidy=no_subsidy[0] @ weights,
         groves_total=laid(total),
+        value=priced.figures.value,
+        best=Bounded(priced.upper, priced.lower, priced.upper, confidence=priced.confidence),
         window=Window(floor, ceiling),
         budget=Budget(*paid, variance, *errors),
         tolerance=_TOLERANCE * env.money_scale if tolerance is None else float(tolerance),

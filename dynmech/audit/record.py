@@ -88,7 +88,9 @@ class Audit(eqx.Module):
     - `slack_participation`, `slack_no_subsidy` (n, *P): of each constraint, from expected
       payments; values as `participation`, `no_subsidy`. `ex_ante_participation`,
       `ex_ante_no_subsidy` (n,): means over profiles by their probability (evenly over a batch).
-    - `window`, `budget`, `groves_total` (n, *P). `measured`: each misreport that was simulated.
+    - `value` P: V, what the policy attains in the market of the audit; `best` P: W, the most that
+      any policy attains there. `window`, `budget`, `groves_total` (n, *P). `measured`: each
+      misreport that was simulated.
     - `confidence`: of every line jointly, 1 where exact. `runs`: conversations simulated of each
       report, 0 where none was. `reported`: values on the "support", or of an "interval".
     - `tolerance`: money; gains and shortfalls below it are rounding.
@@ -117,6 +119,8 @@ class Audit(eqx.Module):
     ex_ante_participation: Float[np.ndarray, " n"]
     ex_ante_no_subsidy: Float[np.ndarray, " n"]
     groves_total: Float[np.ndarray, "n ..."]
+    value: Bounded
+    best: Bounded
     window: Window
     budget: Budget
     tolerance: float = eqx.field(static=True)

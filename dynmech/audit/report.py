@@ -88,6 +88,8 @@ def run_audit(
         ex_ante_participation=mean(participation),
         ex_ante_no_subsidy=mean(no_subsidy),
         groves_total=total,
+        value=policy.figures.value,
+        best=Bounded(policy.upper, policy.lower, policy.upper),
         window=Window(reduce(np.fmax, own.contribution), reduce(np.fmin, own.payoff)),
         budget=Budget(payments, revenue, surplus, variance, 0 * payments, 0 * revenue, 0 * surplus),
         tolerance=tolerance,

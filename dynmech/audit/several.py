@@ -44,9 +44,16 @@ class AuditsUnder(eqx.Module):
         return float(np.quantile(largest, level, method="inverted_cdf"))
 
     def to_frame(self):
-        """Labelled pandas table: one row a market and advertiser; money, worst over profiles."""
+        """Labelled pandas table: one row a market and advertiser; money, worst over profiles.
+
+        With the bias of estimates, and what policy and market are worth, means over profiles.
+        """
         pandas = import_extra("pandas", "experiments", "AuditsUnder.to_frame")
         frames = [audit.to_frame() for audit in self.audits]
+        for audit, frame in zip(self.audits, frames, strict=True):
+            frame["bias"] = audit.bias
+            frame["mean_value"] = np.nanmean(audit.value.value)
+            frame["mean_best"] = np.nanmean(audit.best.value)
         return pandas.concat(frames, keys=range(len(frames)), names=["market", "row"]).reset_index(
             level="market"
         )
@@ -59,5 +66,10 @@ class AuditsUnder(eqx.Module):
         head = f"Under {len(self)} markets (where they are draws, approximate): largest gain "
         head += f"{self.quantile(0.5):.2g} at the median draw, below {self.quantile(0.95):.2g} in "
         head += f"95% of draws, at most {worst:.2g}"
-        lines = [head, f"  participation  worst slack {least:.4g}"]
+        lost = max(float(np.nanmax(audit.best.value - audit.value.value)) for audit in self.audits)
+        bound = max(float(audit.incentive_bound.max()) for audit in self.audits)
+        bias = max(audit.bias for audit in self.audits)
+        lines = [head, f"  surplus        at most {lost:.4g} below what is best in the market"]
+        lines.append(f"    certified: no report gains more than {bound:.4g} (bias {bias:.2g})")
+        lines = [*lines, f"  participation  worst slack {least:.4g}"]
         return "\n".join([*lines, f"  no subsidy     worst slack {money:.4g}"])

@@ -11,6 +11,8 @@ started from M''s prior. Both rules remember, each for itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._types import in_doubles
-from dynmech.errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, describe, shown
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.profiles import signal_likelihood
@@ -100,6 +102,20 @@ def beside(
         names=truth.names,
     )
     return MarketBeside(env, truth, held)
+
+
+def read_markets(call: str, under) -> tuple[RecommendationMDP, ...]:
+    """One market or several, as a tuple.
+
+    **Raises:** `InvalidArgument` for anything else, and for an empty sequence.
+    """
+    if isinstance(under, RecommendationMDP):
+        return (under,)
+    given = tuple(under) if isinstance(under, Sequence) else ()
+    if not given or not all(isinstance(one, RecommendationMDP) for one in given):
+        must = "be a RecommendationMDP, or a finite sequence of them"
+        raise InvalidArgument(describe(call, must, shown(under)))
+    return given
 
 
 def read_by(call: str, truth: RecommendationMDP, held: RecommendationMDP) -> RecommendationMDP:

@@ -9,7 +9,7 @@ product just bought enters, so a noisy rating of it is estimate enough.
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import equinox as eqx
 import jax
@@ -39,9 +39,10 @@ from dynmech.audit import (
     wants_interval,
 )
 from dynmech.errors import DynmechWarning, InvalidArgument, OutsideSupport, describe
+from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
-from dynmech.mechanism.under import Scene, markets, stand_in
+from dynmech.mechanism.under import Scene, over_markets, stand_in
 from dynmech.payments.core import core_payment
 from dynmech.payments.groves import (
     AbstractGroves,
@@ -117,7 +118,10 @@ class DynamicTeamMechanism(eqx.Module):
         self.installments = tuple(float(x) for x in shares)
         self.estimator = priced.env.signals.settlement if estimator is None else estimator
         self.own = priced.own_tables(self.estimator, groves.side, groves.reads_own)
-        self.groves_total = priced.laid_out(check_total(groves, self.own).T)
+        own = self.own
+        if groves.robust:
+            own = over_markets(priced, own, self.estimator, cast(Any, groves).markets)
+        self.groves_total = priced.laid_out(check_total(groves, own).T)
         self.agent_payoff = priced.agent_payoff(self.own)
 
     def __hash__(self) -> int:
@@ -297,7 +301,7 @@ class DynamicTeamMechanism(eqx.Module):
                     stand_in("audit(under=...)", self, truth, settlement),
                     settlement, histories, interval, tolerance,
                 )
-                for truth in markets("audit(under=...)", under)
+                for truth in read_markets("audit(under=...)", under)
             ]  # fmt: skip
             return audits[0] if isinstance(under, RecommendationMDP) else AuditsUnder(tuple(audits))
         if not self.policy.evaluator.walked:

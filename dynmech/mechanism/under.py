@@ -7,6 +7,7 @@ market's.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, describe, shown
+from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
@@ -74,15 +75,22 @@ def fixed_totals(mechanism: DynamicTeamMechanism) -> Float[np.ndarray, "n ..."]:
     return np.nan_to_num(mechanism.groves_total, nan=0.0)
 
 
-def markets(call: str, under) -> tuple[RecommendationMDP, ...]:
-    """One market or several, as a tuple.
+def over_markets(
+    policy: AbstractPricedPolicy,
+    own: OwnTables,
+    signal: AbstractSettlementSignal,
+    truths: Sequence[RecommendationMDP],
+) -> OwnTables:
+    """The tables of a mechanism with the worst case over markets in place of what is expected.
 
-    **Raises:** `InvalidArgument` for anything else, and for an empty sequence.
+    `payoff` is the least of V_M(pi), `contribution` the largest of D_i^M(pi), over the markets in
+    which the own type is possible.
     """
-    if isinstance(under, RecommendationMDP):
-        return (under,)
-    given = tuple(under) if isinstance(under, Sequence) else ()
-    if not given or not all(isinstance(one, RecommendationMDP) for one in given):
-        must = "be a RecommendationMDP, or a finite sequence of them"
-        raise InvalidArgument(describe(call, must, shown(under)))
-    return given
+    payoff, contribution = np.full_like(own.payoff, np.nan), np.full_like(own.payoff, np.nan)
+    for truth in truths:
+        settles = settling_signal(policy, truth, signal)
+        there = walk_under("groves.RobustWindow(markets=...)", policy, truth, settles)
+        found = there.own_tables(there.env.signals.settlement, "both", needed=False)
+        payoff = np.fmin(payoff, found.payoff[policy.played])
+        contribution = np.fmax(contribution, found.contribution[policy.played])
+    return dataclasses.replace(own, payoff=payoff, contribution=contribution)

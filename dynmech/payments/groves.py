@@ -8,13 +8,17 @@ manipulable). Tables run over each advertiser's *own* alternatives, axes (B, n, 
 
 import abc
 import dataclasses
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._checks import choice
 from dynmech.errors import DynmechError, InvalidArgument, describe
+from dynmech.market.beside import read_markets
+from dynmech.market.environment import RecommendationMDP
 
 
 class OwnTables(eqx.Module):
@@ -81,11 +85,13 @@ class AbstractGroves(eqx.Module):
       under exact policies only.
     - `decoded`: whether the total is a function of the taste, decoded from the estimate after the
       ending: then `function(own)` (B, n, m) gives it, and `total` its expectation.
+    - `robust`: whether the tables it is given are the worst case over its `markets`.
     - `reads_own`: False where `total` is the same whatever the tables hold.
     """
 
     side: ClassVar[str | None] = None
     decoded: ClassVar[bool] = False
+    robust: ClassVar[bool] = False
     reads_own: ClassVar[bool] = True
 
     @abc.abstractmethod
@@ -169,6 +175,39 @@ class WindowCeiling(AbstractGroves):
 
     def total(self, own):
         return _reduce(np.fmin, own.payoff.reshape(*own.payoff.shape[:2], -1))
+
+
+class RobustWindow(AbstractGroves):
+    """Charge what does both in every market of a finite set, where one total can.
+
+        max over M and own types of D_i^M(pi) <= total_i <= min over them of V_M(pi)
+
+    with the policy's own recommendations pi, whichever market M is the truth. Own types that are
+    impossible in M do not count there.
+
+    **Arguments:** `markets`: as in `DynamicTeamMechanism.audit(under=...)`; `charge`: "floor", the
+    least that gives no subsidy in any of them, or "ceiling", the most that everyone accepts in all.
+    Where the floor is above the ceiling no total does both; `audit(under=...)` says by how much.
+
+    **Raises:** `InvalidArgument`.
+    """
+
+    side: ClassVar[str | None] = "both"
+    robust: ClassVar[bool] = True
+    reads_own: ClassVar[bool] = False
+
+    markets: tuple[RecommendationMDP, ...] = eqx.field(
+        converter=partial(read_markets, "RobustWindow(markets=...)")
+    )
+    charge: str = eqx.field(static=True, default="floor")
+
+    def __check_init__(self):
+        choice("floor", "ceiling")("RobustWindow(charge=...)", self.charge)
+
+    def total(self, own):
+        floor = self.charge == "floor"
+        table = own.contribution if floor else own.payoff
+        return _reduce(np.fmax if floor else np.fmin, table.reshape(*table.shape[:2], -1))
 
 
 def _reduce(best, table: np.ndarray) -> Float[np.ndarray, "B n"]:

@@ -40,6 +40,8 @@ def test_gains_participation_and_windows_are_those_of_the_true_market(case):
     case.same(case.policy.value, "W_solved")
     case.same(audit.incentive_gain, "gain")
     case.same(audit.gain_by_period, "gain_by_period")
+    case.same(audit.value.value, "V")
+    case.same(audit.best.upper, "W_true")
     case.same(audit.participation, "participation")
     case.same(audit.no_subsidy, "no_subsidy")
     case.same(audit.window.floor, "window_floor")
@@ -190,3 +192,35 @@ def test_no_market_at_all_is_refused():
     mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(market(), progress=False))
     with pytest.raises(dm.InvalidArgument, match="finite sequence"):
         mechanism.audit(under=[])
+
+
+def test_a_total_in_the_robust_window_does_both_in_every_market():
+    others = [market(scale=scale, query=query) for scale, query in ((0.4, 0.5), (0.6, 0.7))]
+    policy = dm.solve_efficient_policy(market(), progress=False)
+    plain = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero()).audit(under=others)
+    least = np.fmax(*(audit.window.floor for audit in plain))
+    most = np.fmin(*(audit.window.ceiling for audit in plain))
+    for charge, right in (("floor", least), ("ceiling", most)):
+        term = dm.groves.RobustWindow(others, charge=charge)
+        mechanism = dm.DynamicTeamMechanism(policy, groves=term)
+        np.testing.assert_allclose(mechanism.groves_total, right, atol=1e-9)
+        slack = "no_subsidy" if charge == "floor" else "participation"
+        for audit in mechanism.audit(under=others):
+            assert np.nanmin(getattr(audit, slack)) >= -1e-9
+
+
+@pytest.mark.slow
+def test_a_policy_that_is_played_is_followed_on_the_tree_of_both_markets():
+    """A network's own recommendations, asked at every node, and drawn in conversations."""
+    quick = dm.Certificate(runs=60, marginal_runs=60, rounds=1, walk=0)
+    network = dm.Neural(sweeps=1, runs=2, steps=1, batch=2, cases=2, chunk=64, certificate=quick)
+    policy = dm.solve_efficient_policy(market(), network, progress=False)
+    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
+    true = market(scale=1.2, query=0.4)
+    audit = mechanism.audit(under=true)
+    assert not policy.evaluator.walked
+    drawn = mechanism.simulate(jax.random.key(0), 4000, under=true)
+    mean, error = drawn.mean("surplus")
+    right = np.nansum(audit.value.value * _prior(true))
+    assert abs(mean - right) < 5 * error
+    assert (audit.best.upper - audit.value.value)[np.isfinite(audit.value.value)].min() > -1e-9
