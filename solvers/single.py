@@ -1,5 +1,6 @@
 """Sweeps in float32: what they may be off by is foreseen, and what they were off by is said."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,23 +8,28 @@ import numpy as np
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.solution import TooFine
 from solvers.table import Answer
-from solvers.ties import fits, foreseen
+from solvers.ties import fits, flushes, foreseen
 
 
 def make_room(
     structure: Structure, tables: Tables, tasks: Sequence[Tasks], tolerance: float
-) -> float | None:
+) -> tuple[Structure, float | None]:
     """What float32 may be off by at roots of mass one, before any work; None: use float64.
+
+    Also the structure as it is solved: where a product can be flushed to zero, columns are not
+    related, as no ratio of beliefs may magnify what was lost.
 
     **Raises:** `TooFine` if it cannot certify the tolerance, with the smallest it can.
     """
+    if not all(fits(tables, part, np.float32) for part in tasks):
+        return structure, None
+    if any(flushes(structure, tables, part, np.float32) for part in tasks):
+        structure = dataclasses.replace(structure, digits=None, offset=None, drift=0.0)
     parts = [(structure, tables, part, np.float32) for part in tasks]
-    if not all(fits(*part) for part in parts):
-        return None
     room = max((foreseen(*part) for part in parts), default=0.0)
     if not np.isfinite(room) or 0 < tolerance < 2 * room:
         raise TooFine(2 * room)
-    return room
+    return structure, room
 
 
 def remarks(answers: Sequence[Answer], tasks: TaskList, room: float | None = None) -> str:

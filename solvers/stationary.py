@@ -313,7 +313,7 @@ def _cut_again(listed: Listed, tasks: TaskList, cut: Truncation, tolerance: floa
 def _room(listed: Listed, tasks: TaskList, cut: Truncation) -> float:
     """The width that float32 adds to bounds on the problem cut off."""
     unrolled = unroll(listed.structure, cut.rounds)
-    return 2 * (make_room(unrolled, listed.tables, tasks.groups, 0.0) or 0.0)
+    return 2 * (make_room(unrolled, listed.tables, tasks.groups, 0.0)[1] or 0.0)
 
 
 def _solve_cut(

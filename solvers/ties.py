@@ -186,12 +186,10 @@ def flushes(
     return bool(logs < np.log2(float(info.tiny)) - np.log2(float(info.eps)) + 2)
 
 
-def fits(structure: Structure, tables: Tables, tasks: Tasks, dtype: type[np.floating]) -> bool:
-    """Whether nothing overflows in `dtype` or is flushed to zero."""
+def fits(tables: Tables, tasks: Tasks, dtype: type[np.floating]) -> bool:
+    """Whether sums of the money are far from the largest number of `dtype`."""
     most = max(float(np.abs(x).max(initial=0.0)) for x in (tables.reward, tasks.coefficient))
-    return most < float(np.finfo(dtype).max) ** 0.75 and not flushes(
-        structure, tables, tasks, dtype
-    )
+    return most < float(np.finfo(dtype).max) ** 0.75
 
 
 def foreseen(structure: Structure, tables: Tables, tasks: Tasks, dtype: type[np.floating]) -> float:
@@ -213,7 +211,8 @@ def foreseen(structure: Structure, tables: Tables, tasks: Tasks, dtype: type[np.
         size = np.where(gains, np.abs(x) + counted * np.abs(reward), 0.0).max(axis=1)
         size = size.max(axis=0) if tasks.kernel is not None else size
         most = max(most, float((size @ each).max()))
-    return rounding(structure, tables, tasks, dtype).each[0] * most
+    room = rounding(structure, tables, tasks, dtype)
+    return room.each[0] * most + room.lost
 
 
 def most_gained(tables: Tables, tasks: Sequence[Tasks]) -> float:

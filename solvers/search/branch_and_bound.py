@@ -89,7 +89,7 @@ class BranchAndBound(AbstractSolver):
         structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
         tolerance = limits.tolerance
         if limits.single:
-            room = make_room(structure, numbers, groups, tolerance)
+            structure, room = make_room(structure, numbers, groups, tolerance)
             tolerance = max(tolerance - 2 * (room or 0.0), 0.0)
         with fits_a_plan():
             found = solve_branch_and_bound(
@@ -310,7 +310,8 @@ def _solve_merging(
             for g, (part, up) in enumerate(zip(tasks, told, strict=True))
         ]
         (tree, answers, upper, gaps), gap = summary(exact, tables, tasks, swept)
-        short = excess(gaps, allowances(tasks, upper, *asked)) > 0
+        allowed = zip(allowances(tasks, upper, *asked), roundings(tasks, answers), strict=True)
+        short = excess(gaps, [most + rounded for most, rounded in allowed]) > 0
         passes.append((tree.nodes, time.monotonic() - began, gap))
     if status in (Status.WITHIN_TOLERANCE, Status.EXACT):
         status = Status.STALLED if short else Status.WITHIN_TOLERANCE
@@ -330,6 +331,18 @@ def allowances(
         close_enough(tolerance, relative, np.asarray(part.root, float).sum(axis=1)[:, None], high)
         for part, high in zip(tasks, upper, strict=True)
     ]
+
+
+def roundings(
+    tasks: Sequence[Tasks], answers: Sequence[Answer]
+) -> list[Float[np.ndarray, "_R _Q"]]:
+    """Gap per unit of mass that rounding alone can leave at the roots, per group (R, Q)."""
+    found = []
+    for part, answer in zip(tasks, answers, strict=True):
+        mass = np.asarray(part.root, float).sum(axis=1)[:, None]
+        off = _APART * (np.asarray(answer.value, float) - np.asarray(answer.lower, float))
+        found.append(np.where(mass > 0, off / np.where(mass > 0, mass, 1.0), 0.0))
+    return found
 
 
 def excess(gaps, allowed: list[Float[np.ndarray, "_R _Q"]]) -> float:

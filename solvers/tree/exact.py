@@ -51,7 +51,7 @@ class Exact(AbstractSolver):
         listed = problem.lists(2 * self.memory)
         structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
         if limits.single:
-            room = make_room(structure, numbers, groups, limits.tolerance)
+            structure, room = make_room(structure, numbers, groups, limits.tolerance)
         with deferred() as interrupts, interrupts.now():
             work, tree = plan_tree(structure, numbers, groups, self)
             answers = solve_exact(

@@ -195,13 +195,13 @@ def _compact(place, jump, high: float, owner):
     return place, jump, np.take_along_axis(owner, order, axis=1)
 
 
-def _refine(sums, mass, amount, share: float) -> _Lines:
+def _refine(sums, mass, amount, error: float) -> _Lines:
     """Add the points where two controls cross on the upper envelope."""
     points, values, slopes = sums
     count, width, _ = values.shape
-    best = _take(values, amount, share, mass).amount
+    best = _take(values, amount, error, mass).amount
     assert best is not None
-    tolerance = 2 * share * np.asarray(best).max(axis=1)
+    tolerance = 2 * error * np.asarray(best).max(axis=1)
     rows, xs, heights, intervals = [], [], [], []
     for a in range(width):
         for b in range(a + 1, width):
@@ -240,7 +240,7 @@ def _refine(sums, mass, amount, share: float) -> _Lines:
     values = np.concatenate([values, level], axis=2)
     values = np.take_along_axis(values, order[:, None], axis=2)
     slopes = np.take_along_axis(slopes, interval[:, None, :-1], axis=2)
-    return _Lines(points, values, slopes, mass, amount, tolerance, share)
+    return _Lines(points, values, slopes, mass, amount, tolerance, error)
 
 
 def _maximum(lines: _Lines) -> _Convex:

@@ -37,7 +37,7 @@ def check(seeds, **options):
         assert (low <= exact + 1e-12).all(), seed
         assert (exact <= high + 1e-12).all(), seed
         loose += (high - low).max() > 1e-9
-        merged += found.status.name == "merged"
+        merged += found.status.name == "STALLED"
         if problem.tasks.kernel is None:
             assert_nodes(problem, found)
     return loose, merged

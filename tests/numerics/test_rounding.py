@@ -98,13 +98,21 @@ def test_sums_too_long_for_float32_are_not_certified():
     assert foreseen(structure, tables, tasks, np.float64) < 1e-9
 
 
-def test_numbers_that_float32_would_flush_or_overflow_do_not_fit():
+def test_what_is_flushed_to_zero_is_counted():
     problem = random_problem(np.random.default_rng(0), rounds=4)
     structure, tables, tasks = problem.structure, problem.tables, problem.tasks
-    assert fits(structure, tables, tasks, np.float32)
     small = Tables(tables.stop, tables.column * 1e-13, tables.reward)
-    assert not fits(structure, small, tasks, np.float32)
-    large = Tables(tables.stop, tables.column, tables.reward * 1e30)
-    assert not fits(structure, large, tasks, np.float32)
-    assert fits(structure, small, tasks, np.float64)
-    assert fits(structure, large, tasks, np.float64)
+    assert fits(small, tasks, np.float32)
+    usual, more = (foreseen(structure, x, tasks, np.float32) for x in (tables, small))
+    assert 0 < more - usual < 1e-25 or more == usual
+    tree = build_tree(structure)
+    true = solve_exact(tree, small, [tasks], Exact())[0].value
+    found = solve_exact(tree, small, [tasks], Exact(), dtype=np.float32)[0]
+    assert ((found.lower <= true) & (true <= found.upper)).all()
+
+
+def test_money_that_float32_cannot_add_up_is_left_to_float64():
+    problem = random_problem(np.random.default_rng(0))
+    large = Tables(problem.tables.stop, problem.tables.column, problem.tables.reward * 1e30)
+    assert not fits(large, problem.tasks, np.float32)
+    assert fits(large, problem.tasks, np.float64)
