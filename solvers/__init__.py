@@ -1,6 +1,11 @@
 """Exact and bounded solvers for decision problems with a static hidden parameter."""
 
 from solvers.checkpoint import Unkept as Unkept
+from solvers.confidence.betting import bernstein_lower as bernstein_lower
+from solvers.confidence.betting import betting_lower as betting_lower
+from solvers.confidence.betting import betting_upper as betting_upper
+from solvers.confidence.runs import Certified as Certified
+from solvers.confidence.runs import certified_runs as certified_runs
 from solvers.files import fingerprint as fingerprint
 from solvers.follow import write_out as write_out
 from solvers.neural.checkpoint import NeuralCheckpoint as NeuralCheckpoint
@@ -71,6 +76,9 @@ from solvers.told.dominance import Removal as Removal
 from solvers.told.dominance import eliminate as eliminate
 from solvers.told.dominance import told_ahead as told_ahead
 from solvers.told.lookahead import lookahead as lookahead
+from solvers.told.plans import Planned as Planned
+from solvers.told.plans import best_sequence as best_sequence
+from solvers.told.plans import with_plan as with_plan
 from solvers.told.relaxation import Relaxed as Relaxed
 from solvers.told.relaxation import relaxation as relaxation
 from solvers.tree.backward import backward as backward
@@ -81,6 +89,7 @@ from solvers.tree.exact import plan_tree as plan_tree
 from solvers.tree.exact import solve_exact as solve_exact
 from solvers.tree.lattice import drift as drift
 from solvers.tree.lattice import relations as relations
+from solvers.tree.misled import REACH as REACH
 from solvers.tree.misled import Followed as Followed
 from solvers.tree.misled import Told as Told
 from solvers.tree.misled import follow as follow

@@ -146,6 +146,16 @@ class AbstractCeiling(eqx.Module):
         with U_{t+1} inside never exceeds U_t.
         """
 
+    @abc.abstractmethod
+    def plans(
+        self, period: int, memories: Int[np.ndarray, "_U d"]
+    ) -> Float[np.ndarray, "_U K m"] | None:
+        """What K fixed plans are worth from a round on; a bound from below, as `value` is above.
+
+        None where none is known. The rest of a plan must be among the plans of the round after
+        its first control. Host code, float64; zero at `period` = horizon.
+        """
+
 
 class Laws(eqx.Module):
     """What each control does after U memories, and what is remembered next.

@@ -62,6 +62,9 @@ class TabularCeiling(AbstractCeiling):
         row = self.table[period - self.period]
         return np.broadcast_to(row, (len(memories), len(row)))
 
+    def plans(self, period, memories):
+        return None
+
 
 def tabulate(
     process: AbstractProcess, memory: np.ndarray | None = None, period: int = 0

@@ -5,6 +5,8 @@ Advertiser i of a profile may report any value she can and any of her initial sy
 payoffs on the same noise, float64; Groves totals drop out, as they do not depend on her report.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -16,11 +18,10 @@ from dynmech.market.values import reportable
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.played import Playable
 from dynmech.policy.player import Played, Player, Report
-from dynmech.solve.certificates import margin
+from solvers import betting_lower, betting_upper
 
 _SEED = 11
 _SAME = 1e-12  # of the money scale: rounding
-_FEW = 30  # conversations that differ: fewer tell nothing by the central limit theorem
 
 
 class MeasuredGains(eqx.Module):
@@ -29,10 +30,8 @@ class MeasuredGains(eqx.Module):
     - `profile`, `advertiser`, `signal` (R,): indices; `value` (R,): reported, money.
     - `gain`, `error` (R,): mean and standard error over `runs` conversations.
     - `differing` (R,): conversations in which the lie changed what is paid or yielded.
-    - `low`, `high`: bounds with `confidence`, all of each kind at once (Bonferroni, Student's t).
-      Where fewer than 30 conversations differ they are wider by -log(alpha) `spread` / runs:
-      what differs with chance p escapes all runs with chance (1 - p)^runs <= exp(-p runs).
-      `spread`: most that one conversation can differ by, twice money scale plus bias, money.
+    - `low`, `high` (R,): bounds with `confidence`, all of them at once (a union bound over both
+      sides of R entries), by betting: for any law of the payoffs within their range.
     - `honest`, `deviant` (R,): recommended first, n for none.
     """
 
@@ -46,22 +45,10 @@ class MeasuredGains(eqx.Module):
     differing: Int[np.ndarray, " R"]
     honest: Int[np.ndarray, " R"]
     deviant: Int[np.ndarray, " R"]
+    low: Float[np.ndarray, " R"]
+    high: Float[np.ndarray, " R"]
     confidence: float = eqx.field(static=True)
     runs: int = eqx.field(static=True)
-    spread: float = eqx.field(static=True)
-
-    @property
-    def low(self) -> Float[np.ndarray, " R"]:
-        return self.gain - self._width
-
-    @property
-    def high(self) -> Float[np.ndarray, " R"]:
-        return self.gain + self._width
-
-    @property
-    def _width(self) -> Float[np.ndarray, " R"]:
-        unseen = np.where(self.differing < _FEW, self.spread / self.runs, 0.0)
-        return margin(self.error, unseen, self.confidence, self.runs, len(self.gain))
 
     def best(self, column: np.ndarray, profiles: int) -> Float[np.ndarray, "n _B"]:
         """Largest of a column over the reports of each advertiser and profile, at least 0."""
@@ -103,40 +90,58 @@ def measure_gains(
     runs: int,
     confidence: float,
     interval: bool,
-    bias: float,
-    seed: int = _SEED,
+    bias: float | None,
+    seed: Sequence[int] = (_SEED,),
 ) -> tuple[MeasuredGains, Truth]:
     """Simulate every report that each advertiser can make at the outset of each profile.
 
-    **Arguments:** `interval`: also the ends of a declared interval of reports; `bias`: largest
-    of the estimate, money.
+    **Arguments:** `interval`: also the ends of a declared interval of reports; `bias`: most that
+    one purchase pays beside the surplus, money, None where that is not known.
     """
-    env, n = policy.env, policy.env.products
-    player = Player(env, policy.process, policy.network, policy.chunk, runs, [seed])
+    env = policy.env
+    player = Player(env, policy.process, policy.network, policy.chunk, runs, list(seed))
     values = reportable(env.values) if interval else env.values.support
-    rows, truths = [], []
+    listed, truths = _reports(policy, values), []
+    rows, alpha = [], (1 - confidence) / (2 * max(len(listed), 1))
     for b in range(len(policy.profiles)):
         theta, signals = policy.theta(b), policy.profiles.signals[b]
-        truth = player.play(theta, signals, settlement, signal)
+        truth = player.play(theta, signals, settlement, signal, stray=bias)
         truths.append(truth)
-        for i in range(n):
-            for value in np.unique(np.asarray(values[i], float)).tolist():
-                for symbol in range(env.initial_alphabet[i + 1]):
-                    if (value, symbol) == (float(theta[i]), int(signals[i + 1])):
-                        continue
-                    report = Report(i, value, symbol)
-                    lie = player.play(theta, signals, settlement, signal, report)
-                    extra = (lie.steady_payoff - truth.steady_payoff)[:, i]
-                    error = extra.std(ddof=1) / runs**0.5
-                    count = (np.abs(extra) > _SAME * env.money_scale).sum()
-                    first = truth.first, lie.first
-                    rows.append((b, i, value, symbol, extra.mean(), error, count, *first))
-    kinds = (int, int, float, int, float, float, int, int, int)
+        for row in listed:
+            if row[0] == b:
+                lie = player.play(theta, signals, settlement, signal, Report(*row[1:]), bias)
+                rows.append((*row, *_gain(truth, lie, row[1], alpha, env.money_scale)))
+    kinds = (int, int, float, int, float, float, int, int, int, float, float)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    spread = 2 * (env.money_scale + bias)
-    gains = MeasuredGains(env.names, *arrays, confidence=confidence, runs=runs, spread=spread)
+    gains = MeasuredGains(env.names, *arrays, confidence=confidence, runs=runs)
     return gains, Truth(tuple(truths))
+
+
+def _reports(policy: Playable, values) -> list[tuple[int, int, float, int]]:
+    """Profile, advertiser, value and symbol of every report but the truth."""
+    env = policy.env
+    return [
+        (b, i, value, symbol)
+        for b in range(len(policy.profiles))
+        for i in range(env.products)
+        for value in np.unique(np.asarray(values[i], float)).tolist()
+        for symbol in range(env.initial_alphabet[i + 1])
+        if (value, symbol) != (float(policy.theta(b)[i]), int(policy.profiles.signals[b, i + 1]))
+    ]
+
+
+def _gain(truth: Played, lie: Played, i: int, alpha: float, scale: float) -> tuple:
+    """Mean, error, conversations that differ, both first recommendations, bounds."""
+    extra = (lie.steady_payoff - truth.steady_payoff)[:, i]
+    error = extra.std(ddof=1) / len(extra) ** 0.5
+    differing = np.abs(extra) > _SAME * scale
+    most = truth.reach + lie.reach
+    if max(truth.going, lie.going) == 0:  # nothing is drawn
+        low = high = extra.mean()
+    else:
+        low, high = betting_lower(extra, -most, alpha), betting_upper(extra, most, alpha)
+    return extra.mean(), error, differing.sum(), truth.first, lie.first, float(low), float(high)
 
 
 def witness(policy: Playable, gains: MeasuredGains, i: int) -> Witness:

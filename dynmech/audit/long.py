@@ -13,6 +13,7 @@ Every line of the audit holds with its confidence for all of its entries at once
 
 from typing import cast
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -30,8 +31,9 @@ from dynmech.play.simulate import draw_conversations
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.played import PlayEvaluator
-from dynmech.policy.player import largest_bias
+from dynmech.policy.player import Played, largest_bias
 from dynmech.solve.certificates import Certificate, hidden, margin
+from solvers import betting_lower, betting_upper
 
 _TOLERANCE = 1e-9
 _NODE_RUNS = 512
@@ -50,6 +52,7 @@ def run_long_audit(
     conversations: int,
     nodes: int,
     tolerance: float | None,
+    key: jax.Array | None = None,
 ) -> Audit:
     """Run every check; see `DynamicTeamMechanism.audit`. `tables`: along own alternatives."""
     policy = cast(PlayEvaluator, priced.evaluator)
@@ -57,23 +60,24 @@ def run_long_audit(
     searched = declared if interval is None else interval
     env, (n, batch), confidence = policy.env, total.shape, policy.bounds.confidence
     bias = largest_bias(env, signal)
-    gains, truth = measure_gains(
-        policy.play, settlement, signal, conversations, confidence, searched, bias
-    )
     own = settlement.own
+    stray = bias if own else None
+    seed = [] if key is None else [np.asarray(jax.random.key_data(key)).ravel().tolist()]
+    gains, truth = measure_gains(
+        policy.play, settlement, signal, conversations, confidence, searched, stray, *seed
+    )
     bounds, every = policy.bounds, policy.play.certificate.runs
     lower = bounds.value - margin(bounds.error, bounds.unseen, confidence, every, batch)
-    gap = np.maximum(policy.bounds.upper - lower, 0.0) + 2 * bias
+    gap = policy.bounds.upper - lower + 2 * bias
     bound = np.tile(gap if own else np.full(batch, np.nan), (n, 1))
-    mean, error, unseen, short, spent, missed = np.zeros((6, n, batch))
+    mean, error, unseen, short, spent, least, most_left = np.zeros((7, n, batch))
+    alpha = (1 - confidence) / (2 * n * batch)
     money = np.zeros((4, batch))
     payments = np.zeros((2, n, batch))
-    spread = 2 * (env.money_scale + bias)
     for b, played in enumerate(truth.played):
-        mean[:, b], error[:, b], unseen[:, b] = _payoff(policy, b, played, spread)
-        left = played.contribution()
-        short[:, b], spent[:, b] = _estimate(left)
-        missed[:, b] = hidden(left, spread, played.going)
+        mean[:, b], error[:, b], unseen[:, b] = _payoff(policy, b, played)
+        short[:, b], spent[:, b] = _estimate(played.left)
+        least[:, b], most_left[:, b] = _between(played.left, played.left_reach, played, alpha)
         paid = played.earned - played.payoff
         payments[:, :, b] = _estimate(paid)
         money[:2, b] = _estimate(paid.sum(axis=1))
@@ -84,7 +88,7 @@ def run_long_audit(
     if own:
         certain = total - policy.displayable.upper - bias
     runs = min(conversations, policy.play.certificate.runs)
-    no_subsidy = _interval(total - short, spent, missed, confidence, conversations, n * batch)
+    no_subsidy = total - short, spent, total - most_left, total - least
     team = all(played.team for played in truth.played)
     known = np.fmax(no_subsidy[2], certain)
     # Under team transfers all advertisers have the same payoff.
@@ -159,7 +163,7 @@ def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool
     if histories != "on-path":
         must = "be 'on-path' where the policy is simulated: after own past lies nothing is bounded"
         raise InvalidArgument(describe("audit(histories=...)", must, histories))
-    why = ", for an interval by the central limit theorem"
+    why = ", so that their spread can be told"
     require_whole("audit(conversations=...)", conversations, 30, why)
     require_whole("audit(nodes=...)", nodes, 0)
     if tolerance is not None and not tolerance >= 0:
@@ -172,21 +176,25 @@ def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool
     return declared
 
 
-def _payoff(policy: PlayEvaluator, b: int, played, spread: float) -> tuple[np.ndarray, ...]:
+def _payoff(policy: PlayEvaluator, b: int, played: Played) -> tuple[np.ndarray, ...]:
     """Expected payoff under truth, without Groves term, its standard error, what is hidden, (n,).
 
     Where everyone is paid the surplus it is the policy's value, simulated when it was certified,
     and what a biased estimate adds.
     """
     if not played.team:
-        return *_estimate(played.payoff), hidden(played.payoff, spread, played.going)
-    surplus = (played.earned + played.utility).sum(axis=1, keepdims=True)
-    bias = played.payoff - surplus
-    extra, error = _estimate(bias)
+        return *_estimate(played.payoff), hidden(played.payoff, played.reach, played.going)
+    extra, error = _estimate(played.excess)
     bounds = policy.bounds
-    there = np.abs(bias).max() > _TOLERANCE * spread
-    unseen = bounds.unseen[b] + there * hidden(bias, spread, played.going)
+    unseen = bounds.unseen[b] + hidden(played.excess, played.stray, played.going)
     return bounds.value[b] + extra, np.hypot(bounds.error[b], error), unseen
+
+
+def _between(sample, reach: float, played: Played, alpha: float) -> tuple[np.ndarray, ...]:
+    """Bounds by betting, each with confidence 1 - `alpha`; means where nothing is drawn."""
+    if played.going == 0:
+        return sample.mean(axis=0), sample.mean(axis=0)
+    return betting_lower(sample, -reach, alpha), betting_upper(sample, reach, alpha)
 
 
 def _estimate(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +240,7 @@ def _inside(policy: AbstractPricedPolicy, nodes: int, bias: float) -> tuple[Node
     for chat in found.values():
         at = chat.certify(certificate)
         shown = tuple(turn.recommendation for turn in chat.turns)
-        gap = max(float(at.gap[0]), 0.0) + 2 * bias
+        gap = float(at.gap[0]) + 2 * bias
         rows.append(
             NodeBound(chat.profile, chat.period, shown, float(at.lower[0]), float(at.upper[0]), gap)
         )

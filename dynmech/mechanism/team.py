@@ -263,6 +263,7 @@ class DynamicTeamMechanism(eqx.Module):
         under: RecommendationMDP | Sequence[RecommendationMDP] | None = None,
         interval: bool | None = None,
         *,
+        key: jax.Array | None = None,
         conversations: int = 1024,
         nodes: int = 0,
         tolerance: float | None = None,
@@ -271,7 +272,8 @@ class DynamicTeamMechanism(eqx.Module):
 
         Where the policy is simulated, by certified bounds and by simulation: misreports at the
         outset only, `conversations` for each; with `nodes`, the bound on gains is also certified at
-        that many nodes inside simulated conversations; `tolerance`: money, what counts as no gain.
+        that many nodes inside simulated conversations; `tolerance`: money, what counts as no gain;
+        `key`: of the conversations, a fixed one by default.
 
         **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
         default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
@@ -318,6 +320,7 @@ class DynamicTeamMechanism(eqx.Module):
                 conversations,
                 nodes,
                 tolerance,
+                key,
             )
         return self._audit_scene(self.scene, settlement, histories, interval, tolerance)
 

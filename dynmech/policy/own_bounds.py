@@ -20,11 +20,18 @@ from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, signal_likelihood
 from dynmech.payments.settlement import Estimator
-from dynmech.policy.player import Player
+from dynmech.policy.player import Player, largest_bias
 from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from dynmech.solve.ceilings import make_ceilings
-from dynmech.solve.certificates import Bounds, Certificate, certify, hidden, make_case
+from dynmech.solve.certificates import (
+    Bounds,
+    Certificate,
+    attained,
+    certify,
+    hidden,
+    make_case,
+)
 from solvers import AbstractCeiling, Case, Root, ValueNetwork
 
 _MOST_PAIRS = 1024
@@ -138,16 +145,19 @@ def bound_alternatives(
     runs = certificate.marginal_runs
     player = Player(env, process, network, chunk, runs, [certificate.seed, _SEED])
     money = np.asarray(env.values.support, float)[np.arange(n), pairs.theta]
+    bias = largest_bias(env, env.signals.settlement)
     mean, error, unseen = np.full((3, len(pairs.root), n + 1), np.nan)
     for economy in listed.everyone:
         p = economy.entries[0][0]
         signals = pairs.signals[pairs.root[p]]
-        played = player.play(money[p], signals, Estimator(), env.signals.settlement)
-        bought = played.earned + played.utility
-        left = bought.sum(axis=1, keepdims=True) - bought
-        sample = np.concatenate([played.surplus[:, None], left], axis=1)
-        mean[p], error[p] = sample.mean(axis=0), sample.std(axis=0, ddof=1) / runs**0.5
-        unseen[p] = hidden(sample, 2 * env.money_scale, played.going)
+        played = player.play(money[p], signals, Estimator(), env.signals.settlement, stray=bias)
+        left = played.left - played.excess  # what the others get, not what they are paid
+        mean[p, 1:], error[p, 1:] = left.mean(axis=0), left.std(axis=0, ddof=1) / runs**0.5
+        unseen[p, 1:] = hidden(left, played.left_reach + played.stray, played.going)
+        mean[p, 0], error[p, 0], unseen[p, 0] = attained(
+            process, economy.cases[0], economy.ceilings[0], network, listed.root[economy.root],
+            runs, [certificate.seed, _SEED + 1], chunk,
+        )  # fmt: skip
     shape = (*pairs.own.shape[:2], pairs.own.shape[3])
     table, rounds = np.full((2, 5, *shape), np.nan), []
     share = dataclasses.replace(certificate, work=certificate.work / n)

@@ -304,6 +304,7 @@ class PlayEvaluator(AbstractEvaluator):
         contribution = own.contribution + step + bias
         live, at = pairs.own >= 0, np.maximum(pairs.own, 0)
         mine = contribution[at, np.arange(n)[None, :, None, None]]
+        mine = np.fmin(mine, own.displayable.upper[:, :, None, :])  # D_i <= Wd^{-i}, for any play
         upper = side == "upper"
         return OwnTables(
             payoff=np.where(live, payoff[at], np.nan),

@@ -29,10 +29,11 @@ from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import in_float64, make_case
-from solvers import AbstractCeiling, Case, Told, ValueNetwork, as_program, follow
+from solvers import REACH, AbstractCeiling, Case, Told, ValueNetwork, as_program, follow
 
 _CELLS = 2_000_000
 _OBSERVED = 128
+_FEATURES = 7
 _WHOLE = 512
 _FEW = 2e7  # bytes of memories enumerated in one period
 
@@ -42,33 +43,36 @@ class Played(eqx.Module):
 
     - `earned`, `utility`, `purchase` (N, n): expected values earned, user utility, and chance of
       a purchase, by product.
-    - `payoff` (N, n): expected value earned less what is paid, without Groves term. `variate`
-      (N,): a mean-zero control variate for surplus. `first`: recommended first, n for none.
-      `going`: chance of a second round.
+    - `payoff` (N, n): expected value earned less what is paid, without Groves term; `left` (N, n):
+      D_i, what the others and the user get from the other products, as it is settled.
+    - `surplus` (N,): with the critic's control variate; `excess` (N, n): payoff less surplus.
+    - `reach`, `left_reach`, `stray`: half of the range of every `steady_payoff`, `left`, `excess`.
+    - `first`: recommended first, n for none. `going`: chance of a second round.
     """
 
     earned: Float[np.ndarray, "N n"]
     utility: Float[np.ndarray, "N n"]
     purchase: Float[np.ndarray, "N n"]
     payoff: Float[np.ndarray, "N n"]
-    variate: Float[np.ndarray, " N"]
+    surplus: Float[np.ndarray, " N"]
+    excess: Float[np.ndarray, "N n"]
+    left: Float[np.ndarray, "N n"]
     team: bool = eqx.field(static=True)
+    steady: bool = eqx.field(static=True)
     first: int = eqx.field(static=True)
     going: float = eqx.field(static=True)
-
-    @property
-    def surplus(self) -> Float[np.ndarray, " N"]:
-        """Values earned plus the user's utility, with the control variate."""
-        return self.earned.sum(axis=1) + self.utility.sum(axis=1) + self.variate
+    reach: float = eqx.field(static=True)
+    left_reach: float = eqx.field(static=True)
+    stray: float = eqx.field(static=True)
 
     @property
     def steady_payoff(self) -> Float[np.ndarray, "N n"]:
-        """`payoff` with the control variate where everyone is paid the surplus."""
-        return self.payoff + self.variate[:, None] * self.team
+        """`payoff`, with the critic's control variate where everyone is paid close to surplus."""
+        return self.surplus[:, None] + self.excess if self.steady else self.payoff
 
     def contribution(self) -> Float[np.ndarray, "N n"]:
-        """D_i: what the others and the user get from the other products, as it is settled."""
-        return self.payoff - self.earned - self.utility
+        """D_i: `left`."""
+        return self.left
 
 
 class Outcomes(eqx.Module):
@@ -135,8 +139,13 @@ class Player:
         settlement: AbstractSettlement,
         signal: AbstractSettlementSignal,
         report: Report | None = None,
+        stray: float | None = None,
     ) -> Played:
-        """Simulate the profile (theta in money, symbols (1+n,)), with one report or the truth."""
+        """Simulate the profile (theta in money, symbols (1+n,)), with one report or the truth.
+
+        `stray`: most that one purchase pays beside the surplus where everybody is paid the same;
+        None: what it can be for any estimate within the range of the utility.
+        """
         with jax.enable_x64(True):
             case, ceiling = self.cased(theta)
             told, belief = None, self.belief(signals)
@@ -149,15 +158,21 @@ class Player:
                     believed / max(believed.sum(), 1e-300), *map(tuple, zip(*parts, strict=True))
                 )
             watch = _Watch(self, np.asarray(theta, float), settlement, signal)
+            limits = watch.limits(belief, stray)
             found = follow(
                 self.process, case, ceiling, self.critic, belief, self.noise, told,
-                watch, 4 * self.env.products, self.chunk,
+                watch, _FEATURES * self.env.products, self.chunk, limits,
             )  # fmt: skip
-        earned, utility, purchase, payoff = np.split(found.seen, 4, axis=1)
-        variate = found.gain - earned.sum(axis=1) - utility.sum(axis=1)
+        parts = np.split(found.seen, _FEATURES, axis=1)
+        earned, utility, purchase, payoff, excess, left, charge = parts
+        most = REACH * limits[1 :: self.env.products] + np.abs(charge).max(initial=0.0)
+        steady = watch.team and stray is not None
+        reach = REACH * limits[0] + most[4] if steady else most[3]
         return Played(
-            earned, utility, purchase, payoff, variate, watch.team, found.first, found.going
-        )
+            earned, utility, purchase, payoff - charge, found.gain, excess - charge, left - charge,
+            watch.team, steady, found.first, found.going, float(reach), float(most[5]),
+            float(most[4]),
+        )  # fmt: skip
 
     def belief(self, signals: np.ndarray) -> Float[np.ndarray, " m"]:
         """Unnormalised belief after symbols (1+n,); zero where they are impossible."""
@@ -193,16 +208,39 @@ def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> in
 
 
 class _Watch:
-    """What is earned, bought and paid in a round, expected under the true belief, (C, 4n)."""
+    """What is earned, bought and paid in a round, expected under the true belief, (C, 7n)."""
 
     def __init__(self, player: Player, theta, settlement, signal):
-        self.process, self.theta, self.team = player.process, theta, True
+        self.process, self.theta = player.process, theta
         self.utilities = np.asarray(player.env.utilities, float)
         self.settlement, self.signal = settlement, signal
+        n, points = self.utilities.shape
+        blank = np.zeros((1, points))
+        self.team = settlement.payoff(self._situation(0, np.zeros((1, n, points)), blank[None],
+                                                      blank)).shape[1] == 1  # fmt: skip
+
+    def limits(self, belief, stray: float | None) -> Float[np.ndarray, " F1"]:
+        """Most that one ending yields (1,), and of each feature; a charge is not an ending's."""
+        met = self.utilities[:, belief > 0]
+        values, utility = np.abs(self.theta), np.abs(met).max(axis=1)
+        surplus = np.abs(self.theta[:, None] + met).max()
+        if not self.team:
+            payoff = 2 * (values.max() + utility.max())
+            excess, left = payoff + surplus, payoff + (values + utility).max()
+        elif stray is None:
+            every = self.utilities
+            payoff = max(np.abs(self.theta[:, None] + every).max(), values.max())
+            excess = max(every.max(axis=1) - every.min(axis=1)) + utility.max()
+            left = max(payoff, excess)
+        else:
+            payoff, excess, left = surplus + stray, stray, surplus + stray
+        n = len(values)
+        each = [values, utility, *(np.full(n, x) for x in (1.0, payoff, excess, left, np.inf))]
+        return np.concatenate([[surplus], *each])
 
     def __call__(self, t, memories, control, true, held) -> np.ndarray:
         n = len(self.theta)
-        found = np.zeros((len(control), 4 * n))
+        found = np.zeros((len(control), _FEATURES * n))
         for low in range(0, len(control), _OBSERVED):
             part = slice(low, low + _OBSERVED)
             size = len(control[part])
@@ -214,27 +252,33 @@ class _Watch:
             found[part] = self._count(t, stop, mean, true[part], held[part])
         return found
 
-    def _count(self, t, stop, mean, true, held) -> np.ndarray:
+    def _situation(self, t, stop, mean, held) -> Situation:
         size, n = stop.shape[:2]
-        at = Situation(
+        return Situation(
             product=np.tile(np.arange(n), (size, 1)),
             stop=stop,
             utility=np.broadcast_to(self.utilities, stop.shape),
-            estimate=mean,
+            estimate=np.broadcast_to(mean, stop.shape),
             belief=held,
             theta=np.tile(self.theta, (size, 1)),
             utilities=self.utilities,
             period=t + 1,
         )
+
+    def _count(self, t, stop, mean, true, held) -> np.ndarray:
+        at = self._situation(t, stop, mean, held)
         bought = stop * true[:, None]
         worth = self.settlement.payoff(at)
-        self.team = worth.shape[1] == 1
         worth = np.broadcast_to(worth, (*worth.shape[:3], stop.shape[2]))
-        payoff = np.einsum("cijm,cjm->ci", worth, bought) - self.settlement.charge(at)
         utility = (bought * self.utilities).sum(axis=2)
         chance = bought.sum(axis=2)
-        payoff = np.broadcast_to(payoff, chance.shape)
-        return np.concatenate([self.theta * chance, utility, chance, payoff], axis=1)
+        earned = self.theta * chance
+        payoff = np.broadcast_to(np.einsum("cijm,cjm->ci", worth, bought), earned.shape)
+        surplus = (earned + utility).sum(axis=1, keepdims=True)
+        charge = np.broadcast_to(self.settlement.charge(at), earned.shape)
+        left = payoff - earned - utility
+        parts = [earned, utility, chance, payoff, payoff - surplus, left, charge]
+        return np.concatenate(parts, axis=1)
 
 
 @as_program

@@ -40,8 +40,6 @@ def relax(
     seed: int,
 ) -> Relaxation:
     """See `EfficientPolicy.relax`."""
-    from scipy.special import stdtrit
-
     for name, number, least in (
         ("conversations", conversations, 30),
         ("rounds", rounds, 1),
@@ -57,6 +55,6 @@ def relax(
         options = (conversations, np.random.default_rng([seed, profile]), rounds, beam)
         found = relaxation(process, case, ceiling, play.network, root, *options, chunk=play.chunk)
     confidence = play.certificate.confidence
-    upper = found.mean + float(stdtrit(conversations - 1, confidence)) * found.error
+    upper = found.upper(1 - confidence)
     rounds = min(rounds, play.process.horizon)
     return Relaxation(found.mean, found.error, upper, found.cut, confidence, rounds)

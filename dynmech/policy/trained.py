@@ -25,10 +25,10 @@ from dynmech.policy.player import Player, simulate_outcomes
 from dynmech.problem.process import market_process
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.ceilings import make_ceilings
-from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, simplify
+from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, margin, simplify
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import check_long, require_few, train_network
-from solvers import Estimate, Exact, Neural, Root, Status
+from solvers import REACH, Estimate, Exact, Neural, Root, Status
 
 _SEED = 6  # of the simulation by product
 _TRAINED_ALONG = 256  # own alternatives that the network is trained for, at most
@@ -94,28 +94,33 @@ def played_policy(
         return found.reshape(*lead, *shape)
 
     sure, bounds = played.bounds.confidence, played.bounds
-    above = np.minimum(2 * bounds.value - bounds.lower, np.maximum(bounds.upper, bounds.value))
+    above = np.maximum(bounds.upper, bounds.value)  # the policy is worth no more than the best
     value = Bounded(*map(laid, (bounds.value, bounds.lower, above, bounds.error)), confidence=sure)
     upper, seen = laid(np.maximum(bounds.upper, bounds.lower)), played.outcomes
 
-    def simulated(mean: np.ndarray, error: np.ndarray) -> Bounded:
-        step = _quantile(sure, seen.runs) * error
-        parts = (mean, mean - step, mean + step, error)
+    def simulated(mean: np.ndarray, error: np.ndarray, most: np.ndarray) -> Bounded:
+        # A conversation adds up to REACH times what one purchase can be at most.
+        unseen = 2 * REACH * most / (seen.runs - 1)
+        step = margin(error, unseen, sure, seen.runs, 2)
+        parts = (mean, np.maximum(mean - step, -most), np.minimum(mean + step, most), error)
         return Bounded(*map(laid, parts), confidence=sure)
 
     def economy(one: Bounds) -> Bounded:
         parts = (one.value, one.lower, np.maximum(one.upper, one.lower), one.error)
         return Bounded(*map(laid, parts), confidence=one.confidence)
 
+    support, n = np.asarray(env.values.support, float), env.products
+    theta = np.abs(support[np.arange(n)[:, None], played.play.profiles.theta.T])
+    utility = np.abs(np.asarray(env.utilities, float)).max(axis=1, keepdims=True) + 0 * theta
     figures = Figures(
         value=value,
         lower=laid(bounds.lower),
         upper=upper,
         marginal=economy(played.marginal),
         displayable=economy(played.displayable),
-        earned=simulated(seen.earned, seen.earned_error),
-        utility=simulated(seen.utility, seen.utility_error),
-        purchase=simulated(seen.purchase, seen.purchase_error),
+        earned=simulated(seen.earned, seen.earned_error, theta),
+        utility=simulated(seen.utility, seen.utility_error, utility),
+        purchase=simulated(seen.purchase, seen.purchase_error, np.ones_like(theta)),
     )
     return EfficientPolicy(
         evaluator=played,
@@ -129,12 +134,6 @@ def played_policy(
         seconds=seconds,
         status=Status.STALLED,
     )
-
-
-def _quantile(confidence: float, runs: int) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(runs - 1, confidence))
 
 
 def _walked(played: PlayEvaluator, asked: Profiles, batch: bool) -> EfficientPolicy | None:

@@ -26,7 +26,7 @@ from dynmech.market.rules import (
 )
 from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess
-from solvers import AbstractCeiling, Case, as_program
+from solvers import AbstractCeiling, Case, as_program, with_plan
 
 _FEW = 2e6  # bytes of memories enumerated in one period
 _KNOWN = (ConstantQuery, ProductQuery, FallingQuery)
@@ -42,6 +42,9 @@ class EnumeratedCeiling(AbstractCeiling):
         rows = self.rows[period]
         keys = np.asarray(memories, np.int64)
         return self.tables[period][[rows[key.tobytes()] for key in keys]]
+
+    def plans(self, period, memories):
+        return None
 
 
 class BestMatchCeiling(AbstractCeiling):
@@ -60,6 +63,9 @@ class BestMatchCeiling(AbstractCeiling):
         best = np.where(seen[:, :, None], self.rank, self.rank.dtype.type(n)).min(axis=1)
         return np.take_along_axis(self.table[period], best.astype(np.int64), axis=0)
 
+    def plans(self, period, memories):
+        return None
+
 
 class FreeRecallCeiling(AbstractCeiling):
     """Bound for any recall: the best set of products comes to mind at once. `table` (T+1, m)."""
@@ -69,14 +75,24 @@ class FreeRecallCeiling(AbstractCeiling):
     def value(self, period, memories):
         return np.broadcast_to(self.table[period], (len(memories), self.table.shape[1]))
 
+    def plans(self, period, memories):
+        return None
+
 
 def make_ceilings(
     env: RecommendationMDP, process: MarketProcess, cases: list[Case]
 ) -> list[AbstractCeiling]:
-    """Bound every case. Call it with float64 enabled.
+    """Bound every case from above, and from below by a fixed plan. Call it with float64 enabled.
 
     **Raises:** `TooLarge` for a rule of the user's own that remembers too much to enumerate.
     """
+    above = _told_bounds(env, process, cases)
+    weights = np.asarray(env.tastes.weights, float)
+    both = zip(cases, above, strict=True)
+    return [with_plan(process, case, ceiling, weights) for case, ceiling in both]
+
+
+def _told_bounds(env, process, cases: list[Case]) -> list[AbstractCeiling]:
     rule = env.action_rule
     recalls = rule if isinstance(rule, PerfectRecall | ImperfectRecall) else None
     if recalls is not None and not isinstance(recalls.query, _KNOWN):

@@ -1,26 +1,29 @@
 """Certified bounds on the value of each economy, at the outset or inside a conversation."""
 
+import warnings
+
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float
 
+from dynmech.errors import DynmechWarning, describe
 from solvers import (
     AbstractCeiling,
     AbstractProcess,
     Case,
-    Play,
+    Certified,
     Tabular,
     ValueNetwork,
+    certified_runs,
     lookahead,
     merged_search,
-    rollout,
     tabulate,
 )
 from solvers.checks import check_fields, number, optional, whole
 
-_SAME = 1e-12  # of the spread: rounding
-_FEW = 30  # conversations that differ: fewer tell nothing by the central limit theorem
+_SAME = 1e-9  # of an upper bound: rounding
+_LEVELS = 10  # quarterings of the level: what may be asked for jointly
 _FRESH = 97  # no training draws from these streams
 
 
@@ -32,8 +35,7 @@ class Certificate(eqx.Module):
     - `runs`, `marginal_runs`: fresh conversations that bound W, and each marginal economy, from
       below; at least 30. `marginal_runs=0` leaves the economies without an advertiser unsolved:
       W alone is bounded, and no Groves term but `Zero` can be charged.
-    - `confidence`: of each lower bound, in (0, 1); one-sided, Student's t over the conversations,
-      and wider where hardly any of them goes on.
+    - `confidence`: of each lower bound, in (0, 1); one-sided, by betting, for any market.
     - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
       as many as `work` allows, and where laws do not depend on what was shown before, those
       plans first that matter.
@@ -67,9 +69,9 @@ class Bounds(eqx.Module):
     """Bounds on optimal values, arrays of one shape, money.
 
     `value`, `error`: of the policy, simulated, and its standard error; `lower`: with the stated
-    confidence (each entry by itself), below the policy's value and so below the optimum;
-    `upper`: above the optimum for certain. `rounds` were planned exactly for it, at most.
-    `unseen`: zero unless hardly any conversation went on; see `hidden`.
+    confidence (each entry by itself), below the policy's value and so below the optimum; never
+    below the best fixed plan, which is known for certain. `upper`: above the optimum for certain.
+    `rounds` were planned exactly for it, at most. `unseen`: what `margin` needs for other levels.
     """
 
     value: Float[np.ndarray, "..."]
@@ -87,30 +89,61 @@ class Bounds(eqx.Module):
 
 
 def hidden(
-    sample: Float[np.ndarray, "N *s"], spread: float, going: float
+    sample: Float[np.ndarray, "N *s"], reach: float | np.ndarray, going: float
 ) -> Float[np.ndarray, "*s"]:
-    """What -log(alpha) must be multiplied by for the mean to be bounded with confidence 1 - alpha.
+    """Range of the draws over N - 1: what the sample has not shown may still be worth that much.
 
-    Where fewer than 30 of N conversations (or half of few) differ from the usual one, a standard
-    error says nothing: what happens with chance p escapes all of them with chance (1 - p)^N <=
-    exp(-p N), and may be worth `spread`. There it is spread / N, elsewhere zero; zero also if the
-    chance of a second round, `going`, is: then everything is an exact expectation.
+    Zero if the chance of a second round, `going`, is: then everything is an exact expectation.
+    `reach`: half of the range.
     """
-    usual = np.median(sample, axis=0)
-    differing = (np.abs(sample - usual) > _SAME * spread).sum(axis=0)
-    few = (differing < min(_FEW, len(sample) / 2)) & (going > 0)
-    return np.where(few, spread / len(sample), 0.0)
+    return np.full(np.shape(sample)[1:], 2 * reach / (len(sample) - 1) if going > 0 else 0.0)
 
 
 def margin(error, unseen, confidence: float, runs: int, entries: int = 1):
     """Distance of one-sided bounds from simulated means, for `entries` of them at once.
 
-    Student's t (Bonferroni), and what is `hidden`.
-    """
-    from scipy.special import stdtrit
+    By the empirical Bernstein inequality (Maurer and Pontil, 2009), for any law of the draws,
 
-    alpha = (1 - confidence) / max(entries, 1)
-    return float(stdtrit(runs - 1, 1 - alpha)) * error - np.log(alpha) * unseen
+        sqrt(2 log(2 k / alpha)) error + 7/3 log(2 k / alpha) unseen,
+
+    with `unseen` as of `hidden`, or of `Bounds`, whose betting bounds it never exceeds.
+    """
+    log = np.log(2 * max(entries, 1) / (1 - confidence))
+    return np.sqrt(2 * log) * error + 7 / 3 * log * unseen
+
+
+def attained(
+    process: AbstractProcess,
+    case: Case,
+    ceiling: AbstractCeiling,
+    network: ValueNetwork | None,
+    belief: Float[np.ndarray, " m"],
+    runs: int,
+    seed: list[int],
+    chunk: int,
+) -> tuple[float, float, float]:
+    """What the policy is worth: mean, standard error, and what `margin` needs besides."""
+    with jax.enable_x64(True):
+        rng, belief = np.random.default_rng(seed), np.asarray(belief, float) / np.sum(belief)
+        run = certified_runs(process, case, ceiling, network, belief, runs, rng, chunk=chunk)
+    return run.mean, run.error, _unseen(run)
+
+
+def _unseen(run: Certified) -> float:
+    """The least that makes `margin` as wide as betting is, whatever the level asked for."""
+    levels = 0.25 ** np.arange(_LEVELS)
+    # In between, a level is bounded as the next one is.
+    width = np.array([run.mean - run.lower(float(level)) for level in levels[1:]])
+    levels = levels[:-1]
+    log = np.log(2 / levels)
+    return float(np.maximum((width - np.sqrt(2 * log) * run.error) / (7 / 3 * log), 0.0).max())
+
+
+def _crossed(run: Certified, lower: float, upper: float, alpha: float) -> str:
+    must = f"stay below the certain upper bound, as they do with chance {1 - alpha:g} at least"
+    got = f"{lower:.9g} above {upper:.9g}"
+    do = f"certify with more runs; until then a fixed plan bounds it, {run.sure:.9g}"
+    return describe("Certificate(...): the conversations simulated", must, got, do)
 
 
 def make_case(theta: np.ndarray, owner: int | None = None, displayable: bool = False) -> Case:
@@ -143,19 +176,18 @@ def certify(
         upper, rounds = _upper(quick[0], cases, quick[1], belief, certificate, quick[2], period)
         if quick[0].orderless == process.orderless:
             process, ceilings, memory = quick
-        reward, found = np.asarray(process.reward, float)[:, belief > 0], []
+        found = []
         for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
             rng = np.random.default_rng([_FRESH, certificate.seed, period, k])
             options = {"memory": memory, "period": period, "chunk": chunk}
-            run = rollout(
-                process, case, ceiling, network, belief, runs, rng, Play.GREEDY, **options
-            )
-            # The network says no more than what a conversation yields at best.
-            worth = np.asarray(case.worth(reward), float)
-            spread = worth.max(initial=0.0) - worth.min(initial=0.0)
-            found.append((run.mean, run.error, float(hidden(run.gain, spread, run.going))))
-    value, error, unseen = np.array(found).T
-    lower = value - margin(error, unseen, certificate.confidence, runs)
+            run = certified_runs(process, case, ceiling, network, belief, runs, rng, **options)
+            alpha = 1 - certificate.confidence
+            unseen, lower = _unseen(run), run.lower(alpha)
+            if lower > upper[k] + _SAME * abs(upper[k]):
+                warnings.warn(_crossed(run, lower, upper[k], alpha), DynmechWarning, stacklevel=2)
+                unseen, lower = np.inf, run.sure
+            found.append((run.mean, run.error, unseen, lower))
+    value, error, unseen, lower = np.array(found).T
     return Bounds(value, error, unseen, lower, upper, certificate.confidence, rounds)
 
 

@@ -31,6 +31,7 @@ from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distin
 from solvers.programs import as_program
 
 _SMALL = 4  # runs that are handled together when few are left
+_ROUNDING = 1e-13  # of a plan's value: within it, two plans are as good
 
 
 class Play(enum.Enum):
@@ -58,7 +59,11 @@ class States(eqx.Module):
 
 
 class Step(eqx.Module):
-    """One round of C runs: Q (C, A), the control, the symbol, and where each run is next."""
+    """One round of C runs: Q (C, A), the control, the symbol, and where each run is next.
+
+    `later` (C,): expected value of the critic after the control; `span` (C, 2): its least and its
+    largest.
+    """
 
     backup: Float[Array, "C A"]
     control: Int[Array, " C"]
@@ -68,6 +73,8 @@ class Step(eqx.Module):
     memory: Int[Array, "C d"]
     fixed: Float[Array, "C F"]
     value: Float[Array, " C"]
+    later: Float[Array, " C"]
+    span: Float[Array, "C 2"]
 
 
 class Rollout(eqx.Module):
@@ -125,8 +132,9 @@ def rollout(
         fixed = None if fixed is None else fixed[order]
         noise = rng.random((runs, 4))[alive]
         step = _round(
-            process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore
-        )
+            process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore,
+            guard=not keep,
+        )  # fmt: skip
         backup = np.asarray(step.backup, float)
         chosen = backup[np.arange(len(alive)), step.control]
         if keep and fixed is not None:
@@ -168,14 +176,17 @@ def decide(
 
 
 def _round(
-    process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore, forced=None
-):
+    process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore, forced=None,
+    guard=True,
+):  # fmt: skip
     """One round of all runs, in chunks of runs with neighbouring memories.
 
-    `forced` (C,): the controls, if they are given.
+    `forced` (C,): the controls, if they are given; `guard`: whether greedy controls fall back on
+    a plan, see `guarded`.
     """
     parts = []
     last = t == process.horizon - 1
+    guard = guard and play is Play.GREEDY and forced is None and not last
     for at in range(0, len(beliefs), chunk):
         part = slice(at, at + chunk)
         size = len(beliefs[part])
@@ -186,11 +197,12 @@ def _round(
         if not last:
             after = np.asarray(found.memory)
             told = ceiling.value(t + 1, after.reshape(-1, after.shape[-1])).reshape(told.shape)
+        plans = plans_around(process, ceiling, unique, found, t) if guard else None
         dtype = np.asarray(found.pay).dtype
         step = _step(
             process, case, critic, found, told.astype(dtype), beliefs[part][pad].astype(dtype),
             row, noise[part][pad].astype(dtype), jnp.asarray(t), play, last, explore,
-            None if forced is None else forced[part][pad],
+            None if forced is None else forced[part][pad], plans,
         )  # fmt: skip
         parts.append(jax.tree.map(lambda x, size=size: np.asarray(x)[:size], step))
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
@@ -198,7 +210,7 @@ def _round(
 
 @as_program
 def _step(
-    process, case, critic, found: Laws, told, p, row, noise, t, play, last, explore, forced
+    process, case, critic, found: Laws, told, p, row, noise, t, play, last, explore, forced, plans
 ) -> Step:
     """Back up, choose, and draw what comes next, for a chunk of runs."""
     count = len(p)
@@ -212,11 +224,15 @@ def _step(
         nothing, none = jnp.zeros(count, dtype), jnp.zeros_like(control)
         width = found.reserve.shape[2] + 1 + process.orderless
         blank = jnp.zeros((count, width), dtype)
-        return Step(backup, control, none, nothing, p, found.memory[row, control], blank, nothing)
+        memory, span = found.memory[row, control], jnp.zeros((count, 2), dtype)
+        return Step(backup, control, none, nothing, p, memory, blank, nothing, nothing, span)
     joint, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)
     backup = now + (mass * value).sum(axis=-1)
     score = _score(process, case, play, found, told, row, p, now, backup, joint, noise, t)
     score = jnp.where(allowed, score, -jnp.inf)
+    if plans is not None:
+        now_, next_ = planned(process, case, found, plans, row, p, posterior, fixed, t)
+        score = guarded(score, now + (mass * next_).sum(axis=-1), now_, allowed)
     control = jnp.argmax(score, axis=1)
     if explore:
         rank = jnp.cumsum(allowed) - 1
@@ -232,7 +248,66 @@ def _step(
     pick = (here, control, symbol)
     memory = found.memory[row, control]
     going = weights.sum(axis=1)
-    return Step(backup, control, symbol, going, posterior[pick], memory, fixed[pick], value[pick])
+    after = value[here, control]
+    low, high = (jnp.where(weights > 0, after, end) for end in (jnp.inf, -jnp.inf))
+    span = jnp.stack([low.min(axis=1), high.max(axis=1)], axis=1)
+    span = jnp.where(going[:, None] > 0, span, 0.0)
+    later = (weights * after).sum(axis=1)
+    return Step(
+        backup, control, symbol, going, posterior[pick], memory, fixed[pick], value[pick], later,
+        span,
+    )  # fmt: skip
+
+
+def plans_around(process, ceiling, memories, found: Laws, t: int):
+    """Values of the ceiling's fixed plans before a round (U, K, m) and after it (U, A, K, m).
+
+    None where `planned` needs none (laws that depend on no memory), or where there are none.
+    """
+    if process.orderless:
+        return True
+    here = ceiling.plans(t, memories)
+    if here is None:
+        return None
+    after = np.asarray(found.memory)
+    there = ceiling.plans(t + 1, after.reshape(-1, after.shape[-1]))
+    return here, there.reshape(*after.shape[:2], *there.shape[1:])
+
+
+def planned(process, case, found: Laws, plans, row, p, posterior, fixed, t):
+    """L, what the best fixed plan is worth: at C beliefs (C,), and at what may follow (C, A, Z).
+
+    Traced. Where laws depend on no memory the plans are single controls kept to the end, of which
+    `ahead` knows the values after the round.
+    """
+    if process.orderless:
+        left = process.horizon - t
+        here = jnp.where(jnp.asarray(case.allowed), p @ kept(found, left).T, -jnp.inf)
+        return here.max(axis=-1), fixed[..., -1]
+    here, there = plans
+    best = jnp.einsum("cm,ckm->ck", p, jnp.asarray(here)[row]).max(axis=-1)
+    return best, jnp.einsum("cazm,cakm->cazk", posterior, jnp.asarray(there)[row]).max(axis=-1)
+
+
+def kept(found: Laws, left) -> Float[Array, "A m"]:
+    """What each control yields if it is kept for `left` rounds, where no memory matters."""
+    leave = 1 - found.going[0]
+    rounds = -jnp.expm1(left * jnp.log1p(-jnp.minimum(leave, 1 - 1e-12))) / leave
+    return found.pay[0] * jnp.where(leave > 0, rounds, left)
+
+
+def guarded(score, follow, plan, allowed):
+    """Rule out controls after which the best fixed plan is worth less than it is before them.
+
+    score (C, A); `follow` (C, A): the control, then the best fixed plan; `plan` (C,): the best
+    fixed plan at once. Its first control always stays, so that the policy is worth at least the
+    plan wherever it is: L(b) <= pay(b) + sum_z L(b_z), whatever the critic.
+    """
+    follow = jnp.where(allowed, follow, -jnp.inf)
+    most = follow.max(axis=1)
+    least = jnp.minimum(plan, most)
+    slack = _ROUNDING * (jnp.abs(plan) + jnp.abs(most))
+    return jnp.where(follow >= (least - slack)[:, None], score, -jnp.inf)
 
 
 def ahead(process, case, critic, found: Laws, told, row, p, t):
@@ -251,10 +326,8 @@ def ahead(process, case, critic, found: Laws, told, row, p, t):
     else:
         fixed = jnp.einsum("cazm,cafm->cazf", posterior, rows[row])
     if process.orderless:
-        left = process.horizon - 1 - t
-        stays = jnp.minimum(found.going[0], 1 - 1e-6)
-        kept = found.pay[0] * (1 - stays**left) / (1 - stays)
-        each = jnp.where(jnp.asarray(case.allowed), posterior @ kept.T, -jnp.inf)
+        rest = kept(found, process.horizon - 1 - t)
+        each = jnp.where(jnp.asarray(case.allowed), posterior @ rest.T, -jnp.inf)
         fixed = jnp.concatenate([fixed, each.max(axis=-1, keepdims=True)], axis=-1)
     if critic is None:
         value = jnp.zeros_like(mass)
@@ -292,8 +365,8 @@ def _score(process, case, play, found, told, row, p, now, backup, joint, noise, 
     after = laws(process, case, flat, 0, False)
     left = process.horizon - 1 - t
     stays = jnp.minimum(after.going, 1 - 1e-6)
-    kept = after.pay * (1 - stays**left) / (1 - stays)
-    kept = kept.reshape(*found.going.shape[:2], -1, p.shape[1])
-    later = jnp.einsum("cazm,cabm->cazb", joint, kept[row])
+    rest = after.pay * (1 - stays**left) / (1 - stays)
+    rest = rest.reshape(*found.going.shape[:2], -1, p.shape[1])
+    later = jnp.einsum("cazm,cabm->cazb", joint, rest[row])
     later = jnp.where(jnp.asarray(case.allowed), later, -jnp.inf).max(axis=-1)
     return now + later.sum(axis=-1)

@@ -33,6 +33,9 @@ class EnumeratedCeiling(AbstractCeiling):
         keys = np.asarray(memories, np.int64)
         return self.tables[period][[rows[key.tobytes()] for key in keys]]
 
+    def plans(self, period, memories):
+        return None
+
 
 def list_memories(
     process: AbstractProcess, most: float = _MOST

@@ -18,7 +18,8 @@ costs A^k rather than (A Z)^k, and pays where k rounds cannot be enumerated.
 
 The maximum is searched breadth first, sample by sample. What falls out of the `beam` is not
 forgotten: V is confined to [U - c_t, U], so that no round adds more than c_t, and a branch counts
-as its sum so far plus its next U - V plus the c_t to come. So each X is at least the maximum.
+as its sum so far plus its next U - V plus the c_t to come. So each X is at least the maximum, and
+at most U_1 + sum_t c_t, as Q_t - V_t <= U_t - V_t <= c_t: what a confidence bound has to know.
 """
 
 import equinox as eqx
@@ -27,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.confidence.betting import betting_upper
 from solvers.neural.rollout import Play, ahead, rollout
 from solvers.neural.value_network import ValueNetwork
 from solvers.problem import Numbers
@@ -37,10 +39,15 @@ _SPREAD = 2.0  # c_t in units of the mean of U - V where the policy goes
 
 
 class Relaxed(eqx.Module):
-    """`bound` (N,): each has a mean of at least the optimum. `cut`: share that the beam decided."""
+    """`bound` (N,): each has a mean of at least the optimum. `cut`: share that the beam decided.
+
+    `told`: the told-omega bound, for certain; `most`: no draw is above it.
+    """
 
     bound: Float[np.ndarray, " N"]
     cut: float = eqx.field(static=True)
+    told: float = eqx.field(static=True)
+    most: float = eqx.field(static=True)
 
     @property
     def mean(self) -> float:
@@ -50,6 +57,10 @@ class Relaxed(eqx.Module):
     def error(self) -> float:
         """Standard error of the mean."""
         return float(self.bound.std(ddof=1) / len(self.bound) ** 0.5)
+
+    def upper(self, alpha: float) -> float:
+        """Bound the optimum from above, with confidence 1 - `alpha`; never above `told`."""
+        return min(float(betting_upper(self.bound, self.most, alpha)), self.told)
 
 
 class Branches(eqx.Module):
@@ -90,7 +101,8 @@ def relaxation(
     draws = rng.random((runs, rounds))
     found = [_one(problem, belief, start, period, u, beam) for u in draws]
     bound, cut = np.array(found).T
-    return Relaxed(bound, float(cut.mean()))
+    told = float(ceiling.value(period, start[None])[0] @ belief)
+    return Relaxed(bound, float(cut.mean()), told, told + float(caps.sum()))
 
 
 def _caps(process, case, ceiling, critic, belief, rng, rounds, memory, period, chunk):

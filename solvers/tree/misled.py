@@ -9,6 +9,11 @@ in `solvers.neural.rollout`,
 has the expected yield under the true belief and case as its expectation, whatever chooses the
 controls. Runs that share their noise differ only where their controls do, so that differences
 between what is told are estimated well.
+
+That sum may be as long as a run. With `limits` on what one ending can be worth, each amount is
+counted when a run ends, at most its limit R, and what G adds to that is a control variate of mean
+zero, which is scaled down, before a round is drawn, so far that it never adds up to more than
+R / 2: the amounts of every run are in [-1.5 R, 1.5 R], which a confidence bound has to know.
 """
 
 from collections.abc import Callable
@@ -23,6 +28,9 @@ from solvers.neural.rollout import Play, _round
 from solvers.neural.value_network import ValueNetwork
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
+
+_SHARE = 0.5  # of a limit: most that the control variate adds up to
+REACH = 1 + _SHARE  # of a limit: most that a run adds up to
 
 Observer = Callable[[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -62,6 +70,7 @@ def follow(
     observe: Observer | None = None,
     features: int = 0,
     chunk: int = 16,
+    limits: Float[np.ndarray, " F1"] | None = None,
 ) -> Followed:
     """Draw runs from one belief; call it with float64 enabled.
 
@@ -72,13 +81,14 @@ def follow(
     - `told`: what controls are chosen for; None: the true belief and case.
     - `observe` (round from 0, memories (C, d), controls (C,), true beliefs (C, m), told ones) ->
       (C, `features`): expected amounts of the round, added up over a run.
+    - `limits` of what one ending yields and of each of the features; none by default.
     """
     runs = noise.shape[1]
     belief = np.asarray(belief, float) / np.sum(belief)
     true = np.tile(belief, (runs, 1))
     held = true if told is None else np.tile(np.asarray(told.belief, float), (runs, 1))
     memories = np.tile(np.asarray(process.start()), (runs, 1))
-    gain, subtract, seen = np.zeros(runs), np.zeros(runs), np.zeros((runs, features))
+    counted = _Counted(runs, np.full(1 + features, np.inf) if limits is None else limits)
     alive, first, going = np.arange(runs), 0, 0.0
     for t in range(process.horizon):
         order = np.lexsort(memories.T[::-1])
@@ -91,13 +101,13 @@ def follow(
         control = np.asarray(step.control)
         if t == 0:
             first, going = int(control[0]), float(step.going[0])
-        gain[alive] += np.asarray(step.backup, float)[np.arange(len(alive)), control]
-        gain[alive] -= subtract[alive]
+        last = t == process.horizon - 1
+        backup = np.asarray(step.backup, float)[np.arange(len(alive)), control]
+        on = np.zeros(len(alive), bool) if last else noise[t, alive, 1] < step.going
+        amounts = np.zeros((len(alive), features))
         if observe is not None:
-            seen[alive] += observe(t, memories, control, true, held)
-        if t == process.horizon - 1:
-            break
-        on = noise[t, alive, 1] < step.going
+            amounts = observe(t, memories, control, true, held)
+        counted.add(alive, backup, amounts, step, on)
         if not on.any():
             break
         if told is None:
@@ -109,8 +119,38 @@ def follow(
             column = np.asarray(_columns(process, *here))[:count]
             held, true = _unit(held[on] * column), step.belief[on]
         alive, memories = alive[on], step.memory[on]
-        subtract[alive] = step.value[on]
-    return Followed(gain, seen, first, going)
+    return Followed(counted.total[:, 0], counted.total[:, 1:], first, going)
+
+
+class _Counted:
+    """Amounts of N runs, (N, 1+F): what is yielded, and the features; see the module."""
+
+    def __init__(self, runs: int, limits: np.ndarray):
+        self.limits = _SHARE * np.asarray(limits, float)
+        self.total = np.zeros((runs, len(self.limits)))
+        self.variate = np.zeros((runs, len(self.limits)))
+
+    def add(self, alive, backup, amounts, step, on) -> None:
+        """Count one round: `backup` (C,) is Q, `on` (C,) who goes on."""
+        mass, count = np.asarray(step.going, float), len(alive)
+        later, drawn = np.asarray(step.later, float), np.asarray(step.value, float)
+        expected = np.concatenate([(backup - later)[:, None], amounts], axis=1)
+        leave = np.where(1 - mass > 0, 1 - mass, 1.0)[:, None]
+        ending = np.where(1 - mass[:, None] > 0, expected / leave, 0.0)
+        critic = np.zeros((count, expected.shape[1], 4))
+        critic[:, 0] = np.stack([later, later - step.span[:, 0], later - step.span[:, 1],
+                                 later - drawn * on], axis=1)  # fmt: skip
+        before = self.variate[alive]
+        cases = [expected - ending + critic[..., 0], *(expected + critic[..., k] for k in (1, 2))]
+        scaled = np.ones_like(expected)
+        for value in cases:
+            room = np.where(value > 0, self.limits - before, self.limits + before)
+            size = np.abs(value)
+            share = np.where(size > 0, room, np.inf) / np.where(size > 0, size, 1.0)
+            scaled = np.minimum(scaled, np.maximum(share, 0.0))
+        came = expected - np.where(on[:, None], 0.0, ending) + critic[..., 3]
+        self.variate[alive] = before + scaled * came
+        self.total[alive] += np.where(on[:, None], 0.0, ending) + scaled * came
 
 
 def _choose(process, told: Told, critic, held, memories, t: int, chunk: int) -> np.ndarray:

@@ -90,11 +90,9 @@ def test_one_round_is_the_bound_of_one_round_without_error(trained):
 @pytest.mark.slow
 def test_the_bound_holds_as_often_as_its_confidence_says(trained):
     """200 seeds, 80% one-sided: the mean is above W, so that misses are rarer than one in five."""
-    from scipy.special import stdtrit
-
     env, network, exact = trained
     value, held = exact.value.item(), 0
     for seed in range(200):
         found, _ = relaxed(env, network, runs=30, seed=seed, beam=10_000)
-        held += int(found.mean + stdtrit(29, 0.8) * found.error >= value)
+        held += int(found.upper(0.2) >= value)
     assert held >= 160 - 3 * np.sqrt(200 * 0.8 * 0.2)
