@@ -245,9 +245,7 @@ def test_a_policy_comes_back_as_it_was_saved(long_solved, tmp_path):
     assert dm.DynamicTeamMechanism(loaded).groves_total.tolist() == (
         dm.DynamicTeamMechanism(policy).groves_total.tolist()
     )
-    assert sorted(f.name for f in (tmp_path / "kept").iterdir()) == [
-        "arrays.safetensors", "tree.json"
-    ]  # fmt: skip
+    assert (tmp_path / "kept").is_file()
     exact.save(tmp_path / "exact")
     assert dm.EfficientPolicy.load(tmp_path / "exact").exact
     with pytest.raises(dm.InvalidArgument, match=r"EfficientPolicy.load.*nothing"):
