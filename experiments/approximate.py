@@ -9,6 +9,7 @@ probability, which is right but loose.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,7 +43,7 @@ class Options:
     """Folder; files go to `approximate` inside."""
 
 
-def spoil(policy: dm.EfficientPolicy, period: int, share: float, seed: int) -> dm.EfficientPolicy:
+def spoil(policy: Any, period: int, share: float, seed: int) -> Any:
     """Replace a share of the recommendations of one period (from 0) by random ones."""
     rng = np.random.default_rng([seed, period])
     actions = [taken.copy() for taken in policy.plan.actions]
@@ -63,6 +64,7 @@ def measure(options: Options) -> pd.DataFrame:
                 spoiled = spoil(policy, period, share, s)
                 mechanism = dm.DynamicTeamMechanism(spoiled, dm.groves.Participation())
                 audit, best = mechanism.audit(), mechanism.best_response()
+                gap: Any = audit.gap
                 rows.append(
                     {
                         "seed": s,
@@ -71,9 +73,9 @@ def measure(options: Options) -> pd.DataFrame:
                         "surplus lost [% of E W]": 100
                         * (1 - spoiled.ex_ante_value / policy.ex_ante_value),
                         GAIN: audit.incentive_gain.max() / scale,
-                        BOUND: audit.gap.bound / scale,
-                        ROOT: audit.gap.root_gap / scale,
-                        DIVIDED: audit.gap.root_bound / scale,
+                        BOUND: gap.bound / scale,
+                        ROOT: gap.root_gap / scale,
+                        DIVIDED: gap.root_bound / scale,
                         "gain at the outset [% of scale]": float(np.nanmax(best.gain)) / scale,
                         "participation, worst [% of scale]": np.nanmin(audit.participation) / scale,
                     }

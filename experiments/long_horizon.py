@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -141,6 +141,11 @@ def _real(name: str, products: int, tastes: int, rounds: int) -> dm.Recommendati
     )
 
 
+def network_of(policy: dm.EfficientPolicy) -> Any:
+    """What the training of the policy's network left: its history and its bounds."""
+    return policy.evaluator
+
+
 def train(env: dm.RecommendationMDP, options: Options, marginal: bool = True) -> dm.EfficientPolicy:
     """Train and certify; without the marginal economies the value alone is wanted."""
     certificate = dm.Certificate(
@@ -183,7 +188,7 @@ def certificate_row(
         "gap [%]": 100 * float(policy.incentive_bound[0] / abs(upper)),
         "largest gap W^-i [%]": worst[0],
         "largest gap Wd^-i [%]": worst[1],
-        "rounds planned [1]": policy.evaluator.bounds.rounds,
+        "rounds planned [1]": network_of(policy).bounds.rounds,
         "all [min]": minutes,
         "CPU [min]": computing,
         "limit": "policy and upper bound" if open_ > sampled else "conversations simulated",
@@ -237,8 +242,8 @@ def draw(results: list[tuple[str, dm.EfficientPolicy]], runs: int):
     figure, axes = new_figure(width, 5.6, nrows=2, ncols=len(results), squeeze=False)
     for k, (name, policy) in enumerate(results):
         minutes, value, error = (
-            policy.evaluator.history[:, 0] / 60,
-            *policy.evaluator.history[:, 3:].T,
+            network_of(policy).history[:, 0] / 60,
+            *network_of(policy).history[:, 3:].T,
         )
         top, bottom = axes[:, k]
         below = np.minimum(value - step * error, policy.upper[0])
@@ -261,7 +266,7 @@ def draw(results: list[tuple[str, dm.EfficientPolicy]], runs: int):
         tidy(top, f"{name}: certified gap {gap:.2g}%", "training [minutes]", unit)
         top.ticklabel_format(axis="y", useOffset=False)
         bottom.plot(
-            minutes, 100 * policy.evaluator.history[:, 1], color=GREY, marker="o", markersize=3
+            minutes, 100 * network_of(policy).history[:, 1], color=GREY, marker="o", markersize=3
         )
         up = "held-out Bellman residual\n[% of largest surplus]" if k == 0 else ""
         tidy(bottom, "", "training [minutes]", up)

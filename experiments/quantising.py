@@ -8,6 +8,7 @@ is biased, and the audit reports what a lie then gains, next to the bound, twice
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -134,14 +135,15 @@ def settlement(options: Options) -> pd.DataFrame:
     for (kind, z), signal in signals.items():
         mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Participation(), estimator=signal)
         audit, best = mechanism.audit(), mechanism.best_response()
+        gap: Any = audit.gap
         rows.append(
             {
                 "cuts": kind,
                 COARSENESS: z,
-                "largest bias [money]": audit.gap.bias,
+                "largest bias [money]": gap.bias,
                 "gain of one misreport [money]": audit.incentive_gain.max(),
                 "gain of any strategy [money]": float(np.nanmax(best.gain)),
-                "bound, twice the bias [money]": audit.gap.bound,
+                "bound, twice the bias [money]": gap.bound,
                 "participation, worst [money]": float(np.nanmin(audit.participation)),
             }
         )

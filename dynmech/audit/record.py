@@ -201,7 +201,7 @@ class Audit(eqx.Module):
         none = self.tolerance
         certified = np.isfinite(self.incentive_bound).all()
         proved = certified and bool((self.incentive_bound <= none).all())
-        proved = proved or bool((self.gain.upper <= none).all())
+        proved = bool(proved or (self.gain.upper <= none).all())
         lies = bool((self.gain.lower > none).any())
         found = {"incentives": _say(proved, lies, bool(self.contradictions), sure)}
         for name, slack in (

@@ -12,7 +12,7 @@ The random shocks of a logit choice are behaviour, not surplus.
 
 import abc
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -192,7 +192,7 @@ def _levels(call: str, level, shape: tuple) -> Numbers:
     return level
 
 
-def _as_query(query):
+def _as_query(query: Any) -> Any:
     fits = isinstance(query, Tracer) or (is_number(query) and 0 <= np.asarray(query) <= 1)
     return ConstantQuery(query) if fits else query
 

@@ -9,7 +9,7 @@ product just bought enters, so a noisy rating of it is estimate enough.
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self, cast, overload
 
 import equinox as eqx
 import jax
@@ -255,6 +255,32 @@ class DynamicTeamMechanism(eqx.Module):
         whole = np.full((len(policy.profiles), *table.shape[1:]), np.nan)
         whole[policy.played] = table
         return whole
+
+    @overload
+    def audit(
+        self,
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        under: RecommendationMDP | None = None,
+        interval: bool | None = None,
+        *,
+        conversations: int = 1024,
+        nodes: int = 0,
+        tolerance: float | None = None,
+    ) -> Audit: ...
+
+    @overload
+    def audit(
+        self,
+        settlement: AbstractSettlement | None = None,
+        histories: str = "on-path",
+        under: Sequence[RecommendationMDP] = (),
+        interval: bool | None = None,
+        *,
+        conversations: int = 1024,
+        nodes: int = 0,
+        tolerance: float | None = None,
+    ) -> AuditsUnder: ...
 
     def audit(
         self,

@@ -122,7 +122,7 @@ class ExAnte(AbstractGroves):
 
     def total(self, own):
         mean = own.batch_mean if own.ex_ante is None else own.ex_ante
-        if own.ex_ante is None and not self.sampled:
+        if mean is None or (own.ex_ante is None and not self.sampled):
             must, got = "have every initial profile", "a batch"
             do = "solve without `initial`, or pass ExAnte(sampled=True) for the batch's mean"
             raise DynmechError(describe("groves.ExAnte()", must, got, do))
