@@ -136,7 +136,7 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
     if exact and len(column_edge):
         column = query[column_edge] * law[column_edge, :, column_symbol]
         digits, offset = relations(column)
-        off = 0.0 if digits is None else drift(column)
+        off = drift(column, digits, offset)
     buyable = action[:, :n].any(axis=2) if exact else ever
     slot = _slots(buyable)
     settled = np.where(action[:, :n] > 0, means, 0.0)

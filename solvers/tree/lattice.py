@@ -57,10 +57,22 @@ def relations(
     return _digits(count, generators, combination, logs)
 
 
-def drift(column: Float[np.ndarray, "C m"]) -> float:
+def drift(
+    column: Float[np.ndarray, "C m"],
+    digits: Int[np.ndarray, "C g"] | None,
+    offset: Float[np.ndarray, " C"] | None,
+) -> float:
     """What a belief can be off by in a round, as a share, where related columns are merged."""
-    found = np.abs(np.log(column[column > 0]))
-    return 4 * _SAME * max(1.0, float(found.max(initial=0.0)))
+    if digits is None or offset is None:
+        return 0.0
+    # A generator is the first column whose only digit is its own.
+    single = ((digits != 0).sum(axis=1) == 1) & (offset == 0)
+    own = [int(np.flatnonzero(single & (digits[:, g] != 0))[0]) for g in range(digits.shape[1])]
+    related = np.flatnonzero((column > 0).all(axis=1))
+    logs = np.log(np.where(column > 0, column, 1.0))
+    part = digits[related] / digits[own, np.arange(len(own))]
+    gap = logs[related] - part @ logs[own] - offset[related, None]
+    return 2 * float(np.abs(gap).max(initial=0.0)) + 4 * float(np.finfo(float).eps)
 
 
 def _span(centred, positive) -> tuple[list[int], np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from solvers import backward, build_tree, relations
+from solvers import backward, build_tree, drift, relations
 from tests.helpers.problems import random_problem, values
 
 
@@ -29,6 +29,7 @@ def rebuilt(column, digits, offset):
 
 def test_readings_of_one_statistic_have_two_generators():
     digits, offset = relations(binomial())
+    assert 0 < drift(binomial(), digits, offset) < 1e-12
     assert digits.shape == (4, 2)
     assert np.array_equal(digits, [[1, 0], [0, 1], [-1, 2], [-2, 3]])
     np.testing.assert_allclose(rebuilt(binomial(), digits, offset), binomial(), rtol=1e-12)
