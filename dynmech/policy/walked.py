@@ -220,7 +220,8 @@ class TreeEvaluator(AbstractEvaluator):
         own = np.where(live, payoff[at], np.nan)
         mine = (outcomes.earned + outcomes.utility)[at, np.arange(n)[None, :, None, None]]
         if needed:
-            marginal, displayable = self.own.upper if side == "upper" else self.own.lower
+            bound = self.own.upper if side == "upper" else self.own.lower
+            marginal, displayable = self.own.value if self.exact else bound
         else:
             marginal = displayable = np.full_like(own[:, :, 0], np.nan)
         return OwnTables(

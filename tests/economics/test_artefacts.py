@@ -146,7 +146,7 @@ def test_an_interrupted_solve_is_resumed(tmp_path, monkeypatch):
 def test_a_checkpoint_interrupted_within_a_chunk_keeps_what_was_finished(tmp_path, monkeypatch):
     """Stopped in the middle of the work of the third chunk, as by a key press."""
     env, solver = chunked()
-    done, usual = [], exact.backward
+    done, usual = [], exact.sweep
 
     def stop(*args, tick, **options):
         def counted(nodes):
@@ -158,7 +158,7 @@ def test_a_checkpoint_interrupted_within_a_chunk_keeps_what_was_finished(tmp_pat
         return usual(*args, tick=counted, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exact, "backward", stop)
+        patch.setattr(exact, "sweep", stop)
         with pytest.raises(KeyboardInterrupt):
             dm.solve_efficient_policy(env, solver, checkpoint=tmp_path, progress=False)
     assert len(list(tmp_path.glob("part-*"))) == 2
