@@ -62,7 +62,7 @@ def quantised_normal(mean: Numbers, deviation: Numbers | float, cuts: Numbers) -
 
 
 def common_shock(
-    call: str, correlation: float, readings: int, least: int = 1
+    call: str, correlation: Numbers | float, readings: int, least: int = 1
 ) -> tuple[Float[np.ndarray, " Q"], Float[np.ndarray, " Q"]]:
     """Points and weights of E f(X), X ~ N(0, 1), for laws of readings that share the shock X.
 

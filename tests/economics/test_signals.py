@@ -1,5 +1,8 @@
 """Signals: laws that sum to one, normal cells, correlation, draws, and whole solves by table."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -88,19 +91,19 @@ def test_cut_points_are_prior_quantiles():
         np.testing.assert_allclose(law.sum(other), 0.25, atol=2 / 400)
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.95, 0.999])
 def test_marginals_are_normal_cells(correlation):
-    """Exact without correlation; else up to the quadrature, whose error is small for rho <= 1/2."""
+    """Correlation leaves the law of every single reading as it is."""
     given = {"platform": 0.9, "advertisers": 0.6, "symbols": 4, "correlation": correlation}
     env = market(dm.SignalStructure(initial=dm.GaussianSignals(**given)))
-    law, atol = joint_law(env), EPS if correlation == 0 else 1e-5
+    law = joint_law(env)
     targets = np.concatenate([env.utilities.mean(0)[None], env.utilities])
     for party, (target, noise) in enumerate(zip(targets, (0.9, 0.6, 0.6))):
         cuts = np.array(by_hand.quantile_cuts(target, env.tastes.weights, 4))
         edges = np.array([-np.inf, *cuts, np.inf])
         expected = np.diff(norm.cdf((edges[:, None] - target) / noise), axis=0).T
         other = tuple(1 + p for p in range(3) if p != party)
-        np.testing.assert_allclose(law.sum(other), expected, rtol=0, atol=atol)
+        np.testing.assert_allclose(law.sum(other), expected, rtol=0, atol=EPS)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.7])
@@ -218,3 +221,44 @@ def test_profiles_are_drawn_from_their_law(initial):
     np.testing.assert_array_equal(again.theta, drawn.theta)
     other = env.sample_profiles(jax.random.key(1), count)
     assert (other.signals != drawn.signals).any()
+
+
+def test_cut_points_are_found_anew_in_every_market():
+    """A part that was bound, a replaced field, a leaf put in: each as a market made afresh."""
+    signals = dm.SignalStructure(dm.GaussianSignals(0.8, None, 2), dm.RatingFeedback(0.3, 2))
+    old = market(signals)
+    gamma = 2 * np.asarray(old.gamma) + [[0.3, -0.2], [0.1, 0.4]]
+    fresh = dataclasses.replace(old, gamma=gamma, signals=signals)
+    ways = (
+        dataclasses.replace(old, gamma=gamma),
+        dataclasses.replace(fresh, signals=old.signals),
+        eqx.tree_at(lambda env: env.gamma, old, gamma),
+    )
+    right = solve(fresh).value
+    for env in ways:
+        np.testing.assert_array_equal(solve(env).value, right)
+    given = dm.RatingFeedback(0.3, 2, cuts=[[0.1], [0.2]])
+    np.testing.assert_array_equal(
+        market(dm.SignalStructure(feedback=given)).signals.feedback.cut_points, [[0.1], [0.2]]
+    )
+
+
+def test_noises_are_traceable_and_correlation_says_that_it_is_not():
+    u, cuts = np.array([[0.5, 1.0], [0.1, 0.2]]), [[0.0]] * 3
+    symbols = np.array([[0, 1, 0]])
+
+    def reading(noise, correlation=0.4):
+        return dm.GaussianSignals(noise, noise, 2, correlation, cuts=cuts).likelihood(u, symbols)
+
+    def rating(noise):
+        feedback = dm.RatingFeedback(noise, 2, noise, 0.4, cuts=cuts[:2])
+        return feedback.likelihood(np.array([0]), 0, 0, u)
+
+    for law in (reading, rating):
+        slope = jax.jacfwd(law)(0.7)
+        apart = (law(0.7 + 1e-5) - law(0.7 - 1e-5)) / 2e-5
+        np.testing.assert_allclose(slope, apart, rtol=0, atol=1e-8)
+    with pytest.raises(dm.InvalidArgument, match="correlation"):
+        jax.jacfwd(lambda rho: reading(0.7, rho))(0.5)
+    with pytest.raises(dm.InvalidArgument, match="noise of their own"):
+        dm.GaussianSignals(1.0, 1.0, correlation=1 - 1e-9)

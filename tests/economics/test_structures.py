@@ -116,7 +116,7 @@ def test_given_the_structures_held_it_is_the_plain_market():
         np.testing.assert_allclose(chat.value, other.value, atol=1e-12)
         np.testing.assert_allclose(chat.belief, other.belief, atol=1e-12)
         named = {"platform": last[0], "product 0": said[1], "product 1": said[2]}
-        assert policy.start(theta, named).pair == chat.pair
+        assert policy.start(theta, named).value == chat.value
         assert held.describe(held.encode(said)) == (
             last[0], (LABELS[first], last[1]), (LABELS[second], last[2]),
         )  # fmt: skip
@@ -355,7 +355,7 @@ def test_bad_structures_are_refused():
         dm.PrivateStructures([gaussian, gaussian], (0.2, 0.3, 0.5))
     with pytest.raises(dm.InvalidProbability, match="prior="):
         dm.PrivateStructures([gaussian, gaussian], (0.2, 0.3))
-    with pytest.raises(dm.InvalidArgument, match="2 different strings"):
+    with pytest.raises(dm.InvalidArgument, match="2 different names"):
         dm.PrivateStructures([gaussian, gaussian], labels=("a", "a"))
     env = logit_market(horizon=1)
     correlated = dm.GaussianSignals(1.0, 0.5, correlation=0.5)
