@@ -162,7 +162,9 @@ def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool
     """Raise for what this audit cannot do; whether an interval of reports is declared."""
     if histories != "on-path":
         must = "be 'on-path' where the policy is simulated: after own past lies nothing is bounded"
-        raise InvalidArgument(describe("audit(histories=...)", must, histories))
+        do = "audit on-path, or solve with Exact()"
+        got = f"{histories!r} ({policy.solver})"
+        raise InvalidArgument(describe("audit(histories=...)", must, got, do))
     why = ", so that their spread can be told"
     require_whole("audit(conversations=...)", conversations, 30, why)
     require_whole("audit(nodes=...)", nodes, 0)

@@ -95,7 +95,7 @@ class DynamicTeamMechanism(eqx.Module):
 
     def __init__(
         self,
-        policy: AbstractPolicy,
+        policy: AbstractPolicy | Any,
         groves: AbstractGroves | None = None,
         estimator: AbstractSettlementSignal | None = None,
         reports: str = "incremental",

@@ -82,7 +82,7 @@ class GivenPolicy(AbstractPricedPolicy):
     def __init__(
         self,
         env: RecommendationMDP,
-        recommend: Recommend,
+        recommend: Recommend | Any,
         *,
         batched: bool = False,
         name: str | None = None,

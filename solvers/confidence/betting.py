@@ -34,14 +34,15 @@ def betting_lower(
     """Bound means from below: each is above its bound with chance at least 1 - `alpha`.
 
     **Arguments:** `sample`: draws in the order in which they were made; `floor`: never above
-    any draw that can occur; `alpha` in (0, 1).
+    any draw that can occur, -inf where none is known; `alpha` in (0, 1).
 
     **Returns:** bounds, at least `floor`, at most the mean of the sample.
     """
     x = np.asarray(sample, float)
     floor = np.broadcast_to(np.asarray(floor, float), x.shape[1:])
-    # Rounding alone takes a draw below its floor.
-    x = np.maximum(x - floor, 0.0)
+    # Rounding alone takes a draw below its floor; where there is no floor there is no bound.
+    known = np.isfinite(floor)
+    x = np.where(known, np.maximum(x - np.where(known, floor, 0.0), 0.0), 0.0)
     scale = x.max(axis=0, initial=0.0)
     x = x / np.where(scale > 0, scale, 1.0)
     stakes = _stakes(x, alpha)

@@ -31,7 +31,7 @@ def test_shapes_are_those_of_all_initial_profiles(both):
     policy, exact = both
     assert exact.value.shape == (2, 2, 3, 1, 1)
     assert np.isnan(exact.value[:, :, 2]).all()
-    slack = 5 * policy.bounded("value").error
+    slack = 5 * policy.bounded("value").error + 1e-9  # rounding, where nothing is left to draw
     for low, high, true in (
         (policy.lower - slack, policy.upper + 1e-9, exact.value),
         (policy.value - slack, policy.value + slack, exact.value),
@@ -60,23 +60,24 @@ def test_what_it_yields_by_product_is_what_the_exact_policy_does(both):
         apart = np.abs(policy.flat(found) - policy.flat(true))
         assert (apart <= 5 * error + 1e-9).all()
     assert np.nanmax(policy.advertiser_value) > 0.1
-    assert (
-        abs(policy.ex_ante_value - exact.ex_ante_value) <= 5 * policy.evaluator.bounds.error.max()
-    )
+    slack = 5 * policy.evaluator.bounds.error.max() + 1e-9
+    assert abs(policy.ex_ante_value - exact.ex_ante_value) <= slack
     apart = np.abs(policy.ex_ante_marginal_value - exact.ex_ante_marginal_value)
-    assert (apart <= 5 * policy.evaluator.marginal.error.max(axis=1)).all()
+    assert (apart <= 5 * policy.evaluator.marginal.error.max(axis=1) + 1e-9).all()
     assert np.nansum(policy.probability()) == pytest.approx(1)
 
 
 def test_mechanisms_have_these_shapes_too(both):
     """Every own alternative is solved along, so that any term can be charged."""
     policy, exact = both
-    for groves in (dm.groves.Participation(), dm.groves.WindowFloor(), dm.groves.ExAnte()):
+    floor = dm.groves.WindowFloor()  # charges a simulated bound, for certain on its side
+    for groves in (dm.groves.Participation(), floor, dm.groves.ExAnte()):
         mine, true = (dm.DynamicTeamMechanism(p, groves) for p in (policy, exact))
         assert mine.groves_total.shape == true.groves_total.shape
         missing = np.isnan(mine.groves_total)
         assert (missing == np.isnan(exact.marginal_value)).all()
-        assert np.abs(mine.groves_total - true.groves_total)[~missing].max() < 0.2
+        apart = (mine.groves_total - true.groves_total)[~missing]
+        assert apart.min() >= -1e-9 if groves is floor else np.abs(apart).max() < 0.2
     total = policy.flat(mine.groves_total)
     chat = policy.start((1, 0), (1, 0, 0)).step("exit")
     assert chat.profile == 7  # three symbols each: 2 * 3 profiles before (1, 0), one with it
@@ -120,7 +121,7 @@ def test_data_driven_totals_follow_what_others_report(both):
 def test_conversations_can_be_undone_and_have_values(both):
     policy, exact = both
     chat, true = (p.start((1, 1), (0, 0, 0)) for p in both)
-    assert abs(chat.value - true.value) <= 5 * chat.certify().error[0]
+    assert abs(chat.value - true.value) <= 5 * chat.certify().error[0] + 1e-9
     asked = chat.step("query", {"platform": 1}, theta=(1, 1))
     assert asked.undo() is chat
     assert asked.step("exit").value == 0.0
