@@ -82,9 +82,9 @@ class StoppedAverageSettlement(AbstractSettlementSignal):
     threshold: Float[Numbers, ""] = eqx.field(converter=as_floats)
 
     def __check_init__(self):
-        check_fields(self, deviation=within(above=0), threshold=number())
         call = "StoppedAverageSettlement(threshold=...)"
         require_finite(call, np.asarray(self.threshold, float))
+        check_fields(self, deviation=within(above=0), threshold=number())
 
     def mean(self, memory, recommendation, utilities):
         gap = (self.threshold - jnp.asarray(utilities)) / self.deviation

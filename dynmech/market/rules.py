@@ -193,7 +193,9 @@ def _levels(call: str, level, shape: tuple) -> Numbers:
 
 
 def _as_query(query: Any) -> Any:
-    fits = isinstance(query, Tracer) or (is_number(query) and 0 <= np.asarray(query) <= 1)
+    fits = isinstance(query, Tracer) or (
+        is_number(query) and (0 <= np.asarray(query) <= 1 or not np.isfinite(query))
+    )
     return ConstantQuery(query) if fits else query
 
 

@@ -55,7 +55,8 @@ class Revaluation(eqx.Module):
 
     def mean(self) -> Numbers:
         """Mean of W over the profiles."""
-        return self.value.mean()
+        mean = self.value.mean()
+        return mean if isinstance(mean, jax.Array) else np.asarray(mean)
 
 
 def revalue(

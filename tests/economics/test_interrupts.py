@@ -256,7 +256,7 @@ def test_an_infinite_horizon_in_float32_is_solved_to_what_it_says_it_can_certify
         assert np.nanmax(found.upper - found.lower) <= tolerance
         assert found.solver.count("as asked") == 0
     with pytest.raises(dm.InvalidArgument, match="float32") as caught:
-        solve(env, None, 1e-6)
+        solve(env, dm.Stationary(), 1e-6)
     least = float(str(caught.value).split("at least ")[1].split(" money")[0])
     found = solve(env, dm.Stationary(), least)
     assert np.nanmax(found.upper - found.lower) <= least

@@ -160,7 +160,7 @@ def test_expected_ledgers_are_the_expected_payments(policy):
         if chat.period == 2:
             return total
         shown, seen = chat.recommendation, 0.0
-        cuts, noise = env.signals.feedback.cuts[shown], float(env.signals.feedback.noise)
+        cuts, noise = env.signals.feedback.cut_points[shown], float(env.signals.feedback.noise)
         for z in range(3):
             edges = np.array([-np.inf, *cuts, np.inf])[z : z + 2]
             normal = jax.scipy.special.ndtr((edges[:, None] - u[shown]) / noise)

@@ -209,7 +209,7 @@ mistake("scale of NaN", "NotFinite", "scale")(lambda: dm.Logit(math.nan))
 mistake("scale for another grid", "InvalidArgument", "scale", "(m,)")(
     lambda: policy(action_rule=dm.PerfectRecall(dm.Logit(np.ones(3)), 0.5))
 )
-mistake("query above one", "InvalidArgument", "level", "[0, 1]")(
+mistake("query above one", "InvalidArgument", "query", "[0, 1]")(
     lambda: dm.PerfectRecall(dm.Threshold(), 1.5)
 )
 mistake("query of NaN", "NotFinite", "level")(lambda: dm.LastShownOnly(dm.Threshold(), math.nan))
