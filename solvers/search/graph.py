@@ -369,5 +369,7 @@ class Graph:
         """Upper minus lower bound of every task at its root, per unit of mass."""
         top = self.nodes[0][0]
         mass = top["mass"][0][self.flat.of]
-        gap = top["upper"][0] - top["lower"][0] + self.errors(0, top)[0]
+        low = top["lower"][0]  # -inf before there is a plan: nothing is known from below
+        off = np.where(np.isfinite(low), self.errors(0, top)[0], 0.0)
+        gap = top["upper"][0] - low + off
         return np.where(mass > 0, gap / np.where(mass > 0, mass, 1), 0.0)

@@ -181,7 +181,7 @@ def test_instance_h_has_the_values_of_the_performance_page(m, T):
 def best_from_here(env, seen, shown, belief, rounds):
     """Instance S by recursion: every product not yet shown, or none."""
     u, theta, best = env.utilities, env.values.support[:, 0], 0.0
-    cuts = env.signals.feedback.cuts
+    cuts = env.signals.feedback.cut_points
     from scipy.stats import norm
 
     for r in (*(j for j in range(len(u)) if j not in seen), None):
@@ -210,6 +210,6 @@ def test_instance_s_against_recursion(n, m, T):
     expected = best_from_here(env, [], None, np.full(m, 1 / m), T)
     np.testing.assert_allclose(solve(env).value.item(), expected, rtol=1e-12)
     np.testing.assert_allclose(
-        env.signals.feedback.cuts, np.quantile(env.utilities, [0.2, 0.4, 0.6, 0.8], axis=1).T,
+        env.signals.feedback.cut_points, np.quantile(env.utilities, [0.2, 0.4, 0.6, 0.8], axis=1).T,
         rtol=0, atol=1e-12,
     )  # fmt: skip
