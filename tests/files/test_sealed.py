@@ -44,8 +44,20 @@ def edited(data, change):
     return b"".join(seal(arrays, document))
 
 
-def fields(document):
-    return document["tree"]["fields"]
+def fields(document, *path):
+    """Fields of the policy, or of a part of it."""
+    found = document["tree"]["fields"]
+    for name in path:
+        found = found[name]["fields"]
+    return found
+
+
+def value_of(document):
+    return fields(document, "figures", "value")["value"]
+
+
+def market_of(document):
+    return fields(document, "evaluator")["env"]
 
 
 def test_torn_files_are_refused(kept, tmp_path):
@@ -68,37 +80,37 @@ def test_the_array_that_was_changed_is_named(kept, tmp_path):
 
 
 EDITS = {
-    "a missing field": (lambda a, d: fields(d).pop("optimal"), "no field optimal"),
+    "a missing field": (lambda a, d: fields(d, "evaluator").pop("optimal"), "no field optimal"),
     "an unknown field": (lambda a, d: fields(d).update(colour="red"), "colour"),
     "another format": (lambda a, d: d.update(format=3), "format 3"),
     "another market": (lambda a, d: d.update(market="0" * 64), "market is another"),
     "another horizon": (
-        lambda a, d: fields(d)["env"]["fields"].update(horizon=5), "horizon of 5",
+        lambda a, d: fields(d, "evaluator", "env").update(horizon=5), "horizon of 5",
     ),
     "names that are one": (
-        lambda a, d: fields(d)["env"]["fields"].update(names={"tuple": ["a", "a"]}), "different",
+        lambda a, d: fields(d, "evaluator", "env").update(names={"tuple": ["a", "a"]}), "different",
     ),
-    "no number": (lambda a, d: a[fields(d)["value"]["array"]].fill(np.nan), "NaN"),
+    "no number": (lambda a, d: a[value_of(d)["array"]].fill(np.nan), "NaN"),
     "crossed bounds": (
-        lambda a, d: (a.update(z=a[fields(d)["value"]["array"]] + 1),
-                      fields(d)["lower"].update(array="z")), "at most upper",
+        lambda a, d: (a.update(z=a[value_of(d)["array"]] + 1),
+                      fields(d, "figures")["lower"].update(array="z")), "at most upper",
     ),
-    "another shape": (lambda a, d: fields(d)["value"].update(array="a0"), "shape"),
+    "another shape": (lambda a, d: value_of(d).update(array="a0"), "contradicts"),
     "weights of a half": (
-        lambda a, d: a[fields(d)["env"]["fields"]["tastes"]["fields"]["weights"]["array"]].fill(
+        lambda a, d: a[fields(d, "evaluator", "env", "tastes")["weights"]["array"]].fill(
             0.05), "sum to 1",
     ),
     "another class": (
-        lambda a, d: fields(d)["env"].update({"class": "antigravity:Market"}), "parts=",
+        lambda a, d: market_of(d).update({"class": "antigravity:Market"}), "parts=",
     ),
     "no class of ours": (
-        lambda a, d: fields(d)["env"].update({"class": "dynmech.nothing:Market"}), "not known",
+        lambda a, d: market_of(d).update({"class": "dynmech.nothing:Market"}), "not known",
     ),
     "a function of ours": (
-        lambda a, d: fields(d)["env"].update({"class": "dynmech.files.artefact:load"}), "known",
+        lambda a, d: market_of(d).update({"class": "dynmech.files.artefact:load"}), "known",
     ),
     "another class of ours": (
-        lambda a, d: fields(d)["env"].update({"class": "dynmech.market.tastes:TasteGrid"}),
+        lambda a, d: market_of(d).update({"class": "dynmech.market.tastes:TasteGrid"}),
         "no field",
     ),
 }  # fmt: skip
@@ -111,7 +123,7 @@ def test_careful_edits_meet_the_constructors_checks(kept, tmp_path, name):
 
 
 def test_nothing_is_imported_for_a_file(kept, tmp_path):
-    data = edited(kept, lambda a, d: fields(d)["env"].update({"class": "antigravity:Market"}))
+    data = edited(kept, lambda a, d: market_of(d).update({"class": "antigravity:Market"}))
     refused(tmp_path / "policy", data)
     assert "antigravity" not in sys.modules
 
