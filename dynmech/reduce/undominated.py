@@ -155,7 +155,7 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
     >>> env = dm.RecommendationMDP(
     ...     gamma, dm.TasteGrid([[0.5], [1.5]], [0.5, 0.5]), horizon=3,
     ...     action_rule=dm.LastShownOnly(dm.Logit(0.5), query=0.6),
-    ...     signals=dm.SignalStructure(), values=dm.ConstantValues(theta), names="abcd",
+    ...     signals=dm.SignalStructure(), values=dm.ConstantValues(theta), names=list("abcd"),
     ... )
     >>> found = dm.undominated(env)
     >>> found.kept.tolist(), found.reduce().names
