@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-versions pictures check lint types wheel bench clean
+.PHONY: help demo test test-slow test-versions docs pictures check lint types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(RUN)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-run
 
+$(VENV)/.installed-docs: pyproject.toml | $(RUN)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 demo: $(VENV)/.installed-run ## run the main example; tables and pictures go to results/
 	$(RUN) -m experiments.demo
 
@@ -42,6 +46,11 @@ test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks
 
 test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every change
 	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
+
+# Every page is run anew and a warning fails the build; what JAX compiled is kept from one to the next.
+docs: $(VENV)/.installed-docs ## build the book, its pages executed, into build/book
+	TF_CPP_MIN_LOG_LEVEL=3 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 $(RUN) -m sphinx -W --keep-going -q -j $(WORKERS) -d build/pages -b html notebooks build/book
+	@echo build/book/index.html
 
 # Each in an environment of its own, with the optional packages that the tests of the core need.
 CORE_TESTS := tests/economics/test_cases.py tests/economics/test_borders.py tests/economics/test_rows.py tests/numerics/test_backward.py

@@ -1,0 +1,1 @@
+"""What the book needs beside Sphinx: formulas that need no script, docstrings in Markdown."""
