@@ -1,6 +1,8 @@
 """Settings of every test run: float64, run-time shape checks, repeatable examples."""
 
+import gc
 import os
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -43,6 +45,21 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
+
+
+# Every compiled program maps some pages, and Linux gives a process 65,530 mappings: when they run
+# out, the compiler crashes the process.
+_MAPPINGS = Path("/proc/self/maps")
+_MANY = 10_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forget compiled programs between files when there are many, and their memory with them."""
+    yield
+    if _MAPPINGS.exists() and _MAPPINGS.read_bytes().count(b"\n") > _MANY:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -29,6 +29,12 @@ _CELLS = 4_000_000
 class OracleSettlement(AbstractSettlementSignal):
     """Settle at u_j(omega) itself: no estimate does better, and none has it."""
 
+    def forgets(self):
+        return True
+
+    def restrict(self, keep):
+        return self
+
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(utilities)
 
@@ -58,6 +64,12 @@ class AveragedSettlement(AbstractSettlementSignal):
             must = "be a whole number of ratings, at least 1"
             raise InvalidArgument(describe("AveragedSettlement(count=...)", must, self.count))
 
+    def forgets(self):
+        return True
+
+    def restrict(self, keep):
+        return self
+
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(utilities)
 
@@ -85,6 +97,12 @@ class StoppedAverageSettlement(AbstractSettlementSignal):
         call = "StoppedAverageSettlement(threshold=...)"
         require_finite(call, np.asarray(self.threshold, float))
         check_fields(self, deviation=within(above=0), threshold=number())
+
+    def forgets(self):
+        return True
+
+    def restrict(self, keep):
+        return self
 
     def mean(self, memory, recommendation, utilities):
         gap = (self.threshold - jnp.asarray(utilities)) / self.deviation
@@ -142,6 +160,13 @@ class ChannelSettlement(AbstractSettlementSignal):
         law = require_probabilities("ChannelSettlement(channel=...)", law)
         require_finite("ChannelSettlement(decoder=...)", values)
         self.channel, self.values = np.array(np.broadcast_to(law, shape)), values
+
+    def forgets(self):
+        return True
+
+    def restrict(self, keep):
+        values = self.channel[keep], self.values[keep]
+        return eqx.tree_at(lambda s: (s.channel, s.values), self, values)
 
     def mean(self, memory, recommendation, utilities):
         n, m, _ = self.channel.shape
@@ -205,6 +230,15 @@ class QuantisedRatingSettlement(AbstractSettlementSignal):
             law = np.asarray(self._law(np.asarray(utilities)))
         return law / law.sum(axis=-1, keepdims=True)
 
+    def forgets(self):
+        return True
+
+    def restrict(self, keep):
+        if self.cuts.ndim == 1:
+            return self
+        values = self.cuts[keep], self.levels[keep]
+        return eqx.tree_at(lambda s: (s.cuts, s.levels), self, values)
+
     def mean(self, memory, recommendation, utilities):
         levels = jnp.asarray(self.levels)[..., None, :]
         return (self._law(jnp.asarray(utilities)) * levels).sum(axis=-1)
@@ -249,6 +283,12 @@ class PosteriorMeanSettlement(AbstractSettlementSignal):
             call, must = "PosteriorMeanSettlement(prior=...)", "have shape (m,)"
             raise InvalidArgument(describe(call, must, f"shape {self.prior.shape}"))
         self.prior = require_probabilities("PosteriorMeanSettlement(prior=...)", self.prior)
+
+    def forgets(self):
+        return True
+
+    def restrict(self, keep):
+        return self
 
     def mean(self, memory, recommendation, utilities):
         return self._moments(jnp.asarray(utilities))[0]

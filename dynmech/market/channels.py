@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from dynmech._checks import as_floats, chances
 from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, describe
+from dynmech.market.part import MarketPart
 
 Alphabet = tuple[int, ...]
 _FARTHEST = 8.0  # standard deviations of a shock: beyond lies 1e-15 of its law
@@ -21,7 +22,7 @@ _EXPONENT = 60.0  # twice the logarithm of the error allowed, 1e-13
 _MOST_SHOCKS = 2**15
 
 
-class AbstractSymbols(eqx.Module):
+class AbstractSymbols(MarketPart, eqx.Module):
     """Joint symbols of the platform and the advertisers, completed for a market by `bind`."""
 
     @abc.abstractmethod

@@ -26,6 +26,9 @@ class Continued(AbstractActionRule):
     def shown_before(self, products):
         return self.seen | self.inner.shown_before(products)
 
+    def possible(self, utilities):
+        return self.inner.possible(utilities)
+
     def start(self, products, horizon):
         return self.held
 
@@ -50,6 +53,9 @@ class Later(AbstractFeedback):
 
     def periodic(self):
         return self.inner.periodic()
+
+    def symbol(self, product, rating):
+        return self.inner.symbol(product, rating)
 
     def likelihood(self, memory, recommendation, period, utilities):
         return self.inner.likelihood(memory, recommendation, period + self.rounds, utilities)

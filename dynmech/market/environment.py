@@ -22,9 +22,10 @@ from dynmech._checks import (
 )
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.channels import as_channel, require_shape
-from dynmech.market.feedback import TabulatedFeedback, check_feedback
+from dynmech.market.feedback import TabulatedFeedback
+from dynmech.market.part import history_count
 from dynmech.market.profiles import Profiles, sample_profiles
-from dynmech.market.rules import AbstractActionRule, Tabulated, check_behaviour, history_count
+from dynmech.market.rules import AbstractActionRule, Tabulated
 from dynmech.market.signals import JointSignals, SignalStructure, TabulatedSettlement
 from dynmech.market.structures import PrivateFeedback
 from dynmech.market.tables import write_market
@@ -98,11 +99,10 @@ class RecommendationMDP(eqx.Module):
         self.gamma = in_order(f"{_CALL}(gamma=...)", self.gamma, 0, rows, self.names, "products")
         self.tastes, self.values = tastes.in_order(columns), values.in_order(self.names)
         self.action_rule, self.horizon = action_rule, _horizon(horizon)
-        check_behaviour(action_rule, n, tastes.size, self.horizon)
+        for whole in (action_rule, signals.initial, signals.feedback, signals.settlement):
+            whole.check(n, tastes.size, self.horizon)
         held = signals.feedback
         parts = held.structures if isinstance(held, PrivateFeedback) else (held,)
-        for part in parts:
-            check_feedback(part, n, self.horizon)
         tabulated = (TabulatedFeedback, TabulatedSettlement)
         reading = [x for x in (*parts, signals.settlement) if isinstance(x, tabulated)]
         if reading and not isinstance(action_rule, Tabulated):

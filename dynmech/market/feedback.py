@@ -26,6 +26,7 @@ from dynmech.market.channels import (
     quantised_normal,
     require_shape,
 )
+from dynmech.market.part import fold_symbols, kept_histories
 
 _CORRELATION = "RatingFeedback(correlation=...)"
 
@@ -59,6 +60,9 @@ class NoFeedback(AbstractFeedback):
     """A query itself is all that is learned."""
 
     def bind(self, utilities, weights):
+        return self
+
+    def restrict(self, keep):
         return self
 
     def alphabet(self, products):
@@ -129,6 +133,23 @@ class RatingFeedback(AbstractFeedback):
             return self
         cuts = prior_quantiles(utilities, weights, self.symbols)
         return eqx.tree_at(lambda s: s.found, self, cuts, is_leaf=lambda x: x is None)
+
+    def check(self, products, points, horizon):
+        if self.noise.ndim == 0:
+            return
+        wanted = [(products,), (horizon, products)] if self.by_product else [(horizon,)]
+        if self.noise.shape not in wanted:
+            must = f"have shape (T,) = {wanted[0]}"
+            if self.by_product:
+                must = f"have shape (n,) = {(products,)} or (T, n)"
+            raise InvalidArgument(describe("RatingFeedback(noise=...)", must, self.noise.shape))
+
+    def restrict(self, keep):
+        noise = np.asarray(self.noise)
+        if self.by_product and noise.ndim:
+            noise = noise[..., keep]
+        values = (noise, self.cut_points[keep])
+        return eqx.tree_at(lambda f: (f.noise, f.cuts), self, values, is_leaf=lambda x: x is None)
 
     def alphabet(self, products):
         own = 1 if self.advertisers is None else self.symbols
@@ -204,6 +225,10 @@ class ChannelFeedback(AbstractFeedback):
         require_shape("ChannelFeedback(table=...)", self.table, (n + 1, m), n + 1)
         return self
 
+    def restrict(self, keep):
+        n = len(self.table) - 1
+        return ChannelFeedback(fold_symbols(np.asarray(self.table)[[*keep, n]], keep, n))
+
     def alphabet(self, products):
         return self.table.shape[2:]
 
@@ -232,6 +257,11 @@ class TabulatedFeedback(AbstractFeedback):
         require_shape("TabulatedFeedback(table=...)", self.table, lead, n + 1)
         return self
 
+    def restrict(self, keep):
+        n = self.table.ndim - 3
+        rows = kept_histories(keep, n, len(self.table))
+        return TabulatedFeedback(fold_symbols(np.asarray(self.table)[rows], keep, n))
+
     def alphabet(self, products):
         return self.table.shape[2:]
 
@@ -241,16 +271,3 @@ class TabulatedFeedback(AbstractFeedback):
     def likelihood(self, memory, recommendation, period, utilities):
         law = jnp.asarray(self.table)[memory[0]]
         return law.reshape(law.shape[0], -1)
-
-
-def check_feedback(feedback: AbstractFeedback, n: int, horizon: int | float) -> None:
-    """Raise `InvalidArgument` unless a rating's noise fits n products and T rounds."""
-    if not isinstance(feedback, RatingFeedback) or feedback.noise.ndim == 0:
-        return
-    shape, products = feedback.noise.shape, feedback.by_product
-    wanted = [(n,), (horizon, n)] if products else [(horizon,)]
-    if shape not in wanted:
-        must = (
-            f"have shape (n,) = {(n,)} or (T, n)" if products else f"have shape (T,) = {wanted[0]}"
-        )
-        raise InvalidArgument(describe("RatingFeedback(noise=...)", must, shape))

@@ -11,6 +11,7 @@ The random shocks of a logit choice are behaviour, not surplus.
 """
 
 import abc
+import math
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,12 +25,13 @@ from jaxtyping import Array, Bool, Float, Int
 from dynmech._checks import as_floats, check_fields, flag, instance, number, shaped, within
 from dynmech._types import Estimable, Numbers, with_default
 from dynmech.errors import InvalidArgument, describe, is_number, require_finite
+from dynmech.market.part import MarketPart, history_count, kept_histories
 
 Memory = Int[Array | np.ndarray, " d"]
 _FEW = 8  # products compared in pairs; more are sorted
 
 
-class AbstractChoice(eqx.Module):
+class AbstractChoice(MarketPart, eqx.Module):
     """Choice among the products remembered and the outside option of utility 0."""
 
     @abc.abstractmethod
@@ -40,6 +42,11 @@ class AbstractChoice(eqx.Module):
 
         All products, or those remembered alone: a weight of 0 counts as not being there.
         """
+
+    @with_default
+    def possible(self, utilities: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, "n m"]:
+        """Where each product may be chosen, whatever is remembered: everywhere, by default."""
+        return np.ones(utilities.shape, bool)
 
 
 class Threshold(AbstractChoice):
@@ -63,6 +70,12 @@ class Threshold(AbstractChoice):
             better = jnp.take_along_axis(forgotten, jnp.argsort(order, axis=0), axis=0)
         return jnp.where(utilities >= 0, weight[:, None] * better, 0.0)
 
+    def possible(self, utilities):
+        return utilities >= 0
+
+    def restrict(self, keep):
+        return self
+
 
 class Logit(AbstractChoice):
     """Choose with probabilities d_j exp(u_j / scale) / (1 + sum_k d_k exp(u_k / scale)).
@@ -81,6 +94,14 @@ class Logit(AbstractChoice):
             must = "be a positive number or a positive array of shape (m,)"
             raise InvalidArgument(describe("Logit(scale=...)", must, f"shape {self.scale.shape}"))
 
+    def check(self, products, points, horizon):
+        if self.scale.shape not in ((), (points,)):
+            must = f"be a number or have shape (m,) = ({points},)"
+            raise InvalidArgument(describe("Logit(scale=...)", must, self.scale.shape))
+
+    def restrict(self, keep):
+        return self
+
     def shares(self, utilities, weight):
         logits = utilities / self.scale
         # Only what is remembered counts: what is not may be better by more than exp can bear.
@@ -90,7 +111,7 @@ class Logit(AbstractChoice):
         return parts / (jnp.exp(-peak) + parts.sum(axis=0))
 
 
-class AbstractQuery(eqx.Module):
+class AbstractQuery(MarketPart, eqx.Module):
     """Probability of a follow-up query."""
 
     @abc.abstractmethod
@@ -112,6 +133,9 @@ class ConstantQuery(AbstractQuery):
     def __init__(self, level):
         self.level = _levels("ConstantQuery(level=...)", level, ())
 
+    def restrict(self, keep):
+        return self
+
     def probability(self, recommendation, utilities, remembered):
         return jnp.broadcast_to(jnp.asarray(self.level), utilities.shape[1:])
 
@@ -131,6 +155,14 @@ class ProductQuery(AbstractQuery):
         level = level[:, None] if level.ndim == 1 else level
         self.level = _levels("ProductQuery(level=...)", level, (None, None))
         self.none = _levels("ProductQuery(none=...)", none, ())
+
+    def check(self, products, points, horizon):
+        if self.level.shape not in ((products, 1), (products, points)):
+            must = f"have shape (n,) = ({products},) or (n, m) = {(products, points)}"
+            raise InvalidArgument(describe("ProductQuery(level=...)", must, self.level.shape))
+
+    def restrict(self, keep):
+        return eqx.tree_at(lambda q: q.level, self, np.asarray(self.level)[keep])
 
     def probability(self, recommendation, utilities, remembered):
         shape = utilities.shape
@@ -172,6 +204,9 @@ class FallingQuery(AbstractQuery):
             must = "have low <= high"
             raise InvalidArgument(describe("FallingQuery(low=..., high=...)", must, (low, high)))
 
+    def restrict(self, keep):
+        return self
+
     def probability(self, recommendation, utilities, remembered):
         best = jnp.where(remembered[:, None], utilities, -jnp.inf).max(axis=0)
         finite = jnp.where(jnp.isfinite(best), best, 0.0)
@@ -199,7 +234,7 @@ def _as_query(query: Any) -> Any:
     return ConstantQuery(query) if fits else query
 
 
-def _check_parts(rule: "PerfectRecall | ImperfectRecall | LastShownOnly") -> None:
+def _check_parts(rule: "_Recall") -> None:
     check_fields(
         rule,
         choice=instance(AbstractChoice, "Threshold() or Logit(scale)"),
@@ -209,7 +244,7 @@ def _check_parts(rule: "PerfectRecall | ImperfectRecall | LastShownOnly") -> Non
     )
 
 
-class AbstractActionRule(eqx.Module):
+class AbstractActionRule(MarketPart, eqx.Module):
     """What the user remembers, and what she does after a recommendation."""
 
     @abc.abstractmethod
@@ -237,6 +272,29 @@ class AbstractActionRule(eqx.Module):
         """Products that she has seen by the start: none, unless a conversation is continued."""
         return np.zeros(products, bool)
 
+    @with_default
+    def possible(self, utilities: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, "n m"]:
+        """Where each product may be bought after some history: everywhere, by default."""
+        return np.ones(utilities.shape, bool)
+
+
+class _Recall(AbstractActionRule):
+    """A rule of two parts, how likely a query is and what is chosen otherwise."""
+
+    choice: eqx.AbstractVar[AbstractChoice]
+    query: eqx.AbstractVar[AbstractQuery]
+
+    def check(self, products, points, horizon):
+        self.choice.check(products, points, horizon)
+        self.query.check(products, points, horizon)
+
+    def possible(self, utilities):
+        return self.choice.possible(utilities)
+
+    def restrict(self, keep):
+        parts = self.choice.restrict(keep), self.query.restrict(keep)
+        return eqx.tree_at(lambda rule: (rule.choice, rule.query), self, parts)
+
 
 def _act(choice, query, recommendation, utilities, weight):
     """Query first; otherwise choose among what is remembered and the outside option."""
@@ -246,7 +304,7 @@ def _act(choice, query, recommendation, utilities, weight):
     return jnp.concatenate([(1 - again) * shares, ((1 - again) * leave)[None], again[None]])
 
 
-class PerfectRecall(AbstractActionRule):
+class PerfectRecall(_Recall):
     """Remember every product shown; the order does not matter.
 
     **Arguments:** `choice`: `Threshold()` or `Logit(scale)`; `query`: a probability, or
@@ -279,7 +337,7 @@ class PerfectRecall(AbstractActionRule):
         return jnp.concatenate([bought, ((1 - again) * leave)[None], again[None]])
 
 
-class ImperfectRecall(AbstractActionRule):
+class ImperfectRecall(_Recall):
     """Remember what was shown k products ago with weight decay**k; the last shown with weight 1.
 
     **Arguments:** `choice`, `query` as in `PerfectRecall`; `decay` in [0, 1].
@@ -309,7 +367,7 @@ class ImperfectRecall(AbstractActionRule):
         return _act(self.choice, self.query, recommendation, utilities, weight)
 
 
-class LastShownOnly(AbstractActionRule):
+class LastShownOnly(_Recall):
     """Buy the product on the screen or nothing.
 
     **Arguments:** `choice`, `query` as in `PerfectRecall`; `stays`: True if the last product
@@ -348,6 +406,21 @@ class Tabulated(AbstractActionRule):
         converter=partial(shaped("H", "n+2", "m"), "Tabulated(action=...)")
     )
 
+    def check(self, products, points, horizon):
+        if horizon == math.inf:
+            must = "remember finitely much when horizon is math.inf"
+            got, do = "Tabulated, a row for every history", "use another rule, or a finite horizon"
+            raise InvalidArgument(describe("RecommendationMDP(action_rule=...)", must, got, do))
+        shape = (history_count(products, int(horizon)), products + 2, points)
+        if self.action.shape != shape:
+            must = f"have shape (H, n+2, m) = {shape}"
+            raise InvalidArgument(describe("Tabulated(action=...)", must, self.action.shape))
+
+    def restrict(self, keep):
+        n = self.action.shape[1] - 2
+        rows = kept_histories(keep, n, len(self.action))
+        return Tabulated(np.asarray(self.action)[rows][:, [*keep, n, n + 1]])
+
     def start(self, products, horizon):
         return np.full(1, -1)
 
@@ -358,33 +431,6 @@ class Tabulated(AbstractActionRule):
         return jnp.asarray(self.action)[memory[0]]
 
 
-def check_behaviour(rule: AbstractActionRule, n: int, points: int, horizon: int | float) -> None:
-    """Raise `InvalidArgument` unless the rule's tables fit n products, m tastes, T rounds."""
-    if isinstance(rule, Tabulated):
-        if horizon == float("inf"):
-            must = "remember finitely much when horizon is math.inf"
-            got, do = "Tabulated, a row for every history", "use another rule, or a finite horizon"
-            raise InvalidArgument(describe("RecommendationMDP(action_rule=...)", must, got, do))
-        rows = history_count(n, int(horizon))
-        if rule.action.shape != (rows, n + 2, points):
-            must = f"have shape (H, n+2, m) = {(rows, n + 2, points)}"
-            raise InvalidArgument(describe("Tabulated(action=...)", must, rule.action.shape))
-    if not isinstance(rule, PerfectRecall | ImperfectRecall | LastShownOnly):
-        return
-    choice, query = rule.choice, rule.query
-    if isinstance(choice, Logit) and choice.scale.shape not in ((), (points,)):
-        must = f"be a number or have shape (m,) = ({points},)"
-        raise InvalidArgument(describe("Logit(scale=...)", must, choice.scale.shape))
-    if isinstance(query, ProductQuery) and query.level.shape not in ((n, 1), (n, points)):
-        must = f"have shape (n,) = ({n},) or (n, m) = {(n, points)}"
-        raise InvalidArgument(describe("ProductQuery(level=...)", must, query.level.shape))
-
-
 def _seen(memory, n):
     """Which products a memory of indices (n for empty) holds, shape (n,)."""
     return jnp.zeros(n + 1, bool).at[jnp.asarray(memory)].set(True)[:n]
-
-
-def history_count(products: int, horizon: int) -> int:
-    """Number of ordered histories of recommendations of length 1..T: the H of `Tabulated`."""
-    return sum((products + 1) ** t for t in range(1, horizon + 1))

@@ -28,7 +28,7 @@ from dynmech._checks import (
     whole,
     within,
 )
-from dynmech._types import Estimable, Numbers
+from dynmech._types import Estimable, Numbers, with_default
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -40,6 +40,7 @@ from dynmech.market.channels import (
     require_shape,
 )
 from dynmech.market.feedback import AbstractFeedback, NoFeedback
+from dynmech.market.part import MarketPart, kept_histories
 
 _CORRELATION = "GaussianSignals(correlation=...)"
 _CELLS = 2**22
@@ -61,7 +62,7 @@ class AbstractInitialSignals(AbstractSymbols):
         """Draw one joint symbol (platform, advertisers) at taste point `omega`."""
 
 
-class AbstractSettlementSignal(eqx.Module):
+class AbstractSettlementSignal(MarketPart, eqx.Module):
     """The signal after a purchase, from which the utility of the product bought is estimated."""
 
     @abc.abstractmethod
@@ -87,6 +88,11 @@ class AbstractSettlementSignal(eqx.Module):
         mean: Float[np.ndarray, " N"],
     ) -> Float[np.ndarray, " N"]:
         """Draw the estimates of N purchases, money; `mean` is their conditional mean."""
+
+    @with_default
+    def forgets(self) -> bool:
+        """Whether `mean` is the same after every memory and control; False where not known."""
+        return False
 
 
 class NoSignals(AbstractInitialSignals):
@@ -250,6 +256,12 @@ class RatingSettlement(AbstractSettlementSignal):
     def __check_init__(self):
         check_fields(self, deviation=number(least=0))
 
+    def forgets(self):
+        return True
+
+    def restrict(self, keep):
+        return self
+
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(utilities)
 
@@ -270,6 +282,10 @@ class TabulatedSettlement(AbstractSettlementSignal):
     utility: Float[Numbers, "H n m"] = eqx.field(
         converter=partial(shaped("H", "n", "m"), "TabulatedSettlement(utility=...)")
     )
+
+    def restrict(self, keep):
+        rows = kept_histories(keep, self.utility.shape[1], len(self.utility))
+        return TabulatedSettlement(np.asarray(self.utility)[rows][:, keep])
 
     def mean(self, memory, recommendation, utilities):
         return jnp.asarray(self.utility)[memory[0]]

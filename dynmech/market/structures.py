@@ -160,6 +160,10 @@ class PrivateFeedback(AbstractFeedback):
         self.structures = _parts(call, structures, AbstractFeedback)
         self.prior, self.labels = _prior(call, prior, labels, len(self.structures))
 
+    def check(self, products, points, horizon):
+        for part in self.structures:
+            part.check(products, points, horizon)
+
     def bind(self, utilities, weights):
         call, n = "PrivateFeedback", len(utilities)
         bound = tuple(part.bind(utilities, weights) for part in self.structures)

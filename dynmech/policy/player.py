@@ -22,8 +22,7 @@ from jaxtyping import Float
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles, signal_likelihood
-from dynmech.market.rules import ImperfectRecall, LastShownOnly, PerfectRecall, Threshold
-from dynmech.market.signals import AbstractSettlementSignal, TabulatedSettlement
+from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
 from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess, market_process
@@ -303,10 +302,9 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
     """
     utilities, n = np.asarray(env.utilities, float), env.products
     live = np.broadcast_to(np.asarray(env.tastes.weights) > 0, utilities.shape)
-    own = type(signal).__module__.split(".")[0] != "dynmech"
     with jax.enable_x64(True):
         start = np.asarray(env.action_rule.start(n, int(env.horizon)))
-        if own or isinstance(signal, TabulatedSettlement):
+        if not signal.forgets():
             try:
                 memories, _ = enumerate_memories(env, int(env.horizon), _FEW)
             except TooLarge as error:
@@ -317,9 +315,7 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
                 ) from error
             return _enumerated_bias(env, signal, memories, utilities, live)
         mean = np.asarray(signal.mean(start, n, jnp.asarray(utilities)))
-    rule = env.action_rule
-    if isinstance(rule, PerfectRecall | ImperfectRecall | LastShownOnly):
-        live = live & ((utilities >= 0) | (not isinstance(rule.choice, Threshold)))
+    live = live & env.action_rule.possible(utilities)
     return float(np.where(live, np.abs(mean - utilities), 0.0).max(initial=0.0))
 
 

@@ -12,52 +12,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._types import Numbers, join_symbols, split_symbol
-from dynmech.errors import InvalidArgument, TooLarge, describe
-from dynmech.estimators.settlement_signals import (
-    AveragedSettlement,
-    ChannelSettlement,
-    OracleSettlement,
-    PosteriorMeanSettlement,
-    QuantisedRatingSettlement,
-    StoppedAverageSettlement,
-)
+from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.feedback import (
-    AbstractFeedback,
-    ChannelFeedback,
-    NoFeedback,
-    RatingFeedback,
-    TabulatedFeedback,
-)
 from dynmech.market.profiles import signal_likelihood
-from dynmech.market.rules import (
-    AbstractActionRule,
-    ConstantQuery,
-    FallingQuery,
-    ImperfectRecall,
-    LastShownOnly,
-    Logit,
-    PerfectRecall,
-    ProductQuery,
-    Tabulated,
-    Threshold,
-)
 from dynmech.market.signals import (
     AbstractInitialSignals,
-    AbstractSettlementSignal,
     NoSignals,
-    RatingSettlement,
     SignalStructure,
-    TabulatedSettlement,
 )
 from dynmech.market.values import ConstantValues, MarkovValues, Values
 
 _CALL = "Undominated.reduce()"
 _MOST_CELLS = 2e7
-_AS_THEY_ARE = (
-    RatingSettlement, OracleSettlement, AveragedSettlement, StoppedAverageSettlement,
-    PosteriorMeanSettlement,
-)  # fmt: skip
 
 
 class FlatSignals(AbstractInitialSignals):
@@ -93,16 +59,15 @@ def submarket(env: RecommendationMDP, kept: Int[np.ndarray, " K"]) -> Recommenda
     """
     if len(kept) == env.products:
         return env
-    horizon = env.horizon
     return RecommendationMDP(
         np.asarray(env.gamma)[kept],
         env.tastes,
-        horizon,
-        _rule(env.action_rule, kept, env.products, horizon),
+        env.horizon,
+        env.action_rule.restrict(kept),
         SignalStructure(
             _initial(env, kept),
-            _feedback(env.signals.feedback, kept, env.products, horizon),
-            _settlement(env.signals.settlement, kept, env.products, horizon),
+            env.signals.feedback.restrict(kept),
+            env.signals.settlement.restrict(kept),
         ),
         _values(env.values, kept),
         [env.names[i] for i in kept],
@@ -120,39 +85,6 @@ def fold(env: RecommendationMDP, kept, signals: Int[np.ndarray, "B n1"]) -> Int[
 
 def _left_out(kept, n: int) -> Int[np.ndarray, " l"]:
     return np.setdiff1d(np.arange(n), kept)
-
-
-def _own(part: str, thing) -> InvalidArgument:
-    must = f"find a {part} built in here: it cannot take apart one of your own"
-    do = "build the market of the products in `.kept` yourself"
-    return InvalidArgument(describe(_CALL, must, type(thing).__name__, do))
-
-
-def _rows(kept, n: int, horizon) -> Int[np.ndarray, " H"]:
-    """Rows of tables over histories that show kept products only, in their order."""
-    label = np.append(kept, n)
-    rows, level, start = [], np.zeros(1, np.int64), 0
-    for t in range(1, int(horizon) + 1):
-        level = (level[:, None] * (n + 1) + label).ravel()
-        rows.append(start + level)
-        start += (n + 1) ** t
-    return np.concatenate(rows)
-
-
-def _rule(rule: AbstractActionRule, kept, n: int, horizon) -> AbstractActionRule:
-    if isinstance(rule, Tabulated):
-        table = np.asarray(rule.action)[_rows(kept, n, horizon)]
-        return Tabulated(table[:, [*kept, n, n + 1]])
-    if not isinstance(rule, PerfectRecall | ImperfectRecall | LastShownOnly):
-        raise _own("rule", rule)
-    if not isinstance(rule.choice, Threshold | Logit):
-        raise _own("choice", rule.choice)
-    query = rule.query
-    if isinstance(query, ProductQuery):
-        query = eqx.tree_at(lambda q: q.level, query, np.asarray(query.level)[kept])
-    elif not isinstance(query, ConstantQuery | FallingQuery):
-        raise _own("query", query)
-    return eqx.tree_at(lambda r: r.query, rule, query)
 
 
 def _initial(env: RecommendationMDP, kept) -> AbstractInitialSignals:
@@ -173,48 +105,6 @@ def _initial(env: RecommendationMDP, kept) -> AbstractInitialSignals:
     law = np.asarray(signal_likelihood(env, joint.T)).T
     own = tuple(sizes[p] for p in 1 + kept)
     return FlatSignals(law, (count // math.prod(own), *own))
-
-
-def _feedback(feedback: AbstractFeedback, kept, n: int, horizon) -> AbstractFeedback:
-    if isinstance(feedback, NoFeedback):
-        return feedback
-    if isinstance(feedback, RatingFeedback):
-        noise = np.asarray(feedback.noise)
-        if feedback.by_product and noise.ndim:
-            noise = noise[..., kept]
-        values = (noise, feedback.cut_points[kept])
-        return eqx.tree_at(
-            lambda f: (f.noise, f.cuts), feedback, values, is_leaf=lambda x: x is None
-        )
-    if isinstance(feedback, ChannelFeedback):
-        return ChannelFeedback(_fold_table(np.asarray(feedback.table)[[*kept, n]], kept, n))
-    if isinstance(feedback, TabulatedFeedback):
-        table = np.asarray(feedback.table)[_rows(kept, n, horizon)]
-        return TabulatedFeedback(_fold_table(table, kept, n))
-    raise _own("feedback", feedback)
-
-
-def _fold_table(table: np.ndarray, kept, n: int) -> np.ndarray:
-    """Join the symbols of those left out to the platform's, in tables (rows, m, Zp, Z1, ...)."""
-    moved = np.moveaxis(table, [3 + i for i in _left_out(kept, n)], range(3, 3 + n - len(kept)))
-    return moved.reshape(*table.shape[:2], -1, *(table.shape[3 + i] for i in kept))
-
-
-def _settlement(signal: AbstractSettlementSignal, kept, n: int, horizon):
-    if isinstance(signal, _AS_THEY_ARE):
-        return signal
-    if isinstance(signal, TabulatedSettlement):
-        return TabulatedSettlement(np.asarray(signal.utility)[_rows(kept, n, horizon)][:, kept])
-    if isinstance(signal, ChannelSettlement):
-        channel = signal.channel if len(signal.channel) == 1 else signal.channel[kept]
-        values = (channel, signal.values[kept])
-        return eqx.tree_at(lambda s: (s.channel, s.values), signal, values)
-    if isinstance(signal, QuantisedRatingSettlement):
-        if signal.cuts.ndim == 1:
-            return signal
-        values = (signal.cuts[kept], signal.levels[kept])
-        return eqx.tree_at(lambda s: (s.cuts, s.levels), signal, values)
-    raise _own("settlement", signal)
 
 
 def _values(values: Values, kept) -> Values:

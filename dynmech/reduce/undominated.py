@@ -50,6 +50,7 @@ _VERB = "undominated"
 _MOST_BELIEFS = 512
 _MOST_BYTES = 4e9
 _DIGITS = 13
+_AT_ONCE = 64
 _REMEMBERS = "the action rule remembers more than what is on the screen, so all are kept"
 
 
@@ -194,17 +195,14 @@ def _memories(env: RecommendationMDP) -> Int[np.ndarray, "n1 d"] | None:
     """The memory after each recommendation, if what came before does not matter; else None."""
     n, rule = env.products, env.action_rule
     start = np.asarray(rule.start(n, env.horizon))
-    if isinstance(rule, LastShownOnly):
-        if rule.stays and env.horizon > 1:
-            return None
-        return np.append(np.arange(n), n)[:, None]
     after = np.asarray(next_memories(rule, start[None], n))[0]
     if env.horizon == 1:
         return after
-    if len(after) > 256:  # the check below would take every pair of products
-        return None
-    again = np.asarray(next_memories(rule, after, n))
-    return after if (again == after).all() else None
+    for low in range(0, n + 1, _AT_ONCE):  # every pair of products, few first ones at a time
+        part = np.minimum(np.arange(low, low + _AT_ONCE), n)
+        if not (np.asarray(next_memories(rule, after[part], n)) == after).all():
+            return None
+    return after
 
 
 def _behaviour(env, memories) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n1 m"]]:

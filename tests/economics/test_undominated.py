@@ -231,3 +231,62 @@ def test_dropping_a_kept_product_as_well_changes_some_economy():
         part = economies(env, *start, only=kept[:-1])
         changed += np.nanmax(np.abs(full - part)[[0, *(1 + kept[:-1])]]) > 1e-6
     assert changed >= 3
+
+
+class Renamed(dm.AbstractActionRule):
+    """Somebody's own rule, with the chances of one that is built in."""
+
+    inner: dm.AbstractActionRule
+
+    def start(self, products, horizon):
+        return self.inner.start(products, horizon)
+
+    def step(self, memory, recommendation, products):
+        return self.inner.step(memory, recommendation, products)
+
+    def probabilities(self, memory, recommendation, utilities):
+        return self.inner.probabilities(memory, recommendation, utilities)
+
+
+class Restricted(dm.AbstractActionRule):
+    """The same, and it says what is left of it when products are left out."""
+
+    inner: dm.AbstractActionRule
+
+    def start(self, products, horizon):
+        return self.inner.start(products, horizon)
+
+    def step(self, memory, recommendation, products):
+        return self.inner.step(memory, recommendation, products)
+
+    def probabilities(self, memory, recommendation, utilities):
+        return self.inner.probabilities(memory, recommendation, utilities)
+
+    def restrict(self, keep):
+        return Restricted(self.inner.restrict(keep))
+
+
+def on_screen(rule, products):
+    rng = np.random.default_rng(4)
+    gamma = rng.uniform(0.1, 1.0, (products, 1))
+    tastes = dm.TasteGrid([[0.5], [1.5]], [0.5, 0.5])
+    values = dm.ConstantValues(np.full((products, 1), 0.5))
+    return dm.RecommendationMDP(gamma, tastes, 2, rule, dm.SignalStructure(), values)
+
+
+@pytest.mark.parametrize("products", [5, 300])
+def test_own_rules_are_reduced_as_those_built_in(products):
+    rule = dm.LastShownOnly(dm.Logit(0.5), query=dm.ProductQuery(np.full(products, 0.6)))
+    right = dm.undominated(on_screen(rule, products))
+    got = dm.undominated(on_screen(Restricted(rule), products))
+    assert 0 < len(right.kept) < products
+    np.testing.assert_array_equal(got.kept, right.kept)
+    smaller = dm.solve_efficient_policy(got.reduce(), progress=False)
+    asked = dm.solve_efficient_policy(right.reduce(), progress=False)
+    np.testing.assert_allclose(smaller.value, asked.value, rtol=1e-12)
+
+
+def test_a_part_that_cannot_be_restricted_names_the_method():
+    rule = Renamed(dm.LastShownOnly(dm.Logit(0.5), query=0.6))
+    with pytest.raises(dm.InvalidArgument, match=r"Renamed.restrict\(keep\)"):
+        dm.undominated(on_screen(rule, 5)).reduce()
