@@ -103,6 +103,46 @@ def test_solvers_never_imports_the_floors_above():
     assert not bad, bad
 
 
+def import_graph(package: str) -> dict[str, set[str]]:
+    """Modules of a package, and those that each names in any import: late, or of types alone."""
+    paths = {".".join(path.with_suffix("").parts): path for path, _ in trees(package)}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    found = {}
+    for name, path in paths.items():
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        named = {target for _, target in imported(tree)}
+        named |= {target.rpartition(".")[0] for target in named - set(paths)}
+        found[name] = (named & set(paths)) - {name}
+    return found | {package: set()}  # the list of public names names everything
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_have_no_circle(package):
+    waiting = import_graph(package)
+    while free := {name for name, needs in waiting.items() if not needs & set(waiting)}:
+        waiting = {name: needs for name, needs in waiting.items() if name not in free}
+    assert not waiting, waiting
+
+
+def test_each_room_uses_those_above_it_alone():
+    """The table of rooms in CONTRIBUTING.md, from top to bottom."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"(?m)^\| `(\w+)/` \|", text)
+    folders = {
+        path.name for path in (ROOT / "dynmech").iterdir() if (path / "__init__.py").exists()
+    }
+    assert set(rooms) == folders
+    bad = [
+        f"{name} imports {needed}"
+        for name, needs in import_graph("dynmech").items()
+        for needed in needs
+        if name.count(".") > 0 and needed.count(".") > 0
+        for here, there in [(name.split(".")[1], needed.split(".")[1])]
+        if here in rooms and there in rooms and rooms.index(there) > rooms.index(here)
+    ]
+    assert not bad, bad
+
+
 def test_dynmech_never_imports_experiments():
     bad = [
         f"{path}:{line} imports {name}"

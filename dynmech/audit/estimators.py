@@ -27,11 +27,11 @@ from dynmech.estimators.means import (
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
-from dynmech.mechanism.team import DynamicTeamMechanism
+from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.compile import Compiled, compile_market
 
-Market = RecommendationMDP | AbstractPricedPolicy | DynamicTeamMechanism
+Market = RecommendationMDP | AbstractPricedPolicy | AbstractTerms
 ReportedMean = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Numbers]
 _TOLERANCE = 1e-9
 
@@ -194,7 +194,7 @@ def check_assumption_3(
     call = "check_assumption_3"
     env, compiled = _compiled(call, market)
     if estimator is None:
-        own = isinstance(market, DynamicTeamMechanism)
+        own = isinstance(market, AbstractTerms)
         estimator = market.estimator if own else env.signals.settlement
     if tolerance is None:
         tolerance = _TOLERANCE * env.money_scale
@@ -294,19 +294,19 @@ class _Tally:
 
 
 def _compiled(call: str, market: Market) -> tuple[RecommendationMDP, Compiled]:
-    policy = market.policy if isinstance(market, DynamicTeamMechanism) else market
+    policy = market.policy if isinstance(market, AbstractTerms) else market
     if isinstance(policy, AbstractPricedPolicy):
         env = policy.env
         return env, policy.compiled if policy.evaluator.walked else compile_market(env)
     if not isinstance(policy, RecommendationMDP):
-        must = "be a RecommendationMDP, a policy or a DynamicTeamMechanism"
+        must = "be a RecommendationMDP, a policy or a AbstractTerms"
         raise InvalidArgument(describe(f"{call}(market=...)", must, type(market).__name__))
     return policy, compile_market(policy)
 
 
 def _solved(market: Market) -> Profiles | None:
     """The initial profiles of a policy and each advertiser's alternatives to them."""
-    policy = market.policy if isinstance(market, DynamicTeamMechanism) else market
+    policy = market.policy if isinstance(market, AbstractTerms) else market
     if not isinstance(policy, AbstractPricedPolicy):
         return None
     return Profiles(policy.pairs.theta, policy.pairs.signals[policy.pairs.root])

@@ -16,7 +16,7 @@ from dynmech.errors import import_extra
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import reportable
 from dynmech.payments.settlement import AbstractSettlement
-from dynmech.policy.played import Playable
+from dynmech.policy.playable import Playable
 from dynmech.policy.player import Played, Player, Report
 from solvers import betting_lower, betting_upper
 

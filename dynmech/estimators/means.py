@@ -17,7 +17,8 @@ from jaxtyping import Float
 from dynmech._types import NONE, as_floats, precision
 from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.profiles import Profiles, all_profiles, signal_likelihood
+from dynmech.market.profiles import Profiles
+from dynmech.market.roots import all_profiles, signal_likelihood
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.problem.compile import Compiled

@@ -23,7 +23,7 @@ from dynmech._types import in_doubles
 from dynmech.errors import InvalidArgument, describe, shown
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
-from dynmech.market.profiles import signal_likelihood
+from dynmech.market.roots import signal_likelihood
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.signals import (
     AbstractInitialSignals,

@@ -15,16 +15,18 @@ from dynmech._checks import (
     chances,
     distinct,
     finite,
+    generator,
     in_order,
     instance,
     labelled,
     shaped,
+    whole,
 )
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.feedback import TabulatedFeedback
 from dynmech.market.part import history_count
-from dynmech.market.profiles import Profiles, sample_profiles
+from dynmech.market.profiles import Profiles, draw_profiles
 from dynmech.market.rules import AbstractActionRule, Tabulated
 from dynmech.market.signals import JointSignals, SignalStructure, TabulatedSettlement
 from dynmech.market.structures import PrivateFeedback
@@ -33,6 +35,7 @@ from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, MarkovValues, Values, reportable
 
 _CALL = "RecommendationMDP"
+_MOST_DRAWN = 10**7
 
 
 class RecommendationMDP(eqx.Module):
@@ -99,8 +102,8 @@ class RecommendationMDP(eqx.Module):
         self.gamma = in_order(f"{_CALL}(gamma=...)", self.gamma, 0, rows, self.names, "products")
         self.tastes, self.values = tastes.in_order(columns), values.in_order(self.names)
         self.action_rule, self.horizon = action_rule, _horizon(horizon)
-        for whole in (action_rule, signals.initial, signals.feedback, signals.settlement):
-            whole.check(n, tastes.size, self.horizon)
+        for part in (action_rule, signals.initial, signals.feedback, signals.settlement):
+            part.check(n, tastes.size, self.horizon)
         held = signals.feedback
         parts = held.structures if isinstance(held, PrivateFeedback) else (held,)
         tabulated = (TabulatedFeedback, TabulatedSettlement)
@@ -148,7 +151,10 @@ class RecommendationMDP(eqx.Module):
 
         **Returns:** `Profiles` of `count` draws, for `solve_efficient_policy(initial=...)`.
         """
-        return sample_profiles(self, key, count)
+        count = whole(1, _MOST_DRAWN)("sample_profiles(count=...)", count)
+        env, rng = self.with_cuts_found_anew(), generator("sample_profiles(key=...)", key)
+        parts = env.values, env.tastes, env.signals.initial, env.utilities
+        return draw_profiles(rng, *parts, count)
 
     def write(self, path: str | os.PathLike) -> None:
         """Write the market to a folder of tables that `read_market` reads back.

@@ -49,11 +49,11 @@ from dynmech.payments.groves import (
     OwnTables,
     Participation,
     check_total,
-    total_by_taste,
 )
 from dynmech.payments.ledger import Ledger
 from dynmech.payments.settlement import AbstractSettlement, Estimator
 from dynmech.play.simulate import Simulation, Strategy, simulate
+from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.conversations import Conversations
@@ -63,7 +63,7 @@ from dynmech.policy.questions import AbstractPolicy
 _KINDS = {"groves": "AbstractGroves", "estimator": "settlement signal"}
 
 
-class DynamicTeamMechanism(eqx.Module):
+class DynamicTeamMechanism(AbstractTerms):
     """Efficient recommendations with data-driven dynamic team transfers (paper C, Theorem 1).
 
     With an estimate that is unbiased given the history and omega, truth is periodic ex-post
@@ -246,15 +246,6 @@ class DynamicTeamMechanism(eqx.Module):
     def settlement_means(self) -> Float[np.ndarray, "E n m"]:
         """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
         return self.scene.settlement_means()
-
-    def totals_by_taste(self) -> Float[np.ndarray, "B n _m"]:
-        """The Groves total of each profile at each taste; one number where it is fixed."""
-        table, policy = total_by_taste(self.groves, self.own), self.policy
-        if table is None:
-            return self.groves_total.reshape(policy.env.products, -1).T[:, :, None]
-        whole = np.full((len(policy.profiles), *table.shape[1:]), np.nan)
-        whole[policy.played] = table
-        return whole
 
     @overload
     def audit(

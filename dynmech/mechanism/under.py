@@ -25,7 +25,7 @@ from dynmech.policy.under import check_totals, settling_signal, walk_under
 from dynmech.problem.compile import settlement_means
 
 if TYPE_CHECKING:
-    from dynmech.mechanism.team import DynamicTeamMechanism
+    from dynmech.play.terms import AbstractTerms
 
 
 class Scene(eqx.Module):
@@ -46,7 +46,7 @@ class Scene(eqx.Module):
 
 def stand_in(
     call: str,
-    mechanism: DynamicTeamMechanism,
+    mechanism: AbstractTerms,
     truth: RecommendationMDP,
     settlement: AbstractSettlement,
 ) -> Scene:
@@ -54,7 +54,7 @@ def stand_in(
 
     **Raises:** `InvalidArgument` for what is not defined there; `TooLarge`.
     """
-    check_totals(call, mechanism)
+    check_totals(call, mechanism.groves)
     if not settlement.own:
         must = "be settlement.Estimator(): under another market no belief of the platform is true"
         raise InvalidArgument(describe("audit(settlement=...)", must, type(settlement).__name__))
@@ -70,7 +70,7 @@ def stand_in(
     )
 
 
-def fixed_totals(mechanism: DynamicTeamMechanism) -> Float[np.ndarray, "n ..."]:
+def fixed_totals(mechanism: AbstractTerms) -> Float[np.ndarray, "n ..."]:
     """Totals as they were computed; nothing where the mechanism thinks the reports impossible."""
     return np.nan_to_num(mechanism.groves_total, nan=0.0)
 

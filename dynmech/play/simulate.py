@@ -21,12 +21,12 @@ from dynmech._types import NONE, join_symbols, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra, shown
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
-from dynmech.policy.conversation import profile_index
+from dynmech.policy.priced import profile_index
 from dynmech.policy.under import Elsewhere, check_totals, play_under, settling_signal
 
 if TYPE_CHECKING:
     from dynmech.market.environment import RecommendationMDP
-    from dynmech.mechanism.team import DynamicTeamMechanism
+    from dynmech.play.terms import AbstractTerms
     from dynmech.policy.base import AbstractPricedPolicy
 
 Strategy = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -120,22 +120,22 @@ class Simulation(eqx.Module):
 
 
 def simulate(
-    mechanism: DynamicTeamMechanism,
+    terms: AbstractTerms,
     key: jax.Array,
     conversations: int,
     strategies: Mapping[int | str, Strategy] | None,
     profile: int | None,
     under: RecommendationMDP | None = None,
 ) -> Simulation:
-    """See `DynamicTeamMechanism.simulate`."""
-    policy = mechanism.policy
+    """See `AbstractTerms.simulate`."""
+    policy = terms.policy
     conversations = whole(1)("simulate(conversations=...)", conversations)
     names = policy.env.names
     lies = by_advertiser(names, strategies)
     rng = generator("simulate(key=...)", key)
-    charged, signal, stage = _Totals(mechanism, lies), mechanism.estimator, policy
+    charged, signal, stage = _Totals(terms, lies), terms.estimator, policy
     if under is not None:
-        check_totals("simulate(under=...)", mechanism)
+        check_totals("simulate(under=...)", terms.groves)
         stage = play_under("simulate(under=...)", policy, under)
         signal = settling_signal(policy, stage.env, signal)
         charged.table = np.nan_to_num(charged.table, nan=0.0)
@@ -231,9 +231,9 @@ class _Totals:
     data-driven total reads the taste, decoded without noise.
     """
 
-    def __init__(self, mechanism: DynamicTeamMechanism, lies: Mapping[int, Strategy]):
-        self.table, self.lies = mechanism.totals_by_taste(), tuple(lies)
-        known = mechanism.policy.profiles
+    def __init__(self, terms: AbstractTerms, lies: Mapping[int, Strategy]):
+        self.table, self.lies = terms.totals_by_taste(), tuple(lies)
+        known = terms.policy.profiles
         rows = np.concatenate([known.theta, known.signals], axis=1).tolist()
         self.known = {tuple(row): b for b, row in enumerate(rows)}
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from dynmech._types import NONE
 from dynmech.plotting.style import GREY, NOTHING, bare, new_figure, product_colours, wrapped
 from dynmech.plotting.tree import Branch, policy_tree, product_label, signal_label, signal_word
-from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.policy.priced import AbstractPriced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ _BOX, _GAP = 1.0, 1.0
 
 
 def plot_policy_tree(
-    policy: AbstractPricedPolicy, profile: int = 0, *, least: float | None = None, title: str = ""
+    policy: AbstractPriced, profile: int = 0, *, least: float | None = None, title: str = ""
 ) -> "Figure":
     """Draw what the policy recommends from an initial profile, round by round.
 
@@ -70,7 +70,7 @@ def plot_policy_tree(
     return figure
 
 
-def _caption(policy: AbstractPricedPolicy, root: Branch, word: str, least: float) -> str:
+def _caption(policy: AbstractPriced, root: Branch, word: str, least: float) -> str:
     symbols = policy.env.feedback_alphabet[0]
     scale = f" (1 lowest, {symbols} highest)" if word == "rating" else ""
     parts = [f"On the lines: the {word} of what was just shown{scale}."]
@@ -107,7 +107,7 @@ def _line(axes: "Axes", y: float, to: float, child: Branch, total: float) -> Non
     )  # fmt: skip
 
 
-def _box(axes: "Axes", policy: AbstractPricedPolicy, branch: Branch, y: float, colours) -> None:
+def _box(axes: "Axes", policy: AbstractPriced, branch: Branch, y: float, colours) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     x = (branch.round - 1) * (_BOX + _GAP)

@@ -6,295 +6,39 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
-import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from dynmech import files
-from dynmech._beside import Beside
 from dynmech._types import Numbers
-from dynmech.bounded import Bounded
 from dynmech.errors import (
-    DynmechError,
-    ImpossibleProfile,
-    OutsideSupport,
-    describe,
     import_extra,
 )
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
-from dynmech.market.values import prior_probability
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.baselines import SIMPLER, PolicyComparison, compare_policies
 from dynmech.policy.conversation import (
     Conversation,
-    profile_index,
     resume_conversation,
     start_conversation,
 )
 from dynmech.policy.conversations import Conversations, start_many
+from dynmech.policy.given_actions import other_actions
 from dynmech.policy.invariants import check_tables
-from dynmech.policy.played import Playable, beliefs_after
-from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, AbstractPolicy
+from dynmech.policy.priced import BOUNDED, AbstractPriced, Figures
+from dynmech.policy.questions import AbstractCursor, AbstractEvaluator
 from dynmech.policy.relaxation import Relaxation, relax
 from dynmech.policy.revalue import Revaluation, revalue
-from dynmech.problem.compile import Compiled
-from dynmech.problem.tasks import Pairs
-from solvers import Estimate, Plan, Status
-from solvers import fingerprint as hash_arrays
-
-_ROOTS = Beside()
-_PRINTS = Beside()
-_BOUNDED = (
-    "value", "marginal_value", "displayable_marginal_value", "advertiser_value", "user_utility",
-    "purchase",
-)  # fmt: skip
+from solvers import Estimate, Status
 
 
-class Figures(eqx.Module):
-    """The numbers of a policy at its profiles, money; shapes as in `EfficientPolicy`.
-
-    `value`: V_1. `lower`, `upper`: of W_1. `marginal`, `displayable`: W^{-i} and Wd^{-i}. By
-    product under truth: `earned`, `utility`, `purchase`.
-    """
-
-    value: Bounded
-    lower: Float[np.ndarray, "..."]
-    upper: Float[np.ndarray, "..."]
-    marginal: Bounded
-    displayable: Bounded
-    earned: Bounded
-    utility: Bounded
-    purchase: Bounded
-
-
-class AbstractPricedPolicy(AbstractPolicy):
-    """A policy with what payments and audits need.
-
-    P = (K,)*n + (Zp, Z1, ..., Zn) when every initial profile was solved, or (B,) for a batch.
-    Everything is conditional on the profile, in money; NaN where the profile's signals have
-    probability zero. See `EfficientPolicy`.
-    """
-
-    evaluator: eqx.AbstractVar[AbstractEvaluator]
-    figures: eqx.AbstractVar[Figures]
-    profiles: eqx.AbstractVar[Profiles]
-    batch: eqx.AbstractVar[bool]
-    exact: eqx.AbstractVar[bool]
-    confidence: eqx.AbstractVar[float]
-    solver: eqx.AbstractVar[str]
-    work: eqx.AbstractVar[Estimate]
-    seconds: eqx.AbstractVar[float]
+class AbstractPricedPolicy(AbstractPriced):
+    """A policy with what payments and audits need, and everything that it can be asked."""
 
     def __check_init__(self):
         check_tables(self)
-
-    @property
-    def value(self) -> Float[np.ndarray, "..."]:
-        """V_1, what this policy attains under truth, P, money."""
-        return self.figures.value.value
-
-    @property
-    def value_lower(self) -> Float[np.ndarray, "..."]:
-        """Bound on V_1 from below, P."""
-        return self.figures.value.lower
-
-    @property
-    def value_upper(self) -> Float[np.ndarray, "..."]:
-        """Bound on V_1 from above, P."""
-        return self.figures.value.upper
-
-    @property
-    def lower(self) -> Float[np.ndarray, "..."]:
-        """Bound on W_1, the best that any policy attains, from below, P."""
-        return self.figures.lower
-
-    @property
-    def upper(self) -> Float[np.ndarray, "..."]:
-        """Bound on W_1 from above, P."""
-        return self.figures.upper
-
-    @property
-    def incentive_bound(self) -> Float[np.ndarray, "..."]:
-        """Most that lying can gain in expectation, planned at the outset, P, money.
-
-        upper - value_lower, with `confidence`, if the estimate that settles is unbiased and Groves
-        totals do not depend on own reports. Inside: `Conversation.certify`.
-        """
-        return np.maximum(self.upper - self.value_lower, 0.0)
-
-    @property
-    def marginal_value(self) -> Float[np.ndarray, "n ..."]:
-        """W^{-i}: what the plan of the economy without i attains, (n, *P), money."""
-        return self.figures.marginal.value
-
-    @property
-    def marginal_lower(self) -> Float[np.ndarray, "n ..."]:
-        """Bounds on W^{-i} from below, (n, *P)."""
-        return self.figures.marginal.lower
-
-    @property
-    def marginal_upper(self) -> Float[np.ndarray, "n ..."]:
-        """Bounds on W^{-i} from above, (n, *P)."""
-        return self.figures.marginal.upper
-
-    @property
-    def displayable_marginal_value(self) -> Float[np.ndarray, "n ..."]:
-        """Wd^{-i}: as `marginal_value` where i may be shown and does not count, (n, *P)."""
-        return self.figures.displayable.value
-
-    @property
-    def displayable_marginal_lower(self) -> Float[np.ndarray, "n ..."]:
-        """Bounds on Wd^{-i} from below, (n, *P)."""
-        return self.figures.displayable.lower
-
-    @property
-    def displayable_marginal_upper(self) -> Float[np.ndarray, "n ..."]:
-        """Bounds on Wd^{-i} from above, (n, *P)."""
-        return self.figures.displayable.upper
-
-    @property
-    def marginal_value_lower(self) -> Float[np.ndarray, "n ..."]:
-        """`marginal_lower`."""
-        return self.marginal_lower
-
-    @property
-    def marginal_value_upper(self) -> Float[np.ndarray, "n ..."]:
-        """`marginal_upper`."""
-        return self.marginal_upper
-
-    @property
-    def displayable_marginal_value_lower(self) -> Float[np.ndarray, "n ..."]:
-        """`displayable_marginal_lower`."""
-        return self.displayable_marginal_lower
-
-    @property
-    def displayable_marginal_value_upper(self) -> Float[np.ndarray, "n ..."]:
-        """`displayable_marginal_upper`."""
-        return self.displayable_marginal_upper
-
-    @property
-    def advertiser_value(self) -> Float[np.ndarray, "n ..."]:
-        """Expected theta earned by each product under truth, (n, *P), money."""
-        return self.figures.earned.value
-
-    @property
-    def user_utility(self) -> Float[np.ndarray, "n ..."]:
-        """Expected user utility from each product under truth, (n, *P), money."""
-        return self.figures.utility.value
-
-    @property
-    def purchase(self) -> Float[np.ndarray, "n ..."]:
-        """Probability that each product is bought under truth, (n, *P)."""
-        return self.figures.purchase.value
-
-    def bounded(self, name: str) -> Bounded:
-        """A table with its bounds, standard errors and confidence.
-
-        **Arguments:** `name`: "value", "marginal_value", "displayable_marginal_value",
-        "advertiser_value", "user_utility" or "purchase".
-
-        **Raises:** `OutsideSupport` for another name.
-        """
-        figures = self.figures
-        tables = (
-            figures.value, figures.marginal, figures.displayable, figures.earned, figures.utility,
-            figures.purchase,
-        )  # fmt: skip
-        if name not in _BOUNDED:
-            must = f"be one of {', '.join(_BOUNDED)}"
-            raise OutsideSupport(describe("EfficientPolicy.bounded(name=...)", must, name))
-        return tables[_BOUNDED.index(name)]
-
-    @property
-    def partial(self) -> bool:
-        """Whether some recommendations or rounds were left out of its tree, or there is none."""
-        return self.evaluator.whole is None
-
-    @property
-    def plan(self) -> Plan:
-        """What is done at every node of the tree; refused where none was walked."""
-        return self.evaluator.plan
-
-    @property
-    def compiled(self) -> Compiled:
-        """The market as the tree has it; refused where none was walked."""
-        return self.evaluator.compiled
-
-    @property
-    def pairs(self) -> Pairs:
-        """Profiles with every advertiser's own alternatives."""
-        return self.evaluator.pairs
-
-    @property
-    def optimal(self) -> Plan | None:
-        """The plan that attains W where `plan` need not (see `with_actions`), else None."""
-        return self.evaluator.optimal
-
-    @property
-    def gap(self) -> tuple[Float[np.ndarray, "P _N"], ...] | None:
-        """Per round (pairs, nodes), certified loss at each node, money; None when exact."""
-        return self.evaluator.gap
-
-    @property
-    def actions(self) -> tuple[Int[np.ndarray, "P _N"], ...]:
-        """Recommendations per round, (pairs, nodes), n for none: what `with_actions` takes."""
-        return self.plan.actions
-
-    @property
-    def player(self) -> Playable:
-        """The policy's network, if it has one, ready to be played in its market."""
-        return self.evaluator.player
-
-    @property
-    def mass(self) -> Float[np.ndarray, " B"]:
-        """Probability of each profile's signals, shape (B,)."""
-        return self.roots.sum(axis=1)
-
-    @property
-    def possible(self) -> Bool[np.ndarray, " B"]:
-        """Which profiles have signals of positive probability."""
-        return self.mass > 0
-
-    @property
-    def roots(self) -> Float[np.ndarray, "B m"]:
-        """Unnormalised belief at the outset of each profile."""
-        return _ROOTS(self, lambda: beliefs_after(self.env, self.profiles.signals))
-
-    @property
-    def complete(self) -> bool:
-        """Whether every initial profile that can occur is in `profiles`, once."""
-        if not self.batch:
-            return True
-        rows = np.concatenate([self.profiles.theta, self.profiles.signals], axis=1)
-        once = len(np.unique(rows, axis=0)) == len(rows)
-        return once and bool(abs(self.probability().sum() - 1) < 1e-9)
-
-    @property
-    def ex_ante_value(self) -> float:
-        """E[W_1] over all initial profiles, money."""
-        return float(np.nansum(self.value * self._weights("ex_ante_value")))
-
-    @property
-    def ex_ante_marginal_value(self) -> Float[np.ndarray, " n"]:
-        """E[W_1^{-i}] over all initial profiles, shape (n,), money."""
-        weights = self._weights("ex_ante_marginal_value")
-        axes = tuple(range(1, self.marginal_value.ndim))
-        return np.nansum(self.marginal_value * weights, axis=axes)
-
-    def probability(self) -> Float[np.ndarray, "..."]:
-        """Prior probability of each profile, shape P."""
-        theta = prior_probability(self.env.values, self.profiles.theta)
-        return (theta * self.mass).reshape(self.value.shape)
-
-    def _weights(self, verb: str) -> np.ndarray:
-        if self.complete:
-            return self.probability()
-        must, got = "have every initial profile", f"a batch of {len(self.profiles)}"
-        do = "solve without `initial`, or average over profiles drawn with env.sample_profiles "
-        do += "and state the standard error"
-        raise DynmechError(describe(f"EfficientPolicy.{verb}", must, got, do))
 
     def recommend(self, belief, memory, theta, period: int) -> int:
         return self.evaluator.recommend(belief, memory, theta, period)
@@ -313,17 +57,6 @@ class AbstractPricedPolicy(AbstractPolicy):
         **Raises:** `OutsideSupport`, `ImpossibleProfile`, `InvalidArgument`.
         """
         return start_conversation(self, theta, signals, profile)
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest of the market and of what the policy attains in it, the same in any process."""
-
-        def make() -> str:
-            figures = [np.asarray(x, float) for x in jax.tree.leaves(self.figures)]
-            arrays = [self.profiles.theta, self.profiles.signals, *figures]
-            return files.fingerprint(self.env) + hash_arrays([np.asarray(x) for x in arrays])
-
-        return _PRINTS(self, make)
 
     def start_many(self, profiles: Any) -> Conversations:
         """Start N conversations at solved profiles, to be stepped together.
@@ -437,7 +170,7 @@ class AbstractPricedPolicy(AbstractPolicy):
             "W_upper": self.upper,
         }  # fmt: skip
         columns |= {name: np.repeat(table.ravel(), n) for name, table in wide.items()}
-        for name in _BOUNDED[1:]:
+        for name in BOUNDED[1:]:
             table = self.bounded(name)
             parts = {"": table.value, "_error": table.error, "_lower": table.lower}
             for end, part in {**parts, "_upper": table.upper}.items():
@@ -455,8 +188,6 @@ class AbstractPricedPolicy(AbstractPolicy):
 
         **Raises:** `InvalidArgument` (shape), `OutsideSupport`.
         """
-        from dynmech.policy.given_actions import with_actions
-
         return with_actions(self, actions)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -518,18 +249,6 @@ class AbstractPricedPolicy(AbstractPolicy):
         """
         return relax(self, conversations, rounds, beam, profile, seed)
 
-    def profile_at(self, verb: str, profile: int) -> tuple[np.ndarray, np.ndarray]:
-        """Value indices and symbols of a solved profile that can occur.
-
-        **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile`.
-        """
-        profile = profile_index(self, f"EfficientPolicy.{verb}", profile)
-        if not self.possible[profile]:
-            must, got = "have signals of positive probability", f"profile {profile}"
-            call = f"EfficientPolicy.{verb}(profile=...)"
-            raise ImpossibleProfile(describe(call, must, got))
-        return self.profiles.theta[profile], self.profiles.signals[profile]
-
 
 class EfficientPolicy(AbstractPricedPolicy):
     """The efficient policy of a market, from whichever solver, with the values of payments.
@@ -562,3 +281,20 @@ class EfficientPolicy(AbstractPricedPolicy):
     def env(self) -> RecommendationMDP:
         """The market."""
         return self.evaluator.env
+
+
+def with_actions(policy: AbstractPriced, actions, solver: str = "given actions") -> EfficientPolicy:
+    """See `EfficientPolicy.with_actions`. `solver`: what the policy is called."""
+    evaluator, figures = other_actions(policy, actions)
+    return EfficientPolicy(
+        evaluator=evaluator,
+        figures=figures,
+        profiles=policy.profiles,
+        batch=policy.batch,
+        exact=False,
+        confidence=1.0,
+        solver=solver,
+        work=policy.work,
+        seconds=policy.seconds,
+        status=Status.STALLED,
+    )

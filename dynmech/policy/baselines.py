@@ -15,7 +15,7 @@ from dynmech.solve.certificates import simplify
 from solvers import Play, rollout
 
 if TYPE_CHECKING:
-    from dynmech.policy.base import AbstractPricedPolicy
+    from dynmech.policy.priced import AbstractPriced
 
 SIMPLER = tuple(play.value for play in Play if play is not Play.GREEDY)
 
@@ -36,7 +36,7 @@ class PolicyComparison(eqx.Module):
 
 
 def compare_policies(
-    policy: AbstractPricedPolicy, names: Sequence[str], conversations: int, profile: int, seed: int
+    policy: AbstractPriced, names: Sequence[str], conversations: int, profile: int, seed: int
 ) -> PolicyComparison:
     """See `EfficientPolicy.compare`."""
     require_whole("compare(conversations=...)", conversations, 2)

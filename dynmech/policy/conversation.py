@@ -23,14 +23,14 @@ from dynmech.errors import (
 )
 from dynmech.errors import shown as told
 from dynmech.market.continued import laws_at
-from dynmech.market.profiles import signal_likelihood
+from dynmech.market.roots import signal_likelihood
 from dynmech.market.structures import PrivateFeedback, PrivateStructures
 from dynmech.market.values import MarkovValues
 from dynmech.policy.questions import AbstractEvaluator, Place
 from dynmech.solve.certificates import Bounds, Certificate
 
 if TYPE_CHECKING:
-    from dynmech.policy.base import AbstractPricedPolicy
+    from dynmech.policy.priced import AbstractPriced
 
 
 class Turn(eqx.Module):
@@ -63,7 +63,7 @@ class Conversation(eqx.Module):
     A pickled conversation is its `record`.
     """
 
-    policy: AbstractPricedPolicy
+    policy: AbstractPriced
     profile: int = eqx.field(static=True)
     place: Place
     weights: Float[np.ndarray, " m"]
@@ -273,7 +273,7 @@ class Conversation(eqx.Module):
             raise InvalidArgument(describe(f"Conversation.{what}", must, "ended", do))
 
 
-def start_conversation(policy: AbstractPricedPolicy, theta, signals, profile) -> Conversation:
+def start_conversation(policy: AbstractPriced, theta, signals, profile) -> Conversation:
     """See `EfficientPolicy.start`."""
     env, known = policy.env, policy.profiles
     money = None
@@ -312,7 +312,7 @@ def start_conversation(policy: AbstractPricedPolicy, theta, signals, profile) ->
     )  # fmt: skip
 
 
-def resume_conversation(policy: AbstractPricedPolicy, record: Any) -> Conversation:
+def resume_conversation(policy: AbstractPriced, record: Any) -> Conversation:
     """See `EfficientPolicy.resume`."""
     call = "EfficientPolicy.resume(record=...)"
     keys = {"policy", "theta", "signals", "turns"}
@@ -493,15 +493,6 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
     if (index < 0).any() or (index >= size).any():
         raise OutsideSupport(describe("theta=...", f"be indices in 0..{size - 1}", theta))
     return index
-
-
-def profile_index(policy, verb: str, profile) -> int:
-    """The index of a solved profile; `OutsideSupport` for any other."""
-    count = len(policy.profiles)
-    if not is_number(profile, "iu") or not 0 <= int(profile) < count:
-        must = f"be an index in 0..{count - 1}"
-        raise OutsideSupport(describe(f"{verb}(profile=...)", must, told(profile)))
-    return int(profile)
 
 
 def _next_values(env, held: np.ndarray, theta, goes_on: bool) -> Int[np.ndarray, " n"]:

@@ -17,7 +17,7 @@ from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.questions import AbstractCursor
 
 if TYPE_CHECKING:
-    from dynmech.policy.base import AbstractPricedPolicy
+    from dynmech.policy.priced import AbstractPriced
 
 
 class Conversations(eqx.Module):
@@ -31,7 +31,7 @@ class Conversations(eqx.Module):
       where a conversation had ended, and for what was not said.
     """
 
-    policy: AbstractPricedPolicy
+    policy: AbstractPriced
     profile: Int[np.ndarray, " N"]
     ended: Bool[np.ndarray, " N"]
     recommendation: Int[np.ndarray, " N"]
@@ -130,7 +130,7 @@ class Conversations(eqx.Module):
         return _step_one(chat, code[row], display[row], symbols[row])
 
 
-def start_many(policy: AbstractPricedPolicy, profiles: Any) -> Conversations:
+def start_many(policy: AbstractPriced, profiles: Any) -> Conversations:
     """See `EfficientPolicy.start_many`."""
     call = "EfficientPolicy.start_many(profiles=...)"
     index = indices(None)(call, profiles)

@@ -5,24 +5,18 @@ import time
 
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from dynmech._types import in_doubles, precision
-from dynmech.bounded import Bounded
-from dynmech.errors import InvalidArgument, TooLarge, describe
+from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.base import EfficientPolicy as EfficientPolicy
-from dynmech.policy.base import Figures
-from dynmech.policy.outcomes import expected_outcomes
-from dynmech.policy.plans import plan_of
-from dynmech.policy.walked import TreeEvaluator
-from dynmech.problem.compile import compile_remembered
+from dynmech.policy.solved import finish
+from dynmech.policy.trained import solve_by_network
 from dynmech.problem.pose import Posed
-from dynmech.problem.tasks import Assignment, assign, make_pairs
-from dynmech.solve.outcome import Solved, laid_out, told_of, with_table
+from dynmech.problem.tasks import assign, make_pairs
+from dynmech.solve.outcome import laid_out, told_of, with_table
 from dynmech.solve.prepare import (
-    check_found,
     check_limits,
     check_money,
     check_solver,
@@ -30,16 +24,13 @@ from dynmech.solve.prepare import (
     root_beliefs,
     wanted_profiles,
 )
-from dynmech.solve.running import our_errors, run_solver
+from dynmech.solve.running import run_solver
 from solvers import (
     AbstractSolver,
-    Exact,
     Limits,
     Neural,
-    Status,
     TaskList,
     deferred,
-    plan_tree,
 )
 
 _VERB = "solve_efficient_policy"
@@ -106,8 +97,6 @@ def solve_efficient_policy(
     check_money(env)
     env = env.with_cuts_found_anew()
     if isinstance(solver, Neural):
-        from dynmech.policy.trained import solve_by_network
-
         if mesh is not None:
             must = "be None with Neural(), which works on one device"
             raise InvalidArgument(describe(f"{_VERB}(mesh=...)", must, mesh))
@@ -132,124 +121,3 @@ def solve_efficient_policy(
         batch = initial is not None
         policy = finish(market, profiles, pairs, root, assignment, solved, batch, spent)
     return told_of(policy, found, tasks, limits, throw)
-
-
-def solve_remembered(
-    env: RecommendationMDP,
-    profiles: Profiles,
-    batch: bool,
-    solver: Exact | None = None,
-    cells: int | None = None,
-) -> tuple[EfficientPolicy, list[Int[np.ndarray, "_M d"]]]:
-    """Solve exactly on a tree that keeps memories apart, so that others can be asked at its nodes.
-
-    **Arguments:** `cells`: profiles with own alternatives times nodes, at most.
-
-    **Returns:** the policy, and the memories of each round by memory class.
-
-    **Raises:** `TooLarge`.
-    """
-    began, solver = time.monotonic(), solver or Exact()
-    check_money(env)
-    check_values(env)
-    with precision(env.gamma):
-        compiled, memories = compile_remembered(env, 2 * solver.memory)
-        posed = Posed(env, compiled)
-        pairs = make_pairs(env, profiles)
-        root = root_beliefs(env, pairs)
-        assignment = assign(env, pairs, root, env.values.support)
-        tasks, limits = TaskList(assignment.groups), Limits()
-        if cells is not None:
-            listed = posed.problem.lists(2 * solver.memory)
-            with our_errors("Exact", limits):
-                work, _ = plan_tree(listed.structure, listed.tables, tasks.groups, solver)
-            if work.nodes * len(pairs.root) > cells:
-                must, got = f"have at most {cells} cells", work.nodes * len(pairs.root)
-                raise TooLarge(describe("Certificate(walk=...)", must, got))
-        found = run_solver(posed.problem, tasks, solver, limits, False)
-        market, solved = laid_out(posed, found, limits)
-    seconds = time.monotonic() - began
-    return finish(market, profiles, pairs, root, assignment, solved, batch, seconds), memories
-
-
-def finish(
-    env, profiles, pairs, root, assignment: Assignment, found: Solved, batch, seconds
-) -> EfficientPolicy:
-    """Make the policy of what a solver found; `batch`: whether profiles were asked for."""
-    shape = (len(profiles),) if batch else env.profile_shape
-    n = env.products
-    plan, gap = plan_of(env, pairs, root, assignment, found)
-    mass = plan.root.sum(axis=1)
-    attained = np.concatenate([answer.value.ravel() for answer in found.answers])
-    lower, upper = found.lower, found.upper
-
-    def along(flat: np.ndarray, index: Int[np.ndarray, "B n Z"]) -> np.ndarray:
-        total = mass[pairs.root[np.maximum(pairs.own[:, :, 0, :], 0)]]
-        known = (index >= 0) & (total > 0)
-        return np.where(known, flat[np.maximum(index, 0)] / np.where(known, total, 1), np.nan)
-
-    kinds = assignment.marginal, assignment.displayable
-    below, above = (np.stack([along(flat, x) for x in kinds]) for flat in (lower, upper))
-    own = below if found.gap is not None else np.stack([along(attained, x) for x in kinds])
-    exact = found.complete and found.status is Status.EXACT
-    pair_mass = mass[pairs.root]
-
-    def per_pair(flat: np.ndarray) -> np.ndarray:
-        known = pair_mass > 0
-        return np.where(known, flat[assignment.pair] / np.where(known, pair_mass, 1), np.nan)
-
-    pair_value = per_pair(attained)
-    check_found(env, np.concatenate([pair_value, own.ravel()]))
-    # W >= W^{-i} whatever i's own value is: rounding of tied plans may not say otherwise.
-    for k in range(pairs.own.shape[2]):
-        index = pairs.own[:, :, k]
-        own[0] = np.where(index >= 0, np.fmin(own[0], pair_value[index]), own[0])
-    below = np.minimum(below, own)
-    value = pair_value[pairs.base].reshape(shape)
-    outcomes = expected_outcomes(plan, env.values.support, pairs, pairs.base)
-    here = profiles.signals[:, 1:][:, :, None]
-
-    def at(table: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(table, here, axis=2)[:, :, 0].T.reshape(n, *shape)
-
-    evaluator = TreeEvaluator(
-        env=env,
-        profiles=profiles,
-        compiled=found.compiled,
-        pairs=pairs,
-        plan=plan,
-        pair_value=pair_value,
-        own=Bounded(own, below, above),
-        optimal=None,
-        gap=gap,
-        behind=None,
-        complete=found.complete,
-        exact=exact,
-    )
-    earned, utility, purchase = (
-        Bounded(x.T.reshape(n, *shape))
-        for x in (outcomes.earned, outcomes.utility, outcomes.purchase)
-    )
-    least = per_pair(lower)[pairs.base].reshape(shape)
-    figures = Figures(
-        value=Bounded(value, least, value + (value - least)) if exact else Bounded(value),
-        lower=least,
-        upper=per_pair(upper)[pairs.base].reshape(shape),
-        marginal=Bounded(at(own[0]), at(below[0]), at(above[0])),
-        displayable=Bounded(at(own[1]), at(below[1]), at(above[1])),
-        earned=earned,
-        utility=utility,
-        purchase=purchase,
-    )
-    return EfficientPolicy(
-        evaluator=evaluator,
-        figures=figures,
-        profiles=profiles,
-        batch=batch,
-        exact=exact,
-        confidence=1.0,
-        solver=found.note,
-        work=found.work,
-        seconds=seconds,
-        status=found.status,
-    )

@@ -14,12 +14,11 @@ from dynmech._types import NONE, in_doubles
 from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.policy.base import AbstractPricedPolicy, Figures
-from dynmech.policy.efficient import solve_remembered
-from dynmech.policy.given_actions import with_actions
+from dynmech.policy.base import AbstractPricedPolicy, Figures, with_actions
 from dynmech.policy.nodes import recommendations
-from dynmech.policy.played import money_of
+from dynmech.policy.playable import money_of
 from dynmech.policy.questions import AbstractEvaluator
+from dynmech.policy.solved import solve_remembered
 from dynmech.solve.prepare import wanted_profiles
 from solvers import Estimate
 

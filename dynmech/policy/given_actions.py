@@ -9,15 +9,13 @@ import numpy as np
 
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
-from dynmech.policy.base import AbstractPricedPolicy, EfficientPolicy
 from dynmech.policy.outcomes import expected_outcomes
-from solvers import Status
+from dynmech.policy.priced import AbstractPriced, Figures
+from dynmech.policy.questions import AbstractEvaluator
 
 
-def with_actions(
-    policy: AbstractPricedPolicy, actions, solver: str = "given actions"
-) -> EfficientPolicy:
-    """See `EfficientPolicy.with_actions`. `solver`: what the policy is called."""
+def other_actions(policy: AbstractPriced, actions) -> tuple[AbstractEvaluator, Figures]:
+    """What answers for a policy with other actions, and its tables; see `with_actions`."""
     plan, env, pairs = policy.plan, policy.env, policy.pairs
     call = "EfficientPolicy.with_actions(actions=...)"
     shapes = [np.shape(taken) for taken in actions]
@@ -62,15 +60,4 @@ def with_actions(
         utility=utility,
         purchase=purchase,
     )
-    return EfficientPolicy(
-        evaluator=evaluator,
-        figures=figures,
-        profiles=policy.profiles,
-        batch=policy.batch,
-        exact=False,
-        confidence=1.0,
-        solver=solver,
-        work=policy.work,
-        seconds=policy.seconds,
-        status=Status.STALLED,
-    )
+    return evaluator, figures

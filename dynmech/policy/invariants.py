@@ -9,7 +9,7 @@ import numpy as np
 from dynmech.errors import InvalidArgument, describe
 
 if TYPE_CHECKING:
-    from dynmech.policy.base import AbstractPricedPolicy
+    from dynmech.policy.priced import AbstractPriced
 
 _ROUNDING = 1e-9  # of the market's scale of money
 _BY_PROFILE = ("value", "lower", "upper")
@@ -19,7 +19,7 @@ _BY_PRODUCT = (
 )  # fmt: skip
 
 
-def check_tables(policy: AbstractPricedPolicy) -> None:
+def check_tables(policy: AbstractPriced) -> None:
     """Raise `InvalidArgument` unless tables and plan fit the market, and bounds are in order.
 
     Numbers are NaN exactly where a profile's signals have probability zero.

@@ -18,7 +18,8 @@ from jaxtyping import Float
 
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.profiles import Profiles, signal_likelihood
+from dynmech.market.profiles import Profiles
+from dynmech.market.roots import signal_likelihood
 from dynmech.payments.settlement import Estimator
 from dynmech.policy.player import Player, largest_bias
 from dynmech.problem.process import MarketProcess

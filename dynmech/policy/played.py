@@ -17,116 +17,31 @@ from jaxtyping import Float, Int
 from dynmech._beside import Beside
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.profiles import Profiles, signal_likelihood
+from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.nodes import Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
+from dynmech.policy.playable import Playable, padded
 from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
-from dynmech.problem.process import MarketProcess, market_process
 from dynmech.problem.tasks import Pairs
-from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import (
     Bounds,
     Certificate,
     certify,
-    in_float64,
-    make_case,
     margin,
 )
-from solvers import AbstractCeiling, Case, ValueNetwork, as_program, decide
+from solvers import as_program
 
 if TYPE_CHECKING:
     from dynmech.problem.compile import Compiled
     from solvers import Plan
 
 _MOST_CELLS = 4_000_000
-_PROCESSES, _NETWORKS, _CEILINGS, _OWN = Beside(), Beside(), Beside(), Beside()
+_OWN = Beside()
 _WALK = "raise Certificate(walk=...), the cells up to which the tree is walked, or solve with "
 _WALK += "Exact() or BranchAndBound()"
-
-
-class Playable(eqx.Module):
-    """A network in a market, ready to be played; only arrays and settings, so that it is saved.
-
-    `profiles` (B of them) with unnormalised beliefs `root` (B, m); `parameters`: of the network,
-    in the order of its leaves, none where there is no network and play is myopic; `width`,
-    `summary`: its sizes; `chunk`: runs handled at once.
-    """
-
-    env: RecommendationMDP
-    profiles: Profiles
-    root: Float[np.ndarray, "B m"]
-    parameters: tuple[np.ndarray, ...]
-    width: int = eqx.field(static=True)
-    summary: int = eqx.field(static=True)
-    certificate: Certificate
-    chunk: int = eqx.field(static=True)
-
-    @property
-    def process(self) -> MarketProcess:
-        """The market's rules, which are used as they are."""
-        return _PROCESSES(self.env, lambda: market_process(self.env))
-
-    @property
-    def network(self) -> ValueNetwork | None:
-        """What values the beliefs that follow; None: nothing does."""
-        if not self.parameters:
-            return None
-        return _NETWORKS(self, lambda: _network(self.parameters, self.width, self.summary))
-
-    @property
-    def ceilings(self) -> list[AbstractCeiling]:
-        """Told-omega bounds of W, of every profile."""
-        return [self.cased(theta)[1] for theta in self.profiles.theta]
-
-    def theta(self, profile: int) -> Float[np.ndarray, " n"]:
-        """Values of a profile, money."""
-        return money_of(self.env, self.profiles.theta[profile])
-
-    def cased(self, theta: Int[np.ndarray, " n"]) -> tuple[Case, AbstractCeiling]:
-        """The economy of everyone at value indices, and its told-omega bound."""
-        case, kept = make_case(money_of(self.env, theta)), _CEILINGS(self, dict)
-        key = np.asarray(theta, np.int64).tobytes()
-        if key not in kept:
-            with jax.enable_x64(True):
-                (kept[key],) = make_ceilings(self.env, self.process, [case])
-        return case, kept[key]
-
-    def choose(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
-        """Greedy controls (C,) at beliefs (C, m) of mass 1 and memories (C, d); round from 0."""
-        case, ceiling = self.cased(theta)
-        size = len(belief)
-        pad = np.minimum(np.arange(max(_padded(size), 8) if size > 1 else 1), size - 1)
-        with jax.enable_x64(True):
-            found = decide(
-                self.process, case, ceiling, in_float64(self.network), belief[pad], memory[pad],
-                period, self.chunk,
-            )  # fmt: skip
-        return np.asarray(found)[:size]
-
-    def beliefs(self, signals: Int[np.ndarray, "N n1"]) -> Float[np.ndarray, "N m"]:
-        """Unnormalised beliefs after initial symbols."""
-        return beliefs_after(self.env, signals)
-
-
-def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarray, "N m"]:
-    """Unnormalised beliefs (N, m) after initial symbols (N, 1+n), as they are at the roots."""
-    unique, index = np.unique(signals, axis=0, return_inverse=True)
-    likelihood = np.asarray(signal_likelihood(env, unique))
-    return (np.asarray(env.tastes.weights) * likelihood)[index.reshape(-1)]
-
-
-def untrained(env: RecommendationMDP, profiles: Profiles) -> Playable:
-    """Profiles of a market without a network."""
-    root = beliefs_after(env, profiles.signals)
-    return Playable(env, profiles, root, (), 0, 0, Certificate(), 16)
-
-
-def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n"]:
-    """Values in money from indices into the support."""
-    return np.asarray(env.values.support, float)[np.arange(env.products), theta]
 
 
 class PlayEvaluator(AbstractEvaluator):
@@ -371,7 +286,7 @@ class _PlayCursor(AbstractCursor):
         for low in range(0, len(control), step):
             part = slice(low, low + step)
             size = len(control[part])
-            pad = np.minimum(np.arange(_padded(size)), size - 1)
+            pad = np.minimum(np.arange(padded(size)), size - 1)
             with jax.enable_x64(True):
                 found = _laws_met(
                     self.play.process, self.signal, self.memory[part][pad], control[part][pad],
@@ -406,23 +321,6 @@ def _laws_met(process, signal, memory, control, omega, period, utilities):
         return after, mean[:, omega], ends[:, omega], ends[-1], law
 
     return jax.vmap(one)(jnp.asarray(memory), jnp.asarray(control), jnp.asarray(omega))
-
-
-def _network(parameters: tuple[np.ndarray, ...], width: int, summary: int) -> ValueNetwork:
-    skeleton = ValueNetwork(jax.random.key(0), width, summary)
-    arrays, rest = eqx.partition(skeleton, eqx.is_array)
-    leaves, structure = jax.tree.flatten(arrays)
-    shapes, found = [np.shape(x) for x in leaves], [np.shape(x) for x in parameters]
-    if shapes != found:
-        must, do = "hold a network of this version", "solve again"
-        got = f"parameters of shapes {found}"[:300]
-        raise InvalidArgument(describe("EfficientPolicy.load(path=...)", must, got, do))
-    return eqx.combine(jax.tree.unflatten(structure, list(parameters)), rest)
-
-
-def _padded(size: int) -> int:
-    """The next power of two, so that few shapes are compiled."""
-    return 1 << max(size - 1, 0).bit_length()
 
 
 def _unit(beliefs: np.ndarray) -> np.ndarray:

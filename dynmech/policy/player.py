@@ -21,7 +21,8 @@ from jaxtyping import Float
 
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.profiles import Profiles, signal_likelihood
+from dynmech.market.profiles import Profiles
+from dynmech.market.roots import signal_likelihood
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
 from dynmech.problem.compile import enumerate_memories

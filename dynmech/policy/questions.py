@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dynmech.market.signals import AbstractSettlementSignal
     from dynmech.payments.groves import OwnTables
     from dynmech.policy.nodes import Wider
-    from dynmech.policy.played import Playable
+    from dynmech.policy.playable import Playable
     from dynmech.problem.compile import Compiled
     from dynmech.problem.tasks import Pairs
     from dynmech.solve.certificates import Bounds, Certificate

@@ -13,7 +13,7 @@ from dynmech.solve.certificates import simplify
 from solvers import relaxation
 
 if TYPE_CHECKING:
-    from dynmech.policy.base import AbstractPricedPolicy
+    from dynmech.policy.priced import AbstractPriced
 
 
 class Relaxation(eqx.Module):
@@ -32,7 +32,7 @@ class Relaxation(eqx.Module):
 
 
 def relax(
-    policy: AbstractPricedPolicy,
+    policy: AbstractPriced,
     conversations: int,
     rounds: int,
     beam: int,

@@ -18,7 +18,7 @@ from dynmech.problem.tasks import assign, make_pairs
 from solvers import Tables, Tasks, Tree, backward, build_tree, unshared
 
 if TYPE_CHECKING:
-    from dynmech.policy.base import AbstractPricedPolicy
+    from dynmech.policy.priced import AbstractPriced
 
 
 _TOGETHER = 256  # tasks of one root that are solved side by side
@@ -60,7 +60,7 @@ class Revaluation(eqx.Module):
 
 
 def revalue(
-    policy: AbstractPricedPolicy,
+    policy: AbstractPriced,
     theta_support: Numbers | None,
     gamma: Numbers | None,
     prior: Numbers | None,
@@ -93,7 +93,7 @@ def revalue(
         return jax.tree.map(np.asarray, found)
 
 
-def _revalue(policy: AbstractPricedPolicy, theta_support, gamma, prior, marginals) -> Revaluation:
+def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals) -> Revaluation:
     env = policy.env
     markov = isinstance(env.values, MarkovValues)
     every = make_pairs(env, policy.profiles)

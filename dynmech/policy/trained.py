@@ -15,13 +15,13 @@ from dynmech.bounded import Bounded
 from dynmech.errors import ImpossibleProfile, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.policy.base import EfficientPolicy, Figures
-from dynmech.policy.efficient import solve_remembered
-from dynmech.policy.given_actions import with_actions
+from dynmech.policy.base import EfficientPolicy, Figures, with_actions
 from dynmech.policy.nodes import recommendations
 from dynmech.policy.own_bounds import list_alternatives
-from dynmech.policy.played import Playable, PlayEvaluator, beliefs_after, money_of
+from dynmech.policy.playable import Playable, beliefs_after, money_of
+from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.player import Player, simulate_outcomes
+from dynmech.policy.solved import solve_remembered
 from dynmech.problem.process import market_process
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.ceilings import make_ceilings

@@ -19,14 +19,15 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
-from dynmech.policy.efficient import solve_remembered
-from dynmech.policy.given_actions import with_actions
+from dynmech.policy.base import with_actions
 from dynmech.policy.nodes import Wider
-from dynmech.policy.played import beliefs_after, play_cursor, untrained
+from dynmech.policy.playable import beliefs_after, untrained
+from dynmech.policy.played import play_cursor
 from dynmech.policy.questions import AbstractCursor
+from dynmech.policy.solved import solve_remembered
 
 if TYPE_CHECKING:
-    from dynmech.mechanism.team import DynamicTeamMechanism
+    from dynmech.payments.groves import AbstractGroves
     from dynmech.policy.base import AbstractPricedPolicy, EfficientPolicy
 
 
@@ -128,9 +129,9 @@ def settling_signal(
     return truth.signals.settlement if signal is policy.env.signals.settlement else signal
 
 
-def check_totals(call: str, mechanism: DynamicTeamMechanism) -> None:
+def check_totals(call: str, groves: AbstractGroves) -> None:
     """Raise for totals that are decoded by a channel of the market that was solved."""
-    if mechanism.groves.decoded:
+    if groves.decoded:
         must = "be asked of a mechanism whose totals are fixed by the others' first reports"
         do = "decode by the true market's channels: solve it, or use another Groves term"
-        raise InvalidArgument(describe(call, must, type(mechanism.groves).__name__, do))
+        raise InvalidArgument(describe(call, must, type(groves).__name__, do))

@@ -19,7 +19,8 @@ from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.nodes import Wider
 from dynmech.policy.outcomes import expected_outcomes
-from dynmech.policy.played import Playable, PlayEvaluator, money_of, untrained
+from dynmech.policy.playable import Playable, money_of, untrained
+from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
 from dynmech.policy.rest import solve_rest
 from dynmech.problem.compile import Compiled, settlement_means

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from dynmech._types import Numbers, join_symbols, split_symbol
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.profiles import signal_likelihood
+from dynmech.market.roots import signal_likelihood
 from dynmech.market.signals import (
     AbstractInitialSignals,
     NoSignals,

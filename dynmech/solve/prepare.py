@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from dynmech.errors import InvalidArgument, NotFinite, TooLarge, describe, is_number
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.profiles import Profiles, all_profiles, check_profiles, signal_likelihood
+from dynmech.market.profiles import Profiles
+from dynmech.market.roots import all_profiles, check_profiles, signal_likelihood
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.tasks import Pairs
 from solvers import AbstractSolver
