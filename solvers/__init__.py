@@ -75,6 +75,9 @@ from solvers.told.dominance import Mixture as Mixture
 from solvers.told.dominance import Removal as Removal
 from solvers.told.dominance import eliminate as eliminate
 from solvers.told.dominance import told_ahead as told_ahead
+from solvers.told.enumerated import EnumeratedCeiling as EnumeratedCeiling
+from solvers.told.enumerated import enumerate_ceilings as enumerate_ceilings
+from solvers.told.enumerated import list_memories as list_memories
 from solvers.told.lookahead import lookahead as lookahead
 from solvers.told.plans import Planned as Planned
 from solvers.told.plans import best_sequence as best_sequence

@@ -6,7 +6,8 @@ the platform is also given every product it likes in the user's memory at once, 
 recall with logit or threshold choice, and is loose where showing products takes long.
 """
 
-import equinox as eqx
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,27 +25,11 @@ from dynmech.market.rules import (
     ProductQuery,
     Threshold,
 )
-from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess
-from solvers import AbstractCeiling, Case, as_program, with_plan
+from solvers import AbstractCeiling, Case, enumerate_ceilings, with_plan
 
-_FEW = 2e6  # bytes of memories enumerated in one period
+_WORK = 1e9  # multiplications to enumerate memories where a bound needs none
 _KNOWN = (ConstantQuery, ProductQuery, FallingQuery)
-
-
-class EnumeratedCeiling(AbstractCeiling):
-    """Exact: a recursion over memories, which are few. `tables[t]` (M_t, m), `rows[t]`."""
-
-    tables: list[Float[np.ndarray, "_M m"]]
-    rows: tuple[dict[bytes, int], ...] = eqx.field(static=True)
-
-    def value(self, period, memories):
-        rows = self.rows[period]
-        keys = np.asarray(memories, np.int64)
-        return self.tables[period][[rows[key.tobytes()] for key in keys]]
-
-    def plans(self, period, memories):
-        return None
 
 
 class BestMatchCeiling(AbstractCeiling):
@@ -101,39 +86,16 @@ def _told_bounds(env, process, cases: list[Case]) -> list[AbstractCeiling]:
         rank = _rank(np.asarray(process.reward))
         chance = _queries(recalls.query, process.reward)
         return [_best_match(process, case, rank, chance) for case in cases]
+    bounded = recalls is not None and isinstance(recalls.choice, Threshold | Logit)
     try:
-        memories, after = enumerate_memories(env, process.horizon, _FEW)
-    except TooLarge as error:
-        if recalls is not None and isinstance(recalls.choice, Threshold | Logit):
+        return [*enumerate_ceilings(process, cases, work=_WORK if bounded else math.inf)]
+    except MemoryError as error:
+        if recalls is not None and bounded:
             lowest = _queries(recalls.query, process.reward).min(axis=(0, 1))
             return [_free_recall(process, case, recalls.choice, lowest) for case in cases]
         must = "remember little, or be PerfectRecall or ImperfectRecall with a choice from here"
         call = "solve_efficient_policy(env=RecommendationMDP(action_rule=...))"
         raise TooLarge(describe(call, must, str(error))) from error
-    return [_enumerated(process, case, memories, after) for case in cases]
-
-
-def _enumerated(process, case, memories, after) -> EnumeratedCeiling:
-    points = np.asarray(process.reward).shape[1]
-    tables = [np.zeros((len(memories[-1]), points))]
-    for t in reversed(range(process.horizon)):
-        pay, going = (np.asarray(x) for x in _told(process, case, memories[t]))
-        total = pay + going * tables[-1][after[t]]
-        tables.append(total[:, np.asarray(case.allowed)].max(axis=1))
-    rows = tuple({key.tobytes(): i for i, key in enumerate(part)} for part in memories)
-    return EnumeratedCeiling(tables[::-1], rows)
-
-
-@as_program
-def _told(process, case, memories):
-    worth = case.worth(process.reward)
-
-    def one(memory, control):
-        ends = process.ends(process.step(memory, control), control)
-        return (ends[:-1] * worth).sum(axis=0), ends[-1]
-
-    every = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))
-    return every(jnp.asarray(memories), jnp.arange(process.controls))
 
 
 def _rank(utilities: np.ndarray) -> np.ndarray:

@@ -1,11 +1,13 @@
 """What a controller who is told omega gets, by a recursion over every memory there is.
 
-    U_t(h, omega) = max_a pay(h_a, a, omega) + going(h_a, a, omega) U_{t+1}(h_a, omega),
+    U_t(h, omega) = max_a sum_j worth_j(omega) ends_j(h_a, a, omega)
+                          + ends_going(h_a, a, omega) U_{t+1}(h_a, omega),
 
 for any process whose memories are few enough to be listed, whatever its rules are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,6 +21,7 @@ from solvers.programs import as_program
 _MOST = 1e6
 _BYTES = 2e9
 _CHUNK = 64e6
+_LISTING = 100  # multiplications that telling apart one number of a memory costs
 _SIZES = (1, 16, 256, 4096, 65536)
 
 
@@ -49,7 +52,7 @@ def list_memories(
     total = 1
     for t in range(int(process.horizon)):
         here = memories[-1]
-        grown = _in_chunks(here, 8.0 * process.controls * here.shape[1], _next, process)[0]
+        grown = _in_chunks((here,), 8.0 * process.controls * here.shape[1], _next, process)[0]
         unique, index = np.unique(
             grown.reshape(-1, here.shape[1]).astype(np.int64), axis=0, return_inverse=True
         )
@@ -62,40 +65,72 @@ def list_memories(
 
 
 def enumerate_ceilings(
-    process: AbstractProcess, cases: Sequence[Case], most: float = _MOST
+    process: AbstractProcess, cases: Sequence[Case], most: float = _MOST, work: float = np.inf
 ) -> list[EnumeratedCeiling]:
     """Bound every case. Call it with float64 enabled.
 
-    **Raises:** `MemoryError` where there are more than `most` memories, or their tables are large.
+    Memories that offer the same edges, memories after a control, are worth the same; the laws of
+    an edge are found once for all that offer it and for all cases.
+
+    **Arguments:** `most`: memories listed at most; `work`: multiplications at most.
+
+    **Raises:** `MemoryError` where memories, tables or multiplications are more than is allowed.
     """
-    memories, after = list_memories(process, most)
-    points = int(np.shape(process.reward)[1])
+    n, points = np.shape(process.reward)
+    each = n * points * len(cases)
+    listing = _LISTING * process.controls * len(np.asarray(process.start()))
+    memories, after = list_memories(process, min(most, work / max(each, listing) + 1))
     count = sum(map(len, memories))
     if 8.0 * count * points * len(cases) > _BYTES:
         raise MemoryError(f"{count} memories x {points} points x {len(cases)} cases")
+    offers = [_offers(part) for part in after]
+    total = float(sum(len(edges) for edges, _, _ in offers)) * each
+    if total > work:
+        raise MemoryError(f"{total:.3g} multiplications, of at most {work:.3g}")
     rows = tuple({key.tobytes(): i for i, key in enumerate(part)} for part in memories)
-    last = np.zeros((len(memories[-1]), points))
-    tables: list[list[np.ndarray]] = [[last] for _ in cases]
-    each = 8.0 * process.controls * points * (len(np.asarray(process.reward)) + 3)
+    worth = np.stack([np.asarray(case.worth(process.reward)) for case in cases])
+    allowed = np.stack([np.asarray(case.allowed, bool) for case in cases])
+    tables = [np.zeros((len(cases), len(memories[-1]), points))]
+    wide = 8.0 * points * (n + 3 + 3 * len(cases)) * process.controls
+    size = max(1, int(_CHUNK / wide))
     for t in reversed(range(int(process.horizon))):
-        for case, table in zip(cases, tables, strict=True):
-            pay, going = _in_chunks(memories[t], each, _told, process, case)
-            total = pay + going * table[-1][after[t]]
-            table.append(total[:, np.asarray(case.allowed)].max(axis=1))
-    return [EnumeratedCeiling(table[::-1], rows) for table in tables]
+        edges, offer, place = offers[t]
+        best = []
+        for low in range(0, len(offer), size):
+            used, at = np.unique(offer[low : low + size], return_inverse=True)
+            heir, control = edges[used].T
+            given = memories[t + 1][heir], control
+            found = _in_chunks(given, 8.0 * (n + 3) * points, _ends, process)[0]
+            value = np.einsum("ejm,cjm->cem", found[:, :-1], worth, optimize=True)
+            value += found[:, -1] * tables[-1][:, heir]
+            value[~allowed[:, control]] = -np.inf
+            at = at.reshape(-1, process.controls)
+            best.append(np.stack([one[at].max(axis=1) for one in value]))
+        tables.append(np.concatenate(best, axis=1)[:, place])
+    return [EnumeratedCeiling([part[k] for part in tables[::-1]], rows) for k in range(len(cases))]
 
 
-def _in_chunks(memories: np.ndarray, each: float, law, *given) -> tuple[np.ndarray, ...]:
-    """Apply a law to memories, padded to a few sizes, so that what lives at once stays small."""
+def _offers(after: Int[np.ndarray, "M A"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct (memory after, control) (E, 2); distinct rows of them (O, A); the row of each."""
+    size = np.int64(after.shape[1])
+    code, edge = np.unique(after.astype(np.int64) * size + np.arange(size), return_inverse=True)
+    offer, place = np.unique(edge.reshape(after.shape), axis=0, return_inverse=True)
+    return np.stack(np.divmod(code, size), axis=1), offer, place.reshape(-1)
+
+
+def _in_chunks(
+    rows: tuple[np.ndarray, ...], each: float, law: Callable[..., Any], *given: Any
+) -> tuple[np.ndarray, ...]:
+    """Apply a law to rows, padded to a few sizes, so that what lives at once stays small."""
+    count = len(rows[0])
     fits = [size for size in _SIZES if size * each <= _CHUNK or size == 1]
-    enough = [size for size in fits if size >= len(memories)]
+    enough = [size for size in fits if size >= count]
     size = enough[0] if enough else fits[-1]
     parts = []
-    for low in range(0, len(memories), size):
-        piece = memories[low : low + size]
-        padded = np.concatenate([piece, np.repeat(piece[-1:], size - len(piece), axis=0)])
-        found = law(*given, jnp.asarray(padded))
-        parts.append([np.asarray(x)[: len(piece)] for x in found])
+    for low in range(0, count, size):
+        index = np.minimum(np.arange(low, low + size), count - 1)
+        found = law(*given, *(jnp.asarray(x[index]) for x in rows))
+        parts.append([np.asarray(x)[: count - low] for x in found])
     return tuple(np.concatenate(x) for x in zip(*parts, strict=True))
 
 
@@ -106,12 +141,5 @@ def _next(process, memories):
 
 
 @as_program
-def _told(process, case, memories):
-    worth = case.worth(process.reward)
-
-    def one(memory, control):
-        ends = process.ends(process.step(memory, control), control)
-        return (ends[:-1] * worth).sum(axis=0), ends[-1]
-
-    every = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))
-    return every(memories, jnp.arange(process.controls))
+def _ends(process, memories, controls):
+    return (jax.vmap(process.ends)(memories, controls),)

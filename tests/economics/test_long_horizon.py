@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import market_process
 from dynmech.solve.ceilings import (
     BestMatchCeiling,
-    EnumeratedCeiling,
     FreeRecallCeiling,
     _best_match,
-    _enumerated,
     _free_recall,
     _queries,
     _rank,
@@ -22,6 +19,7 @@ from dynmech.solve.ceilings import (
 )
 from dynmech.solve.certificates import make_case
 from experiments.benchmarks.instances import hidden_taste
+from solvers import EnumeratedCeiling, enumerate_ceilings, list_memories
 from tests.helpers.learning import learning_market
 from tests.helpers.long_markets import UNTRAINED, scrambled
 from tests.helpers.long_markets import solve as simulated
@@ -158,8 +156,7 @@ def test_every_ceiling_is_above_the_told_value(owner):
     query = dm.FallingQuery(level=1.2, low=0.1, high=0.9, nothing=0.6)
     env = market(n=4, rule=dm.PerfectRecall(dm.Threshold(), query))
     process, case = market_process(env), make_case(env.values.support[:, 0], owner)
-    memories, after = enumerate_memories(env, 3, 1e9)
-    exact = _enumerated(process, case, memories, after)
+    (exact,), (memories, _) = enumerate_ceilings(process, [case]), list_memories(process)
     chance = _queries(query, process.reward)
     quick = _best_match(process, case, _rank(np.asarray(process.reward)), chance)
     free = _free_recall(process, case, dm.Threshold(), chance.min(axis=(0, 1)))
@@ -170,8 +167,7 @@ def test_every_ceiling_is_above_the_told_value(owner):
     remembers = dm.PerfectRecall(dm.Logit(0.3), query)
     logit = market(n=4, rule=remembers)
     process = market_process(logit)
-    memories, after = enumerate_memories(logit, 3, 1e9)
-    exact = _enumerated(process, case, memories, after)
+    (exact,), (memories, _) = enumerate_ceilings(process, [case]), list_memories(process)
     rule = logit.action_rule
     lowest = _queries(rule.query, process.reward).min(axis=(0, 1))
     free = _free_recall(process, case, rule.choice, lowest)
@@ -182,6 +178,9 @@ def test_every_ceiling_is_above_the_told_value(owner):
     found = make_ceilings(large, market_process(large), [make_case(np.ones(20))])[0]
     kinds.add(type(found.ceiling))
     assert kinds == {BestMatchCeiling, EnumeratedCeiling, FreeRecallCeiling}
+    wide = market(n=60)  # the last product is remembered: 61 memories, whatever their laws take
+    found = make_ceilings(wide, market_process(wide), [make_case(np.ones(60))])[0]
+    assert isinstance(found, EnumeratedCeiling)
 
 
 @pytest.mark.slow
