@@ -33,10 +33,6 @@ class TooLarge(DynmechError):
     """Signal a problem that will not fit in the memory or the work allowed."""
 
 
-class TrainingDiverged(DynmechError):
-    """Signal a training that blew up; no policy is returned."""
-
-
 class NotIdentified(DynmechError):
     """Signal parameters that a log cannot tell apart, or says nothing about."""
 
@@ -59,6 +55,10 @@ class ToleranceMissed(DynmechError):
     def __init__(self, message: str, policy: object = None):
         self.policy = policy
         DynmechError.__init__(self, message)
+
+
+class TrainingDiverged(ToleranceMissed):
+    """Signal, with `throw`, a training that blew up; the policy it carries uses no network."""
 
 
 class DynmechWarning(UserWarning):

@@ -96,16 +96,17 @@ def solve_efficient_policy(
     check_limits(_VERB, tolerance, relative, memory, seconds)
     check_money(env)
     env = env.with_cuts_found_anew()
+    asked = float(tolerance), float(relative)
     if isinstance(solver, Neural):
         if mesh is not None:
             must = "be None with Neural(), which works on one device"
             raise InvalidArgument(describe(f"{_VERB}(mesh=...)", must, mesh))
-        return solve_by_network(env, solver, initial, tolerance, checkpoint, progress)
+        limits = Limits(*asked, checkpoint=checkpoint)
+        return solve_by_network(env, solver, initial, limits, progress, throw)
     check_solver(solver)
     single, env = env.gamma.dtype == np.float32, in_doubles(env)
     profiles = wanted_profiles(env, initial)
     check_values(env)
-    asked = float(tolerance), float(relative)
     limits = Limits(*asked, memory, seconds, checkpoint, mesh, single)
     # Bounds that are there are not thrown away by an interrupt; solvers say where they let it in.
     with precision(env.gamma), deferred():

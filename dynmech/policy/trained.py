@@ -26,9 +26,10 @@ from dynmech.problem.process import market_process
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, margin, simplify
+from dynmech.solve.outcome import missed
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import check_long, require_few, train_network
-from solvers import REACH, Estimate, Exact, Neural, Root, Status
+from solvers import REACH, Estimate, Exact, Limits, Neural, Root, Status, close_enough
 
 _SEED = 6  # of the simulation by product
 _TRAINED_ALONG = 256  # own alternatives that the network is trained for, at most
@@ -38,16 +39,17 @@ def solve_by_network(
     env: RecommendationMDP,
     solver: Neural,
     initial: Profiles | None,
-    tolerance: float,
-    checkpoint: str | os.PathLike | None,
+    limits: Limits,
     progress: bool,
+    throw: bool,
 ) -> EfficientPolicy:
     """Train, and bound the distance from the efficient policy; see `solve_efficient_policy`.
 
     Below, the policy simulated on fresh conversations (a confidence bound); above, a platform
     that plans exactly for some rounds and is then told the taste (no sampling error). Both for W
     and for every W^{-i} and Wd^{-i}. Action rules are used as they are; their memories are never
-    enumerated, so that perfect recall over many products is no obstacle.
+    enumerated, so that perfect recall over many products is no obstacle. Where training diverges
+    no network is used: the best fixed sequence of recommendations, or better round by round.
     """
     began = time.monotonic()
     certificate = cast(Certificate, solver.certificate or Certificate())
@@ -62,15 +64,29 @@ def solve_by_network(
     cells = np.flatnonzero(mass > 0)
     profiles = Profiles(asked.theta[cells], asked.signals[cells])
     require_few(len(profiles))
-    played = _train(env, solver, certificate, profiles, checkpoint, progress)
-    gap = float(played.bounds.gap.max())
+    played = _train(env, solver, certificate, profiles, limits.checkpoint, progress)
+    gap, wide = float(played.bounds.gap.max()), _widest(played, limits)
     note = f"{played.solver}; gap of W {gap:.3g} at {certificate.confidence:.0%}"
-    if tolerance > 0:
-        met = "within" if gap <= tolerance else "not within"
-        note += f", {met} the tolerance of {tolerance:.3g}"
+    asked_for = max(limits.tolerance, limits.relative) > 0
+    if asked_for:
+        note += f", {'not within' if wide > 0 else 'within'} the tolerance"
     policy = played_policy(played, asked, initial is not None, note, time.monotonic() - began)
-    status = Status.WITHIN_TOLERANCE if gap <= tolerance else Status.STALLED
-    return dataclasses.replace(policy, status=status)
+    status = Status.STALLED if wide > 0 else Status.WITHIN_TOLERANCE
+    if not played.play.parameters:
+        status = Status.TRAINING_FAILED
+    policy = dataclasses.replace(policy, status=status)
+    if status.met or (status is Status.STALLED and not asked_for):
+        return policy
+    return missed(policy, status, gap, limits, throw)
+
+
+def _widest(played: PlayEvaluator, limits: Limits) -> float:
+    """By how much the bounds on W and the marginal economies miss the tolerance, money."""
+    worst = -np.inf
+    for bounds in (played.bounds, played.marginal, played.displayable):
+        enough = close_enough(limits.tolerance, limits.relative, np.ones(1), bounds.upper)
+        worst = max(worst, float(np.nanmax(bounds.gap - enough, initial=-np.inf)))
+    return worst
 
 
 def played_policy(
@@ -188,7 +204,7 @@ def _train(
     for one, ceiling in zip(more, flat[count:], strict=True):
         roots.append(Root(one.belief, one.case, ceiling, one.first))
     training = train_network(quick, roots, solver, checkpoint, progress)
-    network, rest = training.best, slice(1, None)
+    network, rest = None if training is None else training.best, slice(1, None)
     first, others = [], []
     for belief, cases, bounds in zip(root, economies, bounds_of, strict=True):
         options = network, belief
@@ -207,15 +223,19 @@ def _train(
     runs = certificate.marginal_runs or certificate.runs
     player = Player(env, process, network, solver.chunk, runs, [certificate.seed, _SEED])
     arrays = [np.asarray(x) for x in jax.tree.leaves(eqx.filter(network, eqx.is_array))]
-    done, best = int(training.sweep), int(training.best_sweep)
+    history, words = np.zeros((0, 5)), "Neural: training diverged, no network is used"
+    if training is not None:
+        done, best = int(training.sweep), int(training.best_sweep)
+        history = np.asarray(training.history, float)[:done]
+        words = f"Neural: {done} sweeps, the best after {best}" if done else "Neural: untrained"
     return PlayEvaluator(
         play=Playable(
             env=env,
             profiles=profiles,
             root=root,
             parameters=tuple(arrays),
-            width=int(network.lift.out_features),
-            summary=network.summary,
+            width=0 if network is None else int(network.lift.out_features),
+            summary=0 if network is None else network.summary,
             certificate=certificate,
             chunk=solver.chunk,
         ),
@@ -224,8 +244,8 @@ def _train(
         displayable=_stack(others, list(range(n, 2 * n))) if marginal else nothing,
         solved_own=None,
         outcomes=simulate_outcomes(player, profiles),
-        history=np.asarray(training.history, float)[:done],
-        solver=f"Neural: {done} sweeps, the best after {best}" if done else "Neural: untrained",
+        history=history,
+        solver=words,
     )
 
 

@@ -10,7 +10,14 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import DynmechWarning, InvalidArgument, ToleranceMissed, TooLarge, describe
+from dynmech.errors import (
+    DynmechWarning,
+    InvalidArgument,
+    ToleranceMissed,
+    TooLarge,
+    TrainingDiverged,
+    describe,
+)
 from dynmech.market.environment import RecommendationMDP
 from dynmech.problem.compile import Compiled
 from dynmech.problem.pose import Posed
@@ -118,14 +125,23 @@ def told_of(policy: P, found: Solution, tasks: TaskList, limits: Limits, throw: 
         return policy
     mass = tasks.mass
     gap = (found.upper - found.lower) / np.where(mass > 0, mass, 1.0)
+    widest = float(np.where(mass > 0, gap, 0.0).max(initial=0.0))
+    return missed(policy, found.status, widest, limits, throw)
+
+
+def missed(policy: P, status: Status, gap: float, limits: Limits, throw: bool) -> P:
+    """The policy, with a warning, or an error that carries it; `gap`: the widest bounds, money."""
     asked = f"{limits.tolerance:.3g} money"
     if limits.relative > 0:
         asked += f" or {limits.relative:.3g} of the upper bound"
     must = f"reach a tolerance of {asked}"
-    got = f"bounds up to {np.where(mass > 0, gap, 0.0).max(initial=0.0):.3g} apart: "
+    got = f"bounds up to {gap:.3g} apart: "
     do = "use `.lower` and `.upper`, which hold, or raise the tolerance, memory or seconds"
-    text = describe(f"{_VERB}(...)", must, got + found.status.value, do)
+    kind = ToleranceMissed
+    if status is Status.TRAINING_FAILED:
+        kind, do = TrainingDiverged, f"lower Neural(learning_rate=...), or clip more; {do}"
+    text = describe(f"{_VERB}(...)", must, got + status.value, do)
     if throw:
-        raise ToleranceMissed(text, policy)
-    warnings.warn(text, DynmechWarning, stacklevel=3)
+        raise kind(text, policy)
+    warnings.warn(text, DynmechWarning, stacklevel=4)
     return policy

@@ -7,12 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from dynmech.errors import (
-    InvalidArgument,
-    TooLarge,
-    TrainingDiverged,
-    describe,
-)
+from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.values import ConstantValues
 from dynmech.solve.certificates import Certificate
@@ -22,8 +17,8 @@ _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 64
 
 
-def train_network(process, roots, solver, checkpoint, progress) -> Training:
-    """Train from the checkpoint, if there is one, in float32; `TrainingDiverged` if it blows up."""
+def train_network(process, roots, solver, checkpoint, progress) -> Training | None:
+    """Train from the checkpoint, if there is one, in float32; None where it diverges."""
     with jax.enable_x64(False):
         start, after = begin(solver), lambda training: None
         try:
@@ -33,12 +28,8 @@ def train_network(process, roots, solver, checkpoint, progress) -> Training:
             return train(process, roots, solver, start, after, progress)
         except Unkept as error:
             raise InvalidArgument(str(error)) from error
-        except Diverged as error:
-            do = "lower the rate, or clip more"
-            if checkpoint is not None:
-                do += f"; the last good sweep is kept in {checkpoint}"
-            call, must = "Neural(learning_rate=..., clip=...)", "let training converge"
-            raise TrainingDiverged(describe(call, must, str(error), do)) from error
+        except Diverged:
+            return None
 
 
 def _mark(process, roots, solver) -> str:

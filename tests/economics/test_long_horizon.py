@@ -280,11 +280,21 @@ def test_a_checkpoint_resumes_and_is_refused_for_another_problem(tmp_path):
               checkpoint=tmp_path / "kept")  # fmt: skip
 
 
-@pytest.mark.slow
-def test_divergence_is_an_error_not_a_policy():
-    wild = dm.Neural(sweeps=8, runs=8, steps=20, batch=8, learning_rate=1e4, clip=1e9)
-    with pytest.raises(dm.TrainingDiverged, match="learning_rate"):
-        solve(market(), wild)
+def test_divergence_leaves_a_policy_without_a_network():
+    env, exact = market(horizon=2), dm.solve_efficient_policy(market(horizon=2), progress=False)
+    certificate = dm.Certificate(runs=100, marginal_runs=0)
+    wild = dm.Neural(
+        sweeps=8, runs=8, steps=20, batch=8, learning_rate=1e4, clip=1e9, certificate=certificate
+    )
+    with pytest.warns(dm.DynmechWarning, match="training failed.*learning_rate"):
+        policy = dm.solve_efficient_policy(env, wild, progress=False)
+    assert policy.status is dm.Status.TRAINING_FAILED
+    live = policy.possible.reshape(policy.value.shape)
+    assert (policy.lower <= exact.value + 1e-9)[live].all()
+    assert (policy.upper >= exact.value - 1e-9)[live].all()
+    with pytest.raises(dm.TrainingDiverged) as caught:
+        dm.solve_efficient_policy(env, wild, progress=False, throw=True)
+    np.testing.assert_array_equal(caught.value.policy.value, policy.value)
 
 
 @pytest.mark.parametrize(
