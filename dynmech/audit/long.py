@@ -113,7 +113,7 @@ def run_long_audit(
         parts = (laid(np.broadcast_to(x, (n, batch))) for x in (value, lower, upper, error))
         return Bounded(*parts, confidence=confidence)
 
-    weights = np.ones(batch) if priced.batch else priced.probability().ravel()[priced.played]
+    weights = priced.weights[priced.played]
     weights = weights / weights.sum()
     floor, ceiling = (
         laid(reduce.reduce(table.reshape(*table.shape[:2], -1), axis=2).T)

@@ -87,7 +87,7 @@ class Audit(eqx.Module):
       largest of the estimate.
     - `slack_participation`, `slack_no_subsidy` (n, *P): of each constraint, from expected
       payments; values as `participation`, `no_subsidy`. `ex_ante_participation`,
-      `ex_ante_no_subsidy` (n,): means over profiles by their probability (evenly over a batch).
+      `ex_ante_no_subsidy` (n,): means over profiles by probability (evenly over a batch of some).
     - `value` P: V, what the policy attains in the market of the audit; `best` P: W, the most that
       any policy attains there. `window`, `budget`, `groves_total` (n, *P). `measured`: each
       misreport that was simulated.

@@ -47,7 +47,7 @@ def run_audit(
     payments = total + policy.advertiser_value - payoff
     participation = policy.advertiser_value - payments
     no_subsidy = payments + policy.user_utility
-    weights = np.ones(len(policy.profiles)) if policy.batch else policy.probability().ravel()
+    weights = policy.weights
 
     def mean(table):
         flat = table.reshape(n, -1)

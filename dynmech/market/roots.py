@@ -1,11 +1,15 @@
 """The initial profiles of a market."""
 
+import math
+
 import numpy as np
 
-from dynmech._types import precision
+from dynmech._types import precision, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
+
+_TOGETHER = 4096  # symbols whose chances are found at once
 
 
 def all_profiles(env: RecommendationMDP) -> Profiles:
@@ -13,6 +17,36 @@ def all_profiles(env: RecommendationMDP) -> Profiles:
     n = env.products
     index = np.indices(env.profile_shape).reshape(2 * n + 1, -1).T
     return Profiles(index[:, :n], index[:, n:])
+
+
+def possible_profiles(env: RecommendationMDP, most: int) -> Profiles:
+    """Every initial profile of positive probability, (B,), in the order of all of them.
+
+    **Raises:** `MemoryError` where values of positive chance and symbols make more than `most`.
+    """
+    prior, alphabet = env.values.prior, env.initial_alphabet
+    joint = math.prod(alphabet)
+    if env.values.correlated:
+        values = np.argwhere(prior > 0)
+    else:
+        ways = [np.flatnonzero(row > 0) for row in prior]
+        count = math.prod(map(len, ways))
+        if count * joint > most:
+            raise MemoryError(f"{count} profiles of values x {joint} of signals")
+        picked = split_symbol(np.arange(count), tuple(map(len, ways)))
+        values = np.stack([way[k] for way, k in zip(ways, picked, strict=True)], axis=1)
+    if len(values) * joint > most:
+        raise MemoryError(f"{len(values)} profiles of values x {joint} of signals")
+    signals = split_symbol(np.arange(joint), alphabet).T
+    weights = np.asarray(env.tastes.weights, float)
+    mass = np.concatenate(
+        [
+            np.asarray(signal_likelihood(env, part), float) @ weights
+            for part in np.array_split(signals, -(-joint // _TOGETHER))
+        ]
+    )
+    signals = signals[mass > 0]
+    return Profiles(np.repeat(values, len(signals), axis=0), np.tile(signals, (len(values), 1)))
 
 
 def check_profiles(env: RecommendationMDP, profiles: Profiles) -> Profiles:

@@ -36,7 +36,7 @@ class PaymentMoments(eqx.Module):
     - `mean`, `variance` (n+1, *P): given the initial profile. Money, money squared.
     - `noise_variance` (n+1, *P): the part of the variance due to the estimator's noise.
     - `overall_mean`, `overall_variance`, `overall_noise_variance` (n+1,): over profiles too, by
-      their probability, or evenly over a batch.
+      their probability, or evenly over a batch of some.
     - `settled_at_mean`: True where the estimator's noise is not known and counts as none.
     """
 
@@ -91,7 +91,7 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
         for table in (core + total, square, noisy)
     )
     variance = np.maximum(square - mean**2, 0.0)
-    weights = np.ones(mean.shape[1]) if policy.batch else policy.probability().ravel()
+    weights = policy.weights
     known = np.isfinite(mean[0]) & (weights > 0)
     weights = weights[known] / weights[known].sum()
     overall = mean[:, known] @ weights

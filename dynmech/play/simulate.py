@@ -173,9 +173,7 @@ def by_advertiser(names: tuple[str, ...], strategies) -> dict[int, Strategy]:
 def _profiles(policy, stage, rng: np.random.Generator, count: int, profile: int | None):
     if profile is not None:
         return np.full(count, profile_index(policy, "simulate", profile))
-    if stage.batch:
-        return rng.integers(len(stage.profiles), size=count)
-    weights = stage.probability().ravel()
+    weights = stage.weights
     return rng.choice(len(weights), count, p=weights / weights.sum())
 
 

@@ -68,7 +68,9 @@ def solve_efficient_policy(
       `AbstractSolver` of one's own; None picks one and says which and why in `policy.solver`:
       exact if it fits, else branch and bound if a tolerance is given.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
-      advertiser's own alternatives are solved along. All profiles by default.
+      advertiser's own alternatives are solved along. All profiles by default; tables over them
+      have axes P = (K,)*n + (Zp, Z1, ..., Zn), or, where these would be over 60 or hold over 2e6
+      entries, are (B,) over `policy.profiles`, those of positive probability.
     - `tolerance`: money, >= 0; `relative`: a share of the upper bound, in [0, 1). Bounds are close
       enough where either holds, at every profile, for W and every marginal economy. The exact
       solver is exact for any; an infinite horizon needs one.
@@ -105,7 +107,7 @@ def solve_efficient_policy(
         return solve_by_network(env, solver, initial, limits, progress, throw)
     check_solver(solver)
     single, env = env.gamma.dtype == np.float32, in_doubles(env)
-    profiles = wanted_profiles(env, initial)
+    profiles, batch = wanted_profiles(env, initial, memory)
     check_values(env)
     limits = Limits(*asked, memory, seconds, checkpoint, mesh, single)
     # Bounds that are there are not thrown away by an interrupt; solvers say where they let it in.
@@ -119,6 +121,5 @@ def solve_efficient_policy(
         found = with_table(posed.problem, tasks, found, limits)
         market, solved = laid_out(posed, found, limits)
         spent = time.monotonic() - began
-        batch = initial is not None
         policy = finish(market, profiles, pairs, root, assignment, solved, batch, spent)
     return told_of(policy, found, tasks, limits, throw)

@@ -98,8 +98,8 @@ class GivenPolicy(AbstractPricedPolicy):
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, env.horizon, do))
         label = name or getattr(recommend, "__name__", type(recommend).__name__)
         env = in_doubles(env)
-        profiles = wanted_profiles(env, initial)
-        efficient, memories = solve_remembered(env, profiles, initial is not None)
+        profiles, batch = wanted_profiles(env, initial)
+        efficient, memories = solve_remembered(env, profiles, batch)
         asked = _Asked(efficient.env, recommend, batched)
         cells = sum(taken.size for taken in efficient.actions)
         if cells > _MOST_CALLS:

@@ -53,7 +53,8 @@ class Figures(eqx.Module):
 class AbstractPriced(AbstractPolicy):
     """A policy with what payments and audits need.
 
-    P = (K,)*n + (Zp, Z1, ..., Zn) when every initial profile was solved, or (B,) for a batch.
+    P = (K,)*n + (Zp, Z1, ..., Zn) when every initial profile was solved, or (B,) for a batch, and
+    over all profiles of positive probability where P would have over 60 axes or 2e6 entries.
     Everything is conditional on the profile, in money; NaN where the profile's signals have
     probability zero. See `EfficientPolicy`.
     """
@@ -265,6 +266,11 @@ class AbstractPriced(AbstractPolicy):
         """Prior probability of each profile, shape P."""
         theta = prior_probability(self.env.values, self.profiles.theta)
         return (theta * self.mass).reshape(self.value.shape)
+
+    @property
+    def weights(self) -> Float[np.ndarray, " B"]:
+        """Of profiles in means: their probability where all are there, else all the same."""
+        return self.probability().ravel() if self.complete else np.ones(len(self.profiles))
 
     def _weights(self, verb: str) -> np.ndarray:
         if self.complete:

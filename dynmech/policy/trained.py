@@ -55,7 +55,7 @@ def solve_by_network(
     certificate = cast(Certificate, solver.certificate or Certificate())
     check_long(env, solver, certificate)
     env = in_doubles(env)
-    asked = wanted_profiles(env, initial)
+    asked, batch = wanted_profiles(env, initial)
     mass = beliefs_after(env, asked.signals).sum(axis=1)
     if initial is not None and (mass <= 0).any():
         must = "have signals of positive probability"
@@ -70,7 +70,7 @@ def solve_by_network(
     asked_for = max(limits.tolerance, limits.relative) > 0
     if asked_for:
         note += f", {'not within' if wide > 0 else 'within'} the tolerance"
-    policy = played_policy(played, asked, initial is not None, note, time.monotonic() - began)
+    policy = played_policy(played, asked, batch, note, time.monotonic() - began)
     status = Status.STALLED if wide > 0 else Status.WITHIN_TOLERANCE
     if not played.play.parameters:
         status = Status.TRAINING_FAILED

@@ -68,9 +68,9 @@ class Elsewhere(eqx.Module):
         return self.policy.profiles
 
     @property
-    def batch(self) -> bool:
-        """Whether profiles were asked for."""
-        return self.policy.batch
+    def weights(self) -> Float[np.ndarray, " B"]:
+        """Of profiles in means, as of the policy; by their true probability."""
+        return self.probability() if self.policy.complete else np.ones(len(self.profiles))
 
     @property
     def roots(self) -> Float[np.ndarray, "B m"]:

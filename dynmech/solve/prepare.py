@@ -9,15 +9,23 @@ from jaxtyping import Float
 from dynmech.errors import InvalidArgument, NotFinite, TooLarge, describe, is_number
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.market.roots import all_profiles, check_profiles, signal_likelihood
+from dynmech.market.roots import (
+    all_profiles,
+    check_profiles,
+    possible_profiles,
+    signal_likelihood,
+)
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.tasks import Pairs
 from solvers import AbstractSolver
 
 _VERB = "solve_efficient_policy"
-_MOST_PROFILES = 20_000
+_MOST_PROFILES = 2_000_000
 _MOST_MOVING = 4_096
 _MOST_AXES = 60
+_MEMORY = 8e9
+_COPIES = 3  # of profiles with own alternatives while they are told apart
+_DRAW = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
 _LEAST_MONEY, _MOST_MONEY = 1e-290, 1e290  # sums and products still have room beyond
 
 
@@ -82,21 +90,41 @@ def rounded_up(least: float) -> str:
     return text if float(text) >= least else f"{1.01 * least:.2e}"
 
 
-def wanted_profiles(env: RecommendationMDP, initial: Profiles | None) -> Profiles:
+def wanted_profiles(
+    env: RecommendationMDP, initial: Profiles | None, memory: float | None = None
+) -> tuple[Profiles, bool]:
+    """The profiles to solve, and whether tables are (B,) over them instead of P.
+
+    All of them where none are given: P up to 60 axes and 2e6 entries, else those of positive
+    probability, listed.
+
+    **Raises:** `TooLarge` where they, with every advertiser's own alternatives, do not fit.
+    """
     if initial is not None:
-        return check_profiles(env, initial)
-    count = math.prod(env.profile_shape)
-    if len(env.profile_shape) > _MOST_AXES:
-        got = f"{env.products} products"
-        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
-        must = f"name the profiles when P has more than {_MOST_AXES} axes"
-        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
-    if count > _MOST_PROFILES:
-        got = f"{count} profiles, P = {env.profile_shape}"
-        do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
+        return check_profiles(env, initial), True
+    count, axes = math.prod(env.profile_shape), len(env.profile_shape)
+    listed = axes > _MOST_AXES or count > _MOST_PROFILES
+    if not listed:
+        _check_room(env, count, memory)
+        return all_profiles(env), False
+    try:
+        profiles = possible_profiles(env, _MOST_PROFILES)
+    except MemoryError as error:
         must = f"name the profiles when there are more than {_MOST_PROFILES}"
-        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, do))
-    return all_profiles(env)
+        raise TooLarge(describe(f"{_VERB}(initial=...)", must, str(error), _DRAW)) from error
+    _check_room(env, len(profiles), memory)
+    return profiles, True
+
+
+def _check_room(env: RecommendationMDP, count: int, memory: float | None) -> None:
+    """Raise where the profiles with own alternatives, values and symbols each, do not fit."""
+    n, size = env.values.support.shape
+    pairs = count * n * size * max(env.initial_alphabet[1:])
+    need, memory = 8.0 * _COPIES * pairs * (2 * n + 1), memory or _MEMORY
+    if need > memory:
+        must = f"name the profiles when all of them need more than {memory / 1e9:.3g} GB"
+        got = f"{count} profiles with own alternatives: {need / 1e9:.3g} GB"
+        raise TooLarge(describe(f"{_VERB}(initial=...)", must, got, _DRAW))
 
 
 def check_values(env: RecommendationMDP) -> None:

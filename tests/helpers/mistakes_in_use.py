@@ -91,8 +91,8 @@ def showroom(n, values):
     )  # fmt: skip
 
 
-mistake("too many products for an axis each", "DynmechError", "initial")(
-    lambda: solved(showroom(40, dm.ConstantValues(np.ones(40))))
+mistake("more profiles than can be listed", "TooLarge", "initial", "2000000")(
+    lambda: solved(showroom(40, dm.ConstantValues(np.ones((40, 1)) * [1.0, 2.0])))
 )
 mistake("too many values that move", "TooLarge", "values")(  # a kernel of 24 TB
     lambda: solved(
