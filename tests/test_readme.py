@@ -1,11 +1,13 @@
 """The README's example runs as it stands; it and the pages name only what exists."""
 
 import re
+import shutil
 
 import pytest
 
 import dynmech as dm
 from tests.helpers import ROOT
+from tests.helpers.logs import drawn
 
 
 def test_example_runs(capsys):
@@ -17,6 +19,21 @@ def test_example_runs(capsys):
     assert "incentives     HOLD" in printed
     assert "1983 USD" in printed
     assert names["chat"].period == 2
+    assert len(printed.strip().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_from_a_log_to_a_verdict(tmp_path, monkeypatch, capsys):
+    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert len(block.strip().splitlines()) <= 20
+    shutil.copytree(ROOT / "notebooks" / "tents", tmp_path / "tents")
+    env = dm.read_market(tmp_path / "tents")
+    frame = drawn(env, 400, 0, scale=20.0, query=0.6, noise=30.0, stars=(0.0, 1.0))
+    frame.to_csv(tmp_path / "conversations.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), names := {})
+    assert abs(names["fit"].estimates["query"][0] - 0.6) < 0.1
+    assert "Under 20 markets" in capsys.readouterr().out
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebooks").glob("*.md"))]
@@ -42,8 +59,18 @@ def test_commands_and_files_exist(page):
         assert "://" in target or (page.parent / target).exists(), target
 
 
+def test_statements_name_tests_that_exist():
+    """Each row of the statements but one, which is not covered, names a test or a command."""
+    text = (ROOT / "notebooks" / "statements.md").read_text()
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text):
+        assert f"def {name}(" in (ROOT / path).read_text(), name
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    bare = [row for row in rows if "`" not in row.split("|")[2]]
+    assert [row for row in bare if "not covered" not in row and "test or command" not in row] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_names_are_public(page):
-    for name in re.findall(r"`(?:dm\.)?([A-Z]\w+)(?:\(\))?`", page.read_text()):
+    for name in re.findall(r"(?<!})`(?:dm\.)?([A-Z]\w+)(?:\(\))?`", page.read_text()):
         places = (dm, dm.groves, dm.settlement)
         assert any(name in dir(place) for place in places), name

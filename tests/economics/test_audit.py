@@ -310,6 +310,9 @@ def test_corollary_1_fails():
     np.testing.assert_allclose(shown.no_subsidy[0], 0.0, rtol=0, atol=1e-15)
     np.testing.assert_allclose(shown.participation[0][low[0]], -0.5, rtol=0, atol=1e-15)
     assert "FAILS" in shown.summary()
+    ex_ante = dm.DynamicTeamMechanism(policy, groves=dm.groves.ExAnte()).audit()
+    np.testing.assert_allclose(ex_ante.ex_ante_no_subsidy[0], -1.0, rtol=0, atol=1e-15)
+    assert (ex_ante.ex_ante_participation >= 0).all()
 
 
 def test_proposition_9_participation_fails():

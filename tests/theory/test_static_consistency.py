@@ -192,6 +192,8 @@ def test_theorem_2_condition_2_slip_revealing_signals():
         assert audit.epsilon == pytest.approx(0.7, abs=EXACT)
         right = data.distance(env)[0] == 0
         assert right[(points == 0) | (points >= 2.0**-k)].all()
+    ended = st.epsilon_bounds(env, wrong_near_zero(points, 2**12)).reports[0]
+    assert ended == pytest.approx(0, abs=EXACT)  # no state lies between 0 and 1 / m
 
 
 def test_theorem_2_footnote_10_finite_states():
