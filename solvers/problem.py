@@ -15,6 +15,10 @@ The operator: with an unnormalised belief b (each round multiplies b by a column
                           + sum_z E_{x'}[ W_{t+1}(x', c', b * column[columns[e, z]]) ],
 
 with W_{T+1} = 0. W is positively homogeneous in b, so nothing is divided by a probability.
+
+An outcome may also be a *toll*: it ends nothing, and ``stop`` is how much of it a round yields
+whatever comes after. Tolls are the last outcomes. They are never worth more than nothing, so that
+the most that any outcome yields, or 0, bounds from above what is still to come.
 """
 
 from collections.abc import Iterator, Sequence
@@ -73,7 +77,8 @@ class Tables(eqx.Module):
 
     **Arguments:**
 
-    - `stop`: shape (E, J, m): probability that the process ends in the slot's outcome.
+    - `stop`: shape (E, J, m): probability that the process ends in the slot's outcome; the rate
+      of a toll, in [0, 1].
     - `column`: shape (C, m): probability of going on and observing a symbol of that column.
     - `reward`: shape (outcomes, m): what an outcome yields beside its coefficient.
     """

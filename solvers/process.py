@@ -26,13 +26,15 @@ class AbstractProcess(eqx.Module):
     """The rules of a process. All but the attributes is traced, for one memory at a time.
 
     `horizon`: rounds; 1, which stands for all, where there is no last one. `orderless`: laws depend
-    neither on the memory nor on the round; see `tabulate`.
+    neither on the memory nor on the round; see `tabulate`. `tolls`: how many of the last outcomes
+    are tolls, which end nothing (`solvers.problem`).
     """
 
     horizon: eqx.AbstractVar[int]
     controls: eqx.AbstractVar[int]
     reward: eqx.AbstractVar[Numbers]
     orderless: eqx.AbstractVar[bool]
+    tolls: eqx.AbstractVar[int]
 
     @abc.abstractmethod
     def start(self) -> Int[np.ndarray, " d"]:
@@ -46,7 +48,7 @@ class AbstractProcess(eqx.Module):
     def ends(self, memory: Int[Numbers, " d"], control) -> Float[Numbers, "n1 m"]:
         """Chance of each outcome, and in the last row of going on; `memory` is after `control`.
 
-        What is left ends the process and yields nothing.
+        What is left ends the process and yields nothing. Rows of tolls hold rates.
         """
 
     @abc.abstractmethod

@@ -31,6 +31,7 @@ class Tabular(AbstractProcess):
     met: np.ndarray
     period: int = eqx.field(static=True)
     orderless: bool = eqx.field(static=True)
+    tolls: int = eqx.field(static=True)
 
     def start(self):
         return np.zeros(1, np.int32)
@@ -104,6 +105,7 @@ def tabulate(
         met=met,
         period=period,
         orderless=True,
+        tolls=process.tolls,
     )
 
 

@@ -73,9 +73,9 @@ def bound_gains(policy: AbstractPricedPolicy, means: Float[np.ndarray, "E n m"])
 
 
 def largest_bias(policy: AbstractPricedPolicy, means: Float[np.ndarray, "E n m"]) -> float:
-    """Largest |E[estimate of u_j | omega, j bought] - u_j(omega)| where j can be bought."""
+    """Largest |E[estimate | omega, j bought] - u_j(omega) + x(omega)| where j can be bought."""
     bought = policy.compiled.action[:, : policy.env.products] > 0
-    gap = np.where(bought, np.abs(means - policy.env.utilities), 0.0)
+    gap = np.where(bought, np.abs(means - policy.env.gains), 0.0)
     return float(gap.max(initial=0.0))
 
 
@@ -87,7 +87,7 @@ def _worth(policy: AbstractPricedPolicy, plan: Plan, path) -> list[np.ndarray]:
     ]
     keys, places = unfold(plan, wanted)
     surplus = Estimator()
-    exact = np.broadcast_to(policy.env.utilities, policy.compiled.action[:, :-2].shape)
+    exact = np.broadcast_to(policy.env.gains, policy.compiled.action[:, :-2].shape)
 
     def flow(t, pair, node, control):
         at = situation(policy, exact, t, pair, node, control)

@@ -243,7 +243,7 @@ class _Tally:
             action = self.compiled.action[self.compiled.edge_of[first : first + len(means)]]
             live = (action[:, :n] > 0) & self.seen
             means = np.where(live, means, np.nan)
-            bias = means - env.utilities
+            bias = means - env.gains
             ending = _ending(action, n) * np.nan_to_num(bias)
             self.top = max(self.top, float(ending.sum(axis=1).max()))
             self.bottom = min(self.bottom, float(ending.sum(axis=1).min()))
@@ -285,7 +285,7 @@ class _Tally:
                     taste=taste,
                     point=np.asarray(env.tastes.points)[taste],
                     estimate=estimate,
-                    utility=float(env.utilities[j, taste]),
+                    utility=float(env.gains[j, taste]),
                     chance=chance,
                     reports=reports,
                 )

@@ -81,6 +81,7 @@ def sweep_reports(
     task = np.full(len(policy.pairs.root), -1)
     task[pairs] = index.reshape(-1)
     money = env.values.support[np.arange(env.products), unique[:, 1:]]
+    money = np.pad(money, ((0, 0), (0, plan.tree.structure.outcomes - env.products)))
     low, high = reportable(env.values)[i, -2:].tolist()
     try:
         sweeps = sweep_coefficient(

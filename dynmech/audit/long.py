@@ -81,7 +81,7 @@ def run_long_audit(
         paid = played.earned - played.payoff
         payments[:, :, b] = _estimate(paid)
         money[:2, b] = _estimate(paid.sum(axis=1))
-        money[2:, b] = _estimate(played.utility.sum(axis=1))
+        money[2:, b] = _estimate(played.utility.sum(axis=1) - played.costs)
     payments[0] += total
     money[0] += total.sum(axis=0)
     certain = np.full((n, batch), np.nan)

@@ -39,17 +39,22 @@ def situation(policy, means, t, pair, node, control) -> Situation:
     """Describe what is settled at (pair, node, control) of round t."""
     plan, env = policy.plan, policy.env
     edge = plan.edge(t, node, control)
-    product = plan.tree.structure.outcome[edge]
-    slot = np.maximum(product, 0)
-    theta = env.values.support[np.arange(env.products), policy.pairs.theta[pair]]
+    n, reward = env.products, np.asarray(plan.tables.reward)
+    outcome, stop = plan.tree.structure.outcome[edge], np.asarray(plan.tables.stop)[edge]
+    product = np.where(outcome < n, outcome, -1)
+    slot, bought = np.maximum(product, 0), (product >= 0)[:, :, None]
+    theta = env.values.support[np.arange(n), policy.pairs.theta[pair]]
+    running = np.where(outcome == n, -1.0, 0.0)[:, :, None] * stop * reward[outcome]
     return Situation(
         product=product,
-        stop=np.asarray(plan.tables.stop)[edge],
-        utility=np.asarray(plan.tables.reward)[slot],
+        stop=np.where(bought, stop, 0.0),
+        utility=reward[slot],
         estimate=means[edge[:, None], slot],
         belief=plan.belief(t, pair, node),
         theta=theta,
-        utilities=np.asarray(plan.tables.reward),
+        utilities=reward[:n],
+        asked=policy.compiled.action[edge, n + 1],
+        cost=running.sum(axis=1),
         period=t + 1,
     )
 
@@ -57,4 +62,4 @@ def situation(policy, means, t, pair, node, control) -> Situation:
 def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarray:
     """What a period yields given omega, shape (k, C, m): C is 1 when everyone's, else n."""
     worth = (settlement.payoff(at) * at.stop[:, None]).sum(axis=2)
-    return worth - settlement.charge(at)[:, :, None]
+    return worth - settlement.toll(at) - settlement.charge(at)[:, :, None]

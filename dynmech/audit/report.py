@@ -63,7 +63,8 @@ def run_audit(
         certain = np.broadcast_to(policy.incentive_bound + 2 * gap.bias, shape).copy()
         bound = np.maximum(np.nanmax(certain.reshape(n, -1), axis=1), gap.bound)
     tolerance = _TOLERANCE * env.money_scale if tolerance is None else tolerance
-    revenue, surplus = payments.sum(axis=0), policy.user_utility.sum(axis=0)
+    revenue = payments.sum(axis=0)
+    surplus = policy.user_utility.sum(axis=0) - policy.round_costs
     return Audit(
         names=env.names,
         settlement=type(settlement).__name__,
@@ -100,12 +101,13 @@ def _settle_truth(policy, settlement, means, noise) -> tuple[np.ndarray, np.ndar
     """Expected payoff (B, n) under truth without Groves term, and variance of what is paid.
 
     The variance is that of one conversation's transfers, given the profile: over tastes,
-    actions, signals and the estimate's own noise; NaN where that is not known.
+    actions, signals and the estimate's own noise; NaN where that is not known, or where what is
+    paid depends on the path (charges of a period, costs of queries).
     """
     plan, env, n = policy.plan, policy.env, policy.env.products
     start, place = np.unique(policy.pairs.base, return_inverse=True)
     sums = np.zeros((4, len(start), n))
-    spread = np.zeros(env.utilities.shape)
+    spread = np.zeros(env.gains.shape)
     if settlement.own:
         spread = np.broadcast_to(np.nan if noise is None else np.square(noise), spread.shape)
     step = max(1, 4_000_000 // (plan.root.shape[1] * means.shape[1] * n))
@@ -122,11 +124,13 @@ def _settle_truth(policy, settlement, means, noise) -> tuple[np.ndarray, np.ndar
             variance = spread[np.maximum(at.product, 0)][:, None]
             mass = belief.sum(axis=1)[:, None]
             fixed = charge * (mass - joint.sum(axis=(2, 3)))
+            toll = np.broadcast_to(settlement.toll(at), (len(belief), n, belief.shape[1]))
+            asked = (toll * belief[:, None]).sum(axis=2)
             amounts = (
-                (worth * joint).sum(axis=(2, 3)) - charge * mass,
+                (worth * joint).sum(axis=(2, 3)) - charge * mass - asked,
                 ((paid + charge[:, :, None, None]) * joint).sum(axis=(2, 3)) + fixed,
                 ((paid**2 + variance) * joint).sum(axis=(2, 3)),
-                charge * mass,
+                np.abs(charge) * mass + asked,
             )
             origin = np.searchsorted(start, here.origin[part])
             for total, amount in zip(sums, amounts, strict=True):

@@ -31,8 +31,8 @@ _SPAN = 1e-9
 
 
 @as_program
-def _signal_means(signal, memory, recommendation, utilities):
-    mean = jax.vmap(lambda m, r: signal.mean(m, r, utilities))
+def _signal_means(signal, memory, recommendation, gains):
+    mean = jax.vmap(lambda m, r: signal.mean(m, r, gains))
     return mean(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
@@ -49,8 +49,8 @@ def means_of(call: str, estimator, env: RecommendationMDP, compiled: Compiled):
             yield first, np.broadcast_to(table, (len(memory), n, m))
             continue
         with precision(env.gamma):
-            utilities = jnp.asarray(env.utilities)
-            means = np.asarray(_signal_means(estimator, memory, shown, utilities))
+            gains = jnp.asarray(env.gains)
+            means = np.asarray(_signal_means(estimator, memory, shown, gains))
         yield first, _checked(call, means, (len(memory), n, m))
 
 
@@ -72,7 +72,7 @@ def _checked(call: str, means: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
 
 
 def _table(call: str, given, env: RecommendationMDP) -> Float[np.ndarray, "n m"]:
-    """E[<gamma_j, omega_hat> | omega, j bought] from a table of tastes, inside the grid's span."""
+    """E[<gamma_j, omega_hat> - x | omega, j bought] from a table of tastes in the grid's span."""
     n = env.products
     points = np.asarray(env.tastes.points, float)
     if isinstance(given, str) or np.ndim(given) not in (2, 3):
@@ -95,7 +95,8 @@ def _table(call: str, given, env: RecommendationMDP) -> Float[np.ndarray, "n m"]
         got = f"a distance of {distance:.3g} at index {where}"
         do = "estimate coordinates that no taste varies as the constants they are"
         raise InvalidArgument(describe(call, must, got, do))
-    return np.einsum("jk,jmk->jm", env.gamma, np.broadcast_to(table, (n, *points.shape)))
+    settled = np.einsum("jk,jmk->jm", env.gamma, np.broadcast_to(table, (n, *points.shape)))
+    return settled - np.asarray(env.exit_value)
 
 
 def possible_reports(

@@ -193,8 +193,8 @@ class QuantisedRatingSettlement(AbstractSettlementSignal):
     bias is about (h / pi) sin(2 pi u / h) exp(-2 pi^2 sd^2 / h^2), 0.002 h at sd = h / 2; at the
     ends it grows without limit. To decode the symbols instead, as well as can be:
 
-        channel = rating.channel(env.utilities)
-        decoder = decode_utilities(channel, env.utilities, purchase_support(env), prior)
+        channel = rating.channel(env.gains)
+        decoder = decode_utilities(channel, env.gains, purchase_support(env), prior)
         ChannelSettlement(channel, decoder)
 
     **Arguments:** `deviation`: of the rating, money, positive; `cuts`: increasing, money, shape

@@ -57,6 +57,8 @@ def rebuilt(market, found, free, weights) -> RecommendationMDP:
         placed.signals,
         placed.values,
         placed.names,
+        round_cost=market.round_cost,
+        exit_value=market.exit_value,
     )
 
 

@@ -96,10 +96,14 @@ def beside(
         signals=SignalStructure(
             _InitialBeside(signals[0].initial, signals[1].initial, utilities),
             _FeedbackBeside(signals[0].feedback, signals[1].feedback, utilities, size),
-            _SettlementBeside(signal, utilities, size),
+            _SettlementBeside(signal, (truth.gains, held.gains), size),
         ),
         values=truth.values,
         names=truth.names,
+        round_cost=np.concatenate([truth.costs, held.costs], axis=1),
+        exit_value=np.concatenate(
+            [np.broadcast_to(x.exit_value, x.tastes.size) for x in (truth, held)]
+        ),
     )
     return MarketBeside(env, truth, held)
 
@@ -168,7 +172,7 @@ def _check_estimate(truth: RecommendationMDP, signal: AbstractSettlementSignal) 
     """Raise unless the signal says what it means at every taste of the true market."""
     rule, n = truth.action_rule, truth.products
     memory = rule.step(jnp.asarray(rule.start(n, truth.horizon)), 0, n)
-    shape = np.shape(signal.mean(memory, 0, truth.utilities))
+    shape = np.shape(signal.mean(memory, 0, truth.gains))
     if shape != truth.utilities.shape:
         must = f"know its mean at each taste of the true market, shape {truth.utilities.shape}"
         do = "pass estimator=RatingSettlement(...), or a market with the same tastes"
@@ -251,23 +255,23 @@ class _FeedbackBeside(AbstractFeedback):
 
 
 class _SettlementBeside(AbstractSettlementSignal):
-    """The true estimate; where the tastes have no mass, their utility."""
+    """The true estimate; where the tastes have no mass, their utility. `gains`: u - x of both."""
 
     signal: AbstractSettlementSignal
-    utilities: tuple[np.ndarray, np.ndarray]
+    gains: tuple[np.ndarray, np.ndarray]
     size: int = eqx.field(static=True)
 
     def mean(self, memory, recommendation, utilities):
-        own, held = map(jnp.asarray, self.utilities)
+        own, held = map(jnp.asarray, self.gains)
         mean = self.signal.mean(memory[: self.size], recommendation, own)
         return jnp.concatenate([mean, held], axis=1)
 
     def noise(self, utilities=None):
-        own, held = self.utilities
+        own, held = self.gains
         noise = self.signal.noise(own)
         if noise is None:
             return None
         return np.concatenate([np.broadcast_to(noise, own.shape), np.zeros(held.shape)], axis=1)
 
     def draw(self, rng, utilities, product, omega, mean):
-        return self.signal.draw(rng, self.utilities[0], product, omega, mean)
+        return self.signal.draw(rng, self.gains[0], product, omega, mean)

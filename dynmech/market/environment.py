@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -22,11 +22,15 @@ from dynmech._checks import (
     shaped,
     whole,
 )
+from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.feedback import TabulatedFeedback
 from dynmech.market.part import history_count
 from dynmech.market.profiles import Profiles, draw_profiles
+from dynmech.market.rewards import Toll, toll
+from dynmech.market.rewards import exit_value as _exit_value
+from dynmech.market.rewards import round_cost as _round_cost
 from dynmech.market.rules import AbstractActionRule, Tabulated
 from dynmech.market.signals import JointSignals, SignalStructure, TabulatedSettlement
 from dynmech.market.structures import PrivateFeedback
@@ -42,7 +46,11 @@ class RecommendationMDP(eqx.Module):
     """A market: n products shown over T rounds to a user of hidden, static taste omega.
 
     User utility of product i is u_i(omega) = <gamma_i, omega>, in the money of theta, relative
-    to an outside option of utility 0.
+    to an outside option of utility 0. What she does follows from u alone. What counts as surplus is
+
+        sum over purchases of theta_j + u_j(omega) - x(omega), less round_cost for every query,
+
+    with x what leaving is worth: relative to leaving at once.
 
     **Arguments**
 
@@ -56,6 +64,10 @@ class RecommendationMDP(eqx.Module):
     - `values`: `ConstantValues` or `MarkovValues`, money per purchase.
     - `names`: product labels, carried into every table and picture: strings that can be told
       apart. By default those that `gamma` or `values` carry.
+    - `round_cost`: >= 0, money that a query costs the user, in the last round too: a number, or
+      shape (C,) or (C, m), a row for each of `controls`. Every advertiser is charged it.
+    - `exit_value`: x, money that leaving is worth to the user, a last query included: a number, or
+      shape (m,). Utilities in results, and estimates that settle, are of u_j - x.
 
     **Raises:** a `DynmechError` naming the argument; `InvalidArgument` (shape, range),
     `NotFinite`, `InvalidProbability`, and, from `solve_efficient_policy`, `UnseenPurchase`.
@@ -70,6 +82,8 @@ class RecommendationMDP(eqx.Module):
     signals: SignalStructure
     values: Values
     names: tuple[str, ...] = eqx.field(static=True)
+    round_cost: Float[Numbers, "..."]
+    exit_value: Float[Numbers, "..."]
 
     def __init__(
         self,
@@ -80,6 +94,9 @@ class RecommendationMDP(eqx.Module):
         signals: SignalStructure,
         values: Values,
         names: Sequence[str] | None = None,
+        *,
+        round_cost: Any = 0.0,
+        exit_value: Any = 0.0,
     ):
         self.gamma, (rows, columns) = _characteristics(gamma)
         n, k = self.gamma.shape
@@ -112,6 +129,9 @@ class RecommendationMDP(eqx.Module):
             must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
             raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
         self.signals = _bound(signals, self.utilities, np.asarray(self.tastes.weights))
+        points = self.tastes.size
+        self.round_cost = _round_cost(f"{_CALL}(round_cost=...)", round_cost, n + 1, points)
+        self.exit_value = _exit_value(f"{_CALL}(exit_value=...)", exit_value, points)
 
     @property
     def products(self) -> int:
@@ -124,9 +144,32 @@ class RecommendationMDP(eqx.Module):
         return self.gamma @ np.asarray(self.tastes.points).T
 
     @property
+    def gains(self) -> Float[np.ndarray, "n m"]:
+        """u_i(omega) - x(omega), what buying is worth to the user beyond leaving, (n, m), money."""
+        return self.utilities - np.asarray(self.exit_value)
+
+    @property
+    def controls(self) -> Int[np.ndarray, "C K"]:
+        """What can be shown, (C, K): products, n for an empty place; the last row shows none."""
+        return np.arange(self.products + 1)[:, None]
+
+    @property
+    def costs(self) -> Float[np.ndarray, "C m"]:
+        """What a query costs after each control given omega, (C, m), money."""
+        given = np.asarray(self.round_cost)
+        given = given[:, None] if given.ndim == 1 else given
+        return np.broadcast_to(given, (len(self.controls), self.tastes.size))
+
+    @property
+    def toll(self) -> Toll | None:
+        """`costs` as an outcome of the solvers' problem; None where queries are free."""
+        costs = self.costs
+        return toll(costs) if costs.any() else None
+
+    @property
     def money_scale(self) -> float:
-        """Largest |theta + u| over all reports and the grid: the unit of every tolerance."""
-        theta, utilities = reportable(self.values), self.utilities
+        """Largest |theta + u - x| over all reports and the grid: the unit of every tolerance."""
+        theta, utilities = reportable(self.values), self.gains
         top, bottom = theta.max(1) + utilities.max(1), theta.min(1) + utilities.min(1)
         return float(max(np.abs(top).max(), np.abs(bottom).max()))
 
@@ -198,6 +241,9 @@ class RecommendationMDP(eqx.Module):
         theta_kernel,
         estimator=None,
         names: Sequence[str] | None = None,
+        *,
+        round_cost: Any = 0.0,
+        exit_value: Any = 0.0,
     ) -> Self:
         """Build a market from tables over all ordered histories of recommendations.
 
@@ -214,6 +260,7 @@ class RecommendationMDP(eqx.Module):
         - `theta_kernel`: (n+1, n, K, K), first axis the recommendation just made.
         - `estimator`: (H, n, m, k), E[omega_hat | omega, product j bought after that history];
           omega itself by default. Its noise is unknown: simulation settles at the mean.
+        - `round_cost`, `exit_value`: as in the constructor; x is subtracted from what settles.
 
         **Raises:** as the constructor.
         """
@@ -243,6 +290,7 @@ class RecommendationMDP(eqx.Module):
         require_shape(call, feedback.table, (rows, tastes.size), n + 1)
         call = "from_tables(initial_signals=...)"
         initial = JointSignals(as_channel(call, initial_signals))
+        leaving = _exit_value("from_tables(exit_value=...)", exit_value, tastes.size)
         if estimator is None:
             estimate = np.broadcast_to(gamma @ np.asarray(tastes.points).T, (rows, n, tastes.size))
         else:
@@ -258,8 +306,11 @@ class RecommendationMDP(eqx.Module):
         values: Values = MarkovValues(theta_support, theta_prior, kernel)
         if (values.kernel == np.eye(kernel.shape[-1])).all():
             values = ConstantValues(theta_support, theta_prior)
-        signals = SignalStructure(initial, feedback, TabulatedSettlement(np.array(estimate)))
-        return cls(gamma, tastes, horizon, Tabulated(action), signals, values, names)
+        settled = TabulatedSettlement(np.array(estimate - np.asarray(leaving)))
+        return cls(
+            gamma, tastes, horizon, Tabulated(action), SignalStructure(initial, feedback, settled),
+            values, names, round_cost=round_cost, exit_value=exit_value,
+        )  # fmt: skip
 
 
 def _bound(signals: SignalStructure, utilities, weights) -> SignalStructure:

@@ -7,7 +7,7 @@
 - `market.toml`: `horizon` and sections `[behaviour]` (`rule`, its arguments, `choice` and its
   arguments, `query`: a chance, one for each product, or `{kind = "FallingQuery", ...}`),
   `[signals]`, `[feedback]`, `[settlement]`, `[values]` (`kind`, and the constructor's arguments)
-  and `[money]` (`unit`).
+  and `[money]` (`unit`, `round_cost`, `exit_value`).
 
 Classes are those of this package; a rule of one's own is code, and cannot be written.
 """
@@ -28,7 +28,7 @@ import numpy as np
 from dynmech.errors import DynmechError, InvalidArgument, OutsideSupport, describe
 from dynmech.market import feedback, rules, signals
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.tables import KINDS
+from dynmech.market.tables import KINDS, MONEY
 from dynmech.market.tastes import TasteGrid
 
 _FILES = ("products.csv", "tastes.csv", "market.toml")
@@ -86,6 +86,7 @@ def read_market(path: str | os.PathLike) -> RecommendationMDP:
         ),
         values=_values(settings, products, support),
         names=names,
+        **_money(settings),
     )
 
 
@@ -293,12 +294,17 @@ def _values(settings: _Settings, products: _Table, support: np.ndarray) -> Any:
     many = _many(products)
     chances = [f"chance_{_number(x)}" for x in many]
     given = settings.section("values")
-    settings.section("money")
     if any(x in products.head for x in chances):
         given["prior"] = products.numbers(chances)
     kind = _class(settings, "values", "kind", "values", given.pop("kind", "ConstantValues"))
     rest = _known(settings, "values", given, KINDS["values"][kind])
     return settings.build("values", kind, support=support, **rest)
+
+
+def _money(settings: _Settings) -> dict[str, Any]:
+    """What queries cost and what leaving is worth, where the file says so."""
+    given = _known(settings, "money", settings.section("money"), ("unit", *MONEY))
+    return {name: given[name] for name in MONEY if name in given}
 
 
 def _number(name: str) -> int:

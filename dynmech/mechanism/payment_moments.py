@@ -6,7 +6,8 @@ estimate of u_j. Given the conversation and omega only q is random, so that
     Var p_i = E[Var(q | omega, j bought)] + Var(E[p_i | conversation, omega]):
 
 the first part is the estimator's noise, the same for every advertiser, and can be cut by a better
-rating; the second is what users do, and cannot.
+rating; the second is what users do, and cannot. Where queries cost something, what is paid depends on the
+whole path: means are exact, variances are not known.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class PaymentMoments(eqx.Module):
     """Exact mean and variance of what one conversation pays under truth, Groves terms included.
 
     The first axis is the n advertisers and, last, the platform's revenue. P as in
-    `EfficientPolicy`, or (B,) for a batch; NaN at profiles of probability zero.
+    `EfficientPolicy`, or (B,) for a batch; NaN at profiles of probability zero, and variances
+    where queries cost something.
 
     - `mean`, `variance` (n+1, *P): given the initial profile. Money, money squared.
     - `noise_variance` (n+1, *P): the part of the variance due to the estimator's noise.
@@ -76,7 +78,7 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
     """
     policy, n = mechanism.policy, mechanism.policy.env.products
     start, first, place = np.unique(policy.pairs.base, return_index=True, return_inverse=True)
-    deviation = mechanism.estimator.noise(policy.env.utilities)
+    deviation = mechanism.estimator.noise(policy.env.gains)
     noise = np.zeros((n, policy.env.tastes.size))
     if deviation is not None:
         noise = np.broadcast_to(np.asarray(deviation) ** 2, noise.shape)
@@ -91,6 +93,9 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
         for table in (core + total, square, noisy)
     )
     variance = np.maximum(square - mean**2, 0.0)
+    if policy.env.toll is not None:
+        mean = mean + np.append(np.ones(n), n)[:, None] * policy.round_costs.ravel()
+        variance = np.full_like(variance, np.nan)
     weights = policy.weights
     known = np.isfinite(mean[0]) & (weights > 0)
     weights = weights[known] / weights[known].sum()
@@ -196,7 +201,7 @@ def _core_moments(mechanism, start, noise, groves) -> Float[np.ndarray, "4 n1 B"
             belief = plan.belief(t, pair, here.node[part]) * here.weight[part, None]
             origin = np.searchsorted(start, here.origin[part])
             for slot in range(stop.shape[1]):
-                live = outcome[edge, slot] >= 0
+                live = (outcome[edge, slot] >= 0) & (outcome[edge, slot] < n)
                 j, at = outcome[edge, slot][live], origin[live]
                 joint = belief[live] * stop[edge[live], slot]
                 estimate, noisy = means[edge[live], j], (joint * noise[j]).sum(axis=1)

@@ -3,7 +3,8 @@
     p_it = - <gamma_i, w> 1{a_t = i} - sum_{j != i} (theta_jt + <gamma_j, w>) 1{a_t = j} + phi_it
 
 p is paid by the advertiser; w is the estimate of omega after o_t. Only <gamma_j, w> of the
-product just bought enters, so a noisy rating of it is estimate enough.
+product just bought enters, so a noisy rating of it is estimate enough. Where a query costs the user
+something, everybody is charged it; where leaving is worth x to her, u_j - x takes the place of u_j.
 """
 
 import os
@@ -28,7 +29,7 @@ from dynmech._checks import (
     shaped,
     whole,
 )
-from dynmech._types import Numbers
+from dynmech._types import NONE, Numbers
 from dynmech.audit import (
     Audit,
     AuditsUnder,
@@ -43,7 +44,7 @@ from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.mechanism.under import Scene, over_markets, stand_in
-from dynmech.payments.core import core_payment
+from dynmech.payments.core import core_payment, query_cost
 from dynmech.payments.groves import (
     AbstractGroves,
     OwnTables,
@@ -55,7 +56,7 @@ from dynmech.payments.settlement import AbstractSettlement, Estimator
 from dynmech.play.simulate import Simulation, Strategy, simulate
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
-from dynmech.policy.conversation import Conversation
+from dynmech.policy.conversation import Conversation, displayed
 from dynmech.policy.conversations import Conversations
 from dynmech.policy.given import read_policy
 from dynmech.policy.questions import AbstractPolicy
@@ -143,27 +144,36 @@ class DynamicTeamMechanism(AbstractTerms):
         return files.load(path, cls, parts)
 
     def payment(
-        self, theta: Numbers, action: Numbers | int, estimate: Numbers | float
+        self,
+        theta: Numbers,
+        action: Numbers | int,
+        estimate: Numbers | float | None = None,
+        shown: Any = None,
     ) -> Float[Numbers, " n"]:
         """Core transfer paid by each advertiser for one realised period, Groves term excluded.
 
-            p_i = - q_i 1{a = i} - sum_{j != i} (theta_j + q_j) 1{a = j}
+            p_i = - q_i 1{a = i} - sum_{j != i} (theta_j + q_j) 1{a = j} + c 1{a = query}
 
         Traceable. **Arguments:** `theta` (n,), money, as reported; `action`: code (0..n-1 buy,
-        n exit, n+1 query); `estimate`: a taste (k,), then q_j = <gamma_j, estimate>, or a
-        number, the estimated utility q_j of the product bought, money.
+        n exit, n+1 query); `estimate`: a taste (k,), then q_j = <gamma_j, estimate> - x, or a
+        number, the estimated utility q_j of the product bought relative to leaving, money; after a
+        query whose cost depends on the taste, the estimated cost c; else None will do unless
+        something was bought. `shown`: what was displayed, where costs depend on it.
 
-        **Returns:** shape (n,), money; zero unless something was bought.
+        **Returns:** shape (n,), money; zero unless something was bought, or a query costs.
 
         **Raises:** `InvalidArgument` (shape), `OutsideSupport` (action), `NotFinite`.
         """
-        return core_payment(self.policy.env, theta, action, estimate)
+        env = self.policy.env
+        control = None if shown is None else displayed("payment(shown=...)", env, shown)
+        return core_payment(env, theta, action, estimate, control)
 
     def settle(
         self,
         conversation: Conversation | Conversations | Mapping[str, Any],
         estimate: Numbers | float | None = None,
         totals: Numbers | None = None,
+        costs: Any = None,
     ) -> Ledger:
         """Settle conversations period by period, the Groves total by installments.
 
@@ -171,8 +181,10 @@ class DynamicTeamMechanism(AbstractTerms):
 
         - `conversation`: one that has ended, its record, or `Conversations`.
         - `estimate`: after a purchase, the settlement signal: estimated utility of the product
-          bought (a number; (N,) for many) or a taste (k,).
+          bought (a number, relative to leaving; (N,) for many) or a taste (k,).
         - `totals` (n,), or (N, n): with `groves.DataDriven`, those decoded after the ending.
+        - `costs` (turns,), or (N, turns): estimates of what each query cost, where `round_cost`
+          depends on the taste; what stands at other turns is left alone.
 
         **Returns:** `Ledger`, complete or not at all.
 
@@ -180,7 +192,7 @@ class DynamicTeamMechanism(AbstractTerms):
         missing. A rating that hardly any taste can give is warned of (`DynmechWarning`).
         """
         if isinstance(conversation, Conversations):
-            return self._settle_many(conversation, estimate, totals)
+            return self._settle_many(conversation, estimate, totals, costs)
         conversation = self._own_conversation(conversation)
         if not conversation.ended:
             must, do = "be a conversation that has ended", "step it to a purchase or exit"
@@ -192,13 +204,15 @@ class DynamicTeamMechanism(AbstractTerms):
             must = "be given after a purchase"
             do = "pass the rating drawn, or its mean"
             raise InvalidArgument(describe("settle(estimate=...)", must, None, do))
-        core = np.zeros((len(turns), n))
+        shown, action = (np.array([getattr(x, y) for x in turns]) for y in ("shown", "action"))
+        spent = self._spent(shown[None], action[None], costs)[0]
+        core = np.repeat(spent[:, None], n, axis=1)
         rated = np.full(len(turns), np.nan)
         if bought:
             product = turns[-1].action
             given = np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
             core[-1] = np.asarray(self.payment(turns[-1].theta, product, given))
-            rated[-1] = given if given.ndim == 0 else self.policy.env.gamma[product] @ given
+            rated[-1] = -core[-1, product]
             self._plausible(product, float(rated[-1]))
         shares = np.zeros(len(turns))
         shares[: len(self.installments)] = self.installments[: len(turns)]
@@ -208,10 +222,11 @@ class DynamicTeamMechanism(AbstractTerms):
             names=self.policy.env.names,
             period=np.array([turn.period for turn in turns]),
             recommendation=np.array([turn.recommendation for turn in turns]),
-            shown=np.array([turn.shown for turn in turns]),
+            shown=shown,
             off_model=conversation.off_model,
-            action=np.array([turn.action for turn in turns]),
+            action=action,
             estimate=rated,
+            cost=spent,
             core=core,
             groves=groves,
         )
@@ -354,7 +369,7 @@ class DynamicTeamMechanism(AbstractTerms):
             type(self.groves).__name__,
             self.reports,
             histories,
-            scene.estimator.noise(scene.policy.env.utilities),
+            scene.estimator.noise(scene.policy.env.gains),
             wants_interval(scene.policy, "audit", interval),
             tolerance,
         )
@@ -392,7 +407,24 @@ class DynamicTeamMechanism(AbstractTerms):
         means = scene.settlement_means()
         return best_responses(policy, settlement, means, self.reports, asked, interval)
 
-    def _settle_many(self, chats: Conversations, estimate: Any, totals: Any) -> Ledger:
+    def _spent(self, shown: np.ndarray, action: np.ndarray, costs: Any) -> np.ndarray:
+        """What the query of each round cost, (N, turns), 0 where there was none."""
+        env, asked = self.policy.env, action == self.policy.env.products + 1
+        control = np.where(shown == NONE, env.products, shown)
+        each = np.array([query_cost(env, c) for c in range(len(env.controls))], float)[control]
+        if costs is not None:
+            given = np.asarray(as_floats(costs, "settle(costs=...)"), float)
+            if given.shape not in (shown.shape, shown.shape[1:]):
+                must = f"have shape {shown.shape if len(shown) > 1 else shown.shape[1:]}"
+                raise InvalidArgument(describe("settle(costs=...)", must, given.shape))
+            each = np.where(np.isnan(each), given, each)
+        if not np.isfinite(each[asked]).all():
+            must = "be given: what a query costs depends on the taste"
+            do = "pass an unbiased estimate for each turn with a query"
+            raise InvalidArgument(describe("settle(costs=...)", must, costs, do))
+        return np.where(asked, each, 0.0)
+
+    def _settle_many(self, chats: Conversations, estimate: Any, totals: Any, costs: Any) -> Ledger:
         """One ledger of all rounds of N conversations; `estimate` (N,), NaN where nothing sold."""
         env, count = self.policy.env, len(chats)
         n = env.products
@@ -427,6 +459,7 @@ class DynamicTeamMechanism(AbstractTerms):
         row, turn = np.nonzero(chats.action >= 0)
         rounds = (chats.action >= 0).sum(axis=1)
         last = turn == rounds[row] - 1
+        spent = self._spent(chats.shown, chats.action, costs)[row, turn]
         share = np.zeros(chats.action.shape[1] + 1)
         share[: len(self.installments)] = self.installments[: len(share)]
         charged = np.where(last, 1 - np.cumsum(np.append(0.0, share))[turn], share[turn])
@@ -437,7 +470,8 @@ class DynamicTeamMechanism(AbstractTerms):
             shown=chats.shown[row, turn],
             action=chats.action[row, turn],
             estimate=np.where(last & sold[row], given[row], np.nan),
-            core=np.where(last[:, None], core[row], 0.0),
+            cost=spent,
+            core=np.where(last[:, None], core[row], 0.0) + spent[:, None],
             groves=charged[:, None] * total[row],
             conversation=row,
         )
@@ -473,7 +507,7 @@ class DynamicTeamMechanism(AbstractTerms):
 
     def _plausible(self, product: int, rating: float) -> None:
         """Warn of a rating further than eight standard deviations from every taste's utility."""
-        utilities = np.asarray(self.policy.env.utilities, float)
+        utilities = np.asarray(self.policy.env.gains, float)
         noise = self.estimator.noise(utilities)
         if noise is None:
             return

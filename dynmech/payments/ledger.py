@@ -19,6 +19,7 @@ class Ledger(eqx.Module):
       model thought impossible.
     - `conversation` (rows,): which one, where many were settled at once; None for one.
     - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
+    - `cost` (rows,): what a query cost the user, as it was charged to every advertiser.
     - `core`, `groves`, `transfer` (rows, n): the team transfer, the Groves term (by
       installments), and their sum. `revenue` (rows,): what the platform receives.
     """
@@ -29,6 +30,7 @@ class Ledger(eqx.Module):
     shown: np.ndarray
     action: np.ndarray
     estimate: Float[np.ndarray, " rows"]
+    cost: Float[np.ndarray, " rows"]
     core: Float[np.ndarray, "rows n"]
     groves: Float[np.ndarray, "rows n"]
     off_model: bool = eqx.field(static=True, default=False)
@@ -70,6 +72,7 @@ class Ledger(eqx.Module):
                     [f"buy {words[a]}" if a < n else words[a] for a in self.action.tolist()], n
                 ),
                 "estimate": np.repeat(self.estimate, n),
+                "cost": np.repeat(self.cost, n),
                 "advertiser": np.tile(np.array(self.names, dtype=object), rows),
                 "core_transfer": self.core.ravel(),
                 "groves_term": self.groves.ravel(),

@@ -4,9 +4,10 @@ A settlement says what an advertiser is worth, net of what she pays and without 
 per purchase in each slot of a situation. The team transfer pays every advertiser the surplus of
 whatever is bought,
 
-    theta_i 1{a=i} - p_i = sum_j (theta_j + q_j) 1{a = j},
+    theta_i 1{a=i} - p_i = sum_j (theta_j + q_j) 1{a = j} - c 1{a = query},
 
-with q_j the estimate of u_j used, so that this payoff is the same for all advertisers.
+with q_j the estimate of u_j used, relative to leaving, and c what a query costs the user, so that
+this payoff is the same for all advertisers.
 """
 
 import abc
@@ -16,6 +17,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._types import with_default
+
 
 class Situation(eqx.Module):
     """k situations of one period in which a purchase may be settled.
@@ -24,6 +27,9 @@ class Situation(eqx.Module):
       probability. `utility` (k, J, m): its utility. `estimate` (k, J, m): conditional mean of
       the estimate of it. `belief` (k, m): what the mechanism believes (unnormalised).
     - `theta` (k, n): true values. `utilities` (n, m): of every product. `period`: from 1.
+    - `asked` (k, m): chance of a query. `cost` (k, m): that chance times what the query costs.
+
+    Utilities are relative to leaving.
     """
 
     product: Int[np.ndarray, "k J"]
@@ -33,6 +39,8 @@ class Situation(eqx.Module):
     belief: Float[np.ndarray, "k m"]
     theta: Float[np.ndarray, "k n"]
     utilities: Float[np.ndarray, "n m"]
+    asked: Float[np.ndarray, "k m"]
+    cost: Float[np.ndarray, "k m"]
     period: int = eqx.field(static=True)
 
 
@@ -54,6 +62,11 @@ class AbstractSettlement(eqx.Module):
     def charge(self, at: Situation) -> Float[np.ndarray, "k C"]:
         """What is charged because the period is reached, whatever the user does."""
 
+    @with_default
+    def toll(self, at: Situation) -> Float[np.ndarray, "k C m"]:
+        """What is charged for a query, times its chance: its cost where the surplus is paid."""
+        return at.cost[:, None] * self.team
+
 
 class Estimator(AbstractSettlement):
     """Settle with the estimate after the purchase, by its conditional mean (paper C, Def. 4)."""
@@ -71,7 +84,7 @@ class Estimator(AbstractSettlement):
 class MessageDriven(AbstractSettlement):
     """Settle with E[u_j | reports, history, purchase of j]: the best without data.
 
-    Zero where the mechanism thinks the purchase impossible.
+    What a query costs is settled alike. Zero where the mechanism thinks the purchase impossible.
     """
 
     team: ClassVar[bool] = True
@@ -84,6 +97,11 @@ class MessageDriven(AbstractSettlement):
 
     def charge(self, at):
         return _nothing(at)
+
+    def toll(self, at):
+        mass, cost = ((at.belief * x).sum(axis=1) for x in (at.asked, at.cost))
+        mean = np.where(mass > 0, cost / np.where(mass > 0, mass, 1), 0)
+        return (at.asked * mean[:, None])[:, None]
 
 
 class PerPurchaseSecondPrice(AbstractSettlement):
@@ -147,6 +165,9 @@ class ChargeOnReach(AbstractSettlement):
 
     def payoff(self, at):
         return self.base.payoff(at)
+
+    def toll(self, at):
+        return self.base.toll(at)
 
     def charge(self, at):
         return self.base.charge(at) + (at.period == self.period) * self.amount[None]

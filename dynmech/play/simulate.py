@@ -41,7 +41,8 @@ class Simulation(eqx.Module):
       the end; joint symbol seen after a query, -1 where none came.
     - `estimate` (N,): settlement signal, estimated utility of the product bought; NaN if none.
     - `core`, `groves` (N, n): transfers paid. `earned` (N, n): values from purchases.
-    - `user_utility` (N,): utility of the product bought.
+    - `user_utility` (N,): utility of the product bought, relative to leaving; `round_costs` (N,):
+      what her queries cost.
     - `settled_at_mean`: True where the settlement's noise is not known to the market.
     """
 
@@ -56,6 +57,7 @@ class Simulation(eqx.Module):
     groves: Float[np.ndarray, "N n"]
     earned: Float[np.ndarray, "N n"]
     user_utility: Float[np.ndarray, " N"]
+    round_costs: Float[np.ndarray, " N"]
     settled_at_mean: bool = eqx.field(static=True)
 
     @property
@@ -70,8 +72,8 @@ class Simulation(eqx.Module):
 
     @property
     def surplus(self) -> Float[np.ndarray, " N"]:
-        """Values earned plus the user's utility."""
-        return self.earned.sum(axis=1) + self.user_utility
+        """Values earned plus the user's utility, less what her queries cost."""
+        return self.earned.sum(axis=1) + self.user_utility - self.round_costs
 
     @property
     def length(self) -> Int[np.ndarray, " N"]:
@@ -115,6 +117,7 @@ class Simulation(eqx.Module):
                 "groves_term": self.groves.ravel(),
                 "payment": self.payment.ravel(),
                 "user_utility": np.repeat(self.user_utility, n),
+                "round_costs": np.repeat(self.round_costs, n),
             }
         )
 
@@ -147,7 +150,7 @@ def simulate(
         part["groves"] = charged(drawn, reports, part["omega"])
         parts.append(part)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    at_mean = signal.noise(stage.env.utilities) is None
+    at_mean = signal.noise(stage.env.gains) is None
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
 
 
@@ -210,6 +213,9 @@ def draw_conversations(
         given = mean[bought, product]
         record_purchases(record, env, signal, rng, who, product, given, truth, told)
         again = action == n + 1
+        cost = env.costs[control, omega[alive]] * again
+        record["round_costs"][alive] += cost
+        record["core"][alive] += cost[:, None]
         if t == horizon - 1 or not again.any():
             break
         alive, control = alive[again], control[again]
@@ -271,6 +277,7 @@ def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:
         "groves": groves,
         "earned": np.zeros((count, n)),
         "user_utility": np.zeros(count),
+        "round_costs": np.zeros(count),
     }
 
 
@@ -280,15 +287,15 @@ def record_purchases(record, env, signal, rng, who, product, mean, truth, told) 
     **Arguments:** `truth`, `told` (N, n): indices of values.
     """
     support, omega = np.asarray(env.values.support, float), record["omega"]
-    utilities = np.asarray(env.utilities, float)
-    estimate = signal.draw(rng, utilities, product, omega[who], mean)
+    gains = np.asarray(env.gains, float)
+    estimate = signal.draw(rng, gains, product, omega[who], mean)
     record["estimate"][who] = estimate
     record["earned"][who, product] = support[product, truth[who, product]]
-    record["user_utility"][who] = utilities[product, omega[who]]
+    record["user_utility"][who] = gains[product, omega[who]]
     charged = support[product, told[who, product]]
     core = np.repeat(-(charged + estimate)[:, None], support.shape[0], axis=1)
     core[np.arange(len(who)), product] = -estimate
-    record["core"][who] = core
+    record["core"][who] += core
 
 
 def ask_reports(env, lies: Mapping[int, Strategy], t: int, theta, signals):

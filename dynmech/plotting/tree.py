@@ -87,7 +87,7 @@ def policy_tree(policy: AbstractPricedPolicy, profile: int = 0, *, merge: bool =
         mass, shown = sum(node.mass for node in here), chat.recommendation
         gained = 0.0
         if shown != NONE:
-            utility = policy.env.utilities[shown]
+            utility = policy.env.gains[shown]
             gained = sum(node.mass * float(node.chat.belief @ utility) for node in here) / mass
         return Branch(
             round=chat.period,

@@ -174,7 +174,8 @@ class AbstractPricedPolicy(AbstractPriced):
             table = self.bounded(name)
             parts = {"": table.value, "_error": table.error, "_lower": table.lower}
             for end, part in {**parts, "_upper": table.upper}.items():
-                columns[name + end] = part.reshape(n, -1).T.ravel()
+                rows = np.broadcast_to(part.reshape(-1, count), (n, count))
+                columns[name + end] = rows.T.ravel()
         return pandas.DataFrame(columns)
 
     def with_actions(self, actions: Sequence[Int[np.ndarray, "P _N"]]) -> "AbstractPricedPolicy":

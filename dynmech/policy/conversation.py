@@ -176,7 +176,7 @@ class Conversation(eqx.Module):
         self._require_progress("step(...)")
         env, place, evaluator = self.policy.env, self.place, self.evaluator
         code, taken = action_code(env, action), evaluator.control(place)
-        control = taken if shown is None else _displayed(env, shown)
+        control = taken if shown is None else displayed("Conversation.step(shown=...)", env, shown)
         again = code == query_code(env.products)
         goes_on = again and self.period < env.horizon
         if not again and signals is not None:
@@ -399,9 +399,9 @@ def _named(control: int, env) -> int:
     return NONE if control == env.products else control
 
 
-def _displayed(env, shown) -> int:
+def displayed(call: str, env, shown) -> int:
     """The control of what was displayed: a label, an index, -1 or "none"."""
-    n, call = env.products, "Conversation.step(shown=...)"
+    n = env.products
     if isinstance(shown, str):
         words = {**{name: i for i, name in enumerate(env.names)}, "none": n}
         if shown not in words:

@@ -37,7 +37,7 @@ def other_actions(policy: AbstractPriced, actions) -> tuple[AbstractEvaluator, F
         tuple(np.asarray(new, old.dtype) for new, old in zip(actions, plan.actions, strict=True)),
     )
     outcomes = expected_outcomes(used, env.values.support, pairs, np.arange(len(pairs.root)))
-    worth = (outcomes.earned + outcomes.utility).sum(axis=1)
+    worth = outcomes.surplus
     n, shape = env.products, policy.value.shape
     value = worth[pairs.base].reshape(shape)
     off = policy.lower - policy.value if policy.exact else 0.0
@@ -59,5 +59,6 @@ def other_actions(policy: AbstractPriced, actions) -> tuple[AbstractEvaluator, F
         earned=earned,
         utility=utility,
         purchase=purchase,
+        costs=Bounded(outcomes.costs[pairs.base].reshape(shape)),
     )
     return evaluator, figures

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
 
 _ROUNDING = 1e-9  # of the market's scale of money
-_BY_PROFILE = ("value", "lower", "upper")
+_BY_PROFILE = ("value", "lower", "upper", "round_costs")
 _BY_PRODUCT = (
     "marginal_value", "displayable_marginal_value", "marginal_upper", "displayable_marginal_upper",
     "advertiser_value", "user_utility", "purchase",

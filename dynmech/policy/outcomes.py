@@ -14,13 +14,25 @@ class Outcomes(eqx.Module):
     """Expectations conditional on each pair's signals; NaN where these are impossible.
 
     All (B, n), money but for `purchase`: probability of buying each product, theta earned by
-    it, utility the user gets from it, and the mean of what the estimate says that utility is.
+    it, utility the user gets from it beyond leaving, and the mean of what the estimate says that
+    utility is. `costs` (B,): what queries cost.
     """
 
     purchase: Float[np.ndarray, "B n"]
     earned: Float[np.ndarray, "B n"]
     utility: Float[np.ndarray, "B n"]
     estimated: Float[np.ndarray, "B n"]
+    costs: Float[np.ndarray, " B"]
+
+    @property
+    def surplus(self) -> Float[np.ndarray, " B"]:
+        """Values earned and the user's utility, less costs."""
+        return (self.earned + self.utility).sum(axis=1) - self.costs
+
+    @property
+    def payoff(self) -> Float[np.ndarray, " B"]:
+        """What every advertiser gets, up to her Groves term, as it is settled."""
+        return (self.earned + self.estimated).sum(axis=1) - self.costs
 
 
 def expected_outcomes(
@@ -37,7 +49,7 @@ def expected_outcomes(
     """
     n = support.shape[0]
     wanted, place = np.unique(start, return_inverse=True)
-    totals = np.zeros((4, len(wanted), n))
+    totals, spent = np.zeros((4, len(wanted), n)), np.zeros(len(wanted))
     stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
     outcome = plan.tree.structure.outcome
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
@@ -50,7 +62,10 @@ def expected_outcomes(
             origin = np.searchsorted(wanted, here.origin[part])
             for slot in range(stop.shape[1]):
                 product = outcome[edge, slot]
-                live = product >= 0
+                tolled, live = product == n, (product >= 0) & (product < n)
+                if tolled.any():
+                    cost = -(belief[tolled] * stop[edge[tolled], slot] * reward[n]).sum(axis=1)
+                    np.add.at(spent, origin[tolled], cost)
                 joint = belief[live] * stop[edge[live], slot]
                 bought, at = product[live], origin[live]
                 mass = joint.sum(axis=1)
@@ -61,6 +76,7 @@ def expected_outcomes(
                 theta = support[bought, pairs.theta[pair[live], bought]]
                 for row, amount in enumerate((mass, theta * mass, utility, estimated)):
                     np.add.at(totals[row], (at, bought), amount)
-    mass = plan.root.sum(axis=1)[plan.pair_root[wanted]][:, None]
-    totals = np.where(mass > 0, totals / np.where(mass > 0, mass, 1), np.nan)[:, place]
-    return Outcomes(*totals)
+    mass = plan.root.sum(axis=1)[plan.pair_root[wanted]]
+    each = np.where(mass > 0, mass, np.nan)
+    purchase, earned, utility, estimated = (totals / each[:, None])[:, place]
+    return Outcomes(purchase, earned, utility, estimated, (spent / each)[place])

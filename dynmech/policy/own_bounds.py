@@ -114,7 +114,7 @@ def list_alternatives(
     with jax.enable_x64(True):
         for p, at in enumerate(pairs.root.tolist()):
             if possible[at]:
-                case = make_case(money[p])
+                case = make_case(env, money[p])
                 ceilings = make_ceilings(env, process, [case])
                 everyone.append(Economy(at, (case,), tuple(ceilings), ((p, 0, 0),)))
         # Own values do not enter W^{-i}: the first value stands for all.
@@ -127,7 +127,7 @@ def list_alternatives(
         for (i, at, _), entries in found.items():
             b, _, z = entries[0]
             theta = money[pairs.own[b, i, 0, z]]
-            cases = [make_case(theta, i, shown) for shown in (False, True)]
+            cases = [make_case(env, theta, i, shown) for shown in (False, True)]
             ceilings = make_ceilings(env, process, cases)
             others.append(Economy(at, tuple(cases), tuple(ceilings), tuple(entries)))
     return Alternatives(pairs, root, tuple(everyone), tuple(others))

@@ -69,7 +69,7 @@ class Playable(eqx.Module):
 
     def cased(self, theta: Int[np.ndarray, " n"]) -> tuple[Case, AbstractCeiling]:
         """The economy of everyone at value indices, and its told-omega bound."""
-        case, kept = make_case(money_of(self.env, theta)), _CEILINGS(self, dict)
+        case, kept = make_case(self.env, money_of(self.env, theta)), _CEILINGS(self, dict)
         key = np.asarray(theta, np.int64).tobytes()
         if key not in kept:
             with jax.enable_x64(True):

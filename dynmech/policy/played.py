@@ -146,10 +146,9 @@ class PlayEvaluator(AbstractEvaluator):
         process = self.play.process
         with jax.enable_x64(True):
             after = process.step(place.memory, control)
-            ends = np.asarray(process.ends(after, control), float)
+            ends = process.leaves(np.asarray(process.ends(after, control), float))
             law = np.asarray(process.symbols(after, control, place.period - 1), float)
-        leave = np.clip(1 - ends.sum(axis=0, keepdims=True), 0.0, 1.0)
-        return np.concatenate([ends[:-1], leave, ends[-1:]]), ends[-1] * law.T
+        return ends, ends[-1] * law.T
 
     def follow(self, place: Place, control: int, joint: int, theta) -> Place:
         _, columns = self.chances(place, control)
@@ -296,8 +295,7 @@ class _PlayCursor(AbstractCursor):
         self.after, mean, ends, self.going, self.law = (
             np.concatenate(x) for x in zip(*parts, strict=True)
         )
-        leave = np.clip(1 - ends.sum(axis=1, keepdims=True), 0.0, 1.0)
-        return mean, np.concatenate([ends[:, :-1], leave, ends[:, -1:]], axis=1)
+        return mean, self.play.process.leaves(ends.T).T
 
     def symbols(self, going, omega):
         self.belief, self.memory = self.belief[going], self.after[going]

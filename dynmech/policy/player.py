@@ -6,9 +6,10 @@ is a control variate besides (see `solvers.tree.misled`). Truth and lies share t
 
 With theta and p the truth, q what the mechanism believes, y_j the chance that j is bought:
 
-    payoff_i = sum_t <p_t, sum_j (theta_j + w_j) y_j>,    w_j: E[estimate of u_j | omega, bought],
+    payoff_i = sum_t <p_t, sum_j (theta_j + w_j) y_j - c y_q>,   w_j: E[estimate | omega, bought],
 
-or for another settlement what that pays at q_t.
+u being relative to leaving, and c what a query costs, or for another settlement what that pays at
+q_t.
 """
 
 import math
@@ -33,7 +34,7 @@ from solvers import REACH, AbstractCeiling, Case, Told, ValueNetwork, as_program
 
 _CELLS = 2_000_000
 _OBSERVED = 128
-_FEATURES = 7
+_FEATURES = 8
 _WHOLE = 512
 _FEW = 2e7  # bytes of memories enumerated in one period
 
@@ -45,6 +46,7 @@ class Played(eqx.Module):
       a purchase, by product.
     - `payoff` (N, n): expected value earned less what is paid, without Groves term; `left` (N, n):
       D_i, what the others and the user get from the other products, as it is settled.
+    - `costs` (N,): expected running costs. `spent`: most that they can add up to.
     - `surplus` (N,): with the critic's control variate; `excess` (N, n): payoff less surplus.
     - `reach`, `left_reach`, `stray`: half of the range of every `steady_payoff`, `left`, `excess`.
     - `first`: recommended first, n for none. `going`: chance of a second round.
@@ -57,6 +59,7 @@ class Played(eqx.Module):
     surplus: Float[np.ndarray, " N"]
     excess: Float[np.ndarray, "N n"]
     left: Float[np.ndarray, "N n"]
+    costs: Float[np.ndarray, " N"]
     team: bool = eqx.field(static=True)
     steady: bool = eqx.field(static=True)
     first: int = eqx.field(static=True)
@@ -64,6 +67,7 @@ class Played(eqx.Module):
     reach: float = eqx.field(static=True)
     left_reach: float = eqx.field(static=True)
     stray: float = eqx.field(static=True)
+    spent: float = eqx.field(static=True)
 
     @property
     def steady_payoff(self) -> Float[np.ndarray, "N n"]:
@@ -78,8 +82,9 @@ class Played(eqx.Module):
 class Outcomes(eqx.Module):
     """By product under truth, simulated, with standard errors, (n, B), money.
 
-    `earned`: theta earned; `utility`: the user's; `purchase`: the chance of one, no money; `runs`:
-    conversations of each profile.
+    `earned`: theta earned; `utility`: the user's; `purchase`: the chance of one, no money; `costs`
+    (B,): of queries, in all, at most `spent` in one conversation; `runs`: conversations of each
+    profile.
     """
 
     earned: Float[np.ndarray, "n B"]
@@ -88,6 +93,9 @@ class Outcomes(eqx.Module):
     utility_error: Float[np.ndarray, "n B"]
     purchase: Float[np.ndarray, "n B"]
     purchase_error: Float[np.ndarray, "n B"]
+    costs: Float[np.ndarray, " B"]
+    costs_error: Float[np.ndarray, " B"]
+    spent: float = eqx.field(static=True)
     runs: int = eqx.field(static=True)
 
 
@@ -127,7 +135,10 @@ class Player:
 
     def cased(self, theta: np.ndarray) -> tuple[Case, AbstractCeiling]:
         """The economy of everyone at values in money; call it with float64 enabled."""
-        key, case = np.asarray(theta, float).tobytes(), make_case(np.asarray(theta, float))
+        key, case = (
+            np.asarray(theta, float).tobytes(),
+            make_case(self.env, np.asarray(theta, float)),
+        )
         if key not in self.ceilings:
             (self.ceilings[key],) = make_ceilings(self.env, self.process, [case])
         return case, self.ceilings[key]
@@ -164,14 +175,15 @@ class Player:
                 watch, _FEATURES * self.env.products, self.chunk, limits,
             )  # fmt: skip
         parts = np.split(found.seen, _FEATURES, axis=1)
-        earned, utility, purchase, payoff, excess, left, charge = parts
+        earned, utility, purchase, payoff, excess, left, charge, costs = parts
         most = REACH * limits[1 :: self.env.products] + np.abs(charge).max(initial=0.0)
         steady = watch.team and stray is not None
         reach = REACH * limits[0] + most[4] if steady else most[3]
+        spent = watch.dearest * self.process.horizon
         return Played(
             earned, utility, purchase, payoff - charge, found.gain, excess - charge, left - charge,
-            watch.team, steady, found.first, found.going, float(reach), float(most[5]),
-            float(most[4]),
+            costs[:, 0], watch.team, steady, found.first, found.going, float(reach + spent),
+            float(most[5] + spent), float(most[4] + spent * (not settlement.own)), float(spent),
         )  # fmt: skip
 
     def belief(self, signals: np.ndarray) -> Float[np.ndarray, " m"]:
@@ -184,13 +196,17 @@ def simulate_outcomes(player: Player, profiles: Profiles) -> Outcomes:
     """What every profile's truthful conversations yield by product."""
     env, runs = player.env, player.noise.shape[1]
     support, own = np.asarray(env.values.support, float), env.signals.settlement
-    found = []
+    found, spent = [], []
     for theta, signals in zip(profiles.theta, profiles.signals, strict=True):
         money = support[np.arange(env.products), theta]
         played = player.play(money, signals, Estimator(), own)
         kinds = played.earned, played.utility, played.purchase
         found.append([f(x) for x in kinds for f in (_mean, _error)])
-    return Outcomes(*np.moveaxis(np.array(found), 0, -1), runs=runs)
+        costs = played.costs[:, None]
+        spent.append([_mean(costs)[0], _error(costs)[0], played.spent])
+    costs, error, most = np.array(spent).T
+    each = [*np.moveaxis(np.array(found), 0, -1), costs, error]
+    return Outcomes(*each, spent=float(most.max()), runs=runs)
 
 
 def _mean(sample: np.ndarray) -> np.ndarray:
@@ -208,77 +224,88 @@ def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> in
 
 
 class _Watch:
-    """What is earned, bought and paid in a round, expected under the true belief, (C, 7n)."""
+    """What is earned, bought and paid in a round, expected under the true belief, (C, 8n)."""
 
     def __init__(self, player: Player, theta, settlement, signal):
         self.process, self.theta = player.process, theta
-        self.utilities = np.asarray(player.env.utilities, float)
+        self.gains, toll = np.asarray(player.env.gains, float), player.env.toll
         self.settlement, self.signal = settlement, signal
-        n, points = self.utilities.shape
+        n, points = self.gains.shape
+        self.unit = np.zeros(points) if toll is None else np.asarray(toll.unit, float)
+        self.dearest = float(self.unit.max())
         blank = np.zeros((1, points))
-        self.team = settlement.payoff(self._situation(0, np.zeros((1, n, points)), blank[None],
-                                                      blank)).shape[1] == 1  # fmt: skip
+        first = self._situation(0, np.zeros((1, n + 2, points)), blank[None], blank)
+        self.team = settlement.payoff(first).shape[1] == 1
 
     def limits(self, belief, stray: float | None) -> Float[np.ndarray, " F1"]:
         """Most that one ending yields (1,), and of each feature; a charge is not an ending's."""
-        met = self.utilities[:, belief > 0]
+        met = self.gains[:, belief > 0]
         values, utility = np.abs(self.theta), np.abs(met).max(axis=1)
         surplus = np.abs(self.theta[:, None] + met).max()
         if not self.team:
             payoff = 2 * (values.max() + utility.max())
             excess, left = payoff + surplus, payoff + (values + utility).max()
         elif stray is None:
-            every = self.utilities
+            every = self.gains
             payoff = max(np.abs(self.theta[:, None] + every).max(), values.max())
             excess = max(every.max(axis=1) - every.min(axis=1)) + utility.max()
             left = max(payoff, excess)
         else:
             payoff, excess, left = surplus + stray, stray, surplus + stray
         n = len(values)
-        each = [values, utility, *(np.full(n, x) for x in (1.0, payoff, excess, left, np.inf))]
+        rest = (1.0, payoff, excess, left, np.inf, np.inf)
+        each = [values, utility, *(np.full(n, x) for x in rest)]
         return np.concatenate([[surplus], *each])
 
-    def __call__(self, t, memories, control, true, held) -> np.ndarray:
+    def __call__(self, t, memories, control, true, held) -> tuple[np.ndarray, np.ndarray]:
         n = len(self.theta)
         found = np.zeros((len(control), _FEATURES * n))
+        passing = np.zeros((len(control), 1 + _FEATURES * n))
         for low in range(0, len(control), _OBSERVED):
             part = slice(low, low + _OBSERVED)
             size = len(control[part])
             pad = np.minimum(np.arange(_OBSERVED if size > 8 else 8), size - 1)
             ends, mean = _ending(
-                self.process, self.signal, memories[part][pad], control[part][pad], self.utilities
+                self.process, self.signal, memories[part][pad], control[part][pad], self.gains
             )
-            stop, mean = np.asarray(ends)[:size, :n], np.asarray(mean)[:size]
-            found[part] = self._count(t, stop, mean, true[part], held[part])
-        return found
+            at = self._situation(t, np.asarray(ends)[:size], np.asarray(mean)[:size], held[part])
+            found[part], passing[part] = self._count(at, true[part])
+        return found, passing
 
-    def _situation(self, t, stop, mean, held) -> Situation:
-        size, n = stop.shape[:2]
+    def _situation(self, t, ends, mean, held) -> Situation:
+        """`ends` (C, F, m): chances of purchases, rate of costs where there are any, of a query."""
+        size, n = len(ends), len(self.gains)
+        stop = ends[:, :n]
         return Situation(
             product=np.tile(np.arange(n), (size, 1)),
             stop=stop,
-            utility=np.broadcast_to(self.utilities, stop.shape),
+            utility=np.broadcast_to(self.gains, stop.shape),
             estimate=np.broadcast_to(mean, stop.shape),
             belief=held,
             theta=np.tile(self.theta, (size, 1)),
-            utilities=self.utilities,
+            utilities=self.gains,
+            asked=ends[:, -1],
+            cost=ends[:, n] * self.unit if self.dearest > 0 else np.zeros_like(held),
             period=t + 1,
         )
 
-    def _count(self, t, stop, mean, true, held) -> np.ndarray:
-        at = self._situation(t, stop, mean, held)
-        bought = stop * true[:, None]
+    def _count(self, at: Situation, true) -> tuple[np.ndarray, np.ndarray]:
+        bought = at.stop * true[:, None]
         worth = self.settlement.payoff(at)
-        worth = np.broadcast_to(worth, (*worth.shape[:3], stop.shape[2]))
-        utility = (bought * self.utilities).sum(axis=2)
+        worth = np.broadcast_to(worth, (*worth.shape[:3], at.stop.shape[2]))
+        utility = (bought * self.gains).sum(axis=2)
         chance = bought.sum(axis=2)
         earned = self.theta * chance
         payoff = np.broadcast_to(np.einsum("cijm,cjm->ci", worth, bought), earned.shape)
         surplus = (earned + utility).sum(axis=1, keepdims=True)
         charge = np.broadcast_to(self.settlement.charge(at), earned.shape)
         left = payoff - earned - utility
-        parts = [earned, utility, chance, payoff, payoff - surplus, left, charge]
-        return np.concatenate(parts, axis=1)
+        none = np.zeros_like(earned)
+        parts = [earned, utility, chance, payoff, payoff - surplus, left, charge, none]
+        cost = (at.cost * true).sum(axis=1, keepdims=True)
+        paid = none + (self.settlement.toll(at) * true[:, None]).sum(axis=2)
+        passing = [-cost, none, none, none, -paid, cost - paid, -paid, none, none + cost]
+        return np.concatenate(parts, axis=1), np.concatenate(passing, axis=1)
 
 
 @as_program
@@ -302,6 +329,7 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
     **Raises:** `TooLarge` for a signal of the user's own where memories are too many.
     """
     utilities, n = np.asarray(env.utilities, float), env.products
+    gains = np.asarray(env.gains, float)
     live = np.broadcast_to(np.asarray(env.tastes.weights) > 0, utilities.shape)
     with jax.enable_x64(True):
         start = np.asarray(env.action_rule.start(n, int(env.horizon)))
@@ -314,23 +342,21 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
                 raise TooLarge(
                     describe(call, must, str(error), "use RatingSettlement()")
                 ) from error
-            return _enumerated_bias(env, signal, memories, utilities, live)
-        mean = np.asarray(signal.mean(start, n, jnp.asarray(utilities)))
+            return _enumerated_bias(env, signal, memories, gains, live)
+        mean = np.asarray(signal.mean(start, n, jnp.asarray(gains)))
     live = live & env.action_rule.possible(utilities)
-    return float(np.where(live, np.abs(mean - utilities), 0.0).max(initial=0.0))
+    return float(np.where(live, np.abs(mean - gains), 0.0).max(initial=0.0))
 
 
-def _enumerated_bias(env, signal, memories, utilities, live) -> float:
+def _enumerated_bias(env, signal, memories, gains, live) -> float:
     process, worst = market_process(env), 0.0
     for here in memories[:-1]:
         for control in range(process.controls):
             for low in range(0, len(here), _OBSERVED):
                 part = here[low : low + _OBSERVED]
                 pad = np.minimum(np.arange(_OBSERVED), len(part) - 1)
-                ends, mean = _ending(
-                    process, signal, part[pad], np.full(_OBSERVED, control), utilities
-                )
-                bought = (np.asarray(ends)[:, :-1] > 0) & live
-                gap = np.where(bought, np.abs(np.asarray(mean) - utilities), 0.0)
+                ends, mean = _ending(process, signal, part[pad], np.full(_OBSERVED, control), gains)
+                bought = (np.asarray(ends)[:, : len(gains)] > 0) & live
+                gap = np.where(bought, np.abs(np.asarray(mean) - gains), 0.0)
                 worst = max(worst, float(gap.max()))
     return worst

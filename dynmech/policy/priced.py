@@ -29,7 +29,7 @@ _ROOTS = Beside()
 _PRINTS = Beside()
 BOUNDED = (
     "value", "marginal_value", "displayable_marginal_value", "advertiser_value", "user_utility",
-    "purchase",
+    "purchase", "round_costs",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Figures(eqx.Module):
     """The numbers of a policy at its profiles, money; shapes as in `EfficientPolicy`.
 
     `value`: V_1. `lower`, `upper`: of W_1. `marginal`, `displayable`: W^{-i} and Wd^{-i}. By
-    product under truth: `earned`, `utility`, `purchase`.
+    product under truth: `earned`, `utility`, `purchase`; `costs` P: of queries, in all.
     """
 
     value: Bounded
@@ -48,6 +48,7 @@ class Figures(eqx.Module):
     earned: Bounded
     utility: Bounded
     purchase: Bounded
+    costs: Bounded
 
 
 class AbstractPriced(AbstractPolicy):
@@ -160,8 +161,16 @@ class AbstractPriced(AbstractPolicy):
 
     @property
     def user_utility(self) -> Float[np.ndarray, "n ..."]:
-        """Expected user utility from each product under truth, (n, *P), money."""
+        """Expected user utility from each product under truth, relative to leaving, (n, *P)."""
         return self.figures.utility.value
+
+    @property
+    def round_costs(self) -> Float[np.ndarray, "..."]:
+        """Expected costs of queries under truth, P, money.
+
+        `value` is the sum of `advertiser_value` and `user_utility` over products, less these.
+        """
+        return self.figures.costs.value
 
     @property
     def purchase(self) -> Float[np.ndarray, "n ..."]:
@@ -172,14 +181,14 @@ class AbstractPriced(AbstractPolicy):
         """A table with its bounds, standard errors and confidence.
 
         **Arguments:** `name`: "value", "marginal_value", "displayable_marginal_value",
-        "advertiser_value", "user_utility" or "purchase".
+        "advertiser_value", "user_utility", "purchase" or "round_costs".
 
         **Raises:** `OutsideSupport` for another name.
         """
         figures = self.figures
         tables = (
             figures.value, figures.marginal, figures.displayable, figures.earned, figures.utility,
-            figures.purchase,
+            figures.purchase, figures.costs,
         )  # fmt: skip
         if name not in BOUNDED:
             must = f"be one of {', '.join(BOUNDED)}"

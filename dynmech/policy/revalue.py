@@ -112,9 +112,10 @@ def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals) -> 
     root = jnp.asarray(weights) * env.signals.initial.likelihood(utilities, pairs.signals)
     given = jnp.asarray(env.values.support if theta_support is None else theta_support)
     index = np.arange(env.values.support.size).reshape(env.values.support.shape)
-    assignment = assign(env, pairs, root, index)
+    assignment = assign(env, pairs, root, index, nothing=index.size)
     numbers = tables(env, compiled, gamma)
     lead, each = given.shape[:-2], given.reshape(-1, env.values.support.size)
+    each = jnp.concatenate([each, jnp.zeros_like(each[:, :1])], axis=1)
 
     def solve(part):
         found = [_together(tree, numbers, group, part) for group in assignment.groups]
@@ -144,7 +145,8 @@ def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals) -> 
 
 
 def _together(tree: Tree, numbers: Tables, group: Tasks, support) -> Float[Array, "B RQ"]:
-    """Solve a group at every row of `support` (B, n * K): tasks of one root, side by side."""
+    """Solve a group at every row of `support` (B, n * K + 1), the last of tolls, 0: tasks of one
+    root, side by side."""
     count = len(support)
     coefficient = support[:, group.coefficient.astype(int)] * group.counted
     coefficient = jnp.moveaxis(coefficient, 0, 1).reshape(len(group.root), -1, coefficient.shape[3])
@@ -156,7 +158,7 @@ def _together(tree: Tree, numbers: Tables, group: Tasks, support) -> Float[Array
     return jnp.moveaxis(value.reshape(len(group.root), count, -1), 1, 0).reshape(count, -1)
 
 
-def _in_parts(solve, each: Float[Array, "B nK"], width: int) -> Float[Array, "B _V"]:
+def _in_parts(solve, each: Float[Array, "B nK1"], width: int) -> Float[Array, "B _V"]:
     """Apply `solve` to a few rows at a time, so that what a step works on stays in the cache."""
     size = max(1, _TOGETHER // width)
     if len(each) <= size:

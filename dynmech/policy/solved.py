@@ -141,6 +141,7 @@ def finish(
         earned=earned,
         utility=utility,
         purchase=purchase,
+        costs=Bounded(outcomes.costs.reshape(shape)),
     )
     return EfficientPolicy(
         evaluator=evaluator,

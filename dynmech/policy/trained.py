@@ -114,9 +114,11 @@ def played_policy(
     value = Bounded(*map(laid, (bounds.value, bounds.lower, above, bounds.error)), confidence=sure)
     upper, seen = laid(np.maximum(bounds.upper, bounds.lower)), played.outcomes
 
-    def simulated(mean: np.ndarray, error: np.ndarray, most: np.ndarray) -> Bounded:
+    def simulated(
+        mean: np.ndarray, error: np.ndarray, most: np.ndarray, reach: float = REACH
+    ) -> Bounded:
         # A conversation adds up to REACH times what one purchase can be at most.
-        unseen = 2 * REACH * most / (seen.runs - 1)
+        unseen = 2 * reach * most / (seen.runs - 1)
         step = margin(error, unseen, sure, seen.runs, 2)
         parts = (mean, np.maximum(mean - step, -most), np.minimum(mean + step, most), error)
         return Bounded(*map(laid, parts), confidence=sure)
@@ -127,7 +129,7 @@ def played_policy(
 
     support, n = np.asarray(env.values.support, float), env.products
     theta = np.abs(support[np.arange(n)[:, None], played.play.profiles.theta.T])
-    utility = np.abs(np.asarray(env.utilities, float)).max(axis=1, keepdims=True) + 0 * theta
+    utility = np.abs(np.asarray(env.gains, float)).max(axis=1, keepdims=True) + 0 * theta
     figures = Figures(
         value=value,
         lower=laid(bounds.lower),
@@ -137,6 +139,7 @@ def played_policy(
         earned=simulated(seen.earned, seen.earned_error, theta),
         utility=simulated(seen.utility, seen.utility_error, utility),
         purchase=simulated(seen.purchase, seen.purchase_error, np.ones_like(theta)),
+        costs=simulated(seen.costs, seen.costs_error, np.full(len(seen.costs), seen.spent), 0.5),
     )
     return EfficientPolicy(
         evaluator=played,
@@ -186,8 +189,8 @@ def _train(
     economies = []
     for index in profiles.theta:
         theta = money_of(env, index)
-        others = [make_case(theta, i, shown) for shown in (False, True) for i in range(n)]
-        economies.append([make_case(theta), *(others if marginal else [])])
+        others = [make_case(env, theta, i, shown) for shown in (False, True) for i in range(n)]
+        economies.append([make_case(env, theta), *(others if marginal else [])])
     with jax.enable_x64(True):
         ceilings = [make_ceilings(env, process, cases) for cases in economies]
         more = listed.training_roots() if listed is not None and along else []

@@ -160,6 +160,7 @@ class TreeEvaluator(AbstractEvaluator):
             edge = plan.edge(t, node, control)
             product = plan.tree.structure.outcome[edge]
             money = support[np.arange(self.env.products), theta[pair]]
+            money = np.pad(money, ((0, 0), (0, len(reward) - money.shape[1])))
             earned = np.take_along_axis(money, np.maximum(product, 0), axis=1)
             return ((earned[:, :, None] + reward[product]) * stop[edge]).sum(1)[:, None]
 
@@ -216,7 +217,7 @@ class TreeEvaluator(AbstractEvaluator):
         means = settlement_means(self.env, self.compiled, signal)
         every = np.arange(len(pairs.root))
         outcomes = expected_outcomes(self.plan, self.env.values.support, pairs, every, means)
-        payoff = (outcomes.earned + outcomes.estimated).sum(axis=1)
+        payoff = outcomes.payoff
         live, at = pairs.own >= 0, np.maximum(pairs.own, 0)
         own = np.where(live, payoff[at], np.nan)
         mine = (outcomes.earned + outcomes.utility)[at, np.arange(n)[None, :, None, None]]

@@ -39,7 +39,7 @@ class Edges(eqx.Module):
     """One representative of every edge, and where its columns come from.
 
     - `memory` (E, d), `recommendation` (E,), `period` (E,): arguments that give its laws.
-    - `slot` (E, J): the product of each slot, -1 where empty.
+    - `slot` (E, J): the product of each slot, -1 where empty, n what a query costs.
     - `column_edge`, `column_symbol` (C,): the edge and the joint symbol of each column.
     """
 
@@ -126,8 +126,11 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         rules = (env.action_rule, signals.feedback, signals.settlement)
         action, law, means = map(
             np.asarray,
-            _behaviour_jit(rules, memory, recommendation, period, jnp.asarray(env.utilities)),
-        )
+            _behaviour_jit(
+                rules, memory, recommendation, period, jnp.asarray(env.utilities),
+                jnp.asarray(env.gains),
+            ),
+        )  # fmt: skip
     _check_actions(env, action, always)
     _check_laws(law)
     query = action[:, n + 1]
@@ -138,8 +141,13 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         digits, offset = relations(column)
         off = drift(column, digits, offset)
     buyable = action[:, :n].any(axis=2) if exact else ever
-    slot = _slots(buyable)
+    slot, toll = _slots(buyable), env.toll
     settled = np.where(action[:, :n] > 0, means, 0.0)
+    if toll is not None:
+        running = query * toll.rate[recommendation]
+        asked = running.any(axis=1) if exact else np.ones(len(slot), bool)
+        slot = np.concatenate([slot, np.where(asked, n, -1)[:, None]], axis=1)
+        settled = np.concatenate([settled, running[:, None]], axis=1)
     first, merged = _merge_edges(action, settled, column_id, exact)
     structure = Structure(
         edge=(),
@@ -147,7 +155,7 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         columns=column_id[first].astype(np.int32),
         outcome=slot[first].astype(np.int32),
         controls=n + 1,
-        outcomes=n,
+        outcomes=n + (toll is not None),
         column_count=len(column_edge),
         dead=dead,
         digits=digits,
@@ -163,37 +171,42 @@ def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = N
     """The problem's numbers; a traceable function of `gamma` when it is given."""
     given = jnp.asarray(env.gamma if gamma is None else gamma)
     action = jnp.asarray(compiled.action) if gamma is None else None
-    rules = (env.action_rule, env.signals.feedback)
-    return _tables_jit(rules, compiled.edges, action, given, env.tastes.points)
+    rules, more = (env.action_rule, env.signals.feedback), (env.exit_value, env.toll)
+    return _tables_jit(rules, compiled.edges, action, given, env.tastes.points, more)
 
 
 @as_program
-def _tables_jit(rules, edges, action, gamma, points) -> Tables:
-    rule, feedback = rules
+def _tables_jit(rules, edges, action, gamma, points, more) -> Tables:
+    (rule, feedback), (leaving, toll) = rules, more
     utilities = gamma @ jnp.asarray(points).T
     if action is None:
         action = _actions_jit(rule, edges.memory, edges.recommendation, utilities)
-    stop = jnp.take_along_axis(action, jnp.maximum(edges.slot, 0)[:, :, None], axis=1)
+    chance, reward = action, utilities - jnp.asarray(leaving)
+    if toll is not None:
+        running = action[:, -1] * jnp.asarray(toll.rate)[edges.recommendation]
+        chance = jnp.concatenate([action[:, :-2], running[:, None]], axis=1)
+        reward = jnp.concatenate([reward, -jnp.asarray(toll.unit)[None]])
+    stop = jnp.take_along_axis(chance, jnp.maximum(edges.slot, 0)[:, :, None], axis=1)
     stop = jnp.where(edges.slot[:, :, None] >= 0, stop, 0.0)
     column = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
     if len(edges.column_edge):
         of = edges.column_edge
         law = _laws_jit(feedback, edges.memory, edges.recommendation, edges.period, utilities)
         column = action[of, -1] * law[of, :, edges.column_symbol]
-    return Tables(stop, column, utilities)
+    return Tables(stop, column, reward)
 
 
 def settlement_means(
     env: RecommendationMDP, compiled: Compiled, signal: AbstractSettlementSignal
 ) -> Float[np.ndarray, "E n m"]:
-    """E[estimate of u_j | omega, j bought at each edge], shape (E, n, m), money.
+    """E[estimate of u_j - x | omega, j bought at each edge], shape (E, n, m), money.
 
     **Raises:** `InvalidArgument` if the signal tells apart histories that were merged.
     """
     n = env.products
     with precision(env.gamma):
         every = np.asarray(
-            _means_jit(signal, compiled.situation, compiled.shown, jnp.asarray(env.utilities))
+            _means_jit(signal, compiled.situation, compiled.shown, jnp.asarray(env.gains))
         )
     means = np.zeros((len(compiled.action), n, env.tastes.size))
     means[compiled.edge_of] = every
@@ -207,8 +220,8 @@ def settlement_means(
 
 
 @as_program
-def _means_jit(signal, memory, recommendation, utilities):
-    mean = jax.vmap(lambda m, r: signal.mean(m, r, utilities))
+def _means_jit(signal, memory, recommendation, gains):
+    mean = jax.vmap(lambda m, r: signal.mean(m, r, gains))
     return mean(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
@@ -283,13 +296,13 @@ def _laws_jit(feedback, memory, recommendation, period, utilities):
 
 
 @as_program
-def _behaviour_jit(rules, memory, recommendation, period, utilities):
+def _behaviour_jit(rules, memory, recommendation, period, utilities, gains):
     """Actions, laws of the feedback and means of the estimate of every situation."""
     rule, feedback, signal = rules
     return (
         _actions_jit(rule, memory, recommendation, utilities),
         _laws_jit(feedback, memory, recommendation, period, utilities),
-        _means_jit(signal, memory, recommendation, utilities),
+        _means_jit(signal, memory, recommendation, gains),
     )
 
 

@@ -77,5 +77,6 @@ class Posed:
         if rounds == env.horizon:
             return env
         return RecommendationMDP(
-            env.gamma, env.tastes, rounds, env.action_rule, env.signals, env.values, env.names
-        )
+            env.gamma, env.tastes, rounds, env.action_rule, env.signals, env.values, env.names,
+            round_cost=env.round_cost, exit_value=env.exit_value,
+        )  # fmt: skip

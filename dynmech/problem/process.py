@@ -13,6 +13,7 @@ from dynmech._types import Numbers
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
+from dynmech.market.rewards import Toll
 from dynmech.market.rules import AbstractActionRule
 from solvers import AbstractProcess, tabulate
 
@@ -23,15 +24,20 @@ class MarketProcess(AbstractProcess):
     """The market's rules; outcome j is buying product j, control n is recommending none.
 
     `rounds`: of the market, `math.inf` where there is no last one, and one stands for all.
+    `utilities`: what behaviour follows from; `reward`: relative to leaving, and of the toll, which
+    is outcome n where queries cost something.
     """
 
     horizon: int = eqx.field(static=True)
     rounds: int | float = eqx.field(static=True)
     controls: int = eqx.field(static=True)
-    reward: Float[Numbers, "n m"]
+    reward: Float[Numbers, "F m"]
+    utilities: Float[Numbers, "n m"]
+    toll: Toll | None
     rule: AbstractActionRule
     feedback: AbstractFeedback
     orderless: bool = eqx.field(static=True)
+    tolls: int = eqx.field(static=True)
 
     def start(self):
         return np.asarray(self.rule.start(self.controls - 1, self.rounds))
@@ -40,11 +46,20 @@ class MarketProcess(AbstractProcess):
         return self.rule.step(jnp.asarray(memory), control, self.controls - 1)
 
     def ends(self, memory, control):
-        law = self.rule.probabilities(memory, control, jnp.asarray(self.reward))
-        return jnp.concatenate([law[:-2], law[-1:]])
+        law = self.rule.probabilities(memory, control, jnp.asarray(self.utilities))
+        if self.toll is None:
+            return jnp.concatenate([law[:-2], law[-1:]])
+        running = law[-1:] * jnp.asarray(self.toll.rate)[control]
+        return jnp.concatenate([law[:-2], running, law[-1:]])
+
+    def leaves(self, ends: Float[np.ndarray, "F ..."]) -> Float[np.ndarray, "n2 ..."]:
+        """Chances of every action, leaving among them, from those of `ends`."""
+        n, going = len(self.utilities), ends[-1:]
+        leave = 1 - ends[:n].sum(axis=0, keepdims=True) - going
+        return np.concatenate([ends[:n], np.clip(leave, 0.0, 1.0), going])
 
     def symbols(self, memory, control, period):
-        return self.feedback.likelihood(memory, control, period, jnp.asarray(self.reward))
+        return self.feedback.likelihood(memory, control, period, jnp.asarray(self.utilities))
 
 
 def market_process(env: RecommendationMDP) -> MarketProcess:
@@ -58,14 +73,20 @@ def market_process(env: RecommendationMDP) -> MarketProcess:
         must = f"have at most {_MOST_SYMBOLS} joint symbols after a query"
         do = "let fewer parties see the feedback"
         raise TooLarge(describe(call, must, joint, do))
+    toll, reward = env.toll, env.gains
+    if toll is not None:
+        reward = np.concatenate([reward, -toll.unit[None]])
     process = MarketProcess(
         horizon=1 if env.horizon == math.inf else int(env.horizon),
         rounds=env.horizon,
         controls=env.products + 1,
-        reward=env.utilities,
+        reward=reward,
+        utilities=env.utilities,
+        toll=toll,
         rule=env.action_rule,
         feedback=env.signals.feedback,
         orderless=False,
+        tolls=int(toll is not None),
     )
     with jax.enable_x64(True):
         orderless = tabulate(process) is not None

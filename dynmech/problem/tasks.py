@@ -94,9 +94,17 @@ class Assignment(eqx.Module):
 
 
 def assign(
-    env: RecommendationMDP, pairs: Pairs, root: Float[Numbers, "R m"], support: np.ndarray
+    env: RecommendationMDP,
+    pairs: Pairs,
+    root: Float[Numbers, "R m"],
+    support: np.ndarray,
+    nothing: float = 0,
 ) -> Assignment:
-    """Turn pairs into the solver's tasks. `root`: unnormalised beliefs of the roots."""
+    """Turn pairs into the solver's tasks.
+
+    **Arguments:** `root`: unnormalised beliefs of the roots; `support` (n, K): coefficients of
+    values; `nothing`: the coefficient 0, of tolls, in the units of `support`.
+    """
     n, size = env.values.support.shape
     first_own = pairs.own[:, :, 0, :]
     live = first_own >= 0
@@ -153,6 +161,10 @@ def assign(
         theta = np.take_along_axis(support.T, task_theta[index].reshape(-1, n), axis=0)
         counted, allowed = _variants(task_variant[index], n)
         coefficient = theta.reshape(*index.shape, n) * counted
+        if env.toll is not None:
+            free = np.ones((*index.shape, 1))
+            counted = np.concatenate([counted, free], axis=2)
+            coefficient = np.concatenate([coefficient, nothing * free], axis=2)
         groups.append(
             Tasks(root[members], coefficient, counted, allowed, int(keep or kept), kernel)
         )

@@ -71,6 +71,8 @@ def submarket(env: RecommendationMDP, kept: Int[np.ndarray, " K"]) -> Recommenda
         ),
         _values(env.values, kept),
         [env.names[i] for i in kept],
+        round_cost=env.round_cost if np.ndim(env.round_cost) == 0 else env.round_cost[[*kept, -1]],
+        exit_value=env.exit_value,
     )
 
 

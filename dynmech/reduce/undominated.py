@@ -10,7 +10,7 @@ some mixture of other products is as good,
 and in the marginal economies, for every i, some mixture without i. The lemma that bounds both
 sides by inner products with b, and the proof that products may go one after another, are in
 `solvers.told.dominance`; pay_k is (theta_k + u_k) y_k at the highest theta_k of the support and
-pay_j at the lowest theta_j.
+pay_j at the lowest theta_j, both less what a query costs.
 
 *What follows.* Let the products kept be K. For every initial profile of values and signals, at
 every belief and in every period:
@@ -184,9 +184,9 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
     if cone is None:
         beliefs, live = "any", np.asarray(wide.tastes.weights) > 0
         cone = np.eye(wide.tastes.size)[live]
-    values, utilities = reportable(wide.values), wide.utilities
-    low = np.append((values.min(1)[:, None] + utilities) * buy, 0 * buy[:1], axis=0)
-    high = np.append((values.max(1)[:, None] + utilities) * buy, 0 * buy[:1], axis=0)
+    values, gains, costs = reportable(wide.values), wide.gains, query * wide.costs
+    low = np.append((values.min(1)[:, None] + gains) * buy, 0 * buy[:1], axis=0) - costs
+    high = np.append((values.max(1)[:, None] + gains) * buy, 0 * buy[:1], axis=0) - costs
     above, below = told_ahead(low, high, query, wide.horizon - 1)
     choices = Choices(low, high, column, above, below, cone, _groups(wide))
     return Undominated(env, tuple(eliminate(choices)), beliefs, None, time.monotonic() - began)

@@ -83,15 +83,15 @@ def _told_bounds(env, process, cases: list[Case]) -> list[AbstractCeiling]:
     if recalls is not None and not isinstance(recalls.query, _KNOWN):
         recalls = None
     if isinstance(recalls, PerfectRecall) and isinstance(recalls.choice, Threshold):
-        rank = _rank(np.asarray(process.reward))
-        chance = _queries(recalls.query, process.reward)
+        rank = _rank(np.asarray(process.utilities))
+        chance = _queries(recalls.query, process.utilities)
         return [_best_match(process, case, rank, chance) for case in cases]
     bounded = recalls is not None and isinstance(recalls.choice, Threshold | Logit)
     try:
         return [*enumerate_ceilings(process, cases, work=_WORK if bounded else math.inf)]
     except MemoryError as error:
         if recalls is not None and bounded:
-            lowest = _queries(recalls.query, process.reward).min(axis=(0, 1))
+            lowest = _queries(recalls.query, process.utilities).min(axis=(0, 1))
             return [_free_recall(process, case, recalls.choice, lowest) for case in cases]
         must = "remember little, or be PerfectRecall or ImperfectRecall with a choice from here"
         call = "solve_efficient_policy(env=RecommendationMDP(action_rule=...))"
@@ -113,8 +113,10 @@ def _queries(query: AbstractQuery, utilities) -> Float[np.ndarray, "A n1 m"]:
 
 def _best_match(process, case, rank, chance) -> BestMatchCeiling:
     n, points = rank.shape
-    worth = np.asarray(case.worth(process.reward))
-    bought = np.where(np.asarray(process.reward) >= 0, worth, 0.0)
+    worth = np.asarray(case.worth(process.reward))[:n]
+    bought = np.where(np.asarray(process.utilities) >= 0, worth, 0.0)
+    costs = 0.0 * chance if process.toll is None else chance * process.toll.rate[:, None]
+    costs = costs * (0.0 if process.toll is None else process.toll.unit)
     bought = np.concatenate([bought, np.zeros((1, points))])
     place = np.concatenate([rank.astype(int), np.full((1, points), n)])
     value, tables = np.zeros((n + 1, points)), []
@@ -124,7 +126,7 @@ def _best_match(process, case, rank, chance) -> BestMatchCeiling:
         best = np.full((n + 1, points), -np.inf)
         for control in np.flatnonzero(case.allowed):
             asked = chance[control]
-            stay = (1 - asked) * bought + asked * value
+            stay = (1 - asked) * bought + asked * value - costs[control]
             total = np.where(place <= place[control], stay, stay[control])
             np.maximum(best, total, out=best)
         value = best
@@ -133,8 +135,9 @@ def _best_match(process, case, rank, chance) -> BestMatchCeiling:
 
 def _free_recall(process, case, choice, lowest) -> FreeRecallCeiling:
     """max over weights of the share-weighted worth: a prefix of the products, best worth first."""
-    utilities = np.asarray(process.reward)
-    worth = np.where(case.allowed[:-1, None], np.asarray(case.worth(utilities)), 0.0)
+    utilities = np.asarray(process.utilities)
+    worth = np.asarray(case.worth(process.reward))[: len(utilities)]
+    worth = np.where(case.allowed[:-1, None], worth, 0.0)
     if isinstance(choice, Threshold):
         most = np.where(utilities >= 0, worth, 0.0).max(axis=0)
     else:

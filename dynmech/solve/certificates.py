@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech.errors import DynmechWarning, describe
+from dynmech.market.environment import RecommendationMDP
 from solvers import (
     AbstractCeiling,
     AbstractProcess,
@@ -146,11 +147,18 @@ def _crossed(run: Certified, lower: float, upper: float, alpha: float) -> str:
     return describe("Certificate(...): the conversations simulated", must, got, do)
 
 
-def make_case(theta: np.ndarray, owner: int | None = None, displayable: bool = False) -> Case:
+def make_case(
+    env: RecommendationMDP,
+    theta: np.ndarray,
+    owner: int | None = None,
+    displayable: bool = False,
+) -> Case:
     """W at values theta (n,), money; or without `owner`: withdrawn, or shown but not counted."""
     counted = np.arange(len(theta)) != (-1 if owner is None else owner)
     allowed = np.append(counted | displayable, True)
-    return Case(np.where(counted, theta, 0.0), counted, allowed)
+    tolls = np.ones(int(env.toll is not None), bool)
+    coefficient = np.append(np.where(counted, theta, 0.0), 0.0 * tolls)
+    return Case(coefficient, np.append(counted, tolls), allowed)
 
 
 def certify(

@@ -60,7 +60,8 @@ def check_limits(verb: str, tolerance: Any, relative: Any, memory: Any, seconds:
 def check_money(env: RecommendationMDP) -> None:
     """Raise where sums of the market's money could overflow or vanish."""
     with np.errstate(over="ignore", invalid="ignore"):
-        sizes = [float(np.abs(x).max()) for x in (reportable(env.values), env.utilities)]
+        amounts = reportable(env.values), env.gains, env.costs
+        sizes = [float(np.abs(x).max()) for x in amounts]
     most = max(sizes)
     if not most <= _MOST_MONEY or 0 < most < _LEAST_MONEY:
         raise unit_of_money(most)
@@ -68,7 +69,7 @@ def check_money(env: RecommendationMDP) -> None:
 
 def check_found(env: RecommendationMDP, found: np.ndarray) -> None:
     """Raise where values that were found overflowed, or vanished."""
-    money = np.concatenate([np.ravel(reportable(env.values)), np.ravel(env.utilities)])
+    money = np.concatenate([*map(np.ravel, (reportable(env.values), env.gains, env.costs))])
     small = bool(((money != 0) & (np.abs(money) < _LEAST_MONEY)).any())
     size = np.abs(found[~np.isnan(found)])
     wrong = size[(size > _MOST_MONEY) | ((size < _LEAST_MONEY) & ((size > 0) | small))]

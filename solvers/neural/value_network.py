@@ -13,9 +13,9 @@ learned but never asked for. The second has little to learn once beliefs are con
 network f sees the outcomes as a set: relabelling them together with the
 case permutes nothing else. Each outcome j brings a posterior summary sum_omega p(omega)
 g(view_j(omega)) with g learned, and its chance if nothing more were done. The view of an outcome
-is what is known about it at a grid point: `view`. Control j is taken to belong to outcome j. No
-parameter depends on the number of outcomes n, of grid points m, or of rounds T. All money enters
-in units of s, the case's own scale.
+is what is known about it at a grid point: `view`. Control j is taken to belong to outcome j; tolls
+are seen in what controls yield. No parameter depends on the number of outcomes n, of grid points m,
+or of rounds T. All money enters in units of s, the case's own scale.
 """
 
 import equinox as eqx
@@ -67,19 +67,19 @@ class ValueNetwork(eqx.Module):
         """Value of one belief of mass 1.
 
         **Arguments:** `summary`: p times `summaries`; `fixed` (n+3,): p times the `reserve` rows
-        of `Laws` and U, and (n+4,) L where it is known; `remaining`: rounds left, this one
-        included.
+        of `Laws` and U, and (n+4,) L where it is known, n counting tolls here; `remaining`: rounds
+        left, this one included.
         """
-        n = len(case.coefficient)
-        chance, going, idle, told = fixed[:n], fixed[n], fixed[n + 1], fixed[n + 2]
+        n, every = len(case.allowed) - 1, len(case.coefficient)
+        chance, (going, idle, told) = fixed[:n], fixed[every : every + 3]
         left = jnp.asarray(remaining, summary.dtype)
         clock = [left / (left + c) for c in _CLOCK]
         whole = jnp.stack([going, idle / scale, told / scale, *clock])
         own = jnp.stack(
             [
-                jnp.asarray(case.coefficient) / scale,
+                jnp.asarray(case.coefficient)[:n] / scale,
                 chance,
-                jnp.asarray(case.counted, summary.dtype),
+                jnp.asarray(case.counted, summary.dtype)[:n],
                 jnp.asarray(case.allowed[:-1], summary.dtype),
             ],
             axis=1,
@@ -91,9 +91,9 @@ class ValueNetwork(eqx.Module):
         beside = jnp.broadcast_to(pooled, (n, len(pooled)))
         mixed = jax.nn.gelu(jax.vmap(self.mix)(jnp.concatenate([hidden, beside], axis=1)))
         ending = jnp.concatenate([mixed.mean(axis=0), mixed.max(axis=0), whole])
-        if len(fixed) == n + 3:
+        if len(fixed) == every + 3:
             return told - scale * jax.nn.softplus(self.head(ending) - 3.0)
-        return told - jnp.maximum(told - fixed[n + 3], 0.0) * jax.nn.sigmoid(self.head(ending))
+        return told - jnp.maximum(told - fixed[every + 3], 0.0) * jax.nn.sigmoid(self.head(ending))
 
 
 def case_scale(case: Case, reward: Float[Numbers, "n m"]) -> Float[Array, ""]:
@@ -114,15 +114,16 @@ def view(process: AbstractProcess, case: Case) -> Float[Array, "n m V"]:
     """
     worth, scale = case.worth(process.reward), case_scale(case, process.reward)
     start = jnp.asarray(process.start())
-    controls = jnp.arange(len(worth))
-    ends = jax.vmap(lambda a: process.ends(process.step(start, a), a))(controls)
+    n = process.controls - 1
+    ends = jax.vmap(lambda a: process.ends(process.step(start, a), a))(jnp.arange(n))
     pay = (ends[:, :-1] * worth).sum(axis=1)
-    usable = (jnp.asarray(case.counted) & jnp.asarray(case.allowed)[:-1])[:, None]
+    worth, reward = worth[:n], jnp.asarray(process.reward)[:n]
+    usable = (jnp.asarray(case.counted)[:n] & jnp.asarray(case.allowed)[:-1])[:, None]
 
     def behind(value):
         best = jnp.where(usable, value, -jnp.inf).max(axis=0)
         return value - jnp.maximum(best, 0.0)
 
-    money = [worth, behind(worth), jnp.asarray(process.reward), pay, behind(pay)]
+    money = [worth, behind(worth), reward, pay, behind(pay)]
     # Of the order of one on both sides of zero, however far the worst outcomes lie.
     return jnp.stack([*(jnp.arcsinh(x / scale) for x in money), ends[:, -1]], axis=-1)

@@ -7,7 +7,8 @@ omega, nothing that follows can yield more than
 
     M_v(omega) = max(0, max_j (x_vj + counted_vj reward[j, omega])),
 
-because the chances of all outcomes together never exceed 1, and where a place has been met,
+because the chances of all outcomes together never exceed 1 (tolls, which are beside them, are never
+worth more than nothing), and where a place has been met,
 
     U_v(place, omega) = max_a sum_s stop[a, s, omega] worth_v[j, omega]
                               + going[a, omega] U_v(place after a, omega),
@@ -150,7 +151,8 @@ class Offers:
     def _compute(self, memory: np.ndarray) -> Offer:
         ends, after = (np.asarray(x) for x in _every_law(self.process, memory))
         n, slack = ends.shape[1] - 1, max(1e-9, 64 * float(np.finfo(ends.dtype).eps))
-        low, high = float(ends.min()), float(ends.sum(axis=1).max())
+        law = np.delete(ends, np.arange(n - self.process.tolls, n), axis=1)
+        low, high = float(ends.min()), float(law.sum(axis=1).max())
         if not np.isfinite([low, high]).all() or low < -slack or high > 1 + slack:
             got = f"from {low:.3g}, sums up to {high:.3g}"
             raise ArithmeticError(f"chances of outcomes and of going on are not a law: {got}")

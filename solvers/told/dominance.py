@@ -8,11 +8,11 @@ before. W_t(b) = max_r Q_t(r, b), where
 is convex and positively homogeneous in b, hence subadditive: W(x + y) <= W(x) + W(y). Let U be
 what a controller gets who is told the parameter and L what the worst plan earns given it, so that
 <x, L> <= W(x) <= <x, U> for x >= 0, and W(x) <= W(x + y) - <y, L> for y >= 0. The last control
-yields nothing and is always there, so that W >= 0 and weights may sum to less than 1.
+stands for doing nothing: it is always there.
 
-*Lemma.* Take any weights w_j >= 0 with sum_j w_j <= 1, garblings g_j(z | z') >= 0 with
-sum_z g_j(z | z') = 1, and let e_j(z) = column_k(z) - sum_z' g_j(z | z') column_j(z'), split into
-positive and negative parts. With
+*Lemma.* Take any weights w_j >= 0 with sum_j w_j = 1, the last control's included, garblings
+g_j(z | z') >= 0 with sum_z g_j(z | z') = 1, and let e_j(z) = column_k(z) - sum_z' g_j(z | z')
+column_j(z'), split into positive and negative parts. With
 
     cost_j = sum_z e_j(z)^+ U - e_j(z)^- L,      D = sum_j w_j (pay_j - cost_j) - pay_k,
 
@@ -21,8 +21,7 @@ positive and negative parts. With
 *Proof.* W(b column_k(z)) <= W(sum_z' g(z | z') b column_j(z')) + <b e^+, U> - <b e^-, L>. By
 subadditivity and homogeneity the first term summed over z is at most
 sum_z' (sum_z g(z | z')) W(b column_j(z')) = sum_z' W(b column_j(z')). Hence
-Q_t(k, b) <= Q_t(j, b) + <b, pay_k - pay_j + cost_j> for each j; average with the weights, and
-with the last control, Q >= 0, for what they lack of 1. QED.
+Q_t(k, b) <= Q_t(j, b) + <b, pay_k - pay_j + cost_j> for each j; average with the weights. QED.
 
 Controls with the same columns cost nothing. D does not depend on t if U and L are those of the
 longest time left. It is linear in b: checked on vectors whose conic hull holds every belief (the
@@ -70,7 +69,7 @@ class Removal(eqx.Module):
 
 
 class Choices(eqx.Module):
-    """What A controls yield and what may follow, the last one yielding nothing.
+    """What A controls yield and what may follow; the last one stands for doing nothing.
 
     - `low`, `high` (A, m): least and most expected yield of a round, over all coefficients.
     - `column` (A, P, m, Z): chance of going on and observing, in each of P periods.

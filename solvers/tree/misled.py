@@ -13,7 +13,8 @@ between what is told are estimated well.
 That sum may be as long as a run. With `limits` on what one ending can be worth, each amount is
 counted when a run ends, at most its limit R, and what G adds to that is a control variate of mean
 zero, which is scaled down, before a round is drawn, so far that it never adds up to more than
-R / 2: the amounts of every run are in [-1.5 R, 1.5 R], which a confidence bound has to know.
+R / 2: the amounts of every run are in [-1.5 R, 1.5 R], which a confidence bound has to know. What a
+round yields whether or not it is the last one (tolls) is counted as it comes, on top of that.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,9 @@ from solvers.programs import as_program
 _SHARE = 0.5  # of a limit: most that the control variate adds up to
 REACH = 1 + _SHARE  # of a limit: most that a run adds up to
 
-Observer = Callable[[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Observer = Callable[
+    [int, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
+]
 
 
 class Told(eqx.Module):
@@ -80,7 +83,8 @@ def follow(
     - `noise`: uniform on [0, 1), for each round and run; the same for runs to be compared.
     - `told`: what controls are chosen for; None: the true belief and case.
     - `observe` (round from 0, memories (C, d), controls (C,), true beliefs (C, m), told ones) ->
-      (C, `features`): expected amounts of the round, added up over a run.
+      expected amounts of the round, added up over a run: (C, `features`) of its ending, and
+      (C, 1 + `features`) that come in any case, the first column part of what is yielded.
     - `limits` of what one ending yields and of each of the features; none by default.
     """
     runs = noise.shape[1]
@@ -104,10 +108,10 @@ def follow(
         last = t == process.horizon - 1
         backup = np.asarray(step.backup, float)[np.arange(len(alive)), control]
         on = np.zeros(len(alive), bool) if last else noise[t, alive, 1] < step.going
-        amounts = np.zeros((len(alive), features))
+        amounts, passing = np.zeros((len(alive), features)), np.zeros((len(alive), 1 + features))
         if observe is not None:
-            amounts = observe(t, memories, control, true, held)
-        counted.add(alive, backup, amounts, step, on)
+            amounts, passing = observe(t, memories, control, true, held)
+        counted.add(alive, backup, amounts, passing, step, on)
         if not on.any():
             break
         if told is None:
@@ -130,11 +134,12 @@ class _Counted:
         self.total = np.zeros((runs, len(self.limits)))
         self.variate = np.zeros((runs, len(self.limits)))
 
-    def add(self, alive, backup, amounts, step, on) -> None:
+    def add(self, alive, backup, amounts, passing, step, on) -> None:
         """Count one round: `backup` (C,) is Q, `on` (C,) who goes on."""
         mass, count = np.asarray(step.going, float), len(alive)
         later, drawn = np.asarray(step.later, float), np.asarray(step.value, float)
-        expected = np.concatenate([(backup - later)[:, None], amounts], axis=1)
+        ended = backup - later - passing[:, 0]
+        expected = np.concatenate([ended[:, None], amounts], axis=1)
         leave = np.where(1 - mass > 0, 1 - mass, 1.0)[:, None]
         ending = np.where(1 - mass[:, None] > 0, expected / leave, 0.0)
         critic = np.zeros((count, expected.shape[1], 4))
@@ -150,7 +155,7 @@ class _Counted:
             scaled = np.minimum(scaled, np.maximum(share, 0.0))
         came = expected - np.where(on[:, None], 0.0, ending) + critic[..., 3]
         self.variate[alive] = before + scaled * came
-        self.total[alive] += np.where(on[:, None], 0.0, ending) + scaled * came
+        self.total[alive] += passing + np.where(on[:, None], 0.0, ending) + scaled * came
 
 
 def _choose(process, told: Told, critic, held, memories, t: int, chunk: int) -> np.ndarray:

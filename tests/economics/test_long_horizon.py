@@ -155,7 +155,7 @@ def test_the_loss_is_under_half_a_percent(seed):
 def test_every_ceiling_is_above_the_told_value(owner):
     query = dm.FallingQuery(level=1.2, low=0.1, high=0.9, nothing=0.6)
     env = market(n=4, rule=dm.PerfectRecall(dm.Threshold(), query))
-    process, case = market_process(env), make_case(env.values.support[:, 0], owner)
+    process, case = market_process(env), make_case(env, env.values.support[:, 0], owner)
     (exact,), (memories, _) = enumerate_ceilings(process, [case]), list_memories(process)
     chance = _queries(query, process.reward)
     quick = _best_match(process, case, _rank(np.asarray(process.reward)), chance)
@@ -175,11 +175,11 @@ def test_every_ceiling_is_above_the_told_value(owner):
         assert (free.value(t, here) >= exact.value(t, here) - 1e-12).all()
     kinds.add(type(make_ceilings(logit, process, [case])[0].ceiling))
     large = market(n=20, horizon=20, rule=remembers)
-    found = make_ceilings(large, market_process(large), [make_case(np.ones(20))])[0]
+    found = make_ceilings(large, market_process(large), [make_case(large, np.ones(20))])[0]
     kinds.add(type(found.ceiling))
     assert kinds == {BestMatchCeiling, EnumeratedCeiling, FreeRecallCeiling}
     wide = market(n=60)  # the last product is remembered: 61 memories, whatever their laws take
-    found = make_ceilings(wide, market_process(wide), [make_case(np.ones(60))])[0]
+    found = make_ceilings(wide, market_process(wide), [make_case(wide, np.ones(60))])[0]
     assert isinstance(found, EnumeratedCeiling)
 
 

@@ -109,7 +109,7 @@ def solved(path, process=NO_PROCESS, roots=(), solver=TINY):
 def problem():
     env = learning_market(2, 3, 3)
     process = market_process(env)
-    case = make_case(env.values.support[:, 0])
+    case = make_case(env, env.values.support[:, 0])
     with jax.enable_x64(True):
         ceiling = make_ceilings(env, process, [case])[0]
     return process, [Root(np.asarray(env.tastes.weights, np.float32), case, ceiling, True)]

@@ -46,7 +46,7 @@ class Histories:
         if told.sum() <= 0:
             return n
         key = theta.tobytes()
-        case = make_case(theta)
+        case = make_case(self.env, theta)
         if key not in self.ceilings:
             (self.ceilings[key],) = make_ceilings(self.env, self.process, [case])
         belief = (told / told.sum())[None]

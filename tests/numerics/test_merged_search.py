@@ -35,14 +35,14 @@ def test_it_ends_at_the_exact_value_of_every_economy(seed, horizon):
     exact = dm.solve_efficient_policy(env, progress=False)
     theta = env.values.support[:, 0]
     economies = [(None, False), *((i, shown) for shown in (False, True) for i in range(3))]
-    found = [searched(env, make_case(theta, *economy)).upper for economy in economies]
+    found = [searched(env, make_case(env, theta, *economy)).upper for economy in economies]
     true = [exact.value, exact.marginal_value, exact.displayable_marginal_value]
     np.testing.assert_allclose(found, np.concatenate([x.ravel() for x in true]), atol=1e-10)
 
 
 def test_the_published_value_of_hidden_taste_is_reached_from_few_states():
     env = hidden_taste(50, 6)
-    case = make_case(env.values.support[:, 0])
+    case = make_case(env, env.values.support[:, 0])
     found = searched(env, case, tolerance=1e-9)
     assert abs(found.upper - HIDDEN_TASTE_VALUE[50, 6]) < 1e-6
     assert found.states < 5_000  # 142,506 without bounds
@@ -50,7 +50,7 @@ def test_the_published_value_of_hidden_taste_is_reached_from_few_states():
 
 def test_it_is_above_the_value_whenever_it_stops_and_falls_with_work():
     env = learning_market(4, 12, 6, seed=3, symbols=3)
-    case = make_case(env.values.support[:, 0])
+    case = make_case(env, env.values.support[:, 0])
     exact = searched(env, case).upper
     bounds = [searched(env, case, work=work).upper for work in (1.0, 1e5, 1e6)]
     assert (np.diff(bounds) <= 1e-12).all()
@@ -63,7 +63,7 @@ def test_it_is_above_the_value_whenever_it_stops_and_falls_with_work():
 
 def test_a_later_node_is_bounded_as_lookahead_bounds_it():
     env = learning_market(3, 6, 5, seed=2)
-    process, case = market_process(env), make_case(env.values.support[:, 0], 1)
+    process, case = market_process(env), make_case(env, env.values.support[:, 0], 1)
     ceiling = make_ceilings(env, process, [case])[0]
     belief = np.random.default_rng(0).dirichlet(np.ones(6)) * 0.3
     memory = np.asarray(process.step(process.start(), 2))
@@ -87,7 +87,7 @@ def test_markets_in_which_order_matters_are_refused():
 @pytest.mark.slow
 def test_tables_change_nothing_but_the_time():
     env = learning_market(3, 6, 4)
-    process, case = market_process(env), make_case(env.values.support[:, 0])
+    process, case = market_process(env), make_case(env, env.values.support[:, 0])
     ceiling = make_ceilings(env, process, [case])[0]
     table, network = tabulate(process), ValueNetwork(jax.random.key(0))
     belief = np.asarray(env.tastes.weights)
@@ -102,7 +102,7 @@ def test_tables_change_nothing_but_the_time():
 @pytest.mark.slow
 def test_the_knowledge_gradient_is_no_worse_than_one_control_kept():
     env = learning_market(3, 6, 6, seed=1)
-    table, case = tabulate(market_process(env)), make_case(env.values.support[:, 0])
+    table, case = tabulate(market_process(env)), make_case(env, env.values.support[:, 0])
     ceiling = table.ceiling(make_ceilings(env, market_process(env), [case])[0])
     belief = np.asarray(env.tastes.weights)
     pay = np.einsum("ajm,jm->am", table.chance[:, :-1], case.worth(table.reward))

@@ -35,7 +35,7 @@ small = learning_market
 
 def parts(env, owner=None):
     process = market_process(env)
-    case = make_case(env.values.support[:, 0], owner)
+    case = make_case(env, env.values.support[:, 0], owner)
     return process, case, make_ceilings(env, process, [case])[0], np.asarray(env.tastes.weights)
 
 
@@ -74,7 +74,10 @@ def test_lookahead_falls_with_every_round_to_the_exact_value(seed):
     exact = dm.solve_efficient_policy(env, progress=False)
     process, _, _, belief = parts(env)
     theta = env.values.support[:, 0]
-    cases = [make_case(theta), *(make_case(theta, i, s) for s in (False, True) for i in range(3))]
+    cases = [
+        make_case(env, theta),
+        *(make_case(env, theta, i, s) for s in (False, True) for i in range(3)),
+    ]
     ceilings = make_ceilings(env, process, cases)
     bounds = np.stack([lookahead(process, cases, ceilings, belief, k)[0] for k in range(4)])
     assert (np.diff(bounds, axis=0) <= 1e-12).all()
@@ -149,7 +152,7 @@ def test_an_impossible_or_zero_scale_never_makes_a_nan():
 
 def roots_of(env):
     process = market_process(env)
-    cases = [make_case(env.values.support[:, 0], i) for i in (None, *range(env.products))]
+    cases = [make_case(env, env.values.support[:, 0], i) for i in (None, *range(env.products))]
     ceilings = make_ceilings(env, process, cases)
     weights = np.asarray(env.tastes.weights)
     return process, [

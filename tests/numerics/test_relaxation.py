@@ -21,7 +21,7 @@ def float64():
 
 
 def relaxed(env, critic, runs=80, rounds=3, seed=0, owner=None, **options):
-    process, case = market_process(env), make_case(env.values.support[:, 0], owner)
+    process, case = market_process(env), make_case(env, env.values.support[:, 0], owner)
     ceiling = make_ceilings(env, process, [case])[0]
     belief, rng = np.asarray(env.tastes.weights), np.random.default_rng(seed)
     told, _ = lookahead(process, [case], [ceiling], belief, rounds)
