@@ -8,8 +8,8 @@ place of u_j counts it everywhere, and every sum is relative to leaving at once.
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Float
 
 from dynmech._checks import as_floats, finite
@@ -38,7 +38,7 @@ def round_cost(call: str, value: Any, controls: int, points: int) -> Numbers:
         must = f"be a number, or have shape (controls,) = ({controls},), or (controls, m) = "
         must += f"{(controls, points)}, the control that shows nothing last"
         raise InvalidArgument(describe(call, must, f"shape {np.shape(array)}"))
-    if not isinstance(array, jax.core.Tracer) and (np.asarray(array) < 0).any():
+    if not isinstance(array, Tracer) and (np.asarray(array) < 0).any():
         must, do = "be 0 or more: it is paid by the user", "count a benefit of asking in tastes"
         raise InvalidArgument(describe(call, must, float(np.asarray(array).min()), do))
     return array

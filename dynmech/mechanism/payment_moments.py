@@ -6,8 +6,8 @@ estimate of u_j. Given the conversation and omega only q is random, so that
     Var p_i = E[Var(q | omega, j bought)] + Var(E[p_i | conversation, omega]):
 
 the first part is the estimator's noise, the same for every advertiser, and can be cut by a better
-rating; the second is what users do, and cannot. Where queries cost something, what is paid depends on the
-whole path: means are exact, variances are not known.
+rating; the second is what users do, and cannot. Where queries cost something, what is paid depends
+on the whole path: means are exact, variances are not known.
 """
 
 from __future__ import annotations

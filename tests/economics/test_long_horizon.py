@@ -158,7 +158,7 @@ def test_every_ceiling_is_above_the_told_value(owner):
     process, case = market_process(env), make_case(env, env.values.support[:, 0], owner)
     (exact,), (memories, _) = enumerate_ceilings(process, [case]), list_memories(process)
     chance = _queries(query, process.reward)
-    quick = _best_match(process, case, _rank(np.asarray(process.reward)), chance)
+    quick = _best_match(process, case, _rank(np.asarray(process.utilities)), chance)
     free = _free_recall(process, case, dm.Threshold(), chance.min(axis=(0, 1)))
     for t, here in enumerate(memories):
         np.testing.assert_allclose(quick.value(t, here), exact.value(t, here), atol=1e-12)
