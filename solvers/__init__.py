@@ -1,4 +1,34 @@
-"""Exact and bounded solvers for decision problems with a static hidden parameter."""
+"""Exact and bounded solvers for decision problems with a static hidden parameter.
+
+A problem is a process: what can end it, what is seen while it goes on, what a memory keeps. Two
+doors, a prize behind one of them and a penalty behind the other, and listening, which misleads
+with chance .15 and costs 1 each time; three rounds:
+
+```python
+>>> import jax, jax.numpy as jnp, numpy as np, solvers
+>>> class Doors(solvers.AbstractProcess):
+...     horizon, controls, orderless = 3, 4, True  # open left, open right, listen, do nothing
+...     reward = np.array([[10.0, -100.0], [-100.0, 10.0], [-1.0, -1.0]])  # by place of the prize
+...     tolls = 1  # the last outcome, listening, ends nothing
+...     def start(self):
+...         return np.zeros(1, int)
+...     def step(self, memory, control):
+...         return memory
+...     def ends(self, memory, control):  # chances of either door, rate of the toll, going on
+...         rows = jnp.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
+...         return rows[control][:, None] * jnp.ones(2)
+...     def symbols(self, memory, control, period):
+...         return jnp.array([[0.85, 0.15], [0.15, 0.85]])
+>>> problem, tasks = solvers.pose(Doors()), solvers.one_task(Doors(), [0.5, 0.5])
+>>> with jax.enable_x64(True):
+...     found = solvers.Exact().solve(problem, tasks, solvers.Limits(), False)
+>>> found.lower.round(6).tolist(), found.status.name
+([2.975], 'EXACT')
+
+```
+
+`solvers.testing.check` tries a solver of one's own.
+"""
 
 from solvers.checkpoint import Unkept as Unkept
 from solvers.confidence.betting import bernstein_lower as bernstein_lower
@@ -8,6 +38,9 @@ from solvers.confidence.runs import Certified as Certified
 from solvers.confidence.runs import certified_runs as certified_runs
 from solvers.files import fingerprint as fingerprint
 from solvers.follow import write_out as write_out
+from solvers.listing import list_process as list_process
+from solvers.listing import one_task as one_task
+from solvers.listing import pose as pose
 from solvers.neural.checkpoint import NeuralCheckpoint as NeuralCheckpoint
 from solvers.neural.neural import Diverged as Diverged
 from solvers.neural.neural import Neural as Neural
