@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from dynmech.estimators.decoders import Decoder as Decoder
     from dynmech.estimators.decoders import decode_tastes as decode_tastes
     from dynmech.estimators.decoders import decode_utilities as decode_utilities
+    from dynmech.estimators.inverse_propensity import InversePropensity as InversePropensity
     from dynmech.estimators.settlement_signals import AveragedSettlement as AveragedSettlement
     from dynmech.estimators.settlement_signals import ChannelSettlement as ChannelSettlement
     from dynmech.estimators.settlement_signals import OracleSettlement as OracleSettlement
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
     from dynmech.market.feedback import NoFeedback as NoFeedback
     from dynmech.market.feedback import RatingFeedback as RatingFeedback
     from dynmech.market.feedback import TabulatedFeedback as TabulatedFeedback
+    from dynmech.market.missing import MissingRatings as MissingRatings
+    from dynmech.market.missing import RatingLaw as RatingLaw
     from dynmech.market.profiles import Profiles as Profiles
     from dynmech.market.read import read_market as read_market
     from dynmech.market.rules import AbstractActionRule as AbstractActionRule
@@ -150,6 +153,8 @@ else:
             "dynmech.audit.estimators": (
                 "EstimatorReport EstimatorWitness check_assumption_3 purchase_support"
             ),
+            "dynmech.estimators.inverse_propensity": "InversePropensity",
+            "dynmech.market.missing": "MissingRatings RatingLaw",
             "dynmech.estimators.settlement_signals": (
                 "AveragedSettlement ChannelSettlement OracleSettlement PosteriorMeanSettlement "
                 "QuantisedRatingSettlement StoppedAverageSettlement"

@@ -18,6 +18,8 @@ from jaxtyping import Float
 from dynmech.audit.incentives import situation, yield_given_taste
 from dynmech.payments.settlement import Estimator
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.problem.settled import Settled
+from dynmech.problem.settled import largest_bias as worst_bias
 from solvers import Plan, evaluate, unfold, visit
 
 
@@ -38,9 +40,9 @@ class GapBound(eqx.Module):
     by_period: Float[np.ndarray, " T"]
 
 
-def bound_gains(policy: AbstractPricedPolicy, means: Float[np.ndarray, "E n m"]) -> GapBound:
+def bound_gains(policy: AbstractPricedPolicy, settled: Settled) -> GapBound:
     """Bound incentive gains node by node; see the module."""
-    bias = largest_bias(policy, means)
+    bias = largest_bias(policy, settled)
     horizon = policy.plan.horizon
     if policy.optimal is None and policy.gap is None:
         return GapBound(2 * bias, bias, 0.0, 2 * bias, np.zeros(horizon))
@@ -72,11 +74,14 @@ def bound_gains(policy: AbstractPricedPolicy, means: Float[np.ndarray, "E n m"])
     )
 
 
-def largest_bias(policy: AbstractPricedPolicy, means: Float[np.ndarray, "E n m"]) -> float:
-    """Largest |E[estimate | omega, j bought] - u_j(omega) + x(omega)| where j can be bought."""
+def largest_bias(policy: AbstractPricedPolicy, settled: Settled) -> float:
+    """Largest |E[estimate | omega, j bought] - u_j(omega) + x(omega)| where j can be bought.
+
+    Whatever the mechanism predicts.
+    """
     bought = policy.compiled.action[:, : policy.env.products] > 0
-    gap = np.where(bought, np.abs(means - policy.env.gains), 0.0)
-    return float(gap.max(initial=0.0))
+    drift = None if settled.follows is None else settled.follows[0]
+    return worst_bias(settled.mean, drift, policy.env.gains, bought)
 
 
 def _worth(policy: AbstractPricedPolicy, plan: Plan, path) -> list[np.ndarray]:
@@ -87,7 +92,9 @@ def _worth(policy: AbstractPricedPolicy, plan: Plan, path) -> list[np.ndarray]:
     ]
     keys, places = unfold(plan, wanted)
     surplus = Estimator()
-    exact = np.broadcast_to(policy.env.gains, policy.compiled.action[:, :-2].shape)
+    gains = policy.env.gains
+    told = np.broadcast_to(gains, (len(policy.compiled.action), *gains.shape))
+    exact = Settled(told, None, np.zeros(gains.shape), None)
 
     def flow(t, pair, node, control):
         at = situation(policy, exact, t, pair, node, control)

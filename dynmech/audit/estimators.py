@@ -201,12 +201,20 @@ def check_assumption_3(
     elif not tolerance >= 0:
         raise InvalidArgument(describe(f"{call}(tolerance=...)", "be >= 0", tolerance))
     tally = _Tally(env, compiled)
-    reads = callable(estimator) and not isinstance(estimator, AbstractSettlementSignal)
+    known = isinstance(estimator, AbstractSettlementSignal)
+    if known:
+        estimator = estimator.sent_by(env.signals.settlement)
+        env.check_settlement(f"{call}(estimator=...)", estimator)
+    reads = callable(estimator) and not known
     if reads:
         for reports in possible_reports(env, _solved(market), len(compiled.situation)):
-            tally.add(reported_means(estimator, env, compiled, reports), reports)
+            found = reported_means(estimator, env, compiled, reports)
+            tally.add(found, reports, reports[1][0])
     else:
-        tally.add(means_of(f"{call}(estimator=...)", estimator, env, compiled), None)
+        reads = known and estimator.counts_missing()
+        for end in (0, 1) if reads else (None,):  # the least and the most that can be predicted
+            found = means_of(f"{call}(estimator=...)", estimator, env, compiled, end)
+            tally.add(found, None, 0 if reads else None)
     return EstimatorReport(
         names=env.names,
         estimator=getattr(estimator, "__name__", type(estimator).__name__),
@@ -235,8 +243,13 @@ class _Tally:
         self.history_spread, self.report_spread = np.zeros(n), np.zeros(n)
         self.range: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
-    def add(self, parts: Iterator[tuple[int, np.ndarray]], reports: Reports | None) -> None:
-        """Add conditional means (s, n, m) of the situations from `first` on."""
+    def add(
+        self, parts: Iterator[tuple[int, np.ndarray]], reports: Reports | None, platform: int | None
+    ) -> None:
+        """Add conditional means (s, n, m) of the situations from `first` on.
+
+        **Arguments:** `platform`: its signal, None where nothing reported enters the means.
+        """
         env, n = self.env, self.env.products
         low, high = np.full((2, n, env.tastes.size), np.nan)
         for first, means in parts:
@@ -256,8 +269,8 @@ class _Tally:
                 self.worst[j] = size[s, j, a]
                 estimate, chance = float(means[s, j, a]), float(action[s, j, a])
                 self.place[j] = (first + int(s), int(a), estimate, chance, reports)
-            if reports is not None:
-                self._compare(reports[1][0], first, means)
+            if platform is not None:
+                self._compare(platform, first, means)
         moved = np.nan_to_num(high - low).max(axis=1)
         self.history_spread = np.maximum(self.history_spread, moved)
 

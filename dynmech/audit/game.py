@@ -186,16 +186,16 @@ def _advance(policy, i: int, here: States, state, option, control, t: int, repor
     return after, following
 
 
-def flows(policy, settlement, means, game: Game, t: int) -> Float[np.ndarray, " j"]:
+def flows(policy, settlement, settled, game: Game, t: int) -> Float[np.ndarray, " j"]:
     """<true belief, payoff of this period> of every move, settled at what is told."""
     here, moves = game.states[t], game.moves[t]
     told_pair = here.told_pair[moves.state, moves.option]
     told_node = here.told_node[moves.state, moves.option]
     total = np.zeros(len(moves.state))
-    step = max(1, _CELLS // (policy.plan.root.shape[1] * means.shape[1]))
+    step = max(1, _CELLS // (policy.plan.root.shape[1] * settled.mean.shape[1]))
     for low in range(0, len(total), step):
         part = slice(low, low + step)
-        at = situation(policy, means, t, told_pair[part], told_node[part], moves.control[part])
+        at = situation(policy, settled, t, told_pair[part], told_node[part], moves.control[part])
         worth = yield_given_taste(settlement, at)
         mine = worth[:, game.advertiser if worth.shape[1] > 1 else 0]
         state = moves.state[part]
@@ -225,7 +225,7 @@ def truthful_move(policy, game: Game, t: int) -> Int[np.ndarray, " k"]:
     return game.moves[t].move[np.arange(len(here.pair)), here.truth, value]
 
 
-def follow_truth(policy, settlement, means, game: Game) -> list[np.ndarray]:
+def follow_truth(policy, settlement, settled, game: Game) -> list[np.ndarray]:
     """Payoff of every move followed by truthful reports, unnormalised.
 
     Truth later means: this period's symbols only (incremental), or the whole true history
@@ -234,7 +234,7 @@ def follow_truth(policy, settlement, means, game: Game) -> list[np.ndarray]:
     values: list[np.ndarray] = []
     later = np.zeros(0)
     for t in reversed(range(len(game.states))):
-        worth = flows(policy, settlement, means, game, t)
+        worth = flows(policy, settlement, settled, game, t)
         if t < len(game.states) - 1:
             worth = worth + expect(policy, game, t, later)
         values.append(worth)

@@ -22,6 +22,7 @@ from dynmech.audit.payoffs import yield_given_taste as yield_given_taste
 from dynmech.audit.witness import Witness
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.problem.settled import Settled
 from solvers import Visits, visit
 
 _CELLS = 30_000_000
@@ -57,7 +58,7 @@ class Found(eqx.Module):
 
 
 def search_misreports(
-    policy: AbstractPricedPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
+    policy: AbstractPricedPolicy, settlement: AbstractSettlement, settled: Settled
 ) -> Found:
     """Find each advertiser's most profitable misreport.
 
@@ -67,13 +68,13 @@ def search_misreports(
     n = policy.env.products
     best = [(0.0, no_witness(policy, i)) for i in range(n)]
     by_period = np.zeros((n, policy.plan.horizon))
-    outset, count = search_outset(policy, settlement, means)
+    outset, count = search_outset(policy, settlement, settled)
     for i, lie in enumerate(outset):
         if lie is not None and lie.gain > 0:
             by_period[i, 0] = lie.gain
             best[i] = (lie.gain, _witness(policy, [], 0, _told(i, lie), 0, lie.gain, lie.mass))
     for path, lies in _misreports(policy):
-        gains, masses = _gains(policy, settlement, means, lies, path)
+        gains, masses = _gains(policy, settlement, settled, lies, path)
         for t, (here, gain) in enumerate(zip(lies, gains, strict=True)):
             count += len(gain)
             for i in range(n):
@@ -171,7 +172,7 @@ def value_alternatives(policy: AbstractPricedPolicy) -> Int[np.ndarray, "P n K"]
     return found
 
 
-def _gains(policy, settlement, means, lies: list[_Lies], path):
+def _gains(policy, settlement, settled, lies: list[_Lies], path):
     """Gain over truth of each misreport, conditional on its node; and the node's mass."""
     plan = policy.plan
     horizon = plan.horizon
@@ -190,7 +191,7 @@ def _gains(policy, settlement, means, lies: list[_Lies], path):
                 )
             )
         )  # fmt: skip
-    values, places = alpha_vectors(policy, settlement, means, wanted)
+    values, places = alpha_vectors(policy, settlement, settled, wanted)
     found = [
         _compare(plan, t, here, values[t], *np.split(places[t], 2)) for t, here in enumerate(lies)
     ]

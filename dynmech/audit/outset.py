@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.problem.settled import Settled
 
 _CELLS = 8_000_000
 _POINTS = 120_000_000
@@ -32,7 +33,7 @@ class Lie(eqx.Module):
 
 
 def search_outset(
-    policy: AbstractPricedPolicy, settlement: AbstractSettlement, means: Float[np.ndarray, "E n m"]
+    policy: AbstractPricedPolicy, settlement: AbstractSettlement, settled: Settled
 ) -> tuple[tuple[Lie | None, ...], int]:
     """Compare every misreport of period 1 with truth: the best of each advertiser, and how many.
 
@@ -47,7 +48,7 @@ def search_outset(
         known = (mine >= 0).all(axis=(0, 1))
         told = mine[:, :, known]
         cases[told[:, :, None], taken[told][:, None]] = True
-    payoff = _payoffs(policy, settlement, means, own, cases)
+    payoff = _payoffs(policy, settlement, settled, own, cases)
     place = np.cumsum(cases.ravel()).reshape(cases.shape) - 1
     mass = policy.plan.root.sum(axis=1)[pairs.root]
     found = [_best(mine, place, payoff[i], taken, mass) for i, mine in enumerate(own)]
@@ -60,7 +61,7 @@ def _alternatives(own: Int[np.ndarray, "B K Z"]) -> Int[np.ndarray, "U K Z"]:
     return own[first]
 
 
-def _payoffs(policy, settlement, means, own, cases) -> list[Float[np.ndarray, "_c Z"]]:
+def _payoffs(policy, settlement, settled, own, cases) -> list[Float[np.ndarray, "_c Z"]]:
     """Payoff of every case under each signal that advertiser i may truly have, unnormalised."""
     pairs, root = policy.pairs, policy.plan.root
     pair, control = np.nonzero(cases)
@@ -79,7 +80,7 @@ def _payoffs(policy, settlement, means, own, cases) -> list[Float[np.ndarray, "_
         part = slice(low, low + step)
         wanted = [(pair[part], np.zeros_like(pair[part]), control[part])]
         wanted += [nothing] * (policy.plan.horizon - 1)
-        values, places = alpha_vectors(policy, settlement, means, wanted)
+        values, places = alpha_vectors(policy, settlement, settled, wanted)
         alpha = values[0][places[0]]
         for i, (at, amount) in enumerate(zip(believed, payoff, strict=True)):
             mine = alpha[:, i if alpha.shape[1] > 1 else 0]

@@ -5,6 +5,7 @@ from jaxtyping import Float
 
 from dynmech.payments.settlement import AbstractSettlement, Situation
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.problem.settled import Settled
 from solvers import evaluate, unfold
 
 _BATCH = 4_000_000
@@ -13,7 +14,7 @@ _BATCH = 4_000_000
 def alpha_vectors(
     policy: AbstractPricedPolicy,
     settlement: AbstractSettlement,
-    means: Float[np.ndarray, "E n m"],
+    settled: Settled,
     wanted: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
 ) -> tuple[list[Float[np.ndarray, "_k C m"]], list[np.ndarray]]:
     """Payoff given omega of the wanted (pair, node, control) of each round, truth following.
@@ -25,17 +26,17 @@ def alpha_vectors(
 
     def flow(t, pair, node, control):
         parts = []
-        step = max(1, _BATCH // (policy.plan.root.shape[1] * means.shape[1]))
+        step = max(1, _BATCH // (policy.plan.root.shape[1] * settled.mean.shape[1]))
         for low in range(0, max(len(pair), 1), step):
             part = slice(low, low + step)
-            at = situation(policy, means, t, pair[part], node[part], control[part])
+            at = situation(policy, settled, t, pair[part], node[part], control[part])
             parts.append(yield_given_taste(settlement, at))
         return np.concatenate(parts)
 
     return evaluate(policy.plan, keys, flow), places
 
 
-def situation(policy, means, t, pair, node, control) -> Situation:
+def situation(policy, settled, t, pair, node, control) -> Situation:
     """Describe what is settled at (pair, node, control) of round t."""
     plan, env = policy.plan, policy.env
     edge = plan.edge(t, node, control)
@@ -49,7 +50,7 @@ def situation(policy, means, t, pair, node, control) -> Situation:
         product=product,
         stop=np.where(bought, stop, 0.0),
         utility=reward[slot],
-        estimate=means[edge[:, None], slot],
+        estimate=settled.means(settled.held(plan), t, pair, node, edge),
         belief=plan.belief(t, pair, node),
         theta=theta,
         utilities=reward[:n],

@@ -3,7 +3,6 @@
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._types import Numbers
 from dynmech.audit.bounds import bound_gains
 from dynmech.audit.incentives import search_misreports, situation
 from dynmech.audit.record import Audit, Budget, Window
@@ -13,6 +12,7 @@ from dynmech.bounded import Bounded
 from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.problem.settled import Settled
 from solvers import visit
 
 _TOLERANCE = 1e-9
@@ -23,27 +23,26 @@ def run_audit(
     own: OwnTables,
     total: Float[np.ndarray, "n ..."],
     settlement: AbstractSettlement,
-    means: Float[np.ndarray, "E n m"],
+    settled: Settled,
     groves: str = "",
     reports: str = "incremental",
     histories: str = "on-path",
-    noise: Numbers | float | None = None,
     interval: bool = False,
     tolerance: float | None = None,
 ) -> Audit:
     """Run every check.
 
-    **Arguments:** `total` (n, *P): Groves totals; `means`: of the estimate at each edge; `noise`:
-    its standard deviation, None where unknown; `interval`: search every report of the interval.
+    **Arguments:** `total` (n, *P): Groves totals; `settled`: what purchases are settled at;
+    `interval`: search every report of the interval.
     """
     env, n = policy.env, policy.env.products
     shape = policy.advertiser_value.shape
     if (reports, histories, interval) == ("incremental", "on-path", False):
-        found = search_misreports(policy, settlement, means)
+        found = search_misreports(policy, settlement, settled)
     else:
         truthful = histories == "on-path"
-        found = search_histories(policy, settlement, means, reports, truthful, interval)
-    payoff, variance = (x.T.reshape(shape) for x in _settle_truth(policy, settlement, means, noise))
+        found = search_histories(policy, settlement, settled, reports, truthful, interval)
+    payoff, variance = (x.T.reshape(shape) for x in _settle_truth(policy, settlement, settled))
     payments = total + policy.advertiser_value - payoff
     participation = policy.advertiser_value - payments
     no_subsidy = payments + policy.user_utility
@@ -57,7 +56,7 @@ def run_audit(
     def reduce(best, table):
         return best.reduce(table.reshape(*table.shape[:2], -1), axis=2).T.reshape(shape)
 
-    gap, certain = bound_gains(policy, means), np.full(shape, np.nan)
+    gap, certain = bound_gains(policy, settled), np.full(shape, np.nan)
     bound = np.full(n, np.nan)
     if settlement.own:
         certain = np.broadcast_to(policy.incentive_bound + 2 * gap.bias, shape).copy()
@@ -97,31 +96,33 @@ def run_audit(
     )
 
 
-def _settle_truth(policy, settlement, means, noise) -> tuple[np.ndarray, np.ndarray]:
+def _settle_truth(policy, settlement, settled) -> tuple[np.ndarray, np.ndarray]:
     """Expected payoff (B, n) under truth without Groves term, and variance of what is paid.
 
     The variance is that of one conversation's transfers, given the profile: over tastes,
     actions, signals and the estimate's own noise; NaN where that is not known, or where what is
     paid depends on the path (charges of a period, costs of queries).
     """
-    plan, env, n = policy.plan, policy.env, policy.env.products
+    plan, n = policy.plan, policy.env.products
     start, place = np.unique(policy.pairs.base, return_inverse=True)
     sums = np.zeros((4, len(start), n))
-    spread = np.zeros(env.gains.shape)
-    if settlement.own:
-        spread = np.broadcast_to(np.nan if noise is None else np.square(noise), spread.shape)
-    step = max(1, 4_000_000 // (plan.root.shape[1] * means.shape[1] * n))
+    held = settled.held(plan)
+    step = max(1, 4_000_000 // (plan.root.shape[1] * settled.mean.shape[1] * n))
     for t, here in enumerate(visit(plan, start, by_origin=True)):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
-            at = situation(policy, means, t, here.pair[part], here.node[part], here.control[part])
+            at = situation(policy, settled, t, here.pair[part], here.node[part], here.control[part])
             belief = at.belief * here.weight[part, None]
             worth = np.broadcast_to(settlement.payoff(at), (len(belief), n, *at.stop.shape[1:]))
             charge = np.broadcast_to(settlement.charge(at), (len(belief), n))
             joint = (at.stop * belief[:, None])[:, None]
             mine = (at.product[:, None, :] == np.arange(n)[:, None])[..., None]
             paid = mine * at.theta[:, :, None, None] - worth
-            variance = spread[np.maximum(at.product, 0)][:, None]
+            variance = np.zeros(1)
+            if settlement.own:
+                edge = plan.edge(t, here.node[part], here.control[part])
+                where = here.pair[part], here.node[part]
+                variance = settled.variances(held, t, *where, edge)[:, None]
             mass = belief.sum(axis=1)[:, None]
             fixed = charge * (mass - joint.sum(axis=(2, 3)))
             toll = np.broadcast_to(settlement.toll(at), (len(belief), n, belief.shape[1]))

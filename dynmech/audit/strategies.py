@@ -26,6 +26,7 @@ from dynmech.audit.witness import Witness
 from dynmech.errors import TooLarge
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.problem.settled import Settled
 
 
 class BestResponse(eqx.Module):
@@ -45,7 +46,7 @@ class BestResponse(eqx.Module):
 def best_responses(
     policy: AbstractPricedPolicy,
     settlement: AbstractSettlement,
-    means: Float[np.ndarray, "E n m"],
+    settled: Settled,
     reports: str,
     profiles: Int[np.ndarray, " B"],
     interval: bool = False,
@@ -61,8 +62,8 @@ def best_responses(
         unique, index = np.unique(truth, return_inverse=True)
         game = unroll(policy, i, unique, reports, interval)
         states += sum(len(s.pair) for s in game.states)
-        values = _solve(policy, settlement, means, game)
-        honest = follow_truth(policy, settlement, means, game)[0][truthful_move(policy, game, 0)]
+        values = _solve(policy, settlement, settled, game)
+        honest = follow_truth(policy, settlement, settled, game)[0][truthful_move(policy, game, 0)]
         mass = policy.plan.root.sum(axis=1)[policy.pairs.root[unique]]
         scale = np.where(mass > 0, 1 / np.where(mass > 0, mass, 1), np.nan)
         payoff[i, profiles] = (values * scale)[index.reshape(-1)]
@@ -73,7 +74,7 @@ def best_responses(
 def search_histories(
     policy: AbstractPricedPolicy,
     settlement: AbstractSettlement,
-    means: Float[np.ndarray, "E n m"],
+    settled: Settled,
     reports: str,
     truthful: bool,
     interval: bool = False,
@@ -93,7 +94,7 @@ def search_histories(
         starts = _starts(policy, i, reports) if truthful else np.unique(policy.pairs.base)
         for game in _games(policy, i, starts, reports, interval, truthful):
             reached = np.ones(len(game.states[0].pair), bool)
-            for t, worth in enumerate(follow_truth(policy, settlement, means, game)):
+            for t, worth in enumerate(follow_truth(policy, settlement, settled, game)):
                 here, moves = game.states[t], game.moves[t]
                 honest = truthful_move(policy, game, t)
                 mass = policy.plan.belief(t, here.pair, here.node).sum(axis=1)
@@ -197,11 +198,11 @@ def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Wit
     )
 
 
-def _solve(policy, settlement, means, game: Game) -> Float[np.ndarray, " B"]:
+def _solve(policy, settlement, settled, game: Game) -> Float[np.ndarray, " B"]:
     """Best payoff at each starting state, unnormalised."""
     later = np.zeros(0)
     for t in reversed(range(len(game.states))):
-        worth = flows(policy, settlement, means, game, t)
+        worth = flows(policy, settlement, settled, game, t)
         if t < len(game.states) - 1:
             worth = worth + expect(policy, game, t, later)
         later = worth[game.moves[t].move].max(axis=(1, 2))

@@ -31,17 +31,31 @@ _SPAN = 1e-9
 
 
 @as_program
-def _signal_means(signal, memory, recommendation, gains):
-    mean = jax.vmap(lambda m, r: signal.mean(m, r, gains))
-    return mean(jnp.asarray(memory), jnp.asarray(recommendation))
+def _signal_means(signal, memory, recommendation, gains, prediction):
+    def one(memory, recommendation):
+        mean = signal.mean(memory, recommendation, gains)
+        follows = signal.moments(memory, recommendation, gains, jnp.zeros_like(gains))
+        return mean if follows is None else mean + follows[0] * prediction
+
+    return jax.vmap(one)(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
-def means_of(call: str, estimator, env: RecommendationMDP, compiled: Compiled):
-    """Yield (first situation, means (s, n, m)) in pieces."""
+def means_of(
+    call: str, estimator, env: RecommendationMDP, compiled: Compiled, end: int | None = None
+):
+    """Yield (first situation, means (s, n, m)) in pieces.
+
+    **Arguments:** `end`: where the estimate follows what the mechanism predicts of each product,
+    0 for the least that it can predict, 1 for the most.
+    """
     n, m = env.products, env.tastes.size
     known = isinstance(estimator, AbstractSettlementSignal)
     table = None if known else _table(call, estimator, env)
     step = max(1, _CELLS // (n * m))
+    prediction = np.zeros((n, 1))
+    if end is not None:
+        prediction = (np.minimum, np.maximum)[end].reduce(env.gains, axis=1, keepdims=True)
+        prediction = (np.minimum, np.maximum)[end](prediction, 0.0)
     for first in range(0, len(compiled.situation), step):
         part = slice(first, first + step)
         memory, shown = compiled.situation[part], compiled.shown[part]
@@ -50,7 +64,7 @@ def means_of(call: str, estimator, env: RecommendationMDP, compiled: Compiled):
             continue
         with precision(env.gamma):
             gains = jnp.asarray(env.gains)
-            means = np.asarray(_signal_means(estimator, memory, shown, gains))
+            means = np.asarray(_signal_means(estimator, memory, shown, gains, prediction))
         yield first, _checked(call, means, (len(memory), n, m))
 
 

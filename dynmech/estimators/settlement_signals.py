@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import as_floats, check_fields, number, within
+from dynmech._checks import as_floats, check_fields, flag, number, within
 from dynmech._types import Numbers, precision
 from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
 from dynmech.estimators.decoders import Decoder
-from dynmech.market.channels import quantised_normal
+from dynmech.market.channels import normal_expectation, quantised_normal
 from dynmech.market.signals import AbstractSettlementSignal
 
 _REACH, _STEP = 8.5, 0.1  # of the quadrature over a standard normal
@@ -43,6 +43,9 @@ class OracleSettlement(AbstractSettlementSignal):
 
     def draw(self, rng, utilities, product, omega, mean):
         return mean
+
+    def expect(self, function, memory, recommendation, utilities):
+        return function(jnp.asarray(utilities))
 
 
 class AveragedSettlement(AbstractSettlementSignal):
@@ -78,6 +81,10 @@ class AveragedSettlement(AbstractSettlementSignal):
 
     def draw(self, rng, utilities, product, omega, mean):
         return mean + np.asarray(self.noise()) * rng.standard_normal(len(mean))
+
+    def expect(self, function, memory, recommendation, utilities):
+        deviation = self.deviation / np.sqrt(self.count)
+        return normal_expectation(function, jnp.asarray(utilities), deviation)
 
 
 class StoppedAverageSettlement(AbstractSettlementSignal):
@@ -132,6 +139,7 @@ class ChannelSettlement(AbstractSettlementSignal):
 
     - `channel`: L, shape (m, Z), or (n, m, Z) by product bought; rows sum to 1.
     - `decoder`: a `Decoder` from `decode_utilities`, or amounts v, shape (n, Z), money.
+    - `missing`: whether the last symbol is that no rating came (`MissingRatings.channel`).
 
     **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`.
 
@@ -147,8 +155,12 @@ class ChannelSettlement(AbstractSettlementSignal):
 
     channel: Float[np.ndarray, "n m Z"]
     values: Float[np.ndarray, "n Z"]
+    missing: bool = eqx.field(static=True)
 
-    def __init__(self, channel: npt.ArrayLike, decoder: Decoder | npt.ArrayLike):
+    def __init__(
+        self, channel: npt.ArrayLike, decoder: Decoder | npt.ArrayLike, missing: bool = False
+    ):
+        self.missing = flag("ChannelSettlement(missing=...)", missing)
         law = np.asarray(as_floats(channel, "ChannelSettlement(channel=...)"))
         values = np.asarray(decoder.values if isinstance(decoder, Decoder) else as_floats(decoder))
         shape = (*values.shape[:1], *law.shape[-2:])
@@ -168,11 +180,15 @@ class ChannelSettlement(AbstractSettlementSignal):
         values = self.channel[keep], self.values[keep]
         return eqx.tree_at(lambda s: (s.channel, s.values), self, values)
 
+    def check(self, products, points, horizon):
+        if self.channel.shape[:2] != (products, points):
+            must = f"be made for this market, {(products, points)} products and tastes"
+            got = self.channel.shape[:2]
+            raise InvalidArgument(describe("ChannelSettlement(channel=...)", must, got))
+
     def mean(self, memory, recommendation, utilities):
-        n, m, _ = self.channel.shape
-        if np.shape(utilities) != (n, m):
-            must = f"be made for this market, {np.shape(utilities)} products and tastes"
-            raise InvalidArgument(describe("ChannelSettlement(channel=...)", must, (n, m)))
+        products, points = np.shape(utilities)
+        self.check(products, points, 1)
         return jnp.einsum("nmz,nz->nm", jnp.asarray(self.channel), jnp.asarray(self.values))
 
     def noise(self, utilities=None):
@@ -182,7 +198,25 @@ class ChannelSettlement(AbstractSettlementSignal):
         ladder = np.cumsum(self.channel[product, omega], axis=1)
         point = rng.random(len(product))[:, None] * ladder[:, -1:]
         symbol = (ladder <= point).sum(axis=1).clip(max=ladder.shape[1] - 1)
-        return self.values[product, symbol]
+        sent = self.values[product, symbol]
+        none = self.missing & (symbol == ladder.shape[1] - 1)
+        return np.where(none, np.nan, sent)
+
+    def counts_missing(self):
+        return self.missing
+
+    def estimate(self, product, rating, laws, prediction):
+        return np.where(np.isnan(rating), self.values[product, -1], rating)
+
+    def expect(self, function, memory, recommendation, utilities):
+        shape, law = self.channel.shape[:2], jnp.asarray(self.channel)
+        return sum(
+            function(jnp.broadcast_to(jnp.asarray(level)[:, None], shape)) * law[:, :, z]
+            for z, level in enumerate(self.values.T)
+        )
+
+    def symbols(self, utilities):
+        return self.channel
 
 
 class QuantisedRatingSettlement(AbstractSettlementSignal):
@@ -245,6 +279,17 @@ class QuantisedRatingSettlement(AbstractSettlementSignal):
 
     def noise(self, utilities=None):
         return _deviation(self.channel(_given(self, utilities)), self.levels[..., None, :])
+
+    def symbols(self, utilities):
+        return self.channel(utilities)
+
+    def expect(self, function, memory, recommendation, utilities):
+        levels, law = jnp.asarray(self.levels), self._law(jnp.asarray(utilities))
+        shape = law.shape[:2]
+        return sum(
+            function(jnp.broadcast_to(levels[..., z].reshape(-1, 1), shape)) * law[..., z]
+            for z in range(levels.shape[-1])
+        )
 
     def draw(self, rng, utilities, product, omega, mean):
         shape = (len(utilities), self.cuts.shape[-1])

@@ -55,10 +55,14 @@ class MarketBeside(eqx.Module):
 
     def start(self, signals: np.ndarray) -> Float[np.ndarray, "R m"]:
         """The mechanism's unnormalised belief after initial symbols, on the common grid."""
-        belief = np.asarray(self.held.tastes.weights) * np.asarray(
-            signal_likelihood(self.held, signals)
-        )
-        return np.concatenate([np.zeros((len(belief), self.truth.tastes.size)), belief], axis=1)
+        return root_beside(self.held, self.truth.tastes.size, signals)
+
+
+def root_beside(held: RecommendationMDP, points: int, signals) -> Float[np.ndarray, "R m"]:
+    """The belief of the market `held` after initial symbols, beside `points` true tastes."""
+    law = np.asarray(signal_likelihood(held, signals))
+    belief = np.asarray(held.tastes.weights) * law
+    return np.concatenate([np.zeros((len(belief), points)), belief], axis=1)
 
 
 def beside(
@@ -96,7 +100,7 @@ def beside(
         signals=SignalStructure(
             _InitialBeside(signals[0].initial, signals[1].initial, utilities),
             _FeedbackBeside(signals[0].feedback, signals[1].feedback, utilities, size),
-            _SettlementBeside(signal, (truth.gains, held.gains), size),
+            _SettlementBeside(signal, (truth.gains, held.gains), size, held),
         ),
         values=truth.values,
         names=truth.names,
@@ -260,6 +264,7 @@ class _SettlementBeside(AbstractSettlementSignal):
     signal: AbstractSettlementSignal
     gains: tuple[np.ndarray, np.ndarray]
     size: int = eqx.field(static=True)
+    held: RecommendationMDP
 
     def mean(self, memory, recommendation, utilities):
         own, held = map(jnp.asarray, self.gains)
@@ -267,11 +272,35 @@ class _SettlementBeside(AbstractSettlementSignal):
         return jnp.concatenate([mean, held], axis=1)
 
     def noise(self, utilities=None):
+        return self._beside(self.signal.noise(self.gains[0]))
+
+    def rating_noise(self, utilities):
+        return self._beside(self.signal.rating_noise(self.gains[0]))
+
+    def _beside(self, noise):
         own, held = self.gains
-        noise = self.signal.noise(own)
         if noise is None:
             return None
         return np.concatenate([np.broadcast_to(noise, own.shape), np.zeros(held.shape)], axis=1)
+
+    def laws(self, memory, recommendation, utilities):
+        own, held = map(jnp.asarray, self.gains)
+        laws = self.signal.laws(memory[: self.size], recommendation, own)
+        return jnp.concatenate([laws, jnp.broadcast_to(held, (*laws.shape[:-2], *held.shape))], -1)
+
+    def moments(self, memory, recommendation, utilities, noise):
+        own, held = map(jnp.asarray, self.gains)
+        near = noise[:, : own.shape[1]]
+        found = self.signal.moments(memory[: self.size], recommendation, own, near)
+        if found is None:
+            return None
+        return jnp.concatenate([found, jnp.zeros((4, *held.shape), found.dtype)], axis=2)
+
+    def counts_missing(self):
+        return self.signal.counts_missing()
+
+    def held_root(self, signals):
+        return root_beside(self.held, self.gains[0].shape[1], signals)
 
     def draw(self, rng, utilities, product, omega, mean):
         return self.signal.draw(rng, self.gains[0], product, omega, mean)

@@ -32,7 +32,12 @@ from dynmech.market.rewards import Toll, toll
 from dynmech.market.rewards import exit_value as _exit_value
 from dynmech.market.rewards import round_cost as _round_cost
 from dynmech.market.rules import AbstractActionRule, Tabulated
-from dynmech.market.signals import JointSignals, SignalStructure, TabulatedSettlement
+from dynmech.market.signals import (
+    AbstractSettlementSignal,
+    JointSignals,
+    SignalStructure,
+    TabulatedSettlement,
+)
 from dynmech.market.structures import PrivateFeedback
 from dynmech.market.tables import write_market
 from dynmech.market.tastes import TasteGrid
@@ -119,12 +124,11 @@ class RecommendationMDP(eqx.Module):
         self.gamma = in_order(f"{_CALL}(gamma=...)", self.gamma, 0, rows, self.names, "products")
         self.tastes, self.values = tastes.in_order(columns), values.in_order(self.names)
         self.action_rule, self.horizon = action_rule, _horizon(horizon)
-        for part in (action_rule, signals.initial, signals.feedback, signals.settlement):
+        for part in (action_rule, signals.initial, signals.feedback):
             part.check(n, tastes.size, self.horizon)
         held = signals.feedback
         parts = held.structures if isinstance(held, PrivateFeedback) else (held,)
-        tabulated = (TabulatedFeedback, TabulatedSettlement)
-        reading = [x for x in (*parts, signals.settlement) if isinstance(x, tabulated)]
+        reading = [x for x in parts if isinstance(x, TabulatedFeedback)]
         if reading and not isinstance(action_rule, Tabulated):
             must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
             raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
@@ -132,6 +136,15 @@ class RecommendationMDP(eqx.Module):
         points = self.tastes.size
         self.round_cost = _round_cost(f"{_CALL}(round_cost=...)", round_cost, n + 1, points)
         self.exit_value = _exit_value(f"{_CALL}(exit_value=...)", exit_value, points)
+        self.check_settlement(f"{_CALL}(action_rule=...)", signals.settlement)
+
+    def check_settlement(self, call: str, signal: AbstractSettlementSignal) -> None:
+        """Raise unless purchases in this market can be settled with a signal."""
+        if signal.reads_history() and not isinstance(self.action_rule, Tabulated):
+            must = f"be Tabulated: {type(signal).__name__} reads its memory"
+            raise InvalidArgument(describe(call, must, type(self.action_rule)))
+        signal.check(self.products, self.tastes.size, self.horizon)
+        signal.check_ratings(self.gains)
 
     @property
     def products(self) -> int:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from dynmech._checks import (
     check_fields,
+    choice,
     finite,
     instance,
     number,
@@ -28,13 +29,15 @@ from dynmech._checks import (
     whole,
     within,
 )
-from dynmech._types import Estimable, Numbers, with_default
-from dynmech.errors import InvalidArgument, describe
+from dynmech._types import Estimable, Numbers, precision, with_default
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.channels import (
     AbstractSymbols,
     as_channel,
+    capped_normal,
     common_shock,
     in_use,
+    normal_expectation,
     prior_quantiles,
     quantised_normal,
     require_shape,
@@ -43,6 +46,7 @@ from dynmech.market.feedback import AbstractFeedback, NoFeedback
 from dynmech.market.part import MarketPart, kept_histories
 
 _CORRELATION = "GaussianSignals(correlation=...)"
+_LIMITS = "RatingSettlement(limits=...)"
 _CELLS = 2**22
 
 
@@ -85,9 +89,97 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
         utilities: Float[np.ndarray, "n m"],
         product: Int[np.ndarray, " N"],
         omega: Int[np.ndarray, " N"],
-        mean: Float[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
     ) -> Float[np.ndarray, " N"]:
-        """Draw the estimates of N purchases, money; `mean` is their conditional mean."""
+        """Draw what is sent after N purchases, money; `mean`: what `laws` holds of each."""
+
+    @with_default
+    def laws(self, memory, recommendation, utilities) -> Float[Array, "*L n m"]:
+        """All by which histories differ for the signal, its mean by default; traced.
+
+        Histories are told apart where it differs, and `draw` is given it.
+        """
+        return self.mean(memory, recommendation, utilities)
+
+    @with_default
+    def reads_history(self) -> bool:
+        """Whether it reads the memory of a `Tabulated` rule: the index of the history."""
+        return False
+
+    @with_default
+    def check_ratings(self, utilities: Float[np.ndarray, "n m"]) -> None:
+        """Raise unless what it says of ratings holds wherever they can lie in this market."""
+
+    @with_default
+    def expect(self, function, memory, recommendation, utilities):
+        """E[function(rating) | omega, j bought], of arrays (n, m), to (..., n, m); traced.
+
+        **Raises:** `InvalidArgument` by default: a mean and a noise are no law.
+        """
+        must = "have a law that is known, where a chance or a cap depends on the rating"
+        do = "use RatingSettlement(...), or give the class a method `expect`"
+        call = "MissingRatings(rating=...)"
+        raise InvalidArgument(describe(call, must, type(self).__name__, do))
+
+    @with_default
+    def moments(
+        self, memory, recommendation, utilities, noise: Float[Array, "n m"]
+    ) -> Float[Array, "4 n m"] | None:
+        """How the estimate follows the prediction m = E[u_j | reports, history, purchase]; traced.
+
+        (d, v0, v1, v2) with E[estimate | omega, m] = mean + d m and Var = v0 + v1 m + v2 m^2.
+        None, as by default, where it does not. `noise`: of the rating, NaN where it is unknown.
+        """
+        return None
+
+    @with_default
+    def sends_missing(self) -> bool:
+        """Whether its ratings need not come, so that an estimator has to say what that counts."""
+        return False
+
+    @with_default
+    def counts_missing(self) -> bool:
+        """Whether `estimate` says what a rating that did not come counts."""
+        return False
+
+    @with_default
+    def estimate(
+        self,
+        product: Int[np.ndarray, " N"],
+        rating: Float[np.ndarray, " N"],
+        laws: Float[np.ndarray, "*L N"],
+        prediction: Float[np.ndarray, " N"],
+    ) -> Float[np.ndarray, " N"]:
+        """The estimates that N ratings stand for, NaN where none came; themselves by default.
+
+        **Arguments:** `laws`: of each purchase; `prediction`: m, see `moments`.
+        """
+        return rating
+
+    @with_default
+    def rating_noise(self, utilities: Float[Numbers, "n m"]) -> Numbers | float | None:
+        """`noise` of the rating behind the estimate, which is the estimate itself by default."""
+        return self.noise(utilities)
+
+    @with_default
+    def symbols(self, utilities: Float[Numbers, "n m"]) -> Float[np.ndarray, "n m Z"]:
+        """P(symbol | omega, j bought).
+
+        **Raises:** `InvalidArgument`, as by default, where ratings have no symbols.
+        """
+        must, do = "come in symbols to be decoded", "use QuantisedRatingSettlement(...)"
+        call = "MissingRatings(rating=...)"
+        raise InvalidArgument(describe(call, must, type(self).__name__, do))
+
+    @with_default
+    def sent_by(self, sent: "AbstractSettlementSignal") -> "AbstractSettlementSignal":
+        """The estimator where nature sends `sent`; itself by default, being what is sent."""
+        return self
+
+    @with_default
+    def held_root(self, signals: Int[np.ndarray, "R n1"]) -> Float[np.ndarray, "R m"] | None:
+        """What the mechanism believes after first symbols where it is not what is true."""
+        return None
 
     @with_default
     def forgets(self) -> bool:
@@ -243,18 +335,43 @@ class GaussianSignals(AbstractInitialSignals):
         return symbols
 
 
+def _range(given) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    low, high = np.asarray(shaped(2)(_LIMITS, given)).tolist()
+    if not low < high:
+        must = "be (low, high), money, low below high"
+        raise InvalidArgument(describe(_LIMITS, must, given))
+    return low, high
+
+
 class RatingSettlement(AbstractSettlementSignal):
     """A Gaussian rating u_j(omega) + sd * noise of the product bought, settled as drawn.
 
-    Unbiased given omega and the history: Assumption 3 holds for what payments use.
-    **Arguments:** `deviation`: standard deviation, money, not negative.
+    Unbiased given omega and the history: Assumption 3 holds for what payments use. With a range
+    and "cap" the rating is cut at its ends, which is biased, and audits say by how much.
+
+    **Arguments:** `deviation`: standard deviation, money, not negative; `limits`: (low, high), the
+    range of ratings, money; `outside`: "refuse", a rating out of it is no rating, or "cap".
     """
 
     estimable: ClassVar[Estimable] = {"settlement noise": (("deviation", "positive"),)}
     deviation: float = eqx.field(default=1.0)
+    limits: tuple[float, float] | None = eqx.field(static=True, default=None, converter=_range)
+    outside: str = eqx.field(static=True, default="refuse")
 
     def __check_init__(self):
-        check_fields(self, deviation=number(least=0))
+        check_fields(self, deviation=number(least=0), outside=choice("refuse", "cap"))
+        if self._cut:
+            check_fields(self, deviation=number(above=0))
+
+    @property
+    def _cut(self) -> bool:
+        return self.limits is not None and self.outside == "cap"
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return (-np.inf, np.inf) if self.limits is None else self.limits
 
     def forgets(self):
         return True
@@ -263,13 +380,37 @@ class RatingSettlement(AbstractSettlementSignal):
         return self
 
     def mean(self, memory, recommendation, utilities):
-        return jnp.asarray(utilities)
+        u = jnp.asarray(utilities)
+        return capped_normal(u, self.deviation, *self._ends)[0] if self._cut else u
 
     def noise(self, utilities=None):
-        return self.deviation
+        if not self._cut:
+            return self.deviation
+        with precision(np.asarray(utilities)):
+            first, second = capped_normal(np.asarray(utilities), self.deviation, *self._ends)
+            return np.sqrt(np.maximum(np.asarray(second) - np.asarray(first) ** 2, 0.0))
 
     def draw(self, rng, utilities, product, omega, mean):
-        return mean + np.asarray(self.deviation) * rng.standard_normal(len(mean))
+        noise = np.asarray(self.deviation) * rng.standard_normal(len(mean))
+        if self._cut:
+            return (utilities[product, omega] + noise).clip(*self._ends)
+        return mean + noise
+
+    def expect(self, function, memory, recommendation, utilities):
+        def sent(rating):
+            return function(rating.clip(*self._ends) if self._cut else rating)
+
+        return normal_expectation(sent, jnp.asarray(utilities), self.deviation)
+
+    def estimate(self, product, rating, laws, prediction):
+        low, high = self._ends
+        out = np.isfinite(rating) & ((rating < low) | (rating > high))
+        if out.any() and not self._cut:
+            must = f"lie in the range of ratings, {low:g} to {high:g}"
+            do = 'check where it comes from, or declare RatingSettlement(outside="cap")'
+            got = f"{float(rating[out][0]):.6g}"
+            raise OutsideSupport(describe("settle(estimate=...)", must, got, do))
+        return rating.clip(low, high)
 
 
 class TabulatedSettlement(AbstractSettlementSignal):
@@ -296,13 +437,17 @@ class TabulatedSettlement(AbstractSettlementSignal):
     def draw(self, rng, utilities, product, omega, mean):
         return mean
 
+    def reads_history(self):
+        return True
+
 
 class SignalStructure(eqx.Module):
     """All signals of a conversation.
 
     **Arguments:** `initial`: `GaussianSignals`, `JointSignals`, `NoSignals` (default);
     `feedback`: `RatingFeedback`, `ChannelFeedback`, `TabulatedFeedback`, `NoFeedback`
-    (default); `settlement`: `RatingSettlement` (default), `TabulatedSettlement`.
+    (default); `settlement`: `RatingSettlement` (default), `TabulatedSettlement`, or
+    `MissingRatings` around one, where ratings need not come.
     """
 
     initial: AbstractInitialSignals = eqx.field(default_factory=NoSignals)

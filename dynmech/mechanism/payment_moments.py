@@ -22,6 +22,7 @@ from jaxtyping import Float
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.mechanism.team import DynamicTeamMechanism
 from dynmech.play.simulate import Simulation
+from dynmech.problem.settled import Settled
 from solvers import visit
 
 _CELLS = 4_000_000
@@ -78,13 +79,10 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
     """
     policy, n = mechanism.policy, mechanism.policy.env.products
     start, first, place = np.unique(policy.pairs.base, return_index=True, return_inverse=True)
-    deviation = mechanism.estimator.noise(policy.env.gains)
-    noise = np.zeros((n, policy.env.tastes.size))
-    if deviation is not None:
-        noise = np.broadcast_to(np.asarray(deviation) ** 2, noise.shape)
+    law = mechanism.settlement_means()
     groves = _groves_by_taste(mechanism)[first]
     root = policy.plan.root[policy.plan.pair_root[start]]
-    core, square, noisy, cross = _core_moments(mechanism, start, noise, groves)
+    core, square, noisy, cross = _core_moments(mechanism, law, start, groves)
     total = np.einsum("bim,bm->ib", groves, root)
     square = square + 2 * cross + np.einsum("bim,bm->ib", groves**2, root)
     mass = root.sum(axis=1)
@@ -110,7 +108,7 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
         overall_mean=overall,
         overall_variance=(variance[:, known] + spread) @ weights,
         overall_noise_variance=noisy[:, known] @ weights,
-        settled_at_mean=deviation is None,
+        settled_at_mean=not law.known,
     )
 
 
@@ -182,7 +180,7 @@ def _groves_by_taste(mechanism) -> Float[np.ndarray, "B n1 m"]:
     return np.concatenate([total, total.sum(axis=1, keepdims=True)], axis=1)
 
 
-def _core_moments(mechanism, start, noise, groves) -> Float[np.ndarray, "4 n1 B"]:
+def _core_moments(mechanism, law: Settled, start, groves) -> Float[np.ndarray, "4 n1 B"]:
     """First two moments of the core transfers and of the revenue, the noise in the second, and
     the mean product with the Groves total given omega, `groves` (B, n1, m).
 
@@ -190,7 +188,7 @@ def _core_moments(mechanism, start, noise, groves) -> Float[np.ndarray, "4 n1 B"
     """
     policy, n = mechanism.policy, mechanism.policy.env.products
     plan, support = policy.plan, policy.env.values.support
-    means, outcome = mechanism.settlement_means(), policy.plan.tree.structure.outcome
+    outcome, held = policy.plan.tree.structure.outcome, law.held(plan)
     stop = np.asarray(plan.tables.stop)
     totals = np.zeros((4, n + 1, len(start)))
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
@@ -200,11 +198,14 @@ def _core_moments(mechanism, start, noise, groves) -> Float[np.ndarray, "4 n1 B"
             pair, edge = here.pair[part], plan.edge(t, here.node[part], here.control[part])
             belief = plan.belief(t, pair, here.node[part]) * here.weight[part, None]
             origin = np.searchsorted(start, here.origin[part])
+            place = held, t, pair, here.node[part], edge
+            means, noise = law.means(*place), np.nan_to_num(law.variances(*place))
             for slot in range(stop.shape[1]):
                 live = (outcome[edge, slot] >= 0) & (outcome[edge, slot] < n)
                 j, at = outcome[edge, slot][live], origin[live]
                 joint = belief[live] * stop[edge[live], slot]
-                estimate, noisy = means[edge[live], j], (joint * noise[j]).sum(axis=1)
+                estimate = means[live, slot]
+                noisy = (joint * noise[live, slot]).sum(axis=1)
                 theta = support[j, policy.pairs.theta[pair[live], j]]
                 for i in range(n + 1):  # pays minus (others + share * q)
                     others, share = (theta * (j != i), 1) if i < n else ((n - 1) * theta, n)

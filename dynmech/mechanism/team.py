@@ -39,7 +39,12 @@ from dynmech.audit import (
     run_long_audit,
     wants_interval,
 )
-from dynmech.errors import DynmechWarning, InvalidArgument, OutsideSupport, describe
+from dynmech.errors import (
+    DynmechWarning,
+    InvalidArgument,
+    OutsideSupport,
+    describe,
+)
 from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
@@ -60,7 +65,9 @@ from dynmech.policy.conversation import Conversation, displayed
 from dynmech.policy.conversations import Conversations
 from dynmech.policy.given import read_policy
 from dynmech.policy.questions import AbstractPolicy
+from dynmech.problem.settled import Settled, laws_of
 
+_NONE_CAME = "pass the rating drawn; ratings that need not come: estimator=InversePropensity()"
 _KINDS = {"groves": "AbstractGroves", "estimator": "settlement signal"}
 
 
@@ -76,7 +83,8 @@ class DynamicTeamMechanism(AbstractTerms):
       or any object with `env` and `recommend`, which is then priced as a `GivenPolicy`.
     - `groves`: a Groves term, `groves.Participation()` by default. Where numbers are not exact it
       charges a bound, on the side that it names.
-    - `estimator`: the settlement signal; the market's own by default.
+    - `estimator`: the settlement signal; the market's own by default. `InversePropensity()` where
+      ratings need not come.
     - `reports`: "incremental" (each period's own signal, the paper's) or "cumulative" (the whole
       signal history restated). The same after a truthful own past. After an own lie, incremental
       reporting can make a second lie profitable (it undoes the first); cumulative cannot.
@@ -117,7 +125,9 @@ class DynamicTeamMechanism(AbstractTerms):
         self.policy = priced = read_policy(f"{call}(policy=...)", policy)
         self.groves, self.reports = groves, reports
         self.installments = tuple(float(x) for x in shares)
-        self.estimator = priced.env.signals.settlement if estimator is None else estimator
+        sent = priced.env.signals.settlement
+        self.estimator = sent if estimator is None else estimator.sent_by(sent)
+        priced.env.check_settlement(f"{call}(estimator=...)", self.estimator)
         self.own = priced.own_tables(self.estimator, groves.side, groves.reads_own)
         own = self.own
         if groves.robust:
@@ -181,7 +191,9 @@ class DynamicTeamMechanism(AbstractTerms):
 
         - `conversation`: one that has ended, its record, or `Conversations`.
         - `estimate`: after a purchase, the settlement signal: estimated utility of the product
-          bought (a number, relative to leaving; (N,) for many) or a taste (k,).
+          bought (a number, relative to leaving; (N,) for many) or a taste (k,). None (NaN among
+          many): no rating came, for mechanisms whose estimator says what that counts, as
+          `InversePropensity`.
         - `totals` (n,), or (N, n): with `groves.DataDriven`, those decoded after the ending.
         - `costs` (turns,), or (N, turns): estimates of what each query cost, where `round_cost`
           depends on the taste; what stands at other turns is left alone.
@@ -189,7 +201,8 @@ class DynamicTeamMechanism(AbstractTerms):
         **Returns:** `Ledger`, complete or not at all.
 
         **Raises:** `InvalidArgument` if it has not ended, is of another policy, or the estimate is
-        missing. A rating that hardly any taste can give is warned of (`DynmechWarning`).
+        missing; `OutsideSupport` for a rating outside the declared range. A rating that hardly
+        any taste can give is warned of (`DynmechWarning`).
         """
         if isinstance(conversation, Conversations):
             return self._settle_many(conversation, estimate, totals, costs)
@@ -200,20 +213,14 @@ class DynamicTeamMechanism(AbstractTerms):
         n = self.policy.env.products
         turns = conversation.turns
         bought = turns[-1].action < n
-        if bought and estimate is None:
-            must = "be given after a purchase"
-            do = "pass the rating drawn, or its mean"
-            raise InvalidArgument(describe("settle(estimate=...)", must, None, do))
         shown, action = (np.array([getattr(x, y) for x in turns]) for y in ("shown", "action"))
         spent = self._spent(shown[None], action[None], costs)[0]
         core = np.repeat(spent[:, None], n, axis=1)
         rated = np.full(len(turns), np.nan)
         if bought:
             product = turns[-1].action
-            given = np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
-            core[-1] = np.asarray(self.payment(turns[-1].theta, product, given))
-            rated[-1] = -core[-1, product]
-            self._plausible(product, float(rated[-1]))
+            rated[-1] = self._estimated(conversation, product, estimate)
+            core[-1] = np.asarray(self.payment(turns[-1].theta, product, rated[-1]))
         shares = np.zeros(len(turns))
         shares[: len(self.installments)] = self.installments[: len(turns)]
         shares[-1] += 1 - shares.sum()
@@ -251,6 +258,7 @@ class DynamicTeamMechanism(AbstractTerms):
 
         **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
         """
+        self._priced("simulate")
         return simulate(self, key, conversations, strategies, profile, under)
 
     @property
@@ -258,9 +266,9 @@ class DynamicTeamMechanism(AbstractTerms):
         """The mechanism in the market of its own policy."""
         return Scene(self.policy, self.own, self.groves_total, self.estimator)
 
-    def settlement_means(self) -> Float[np.ndarray, "E n m"]:
-        """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
-        return self.scene.settlement_means()
+    def settlement_means(self) -> Settled:
+        """Conditional means and variances of the estimate in every situation, money."""
+        return self._priced("settlement_means").settlement_means()
 
     @overload
     def audit(
@@ -331,6 +339,8 @@ class DynamicTeamMechanism(AbstractTerms):
         nodes = whole(0)("audit(nodes=...)", nodes)
         optional(number(least=0))("audit(tolerance=...)", tolerance)
         settlement = _settlement("audit", settlement)
+        if settlement.own:
+            self._priced("audit")
         if under is not None:
             audits = [
                 self._audit_scene(
@@ -369,7 +379,6 @@ class DynamicTeamMechanism(AbstractTerms):
             type(self.groves).__name__,
             self.reports,
             histories,
-            scene.estimator.noise(scene.policy.env.gains),
             wants_interval(scene.policy, "audit", interval),
             tolerance,
         )
@@ -393,7 +402,7 @@ class DynamicTeamMechanism(AbstractTerms):
         **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
         """
         settlement = _settlement("best_response", settlement)
-        scene = self.scene
+        scene = self._priced("best_response") if settlement.own else self.scene
         if under is not None:
             scene = stand_in("best_response(under=...)", self, under, settlement)
         policy = scene.policy
@@ -441,20 +450,26 @@ class DynamicTeamMechanism(AbstractTerms):
             else np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
         )
         sold = chats.bought >= 0
-        if given.shape != (count,) or not np.isfinite(given[sold]).all():
+        came = np.isfinite(given) | (np.isnan(given) & self.estimator.counts_missing())
+        if given.shape != (count,) or not came[sold].all():
             must = f"have shape (N,) = ({count},), a number wherever something was bought"
-            raise InvalidArgument(describe("settle(estimate=...)", must, given.shape))
+            got = given.shape if given.shape != (count,) else f"{int((~came[sold]).sum())} without"
+            raise InvalidArgument(describe("settle(estimate=...)", must, got, _NONE_CAME))
         money = np.asarray(env.values.support, float)[
             np.arange(n), self.policy.profiles.theta[chats.profile]
         ]
         buyer, product = np.flatnonzero(sold), chats.bought[sold]
+        for one in np.unique(product).tolist():
+            rated = given[buyer[product == one]]
+            for rating in {float(x) for x in (rated.min(), rated.max()) if np.isfinite(x)}:
+                self._plausible(one, rating)
+        memory, shown = chats.memories(buyer), chats.last_shown[buyer]
+        given[buyer] = self._stands_for(
+            product, given[buyer], memory, shown, chats.predicted[buyer]
+        )
         core = np.zeros((count, n))
         core[buyer] = -(money[buyer, product] + given[buyer])[:, None]
         core[buyer, product] = -given[buyer]
-        for one in np.unique(product).tolist():
-            rated = given[buyer[product == one]]
-            for rating in {float(rated.min()), float(rated.max())}:
-                self._plausible(one, rating)
         total = self._totals_of(chats, totals)
         row, turn = np.nonzero(chats.action >= 0)
         rounds = (chats.action >= 0).sum(axis=1)
@@ -475,6 +490,39 @@ class DynamicTeamMechanism(AbstractTerms):
             groves=charged[:, None] * total[row],
             conversation=row,
         )
+
+    def _estimated(self, chat: Conversation, product: int, estimate: Any) -> float:
+        """What the rating of one purchase stands for, or that none came."""
+        env = self.policy.env
+        if estimate is None and not self.estimator.counts_missing():
+            must = "be given after a purchase"
+            raise InvalidArgument(describe("settle(estimate=...)", must, None, _NONE_CAME))
+        given = np.asarray(np.nan)
+        if estimate is not None:
+            told = np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
+            given = -np.asarray(self.payment(chat.turns[-1].theta, product, told))[product]
+            self._plausible(product, float(given))
+        shown = np.array([env.products if chat.turns[-1].shown < 0 else chat.turns[-1].shown])
+        memory, predicted = chat.memory[None], np.array([chat.predicted])
+        rating = np.array([float(given)])
+        return float(self._stands_for(np.array([product]), rating, memory, shown, predicted)[0])
+
+    def _stands_for(self, product, rating, memory, shown, predicted) -> Float[np.ndarray, " N"]:
+        """The estimates that the ratings of N purchases stand for."""
+        laws = laws_of(self.policy.env, self.estimator, memory, shown, product)
+        return np.asarray(self.estimator.estimate(product, rating, laws, predicted), float)
+
+    def _priced(self, verb: str) -> Scene:
+        """The scene of a mechanism that can settle every purchase.
+
+        **Raises:** `InvalidArgument` where ratings need not come and nothing says what that counts.
+        """
+        if self.estimator.sends_missing():
+            must = "say what a rating that does not come counts"
+            do = "pass estimator=InversePropensity()"
+            call = f"DynamicTeamMechanism.{verb}: estimator"
+            raise InvalidArgument(describe(call, must, type(self.estimator).__name__, do))
+        return self.scene
 
     def _totals_of(self, chats: Conversations, totals: Any) -> Float[np.ndarray, "N n"]:
         """Groves totals of many conversations."""
@@ -508,7 +556,7 @@ class DynamicTeamMechanism(AbstractTerms):
     def _plausible(self, product: int, rating: float) -> None:
         """Warn of a rating further than eight standard deviations from every taste's utility."""
         utilities = np.asarray(self.policy.env.gains, float)
-        noise = self.estimator.noise(utilities)
+        noise = self.estimator.rating_noise(utilities)
         if noise is None:
             return
         u, s = utilities[product], np.broadcast_to(np.asarray(noise), utilities.shape)[product]

@@ -22,7 +22,7 @@ from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.under import check_totals, settling_signal, walk_under
-from dynmech.problem.compile import settlement_means
+from dynmech.problem.settled import Settled, settled
 
 if TYPE_CHECKING:
     from dynmech.play.terms import AbstractTerms
@@ -39,9 +39,10 @@ class Scene(eqx.Module):
     groves_total: Float[np.ndarray, "n ..."]
     estimator: AbstractSettlementSignal
 
-    def settlement_means(self) -> Float[np.ndarray, "E n m"]:
-        """E[estimate of u_j | omega, j bought] in every situation, shape (E, n, m), money."""
-        return settlement_means(self.policy.env, self.policy.compiled, self.estimator)
+    def settlement_means(self) -> Settled:
+        """Means and variances of the estimate in every situation, money."""
+        policy = self.policy
+        return settled(policy.env, policy.compiled, self.estimator, policy.pairs.signals)
 
 
 def stand_in(

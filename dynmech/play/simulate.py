@@ -39,7 +39,8 @@ class Simulation(eqx.Module):
     - `profile` (N,): index into the policy's profiles; `omega` (N,): taste point drawn.
     - `recommendation`, `action`, `symbol` (N, T): -1 for none shown; action codes, -1 after
       the end; joint symbol seen after a query, -1 where none came.
-    - `estimate` (N,): settlement signal, estimated utility of the product bought; NaN if none.
+    - `rating` (N,): the settlement signal as it came, NaN where none did; `estimate` (N,): what it
+      counts as utility of the product bought, NaN where nothing was.
     - `core`, `groves` (N, n): transfers paid. `earned` (N, n): values from purchases.
     - `user_utility` (N,): utility of the product bought, relative to leaving; `round_costs` (N,):
       what her queries cost.
@@ -52,6 +53,7 @@ class Simulation(eqx.Module):
     recommendation: Int[np.ndarray, "N T"]
     action: Int[np.ndarray, "N T"]
     symbol: Int[np.ndarray, "N T"]
+    rating: Float[np.ndarray, " N"]
     estimate: Float[np.ndarray, " N"]
     core: Float[np.ndarray, "N n"]
     groves: Float[np.ndarray, "N n"]
@@ -150,7 +152,7 @@ def simulate(
         part["groves"] = charged(drawn, reports, part["omega"])
         parts.append(part)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    at_mean = signal.noise(stage.env.gains) is None
+    at_mean = signal.rating_noise(stage.env.gains) is None
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
 
 
@@ -204,13 +206,14 @@ def draw_conversations(
     alive = np.arange(count)
     for t in range(horizon):
         control = cursor.choose(told[alive])
-        mean, law = cursor.laws(control, omega[alive])
+        laws, law = cursor.laws(control, omega[alive])
         action = draw(rng, law)
         record["recommendation"][alive, t] = np.where(control == n, NONE, control)
         record["action"][alive, t] = action
         bought = np.flatnonzero(action < n)
         who, product = alive[bought], action[bought]
-        given = mean[bought, product]
+        predicted = cursor.predict(bought, product) if signal.counts_missing() else 0.0 * bought
+        given = laws[..., bought, product], predicted
         record_purchases(record, env, signal, rng, who, product, given, truth, told)
         again = action == n + 1
         cost = env.costs[control, omega[alive]] * again
@@ -272,6 +275,7 @@ def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:
         "recommendation": np.full((count, horizon), NONE),
         "action": np.full((count, horizon), -1),
         "symbol": np.full((count, horizon), -1),
+        "rating": np.full(count, np.nan),
         "estimate": np.full(count, np.nan),
         "core": np.zeros((count, n)),
         "groves": groves,
@@ -281,15 +285,17 @@ def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:
     }
 
 
-def record_purchases(record, env, signal, rng, who, product, mean, truth, told) -> None:
-    """Enter what the conversations `who` (K,) bought, with estimates drawn around `mean` (K,).
+def record_purchases(record, env, signal, rng, who, product, given, truth, told) -> None:
+    """Enter what the conversations `who` (K,) bought, with ratings drawn and what they count.
 
-    **Arguments:** `truth`, `told` (N, n): indices of values.
+    **Arguments:** `given`: what `signal.laws` holds of each (*L, K), and what the mechanism
+    predicts (K,); `truth`, `told` (N, n): indices of values.
     """
     support, omega = np.asarray(env.values.support, float), record["omega"]
     gains = np.asarray(env.gains, float)
-    estimate = signal.draw(rng, gains, product, omega[who], mean)
-    record["estimate"][who] = estimate
+    rating = signal.draw(rng, gains, product, omega[who], given[0])
+    estimate = signal.estimate(product, rating, *given)
+    record["rating"][who], record["estimate"][who] = rating, estimate
     record["earned"][who, product] = support[product, truth[who, product]]
     record["user_utility"][who] = gains[product, omega[who]]
     charged = support[product, told[who, product]]

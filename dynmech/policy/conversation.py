@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,16 @@ class Conversation(eqx.Module):
         return 0.0 if self.ended else float(self.certify().value[0])
 
     @property
+    def predicted(self) -> float:
+        """E[u_j - x | reports, history, purchase] of the product bought, money; 0 where the model
+        thought the purchase impossible, NaN where nothing was bought."""
+        if not self.ended or self.turns[-1].action >= self.policy.env.products:
+            return math.nan
+        if self.off_model and self.previous is not None and not self.previous.off_model:
+            return 0.0
+        return float(self.belief @ self.policy.env.gains[self.turns[-1].action])
+
+    @property
     def left(self) -> bool:
         """Whether the conversation left the policy's plan: what remained was solved by itself."""
         return self.evaluator is not self.policy.evaluator or any(
@@ -188,7 +199,7 @@ class Conversation(eqx.Module):
         if planned:
             actions, columns = evaluator.chances(place, control)
         else:
-            _, actions, columns = laws_at(env, self._memory(), control, self.period)
+            _, actions, columns = laws_at(env, self.memory, control, self.period)
         here, off = _learned(self.weights, actions[code], True)
         if goes_on and symbols is not None:
             joint = int(join_symbols(symbols, env.feedback_alphabet))
@@ -201,7 +212,7 @@ class Conversation(eqx.Module):
         if goes_on and follows:
             after = evaluator.follow(place, control, joint, index)
         elif goes_on:
-            memory, _, _ = laws_at(env, self._memory(), control, self.period)
+            memory, _, _ = laws_at(env, self.memory, control, self.period)
             seen = np.zeros(env.products + 1, bool)
             seen[[turn.shown for turn in self.turns] + [control]] = True
             beyond = Place(self.period + 1, index, here / here.sum(), memory, seen[:-1])
@@ -219,8 +230,9 @@ class Conversation(eqx.Module):
             self, there, self.opening, self.off_model or off,
         )  # fmt: skip
 
-    def _memory(self) -> Int[np.ndarray, " d"]:
-        """What the action rule remembers before this round."""
+    @property
+    def memory(self) -> Int[np.ndarray, " d"]:
+        """What the action rule remembers by now; once ended, after what was shown last."""
         env = self.policy.env
         memory = np.asarray(env.action_rule.start(env.products, env.horizon))
         for turn in self.turns:

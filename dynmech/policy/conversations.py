@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import as_floats, indices
 from dynmech._types import NONE, join_symbols
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.questions import AbstractCursor
+from dynmech.problem.compile import next_memories
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
@@ -29,6 +30,7 @@ class Conversations(eqx.Module):
     - `recommendation` (N,): shown now, -1 for none and where it has ended.
     - `shown`, `action` (N, t), `signals` (N, t, 1+n): what happened in the t rounds so far; -1
       where a conversation had ended, and for what was not said.
+    - `predicted` (N,): E[u_j | reports, history, purchase] of what was bought, NaN elsewhere.
     """
 
     policy: AbstractPriced
@@ -38,6 +40,7 @@ class Conversations(eqx.Module):
     shown: Int[np.ndarray, "N t"]
     action: Int[np.ndarray, "N t"]
     signals: Int[np.ndarray, "N t n1"]
+    predicted: Float[np.ndarray, " N"]
     cursor: AbstractCursor = eqx.field(static=True)
     rows: Int[np.ndarray, " _L"]
     apart: Mapping[int, Conversation]
@@ -83,6 +86,7 @@ class Conversations(eqx.Module):
             for row in sorted({*self.apart, *fresh})
             if live[row]
         }
+        predicted = self._predict(code, display, symbols, live, apart)
         stay = np.array([row not in apart for row in self.rows.tolist()], bool)
         cursor, rows = copy.copy(self.cursor), self.rows
         ahead = stay & going[rows]
@@ -105,10 +109,49 @@ class Conversations(eqx.Module):
             signals=np.concatenate(
                 [self.signals, np.where(going[:, None], symbols, -1)[:, None]], axis=1
             ),
+            predicted=predicted,
             cursor=cursor,
             rows=kept,
             apart={row: chat for row, chat in apart.items() if not chat.ended},
         )
+
+    @property
+    def last_shown(self) -> Int[np.ndarray, " N"]:
+        """What was displayed last, n for none."""
+        rounds = (self.action >= 0).sum(axis=1)
+        last = self.shown[np.arange(len(self)), np.maximum(rounds - 1, 0)]
+        return np.where(last < 0, self.policy.env.products, last)
+
+    def memories(self, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, "k d"]:
+        """What the action rule remembers in these conversations, after what was shown last."""
+        env = self.policy.env
+        n = env.products
+        start = np.asarray(env.action_rule.start(n, env.horizon))
+        memory = np.tile(start, (len(rows), 1))
+        for t in range(self.action.shape[1]):
+            live = np.flatnonzero(self.action[rows, t] >= 0)
+            shown = self.shown[rows[live], t]
+            grown = np.asarray(next_memories(env.action_rule, memory[live], n))
+            memory[live] = grown[np.arange(len(live)), np.where(shown < 0, n, shown)]
+        return memory
+
+    def _predict(self, code, display, symbols, live, apart) -> Float[np.ndarray, " N"]:
+        """`predicted`, with that of the rows that buy in this round."""
+        found, n = self.predicted.copy(), self.policy.env.products
+        plain = live[self.rows] & (code[self.rows] < n)
+        plain &= display[self.rows] == self.recommendation[self.rows]
+        plain &= [row not in apart for row in self.rows.tolist()]
+        at = np.flatnonzero(plain)
+        rows = self.rows[at]
+        if len(rows):
+            found[rows] = self.cursor.predict(at, code[rows])
+        for row in np.flatnonzero(live & (code < n)).tolist():
+            if np.isnan(found[row]):
+                chat = (
+                    apart[row] if row in apart else self._moved_apart(row, code, display, symbols)
+                )
+                found[row] = chat.predicted
+        return found
 
     def one(self, row: int) -> Conversation:
         """The conversation of one row, by itself."""
@@ -152,6 +195,7 @@ def start_many(policy: AbstractPriced, profiles: Any) -> Conversations:
         shown=np.zeros((count, 0), np.int64),
         action=np.zeros((count, 0), np.int64),
         signals=np.zeros((count, 0, n + 1), np.int64),
+        predicted=np.full(count, np.nan),
         cursor=cursor,
         rows=np.arange(count),
         apart={},

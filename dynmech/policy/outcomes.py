@@ -4,6 +4,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
 from solvers import Plan, visit
 
@@ -40,12 +41,11 @@ def expected_outcomes(
     support: Float[np.ndarray, "n K"],
     pairs: Pairs,
     start: Int[np.ndarray, " B"],
-    estimate: Float[np.ndarray, "E n m"] | None = None,
+    settled: Settled | None = None,
 ) -> Outcomes:
     """Follow the plans of `start` under truth and add up beliefs times purchases.
 
-    **Arguments:** `estimate`: conditional mean of the estimated utility of each product bought
-    at each edge; the utility itself by default.
+    **Arguments:** `settled`: what purchases are settled at; the utility itself by default.
     """
     n = support.shape[0]
     wanted, place = np.unique(start, return_inverse=True)
@@ -54,12 +54,15 @@ def expected_outcomes(
     outcome = plan.tree.structure.outcome
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
     edge_of, belief_at = Plan.edge, Plan.belief  # bound, they would walk the tree at every call
+    held = plan if settled is None else settled.held(plan)
     for t, here in enumerate(visit(plan, wanted, by_origin=True)):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
             pair, edge = here.pair[part], edge_of(plan, t, here.node[part], here.control[part])
             belief = belief_at(plan, t, pair, here.node[part]) * here.weight[part, None]
             origin = np.searchsorted(wanted, here.origin[part])
+            if settled is not None:
+                estimate = settled.means(held, t, pair, here.node[part], edge)
             for slot in range(stop.shape[1]):
                 product = outcome[edge, slot]
                 tolled, live = product == n, (product >= 0) & (product < n)
@@ -71,8 +74,8 @@ def expected_outcomes(
                 mass = joint.sum(axis=1)
                 utility = np.einsum("km,km->k", joint, reward[bought])
                 estimated = utility
-                if estimate is not None:
-                    estimated = np.einsum("km,km->k", joint, estimate[edge[live], bought])
+                if settled is not None:
+                    estimated = np.einsum("km,km->k", joint, estimate[live, slot])
                 theta = support[bought, pairs.theta[pair[live], bought]]
                 for row, amount in enumerate((mass, theta * mass, utility, estimated)):
                     np.add.at(totals[row], (at, bought), amount)

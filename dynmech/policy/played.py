@@ -25,6 +25,7 @@ from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_altern
 from dynmech.policy.playable import Playable, padded
 from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
+from dynmech.problem.settled import predictions
 from dynmech.problem.tasks import Pairs
 from dynmech.solve.certificates import (
     Bounds,
@@ -262,7 +263,7 @@ class _PlayCursor(AbstractCursor):
 
     def __init__(self, play: Playable, signal: AbstractSettlementSignal):
         self.play, self.signal = play, signal
-        self.utilities = np.asarray(play.env.utilities, float)
+        self.gains = np.asarray(play.env.gains, float)
         self.chunk = wide_chunk(play.env, play.process, play.chunk)
 
     def begin(self, signals) -> None:
@@ -277,10 +278,10 @@ class _PlayCursor(AbstractCursor):
             if len(rows):
                 at = self.belief[rows], self.memory[rows], self.t
                 control[rows] = self.play.choose(values, *at)
-        self.control = control
         return control
 
     def laws(self, control, omega):
+        self.control = control
         parts, step = [], _MOST_CELLS // self.play.env.tastes.size
         for low in range(0, len(control), step):
             part = slice(low, low + step)
@@ -289,13 +290,21 @@ class _PlayCursor(AbstractCursor):
             with jax.enable_x64(True):
                 found = _laws_met(
                     self.play.process, self.signal, self.memory[part][pad], control[part][pad],
-                    omega[part][pad], jnp.asarray(self.t), self.utilities,
+                    omega[part][pad], jnp.asarray(self.t), self.gains,
                 )  # fmt: skip
             parts.append([np.asarray(x)[:size] for x in found])
-        self.after, mean, ends, self.going, self.law = (
+        self.after, told, ends, self.going, self.law = (
             np.concatenate(x) for x in zip(*parts, strict=True)
         )
-        return mean, self.play.process.leaves(ends.T).T
+        return np.moveaxis(told, 0, -2), self.play.process.leaves(ends.T).T
+
+    def predict(self, rows, product):
+        size = len(rows)
+        pad = rows[np.minimum(np.arange(padded(size)), size - 1)] if size else rows
+        with jax.enable_x64(True):
+            ends = _ends_met(self.play.process, self.after[pad], self.control[pad])
+        chance = np.asarray(ends, float)[np.arange(size), product]
+        return predictions(self.belief[rows] * chance, self.gains[product])
 
     def symbols(self, going, omega):
         self.belief, self.memory = self.belief[going], self.after[going]
@@ -309,16 +318,22 @@ class _PlayCursor(AbstractCursor):
 
 @as_program
 def _laws_met(process, signal, memory, control, omega, period, utilities):
-    """Next memories, and given omega: estimate means and chances; laws given every taste."""
+    """Next memories, and given omega: laws of the signal and chances; laws given every taste."""
 
     def one(memory, control, omega):
         after = process.step(memory, control)
         ends = process.ends(after, control)
-        mean = signal.mean(after, control, jnp.asarray(utilities))
+        told = signal.laws(after, control, jnp.asarray(utilities))
         law = process.symbols(after, control, period)
-        return after, mean[:, omega], ends[:, omega], ends[-1], law
+        return after, told[..., omega], ends[:, omega], ends[-1], law
 
     return jax.vmap(one)(jnp.asarray(memory), jnp.asarray(control), jnp.asarray(omega))
+
+
+@as_program
+def _ends_met(process, after, control):
+    """Chances (N, n+1, m) of every ending."""
+    return jax.vmap(process.ends)(jnp.asarray(after), jnp.asarray(control))
 
 
 def _unit(beliefs: np.ndarray) -> np.ndarray:

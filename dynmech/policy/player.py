@@ -28,6 +28,8 @@ from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
 from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess, market_process
+from dynmech.problem.settled import largest_bias as worst_bias
+from dynmech.problem.settled import predictions
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import in_float64, make_case
 from solvers import REACH, AbstractCeiling, Case, Told, ValueNetwork, as_program, follow
@@ -265,10 +267,14 @@ class _Watch:
             part = slice(low, low + _OBSERVED)
             size = len(control[part])
             pad = np.minimum(np.arange(_OBSERVED if size > 8 else 8), size - 1)
-            ends, mean = _ending(
+            after, law, drift = _ending(
                 self.process, self.signal, memories[part][pad], control[part][pad], self.gains
             )
-            at = self._situation(t, np.asarray(ends)[:size], np.asarray(mean)[:size], held[part])
+            ends, mean = np.asarray(after)[:size], np.asarray(law)[:size]
+            if drift is not None:
+                m = predictions(held[part][:, None] * ends[:, :n], self.gains)
+                mean = mean + np.asarray(drift)[:size] * m[..., None]
+            at = self._situation(t, ends, mean, held[part])
             found[part], passing[part] = self._count(at, true[part])
         return found, passing
 
@@ -310,11 +316,14 @@ class _Watch:
 
 @as_program
 def _ending(process, signal, memories, control, utilities):
-    """Chances (C, n+1, m) of every ending, and means (C, n, m) of the estimates."""
+    """Chances (C, n+1, m) of every ending, and means (C, n, m) of the estimates: at no prediction,
+    and by how much they follow it, None where they do not."""
 
     def one(memory, control):
-        after = process.step(memory, control)
-        return process.ends(after, control), signal.mean(after, control, jnp.asarray(utilities))
+        after, u = process.step(memory, control), jnp.asarray(utilities)
+        follows = signal.moments(after, control, u, jnp.zeros_like(u))
+        drift = None if follows is None else follows[0]
+        return process.ends(after, control), signal.mean(after, control, u), drift
 
     return jax.vmap(one)(jnp.asarray(memories), jnp.asarray(control))
 
@@ -323,8 +332,8 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
     """Largest |E[estimate of u_j | omega, history] - u_j(omega)|, money, over all histories.
 
     Certain: every memory is tried, unless the estimate is known not to read it, as with all
-    signals of this package but `TabulatedSettlement`; then purchases of any product at any taste
-    are taken to be possible, under threshold choice those of no negative utility.
+    signals of this package but those that read a `Tabulated` rule's; then purchases of any product
+    at any taste are taken to be possible, under threshold choice those of no negative utility.
 
     **Raises:** `TooLarge` for a signal of the user's own where memories are too many.
     """
@@ -343,9 +352,11 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
                     describe(call, must, str(error), "use RatingSettlement()")
                 ) from error
             return _enumerated_bias(env, signal, memories, gains, live)
-        mean = np.asarray(signal.mean(start, n, jnp.asarray(gains)))
+        u = jnp.asarray(gains)
+        mean = np.asarray(signal.mean(start, n, u))
+        follows = signal.moments(start, n, u, jnp.zeros_like(u))
     live = live & env.action_rule.possible(utilities)
-    return float(np.where(live, np.abs(mean - gains), 0.0).max(initial=0.0))
+    return worst_bias(mean, None if follows is None else np.asarray(follows)[0], gains, live)
 
 
 def _enumerated_bias(env, signal, memories, gains, live) -> float:
@@ -355,8 +366,10 @@ def _enumerated_bias(env, signal, memories, gains, live) -> float:
             for low in range(0, len(here), _OBSERVED):
                 part = here[low : low + _OBSERVED]
                 pad = np.minimum(np.arange(_OBSERVED), len(part) - 1)
-                ends, mean = _ending(process, signal, part[pad], np.full(_OBSERVED, control), gains)
+                ends, mean, drift = _ending(
+                    process, signal, part[pad], np.full(_OBSERVED, control), gains
+                )
                 bought = (np.asarray(ends)[:, : len(gains)] > 0) & live
-                gap = np.where(bought, np.abs(np.asarray(mean) - gains), 0.0)
-                worst = max(worst, float(gap.max()))
+                drift = None if drift is None else np.asarray(drift)
+                worst = max(worst, worst_bias(np.asarray(mean), drift, gains, bought))
     return worst

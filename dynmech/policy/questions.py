@@ -83,8 +83,14 @@ class AbstractCursor:
     @abc.abstractmethod
     def laws(
         self, control: Int[np.ndarray, " N"], omega: Int[np.ndarray, " N"]
-    ) -> tuple[Float[np.ndarray, "N n"], Float[np.ndarray, "N A"]]:
-        """Means of the estimates, and chances of the actions, given the tastes."""
+    ) -> tuple[Float[np.ndarray, "*L N n"], Float[np.ndarray, "N A"]]:
+        """The signal's `laws`, and chances of the actions, given the tastes."""
+
+    @abc.abstractmethod
+    def predict(
+        self, rows: Int[np.ndarray, " k"], product: Int[np.ndarray, " k"]
+    ) -> Float[np.ndarray, " k"]:
+        """E[u_j | reports, history, purchase] of rows that buy, after `laws`; 0 if impossible."""
 
     @abc.abstractmethod
     def symbols(self, going: np.ndarray, omega: np.ndarray) -> Float[np.ndarray, "N Z"]:

@@ -113,6 +113,9 @@ class _CursorElsewhere(AbstractCursor):
         self.held.laws(control, np.zeros_like(omega))
         return self.truth.laws(control, omega)
 
+    def predict(self, rows, product):
+        return self.held.predict(rows, product)
+
     def symbols(self, going, omega):
         self.held.symbols(going, np.zeros_like(omega))
         return self.truth.symbols(going, omega)
@@ -126,7 +129,8 @@ def settling_signal(
     policy: AbstractPricedPolicy, truth: RecommendationMDP, signal: AbstractSettlementSignal
 ) -> AbstractSettlementSignal:
     """What purchases are settled with: the true market's own signal, or a mechanism's estimator."""
-    return truth.signals.settlement if signal is policy.env.signals.settlement else signal
+    sent = truth.signals.settlement
+    return sent if signal is policy.env.signals.settlement else signal.sent_by(sent)
 
 
 def check_totals(call: str, groves: AbstractGroves) -> None:

@@ -23,7 +23,8 @@ from dynmech.policy.playable import Playable, money_of, untrained
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
 from dynmech.policy.rest import solve_rest
-from dynmech.problem.compile import Compiled, settlement_means
+from dynmech.problem.compile import Compiled, told_laws
+from dynmech.problem.settled import predictions, settled
 from dynmech.problem.tasks import Pairs
 from dynmech.solve.certificates import Bounds, Certificate
 from solvers import Plan, Tree, evaluate, unfold
@@ -214,9 +215,9 @@ class TreeEvaluator(AbstractEvaluator):
     ) -> OwnTables:
         check_side(side, self.exact)
         pairs, n = self.pairs, self.env.products
-        means = settlement_means(self.env, self.compiled, signal)
+        law = settled(self.env, self.compiled, signal, pairs.signals)
         every = np.arange(len(pairs.root))
-        outcomes = expected_outcomes(self.plan, self.env.values.support, pairs, every, means)
+        outcomes = expected_outcomes(self.plan, self.env.values.support, pairs, every, law)
         payoff = outcomes.payoff
         live, at = pairs.own >= 0, np.maximum(pairs.own, 0)
         own = np.where(live, payoff[at], np.nan)
@@ -266,7 +267,8 @@ class _TreeCursor(AbstractCursor):
 
     def __init__(self, policy: TreeEvaluator, signal: AbstractSettlementSignal):
         self.plan, self.action = policy.plan, policy.compiled.action
-        self.means = settlement_means(policy.env, policy.compiled, signal)
+        self.gains = np.asarray(policy.env.gains, float)
+        self.told = told_laws(policy.env, policy.compiled, signal)
         pairs = policy.pairs
         self.index = {
             (int(r), *row): k
@@ -279,13 +281,20 @@ class _TreeCursor(AbstractCursor):
         self.node, self.t = np.zeros(len(signals), np.int64), 0
 
     def choose(self, theta) -> Int[np.ndarray, " N"]:
-        pair = _look_up(self.index, np.concatenate([self.root[:, None], theta], axis=1))
-        self.control = self.plan.actions[self.t][pair, self.node].astype(np.int64)
+        rows = np.concatenate([self.root[:, None], theta], axis=1)
+        self.pair = _look_up(self.index, rows)
+        self.control = self.plan.actions[self.t][self.pair, self.node].astype(np.int64)
         return self.control
 
     def laws(self, control, omega):
         self.edge = self.plan.edge(self.t, self.node, control)
-        return self.means[self.edge, :, omega], self.action[self.edge, :, omega]
+        told = self.told[self.edge[:, None], ..., omega[:, None]][:, 0]
+        return np.moveaxis(told, 0, -2), self.action[self.edge, :, omega]
+
+    def predict(self, rows, product):
+        belief = self.plan.belief(self.t, self.pair[rows], self.node[rows])
+        chance = self.action[self.edge[rows], product]
+        return predictions(belief * chance, self.gains[product])
 
     def symbols(self, going, omega):
         self.root, self.node, self.control, self.edge = (

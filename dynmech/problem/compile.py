@@ -124,7 +124,7 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         memory, recommendation, period = keys[:, :-2], keys[:, -2], keys[:, -1]
         signals = env.signals
         rules = (env.action_rule, signals.feedback, signals.settlement)
-        action, law, means = map(
+        action, law, told = map(
             np.asarray,
             _behaviour_jit(
                 rules, memory, recommendation, period, jnp.asarray(env.utilities),
@@ -142,7 +142,9 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         off = drift(column, digits, offset)
     buyable = action[:, :n].any(axis=2) if exact else ever
     slot, toll = _slots(buyable), env.toll
-    settled = np.where(action[:, :n] > 0, means, 0.0)
+    told = told.reshape(len(told), -1, n, env.tastes.size)
+    settled = np.where(action[:, None, :n] > 0, told, 0.0)
+    settled = settled.reshape(len(told), -1, env.tastes.size)
     if toll is not None:
         running = query * toll.rate[recommendation]
         asked = running.any(axis=1) if exact else np.ones(len(slot), bool)
@@ -196,33 +198,24 @@ def _tables_jit(rules, edges, action, gamma, points, more) -> Tables:
     return Tables(stop, column, reward)
 
 
-def settlement_means(
+def told_laws(
     env: RecommendationMDP, compiled: Compiled, signal: AbstractSettlementSignal
-) -> Float[np.ndarray, "E n m"]:
-    """E[estimate of u_j - x | omega, j bought at each edge], shape (E, n, m), money.
-
-    **Raises:** `InvalidArgument` if the signal tells apart histories that were merged.
-    """
-    n = env.products
+) -> Float[np.ndarray, "E *L n m"]:
+    """`signal.laws` at every edge, of u_j - x."""
     with precision(env.gamma):
         every = np.asarray(
-            _means_jit(signal, compiled.situation, compiled.shown, jnp.asarray(env.gains))
+            _told_jit(signal, compiled.situation, compiled.shown, jnp.asarray(env.gains))
         )
-    means = np.zeros((len(compiled.action), n, env.tastes.size))
-    means[compiled.edge_of] = every
-    bought = compiled.action[compiled.edge_of, :n] > 0
-    if (np.where(bought, every - means[compiled.edge_of], 0.0) != 0).any():
-        must = "be the same after histories with the same behaviour and feedback"
-        do = "put it into the market: SignalStructure(settlement=...)"
-        call = "DynamicTeamMechanism(estimator=...)"
-        raise InvalidArgument(describe(call, must, type(signal).__name__, do))
-    return means
+    told = np.zeros((len(compiled.action), *every.shape[1:]))
+    told[compiled.edge_of] = every
+    return told
 
 
 @as_program
-def _means_jit(signal, memory, recommendation, gains):
-    mean = jax.vmap(lambda m, r: signal.mean(m, r, gains))
-    return mean(jnp.asarray(memory), jnp.asarray(recommendation))
+def _told_jit(signal, memory, recommendation, gains):
+    """All by which the signal tells situations apart, shape (S, *L, n, m)."""
+    laws = jax.vmap(lambda m, r: signal.laws(m, r, gains))
+    return laws(jnp.asarray(memory), jnp.asarray(recommendation))
 
 
 def enumerate_memories(env, horizon, limit):
@@ -297,12 +290,12 @@ def _laws_jit(feedback, memory, recommendation, period, utilities):
 
 @as_program
 def _behaviour_jit(rules, memory, recommendation, period, utilities, gains):
-    """Actions, laws of the feedback and means of the estimate of every situation."""
+    """Actions, laws of the feedback and what settles purchases, of every situation."""
     rule, feedback, signal = rules
     return (
         _actions_jit(rule, memory, recommendation, utilities),
         _laws_jit(feedback, memory, recommendation, period, utilities),
-        _means_jit(signal, memory, recommendation, gains),
+        _told_jit(signal, memory, recommendation, gains),
     )
 
 
@@ -398,8 +391,8 @@ def _merge_edges(action, settled, column_id, exact):
     """Edges with the same behaviour, settled alike, and the same columns; and the map."""
     if not exact:
         return np.arange(len(action)), np.arange(len(action))
-    flat = np.concatenate([action, settled], axis=1) + 0.0
-    _, same = unique_rows(flat.reshape(len(action), -1))
+    flat = [x.reshape(len(action), -1) for x in (action, settled)]
+    _, same = unique_rows(np.concatenate(flat, axis=1) + 0.0)
     return unique_rows(np.concatenate([same[:, None], column_id], axis=1))
 
 

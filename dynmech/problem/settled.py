@@ -1,0 +1,171 @@
+"""What purchases are settled at, given the taste, in every situation of a tree.
+
+An estimate q of u_j may follow the mechanism's own prediction at the node where it is made,
+
+    E[q | omega, m] = mean + d m,    Var(q | omega, m) = v0 + v1 m + v2 m^2,
+    m = E[u_j | reports, history, j bought],
+
+under what the *mechanism* believes; 0 where it thinks the purchase impossible.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._types import precision
+from dynmech.errors import InvalidArgument, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.problem.compile import Compiled
+from solvers import Plan, as_program
+
+
+class Settled(eqx.Module):
+    """Conditional means and variances of the estimate at each edge; money.
+
+    - `mean` (E, n, m). `follows` (4, E, n, m): d, v0, v1, v2, None where no prediction enters.
+    - `noise` (n, m): standard deviation where none does, NaN where it is unknown.
+    - `root` (R, m): unnormalised beliefs of the mechanism at the roots where they are not the
+      tree's own, else None.
+    """
+
+    mean: Float[np.ndarray, "E n m"]
+    follows: Float[np.ndarray, "4 E n m"] | None
+    noise: Float[np.ndarray, "n m"]
+    root: Float[np.ndarray, "R m"] | None
+
+    @property
+    def known(self) -> bool:
+        """Whether variances are known."""
+        return not np.isnan(self.noise).any()
+
+    def held(self, plan: Plan) -> Plan:
+        """The plan with the mechanism's own beliefs at its roots."""
+        if self.root is None or self.follows is None:
+            return plan
+        return eqx.tree_at(lambda p: p.root, plan, self.root)
+
+    def _slot(self, held: Plan, edge) -> Int[np.ndarray, "k J"]:
+        """The product of each slot, the first where there is none."""
+        outcome = held.tree.structure.outcome[edge]
+        return np.where((outcome >= 0) & (outcome < len(self.noise)), outcome, 0)
+
+    def predict(self, held: Plan, t: int, pair, node, edge) -> Float[np.ndarray, "k J"]:
+        """m of every slot at nodes of round t; `held`: see `held`."""
+        slot = self._slot(held, edge)
+        belief = Plan.belief(held, t, pair, node)[:, None]
+        stop, reward = np.asarray(held.tables.stop), np.asarray(held.tables.reward)
+        return predictions(belief * stop[edge], reward[slot])
+
+    def means(self, held: Plan, t: int, pair, node, edge) -> Float[np.ndarray, "k J m"]:
+        """E[q | omega, purchase] of every slot at nodes of round t."""
+        slot = self._slot(held, edge)
+        mean = self.mean[edge[:, None], slot]
+        if self.follows is None:
+            return mean
+        m = self.predict(held, t, pair, node, edge)[..., None]
+        return mean + self.follows[0][edge[:, None], slot] * m
+
+    def variances(self, held: Plan, t: int, pair, node, edge) -> Float[np.ndarray, "k J m"]:
+        """Var(q | omega, purchase) of every slot at nodes of round t; NaN where unknown."""
+        slot = self._slot(held, edge)
+        if self.follows is None:
+            return self.noise[slot] ** 2
+        m = self.predict(held, t, pair, node, edge)[..., None]
+        v0, v1, v2 = (v[edge[:, None], slot] for v in self.follows[1:])
+        return np.maximum(v0 + v1 * m + v2 * m**2, 0.0)
+
+
+def predictions(
+    weight: Float[np.ndarray, "... m"], utility: Float[np.ndarray, "... m"]
+) -> Float[np.ndarray, "..."]:
+    """E[u | weights], 0 where there is no weight."""
+    mass = weight.sum(axis=-1)
+    return (weight * utility).sum(axis=-1) / np.where(mass > 0, mass, 1.0)
+
+
+def largest_bias(mean, drift, utilities, live) -> float:
+    """Largest |E[q | omega, m] - u_j| over `live` (..., n, m), and over every prediction m.
+
+    **Arguments:** `drift`: d, None where no prediction enters. m lies between the product's least
+    and largest utility, or is 0.
+    """
+    ends = [0.0]
+    if drift is not None:
+        top = np.maximum(utilities.max(axis=1, keepdims=True), 0.0)
+        ends = [top, np.minimum(utilities.min(axis=1, keepdims=True), 0.0)]
+    gaps = [np.abs(mean + (0 if drift is None else drift * m) - utilities) for m in ends]
+    return max(float(np.where(live, gap, 0.0).max(initial=0.0)) for gap in gaps)
+
+
+def settled(
+    env: RecommendationMDP, compiled: Compiled, signal: AbstractSettlementSignal, signals
+) -> Settled:
+    """Means and variances of a signal's estimates at the edges of a tree.
+
+    **Arguments:** `signals` (R, 1+n): first symbols of the tree's roots.
+
+    **Raises:** `InvalidArgument` if the signal tells apart histories that were merged.
+    """
+    n, points = env.products, env.tastes.size
+    noise = rating_noise(env, signal)
+    with precision(env.gamma):
+        given = compiled.situation, compiled.shown, jnp.asarray(env.gains), jnp.asarray(noise)
+        every, moved = _settled_jit(signal, *given)
+
+    def by_edge(table: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(compiled.action), n, points))
+        found[compiled.edge_of] = table
+        bought = compiled.action[compiled.edge_of, :n] > 0
+        moved = np.where(bought, table - found[compiled.edge_of], 0.0)
+        if (np.nan_to_num(moved) != 0).any():
+            must = "be the same after histories with the same behaviour and feedback"
+            do = "put it into the market: SignalStructure(settlement=...)"
+            call = "DynamicTeamMechanism(estimator=...)"
+            raise InvalidArgument(describe(call, must, type(signal).__name__, do))
+        return found
+
+    mean, follows = by_edge(np.asarray(every)), None
+    if moved is not None:
+        follows = np.stack([by_edge(np.asarray(moved)[:, k]) for k in range(4)])
+        noise = np.where(np.isfinite(follows[1]).all(), noise, np.nan)
+    return Settled(mean, follows, noise, signal.held_root(signals))
+
+
+def laws_of(
+    env: RecommendationMDP, signal: AbstractSettlementSignal, memory, shown, product
+) -> Float[np.ndarray, "*L k"]:
+    """What `signal.laws` holds of k purchases, as the mechanism sees them: at the first taste."""
+    with precision(env.gamma):
+        unique, index = np.unique(
+            np.concatenate([memory, shown[:, None]], axis=1), axis=0, return_inverse=True
+        )
+        told = np.asarray(_laws_jit(signal, unique[:, :-1], unique[:, -1], env.gains))
+    return np.moveaxis(told[index.reshape(-1), ..., 0][np.arange(len(index)), ..., product], 0, -1)
+
+
+@as_program
+def _laws_jit(signal, memory, shown, utilities):
+    laws = jax.vmap(lambda h, r: signal.laws(h, r, jnp.asarray(utilities)))
+    return laws(jnp.asarray(memory), jnp.asarray(shown))
+
+
+def rating_noise(
+    env: RecommendationMDP, signal: AbstractSettlementSignal
+) -> Float[np.ndarray, "n m"]:
+    """Standard deviation of the rating behind the estimate, NaN where it is unknown."""
+    noise = signal.rating_noise(env.gains)
+    return np.array(np.broadcast_to(np.nan if noise is None else noise, env.gains.shape), float)
+
+
+@as_program
+def _settled_jit(signal, memory, recommendation, utilities, noise):
+    def one(memory, recommendation):
+        mean = signal.mean(memory, recommendation, utilities)
+        return mean, signal.moments(memory, recommendation, utilities, noise)
+
+    return jax.vmap(one)(jnp.asarray(memory), jnp.asarray(recommendation))
