@@ -115,6 +115,8 @@ if TYPE_CHECKING:
     from dynmech.reduce.undominated import undominated as undominated
     from dynmech.solve.certificates import Bounds as Bounds
     from dynmech.solve.certificates import Certificate as Certificate
+    from dynmech.sweeps import Sweep as Sweep
+    from dynmech.sweeps import sweep as sweep
     from solvers import AbstractSolver as AbstractSolver
     from solvers import BranchAndBound as BranchAndBound
     from solvers import Exact as Exact
@@ -181,6 +183,7 @@ else:
             "dynmech.reduce.undominated": "Undominated undominated",
             "dynmech.market.values": "ConstantValues MarkovValues",
             "dynmech.audit": "Audit AuditsUnder BestResponse MeasuredGains Witness",
+            "dynmech.sweeps": "Sweep sweep",
             "solvers": ("AbstractSolver BranchAndBound Exact Neural PointBased Stationary Status"),
         },
     )
