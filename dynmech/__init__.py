@@ -10,6 +10,7 @@ from dynmech._late import late, require_own
 require_own("solvers", __file__)
 
 if TYPE_CHECKING:
+    __version__: str
     from dynmech import applications as applications
     from dynmech import audit as audit
     from dynmech import groves as groves
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from dynmech.policy.baselines import PolicyComparison as PolicyComparison
     from dynmech.policy.conversation import Conversation as Conversation
     from dynmech.policy.efficient import solve_efficient_policy as solve_efficient_policy
+    from dynmech.policy.explain import Explanation as Explanation
     from dynmech.policy.given import GivenPolicy as GivenPolicy
     from dynmech.policy.questions import AbstractPolicy as AbstractPolicy
     from dynmech.policy.relaxation import Relaxation as Relaxation
@@ -144,6 +146,7 @@ else:
             "dynmech.estimators.decoders": "Decoder decode_tastes decode_utilities",
             "dynmech.policy.base": "EfficientPolicy",
             "dynmech.policy.efficient": "solve_efficient_policy",
+            "dynmech.policy.explain": "Explanation",
             "dynmech.policy.given": "GivenPolicy",
             "dynmech.policy.questions": "AbstractPolicy",
             "dynmech.market.environment": "RecommendationMDP",

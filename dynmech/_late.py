@@ -24,10 +24,18 @@ def late(
     home = {name: module for module, names in homes.items() for name in names.split()}
 
     def find(name: str) -> Any:
+        from difflib import get_close_matches
+        from importlib.metadata import version
+
         if name == "__all__":
             return sorted(home)
+        if name == "__version__":
+            package[name] = version(own)
+            return package[name]
         if name not in home:
-            raise AttributeError(f"module {own!r} has no attribute {name!r}")
+            near = get_close_matches(name, home, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"module {own!r} has no attribute {name!r}{meant}")
         if home[name] == own:
             return importlib.import_module(f"{own}.{name}")
         package[name] = getattr(importlib.import_module(home[name]), name)

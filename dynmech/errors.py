@@ -6,7 +6,10 @@ call and the argument, what it must be, what it was, and what to do.
 """
 
 import importlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from types import ModuleType
+from typing import cast
 
 import numpy as np
 
@@ -67,6 +70,20 @@ class DynmechWarning(UserWarning):
 
 class MiscompilingJaxWarning(DynmechWarning):
     """Tell of an installed JAX that is known to compute some large programs wrongly."""
+
+
+def closest(given: object, known: Iterable[str]) -> str | None:
+    """The remedy for names that are nearly known ones, as "did you mean 'Alpine'?"; else None.
+
+    **Arguments:** `given`: a name, or several, of which those not known count.
+    """
+    words = tuple(known)
+    names = [given] if isinstance(given, str) else list(cast("Iterable[object]", given))
+    for name in names:
+        near = get_close_matches(str(name), words, 1) if name not in words else []
+        if near:
+            return f"did you mean {near[0]!r}?"
+    return None
 
 
 def require_finite(call: str, array: np.ndarray) -> None:

@@ -37,7 +37,8 @@ def describe(call: str, must: str, got: object, do: str | None = None) -> str:
     parts = [f"`{call}` must {must}", f"got {got}"]
     if do is not None:
         parts.append(do)
-    return "; ".join(parts) + "."
+    text = "; ".join(parts)
+    return text if text.endswith("?") else text + "."
 
 
 def is_number(value: object, kinds: str = "iuf") -> bool:

@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dynmech import files
+from dynmech._html import as_html, portrait
+from dynmech.audit import cards
 from dynmech.audit.bounds import GapBound
 from dynmech.audit.gains import MeasuredGains
 from dynmech.audit.witness import Witness
@@ -124,6 +126,12 @@ class Audit(eqx.Module):
     window: Window
     budget: Budget
     tolerance: float = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        return portrait(self, cards.audit)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, cards.audit, as_html)
 
     @property
     def incentive_gain(self) -> Float[np.ndarray, " n"]:

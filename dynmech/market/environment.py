@@ -22,8 +22,10 @@ from dynmech._checks import (
     shaped,
     whole,
 )
+from dynmech._html import as_html, portrait
 from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, describe, require_finite
+from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.feedback import TabulatedFeedback
 from dynmech.market.part import history_count
@@ -145,6 +147,12 @@ class RecommendationMDP(eqx.Module):
             raise InvalidArgument(describe(call, must, type(self.action_rule)))
         signal.check(self.products, self.tastes.size, self.horizon)
         signal.check_ratings(self.gains)
+
+    def __repr__(self) -> str:
+        return portrait(self, market)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, market, as_html)
 
     @property
     def products(self) -> int:

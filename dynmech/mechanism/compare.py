@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, cast
 import equinox as eqx
 import numpy as np
 
+from dynmech._html import as_html, portrait
 from dynmech.audit import Audit
 from dynmech.errors import import_extra
+from dynmech.mechanism import cards
 from dynmech.payments import settlement
 
 if TYPE_CHECKING:
@@ -33,6 +35,12 @@ class Comparison(eqx.Module):
 
     audits: tuple[Audit, ...]
     surplus: float = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        return portrait(self, cards.comparison)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, cards.comparison, as_html)
 
     def to_frame(self):
         """Labelled pandas table: one row a settlement; money, means over profiles."""

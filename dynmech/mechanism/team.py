@@ -29,6 +29,7 @@ from dynmech._checks import (
     shaped,
     whole,
 )
+from dynmech._html import as_html, portrait
 from dynmech._types import NONE, Numbers
 from dynmech.audit import (
     Audit,
@@ -48,6 +49,7 @@ from dynmech.errors import (
 from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.mechanism import cards
 from dynmech.mechanism.under import Scene, over_markets, stand_in
 from dynmech.payments.core import core_payment, query_cost
 from dynmech.payments.groves import (
@@ -134,6 +136,12 @@ class DynamicTeamMechanism(AbstractTerms):
             own = over_markets(priced, own, self.estimator, cast(Any, groves).markets)
         self.groves_total = priced.laid_out(check_total(groves, own).T)
         self.agent_payoff = priced.agent_payoff(self.own)
+
+    def __repr__(self) -> str:
+        return portrait(self, cards.mechanism)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, cards.mechanism, as_html)
 
     def __hash__(self) -> int:
         return id(self)

@@ -1,5 +1,7 @@
 """What one conversation settled at, period by period."""
 
+from __future__ import annotations
+
 import os
 from typing import Self
 
@@ -8,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech import files
+from dynmech._html import Card, amount, as_html, portrait, span
 from dynmech.errors import import_extra
 
 
@@ -44,6 +47,12 @@ class Ledger(eqx.Module):
     def revenue(self) -> Float[np.ndarray, " rows"]:
         return self.transfer.sum(axis=1)
 
+    def __repr__(self) -> str:
+        return portrait(self, _card)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, _card, as_html)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the ledger to one sealed file, in one step; see `dynmech.files`."""
         files.save(self, path)
@@ -79,3 +88,21 @@ class Ledger(eqx.Module):
                 "transfer": self.transfer.ravel(),
             }
         )
+
+
+def _card(it: Ledger) -> Card:
+    """What each advertiser paid in all, and of it the Groves term."""
+    count = 1 if it.conversation is None else len(np.unique(it.conversation))
+    bought = np.isfinite(it.estimate)
+    core, groves = it.core.sum(axis=0).tolist(), it.groves.sum(axis=0).tolist()
+    settled = f", settled at {span(it.estimate)}" if bought.any() else ""
+    return Card(
+        f"Ledger: {count} conversation{'' if count == 1 else 's'}, {len(it.core)} rounds",
+        (
+            ("purchases", f"{int(bought.sum())}{settled}"),
+            ("revenue", amount(it.revenue.sum())),
+        ),
+        ("advertiser", "team transfer", "Groves term", "paid"),
+        tuple((x, a, b, a + b) for x, a, b in zip(it.names, core, groves)),
+        "Something happened that the model excludes." if it.off_model else "",
+    )

@@ -25,6 +25,7 @@ from dynmech.policy.conversation import (
     start_conversation,
 )
 from dynmech.policy.conversations import Conversations, start_many
+from dynmech.policy.explain import Explanation, explain
 from dynmech.policy.given_actions import other_actions
 from dynmech.policy.invariants import check_tables
 from dynmech.policy.priced import BOUNDED, AbstractPriced, Figures
@@ -73,6 +74,21 @@ class AbstractPricedPolicy(AbstractPriced):
         **Raises:** `InvalidArgument` for a record of another policy, or for what is no record.
         """
         return resume_conversation(self, record)
+
+    def explain(self, conversation: Conversation, unit: str = "money") -> Explanation:
+        """Say why a conversation's next recommendation is made.
+
+        The tastes whose weights moved most, what is recommended and the runner-up with their
+        difference, and what listening is worth: W_t less the value of the best plan from here on
+        that goes by the actions alone, whatever she says.
+
+        **Arguments:** `conversation`: of this policy, in progress; `unit`: of money, for its text.
+
+        **Returns:** an `Explanation`, which prints itself.
+
+        **Raises:** `InvalidArgument` once it has ended; `DynmechError` where it is simulated.
+        """
+        return explain(self, conversation, unit)
 
     def own_tables(
         self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True

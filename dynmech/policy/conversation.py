@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._checks import by_label, finite, indices
+from dynmech._html import as_html, portrait
 from dynmech._types import NONE, exit_code, join_symbols, query_code
 from dynmech.bounded import Bounded
 from dynmech.errors import (
@@ -19,6 +20,7 @@ from dynmech.errors import (
     InvalidArgument,
     NotFinite,
     OutsideSupport,
+    closest,
     describe,
     is_number,
 )
@@ -27,6 +29,7 @@ from dynmech.market.continued import laws_at
 from dynmech.market.roots import signal_likelihood
 from dynmech.market.structures import PrivateFeedback, PrivateStructures
 from dynmech.market.values import MarkovValues
+from dynmech.policy import cards
 from dynmech.policy.questions import AbstractEvaluator, Place
 from dynmech.solve.certificates import Bounds, Certificate
 
@@ -78,6 +81,12 @@ class Conversation(eqx.Module):
 
     def __reduce__(self):
         return dict, (self.record(),)
+
+    def __repr__(self) -> str:
+        return portrait(self, cards.conversation)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, cards.conversation, as_html)
 
     @property
     def period(self) -> int:
@@ -435,7 +444,8 @@ def action_code(env, action: int | str) -> int:
     if isinstance(action, str):
         if action not in words:
             must = f"be one of {', '.join(words)}"
-            raise OutsideSupport(describe("Conversation.step(action=...)", must, action))
+            do = closest(action, words)
+            raise OutsideSupport(describe("Conversation.step(action=...)", must, action, do))
         return words[action]
     if not is_number(action, "iu") or not 0 <= int(action) < n + 2:
         must = f"be a code in 0..{n + 1}, or one of {', '.join(words)}"
@@ -458,7 +468,8 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
         unknown = set(signals) - set(labels)
         if unknown:
             must = f"name only {', '.join(labels)}"
-            raise OutsideSupport(describe(f"{call}=...", must, told(unknown)))
+            do = closest(sorted(map(str, unknown)), labels)
+            raise OutsideSupport(describe(f"{call}=...", must, told(unknown), do))
         missing = [x for x, size in zip(labels, alphabet, strict=True) if size > 1]
         missing = [x for x in missing if x not in signals]
         if missing:
@@ -488,7 +499,8 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
     if isinstance(theta, Mapping):
         if set(theta) != set(env.names):
             must = f"name each of {', '.join(env.names)}"
-            raise OutsideSupport(describe("theta=...", must, told(list(theta))))
+            do = closest(list(theta), env.names)
+            raise OutsideSupport(describe("theta=...", must, told(list(theta)), do))
         money = np.asarray(finite("theta=...", [theta[name] for name in env.names]))
         gap = np.abs(support - money[:, None])
         index = gap.argmin(axis=1)

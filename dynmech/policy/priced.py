@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech import files
 from dynmech._beside import Beside
+from dynmech._html import as_html, portrait
 from dynmech.bounded import Bounded
 from dynmech.errors import (
     DynmechError,
@@ -18,6 +19,7 @@ from dynmech.errors import (
 from dynmech.errors import shown as told
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import prior_probability
+from dynmech.policy import cards
 from dynmech.policy.playable import Playable, beliefs_after
 from dynmech.policy.questions import AbstractEvaluator, AbstractPolicy
 from dynmech.problem.compile import Compiled
@@ -69,6 +71,12 @@ class AbstractPriced(AbstractPolicy):
     solver: eqx.AbstractVar[str]
     work: eqx.AbstractVar[Estimate]
     seconds: eqx.AbstractVar[float]
+
+    def __repr__(self) -> str:
+        return portrait(self, cards.policy)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, cards.policy, as_html)
 
     @property
     def value(self) -> Float[np.ndarray, "..."]:

@@ -1,0 +1,150 @@
+"""Why this is recommended now: what is believed, what comes second, what listening is worth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech._checks import instance
+from dynmech._html import Card, amount, as_html, portrait
+from dynmech._types import NONE
+from dynmech.market.continued import remaining
+from dynmech.market.values import MarkovValues
+from dynmech.policy.conversation import Conversation
+from dynmech.policy.rest import solve_rest
+
+if TYPE_CHECKING:
+    from dynmech.market.environment import RecommendationMDP
+    from dynmech.policy.priced import AbstractPriced
+
+_MOVERS = 5
+
+
+class Explanation(eqx.Module):
+    """Why a product is recommended at one point of a conversation.
+
+    - `period`; `recommendation`, `runner_up`: products, -1 for none; `runner_up` is None where the
+      solver looked into nothing else.
+    - `worth` (n+1,): expected surplus from here on of each, none last, and following the policy
+      after, money; NaN where the solver did not look into it. `lead`: of the recommendation over
+      the runner-up, money; NaN without one.
+    - `learning`: what the policy is worth from here on above the best plan that does not listen to
+      what she says, money; never negative under an efficient policy.
+    - `utility`, `utility_before` (n,): expected utility of each product now and under the prior.
+    - `belief`, `belief_before` (m,): weights of the tastes; `movers`: indices of the tastes whose
+      weights moved most, the largest move first.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    unit: str = eqx.field(static=True)
+    period: int = eqx.field(static=True)
+    recommendation: int = eqx.field(static=True)
+    runner_up: int | None = eqx.field(static=True)
+    worth: Float[np.ndarray, " n1"]
+    lead: float = eqx.field(static=True)
+    learning: float = eqx.field(static=True)
+    utility: Float[np.ndarray, " n"]
+    utility_before: Float[np.ndarray, " n"]
+    belief: Float[np.ndarray, " m"]
+    belief_before: Float[np.ndarray, " m"]
+    movers: Int[np.ndarray, " _k"]
+    tastes: Float[np.ndarray, "m k"]
+
+    def __repr__(self) -> str:
+        return portrait(self, _card)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, _card, as_html)
+
+
+def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Explanation:
+    """See `EfficientPolicy.explain`."""
+    call = "EfficientPolicy.explain({}=...)".format
+    instance(Conversation, "a conversation of this policy")(call("conversation"), conversation)
+    instance(str, "the unit of money, as 'dollars'")(call("unit"), unit)
+    env, chat = policy.env, conversation
+    n, belief = env.products, chat.belief
+    taken = chat.recommendation
+    worth = np.full(n + 1, np.nan)
+    for control in range(n + 1):
+        shown = NONE if control == n else control
+        if chat.considered(shown):
+            worth[control] = belief @ chat.worth(shown)
+    others = np.where(np.isfinite(worth), worth, -np.inf)
+    others[n if taken == NONE else taken] = -np.inf
+    second = int(others.argmax())
+    found = np.isfinite(others[second])
+    prior = np.asarray(env.tastes.weights, float)
+    prior = prior / prior.sum()
+    moved = np.abs(belief - prior)
+    order = np.argsort(-moved, kind="stable")[:_MOVERS]
+    return Explanation(
+        names=env.names,
+        unit=unit,
+        period=chat.period,
+        recommendation=taken,
+        runner_up=(NONE if second == n else second) if found else None,
+        worth=worth,
+        lead=_settled(float(worth[taken] - worth[second]), env) if found else float("nan"),
+        learning=_learning(chat),
+        utility=env.utilities @ belief,
+        utility_before=env.utilities @ prior,
+        belief=belief,
+        belief_before=prior,
+        movers=order[moved[order] > 0],
+        tastes=np.asarray(env.tastes.points, float),
+    )
+
+
+def _learning(chat: Conversation) -> float:
+    """What the policy is worth here above the best plan that does not listen."""
+    env, seen = chat.policy.env, np.zeros(chat.policy.env.products + 1, bool)
+    seen[[turn.shown for turn in chat.turns]] = True
+    moving = isinstance(env.values, MarkovValues)
+    rest = remaining(
+        env.without_feedback(),
+        chat.belief,
+        chat.memory,
+        chat.period - 1,
+        seen[:-1],
+        None if moving else chat.theta,
+    )
+    theta = chat.place.theta
+    deaf = solve_rest(rest, theta if moving else np.zeros_like(theta))
+    return _settled(chat.value - float(deaf.value[deaf.pairs.base[0]]), env)
+
+
+def _settled(difference: float, env: RecommendationMDP) -> float:
+    """A difference of two values, 0 where it is rounding."""
+    return 0.0 if abs(difference) <= 1e-12 * env.money_scale else float(difference)
+
+
+def _card(it: Explanation) -> Card:
+    words = {**dict(enumerate(it.names)), NONE: "none"}
+    taken, unit = words[it.recommendation], it.unit
+    head = f"Round {it.period}: {taken}"
+    facts = [("worth", f"{amount(it.worth[it.recommendation])} {unit} from here on")]
+    if it.runner_up is not None:
+        head += f", {amount(it.lead)} {unit} ahead of {words[it.runner_up]}"
+        facts.append(
+            ("runner-up", f"{words[it.runner_up]}, {amount(it.worth[it.runner_up])} {unit}")
+        )
+    facts.append(("listening", f"worth {amount(it.learning)} {unit} from here on"))
+    order = np.argsort(-np.abs(it.utility - it.utility_before), kind="stable")[:4]
+    moves = [
+        f"{it.names[i]} {amount(it.utility_before[i])} to {amount(it.utility[i])}" for i in order
+    ]
+    facts.append(("expected utility", f"{'; '.join(moves)} {unit}"))
+    rows = tuple(
+        (
+            "(" + ", ".join(map(amount, it.tastes[k])) + ")",
+            f"{100 * it.belief_before[k]:.1f}%",
+            f"{100 * it.belief[k]:.1f}%",
+        )
+        for k in it.movers.tolist()
+    )
+    columns = ("taste", "at first", "now") if rows else ()
+    return Card(head, tuple(facts), columns, rows)

@@ -1,0 +1,84 @@
+"""What objects say of themselves: few lines, escaped labels, and numbers that are the library's."""
+
+import numpy as np
+import pytest
+
+import dynmech as dm
+
+NAMES = ["$x^2$", "<b>Дом</b>"]
+
+
+@pytest.fixture(scope="module")
+def solved():
+    env = dm.RecommendationMDP(
+        [[1.0, -0.5], [-0.4, 0.9]],
+        dm.TasteGrid(np.eye(2), [0.4, 0.6]),
+        2,
+        dm.PerfectRecall(dm.Logit(0.5), query=0.7),
+        dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2)),
+        dm.MarkovValues(
+            [[0.5, 0.9], [0.6, 0.2]], [[0.5, 0.5], [0.3, 0.7]], np.full((2, 2, 2), 0.5)
+        ),
+        NAMES,
+    )
+    policy = dm.solve_efficient_policy(env, progress=False)
+    return env, policy, dm.DynamicTeamMechanism(policy)
+
+
+def test_portraits_are_short_and_escape_labels(solved):
+    env, policy, mechanism = solved
+    chat = policy.start(profile=0)
+    after = chat.step("query", (1, 0, 0), (0, 0))
+    ended = after.step("exit")
+    things = [env, policy, mechanism, mechanism.audit(), chat, ended, policy.explain(after)]
+    things += [mechanism.settle(ended), dm.compare(mechanism)]
+    for thing in things:
+        assert 2 <= len(repr(thing).splitlines()) <= 15
+        assert "<b>Дом" not in thing._repr_html_()
+        assert "mathjax_ignore" in thing._repr_html_()
+    assert NAMES[0] in repr(env)
+    assert f"{policy.start(profile=0).value:.4g}" in repr(policy.explain(chat))
+    assert repr(object.__new__(dm.RecommendationMDP))  # as a debugger meets it
+
+
+def test_many_products_are_summarised():
+    rng = np.random.default_rng(0)
+    many = dm.RecommendationMDP(
+        rng.normal(size=(40, 2)),
+        dm.TasteGrid(np.eye(2), [0.5, 0.5]),
+        2,
+        dm.LastShownOnly(dm.Logit(1.0), query=0.5),
+        dm.SignalStructure(),
+        dm.ConstantValues(np.ones(40)),
+    )
+    assert len(repr(many).splitlines()) == 15
+    assert "more" in repr(many).splitlines()[-1]
+
+
+def test_explanations_add_up(solved):
+    """Worth as solved; listening is W less that of the market without feedback, brute force."""
+    env, policy, _ = solved
+    deaf = dm.solve_efficient_policy(env.without_feedback(), progress=False)
+    for profile in range(4):
+        chat = policy.start(profile=profile)
+        why = policy.explain(chat, "dollars")
+        assert why.worth[why.recommendation] == pytest.approx(chat.value, abs=1e-12)
+        assert why.lead >= 0
+        gap = policy.value.ravel()[profile] - deaf.value.ravel()[profile]
+        assert why.learning == pytest.approx(gap, abs=1e-12)
+        assert "dollars" in repr(why)
+    why = policy.explain(chat.step("query", (1, 0, 0), (0, 0)))
+    assert why.learning == 0  # nothing can be shown after the last round
+    order = np.abs(why.belief - why.belief_before)[why.movers]
+    assert (np.diff(order) <= 0).all()
+    with pytest.raises(dm.InvalidArgument, match="in progress"):
+        policy.explain(chat.step("exit"))
+
+
+def test_names_that_are_nearly_right_are_suggested(solved):
+    _, policy, _ = solved
+    with pytest.raises(AttributeError, match="did you mean 'Logit'"):
+        dm.Logitt  # noqa: B018
+    with pytest.raises(dm.OutsideSupport, match="did you mean 'query'"):
+        policy.start(profile=0).step("qurey")
+    assert dm.__version__.count(".") == 2
