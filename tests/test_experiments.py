@@ -21,6 +21,7 @@ from experiments import (
     static_statements,
     two_rounds,
 )
+from experiments.__main__ import shown
 from experiments._windows import TERMS, propositions, slacks, solve
 from tests.helpers import ROOT
 from tests.helpers.experiments import FILES, SMALL
@@ -83,6 +84,12 @@ def test_help_states_every_option(name, capsys):
     text = capsys.readouterr().out
     assert "--results" in text
     assert len(module.__doc__) > 100
+
+
+def test_all_are_listed():
+    listed = dict(shown())
+    assert set(SMALL) <= set(listed)
+    assert all(len(words) > 20 for words in listed.values())
 
 
 LONG = {"static_statements", "participation", "click_auction", "quantising"}  # slow

@@ -298,7 +298,7 @@ def blocks(data: Records, weight: Float[np.ndarray, " N"] | None = None) -> Bloc
     def laid(array: np.ndarray) -> np.ndarray:
         padded = np.zeros((total, *array.shape[1:]), array.dtype)
         padded[:count] = array
-        return padded.reshape(-1, size, *array.shape[1:])
+        return padded.reshape(total // size, size, *array.shape[1:])
 
     sums = data.sums.reshape(count, -1)
     weight = data.weight if weight is None else weight

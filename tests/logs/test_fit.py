@@ -139,3 +139,14 @@ def test_bad_arguments_are_refused_by_name(logged):
         dm.fit(log, small(horizon=2), ["query"], progress=False)
     with pytest.raises(dm.InvalidArgument, match="chance zero"):
         dm.fit(log, small(query=0.0), ["choice scale"], progress=False)
+
+
+def test_a_log_of_symbols_without_ratings_is_fitted():
+    """No rating anywhere, only symbols: behaviour is estimated all the same."""
+    env = small(horizon=2)
+    frame = drawn(env, 300, 5).assign(stars=np.nan)
+    asked = (frame.did == "query") & (frame.turn < 2)
+    frame["heard"] = np.where(asked, np.arange(len(frame)) % 5, np.nan)
+    fitted = dm.fit(read(frame, signal="heard"), env, ["query"], progress=False)
+    value, error = fitted.estimates["query"]
+    assert abs(value - 0.6) < 4 * error
