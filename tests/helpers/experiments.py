@@ -4,6 +4,7 @@ SMALL = {
     "participation": {
         "markets": 1, "products": 2, "tastes": 8, "noises": (1.0,), "blurs": (0.1, 0.0),
     },
+    "sweep": {"quick": True},
     "theorem1": {"markets": 1, "sizes": ((2, 2, 2),), "cars": 2, "rounds": 1, "profiles": 2},
     "reporting": {"markets": 1, "seed": 1, "rounds": 2, "cars": 2, "profiles": 2},
     "reports": {"markets": 1, "rounds": 2, "cars": 2, "tastes": 8, "profiles": 2},
@@ -33,6 +34,7 @@ FILES = {
         "constructed.csv", "propositions.csv", "windows.csv", "corollary_1_limit.csv",
         "corollary_1_limit.png", "cars/informational_size.csv", "cars/informational_size.png",
     },
+    "sweep": {"cars/means.csv", "cars/differences.csv", "cars/noise.png", "cars/report.txt"},
     "theorem1": {"random_markets.csv", "gains.png", "cars.csv"},
     "reporting": {"reporting.csv", "reporting.png", "charges.csv"},
     "reports": {"intervals.csv", "intervals.png", "constructed.csv", "structures.csv"},
