@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dynmech.errors import InvalidArgument, describe
+from dynmech.logs.chance import by_shares
 from dynmech.logs.likelihood import Blocks, Records, Tables, blocks, in_blocks, records, tables
 from dynmech.logs.log import Log
-from dynmech.logs.parameters import OTHERS, Parameter, parameter
+from dynmech.logs.parameters import Parameter, parameter
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.tastes import TasteGrid
 
@@ -25,13 +26,11 @@ _STEPS = 40  # EM steps that weights start with
 
 def asked(market: RecommendationMDP, names: Sequence[str]):
     """Parameters with coordinates in the market, and the names of the others."""
-    found = [
-        p
-        for name in names
-        if name not in (*OTHERS, "taste weights")
-        for p in parameter(market, name)
-    ]
-    return found, [name for name in names if name in OTHERS or name == "taste weights"]
+    others = ["rating scale", "taste weights"]
+    if by_shares(market, names):
+        others.append("rating chance")
+    found = [p for name in names if name not in others for p in parameter(market, name)]
+    return found, [name for name in names if name in others]
 
 
 def _placed(market: Any, found: Sequence[Parameter], free: Array) -> Any:
@@ -228,6 +227,8 @@ class Problem:
     def information(self, free, weights, groups) -> Spread:
         """Clustered sandwich; with weights, the outer product of scores of both."""
         count, q = len(self.data.path), len(free)
+        if not q and not self.weighted:
+            return Spread(np.zeros((0, 0)), None, np.zeros((0, 0)))
         x, w = jnp.asarray(free), jnp.asarray(weights)
         score = np.zeros((count, 0))
         if q:

@@ -31,10 +31,10 @@ from dynmech.errors import (
     import_extra,
     require_whole,
 )
+from dynmech.logs.chance import Chance, by_shares, rating_chance
 from dynmech.logs.estimate import Problem, Spread, asked, factor_of, rebuilt
 from dynmech.logs.likelihood import records, tables
 from dynmech.logs.log import Log
-from dynmech.logs.reading import QUERY
 from dynmech.market.environment import RecommendationMDP
 
 
@@ -47,7 +47,7 @@ class Fit(eqx.Module):
       NaN where not estimated.
     - `loglikelihood`: at the estimates; `scale`: (a, b) of ratings, None if unknown.
     - `conversations`, `censored`: how many were used, and how many have no end in the log.
-    - `rating_chance`: share of rounds that could be rated that were, NaN if not asked for.
+    - `rating_chance`: shares of ratings that came, None if not asked for, or estimated as a law.
     - `notes`: what is not identified or lies on an edge, one sentence each.
     """
 
@@ -60,13 +60,13 @@ class Fit(eqx.Module):
     scale: tuple[float, float] | None = eqx.field(static=True)
     conversations: int = eqx.field(static=True)
     censored: int = eqx.field(static=True)
-    rating_chance: float
+    rating_chance: Chance | None
     notes: tuple[str, ...] = eqx.field(static=True)
     log: Log
     base: RecommendationMDP
     parameters: tuple[str, ...] = eqx.field(static=True)
-    free: Float[np.ndarray, " q"]
-    free_covariance: Float[np.ndarray, "q q"]
+    free: Float[np.ndarray, " f"]
+    free_covariance: Float[np.ndarray, "f f"]
     weights_factor: Float[np.ndarray, "m r"] | None
 
     @property
@@ -132,7 +132,12 @@ class Fit(eqx.Module):
                 step = self.weights_factor @ rng.standard_normal(self.weights_factor.shape[1])
                 drawn = np.maximum(weights + step, 0.0)
                 drawn = drawn / drawn.sum()
-            markets.append(rebuilt(self.base, found, move, drawn))
+            market = rebuilt(self.base, found, move, drawn)
+            if self.rating_chance is not None:
+                shares = self.rating_chance
+                step = factor_of(shares.covariance) @ rng.standard_normal(len(shares.values))
+                market = shares.place(market, shares.values + step)
+            markets.append(market)
         return markets
 
     def check(self) -> Any:
@@ -205,7 +210,8 @@ def fit(
             spread = problem.resample(free, weights, groups, bootstrap, key, progress)
         else:
             spread = problem.information(free, weights, groups)
-        return _finish(problem, free, weights, spread, throw)
+        shares = rating_chance(log, market, groups) if by_shares(market, parameters) else None
+        return _finish(problem, free, weights, spread, shares, throw)
 
 
 def _check_inputs(log, market, parameters) -> None:
@@ -244,7 +250,9 @@ def _clusters(cluster, log: Log) -> Int[np.ndarray, " N"]:
     return np.unique(given, return_inverse=True)[1].reshape(-1)
 
 
-def _finish(problem: Problem, free, weights, spread: Spread, throw: bool) -> Fit:
+def _finish(
+    problem: Problem, free, weights, spread: Spread, shares: Chance | None, throw: bool
+) -> Fit:
     """Estimates in their own units, by the delta method, and what is not identified."""
     notes = [_flat(problem.labels, direction) for direction in spread.flat.T]
     if notes and throw:
@@ -265,20 +273,17 @@ def _finish(problem: Problem, free, weights, spread: Spread, throw: bool) -> Fit
     values = np.asarray(entries(x), float)
     jacobian = np.asarray(jax.jacfwd(entries)(x), float).reshape(len(values), len(free))
     covariance = jacobian @ spread.free @ jacobian.T
-    labels, chance = list(problem.labels), math.nan
-    if "rating chance" in problem.names:
-        asked = (problem.log.kind == QUERY) | (problem.log.bought >= 0)
-        rated = np.isfinite(problem.log.rating[asked])
-        chance = float(rated.mean())
-        labels, values = [*labels, "rating chance"], np.append(values, chance)
+    labels = list(problem.labels)
+    fitted = rebuilt(problem.market, problem.found, free, weights)
+    if shares is not None:
+        labels, q = [*labels, *shares.labels], len(values)
+        values = np.append(values, shares.values)
         grown = np.zeros((len(values),) * 2)
-        grown[:-1, :-1] = covariance
-        grown[-1, -1] = chance * (1 - chance) / len(rated)
-        covariance = grown
+        grown[:q, :q], grown[q:, q:] = covariance, shares.covariance
+        covariance, fitted = grown, shares.place(fitted, shares.values)
     if problem.weighted:
         alive = int((weights > 1e-6).sum())
         notes.append(f"{alive} of {len(weights)} tastes carry weight")
-    fitted = rebuilt(problem.market, problem.found, free, weights)
     a, b = problem.scale(free)
     scale = (float(a), float(b)) if problem.scaled else problem.log.scale
     factor = spread.weights
@@ -294,7 +299,7 @@ def _finish(problem: Problem, free, weights, spread: Spread, throw: bool) -> Fit
         scale=scale,
         conversations=len(problem.log),
         censored=problem.log.censored,
-        rating_chance=chance,
+        rating_chance=shares,
         notes=tuple(notes),
         log=problem.log,
         base=problem.market,

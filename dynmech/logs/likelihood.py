@@ -42,7 +42,9 @@ class Records(eqx.Module):
     - `cell` (D, 2): edge and action of each thing done. `heard` (S, 2): edge and platform symbol.
     - `first` (F, 1+n): distinct symbols of period 1, -1 where not logged.
     - `paths` (G, T): cells of each distinct sequence, -1 beyond its end; `said` (G, T): rows of
-      `heard`; `opening` (G,): row of `first`. `path` (N,): the sequence of each conversation.
+      `heard`; `opening` (G,): row of `first`; `sold` (G,): row of `Tables.sold`, -1 where nothing
+      was bought. `path` (N,): the sequence of each conversation. `settled` (N,): the rating after
+      a purchase, NaN where none came.
     - `kinds` (C, 3): edge, product rated, 1 after a purchase, of each kind of rating.
     - `sums` (N, C, 3): number, sum and sum of squares of the ratings of each kind.
     - `weight` (N,): how often each record counts. `of`: the record of each conversation, which
@@ -58,7 +60,9 @@ class Records(eqx.Module):
     paths: Int[np.ndarray, "G T"]
     said: Int[np.ndarray, "G T"]
     opening: Int[np.ndarray, " G"]
+    sold: Int[np.ndarray, " G"]
     path: Int[np.ndarray, " N"]
+    settled: Float[np.ndarray, " N"]
     kinds: Int[np.ndarray, "C 3"]
     sums: Float[np.ndarray, "N C 3"]
     weight: Float[np.ndarray, " N"]
@@ -85,21 +89,23 @@ def records(log: Log, env: RecommendationMDP) -> Records:
         must = f"have at most the market's {env.horizon} rounds"
         do = "build the market with as many rounds as the longest conversation"
         raise OutsideSupport(describe("log", must, int(period.max()) + 1, do))
-    memory, edge = _edges(env, shown[:, 0], period, log.offsets)
+    memory, edge = edges_of(env, shown[:, 0], period, log.offsets)
     cell, cells = np.unique(np.stack([edge, action], axis=1), axis=0, return_inverse=True)
     heard, said = _symbols(log, env, edge)
     first, opening = _first(log, env)
     longest = int(period.max()) + 1
-    width = np.full((len(log), 2 * longest + 1), -1)
+    width = np.full((len(log), 2 * longest + 2), -1)
     width[owner, period] = cells.reshape(-1)
     width[owner, longest + period] = said
     width[:, -1] = opening
+    width[:, -2], settled = _sold(log, env.products, action)
     kinds, sums = _ratings(log, env, edge, shown[:, 0], action)
     paths, path = np.unique(width, axis=0, return_inverse=True)
     path, weight, of = path.reshape(-1), np.ones(len(log)), np.arange(len(log))
     if not len(kinds):  # nothing else tells conversations of one path apart
         weight, of = np.bincount(path).astype(float), path
         path, sums = np.arange(len(paths)), np.zeros((len(paths), 0, 3))
+        settled = np.full(len(paths), np.nan)
     return Records(
         memory=memory[:, 2:],
         shown=memory[:, 1],
@@ -108,9 +114,11 @@ def records(log: Log, env: RecommendationMDP) -> Records:
         heard=heard,
         first=first,
         paths=paths[:, :longest],
-        said=paths[:, longest:-1],
+        said=paths[:, longest:-2],
+        sold=paths[:, -2],
         opening=paths[:, -1],
         path=path,
+        settled=settled,
         kinds=kinds,
         sums=sums,
         weight=weight,
@@ -118,7 +126,7 @@ def records(log: Log, env: RecommendationMDP) -> Records:
     )
 
 
-def _edges(env: RecommendationMDP, shown, period, offsets):
+def edges_of(env: RecommendationMDP, shown, period, offsets):
     """Distinct (period, product shown, memory after it), and the one of each row."""
     rule, n = env.action_rule, env.products
     step = eqx.filter_jit(eqx.filter_vmap(lambda memory, r: rule.step(memory, r, n)))
@@ -190,6 +198,16 @@ def _ratings(log: Log, env: RecommendationMDP, edge, shown, action):
     return kinds, sums
 
 
+def _sold(log: Log, n: int, action) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """Of each conversation: product bought where no rating came, n more where one did, -1 where
+    nothing was; and that rating."""
+    row = np.flatnonzero(action < n)
+    sold, settled = np.full(len(log), -1), np.full(len(log), np.nan)
+    settled[log.owner[row]] = log.rating[row]
+    sold[log.owner[row]] = action[row] + n * np.isfinite(log.rating[row])
+    return sold, settled
+
+
 def reading(env: RecommendationMDP, product: int, period: int) -> Numbers | None:
     """Standard deviation of a numeric answer about a product shown, money; None if symbols come."""
     noise = getattr(env.signals.feedback, "reading_noise", None)
@@ -197,12 +215,19 @@ def reading(env: RecommendationMDP, product: int, period: int) -> Numbers | None
 
 
 class Tables(eqx.Module):
-    """Logarithms by taste: `done` (D, m), `heard` (S, m), `opening` (F, m), `rated` (C, 3, m)."""
+    """Logarithms by taste: `done` (D, m), `heard` (S, m), `opening` (F, m), `rated` (C, 3, m).
+
+    `sold` (2n, m): that no rating came after a purchase of each product, and that one did but for
+    what depends on the rating itself, `law` of (rating - a) / b, None where nothing does.
+    """
 
     done: Float[Array, "D m"]
     heard: Float[Array, "S m"]
     opening: Float[Array, "F m"]
     rated: Float[Array, "C 3 m"]
+    sold: Float[Array, "n2 m"]
+    law: Any
+    scale: Any
 
 
 def tables(env: RecommendationMDP, data: Records, scale) -> Tables:
@@ -229,7 +254,30 @@ def tables(env: RecommendationMDP, data: Records, scale) -> Tables:
         heard=heard,
         opening=opening,
         rated=_rated(env, data, scale, utilities),
+        sold=_come(env, utilities),
+        law=missing_law(env),
+        scale=scale,
     )
+
+
+def missing_law(env: RecommendationMDP) -> Any:
+    """The chance that ratings after purchases come as a function of the rating, else None."""
+    sent: Any = env.signals.settlement
+    return sent.law if sent.sends_missing() else None
+
+
+def _come(env: RecommendationMDP, utilities) -> Float[Array, "n2 m"]:
+    """Logarithms of the chances that ratings come, where taste or rating moves them; else 0."""
+    sent: Any = env.signals.settlement
+    moves = sent.sends_missing() and (sent.law is not None or np.ndim(sent.chance) > 0)
+    if not moves or sent.given == "history":
+        return jnp.zeros((2 * env.products, utilities.shape[1]), utilities.dtype)
+    gains = utilities - jnp.asarray(env.exit_value)
+    come = sent.come(None, gains)
+    if sent.law is None:
+        return _log(jnp.concatenate([1 - come, come]))
+    none = sent.expect(lambda x: 1 - sent.law(x), None, None, gains)
+    return jnp.concatenate([_log(none), jnp.zeros_like(none)])
 
 
 def _opening(env: RecommendationMDP, data: Records, utilities) -> Float[Array, "F m"]:
@@ -254,7 +302,7 @@ def _rated(env: RecommendationMDP, data: Records, scale, utilities) -> Float[Arr
     settled = jnp.broadcast_to(jnp.asarray(1.0 if settled is None else settled), utilities.shape)
     rows = [jnp.zeros((0, 3, utilities.shape[1]), utilities.dtype)]
     for edge, product, after in data.kinds.tolist():
-        u = utilities[product]
+        u = utilities[product] - (jnp.asarray(env.exit_value) if after else 0.0)
         noise = settled[product] if after else reading(env, product, int(data.period[edge]))
         s2 = jnp.broadcast_to(jnp.asarray(noise), u.shape) ** 2 * b**2
         middle = a + b * u  # of the rating itself
@@ -276,12 +324,13 @@ def env_utilities(env: RecommendationMDP) -> Float[Array, "n m"]:
 class Blocks(eqx.Module):
     """Conversations padded to K whole blocks of B; what pads them has weight 0.
 
-    `rows` (K, B, 2T+1): rows of `done`, of `heard`, and of `opening`, one beyond the last for
-    none. `sums` (K, B, 3C), `weight` (K, B): as in `Records`.
+    `rows` (K, B, 2T+2): rows of `done`, of `heard`, of `sold` and of `opening`, one beyond the last
+    for none. `sums` (K, B, 3C), `settled`, `weight` (K, B): as in `Records`.
     """
 
     rows: Int[np.ndarray, "K B L"]
     sums: Float[np.ndarray, "K B J"]
+    settled: Float[np.ndarray, "K B"]
     weight: Float[np.ndarray, "K B"]
     rounds: int = eqx.field(static=True)
 
@@ -293,7 +342,8 @@ def blocks(data: Records, weight: Float[np.ndarray, " N"] | None = None) -> Bloc
     total = -(-count // size) * size
     done = np.where(data.paths < 0, len(data.cell), data.paths)
     said = np.where(data.said < 0, len(data.heard), data.said)
-    rows = np.concatenate([done, said, data.opening[:, None]], axis=1)[data.path]
+    ends = data.sold[:, None], data.opening[:, None]
+    rows = np.concatenate([done, said, *ends], axis=1)[data.path]
 
     def laid(array: np.ndarray) -> np.ndarray:
         padded = np.zeros((total, *array.shape[1:]), array.dtype)
@@ -302,7 +352,7 @@ def blocks(data: Records, weight: Float[np.ndarray, " N"] | None = None) -> Bloc
 
     sums = data.sums.reshape(count, -1)
     weight = data.weight if weight is None else weight
-    return Blocks(laid(rows), laid(sums), laid(weight), data.paths.shape[1])
+    return Blocks(laid(rows), laid(sums), laid(data.settled), laid(weight), data.paths.shape[1])
 
 
 def in_blocks(found: Tables, parts: Blocks, each: Callable[[Array, Array], Any]) -> Any:
@@ -311,18 +361,24 @@ def in_blocks(found: Tables, parts: Blocks, each: Callable[[Array, Array], Any])
     def padded(table: Array) -> Array:
         return jnp.concatenate([table, jnp.zeros((1, table.shape[1]), table.dtype)])
 
-    done, heard = padded(found.done), padded(found.heard)
+    done, heard, sold = padded(found.done), padded(found.heard), padded(found.sold)
     rated = found.rated.reshape(-1, done.shape[1])
 
     @jax.checkpoint
     def one(block):
-        rows, sums, weight = block
-        logs = found.opening[rows[:, -1]] + sums @ rated
+        rows, sums, settled, weight = block
+        logs = found.opening[rows[:, -1]] + sums @ rated + sold[rows[:, -2]]
+        if found.law is not None:
+            a, b = found.scale
+            came = jnp.isfinite(settled)
+            chance = found.law((jnp.where(came, settled, 0.0) - a) / b)
+            logs = logs + jnp.where(came, _log(chance), 0.0)[:, None]
         for t in range(parts.rounds):
             logs = logs + done[rows[:, t]]
             if len(found.heard):
                 logs = logs + heard[rows[:, parts.rounds + t]]
         return each(logs, weight)
 
-    laid = jnp.asarray(parts.rows), jnp.asarray(parts.sums), jnp.asarray(parts.weight)
+    given = parts.rows, parts.sums, parts.settled, parts.weight
+    laid = tuple(jnp.asarray(x) for x in given)
     return jax.lax.map(one, laid)

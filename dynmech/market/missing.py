@@ -7,8 +7,7 @@ it is said by an estimator: `InversePropensity` where rho depends on what it see
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._checks import as_floats, choice, instance, within
-from dynmech._types import Numbers
+from dynmech._types import Estimable, Numbers
 from dynmech.errors import InvalidArgument, InvalidProbability, describe
 from dynmech.market.part import history_count
 from dynmech.market.signals import AbstractSettlementSignal
@@ -34,11 +33,14 @@ class RatingLaw(eqx.Module):
     **Arguments:** `intercept`; `slope`: per money; `low`: the least chance, in [0, 1).
     """
 
+    estimable: ClassVar[Estimable] = {
+        "rating chance": (("intercept", "real"), ("slope", "real")),
+    }
     intercept: Float[Numbers, ""] = eqx.field(converter=as_floats)
     slope: Float[Numbers, ""] = eqx.field(converter=as_floats)
     low: Float[Numbers, ""] = eqx.field(converter=as_floats, default=0.0)
 
-    def __call__(self, rating: Numbers) -> Array:
+    def __call__(self, rating: Numbers | float) -> Array:
         z = self.intercept + self.slope * jnp.asarray(rating)
         return jnp.asarray(self.low + (1 - self.low) * (0.5 + 0.5 * jnp.tanh(z / 2)))
 
@@ -88,10 +90,9 @@ class MissingRatings(AbstractSettlementSignal):
         self.chance = read_chance(call("chance"), chance, given)
 
     @property
-    def law(self) -> Callable[[Array], Array] | None:
+    def law(self) -> Any:
         """The chance as a function of the rating, None where it does not depend on it."""
-        chance: Any = self.chance
-        return chance if callable(chance) else None
+        return self.chance if callable(self.chance) else None
 
     def come(self, memory, utilities: Float[Numbers, "n m"]) -> Float[Array, "n m"]:
         """P(R = 1 | omega, history) where it does not depend on the rating, else 1; traced."""

@@ -19,6 +19,8 @@ from dynmech import files
 from dynmech._checks import generator, indices, instance, whole
 from dynmech._types import NONE, join_symbols, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra, shown
+from dynmech.logs.log import Log
+from dynmech.logs.reading import BUY, EXIT, QUERY
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
 from dynmech.policy.priced import profile_index
@@ -39,6 +41,9 @@ class Simulation(eqx.Module):
     - `profile` (N,): index into the policy's profiles; `omega` (N,): taste point drawn.
     - `recommendation`, `action`, `symbol` (N, T): -1 for none shown; action codes, -1 after
       the end; joint symbol seen after a query, -1 where none came.
+    - `heard` (N, T): the platform's part of `symbol`, -1 where none came or there is but one.
+    - `first` (N, 1+n), `reported` (N, T, n): symbols of period 1, and values, money, as reported;
+      the platform's own symbol first; NaN after the end.
     - `rating` (N,): the settlement signal as it came, NaN where none did; `estimate` (N,): what it
       counts as utility of the product bought, NaN where nothing was.
     - `core`, `groves` (N, n): transfers paid. `earned` (N, n): values from purchases.
@@ -53,6 +58,9 @@ class Simulation(eqx.Module):
     recommendation: Int[np.ndarray, "N T"]
     action: Int[np.ndarray, "N T"]
     symbol: Int[np.ndarray, "N T"]
+    heard: Int[np.ndarray, "N T"]
+    first: Int[np.ndarray, "N n1"]
+    reported: Float[np.ndarray, "N T n"]
     rating: Float[np.ndarray, " N"]
     estimate: Float[np.ndarray, " N"]
     core: Float[np.ndarray, "N n"]
@@ -99,6 +107,40 @@ class Simulation(eqx.Module):
         **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
         """
         return files.load(path, cls, parts)
+
+    def to_log(self) -> Log:
+        """What a platform would have logged: recommendations, actions, ratings that came, reports.
+
+        Ratings after purchases are in money, `scale=(0, 1)`; after a query the platform's symbol
+        is logged. First signals are in columns `signal_platform`, `signal_NAME`, reported values
+        in `theta_NAME`. A conversation that ends with a query has no end in the log.
+
+        **Returns:** a `Log`, which `Log.from_frame(log.to_frame(), ...)` reads back.
+        """
+        live = self.action >= 0
+        row, turn = np.nonzero(live)
+        last = turn == self.length[row] - 1
+        n, action = len(self.names), self.action[row, turn]
+        kind = np.where(action < n, BUY, np.where(action == n, EXIT, QUERY))
+        parties = ("platform", *self.names)
+        held = [k for k in range(n + 1) if self.first[:, k].any()]
+        columns = ("conversation", "round", "shown", "action", "bought", "rating", "signal")
+        return Log(
+            conversations=np.arange(len(self.profile)),
+            offsets=np.concatenate([[0], np.cumsum(self.length)]),
+            products=self.names,
+            shown=self.recommendation[row, turn][:, None],
+            kind=kind,
+            bought=np.where(kind == BUY, action, -1),
+            rating=np.where(last, self.rating[row], np.nan),
+            signal=self.heard[row, turn],
+            first=self.first if held else None,
+            reports=self.reported[row, turn],
+            first_columns=tuple(f"signal_{x}" for x in parties) if held else (),
+            reporters=self.names,
+            scale=(0.0, 1.0),
+            columns=tuple((name, name) for name in columns),
+        )
 
     def to_frame(self):
         """Labelled pandas table: one row a conversation and advertiser."""
@@ -203,9 +245,12 @@ def draw_conversations(
     reports = np.concatenate([told, heard], axis=1)
     cursor.begin(heard)
     record = blank_record(profile, omega, np.zeros((count, n)), horizon)
+    record["first"][:] = heard
+    support = np.asarray(env.values.support, float)
     alive = np.arange(count)
     for t in range(horizon):
         control = cursor.choose(told[alive])
+        record["reported"][alive, t] = support[np.arange(n), told[alive]]
         laws, law = cursor.laws(control, omega[alive])
         action = draw(rng, law)
         record["recommendation"][alive, t] = np.where(control == n, NONE, control)
@@ -225,6 +270,8 @@ def draw_conversations(
         joint = draw(rng, cursor.symbols(again, omega[alive]))
         record["symbol"][alive, t] = joint
         symbols = split_symbol(joint, env.feedback_alphabet)
+        if env.feedback_alphabet[0] > 1:
+            record["heard"][alive, t] = symbols[0]
         truth[alive] = _next_values(env, rng, truth[alive], control)
         told[alive], said = ask_reports(env, lies, t + 1, truth[alive], symbols[1:].T)
         cursor.advance(join_symbols(np.concatenate([symbols[:1], said.T]), env.feedback_alphabet))
@@ -275,6 +322,9 @@ def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:
         "recommendation": np.full((count, horizon), NONE),
         "action": np.full((count, horizon), -1),
         "symbol": np.full((count, horizon), -1),
+        "heard": np.full((count, horizon), -1),
+        "first": np.zeros((count, n + 1), np.int64),
+        "reported": np.full((count, horizon, n), np.nan),
         "rating": np.full(count, np.nan),
         "estimate": np.full(count, np.nan),
         "core": np.zeros((count, n)),
