@@ -16,6 +16,7 @@ import numpy as np
 import tyro
 
 import dynmech as dm
+from dynmech.errors import import_extra
 from experiments import _markets as markets
 from experiments._figures import RESULTS
 from experiments._output import Output
@@ -48,9 +49,9 @@ class Options:
 def cell(seed: int, market: markets.Real, noise: float) -> dict[str, float]:
     """Welfare and revenue of one market at one noise, over profiles drawn with one seed."""
     env, _ = markets.real_market(market)
-    first = env.signals.initial
+    _, platform, advertisers = markets.REAL_NOISE[market]
     signals = dm.SignalStructure(
-        dm.GaussianSignals(noise * first.platform, first.advertisers, symbols=2),
+        dm.GaussianSignals(noise * platform, advertisers, symbols=2),
         env.signals.feedback,
         env.signals.settlement,
     )
@@ -77,8 +78,7 @@ def main(options: Options) -> None:
         noises, seeds, names = (noises[0], options.base), 2, names[:1]
     executor = None
     if options.cluster is not None:
-        import submitit
-
+        submitit = import_extra("submitit", "cluster", "experiments.sweep")
         executor = submitit.AutoExecutor(folder=options.cluster)
     for name in names:
         market = markets.real_market(name)[1]

@@ -1,6 +1,7 @@
 """Sweeps: paired by seed, restartable, and whole whatever dies."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -78,6 +79,12 @@ def test_workers_give_the_same_and_survive_the_death_of_some(tmp_path):
     mark = str(tmp_path / "mark")
     whole = run(cells.dies_once, {"noise": [1.0, 2.0], "mark": [mark]}, seeds=1, workers=2)
     np.testing.assert_array_equal(whole.numbers, run(seeds=1).numbers)
+
+
+def test_any_executor_will_do():
+    with ThreadPoolExecutor(2) as pool:
+        found = run(seeds=2, executor=pool)
+    np.testing.assert_array_equal(found.numbers, run(seeds=2).numbers)
 
 
 def test_statics_of_a_market_have_error_bars():
