@@ -7,8 +7,8 @@ product just bought enters, so a noisy rating of it is estimate enough. Where a 
 something, everybody is charged it; where leaving is worth x to her, u_j - x takes the place of u_j.
 """
 
+import dataclasses
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast, overload
 
@@ -41,7 +41,6 @@ from dynmech.audit import (
     wants_interval,
 )
 from dynmech.errors import (
-    DynmechWarning,
     InvalidArgument,
     OutsideSupport,
     describe,
@@ -49,13 +48,16 @@ from dynmech.errors import (
 from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.values import prior_probability
 from dynmech.mechanism import cards
+from dynmech.mechanism.rated import estimated, estimated_many
 from dynmech.mechanism.under import Scene, over_markets, stand_in
 from dynmech.payments.core import core_payment, query_cost
 from dynmech.payments.groves import (
     AbstractGroves,
     OwnTables,
     Participation,
+    Spread,
     check_total,
 )
 from dynmech.payments.ledger import Ledger
@@ -66,10 +68,10 @@ from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation, displayed
 from dynmech.policy.conversations import Conversations
 from dynmech.policy.given import read_policy
+from dynmech.policy.outcomes import core_receipts
 from dynmech.policy.questions import AbstractPolicy
-from dynmech.problem.settled import Settled, laws_of
+from dynmech.problem.settled import Settled, settled
 
-_NONE_CAME = "pass the rating drawn; ratings that need not come: estimator=InversePropensity()"
 _KINDS = {"groves": "AbstractGroves", "estimator": "settlement signal"}
 
 
@@ -134,6 +136,8 @@ class DynamicTeamMechanism(AbstractTerms):
         own = self.own
         if groves.robust:
             own = over_markets(priced, own, self.estimator, cast(Any, groves).markets)
+        if groves.reads_spread():
+            own = self.own = dataclasses.replace(own, spread=self._spread())
         self.groves_total = priced.laid_out(check_total(groves, own).T)
         self.agent_payoff = priced.agent_payoff(self.own)
 
@@ -227,7 +231,7 @@ class DynamicTeamMechanism(AbstractTerms):
         rated = np.full(len(turns), np.nan)
         if bought:
             product = turns[-1].action
-            rated[-1] = self._estimated(conversation, product, estimate)
+            rated[-1] = estimated(self.policy.env, self.estimator, conversation, estimate)
             core[-1] = np.asarray(self.payment(turns[-1].theta, product, rated[-1]))
         shares = np.zeros(len(turns))
         shares[: len(self.installments)] = self.installments[: len(turns)]
@@ -451,30 +455,12 @@ class DynamicTeamMechanism(AbstractTerms):
         if not chats.ended.all():
             must, got = "have ended, every one", f"{int((~chats.ended).sum())} in progress"
             raise InvalidArgument(describe("settle(conversation=...)", must, got))
-        blank = np.full(count, np.nan)
-        given = (
-            blank
-            if estimate is None
-            else np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
-        )
+        given = estimated_many(env, self.estimator, chats, estimate)
         sold = chats.bought >= 0
-        came = np.isfinite(given) | (np.isnan(given) & self.estimator.counts_missing())
-        if given.shape != (count,) or not came[sold].all():
-            must = f"have shape (N,) = ({count},), a number wherever something was bought"
-            got = given.shape if given.shape != (count,) else f"{int((~came[sold]).sum())} without"
-            raise InvalidArgument(describe("settle(estimate=...)", must, got, _NONE_CAME))
         money = np.asarray(env.values.support, float)[
             np.arange(n), self.policy.profiles.theta[chats.profile]
         ]
         buyer, product = np.flatnonzero(sold), chats.bought[sold]
-        for one in np.unique(product).tolist():
-            rated = given[buyer[product == one]]
-            for rating in {float(x) for x in (rated.min(), rated.max()) if np.isfinite(x)}:
-                self._plausible(one, rating)
-        memory, shown = chats.memories(buyer), chats.last_shown[buyer]
-        given[buyer] = self._stands_for(
-            product, given[buyer], memory, shown, chats.predicted[buyer]
-        )
         core = np.zeros((count, n))
         core[buyer] = -(money[buyer, product] + given[buyer])[:, None]
         core[buyer, product] = -given[buyer]
@@ -499,26 +485,12 @@ class DynamicTeamMechanism(AbstractTerms):
             conversation=row,
         )
 
-    def _estimated(self, chat: Conversation, product: int, estimate: Any) -> float:
-        """What the rating of one purchase stands for, or that none came."""
-        env = self.policy.env
-        if estimate is None and not self.estimator.counts_missing():
-            must = "be given after a purchase"
-            raise InvalidArgument(describe("settle(estimate=...)", must, None, _NONE_CAME))
-        given = np.asarray(np.nan)
-        if estimate is not None:
-            told = np.asarray(as_floats(estimate, "settle(estimate=...)"), float)
-            given = -np.asarray(self.payment(chat.turns[-1].theta, product, told))[product]
-            self._plausible(product, float(given))
-        shown = np.array([env.products if chat.turns[-1].shown < 0 else chat.turns[-1].shown])
-        memory, predicted = chat.memory[None], np.array([chat.predicted])
-        rating = np.array([float(given)])
-        return float(self._stands_for(np.array([product]), rating, memory, shown, predicted)[0])
-
-    def _stands_for(self, product, rating, memory, shown, predicted) -> Float[np.ndarray, " N"]:
-        """The estimates that the ratings of N purchases stand for."""
-        laws = laws_of(self.policy.env, self.estimator, memory, shown, product)
-        return np.asarray(self.estimator.estimate(product, rating, laws, predicted), float)
+    def _spread(self) -> Spread:
+        """Core receipts of every pair of reports by taste, and the chance of its values."""
+        policy = self.policy
+        law = settled(policy.env, policy.compiled, self.estimator, policy.pairs.signals)
+        receipts = core_receipts(policy.plan, policy.env.values.support, policy.pairs, law)
+        return Spread(receipts, prior_probability(policy.env.values, policy.pairs.theta))
 
     def _priced(self, verb: str) -> Scene:
         """The scene of a mechanism that can settle every purchase.
@@ -560,19 +532,6 @@ class DynamicTeamMechanism(AbstractTerms):
             do = "start it with mechanism.policy.start(...)"
             raise InvalidArgument(describe(call, must, got, do))
         return policy.resume(conversation)
-
-    def _plausible(self, product: int, rating: float) -> None:
-        """Warn of a rating further than eight standard deviations from every taste's utility."""
-        utilities = np.asarray(self.policy.env.gains, float)
-        noise = self.estimator.rating_noise(utilities)
-        if noise is None:
-            return
-        u, s = utilities[product], np.broadcast_to(np.asarray(noise), utilities.shape)[product]
-        if (np.abs(rating - u) > 8 * s + 1e-9 * (1 + np.abs(u))).all():
-            must = f"be a rating near a utility ({u.min():.3g} to {u.max():.3g}) of the product"
-            do = "check where it comes from before the bill is sent"
-            text = describe("settle(estimate=...)", must, f"{rating:.6g}", do)
-            warnings.warn(text, DynmechWarning, stacklevel=3)
 
     def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
         self._check_decoded(totals)

@@ -7,7 +7,12 @@ does not. Both constraints hold at the outset iff some function f has
     max_theta_i D_i(theta_i, s_i) <= E[f | s_i, s_-i] <= min_theta_i W_1(theta_i, s_i)
 
 for each of her signals s_i: a linear program in f, whose rows are posteriors. With linearly
-independent posteriors the signals decouple and it solves itself.
+independent posteriors the signals decouple and it solves itself. Among the functions that do, one
+leaves the least variance of what she pays, f(omega) less her core receipts X,
+
+    min over f of  sum over own types xi of w(xi) Var_xi(f(omega) - X),
+
+a convex quadratic program: Var is a positive semidefinite quadratic form in f.
 """
 
 from typing import ClassVar
@@ -16,8 +21,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.payments.groves import AbstractGroves, OwnTables
+
+_RIDGE = 1e-9  # of the mean eigenvalue: picks one of several functions of least variance
+_MARGIN = 1e-9  # room that the quadratic program is left in each constraint
 
 
 class WindowComparison(eqx.Module):
@@ -46,7 +54,9 @@ class DataDriven(AbstractGroves):
     **Arguments**
 
     - `objective`: "slack" leaves the largest smallest slack; "revenue" charges the most that
-      participation allows where both can hold, and does as "slack" elsewhere.
+      participation allows where both can hold, and does as "slack" elsewhere; "variance" leaves
+      what is paid the least variance (weights: the chance of each own type, the others' reports
+      given) subject to both, or to the smallest violation. It needs `clarabel`, extra `qp`.
     - `functions`: shape (m, F): f must be a combination of these functions of the taste, those
       that the signal after an ending can decode without bias; every function by default.
     """
@@ -58,11 +68,14 @@ class DataDriven(AbstractGroves):
     functions: Float[np.ndarray, "m F"] | None = None
 
     def __check_init__(self):
-        if self.objective not in ("slack", "revenue"):
-            must = "be 'slack' or 'revenue'"
+        if self.objective not in ("slack", "revenue", "variance"):
+            must = "be 'slack', 'revenue' or 'variance'"
             raise InvalidArgument(
                 describe("groves.DataDriven(objective=...)", must, self.objective)
             )
+
+    def reads_spread(self):
+        return self.objective == "variance"
 
     def total(self, own: OwnTables) -> Float[np.ndarray, "B n"]:
         return np.einsum("bnm,bnm->bn", self.function(own), own.posterior())
@@ -104,6 +117,11 @@ class DataDriven(AbstractGroves):
         low = own.contribution[b, i][:, live].max(axis=0)
         high = own.payoff[b, i][:, live].min(axis=0)
         reach = belief / belief.sum(axis=1, keepdims=True) @ basis
+        if self.objective == "variance":
+            slack = _slack(reach, low, high)
+            form = _variance(own, i, own.own_pair[b, i][:, live], belief, basis)
+            room = max(0.0, -slack) + _MARGIN * (1 + np.abs(low).max() + np.abs(high).max())
+            return basis @ _quadratic(*form, reach, low - room, high + room), slack
         left, size, right = np.linalg.svd(reach, full_matrices=False)
         rank = int((size > 1e-10 * size[0]).sum())
         if rank == len(low):
@@ -114,6 +132,59 @@ class DataDriven(AbstractGroves):
             target, slack = _program(left[:, :rank], low, high, chance, self.objective)
         weights = right[:rank].T @ ((left[:, :rank].T @ target) / size[:rank])
         return basis @ weights, slack
+
+
+def _variance(own: OwnTables, i: int, pair, belief, basis) -> tuple[np.ndarray, np.ndarray]:
+    """The variance of what i pays, w'Pw/2 + q'w + constant in f = basis w; pairs (K, Z)."""
+    spread = own.spread
+    if spread is None:
+        raise InvalidArgument(describe("DataDriven(objective=...)", "be given own.spread", None))
+    size = basis.shape[1]
+    form, slope, total = np.zeros((size, size)), np.zeros(size), 0.0
+    for k, z in np.ndindex(pair.shape):
+        mass = belief[z].sum()
+        weight = spread.weight[pair[k, z]] * mass
+        mu, receipts = belief[z] / mass, spread.receipts[i, pair[k, z]] / mass
+        mean = mu @ basis
+        form += weight * (basis.T @ (mu[:, None] * basis) - np.outer(mean, mean))
+        slope += weight * (basis.T @ receipts - mean * receipts.sum())
+        total += weight
+    total = total if total > 0 else 1.0
+    return 2 * form / total, -2 * slope / total
+
+
+def _slack(reach, low, high) -> float:
+    """The largest smallest slack in both constraints."""
+    left, size, _ = np.linalg.svd(reach, full_matrices=False)
+    rank = int((size > 1e-10 * size[0]).sum())
+    if rank == len(low):
+        return float(((high - low) / 2).min())
+    return _program(left[:, :rank], low, high, np.ones(len(low)), "slack")[1]
+
+
+def _quadratic(form, slope, reach, low, high) -> Float[np.ndarray, " F"]:
+    """argmin w'Pw/2 + q'w over low <= reach w <= high, by an interior point method."""
+    clarabel = import_extra("clarabel", "qp", "groves.DataDriven")
+    from scipy.sparse import csc_matrix
+
+    size = len(slope)
+    ridge = _RIDGE * max(float(np.trace(form)) / size, 1e-12)
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
+    rows, limits = np.vstack([reach, -reach]), np.concatenate([high, -low])
+    solver = clarabel.DefaultSolver(
+        csc_matrix(np.triu(form + ridge * np.eye(size))),
+        slope,
+        csc_matrix(rows),
+        limits,
+        [clarabel.NonnegativeConeT(len(limits))],
+        settings,
+    )
+    found = solver.solve()
+    if str(found.status) not in ("Solved", "AlmostSolved"):
+        raise RuntimeError(f"the quadratic program of DataDriven failed: {found.status}")
+    return np.asarray(found.x)
 
 
 def _program(span, low, high, chance, objective) -> tuple[np.ndarray, float]:

@@ -16,9 +16,21 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._checks import choice
+from dynmech._types import with_default
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
+
+
+class Spread(eqx.Module):
+    """What totals of least variance need of every pair of reports, the truth of it.
+
+    - `receipts` (n, P, m): E[core receipts of i; omega], unnormalised as beliefs are; money.
+    - `weight` (P,): probability of the pair's values; its signals' is the mass of its root.
+    """
+
+    receipts: Float[np.ndarray, "n P m"]
+    weight: Float[np.ndarray, " P"]
 
 
 class OwnTables(eqx.Module):
@@ -31,6 +43,7 @@ class OwnTables(eqx.Module):
       beyond the alphabet; `own_pair` (B, n, K, Z): identifies the others' reports; `signal`
       (B, n): the profile's own signal.
     - `ex_ante` (n,): E[W^{-i}], or None for a batch; `batch_mean` (n,): its mean over the batch.
+    - `spread`: for terms that ask for it (`reads_spread`), else None.
     Under a policy that is not exact they are bounds: `payoff` from below, `contribution` from
     above, `marginal` and `displayable` on the side that the term asked for. NaN where the signals
     have probability zero, or beyond the advertiser's alphabet.
@@ -46,6 +59,7 @@ class OwnTables(eqx.Module):
     signal: Int[np.ndarray, "B n"]
     ex_ante: Float[np.ndarray, " n"] | None = None
     batch_mean: Float[np.ndarray, " n"] | None = None
+    spread: Spread | None = None
 
     def at_own_signal(self, table: Float[np.ndarray, "B n Z"]) -> Float[np.ndarray, "B n"]:
         """Pick each profile's own signals."""
@@ -93,6 +107,11 @@ class AbstractGroves(eqx.Module):
     decoded: ClassVar[bool] = False
     robust: ClassVar[bool] = False
     reads_own: ClassVar[bool] = True
+
+    @with_default
+    def reads_spread(self) -> bool:
+        """Whether `own.spread` is read; it is worked out on the policy's tree."""
+        return False
 
     @abc.abstractmethod
     def total(self, own: OwnTables) -> Float[np.ndarray, "B n"]:

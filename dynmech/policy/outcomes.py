@@ -36,6 +36,39 @@ class Outcomes(eqx.Module):
         return (self.earned + self.estimated).sum(axis=1) - self.costs
 
 
+def core_receipts(
+    plan: Plan, support: Float[np.ndarray, "n K"], pairs: Pairs, settled: Settled
+) -> Float[np.ndarray, "n P m"]:
+    """E[what each advertiser receives for purchases less costs, core transfers; omega], money.
+
+    X_i = sum_{j != i} (theta_j + q_j) 1{j bought} + q_i 1{i bought} - costs, under truth at every
+    pair, unnormalised as beliefs are.
+    """
+    n, count = support.shape[0], len(pairs.root)
+    stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
+    outcome, held = plan.tree.structure.outcome, settled.held(plan)
+    common = np.zeros((count, stop.shape[2]))
+    earned = np.zeros((n, *common.shape))
+    step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
+    for t, here in enumerate(visit(plan, np.arange(count), by_origin=True)):
+        for low in range(0, len(here.pair), step):
+            part = slice(low, low + step)
+            pair, node, origin = here.pair[part], here.node[part], here.origin[part]
+            edge = Plan.edge(plan, t, node, here.control[part])
+            belief = Plan.belief(plan, t, pair, node) * here.weight[part, None]
+            estimate = settled.means(held, t, pair, node, edge)
+            for slot in range(stop.shape[1]):
+                product = outcome[edge, slot]
+                tolled, live = product == n, (product >= 0) & (product < n)
+                joint = belief * stop[edge, slot]
+                if tolled.any():
+                    np.add.at(common, origin[tolled], joint[tolled] * reward[n])
+                np.add.at(common, origin[live], joint[live] * estimate[live, slot])
+                theta = support[product[live], pairs.theta[pair[live], product[live]]]
+                np.add.at(earned, (product[live], origin[live]), joint[live] * theta[:, None])
+    return common + earned.sum(axis=0) - earned
+
+
 def expected_outcomes(
     plan: Plan,
     support: Float[np.ndarray, "n K"],

@@ -1,5 +1,7 @@
 """Totals that read the estimate: both constraints at once wherever any function allows it."""
 
+from typing import Any, cast
+
 import jax
 import numpy as np
 import pytest
@@ -77,6 +79,94 @@ def test_revenue_charges_the_lowest_payoff_of_each_signal_when_both_can_hold():
     total = mechanism.groves_total.reshape(2, -1).T
     assert (room >= 0).any()
     np.testing.assert_allclose(total[room >= 0], ceiling[room >= 0], atol=1e-9)
+
+
+def _paid(mechanism, b, i):
+    """Variance of what advertiser i pays, over the own types that the others' reports leave."""
+    moments = dm.payment_moments(mechanism)
+    n, own, policy = 2, mechanism.own, mechanism.policy
+    chance = policy.probability()
+    at = list(np.unravel_index(b, policy.value.shape))
+    at[i], at[n + 1 + i] = slice(None), slice(None)
+    weight = np.nan_to_num(chance[tuple(at)])
+    assert own.signal.shape[1] == n
+    return float((np.nan_to_num(moments.variance[i][tuple(at)]) * weight).sum() / weight.sum())
+
+
+@pytest.mark.parametrize("options", [{}, {"m": 6, "symbols": (1, 2, 2), "constant": True}])
+def test_least_variance_is_that_of_no_other_feasible_function(options):
+    """By brute force: the audited variance of payments, at functions a feasible step away."""
+    made = {
+        kind: _mechanism(2, dm.groves.DataDriven(objective=kind), **options)
+        for kind in ("slack", "revenue", "variance")
+    }
+    least, rng, tried = made["variance"], np.random.default_rng(0), 0
+    own, groves = least.own, cast(Any, least.groves)
+    function = groves.function(own)
+    reach = own.root / np.maximum(own.root.sum(axis=1, keepdims=True), 1e-300)
+    room = groves.compare(own).data_driven
+    for b, i in ((0, 0), (5, 1)):
+        spread = {kind: _paid(one, b, i) for kind, one in made.items()}
+        assert spread["variance"] <= min(spread.values()) + 1e-9
+        live = own.own_root[b, i] >= 0
+        mu = reach[own.own_root[b, i][live]]
+        slack = max(0.0, -room[b, i])
+        low = own.contribution[b, i][:, live].max(axis=0) - slack - 1e-7
+        high = own.payoff[b, i][:, live].min(axis=0) + slack + 1e-7
+        held = mu @ function[b, i]
+        assert (held >= low).all()
+        assert (held <= high).all()
+        form, slope = _brute(least, b, i)
+        best = function[b, i] @ form @ function[b, i] + slope @ function[b, i]
+        for _ in range(2000):
+            step = function[b, i] + rng.normal(size=len(slope)) * 10 ** rng.uniform(-4, 0)
+            if (mu @ step >= low).all() and (mu @ step <= high).all():
+                tried += 1
+                assert step @ form @ step + slope @ step >= best - 1e-6
+    assert tried > 20
+
+
+def _brute(mechanism, b, i):
+    """The variance of payments as a quadratic in f, from what the audit of payments says at m + 1
+    functions and their sums: no formula of the program."""
+    m = mechanism.own.root.shape[1]
+
+    def spread(f):
+        held = Fixed(np.broadcast_to(f, (*mechanism.own.signal.shape, m)))
+        return _paid(dm.DynamicTeamMechanism(mechanism.policy, held), b, i)
+
+    zero, unit = spread(np.zeros(m)), np.eye(m)
+    one = np.array([spread(u) for u in unit])
+    minus = np.array([spread(-u) for u in unit])
+    slope = (one - minus) / 2
+    form = np.diag((one + minus) / 2 - zero)
+    for k in range(m):
+        for j in range(k):
+            both = spread(unit[k] + unit[j])
+            form[k, j] = form[j, k] = (both - one[k] - one[j] + zero) / 2
+    return form, slope
+
+
+class Fixed(dm.AbstractGroves):
+    """A total that is a given function of the taste."""
+
+    side = "both"
+    decoded = True
+    table: np.ndarray
+
+    def total(self, own):
+        return np.einsum("bnm,bnm->bn", self.table, own.posterior())
+
+    def function(self, own):
+        return self.table
+
+
+def test_a_missing_solver_is_named_with_its_command(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "clarabel", None)
+    with pytest.raises(dm.MissingExtra, match=r"dynmech\[qp\]"):
+        _mechanism(2, dm.groves.DataDriven(objective="variance"))
 
 
 def test_simulated_totals_average_to_the_expectation():
