@@ -3,8 +3,8 @@
     ```{public} verbs
     ```
 
-lists a group of the names of `dynmech`, or, given the name of a module, the names of that one. A
-name that no group takes is an error, so that the reference is always whole.
+lists a group of the names of `dynmech`, or, given the name of a module, the names of that one.
+Every name is in a group, and every group has a page, so that the reference is whole.
 """
 
 import importlib
@@ -26,6 +26,7 @@ import dynmech
 PACKAGES = ("dynmech", "solvers")
 MODULE = "modules"
 SOLVER = "solver"
+TOOLS = "tools"
 ROOMS = {
     "market": "market",
     "files": "market",
@@ -40,7 +41,7 @@ ROOMS = {
     "bounded": "audit",
     "logs": "logs",
 }
-GROUPS = ("verbs", *dict.fromkeys(ROOMS.values()), SOLVER, "errors", "bases", MODULE)
+GROUPS = ("verbs", *dict.fromkeys(ROOMS.values()), SOLVER, TOOLS, "errors", "bases", MODULE)
 
 
 def group_of(name: str, thing: Any) -> str:
@@ -54,10 +55,7 @@ def group_of(name: str, thing: Any) -> str:
     if name.startswith("Abstract"):
         return "bases"
     package, room, *_ = f"{thing.__module__}.".split(".")
-    group = SOLVER if package == "solvers" else ROOMS.get(room)
-    if group is None:
-        raise LookupError(f"no group of the reference takes {name}, of {thing.__module__}")
-    return group
+    return SOLVER if package == "solvers" else ROOMS.get(room, TOOLS)
 
 
 def names_of(where: str) -> list[tuple[str, str, Any]]:
