@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech import files
 from dynmech._types import Numbers
+from dynmech.bounded import Bounded
 from dynmech.errors import (
     import_extra,
 )
@@ -25,6 +27,7 @@ from dynmech.policy.conversation import (
     start_conversation,
 )
 from dynmech.policy.conversations import Conversations, start_many
+from dynmech.policy.ex_ante import estimate_ex_ante
 from dynmech.policy.explain import Explanation, explain
 from dynmech.policy.given_actions import other_actions
 from dynmech.policy.invariants import check_tables
@@ -162,6 +165,21 @@ class AbstractPricedPolicy(AbstractPriced):
         it stands for `.value` in JAX functions.
         """
         return revalue(self, theta_support, gamma, prior, marginals)
+
+    def estimate_ex_ante(self, key: jax.Array, count: int = 256, common: bool = False) -> Bounded:
+        """Estimate E[V_1], `ex_ante_value`, from profiles drawn from the prior.
+
+        Profiles that were not solved are solved by themselves, so that a batch will do.
+
+        **Arguments:** `key`: consumed; `count`: how many profiles, at least 2; `common`: draw the
+        same random numbers in every market that is given this key, so that differences between
+        markets are found with less error; else each market has its own.
+
+        **Returns:** `Bounded`: the mean, its standard error, and bounds that hold at 95% (betting).
+
+        **Raises:** `InvalidArgument` for recommenders of your own at profiles they do not know.
+        """
+        return estimate_ex_ante(self, key, count, common)
 
     def to_frame(self):
         """Labelled pandas table: one row a profile and product, money, with bounds and errors."""

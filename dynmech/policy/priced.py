@@ -293,8 +293,8 @@ class AbstractPriced(AbstractPolicy):
         if self.complete:
             return self.probability()
         must, got = "have every initial profile", f"a batch of {len(self.profiles)}"
-        do = "solve without `initial`, or average over profiles drawn with env.sample_profiles "
-        do += "and state the standard error"
+        do = "solve without `initial`, or call policy.estimate_ex_ante(key, count), which says how "
+        do += "sure it is"
         raise DynmechError(describe(f"EfficientPolicy.{verb}", must, got, do))
 
     @property
