@@ -121,6 +121,7 @@ if TYPE_CHECKING:
     from dynmech.sweeps import Sweep as Sweep
     from dynmech.sweeps import sweep as sweep
     from solvers import AbstractSolver as AbstractSolver
+    from solvers import BestFirst as BestFirst
     from solvers import BranchAndBound as BranchAndBound
     from solvers import Exact as Exact
     from solvers import Neural as Neural
@@ -189,6 +190,8 @@ else:
             "dynmech.market.values": "ConstantValues MarkovValues",
             "dynmech.audit": "Audit AuditsUnder BestResponse MeasuredGains Witness",
             "dynmech.sweeps": "Sweep sweep",
-            "solvers": ("AbstractSolver BranchAndBound Exact Neural PointBased Stationary Status"),
+            "solvers": (
+                "AbstractSolver BestFirst BranchAndBound Exact Neural PointBased Stationary Status"
+            ),
         },
     )

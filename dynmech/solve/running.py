@@ -59,7 +59,7 @@ def run_solver(
 
 
 def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:
-    """Exact where its tree fits and time allows, else branch and bound."""
+    """Exact where its tree fits; else a search, of lists of memories or from the rules."""
     memory = limits.memory or _MEMORY
     given = (problem, tasks, limits, progress)
     if problem.horizon == math.inf:
@@ -74,6 +74,9 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
         if not bounded:
             raise
         why = f"picked because the exact tree does not fit ({error})"
+    if all(part.kernel is None for part in tasks.groups):
+        with contextlib.suppress(TooLarge):  # where memories are too many to list
+            return _ask(BestFirst(memory, limits.seconds), *given, why)
     return _ask(BranchAndBound(memory, limits.seconds), *given, why)
 
 

@@ -15,6 +15,8 @@ opens what is opened here. A pass goes down from the roots along what has slack,
 promising tips of each step (few at first, twice as many each pass: an incumbent comes early, and
 passes stay few), and backs up what it met. All tasks of a pass share its every array operation.
 
+In a class that nothing follows one control is all there is: U = L, and nothing is opened.
+
 Beliefs in proportion are one node, so that a control that teaches nothing leads to its own node:
 that loop is summed in closed form.
 
@@ -85,7 +87,7 @@ class Search:
     `pairs`: an economy at a node: `upper`, `lower`, `mass`; `place`, its row in `opened`, or -1;
     `act`: the control of its plan, or -1 where `keep` is kept for ever. `opened`: `pay` (A,),
     `option` (A,): bounds above by control; `child` (A, Z): pairs that follow, -1 if not followed.
-    Pair 0 stands for an impossible belief.
+    Pair 0 stands for an impossible belief. `related`: whether beliefs can come back to themselves.
     """
 
     def __init__(self, structure: Structure, tables: Tables):
@@ -104,6 +106,13 @@ class Search:
         self.top: list[int] = []
         self._pair_of: list[np.ndarray] = []
         self._kept: dict[bytes, tuple] = {}
+        alive = np.asarray((self.going > 0).any(axis=1))[structure.edge[0]]
+        source, control = np.nonzero(alive)
+        target = structure.successor[0][source, control]
+        self.final = np.asarray(~alive.any(axis=1))
+        ways = Ways(source, target, np.ones(len(source)))
+        again = (source == target).any() or ways.circular(len(structure.edge[0]))
+        self.related = self.store.offset is not None and bool(again)
 
     @property
     def bytes(self) -> int:
@@ -154,7 +163,7 @@ class Search:
             if time.monotonic() > deadline:
                 raise TimeoutError
             grown = self._pass(top[open_], due[open_], width)
-            if self.store.offset is not None:
+            if self.related:
                 self.settle(top[open_])
             report(self.pairs.count, float(gap.max()))
             after = (pairs["upper"][top] - pairs["lower"][top]).sum()
@@ -274,9 +283,10 @@ class Search:
                 bound = rows[fresh] @ self.economies[q].bounding(c)
                 keep = bound[:, 2:].argmax(axis=1)
                 below = np.take_along_axis(bound[:, 2:], keep[:, None], 1)[:, 0]
+                above = below if self.final[c] else np.maximum(bound[:, 1], below)
                 table[fresh] = self.pairs.append(
-                    len(fresh), node=fresh, task=q, upper=np.maximum(bound[:, 1], below),
-                    lower=below, mass=bound[:, 0], slack=-np.inf, place=-1, act=-1,
+                    len(fresh), node=fresh, task=q, upper=above, lower=below,
+                    mass=bound[:, 0], slack=-np.inf, place=-1, act=-1,
                     keep=self.economies[q].controls[keep],
                 )  # fmt: skip
             found[part] = table[nodes]

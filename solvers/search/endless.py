@@ -22,7 +22,8 @@ from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
 from solvers.search.forever import round_yields
-from solvers.search.unrolled import write_rounds
+from solvers.search.timed import with_clock
+from solvers.search.unrolled import write_finite, write_rounds
 from solvers.solution import (
     AbstractSolver,
     Limits,
@@ -45,11 +46,12 @@ _RESOLUTION = 1e4
 
 
 class BestFirst(AbstractSolver):
-    """Solve an unbounded horizon by best-first search, without cutting it into rounds.
+    """Solve by best-first search, an unbounded horizon without cutting it into rounds.
 
-    Every task has a plan of its own, that goes on for ever and is opened only as far as the task
-    needs. It is then written out for as many rounds as what is left to come needs, so that what
-    follows from it is an exact sum.
+    Every task has a plan of its own, opened only as far as the task needs; from there on one
+    control is kept, so that there is a plan whenever the search ends. It is then written out, an
+    endless one for as many rounds as what is left to come needs, so that what follows from it is an
+    exact sum. In a finite horizon the round is a part of the memory (`solvers.search.timed`).
 
     **Arguments**
 
@@ -62,13 +64,12 @@ class BestFirst(AbstractSolver):
     def solve(self, problem, tasks, limits, progress):
         """Search with most of the tolerance, and leave the rest to the rounds not written out.
 
-        See `AbstractSolver.solve`. Coefficients that move, and a tolerance of 0 where beliefs take
-        no finite number of directions, are left to `Stationary`.
+        See `AbstractSolver.solve`. In an endless horizon, coefficients that move, and a tolerance
+        of 0 where beliefs take no finite number of directions, are left to `Stationary`.
         """
         began = time.monotonic()
         if problem.horizon < math.inf:
-            do = "solve with Exact() or BranchAndBound()"
-            raise Unsuited("horizon", "be math.inf for BestFirst()", problem.horizon, do)
+            return self._finite(problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
         structure, tables, groups = listed.structure, listed.tables, tasks.groups
         scale = most_gained(tables, groups)
@@ -95,6 +96,35 @@ class BestFirst(AbstractSolver):
         note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
         spent = time.monotonic() - began
         return dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
+
+    def _finite(self, problem, tasks, limits, progress):
+        """Search with the round as a part of the memory."""
+        began = time.monotonic()
+        if any(part.kernel is not None for part in tasks.groups):
+            must, do = "be constant for BestFirst()", "solve with Exact() or BranchAndBound()"
+            raise Unsuited("values", must, "values that move", do)
+        listed = problem.lists(self.memory / 4)
+        need = _kept_bytes(listed.structure, tasks)
+        if need > self.memory / 2:
+            raise MemoryError(f"bounds of {len(tasks)} tasks at every memory: {need / 1e9:.3g} GB")
+        structure, tables = with_clock(listed.structure, listed.tables)
+        asked = dataclasses.replace(limits, memory=self.memory, seconds=self.seconds)
+        found = search_endless(structure, tables, tasks.groups, asked, progress)
+        assert isinstance(found.plan, EndlessPlan)
+        known = found.lower, found.upper
+        table = write_finite(found.plan, tasks, *known, listed.structure, self.memory)
+        value, spent = np.minimum(table.value, found.upper), time.monotonic() - began
+        short = (found.lower - value > _ROUNDING * np.abs(found.lower)).any()
+        if short:
+            found = dataclasses.replace(found, plan=table, status=Status.MEMORY_LIMIT)
+        return dataclasses.replace(found, value=value, table=table, seconds=spent)
+
+
+def _kept_bytes(structure: Structure, tasks: TaskList) -> float:
+    """Bytes of what every control kept, and being told, is worth to every task."""
+    classes = sum(len(part) for part in structure.edge)
+    points = max((part.root.shape[1] for part in tasks.groups), default=0)
+    return 8.0 * classes * points * (structure.controls + 1) * len(tasks)
 
 
 def search_endless(

@@ -6,15 +6,17 @@ is as large as it may be. What the rounds written out attain, and what they lack
 then an exact sum over the tree.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.problem import TaskList
+from solvers.problem import Structure, TaskList
 from solvers.search.endless_plan import EndlessPlan
 from solvers.search.store import Indices
+from solvers.search.timed import starts
 from solvers.stationary import unroll
 from solvers.table import Answer, PlanTable
 from solvers.tree.tree import Layer, Tree
@@ -63,6 +65,31 @@ def write_rounds(
     return _Writer(plan, tasks, lower, upper).write(rest, memory, least)
 
 
+def write_finite(
+    plan: EndlessPlan,
+    tasks: TaskList,
+    lower: Float[np.ndarray, " N"],
+    upper: Float[np.ndarray, " N"],
+    structure: Structure,
+    memory: float,
+) -> PlanTable:
+    """The plans of the tasks kept in every round of a finite problem, `structure`.
+
+    The plans are those of the same problem with a clock (`solvers.search.timed`). Where their tree
+    is larger than `memory` they keep one control from some round on, a later one if that fits.
+
+    **Raises:** `MemoryError` where not even plans of one control each fit.
+    """
+    writer = _Writer(plan, tasks, lower, upper)
+    for following in reversed(range(structure.horizon + 1)):
+        try:
+            return writer.write_all(structure, memory, following)
+        except MemoryError:
+            if following == 0:
+                raise
+    raise MemoryError("no plan has any round")
+
+
 class _Writer:
     def __init__(
         self,
@@ -78,24 +105,65 @@ class _Writer:
         self.root = np.array([one.root for one in economies])
         self.economies = economies
 
-    def write(self, rest: Float[np.ndarray, " N"], memory: float, least: int) -> PlanTable:
-        """See `write_rounds`."""
-        structure, offset, points = self.structure, self.search.store.offset, self.root.shape[1]
-        first = np.zeros(1, np.int64)
-        size = None if offset is None else np.zeros(1)
-        rounds = [_Round(first, first, first, first - 1, np.ones((1, points)), size)]
+    def write_all(self, structure: Structure, memory: float, following: int) -> PlanTable:
+        """Write every round, following the plans for some of them; see `write_finite`."""
+        start, horizon = starts(structure), structure.horizon
+        rounds, entries = [self._first()], [self._top()]
+        children: list[np.ndarray] = []
+        used = 0.0
+        for t in range(horizon):
+            here, at = rounds[-1], entries[-1]
+            if t == following:
+                at = entries[-1] = self._settled(at)
+            used += self._bytes(here, at)
+            if used * structure.symbols > memory:
+                raise MemoryError(f"round {t + 1} of a plan has {len(here.node)} nodes")
+            if t < horizon - 1:
+                after, child, reached = self._next(here, at)
+                children.append(child)
+                rounds.append(after)
+                entries.append(reached)
+        children.append(np.zeros((len(rounds[-1].node), structure.controls, 0), np.int32))
+        found = self._table(rounds, entries, children, structure)
+        assert found.tree is not None
+        layers = tuple(
+            dataclasses.replace(layer, memory=layer.memory - np.int32(first))
+            for layer, first in zip(found.tree.layers, start, strict=True)
+        )
+        return dataclasses.replace(found, tree=Tree(layers, structure))
+
+    def _settled(self, at: _Entries) -> _Entries:
+        """The same entries, from here on with the control that is best kept."""
+        keep = np.where(at.pair > 0, self.search.pairs["keep"][at.pair], at.keep)
+        return at._replace(pair=np.zeros_like(at.pair), keep=keep.astype(np.int64))
+
+    def _first(self) -> _Round:
+        first, points = np.zeros(1, np.int64), self.root.shape[1]
+        size = None if self.search.store.offset is None else np.zeros(1)
+        return _Round(first, first, first, first - 1, np.ones((1, points)), size)
+
+    def _top(self) -> _Entries:
+        """Every plan at its root."""
         top = np.asarray(self.search.top, np.int64)[self.plan.economy[self.kept]]
         every = np.arange(len(self.kept))
-        entries = [
-            _Entries(0 * every, every, top, self.search.pairs["keep"][top].astype(np.int64),
-                     np.ones(len(every)))
-        ]  # fmt: skip
+        keep = self.search.pairs["keep"][top].astype(np.int64)
+        return _Entries(0 * every, every, top, keep, np.ones(len(every)))
+
+    def _bytes(self, here: _Round, at: _Entries) -> float:
+        """Bytes of a round, while it is written and solved."""
+        each = 8.0 * (2 * self.root.shape[1] + self.structure.controls * self.structure.symbols)
+        return (each + 16.0 * len(self.kept)) * len(here.node) + 48.0 * len(at.node)
+
+    def write(self, rest: Float[np.ndarray, " N"], memory: float, least: int) -> PlanTable:
+        """See `write_rounds`."""
+        structure = self.structure
+        rounds, entries = [self._first()], [self._top()]
         children: list[np.ndarray] = []
-        used, each = 0.0, 8.0 * (2 * points + structure.controls * structure.symbols)
+        used = 0.0
         while True:
             here, at = rounds[-1], entries[-1]
             left = np.bincount(at.task, self._to_come(here, at), len(self.kept))
-            used += each * len(here.node) + 48.0 * len(at.node) + 16.0 * len(here.node) * len(top)
+            used += self._bytes(here, at)
             if len(rounds) >= least and (left <= rest[self.kept]).all():
                 break
             if len(rounds) >= _MOST_ROUNDS or used * structure.symbols > memory:
@@ -105,7 +173,7 @@ class _Writer:
             rounds.append(following)
             entries.append(after)
         children.append(np.zeros((len(rounds[-1].node), structure.controls, 0), np.int32))
-        return self._table(rounds, entries, children)
+        return self._table(rounds, entries, children, unroll(structure, len(rounds)))
 
     def _control(self, at: _Entries) -> Indices:
         act = self.search.pairs["act"][at.pair].astype(np.int64)
@@ -201,9 +269,13 @@ class _Writer:
         return _Entries(at.node[best], at.task[best], at.pair[best], at.keep[best], weight)
 
     def _table(
-        self, rounds: Sequence[_Round], entries: Sequence[_Entries], children: Sequence[np.ndarray]
+        self,
+        rounds: Sequence[_Round],
+        entries: Sequence[_Entries],
+        children: Sequence[np.ndarray],
+        written: Structure,
     ) -> PlanTable:
-        """Backward over the tree: what the plans attain, and what they lack."""
+        """Backward over the tree of the structure written: what plans attain, what they lack."""
         structure, width = self.structure, len(self.kept)
         later = np.zeros((len(rounds[-1].node), width))
         actions, gaps = [], []
@@ -235,8 +307,7 @@ class _Writer:
             gaps.append(gap)
             later = value
         layers = tuple(map(_layer, rounds, children))
-        tree = Tree(layers, unroll(structure, len(rounds)))
-        return self._laid_out(tree, actions[::-1], gaps[::-1], later[0])
+        return self._laid_out(Tree(layers, written), actions[::-1], gaps[::-1], later[0])
 
     def _ratio(self, here: _Round, after: _Round, at: _Entries, edge, reached):
         offset = self.search.store.offset

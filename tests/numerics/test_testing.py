@@ -12,6 +12,7 @@ from solvers.listing import one_task, pose
 
 KINDS = [
     solvers.Exact(),
+    solvers.BestFirst(),
     solvers.BranchAndBound(),
     solvers.PointBased(),
 ]
