@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dynmech import plotting as plotting
     from dynmech import settlement as settlement
     from dynmech import static as static
+    from dynmech._programs import enable_compilation_cache as enable_compilation_cache
     from dynmech.audit import Audit as Audit
     from dynmech.audit import AuditsUnder as AuditsUnder
     from dynmech.audit import BestResponse as BestResponse
@@ -190,6 +191,7 @@ else:
             "dynmech.market.values": "ConstantValues MarkovValues",
             "dynmech.audit": "Audit AuditsUnder BestResponse MeasuredGains Witness",
             "dynmech.sweeps": "Sweep sweep",
+            "dynmech._programs": "enable_compilation_cache",
             "solvers": (
                 "AbstractSolver BestFirst BranchAndBound Exact Neural PointBased Stationary Status"
             ),

@@ -174,4 +174,5 @@ def main(options: Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    dm.enable_compilation_cache()
     main(tyro.cli(Options))

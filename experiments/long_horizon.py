@@ -318,4 +318,5 @@ def _computing() -> float:
 
 
 if __name__ == "__main__":
+    dm.enable_compilation_cache()
     main(tyro.cli(Options))

@@ -222,4 +222,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    dm.enable_compilation_cache()
     main(tyro.cli(Options, description=__doc__))

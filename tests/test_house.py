@@ -267,7 +267,7 @@ def test_packages_set_no_configuration():
         f"{path}:{line} calls {name}"
         for path, tree in trees(*PACKAGES)
         for line, name in called(tree)
-        if sets.search(name)
+        if sets.search(name) and path.name != "_programs.py"  # whose one function users call for it
     ]
     bad += [
         f"{path}:{node.lineno} writes {ast.unparse(node)}"
