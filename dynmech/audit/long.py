@@ -51,6 +51,7 @@ def run_long_audit(
     interval: bool | None,
     conversations: int,
     nodes: int,
+    confidence: float,
     tolerance: float | None,
     key: jax.Array | None = None,
 ) -> Audit:
@@ -58,7 +59,7 @@ def run_long_audit(
     policy = cast(PlayEvaluator, priced.evaluator)
     declared = _check(policy, histories, interval, conversations, nodes, tolerance)
     searched = declared if interval is None else interval
-    env, (n, batch), confidence = policy.env, total.shape, policy.bounds.confidence
+    env, (n, batch) = policy.env, total.shape
     bias = largest_bias(env, signal)
     own = settlement.own
     stray = bias if own else None
@@ -99,7 +100,7 @@ def run_long_audit(
     most = bounds.upper + bias - total if own else np.inf
     gain, low = (gains.best(x, batch).max(axis=1) for x in (gains.gain, gains.low))
     certified = bound.max(axis=1) if own else np.full(n, np.nan)
-    inside = _inside(priced, nodes, bias) if own else ()
+    inside = _inside(priced, nodes, bias, confidence) if own else ()
     everywhere = certified
     if inside:
         everywhere = np.maximum(certified, max(node.bound for node in inside))
@@ -213,7 +214,9 @@ def _interval(
     return value, error, value - step, value + step
 
 
-def _inside(policy: AbstractPricedPolicy, nodes: int, bias: float) -> tuple[NodeBound, ...]:
+def _inside(
+    policy: AbstractPricedPolicy, nodes: int, bias: float, confidence: float
+) -> tuple[NodeBound, ...]:
     """Certify at nodes that simulated truthful conversations come to, each node once."""
     if nodes == 0:
         return ()
@@ -222,7 +225,7 @@ def _inside(policy: AbstractPricedPolicy, nodes: int, bias: float) -> tuple[Node
     records, _ = draw_conversations(policy, policy.env.signals.settlement, {}, rng, wanted)
     certificate = Certificate(
         min(_NODE_RUNS, play.certificate.runs),
-        confidence=play.certificate.confidence,
+        confidence=confidence,
         rounds=play.certificate.rounds,
         work=play.certificate.work,
         seed=play.certificate.seed + 1,

@@ -293,6 +293,7 @@ class DynamicTeamMechanism(AbstractTerms):
         key: jax.Array | None = None,
         conversations: int = 1024,
         nodes: int = 0,
+        confidence: float = 0.95,
         tolerance: float | None = None,
     ) -> Audit: ...
 
@@ -307,6 +308,7 @@ class DynamicTeamMechanism(AbstractTerms):
         key: jax.Array | None = None,
         conversations: int = 1024,
         nodes: int = 0,
+        confidence: float = 0.95,
         tolerance: float | None = None,
     ) -> AuditsUnder: ...
 
@@ -320,14 +322,16 @@ class DynamicTeamMechanism(AbstractTerms):
         key: jax.Array | None = None,
         conversations: int = 1024,
         nodes: int = 0,
+        confidence: float = 0.95,
         tolerance: float | None = None,
     ) -> Audit | AuditsUnder:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 
         Where the policy is simulated, by certified bounds and by simulation: misreports at the
         outset only, `conversations` for each; with `nodes`, the bound on gains is also certified at
-        that many nodes inside simulated conversations; `tolerance`: money, what counts as no gain;
-        `key`: of the conversations, a fixed one by default.
+        that many nodes inside simulated conversations; `confidence`: in (0, 1), of everything that
+        a verdict or a maximum joins, at once; `tolerance`: money, what counts as no gain; `key`: of
+        the conversations, a fixed one by default.
 
         **Arguments:** `settlement`: how purchases are settled, `settlement.Estimator()` by
         default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
@@ -350,6 +354,7 @@ class DynamicTeamMechanism(AbstractTerms):
         conversations = whole(1)("audit(conversations=...)", conversations)
         nodes = whole(0)("audit(nodes=...)", nodes)
         optional(number(least=0))("audit(tolerance=...)", tolerance)
+        number(above=0, below=1)("audit(confidence=...)", confidence)
         settlement = _settlement("audit", settlement)
         if settlement.own:
             self._priced("audit")
@@ -365,7 +370,7 @@ class DynamicTeamMechanism(AbstractTerms):
         if not self.policy.evaluator.walked:
             return run_long_audit(
                 self.policy,
-                self.own,
+                self._own_at(confidence),
                 self.policy.flat(self.groves_total),
                 settlement,
                 self.estimator,
@@ -375,10 +380,17 @@ class DynamicTeamMechanism(AbstractTerms):
                 interval,
                 conversations,
                 nodes,
+                confidence,
                 tolerance,
                 key,
             )
         return self._audit_scene(self.scene, settlement, histories, interval, tolerance)
+
+    def _own_at(self, confidence: float) -> OwnTables:
+        """Tables along own alternatives whose bounds hold with another confidence."""
+        if confidence == self.policy.confidence or not self.groves.reads_own:
+            return self.own
+        return self.policy.own_tables(self.estimator, self.groves.side, True, confidence)
 
     def _audit_scene(self, scene: Scene, settlement, histories, interval, tolerance) -> Audit:
         """Audit exactly, in this market or in another."""

@@ -94,14 +94,19 @@ class AbstractPricedPolicy(AbstractPriced):
         return explain(self, conversation, unit)
 
     def own_tables(
-        self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
+        self,
+        signal: AbstractSettlementSignal,
+        side: str | None,
+        needed: bool = True,
+        confidence: float | None = None,
     ) -> OwnTables:
         """What Groves terms reduce, along each advertiser's own alternatives.
 
         **Arguments:** `signal`: what purchases are settled with; `side`: the bound charged;
-        `needed`: whether the term reads the tables.
+        `needed`: whether the term reads the tables; `confidence`: of simulated bounds, the
+        policy's own by default.
         """
-        own = self.evaluator.own_tables(signal, side, needed)
+        own = self.evaluator.own_tables(signal, side, needed, confidence)
         if not needed:
             return own
         here = own.at_own_signal(own.marginal)

@@ -195,7 +195,11 @@ class PlayEvaluator(AbstractEvaluator):
         return recommendations(wider.plan, wider.pairs, list(wider.memories), ask)
 
     def own_tables(
-        self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
+        self,
+        signal: AbstractSettlementSignal,
+        side: str | None,
+        needed: bool = True,
+        confidence: float | None = None,
     ) -> OwnTables:
         """Bounds, each on its side, so that what a term promises holds.
 
@@ -213,7 +217,7 @@ class PlayEvaluator(AbstractEvaluator):
         own, env, n = self.own, self.env, self.env.products
         pairs, known = own.pairs, np.isfinite(own.surplus)
         bias, count = largest_bias(env, signal), int(known.sum())
-        sure = self.bounds.confidence, own.runs
+        sure = self.bounds.confidence if confidence is None else confidence, own.runs
         payoff = own.surplus - margin(own.surplus_error, own.surplus_unseen, *sure, count) - bias
         step = margin(own.contribution_error, own.contribution_unseen, *sure, count * n)
         contribution = own.contribution + step + bias

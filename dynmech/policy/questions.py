@@ -190,11 +190,16 @@ class AbstractEvaluator(eqx.Module):
 
     @abc.abstractmethod
     def own_tables(
-        self, signal: "AbstractSettlementSignal", side: str | None, needed: bool = True
+        self,
+        signal: "AbstractSettlementSignal",
+        side: str | None,
+        needed: bool = True,
+        confidence: float | None = None,
     ) -> "OwnTables":
         """What Groves terms reduce, with bounds on the side that a term needs.
 
         `needed`: whether the term reads them; else W^{-i} and Wd^{-i} need not be solved.
+        `confidence`: of bounds that are simulated, the policy's own by default.
 
         **Raises:** `InvalidArgument` where a side is needed and none is given.
         """

@@ -211,7 +211,11 @@ class TreeEvaluator(AbstractEvaluator):
         return found
 
     def own_tables(
-        self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True
+        self,
+        signal: AbstractSettlementSignal,
+        side: str | None,
+        needed: bool = True,
+        confidence: float | None = None,
     ) -> OwnTables:
         check_side(side, self.exact)
         pairs, n = self.pairs, self.env.products

@@ -54,6 +54,22 @@ def test_totals_do_not_move_with_own_reports(long_solved, groves):
     assert total[1, 1] == total[1, 2]
 
 
+def test_an_audit_holds_with_the_confidence_asked_for(long_solved):
+    _, policy, _ = long_solved
+    mechanism = dm.DynamicTeamMechanism(policy)
+    sure, surer = (mechanism.audit(conversations=60, confidence=c) for c in (0.9, 0.999))
+    assert (sure.confidence, surer.confidence) == (0.9, 0.999)
+    assert "at 99.9%" in surer.summary() + str(surer.verdicts)
+    assert (surer.incentive_bound > sure.incentive_bound).all()
+    for name in ("participation", "no_subsidy"):
+        wide, narrow = surer.bounded(name), sure.bounded(name)
+        assert (wide.lower <= narrow.lower).all()
+        assert (wide.lower < narrow.lower).any()
+    assert (surer.window.ceiling <= sure.window.ceiling).all()
+    with pytest.raises(dm.InvalidArgument, match="confidence"):
+        mechanism.audit(confidence=1.0)
+
+
 @pytest.mark.slow
 def test_a_total_is_the_same_whichever_own_report_was_solved_for(long_solved):
     """Solving for another own report, with the same network, changes no total of hers."""
