@@ -14,8 +14,14 @@ EX_ANTE = "ExAnte (batch mean)"
 
 
 def groves_terms() -> dict[str, dm.groves.AbstractGroves]:
-    """All Groves terms compared, by the label that they are printed under."""
+    """All Groves terms compared, by the label that they are printed under.
+
+    First those that keep participation and no subsidy at once: they read the estimate, and need a
+    signal after every ending, of those who leave too.
+    """
     return {
+        "DataDriven": dm.groves.DataDriven(),
+        "DataDriven, revenue": dm.groves.DataDriven(objective="revenue"),
         "Zero": dm.groves.Zero(),
         EX_ANTE: dm.groves.ExAnte(sampled=True),
         "NoSubsidy": dm.groves.NoSubsidy(),

@@ -116,6 +116,10 @@ def _mechanisms(
     open_share = 100 * float(np.mean(audit.window.open))
     table = tables.groves_table(mechanisms, audit)
     out.table("groves_terms", table, "All Groves terms; a negative slack breaks the constraint")
+    out.say(
+        "DataDriven totals read the signal that follows every ending, and keep both promises where "
+        "any total can; all others are fixed by what the rest reported at first.",
+    )
     totals = mechanisms[tables.EX_ANTE].groves_total
     pivots = solved.policy.marginal_value
     errors = [tables.mean_and_error(row)[1] for row in pivots]
