@@ -49,7 +49,7 @@ test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every chan
 
 # Every page is run anew and a warning fails the build; what JAX compiled is kept from one to the next.
 docs: $(VENV)/.installed-docs ## build the book, its pages executed, into build/book
-	TF_CPP_MIN_LOG_LEVEL=3 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 $(RUN) -m sphinx -W --keep-going -q -j $(WORKERS) -d build/pages -b html notebooks build/book
+	TF_CPP_MIN_LOG_LEVEL=3 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 $(RUN) -m sphinx -E -W --keep-going -q -j $(WORKERS) -d build/pages -b html notebooks build/book
 	@echo build/book/index.html
 
 # Each in an environment of its own, with the optional packages that the tests of the core need.

@@ -16,6 +16,7 @@ exclude_patterns = ["book", "**.ipynb_checkpoints"]
 root_doc = "index"
 nitpicky = True
 highlight_language = "none"
+toc_object_entries_show_parents = "hide"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -30,8 +31,12 @@ html_title = "dynmech"
 html_show_sourcelink = False
 html_copy_source = False
 html_math_renderer = "mathml"
+html_static_path = ["book/static"]
+html_css_files = ["book.css"]
+html_sidebars = {"**": ["globaltoc.html"]}
 html_theme_options = {
+    "logo": {"text": "dynmech"},
+    "navbar_center": [],
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "logo": {"text": "dynmech"},
 }

@@ -131,7 +131,8 @@ def _payments(mechanism: DynamicTeamMechanism, unit: str) -> str:
         for table in (policy.advertiser_value, mechanism.agent_payoff, mechanism.groves_total)
     )
     paid = payoff - earned
-    most = max(float(np.abs([payoff, earned, charged, payoff - charged]).max()), 1e-300)
+    every = np.stack([0 * payoff, earned, payoff, payoff - charged])
+    low, wide = float(every.min()), max(float(np.ptp(every)), 1e-300)
     for i, name in enumerate(policy.env.names):
         steps = [
             ("earns on her sales", 0.0, earned[i], "value"),
@@ -141,7 +142,15 @@ def _payments(mechanism: DynamicTeamMechanism, unit: str) -> str:
         ]
         sums = (earned[i], paid[i], -charged[i], payoff[i] - charged[i])
         bars = "".join(
-            _bar(k, f"{name} {words}: {amount(x)} {unit}", words, a / most, b / most, kind, x)
+            _bar(
+                k,
+                f"{name} {words}: {amount(x)} {unit}",
+                words,
+                (a - low) / wide,
+                (b - low) / wide,
+                kind,
+                x,
+            )
             for k, ((words, a, b, kind), x) in enumerate(zip(steps, sums))
         )
         rows.append(f"<h3>{html.escape(name)}</h3>{_SVG.format(html.escape(name), bars)}")
@@ -154,8 +163,8 @@ _SVG = '<svg role="img" aria-label="{}" viewBox="0 0 640 88" width="640" height=
 def _bar(
     row: int, title: str, words: str, start: float, end: float, kind: str, value: float
 ) -> str:
-    """One step; from -1 to 1 is the middle part of the width."""
-    left, wide = 410 + 120 * min(start, end), max(120 * abs(end - start), 1.0)
+    """One step; from 0 to 1 is the middle part of the width."""
+    left, wide = 205 + 350 * min(start, end), max(350 * abs(end - start), 1.0)
     y = 4 + 21 * row
     return (
         f"<g><title>{html.escape(title)}</title>"

@@ -35,7 +35,7 @@ def policy(it: Any) -> Card:
         ),
         ("product", "earned", "utility", "purchases"),
         tuple((name, *mean) for name, mean in zip(env.names, means)),
-        f"Means over profiles, money; {it.seconds:.3g} s.",
+        f"Means over profiles, money; solved in {it.seconds:.3g} s.",
     )
 
 
