@@ -22,6 +22,7 @@ from dynmech.errors import (
     describe,
     import_extra,
     is_number,
+    require_whole,
 )
 from dynmech.logs.reading import (
     BUY,
@@ -332,6 +333,27 @@ class Log(eqx.Module):
         frame["bought"] = own[frame.index] / frame["at_risk"]
         frame.index = pandas.Index([self._label(int(k)) for k in frame.index], name="product")
         return frame
+
+    def by_answer(self, groups: int = 5) -> Any:
+        """What happened after an answer: a pandas DataFrame, one row an answer of the round before.
+
+        Columns as in `funnel`. Answers are the platform's symbols, or, where the log has none,
+        ratings in at most `groups` groups of as many each, a row named by its least and most.
+        """
+        pandas = import_extra("pandas", "logs", "Log.by_answer")
+        require_whole("Log.by_answer(groups=...)", groups, 1)
+        later = np.flatnonzero(self.round > 1)
+        if (self.signal[later - 1] >= 0).any():
+            row = later[self.signal[later - 1] >= 0]
+            return self._shares(pandas, self.signal[row - 1], "answer", row)
+        row = later[np.isfinite(self.rating[later - 1])]
+        rating = self.rating[row - 1]
+        edges = np.unique(np.quantile(rating, np.linspace(0, 1, groups + 1)[1:-1]))
+        group = np.searchsorted(edges, rating, side="left")
+        found = self._shares(pandas, group, "answer", row)
+        ends = [(rating[group == g].min(), rating[group == g].max()) for g in found.index]
+        found.index = pandas.Index([f"{a:g} to {b:g}" for a, b in ends], name="answer")
+        return found
 
     def _shares(self, pandas, key, name: str, row: np.ndarray | None = None):
         row = np.arange(self.rows) if row is None else row

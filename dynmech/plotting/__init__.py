@@ -7,6 +7,7 @@ nor does `import dynmech.plotting`: the first picture does.
 """
 
 from dynmech.plotting.conversation import plot_conversation as plot_conversation
+from dynmech.plotting.log import plot_log as plot_log
 from dynmech.plotting.money import plot_incentives as plot_incentives
 from dynmech.plotting.money import plot_payments as plot_payments
 from dynmech.plotting.policy import plot_policy_tree as plot_policy_tree

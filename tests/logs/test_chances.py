@@ -147,3 +147,10 @@ def test_the_likelihood_of_missing_ratings_is_that_of_a_loop_over_tastes(by_law)
 def test_a_chance_by_taste_is_refused(by_law):
     with pytest.raises(dm.NotIdentified, match="taste"):
         dm.fit(by_law[1], market(np.full(6, 0.5)), ["rating chance"], progress=False)
+
+
+def test_the_shipped_log_is_what_its_command_draws(tmp_path):
+    from experiments import conversations
+
+    path = conversations.main(conversations.Options(folder=tmp_path))
+    assert path.read_text() == (conversations.DATA / conversations.NAME).read_text()

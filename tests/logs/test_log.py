@@ -62,6 +62,13 @@ def test_what_a_person_looks_at_first():
     np.testing.assert_array_equal(funnel["at_risk"], [3, 2])
     np.testing.assert_allclose(funnel["asked"], [2 / 3, 1 / 2])
     np.testing.assert_allclose(funnel["mean_rating"][1], 3.75)
+    after = log.by_answer(1)
+    assert after.index.tolist() == ["3 to 4.5"]
+    np.testing.assert_allclose(after[["at_risk", "bought", "asked"]], [[2, 0.5, 0.5]])
+    figure = dm.plotting.plot_log(log, title="what happened")
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "round", "product shown", "answer in the round before",
+    ]  # fmt: skip
     by = log.by_product()
     np.testing.assert_array_equal(by["at_risk"], [2, 3])
     assert "without an end" in log.summary()
