@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from dynmech.logs.fit import Fit as Fit
     from dynmech.logs.fit import fit as fit
     from dynmech.logs.log import Log as Log
+    from dynmech.market.displays import Displays as Displays
     from dynmech.market.environment import RecommendationMDP as RecommendationMDP
     from dynmech.market.feedback import AbstractFeedback as AbstractFeedback
     from dynmech.market.feedback import ChannelFeedback as ChannelFeedback
@@ -153,6 +154,7 @@ else:
             "dynmech.policy.explain": "Explanation",
             "dynmech.policy.given": "GivenPolicy",
             "dynmech.policy.questions": "AbstractPolicy",
+            "dynmech.market.displays": "Displays",
             "dynmech.market.environment": "RecommendationMDP",
             "dynmech.errors": (
                 "DynmechError DynmechWarning ImpossibleProfile InvalidArgument InvalidProbability "

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech.audit.witness import Witness
 from dynmech.errors import import_extra
+from dynmech.market.displays import words
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import reportable
 from dynmech.payments.settlement import AbstractSettlement
@@ -32,10 +33,11 @@ class MeasuredGains(eqx.Module):
     - `differing` (R,): conversations in which the lie changed what is paid or yielded.
     - `low`, `high` (R,): bounds with `confidence`, all of them at once (a union bound over both
       sides of R entries), by betting: for any law of the payoffs within their range.
-    - `honest`, `deviant` (R,): recommended first, n for none.
+    - `honest`, `deviant` (R,): recommended first, as indices into `displays`, in words.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
+    displays: tuple[str, ...] = eqx.field(static=True)
     profile: Int[np.ndarray, " R"]
     advertiser: Int[np.ndarray, " R"]
     value: Float[np.ndarray, " R"]
@@ -59,7 +61,8 @@ class MeasuredGains(eqx.Module):
     def to_frame(self):
         """Labelled pandas table: one row a misreport, money."""
         pandas = import_extra("pandas", "experiments", "MeasuredGains.to_frame")
-        labels = np.array([*self.names, "none"], dtype=object)
+        labels = np.array(self.names, dtype=object)
+        shown = np.array(self.displays, dtype=object)
         return pandas.DataFrame(
             {
                 "profile": self.profile,
@@ -71,8 +74,8 @@ class MeasuredGains(eqx.Module):
                 "differing_conversations": self.differing,
                 "low": self.low,
                 "high": self.high,
-                "honest_recommendation": labels[self.honest],
-                "recommendation": labels[self.deviant],
+                "honest_recommendation": shown[self.honest],
+                "recommendation": shown[self.deviant],
             }
         )
 
@@ -114,7 +117,7 @@ def measure_gains(
     kinds = (int, int, float, int, float, float, int, int, int, float, float)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    gains = MeasuredGains(env.names, *arrays, confidence=confidence, runs=runs)
+    gains = MeasuredGains(env.names, words(env), *arrays, confidence=confidence, runs=runs)
     return gains, Truth(tuple(truths))
 
 
@@ -151,7 +154,7 @@ def witness(policy: Playable, gains: MeasuredGains, i: int) -> Witness:
     if not mine.any() or worth.max() <= 0:
         return Witness(gains.names[i], 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
     k = int(np.argmax(worth))
-    labels, b = (*gains.names, "none"), int(gains.profile[k])
+    labels, b = gains.displays, int(gains.profile[k])
     theta, signals = policy.theta(b), policy.profiles.signals[b]
     return Witness(
         advertiser=gains.names[i],

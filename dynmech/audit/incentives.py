@@ -20,6 +20,7 @@ from dynmech.audit.payoffs import alpha_vectors
 from dynmech.audit.payoffs import situation as situation
 from dynmech.audit.payoffs import yield_given_taste as yield_given_taste
 from dynmech.audit.witness import Witness
+from dynmech.market.displays import words
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
@@ -248,7 +249,7 @@ def no_witness(policy: AbstractPricedPolicy, i: int) -> Witness:
 
 def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:
     env, plan, pairs = policy.env, policy.plan, policy.pairs
-    labels = (*env.names, "none")
+    labels = words(env)
     pair, i = int(lies.pair[k]), int(lies.agent[k])
     history, symbols, at = [], pairs.signals[pairs.root[pair]], int(lies.visit[k])
     seen = int(lies.symbol[k])

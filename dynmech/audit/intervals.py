@@ -75,7 +75,7 @@ def sweep_reports(
     theta[:, i] = 0
     rows = np.concatenate([policy.pairs.root[pairs][:, None], theta], axis=1)
     unique, index = np.unique(rows, axis=0, return_inverse=True)
-    size = len(unique) * plan.tree.nodes * (env.products + 1)
+    size = len(unique) * plan.tree.nodes * len(env.controls)
     if size > _MOST_CELLS:
         raise _too_large(f"{size:.3g} (profiles of the others, nodes, recommendations)")
     task = np.full(len(policy.pairs.root), -1)

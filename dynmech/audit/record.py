@@ -62,13 +62,13 @@ class Budget(eqx.Module):
 class NodeBound(eqx.Module):
     """Most that any report can gain from a node inside a conversation on, money.
 
-    `shown`: the recommendations that led there, -1 for none; `bound`: with the confidence of
+    `shown`: the recommendations that led there; `bound`: with the confidence of
     each node by itself; `upper` - `lower` the certified gap.
     """
 
     profile: int = eqx.field(static=True)
     period: int = eqx.field(static=True)
-    shown: tuple[int, ...] = eqx.field(static=True)
+    shown: tuple[int | tuple[int, ...], ...] = eqx.field(static=True)
     lower: float = eqx.field(static=True)
     upper: float = eqx.field(static=True)
     bound: float = eqx.field(static=True)

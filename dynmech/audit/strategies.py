@@ -24,6 +24,7 @@ from dynmech.audit.incentives import Found, no_witness, value_alternatives
 from dynmech.audit.intervals import report_of
 from dynmech.audit.witness import Witness
 from dynmech.errors import TooLarge
+from dynmech.market.displays import words
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
@@ -151,7 +152,7 @@ def _compared(game: Game, t: int, live) -> int:
 def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Witness:
     """Describe a lie, and what was seen and told before it."""
     env, plan, i = policy.env, policy.plan, game.advertiser
-    labels = (*env.names, "none")
+    labels = words(env)
     state, option, value = place
     here, moves = game.states[t], game.moves[t]
     move, honest = int(moves.move[place]), int(truthful_move(policy, game, t)[state])

@@ -14,14 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._types import NONE, as_floats, precision
+from dynmech._types import as_floats, precision
 from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
+from dynmech.market.displays import displays_named
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import all_profiles, signal_likelihood
+from dynmech.market.shown import alone
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
-from dynmech.problem.compile import Compiled
+from dynmech.problem.compile import Compiled, next_memories
 from solvers import as_program
 
 Reports = tuple[tuple[int, ...], tuple[int, ...]]
@@ -64,7 +66,9 @@ def means_of(
             continue
         with precision(env.gamma):
             gains = jnp.asarray(env.gains)
-            means = np.asarray(_signal_means(estimator, memory, shown, gains, prediction))
+            means = np.asarray(
+                _signal_means(estimator, memory, alone(env.controls[shown]), gains, prediction)
+            )
         yield first, _checked(call, means, (len(memory), n, m))
 
 
@@ -72,8 +76,11 @@ def reported_means(estimator, env: RecommendationMDP, compiled: Compiled, report
     """Yield (first situation, means (1, n, m)) of a function of the reports."""
     theta, signals = (np.array(x) for x in reports)
     call = "check_assumption_3(estimator=...)"
-    for s, (memory, shown) in enumerate(zip(compiled.situation, compiled.shown, strict=True)):
-        means = np.asarray(estimator(theta, signals, memory, int(shown)), float)
+    rows = env.controls[compiled.shown]
+    one = rows.shape[1] == 1
+    for s, (memory, row) in enumerate(zip(compiled.situation, rows, strict=True)):
+        shown = int(row[0]) if one else row
+        means = np.asarray(estimator(theta, signals, memory, shown), float)
         yield s, _checked(call, means[None], (1, env.products, env.tastes.size))
 
 
@@ -132,31 +139,23 @@ def possible_reports(
         yield tuple(theta[k].tolist()), tuple(signals[k].tolist())
 
 
-@as_program
-def _steps(rule, memories, products):
-    def step(memory, recommendation):
-        return rule.step(memory, recommendation, products)
-
-    each = jax.vmap(jax.vmap(step, in_axes=(None, 0)), in_axes=(0, None))
-    return each(jnp.asarray(memories), jnp.arange(products + 1))
-
-
-def shortest_histories(env, compiled: Compiled, wanted: list[int]) -> dict[int, tuple[int, ...]]:
+def shortest_histories(env, compiled: Compiled, wanted: list[int]) -> dict[int, tuple]:
     """The first sequence of recommendations that leads to each situation wanted."""
     n, horizon = env.products, int(env.horizon)
+    names = displays_named(env, np.arange(len(env.controls)))
     keys = {s: (*compiled.situation[s].tolist(), int(compiled.shown[s])) for s in wanted}
     missing, found = set(keys.values()), {}
-    start = np.asarray(env.action_rule.start(n, horizon))
-    layer: dict[tuple, tuple[int, ...]] = {tuple(start.tolist()): ()}
+    layer: dict[tuple, tuple] = {tuple(env.unaware.tolist()): ()}
     for _ in range(horizon):
         if not missing:
             break
         with precision(env.gamma):
-            grown = np.asarray(_steps(env.action_rule, np.array(list(layer)), n)).tolist()
-        following: dict[tuple, tuple[int, ...]] = {}
+            here = np.array(list(layer))
+            grown = np.asarray(next_memories(env.action_rule, here, env.controls, n)).tolist()
+        following: dict[tuple, tuple] = {}
         for path, row in zip(layer.values(), grown, strict=True):
             for r, after in enumerate(row):
-                longer = (*path, NONE if r == n else r)
+                longer = (*path, names[r])
                 following.setdefault(tuple(after), longer)
                 if (*after, r) in missing:
                     missing.remove((*after, r))

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from dynmech._types import NONE, split_symbol
+from dynmech._types import split_symbol
 from dynmech.errors import DynmechError, DynmechWarning, InvalidArgument
+from dynmech.market.displays import displays_named
 from dynmech.mechanism.team import DynamicTeamMechanism
 from dynmech.policy.conversation import Conversation
 
@@ -88,17 +89,17 @@ def _walk(mechanism: DynamicTeamMechanism, chat: Conversation, totals, most: int
 def _point(mechanism: DynamicTeamMechanism, chat: Conversation, totals):
     """What is shown and believed at one point, how it can end, and where it can go on."""
     env, n, belief = chat.policy.env, chat.policy.env.products, chat.belief
-    shown = chat.recommendation
-    control = n if shown == NONE else shown
+    control = chat.evaluator.control(chat.place)
+    names = displays_named(env, np.arange(len(env.controls)))
     actions, columns = chat.evaluator.chances(chat.place, control)
     law, heard = actions @ belief, columns @ belief
     worth = np.array(
         [
-            belief @ chat.worth(r) if chat.considered(r) else -np.inf
-            for r in (*range(n), NONE)
+            belief @ chat.worth(shown) if chat.considered(shown) else -np.inf
+            for shown in names
         ]
     )  # fmt: skip
-    second = int(np.where(np.arange(n + 1) == control, -np.inf, worth).argmax())
+    second = int(np.where(np.arange(len(names)) == control, -np.inf, worth).argmax())
     rival = bool(np.isfinite(worth[second])) and second != control
     ends = [
         [code, float(law[code]), *_bill(mechanism, chat.step(code), totals)]
@@ -114,9 +115,9 @@ def _point(mechanism: DynamicTeamMechanism, chat: Conversation, totals):
     ]  # fmt: skip
     point = {
         "round": chat.period,
-        "shown": shown,
+        "shown": names[control],
         "value": round(chat.value, _DIGITS),
-        "second": (NONE if second == n else second) if rival else None,
+        "second": names[second] if rival else None,
         "lead": round(float(worth[control] - worth[second]), _DIGITS) if rival else None,
         "utility": _numbers(env.utilities @ belief),
         "ends": ends,

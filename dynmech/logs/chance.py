@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech.errors import InvalidArgument, NotIdentified, describe
-from dynmech.logs.likelihood import edges_of, missing_law
+from dynmech.logs.likelihood import controls_shown, edges_of, missing_law
 from dynmech.logs.log import Log
 from dynmech.logs.reading import BUY, QUERY
 from dynmech.market.environment import RecommendationMDP
@@ -73,8 +73,7 @@ def rating_chance(log: Log, market: RecommendationMDP, groups: Int[np.ndarray, "
         raise InvalidArgument(describe("fit(log=...)", must, "none"))
     history = np.full(len(row), -1)
     if placed and sent.given == "history":
-        shown, _ = log.on(market.names)
-        memory, edge = edges_of(market, shown[:, 0], log.round - 1, log.offsets)
+        memory, edge = edges_of(market, controls_shown(log, market), log.round - 1, log.offsets)
         history = memory[edge[row], 2]
     rows, index = np.unique(history, return_inverse=True)
     index, owner = index.reshape(-1), groups[log.owner[row]]

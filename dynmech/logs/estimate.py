@@ -56,6 +56,7 @@ def rebuilt(market, found, free, weights) -> RecommendationMDP:
         placed.signals,
         placed.values,
         placed.names,
+        market.displays,
         round_cost=market.round_cost,
         exit_value=market.exit_value,
     )

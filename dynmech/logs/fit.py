@@ -36,6 +36,7 @@ from dynmech.logs.estimate import Problem, Spread, asked, factor_of, rebuilt
 from dynmech.logs.likelihood import records, tables
 from dynmech.logs.log import Log
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.shown import acts
 
 
 class Fit(eqx.Module):
@@ -323,8 +324,8 @@ def _by_round(found: Fit):
         data = records(found.log, env)
         table = tables(env, data, found.scale or (0.0, 1.0))
         rule, utilities = env.action_rule, jnp.asarray(env.utilities)
-        act = jax.vmap(lambda h, r: rule.probabilities(h, r, utilities))(
-            jnp.asarray(data.memory), jnp.asarray(data.shown)
+        act = jax.vmap(lambda h, r: acts(rule, h, r, utilities))(
+            jnp.asarray(data.memory), jnp.asarray(env.controls[data.shown])
         )
     n, rounds = env.products, data.paths.shape[1]
     act = np.asarray(act, float)

@@ -29,14 +29,16 @@ from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.logs.log import Log
 from dynmech.logs.reading import QUERY
+from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.shown import acts, answers, stepped
 
 _NEVER = -700.0  # the logarithm of what cannot happen: finite, so that gradients stay so
 _BLOCK = 4096  # conversations at once
 
 
 class Records(eqx.Module):
-    """A log as a market reads it; N conversations, R rows, E edges (memory, product shown).
+    """A log as a market reads it; N conversations, R rows, E edges (memory, control shown).
 
     - `memory` (E, d), `shown` (E,), `period` (E,): each edge; `period` counts from 0.
     - `cell` (D, 2): edge and action of each thing done. `heard` (S, 2): edge and platform symbol.
@@ -80,16 +82,13 @@ def records(log: Log, env: RecommendationMDP) -> Records:
     **Raises:** `OutsideSupport` for products, symbols and rounds that the market does not have;
     `InvalidArgument` for ratings that its feedback does not give.
     """
-    shown, action = log.on(env.names)
-    if (shown[:, 1:] < env.products).any():
-        must = "show one product at a time, as the market does"
-        raise InvalidArgument(describe("log", must, f"up to {shown.shape[1]} at once"))
+    shown, (_, action) = controls_shown(log, env), log.on(env.names)
     period, owner = log.round - 1, log.owner
     if period.max() >= env.horizon:
         must = f"have at most the market's {env.horizon} rounds"
         do = "build the market with as many rounds as the longest conversation"
         raise OutsideSupport(describe("log", must, int(period.max()) + 1, do))
-    memory, edge = edges_of(env, shown[:, 0], period, log.offsets)
+    memory, edge = edges_of(env, shown, period, log.offsets)
     cell, cells = np.unique(np.stack([edge, action], axis=1), axis=0, return_inverse=True)
     heard, said = _symbols(log, env, edge)
     first, opening = _first(log, env)
@@ -99,7 +98,7 @@ def records(log: Log, env: RecommendationMDP) -> Records:
     width[owner, longest + period] = said
     width[:, -1] = opening
     width[:, -2], settled = _sold(log, env.products, action)
-    kinds, sums = _ratings(log, env, edge, shown[:, 0], action)
+    kinds, sums = _ratings(log, env, edge, env.controls[shown, 0], action)
     paths, path = np.unique(width, axis=0, return_inverse=True)
     path, weight, of = path.reshape(-1), np.ones(len(log)), np.arange(len(log))
     if not len(kinds):  # nothing else tells conversations of one path apart
@@ -126,19 +125,32 @@ def records(log: Log, env: RecommendationMDP) -> Records:
     )
 
 
+def controls_shown(log: Log, env: RecommendationMDP) -> Int[np.ndarray, " R"]:
+    """What was displayed in each row, as rows of `env.controls`.
+
+    **Raises:** `OutsideSupport` for what is no display of the market.
+    """
+    products, _ = log.on(env.names)
+    rows, which = np.unique(products, axis=0, return_inverse=True)
+    kept = [tuple(j for j in row if j < env.products) for row in rows.tolist()]
+    controls = [control_of("log shown", env, row) for row in kept]
+    return np.array(controls, np.int64)[which.reshape(-1)]
+
+
 def edges_of(env: RecommendationMDP, shown, period, offsets):
-    """Distinct (period, product shown, memory after it), and the one of each row."""
+    """Distinct (period, control, memory after it), and the one of each row."""
     rule, n = env.action_rule, env.products
-    step = eqx.filter_jit(eqx.filter_vmap(lambda memory, r: rule.step(memory, r, n)))
-    start = np.asarray(rule.start(n, env.horizon), np.int64)
+    step = eqx.filter_jit(eqx.filter_vmap(lambda memory, row: stepped(rule, memory, row, n)))
+    start = env.unaware.astype(np.int64)
     after = np.zeros((len(shown), len(start)), np.int64)
     for t in range(int(period.max()) + 1):
         rows = np.flatnonzero(period == t)
         before = np.broadcast_to(start, (len(rows), len(start))) if t == 0 else after[rows - 1]
         pairs = np.concatenate([before, shown[rows, None]], axis=1)
         unique, index = np.unique(pairs, axis=0, return_inverse=True)
-        stepped = np.asarray(step(jnp.asarray(unique[:, :-1]), jnp.asarray(unique[:, -1])))
-        after[rows] = stepped[index.reshape(-1)]
+        displays = jnp.asarray(env.controls[unique[:, -1]])
+        found = np.asarray(step(jnp.asarray(unique[:, :-1]), displays))
+        after[rows] = found[index.reshape(-1)]
     table = np.concatenate([period[:, None], shown[:, None], after], axis=1)
     edges, edge = np.unique(table, axis=0, return_inverse=True)
     return edges, edge.reshape(-1)
@@ -236,14 +248,13 @@ def tables(env: RecommendationMDP, data: Records, scale) -> Tables:
     `scale`: (a, b), rating = a + b u + noise.
     """
     rule, feedback, utilities = env.action_rule, env.signals.feedback, env_utilities(env)
-    act = jax.vmap(lambda h, r: rule.probabilities(h, r, utilities))(
-        jnp.asarray(data.memory), jnp.asarray(data.shown)
-    )
+    shown = jnp.asarray(env.controls[data.shown])
+    act = jax.vmap(lambda h, r: acts(rule, h, r, utilities))(jnp.asarray(data.memory), shown)
     nothing = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
     heard, opening = nothing, jnp.zeros((len(data.first), utilities.shape[1]), utilities.dtype)
     if len(data.heard):
-        law = jax.vmap(lambda h, r, t: feedback.likelihood(h, r, t, utilities))(
-            jnp.asarray(data.memory), jnp.asarray(data.shown), jnp.asarray(data.period)
+        law = jax.vmap(lambda h, r, t: answers(feedback, h, r, t, utilities))(
+            jnp.asarray(data.memory), shown, jnp.asarray(data.period)
         )
         mine = law.reshape(*law.shape[:2], env.feedback_alphabet[0], -1).sum(axis=-1)
         heard = _log(mine[data.heard[:, 0], :, data.heard[:, 1]])

@@ -25,6 +25,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.roots import signal_likelihood
 from dynmech.market.rules import AbstractActionRule
+from dynmech.market.shown import acts, alone, answers, stepped
 from dynmech.market.signals import (
     AbstractInitialSignals,
     AbstractSettlementSignal,
@@ -50,7 +51,7 @@ class MarketBeside(eqx.Module):
 
     def memory(self, memory: np.ndarray) -> np.ndarray:
         """What the rule of M' remembers of what both do."""
-        size = len(self.truth.action_rule.start(self.truth.products, self.truth.horizon))
+        size = len(self.truth.unaware)
         return memory[..., size:]
 
     def start(self, signals: np.ndarray) -> Float[np.ndarray, "R m"]:
@@ -90,7 +91,7 @@ def beside(
     )
     weights = np.concatenate([truth.tastes.weights, np.zeros(len(points[1]))])
     rules = truth.action_rule, held.action_rule
-    size = len(rules[0].start(truth.products, truth.horizon))
+    size = len(truth.unaware)
     signals = truth.signals, held.signals
     env = RecommendationMDP(
         gamma=np.concatenate([truth.gamma, held.gamma], axis=1),
@@ -104,6 +105,7 @@ def beside(
         ),
         values=truth.values,
         names=truth.names,
+        displays=truth.displays,
         round_cost=np.concatenate([truth.costs, held.costs], axis=1),
         exit_value=np.concatenate(
             [np.broadcast_to(x.exit_value, x.tastes.size) for x in (truth, held)]
@@ -137,6 +139,7 @@ def read_by(call: str, truth: RecommendationMDP, held: RecommendationMDP) -> Rec
     shared = (
         ("the products", truth.names, held.names),
         ("the horizon", truth.horizon, held.horizon),
+        ("the displays", truth.controls.tolist(), held.controls.tolist()),
         ("the support of values", *(env.values.support.tolist() for env in (truth, held))),
         ("the alphabets of the first signals", truth.initial_alphabet, held.initial_alphabet),
         ("the alphabets of the feedback", truth.feedback_alphabet, held.feedback_alphabet),
@@ -174,9 +177,9 @@ def _cut_alike(truth, device):
 
 def _check_estimate(truth: RecommendationMDP, signal: AbstractSettlementSignal) -> None:
     """Raise unless the signal says what it means at every taste of the true market."""
-    rule, n = truth.action_rule, truth.products
-    memory = rule.step(jnp.asarray(rule.start(n, truth.horizon)), 0, n)
-    shape = np.shape(signal.mean(memory, 0, truth.gains))
+    shown, n = truth.controls[0], truth.products
+    memory = stepped(truth.action_rule, jnp.asarray(truth.unaware), shown, n)
+    shape = np.shape(signal.mean(memory, alone(shown), truth.gains))
     if shape != truth.utilities.shape:
         must = f"know its mean at each taste of the true market, shape {truth.utilities.shape}"
         do = "pass estimator=RatingSettlement(...), or a market with the same tastes"
@@ -194,23 +197,23 @@ class _Rules(AbstractActionRule):
     def start(self, products, horizon):
         return np.concatenate([rule.start(products, horizon) for rule in (self.truth, self.held)])
 
-    def step(self, memory, recommendation, products):
+    def begin(self, products, horizon, size):
+        both = self.truth, self.held
+        return np.concatenate([rule.begin(products, horizon, size) for rule in both])
+
+    def step(self, memory, shown, products):
         own = memory[: self.size], memory[self.size :]
         rules = self.truth, self.held
         return jnp.concatenate(
             [
-                jnp.asarray(rule.step(part, recommendation, products))
+                jnp.asarray(stepped(rule, part, shown, products))
                 for rule, part in zip(rules, own, strict=True)
             ]
         )
 
-    def probabilities(self, memory, recommendation, utilities):
-        truth = self.truth.probabilities(
-            memory[: self.size], recommendation, jnp.asarray(self.utilities[0])
-        )
-        held = self.held.probabilities(
-            memory[self.size :], recommendation, jnp.asarray(self.utilities[1])
-        )
+    def probabilities(self, memory, shown, utilities):
+        truth = acts(self.truth, memory[: self.size], shown, jnp.asarray(self.utilities[0]))
+        held = acts(self.held, memory[self.size :], shown, jnp.asarray(self.utilities[1]))
         return jnp.concatenate([truth, held], axis=1)
 
 
@@ -248,13 +251,10 @@ class _FeedbackBeside(AbstractFeedback):
     def periodic(self):
         return self.truth.periodic() or self.held.periodic()
 
-    def likelihood(self, memory, recommendation, period, utilities):
-        truth = self.truth.likelihood(
-            memory[: self.size], recommendation, period, jnp.asarray(self.utilities[0])
-        )
-        held = self.held.likelihood(
-            memory[self.size :], recommendation, period, jnp.asarray(self.utilities[1])
-        )
+    def likelihood(self, memory, shown, period, utilities):
+        own = memory[: self.size], memory[self.size :]
+        truth = answers(self.truth, own[0], shown, period, jnp.asarray(self.utilities[0]))
+        held = answers(self.held, own[1], shown, period, jnp.asarray(self.utilities[1]))
         return jnp.concatenate([truth, held])
 
 

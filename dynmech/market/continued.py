@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rules import AbstractActionRule
+from dynmech.market.shown import acts, answers, stepped
 from dynmech.market.signals import NoSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, Values
@@ -32,11 +33,11 @@ class Continued(AbstractActionRule):
     def start(self, products, horizon):
         return self.held
 
-    def step(self, memory, recommendation, products):
-        return self.inner.step(memory, recommendation, products)
+    def step(self, memory, shown, products):
+        return stepped(self.inner, memory, shown, products)
 
-    def probabilities(self, memory, recommendation, utilities):
-        return self.inner.probabilities(memory, recommendation, utilities)
+    def probabilities(self, memory, shown, utilities):
+        return acts(self.inner, memory, shown, utilities)
 
 
 class Later(AbstractFeedback):
@@ -57,8 +58,8 @@ class Later(AbstractFeedback):
     def symbol(self, product, rating):
         return self.inner.symbol(product, rating)
 
-    def likelihood(self, memory, recommendation, period, utilities):
-        return self.inner.likelihood(memory, recommendation, period + self.rounds, utilities)
+    def likelihood(self, memory, shown, period, utilities):
+        return answers(self.inner, memory, shown, period + self.rounds, utilities)
 
 
 def remaining(
@@ -97,15 +98,15 @@ def remaining(
 def laws_at(
     env: RecommendationMDP, memory: Int[np.ndarray, " d"], control: int, period: int
 ) -> tuple[Int[np.ndarray, " d"], Float[np.ndarray, "n2 m"], Float[np.ndarray, "Z m"]]:
-    """What showing a product does after a memory, in `period` from 1.
+    """What a control does after a memory, in `period` from 1.
 
     **Returns:** the memory after it, the chance of every action, and the chance of a query with
     each joint symbol after it, given each taste.
     """
-    rule, shown = env.action_rule, jnp.asarray(control)
+    rule, shown = env.action_rule, env.controls[control]
     with jax.enable_x64(True):
         utilities = jnp.asarray(np.asarray(env.utilities, float))
-        after = rule.step(jnp.asarray(memory), shown, env.products)
-        actions = np.asarray(rule.probabilities(after, shown, utilities), float)
-        law = env.signals.feedback.likelihood(after, shown, period - 1, utilities)
+        after = stepped(rule, jnp.asarray(memory), shown, env.products)
+        actions = np.asarray(acts(rule, after, shown, utilities), float)
+        law = answers(env.signals.feedback, after, shown, period - 1, utilities)
     return np.asarray(after), actions, actions[-1] * np.asarray(law, float).T

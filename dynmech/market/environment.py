@@ -8,7 +8,7 @@ from typing import Any, Self
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import (
     Labels,
@@ -27,6 +27,7 @@ from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
+from dynmech.market.displays import Displays, controls_of, members_of
 from dynmech.market.feedback import TabulatedFeedback
 from dynmech.market.part import history_count
 from dynmech.market.profiles import Profiles, draw_profiles
@@ -34,6 +35,7 @@ from dynmech.market.rewards import Toll, toll
 from dynmech.market.rewards import exit_value as _exit_value
 from dynmech.market.rewards import round_cost as _round_cost
 from dynmech.market.rules import AbstractActionRule, Tabulated
+from dynmech.market.shown import require_displays
 from dynmech.market.signals import (
     AbstractSettlementSignal,
     JointSignals,
@@ -71,6 +73,7 @@ class RecommendationMDP(eqx.Module):
     - `values`: `ConstantValues` or `MarkovValues`, money per purchase.
     - `names`: product labels, carried into every table and picture: strings that can be told
       apart. By default those that `gamma` or `values` carry.
+    - `displays`: `Displays(size, ordered, of)`, several products on the screen at once; None: one.
     - `round_cost`: >= 0, money that a query costs the user, in the last round too: a number, or
       shape (C,) or (C, m), a row for each of `controls`. Every advertiser is charged it.
     - `exit_value`: x, money that leaving is worth to the user, a last query included: a number, or
@@ -89,6 +92,7 @@ class RecommendationMDP(eqx.Module):
     signals: SignalStructure
     values: Values
     names: tuple[str, ...] = eqx.field(static=True)
+    displays: Displays | None
     round_cost: Float[Numbers, "..."]
     exit_value: Float[Numbers, "..."]
 
@@ -101,6 +105,7 @@ class RecommendationMDP(eqx.Module):
         signals: SignalStructure,
         values: Values,
         names: Sequence[str] | None = None,
+        displays: Displays | None = None,
         *,
         round_cost: Any = 0.0,
         exit_value: Any = 0.0,
@@ -125,7 +130,14 @@ class RecommendationMDP(eqx.Module):
         )
         self.gamma = in_order(f"{_CALL}(gamma=...)", self.gamma, 0, rows, self.names, "products")
         self.tastes, self.values = tastes.in_order(columns), values.in_order(self.names)
+        instance(Displays | None, "Displays(size=2)")(f"{_CALL}(displays=...)", displays)
+        self.displays = displays
+        if isinstance(self.values, MarkovValues):
+            self.values = self.values.by_control(len(self.controls))
         self.action_rule, self.horizon = action_rule, _horizon(horizon)
+        told = action_rule.step, action_rule.probabilities, signals.feedback.likelihood
+        for call in told:
+            require_displays(call, self.controls.shape[1])
         for part in (action_rule, signals.initial, signals.feedback):
             part.check(n, tastes.size, self.horizon)
         held = signals.feedback
@@ -136,7 +148,9 @@ class RecommendationMDP(eqx.Module):
             raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
         self.signals = _bound(signals, self.utilities, np.asarray(self.tastes.weights))
         points = self.tastes.size
-        self.round_cost = _round_cost(f"{_CALL}(round_cost=...)", round_cost, n + 1, points)
+        self.round_cost = _round_cost(
+            f"{_CALL}(round_cost=...)", round_cost, len(self.controls), points
+        )
         self.exit_value = _exit_value(f"{_CALL}(exit_value=...)", exit_value, points)
         self.check_settlement(f"{_CALL}(action_rule=...)", signals.settlement)
 
@@ -172,7 +186,18 @@ class RecommendationMDP(eqx.Module):
     @property
     def controls(self) -> Int[np.ndarray, "C K"]:
         """What can be shown, (C, K): products, n for an empty place; the last row shows none."""
-        return np.arange(self.products + 1)[:, None]
+        return controls_of(self.displays, self.names)
+
+    @property
+    def members(self) -> Bool[np.ndarray, "C n"]:
+        """Which products each control shows, (C, n)."""
+        return members_of(self.displays, self.names)
+
+    @property
+    def unaware(self) -> Int[np.ndarray, " d"]:
+        """What the action rule remembers before anything is shown."""
+        size = self.controls.shape[1]
+        return np.asarray(self.action_rule.begin(self.products, self.horizon, size))
 
     @property
     def costs(self) -> Float[np.ndarray, "C m"]:

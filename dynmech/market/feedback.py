@@ -36,11 +36,13 @@ class AbstractFeedback(AbstractSymbols):
 
     @abc.abstractmethod
     def likelihood(
-        self, memory, recommendation, period, utilities: Float[Numbers, "n m"]
+        self, memory, shown, period, utilities: Float[Numbers, "n m"]
     ) -> Float[Array, "m Z"]:
         """Joint law of the symbols (last advertiser fastest) given each taste; traced.
 
-        `memory` is that after `recommendation` (n for none); `period` counts from 0.
+        `memory` is that after the display `shown` (K,): products in order, n for an empty place;
+        `period` counts from 0. A class that names the parameter otherwise is written for a single
+        product, and is given the product itself.
         """
 
     @abc.abstractmethod
@@ -71,12 +73,14 @@ class NoFeedback(AbstractFeedback):
     def periodic(self):
         return False
 
-    def likelihood(self, memory, recommendation, period, utilities):
+    def likelihood(self, memory, shown, period, utilities):
         return jnp.ones((utilities.shape[1], 1))
 
 
 class RatingFeedback(AbstractFeedback):
     """After product r is shown, a rating u_r(omega) + sd * noise, quantised; nothing after none.
+
+    Where several products are shown at once the rating is of the one in the first place.
 
     The platform sees the rating. With `advertisers`, the advertiser whose product was shown
     sees a second, noisier reading of it of her own (noise drawn around the same rating when
@@ -176,12 +180,12 @@ class RatingFeedback(AbstractFeedback):
     def periodic(self):
         return self.noise.ndim > int(self.by_product)
 
-    def likelihood(self, memory, recommendation, period, utilities):
+    def likelihood(self, memory, shown, period, utilities):
         n, points = utilities.shape
-        shown = jnp.minimum(recommendation, n - 1)
-        nothing = recommendation == n
-        noise = self._noise(shown, period, n)
-        target, cuts = jnp.asarray(utilities)[shown], jnp.asarray(self.cut_points)[shown]
+        first_place = jnp.atleast_1d(jnp.asarray(shown))[0]
+        nothing, rated = first_place == n, jnp.minimum(first_place, n - 1)
+        noise = self._noise(rated, period, n)
+        target, cuts = jnp.asarray(utilities)[rated], jnp.asarray(self.cut_points)[rated]
         first = jnp.arange(self.symbols) == 0
         if self.advertisers is None:
             law = quantised_normal(target, noise, cuts)
@@ -202,7 +206,7 @@ class RatingFeedback(AbstractFeedback):
         joint, _ = jax.lax.scan(add, blank, given)
         joint = jnp.where(nothing, first[:, None] & first, joint)
         law = jnp.zeros((points, self.symbols, *(self.symbols,) * n))
-        places = [jnp.where(jnp.arange(n) == shown, s, 0) for s in range(self.symbols)]
+        places = [jnp.where(jnp.arange(n) == rated, s, 0) for s in range(self.symbols)]
         for s, place in enumerate(places):
             law = law.at[(slice(None), slice(None), *place)].add(joint[:, :, s])
         return law.reshape(points, -1)

@@ -7,7 +7,7 @@
 - `market.toml`: `horizon` and sections `[behaviour]` (`rule`, its arguments, `choice` and its
   arguments, `query`: a chance, one for each product, or `{kind = "FallingQuery", ...}`),
   `[signals]`, `[feedback]`, `[settlement]`, `[values]` (`kind`, and the constructor's arguments)
-  and `[money]` (`unit`, `round_cost`, `exit_value`).
+  `[displays]` (`size`, `ordered`, `of`) and `[money]` (`unit`, `round_cost`, `exit_value`).
 
 Classes are those of this package; a rule of one's own is code, and cannot be written.
 """
@@ -27,8 +27,9 @@ import numpy as np
 
 from dynmech.errors import DynmechError, InvalidArgument, OutsideSupport, describe
 from dynmech.market import feedback, rules, signals
+from dynmech.market.displays import Displays
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.tables import KINDS, MONEY
+from dynmech.market.tables import DISPLAYS, KINDS, MONEY
 from dynmech.market.tastes import TasteGrid
 
 _FILES = ("products.csv", "tastes.csv", "market.toml")
@@ -37,7 +38,16 @@ _TASTES = {
     "lognormal": "from_lognormal",
     "mixed_logit": "from_mixed_logit",
 }
-_SECTIONS = ("behaviour", "signals", "feedback", "settlement", "values", "money", "tastes")
+_SECTIONS = (
+    "behaviour",
+    "signals",
+    "feedback",
+    "settlement",
+    "values",
+    "displays",
+    "money",
+    "tastes",
+)
 
 
 def read_market(path: str | os.PathLike) -> RecommendationMDP:
@@ -86,6 +96,7 @@ def read_market(path: str | os.PathLike) -> RecommendationMDP:
         ),
         values=_values(settings, products, support),
         names=names,
+        displays=_displays(settings),
         **_money(settings),
     )
 
@@ -299,6 +310,18 @@ def _values(settings: _Settings, products: _Table, support: np.ndarray) -> Any:
     kind = _class(settings, "values", "kind", "values", given.pop("kind", "ConstantValues"))
     rest = _known(settings, "values", given, KINDS["values"][kind])
     return settings.build("values", kind, support=support, **rest)
+
+
+def _displays(settings: _Settings) -> Displays | None:
+    """What can be shown at once, where the file says so."""
+    given = settings.section("displays")
+    if not given:
+        return None
+    for key in given:
+        if key not in DISPLAYS:
+            must = f"hold {', '.join(DISPLAYS)}"
+            raise OutsideSupport(describe(settings.where("displays", key), must, key))
+    return settings.build("displays", Displays, **given)
 
 
 def _money(settings: _Settings) -> dict[str, Any]:

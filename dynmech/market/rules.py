@@ -2,8 +2,11 @@
 
 A rule is a vector of integers that it remembers, a step that a recommendation makes on it, and
 the probabilities of buying each product, leaving, and asking again. `step` and
-`probabilities` handle one memory and one recommendation and are traced by JAX; a rule of your
-own subclasses `AbstractActionRule` and is used exactly as those here.
+`probabilities` handle one memory and one display, `shown` (K,): the products on the screen in
+order, n for an empty place. They are traced by JAX; a rule of your own subclasses
+`AbstractActionRule` and is used exactly as those here. One that names the parameter otherwise is
+written for a single product: it is given the product itself (n for none), and cannot be shown
+several.
 
 The rules here have two parts: how likely a follow-up query is (`query`), and what is chosen
 among the products remembered and the outside option when the user does not query (`choice`).
@@ -26,6 +29,7 @@ from dynmech._checks import as_floats, check_fields, flag, instance, number, sha
 from dynmech._types import Estimable, Numbers, with_default
 from dynmech.errors import InvalidArgument, describe, is_number, require_finite
 from dynmech.market.part import MarketPart, history_count, kept_histories
+from dynmech.market.shown import asks
 
 Memory = Int[Array | np.ndarray, " d"]
 _FEW = 8  # products compared in pairs; more are sorted
@@ -117,11 +121,11 @@ class AbstractQuery(MarketPart, eqx.Module):
     @abc.abstractmethod
     def probability(
         self,
-        recommendation: Int[Numbers, ""],
+        shown: Int[Numbers, "..."],
         utilities: Float[Numbers, "n m"],
         remembered: Numbers,
     ) -> Float[Numbers, " m"]:
-        """Probability at each taste; `recommendation` is n for none."""
+        """Probability at each taste after the display `shown` (K,)."""
 
 
 class ConstantQuery(AbstractQuery):
@@ -136,12 +140,14 @@ class ConstantQuery(AbstractQuery):
     def restrict(self, keep):
         return self
 
-    def probability(self, recommendation, utilities, remembered):
+    def probability(self, shown, utilities, remembered):
         return jnp.broadcast_to(jnp.asarray(self.level), utilities.shape[1:])
 
 
 class ProductQuery(AbstractQuery):
     """The papers' y_q(i, omega): a probability for each product shown and taste.
+
+    Where several products are shown at once it is the mean over them.
 
     `level` has shape (n,), (n, 1) or (n, m); `none` in [0, 1] applies when none is shown.
     """
@@ -164,12 +170,16 @@ class ProductQuery(AbstractQuery):
     def restrict(self, keep):
         return eqx.tree_at(lambda q: q.level, self, np.asarray(self.level)[keep])
 
-    def probability(self, recommendation, utilities, remembered):
-        shape = utilities.shape
+    def probability(self, shown, utilities, remembered):
+        shape, shown = utilities.shape, jnp.atleast_1d(jnp.asarray(shown))
         level = jnp.concatenate(
             [jnp.broadcast_to(self.level, shape), jnp.broadcast_to(self.none, (1, shape[1]))]
         )
-        return level[recommendation]
+        if len(shown) == 1:
+            return level[shown[0]]
+        real = shown < shape[0]
+        mean = jnp.where(real[:, None], level[shown], 0.0).sum(axis=0) / jnp.maximum(real.sum(), 1)
+        return jnp.where(real.any(), mean, level[-1])
 
 
 class FallingQuery(AbstractQuery):
@@ -207,7 +217,7 @@ class FallingQuery(AbstractQuery):
     def restrict(self, keep):
         return self
 
-    def probability(self, recommendation, utilities, remembered):
+    def probability(self, shown, utilities, remembered):
         best = jnp.where(remembered[:, None], utilities, -jnp.inf).max(axis=0)
         finite = jnp.where(jnp.isfinite(best), best, 0.0)
         falling = self.level * jax.nn.sigmoid((self.location - finite) / self.slope)
@@ -255,17 +265,25 @@ class AbstractActionRule(MarketPart, eqx.Module):
         """
 
     @abc.abstractmethod
-    def step(self, memory: Memory, recommendation, products: int) -> Memory:
-        """Memory after `recommendation` (a product, or `products` for none); traced."""
+    def step(self, memory: Memory, shown, products: int) -> Memory:
+        """Memory after the display `shown` (K,), `products` in an empty place; traced."""
 
     @abc.abstractmethod
     def probabilities(
-        self, memory: Memory, recommendation, utilities: Float[Numbers, "n m"]
+        self, memory: Memory, shown, utilities: Float[Numbers, "n m"]
     ) -> Float[Numbers, "n2 m"]:
         """Probabilities of buying 0..n-1, leaving, asking again; shape (n+2, m); traced.
 
-        `memory` is that after `recommendation`.
+        `memory` is that after the display `shown` (K,).
         """
+
+    @with_default
+    def begin(self, products: int, horizon: int | float, size: int) -> Int[np.ndarray, " d"]:
+        """Memory before anything is shown where up to `size` products are shown at once.
+
+        That of `start`, by default.
+        """
+        return self.start(products, horizon)
 
     @with_default
     def shown_before(self, products: int) -> Bool[np.ndarray, " n"]:
@@ -296,16 +314,16 @@ class _Recall(AbstractActionRule):
         return eqx.tree_at(lambda rule: (rule.choice, rule.query), self, parts)
 
 
-def _act(choice, query, recommendation, utilities, weight):
+def _act(choice, query, shown, utilities, weight):
     """Query first; otherwise choose among what is remembered and the outside option."""
-    again = query.probability(recommendation, utilities, weight > 0)
+    again = asks(query, jnp.atleast_1d(jnp.asarray(shown)), utilities, weight > 0)
     shares = choice.shares(utilities, weight)
     leave = jnp.clip(1 - shares.sum(axis=0), 0.0, 1.0)
     return jnp.concatenate([(1 - again) * shares, ((1 - again) * leave)[None], again[None]])
 
 
 class PerfectRecall(_Recall):
-    """Remember every product shown; the order does not matter.
+    """Remember every product shown, and compare them all; the order does not matter.
 
     **Arguments:** `choice`: `Threshold()` or `Logit(scale)`; `query`: a probability, or
     `ConstantQuery`, `ProductQuery`, `FallingQuery`.
@@ -320,15 +338,18 @@ class PerfectRecall(_Recall):
     def start(self, products, horizon):
         return np.full(int(min(products, horizon)), products)
 
-    def step(self, memory, recommendation, products):
-        known = jnp.any(memory == recommendation)
-        added = jnp.where(known, memory, jnp.append(memory[:-1], recommendation))
-        return jnp.where(recommendation == products, memory, jnp.sort(added))
+    def begin(self, products, horizon, size):
+        return np.full(int(min(products, horizon * size)), products)
 
-    def probabilities(self, memory, recommendation, utilities):
+    def step(self, memory, shown, products):
+        found = jnp.sort(jnp.concatenate([jnp.asarray(memory), jnp.atleast_1d(jnp.asarray(shown))]))
+        twice = jnp.append(found[1:] == found[:-1], False)
+        return jnp.sort(jnp.where(twice, products, found))[: len(memory)]
+
+    def probabilities(self, memory, shown, utilities):
         n = utilities.shape[0]
-        memory = jnp.asarray(memory)
-        again = self.query.probability(recommendation, utilities, _seen(memory, n))
+        memory, shown = jnp.asarray(memory), jnp.atleast_1d(jnp.asarray(shown))
+        again = asks(self.query, shown, utilities, _seen(memory, n))
         # Few of many products are remembered: choose among those.
         known = (memory < n).astype(utilities.dtype)
         among = self.choice.shares(utilities[jnp.minimum(memory, n - 1)], known)
@@ -339,6 +360,9 @@ class PerfectRecall(_Recall):
 
 class ImperfectRecall(_Recall):
     """Remember what was shown k products ago with weight decay**k; the last shown with weight 1.
+
+    Where several products are shown at once, those of one display are as fresh as each other, and k
+    counts displays of which something has not been shown again since.
 
     **Arguments:** `choice`, `query` as in `PerfectRecall`; `decay` in [0, 1].
     """
@@ -355,22 +379,33 @@ class ImperfectRecall(_Recall):
     def start(self, products, horizon):
         return np.full(int(min(products, horizon)), products)
 
-    def step(self, memory, recommendation, products):
-        rest = jnp.argsort(memory == recommendation, stable=True)
-        moved = jnp.append(jnp.asarray(recommendation)[None], memory[rest][:-1])
-        return jnp.where(recommendation == products, memory, moved)
+    def begin(self, products, horizon, size):
+        return np.full(int(min(products, horizon * size)), products)
 
-    def probabilities(self, memory, recommendation, utilities):
-        n = utilities.shape[0]
-        weight = jnp.asarray(self.decay, utilities.dtype) ** jnp.arange(len(memory))
-        weight = jnp.zeros(n + 1, utilities.dtype).at[memory].max(weight)[:n]
-        return _act(self.choice, self.query, recommendation, utilities, weight)
+    def step(self, memory, shown, products):
+        # Freshest first; n + 1 is added to a product that was on the screen with the one before it.
+        old, new = jnp.asarray(memory), jnp.sort(jnp.atleast_1d(jnp.asarray(shown)))
+        product = jnp.concatenate([new, old % (products + 1)])
+        age = jnp.concatenate([0 * new, jnp.cumsum(old <= products)])
+        again = (old[:, None] % (products + 1) == new).any(axis=1)
+        empty = (product == products) | jnp.concatenate([new != new, again])
+        order = jnp.argsort(empty, stable=True)[: len(old)]
+        product, age = jnp.where(empty, products, product)[order], age[order]
+        beside = jnp.append(False, age[1:] == age[:-1]) & (product < products)
+        return product + (products + 1) * beside
+
+    def probabilities(self, memory, shown, utilities):
+        n, memory = utilities.shape[0], jnp.asarray(memory)
+        age = jnp.cumsum(memory <= n) - 1
+        weight = jnp.asarray(self.decay, utilities.dtype) ** age
+        weight = jnp.zeros(n + 1, utilities.dtype).at[memory % (n + 1)].max(weight)[:n]
+        return _act(self.choice, self.query, shown, utilities, weight)
 
 
 class LastShownOnly(_Recall):
-    """Buy the product on the screen or nothing.
+    """Buy a product on the screen or nothing.
 
-    **Arguments:** `choice`, `query` as in `PerfectRecall`; `stays`: True if the last product
+    **Arguments:** `choice`, `query` as in `PerfectRecall`; `stays`: True if the last display
     stays on the screen when none is recommended; by default the screen is then empty.
     """
 
@@ -385,13 +420,16 @@ class LastShownOnly(_Recall):
     def start(self, products, horizon):
         return np.full(1, products)
 
-    def step(self, memory, recommendation, products):
-        shown = jnp.asarray(recommendation)[None]
-        return jnp.where(shown == products, memory, shown) if self.stays else shown
+    def begin(self, products, horizon, size):
+        return np.full(size, products)
 
-    def probabilities(self, memory, recommendation, utilities):
+    def step(self, memory, shown, products):
+        shown = jnp.sort(jnp.atleast_1d(jnp.asarray(shown)))
+        return jnp.where((shown == products).all(), memory, shown) if self.stays else shown
+
+    def probabilities(self, memory, shown, utilities):
         weight = _seen(memory, utilities.shape[0]).astype(utilities.dtype)
-        return _act(self.choice, self.query, recommendation, utilities, weight)
+        return _act(self.choice, self.query, shown, utilities, weight)
 
 
 class Tabulated(AbstractActionRule):

@@ -38,6 +38,7 @@ from dynmech.market.feedback import (
     RatingFeedback,
     TabulatedFeedback,
 )
+from dynmech.market.shown import answers
 from dynmech.market.signals import AbstractInitialSignals
 
 _MOST_CELLS = 2e7
@@ -186,13 +187,13 @@ class PrivateFeedback(AbstractFeedback):
     def periodic(self):
         return any(part.periodic() for part in self.structures)
 
-    def likelihood(self, memory, recommendation, period, utilities):
-        given = memory, recommendation, period, utilities
+    def likelihood(self, memory, shown, period, utilities):
+        given = memory, shown, period, utilities
         if len(self.structures) == 1:
-            return self.structures[0].likelihood(*given)
+            return answers(self.structures[0], *given)
         n, points = utilities.shape
         tables = [
-            part.likelihood(*given).reshape(points, *part.alphabet(n)) for part in self.structures
+            answers(part, *given).reshape(points, *part.alphabet(n)) for part in self.structures
         ]
         total = jnp.ones((points, 1))
         for law in _laws(tables, self.prior):

@@ -22,6 +22,7 @@ from dynmech.market import feedback, rules, signals, values
 _GAUSS = ("platform", "advertisers", "symbols", "correlation", "nodes", "cuts")
 _RATING = ("noise", "symbols", "advertisers", "correlation", "by_product", "cuts")
 MONEY = ("round_cost", "exit_value")
+DISPLAYS = ("size", "ordered", "of")
 
 # Section -> names that `kind` may have, with the arguments that the class takes.
 KINDS: dict[str, dict[type, tuple[str, ...]]] = {
@@ -105,6 +106,11 @@ def _settings(env: Any, joint: bool) -> str:
             given.pop("prior", None)  # it stands beside the values it is of
         lines += ["", f"[{section}]", f'kind = "{kind}"']
         lines += [f"{key} = {value}" for key, value in given.items()]
+    if env.displays is not None:
+        held = {name: getattr(env.displays, name) for name in DISPLAYS}
+        if held["of"] is None:
+            del held["of"]
+        lines += ["", "[displays]", *(f"{name} = {json.dumps(x)}" for name, x in held.items())]
     money = {name: np.asarray(getattr(env, name)) for name in MONEY}
     if any(x.any() for x in money.values()):
         lines += ["", "[money]", *(f"{name} = {_value(x)}" for name, x in money.items())]

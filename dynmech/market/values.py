@@ -133,8 +133,8 @@ class MarkovValues(eqx.Module):
     **Arguments**
 
     - `support`, `prior`, `names`: as in `ConstantValues`; `prior` is the law in period 1.
-    - `kernel`: shape (n, K, K), or (n+1, n, K, K) where the first axis is the recommendation
-      just made (n for none); rows sum to 1.
+    - `kernel`: shape (n, K, K), or (C, n, K, K) where the first axis is the control just used:
+      the recommendation, n for none, or a row of `env.controls`; rows sum to 1.
     - `interval`: refused; the kernel says what follows only for values of the support.
 
     **Raises:** `InvalidArgument`, `InvalidProbability`, `NotFinite`.
@@ -143,7 +143,7 @@ class MarkovValues(eqx.Module):
     support: Float[np.ndarray, "n K"]
     prior: np.ndarray
     correlated: bool = eqx.field(static=True, init=False)
-    kernel: Float[np.ndarray, "n1 n K K"]
+    kernel: Float[np.ndarray, "C n K K"]
     names: tuple | None = eqx.field(static=True)
 
     def __init__(self, support, prior, kernel, interval=None, names=None):
@@ -160,7 +160,7 @@ class MarkovValues(eqx.Module):
         array = np.asarray(matched(call, kernel, **axes))
         if array.shape == (n, size, size):
             array = np.broadcast_to(array, (n + 1, n, size, size)).copy()
-        if array.shape != (n + 1, n, size, size):
+        if array.ndim != 4 or array.shape[1:] != (n, size, size) or not len(array):
             must = f"have shape (n+1, n, K, K) = {(n + 1, n, size, size)} or (n, K, K)"
             raise InvalidArgument(describe(call, must, array.shape))
         self.kernel = np.asarray(chances(call, array))
@@ -171,8 +171,22 @@ class MarkovValues(eqx.Module):
             return self
         rows = _rows(self, names)
         prior = self.prior.transpose(rows) if self.correlated else self.prior[rows]
-        kernel = self.kernel[[*rows, len(rows)]][:, rows]
+        kernel = self.by_control(len(rows) + 1).kernel[[*rows, len(rows)]][:, rows]
         return MarkovValues(self.support[rows], prior, kernel, names=names)
+
+    def by_control(self, count: int) -> "MarkovValues":
+        """The same values with a kernel for each of so many controls.
+
+        **Raises:** `InvalidArgument` where it says something else for other controls.
+        """
+        if len(self.kernel) == count:
+            return self
+        if (self.kernel != self.kernel[:1]).any():
+            must = f"have a first axis of the {count} controls, as in env.controls"
+            do = "or pass (n, K, K), the same whatever was shown"
+            raise InvalidArgument(describe("MarkovValues(kernel=...)", must, self.kernel.shape, do))
+        kernel = np.broadcast_to(self.kernel[:1], (count, *self.kernel.shape[1:])).copy()
+        return MarkovValues(self.support, self.prior, kernel, names=self.names)
 
 
 Values = ConstantValues | MarkovValues
@@ -198,10 +212,10 @@ def profile_grid(n: int, size: int) -> np.ndarray:
 
 
 def joint_kernel(values: MarkovValues) -> Float[np.ndarray, "A V V"]:
-    """Law of the next value profile after each recommendation, shape (n+1, K**n, K**n)."""
-    n = values.support.shape[0]
-    joint = np.ones((n + 1, 1, 1))
+    """Law of the next value profile after each control, shape (C, K**n, K**n)."""
+    n, count = values.support.shape[0], len(values.kernel)
+    joint = np.ones((count, 1, 1))
     for i in range(n):
         joint = np.einsum("apq,axy->apxqy", joint, values.kernel[:, i])
-        joint = joint.reshape(n + 1, joint.shape[1] * joint.shape[2], -1)
+        joint = joint.reshape(count, joint.shape[1] * joint.shape[2], -1)
     return joint

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from dynmech._checks import as_floats
 from dynmech.errors import DynmechWarning, InvalidArgument, describe
+from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.core import core_payment
@@ -37,7 +38,7 @@ def estimated(
         told = np.asarray(as_floats(estimate, _CALL), float)
         rating = -np.asarray(core_payment(env, last.theta, last.action, told, None))[[last.action]]
         _plausible(env, signal, last.action, float(rating[0]))
-    shown = np.array([env.products if last.shown < 0 else last.shown])
+    shown = np.array([control_of(_CALL, env, last.shown)])
     product, predicted = np.array([last.action]), np.array([chat.predicted])
     laws = laws_of(env, signal, chat.memory[None], shown, product)
     return float(signal.estimate(product, rating, laws, predicted)[0])

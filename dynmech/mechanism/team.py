@@ -30,7 +30,7 @@ from dynmech._checks import (
     whole,
 )
 from dynmech._html import as_html, portrait
-from dynmech._types import NONE, Numbers
+from dynmech._types import Numbers
 from dynmech.audit import (
     Audit,
     AuditsUnder,
@@ -46,6 +46,7 @@ from dynmech.errors import (
     describe,
 )
 from dynmech.market.beside import read_markets
+from dynmech.market.displays import control_of, places
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
@@ -65,7 +66,7 @@ from dynmech.payments.settlement import AbstractSettlement, Estimator
 from dynmech.play.simulate import Simulation, Strategy, simulate
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
-from dynmech.policy.conversation import Conversation, displayed
+from dynmech.policy.conversation import Conversation
 from dynmech.policy.conversations import Conversations
 from dynmech.policy.given import read_policy
 from dynmech.policy.outcomes import core_receipts
@@ -187,7 +188,7 @@ class DynamicTeamMechanism(AbstractTerms):
         **Raises:** `InvalidArgument` (shape), `OutsideSupport` (action), `NotFinite`.
         """
         env = self.policy.env
-        control = None if shown is None else displayed("payment(shown=...)", env, shown)
+        control = None if shown is None else control_of("payment(shown=...)", env, shown)
         return core_payment(env, theta, action, estimate, control)
 
     def settle(
@@ -225,7 +226,11 @@ class DynamicTeamMechanism(AbstractTerms):
         n = self.policy.env.products
         turns = conversation.turns
         bought = turns[-1].action < n
-        shown, action = (np.array([getattr(x, y) for x in turns]) for y in ("shown", "action"))
+        env, action = self.policy.env, np.array([turn.action for turn in turns])
+        shown, recommended = (
+            np.array([control_of("settle(conversation=...)", env, x) for x in given])
+            for given in zip(*((turn.shown, turn.recommendation) for turn in turns), strict=True)
+        )
         spent = self._spent(shown[None], action[None], costs)[0]
         core = np.repeat(spent[:, None], n, axis=1)
         rated = np.full(len(turns), np.nan)
@@ -240,8 +245,8 @@ class DynamicTeamMechanism(AbstractTerms):
         return Ledger(
             names=self.policy.env.names,
             period=np.array([turn.period for turn in turns]),
-            recommendation=np.array([turn.recommendation for turn in turns]),
-            shown=shown,
+            recommendation=places(env, recommended),
+            shown=places(env, shown),
             off_model=conversation.off_model,
             action=action,
             estimate=rated,
@@ -443,8 +448,7 @@ class DynamicTeamMechanism(AbstractTerms):
     def _spent(self, shown: np.ndarray, action: np.ndarray, costs: Any) -> np.ndarray:
         """What the query of each round cost, (N, turns), 0 where there was none."""
         env, asked = self.policy.env, action == self.policy.env.products + 1
-        control = np.where(shown == NONE, env.products, shown)
-        each = np.array([query_cost(env, c) for c in range(len(env.controls))], float)[control]
+        each = np.array([query_cost(env, c) for c in range(len(env.controls))], float)[shown]
         if costs is not None:
             given = np.asarray(as_floats(costs, "settle(costs=...)"), float)
             if given.shape not in (shown.shape, shown.shape[1:]):
@@ -480,7 +484,7 @@ class DynamicTeamMechanism(AbstractTerms):
         row, turn = np.nonzero(chats.action >= 0)
         rounds = (chats.action >= 0).sum(axis=1)
         last = turn == rounds[row] - 1
-        spent = self._spent(chats.shown, chats.action, costs)[row, turn]
+        spent = self._spent(chats.displayed, chats.action, costs)[row, turn]
         share = np.zeros(chats.action.shape[1] + 1)
         share[: len(self.installments)] = self.installments[: len(share)]
         charged = np.where(last, 1 - np.cumsum(np.append(0.0, share))[turn], share[turn])

@@ -12,14 +12,15 @@ from jaxtyping import Float
 from dynmech import files
 from dynmech._html import Card, amount, as_html, portrait, span
 from dynmech.errors import import_extra
+from dynmech.market.displays import named
 
 
 class Ledger(eqx.Module):
     """What one conversation settled at, period by period, money paid by the advertisers.
 
     - `period` (rows,), counted from 1; `recommendation`, `shown`: what was recommended and what
-      was displayed (-1 for none); `action` codes. `off_model`: whether something happened that the
-      model thought impossible.
+      was displayed (-1 for none; (rows, K) places where several products are shown at once);
+      `action` codes. `off_model`: whether something happened that the model thought impossible.
     - `conversation` (rows,): which one, where many were settled at once; None for one.
     - `estimate` (rows,): estimated utility of the product bought, NaN where none was.
     - `cost` (rows,): what a query cost the user, as it was charged to every advertiser.
@@ -69,14 +70,16 @@ class Ledger(eqx.Module):
         """Labelled pandas table: one row a period and advertiser."""
         pandas = import_extra("pandas", "experiments", "Ledger.to_frame")
         rows, n = self.core.shape
-        words = {**dict(enumerate(self.names)), -1: "none", n: "exit", n + 1: "query"}
+        words = {**dict(enumerate(self.names)), n: "exit", n + 1: "query"}
+        both = self.recommendation, self.shown
+        said, seen = ([named(self.names, row) for row in x.tolist()] for x in both)
         one = {} if self.conversation is None else {"conversation": np.repeat(self.conversation, n)}
         return pandas.DataFrame(
             {
                 **one,
                 "period": np.repeat(self.period, n),
-                "recommendation": np.repeat([words[r] for r in self.recommendation.tolist()], n),
-                "shown": np.repeat([words[r] for r in self.shown.tolist()], n),
+                "recommendation": np.repeat(said, n),
+                "shown": np.repeat(seen, n),
                 "action": np.repeat(
                     [f"buy {words[a]}" if a < n else words[a] for a in self.action.tolist()], n
                 ),

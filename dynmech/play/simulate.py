@@ -21,6 +21,7 @@ from dynmech._types import NONE, join_symbols, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra, shown
 from dynmech.logs.log import Log
 from dynmech.logs.reading import BUY, EXIT, QUERY
+from dynmech.market.displays import places
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
 from dynmech.policy.priced import profile_index
@@ -40,7 +41,8 @@ class Simulation(eqx.Module):
 
     - `profile` (N,): index into the policy's profiles; `omega` (N,): taste point drawn.
     - `recommendation`, `action`, `symbol` (N, T): -1 for none shown; action codes, -1 after
-      the end; joint symbol seen after a query, -1 where none came.
+      the end; joint symbol seen after a query, -1 where none came. Where
+      several products are shown at once `recommendation` is (N, T, K), -1 in empty places.
     - `heard` (N, T): the platform's part of `symbol`, -1 where none came or there is but one.
     - `first` (N, 1+n), `reported` (N, T, n): symbols of period 1, and values, money, as reported;
       the platform's own symbol first; NaN after the end.
@@ -55,7 +57,7 @@ class Simulation(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     profile: Int[np.ndarray, " N"]
     omega: Int[np.ndarray, " N"]
-    recommendation: Int[np.ndarray, "N T"]
+    recommendation: Int[np.ndarray, "N T ..."]
     action: Int[np.ndarray, "N T"]
     symbol: Int[np.ndarray, "N T"]
     heard: Int[np.ndarray, "N T"]
@@ -129,7 +131,7 @@ class Simulation(eqx.Module):
             conversations=np.arange(len(self.profile)),
             offsets=np.concatenate([[0], np.cumsum(self.length)]),
             products=self.names,
-            shown=self.recommendation[row, turn][:, None],
+            shown=self.recommendation[row, turn].reshape(len(row), -1),
             kind=kind,
             bought=np.where(kind == BUY, action, -1),
             rating=np.where(last, self.rating[row], np.nan),
@@ -247,13 +249,14 @@ def draw_conversations(
     record = blank_record(profile, omega, np.zeros((count, n)), horizon)
     record["first"][:] = heard
     support = np.asarray(env.values.support, float)
+    record["recommendation"] = places(env, np.full((count, horizon), -1))
     alive = np.arange(count)
     for t in range(horizon):
         control = cursor.choose(told[alive])
         record["reported"][alive, t] = support[np.arange(n), told[alive]]
         laws, law = cursor.laws(control, omega[alive])
         action = draw(rng, law)
-        record["recommendation"][alive, t] = np.where(control == n, NONE, control)
+        record["recommendation"][alive, t] = places(env, control)
         record["action"][alive, t] = action
         bought = np.flatnonzero(action < n)
         who, product = alive[bought], action[bought]

@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dynmech._types import NONE
 from dynmech.errors import InvalidArgument, describe
+from dynmech.market.displays import display, words
 from dynmech.plotting.style import GREY, bare, new_figure, plain, product_colours
 from dynmech.plotting.tree import product_label, signal_word
 from dynmech.policy.conversation import Conversation
+
+_LINES = 12  # displays that have a line where there are many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,19 +33,20 @@ def plot_conversation(
         raise InvalidArgument(describe("plot_conversation(conversation=...)", must, "none", do))
     rounds = history(conversation)
     policy = conversation.policy
-    n = policy.env.products
+    none = len(policy.env.controls) - 1
+    options = _drawn(rounds)
     figure, (above, below) = new_figure(
         "plot_conversation", max(8.5, 3.2 + 2.2 * len(rounds)), 7.0,
         nrows=2, sharex=True, height_ratios=(3, 1),
     )  # fmt: skip
     x = np.arange(1, len(rounds) + 1)
-    worth = np.array([[_expected(chat, r) for r in range(n)] for chat in rounds])
-    for i, colour in enumerate(product_colours(n)):
-        above.plot(
-            x, worth[:, i], "-o", ms=4, lw=1.6, color=colour, label=plain(policy.env.names[i])
-        )
-    none = [_expected(chat, NONE) for chat in rounds]
-    above.plot(x, none, ":", lw=1.2, color=GREY, label="none")
+    labels = words(policy.env)
+    for control, colour in zip(options, product_colours(len(options)), strict=True):
+        worth = [_expected(chat, control) for chat in rounds]
+        label = plain(labels[control])
+        above.plot(x, worth, "-o", ms=4, lw=1.6, color=colour, label=label)
+    nothing = [_expected(chat, none) for chat in rounds]
+    above.plot(x, nothing, ":", lw=1.2, color=GREY, label="none")
     made = [chat.value for chat in rounds]
     above.plot(x, made, "o", ms=13, mfc="none", mec="black", mew=1.6, label="recommended")
     above.set_ylabel(f"expected surplus from\nhere on [{plain(unit)}]", fontsize=10)
@@ -68,10 +71,21 @@ def plot_conversation(
     return figure
 
 
-def _expected(chat: Conversation, recommendation: int) -> float:
+def _drawn(rounds: list[Conversation]) -> list[int]:
+    """Controls that have a line: all, or of many displays those worth most in some round."""
+    env = rounds[0].policy.env
+    every = list(range(len(env.controls) - 1))
+    if len(every) <= _LINES or env.displays is None:
+        return every
+    worth = np.array([[_expected(chat, control) for control in every] for chat in rounds])
+    best = np.argsort(-np.nan_to_num(worth, nan=-np.inf).max(axis=0), kind="stable")[:_LINES]
+    return sorted(best.tolist())
+
+
+def _expected(chat: Conversation, control: int) -> float:
     """Expected surplus from here on; NaN, not drawn, where the solver did not look into it."""
-    known = chat.considered(recommendation)
-    return float(chat.belief @ chat.worth(recommendation)) if known else np.nan
+    shown = display(chat.policy.env, control)
+    return float(chat.belief @ chat.worth(shown)) if chat.considered(shown) else np.nan
 
 
 def history(conversation: Conversation) -> list[Conversation]:

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from dynmech._types import NONE
 from dynmech.plotting.style import GREY, NOTHING, bare, new_figure, product_colours, wrapped
 from dynmech.plotting.tree import Branch, policy_tree, product_label, signal_label, signal_word
@@ -111,8 +113,8 @@ def _box(axes: "Axes", policy: AbstractPriced, branch: Branch, y: float, colours
     from matplotlib.patches import FancyBboxPatch
 
     x = (branch.round - 1) * (_BOX + _GAP)
-    nothing = branch.recommendation == NONE
-    colour = NOTHING if nothing else colours[branch.recommendation]
+    first = [*np.atleast_1d(np.asarray(branch.recommendation, int)).tolist(), NONE][0]
+    colour = NOTHING if first == NONE else colours[first]
     style = "round,pad=0,rounding_size=0.06"
     axes.add_patch(
         FancyBboxPatch(

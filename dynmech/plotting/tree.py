@@ -8,6 +8,7 @@ import numpy as np
 
 from dynmech._types import NONE
 from dynmech.errors import ImpossibleProfile, import_extra
+from dynmech.market.displays import named
 from dynmech.market.feedback import RatingFeedback
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
@@ -16,7 +17,7 @@ from dynmech.policy.conversation import Conversation
 class Branch(eqx.Module):
     """What a policy does after some history of recommendations and signals.
 
-    - `round`: counted from 1. `recommendation`: product index, -1 for none.
+    - `round`: counted from 1. `recommendation`: product index, -1 for none, or a tuple of them.
     - `symbols`: the joint symbols (platform, advertisers) seen last, each leading here after at
       least one of the histories drawn together; empty at the root.
     - `probability`: that a conversation from the profile gets here. `utility`: expected utility
@@ -25,7 +26,7 @@ class Branch(eqx.Module):
     """
 
     round: int = eqx.field(static=True)
-    recommendation: int = eqx.field(static=True)
+    recommendation: int | tuple[int, ...] = eqx.field(static=True)
     symbols: tuple[tuple[int, ...], ...] = eqx.field(static=True)
     probability: float = eqx.field(static=True)
     utility: float = eqx.field(static=True)
@@ -86,8 +87,9 @@ def policy_tree(policy: AbstractPricedPolicy, profile: int = 0, *, merge: bool =
                 groups.setdefault(key, []).append(later)
         mass, shown = sum(node.mass for node in here), chat.recommendation
         gained = 0.0
-        if shown != NONE:
-            utility = policy.env.gains[shown]
+        on = [j for j in np.atleast_1d(np.asarray(shown, int)).tolist() if j != NONE]
+        if on:
+            utility = policy.env.gains[on].max(axis=0)
             gained = sum(node.mass * float(node.chat.belief @ utility) for node in here) / mass
         return Branch(
             round=chat.period,
@@ -146,9 +148,9 @@ def branch_table(policy: AbstractPricedPolicy, root: Branch, unit: str = "money"
     )
 
 
-def product_label(policy: AbstractPricedPolicy, recommendation: int) -> str:
+def product_label(policy: AbstractPricedPolicy, recommendation: int | tuple[int, ...]) -> str:
     """The label of a recommendation."""
-    return "none" if recommendation == NONE else policy.env.names[recommendation]
+    return named(policy.env.names, recommendation)
 
 
 def signal_word(policy: AbstractPricedPolicy) -> str:

@@ -16,6 +16,7 @@ from dynmech.bounded import Bounded
 from dynmech.errors import (
     import_extra,
 )
+from dynmech.market.displays import named
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
@@ -190,9 +191,9 @@ class AbstractPricedPolicy(AbstractPriced):
         """Labelled pandas table: one row a profile and product, money, with bounds and errors."""
         pandas = import_extra("pandas", "experiments", "EfficientPolicy.to_frame")
         env, n, count = self.env, self.env.products, len(self.profiles)
-        figures, labels = self.figures, [*env.names, "none"]
+        figures = self.figures
         shown = [
-            labels[self.start(profile=b).recommendation] if known else "none"
+            named(env.names, self.start(profile=b).recommendation) if known else "none"
             for b, known in enumerate(self.possible)
         ]
         columns = {

@@ -8,6 +8,7 @@ import numpy as np
 
 from dynmech._html import Card, amount, some, span
 from dynmech._types import NONE
+from dynmech.market.displays import named
 
 
 def policy(it: Any) -> Card:
@@ -47,13 +48,13 @@ def conversation(it: Any) -> Card:
     if it.ended:
         now = "ended"
     else:
-        now = f"round {it.period}, {words[it.recommendation]} is recommended"
+        now = f"round {it.period}, {named(env.names, it.recommendation)} is recommended"
     where = "; something happened that the model excludes" if it.off_model else ""
     mean = env.utilities @ it.belief
     rows = tuple(
         (
             str(turn.period),
-            words[turn.shown],
+            named(env.names, turn.shown),
             acts.get(turn.action) or f"bought {words[turn.action]}",
             "nothing" if turn.signals is None else ", ".join(map(str, turn.signals.tolist())),
         )

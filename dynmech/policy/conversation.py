@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import by_label, finite, indices
 from dynmech._html import as_html, portrait
-from dynmech._types import NONE, exit_code, join_symbols, query_code
+from dynmech._types import exit_code, join_symbols, query_code
 from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
@@ -26,7 +26,9 @@ from dynmech.errors import (
 )
 from dynmech.errors import shown as told
 from dynmech.market.continued import laws_at
+from dynmech.market.displays import control_of, display
 from dynmech.market.roots import signal_likelihood
+from dynmech.market.shown import stepped
 from dynmech.market.structures import PrivateFeedback, PrivateStructures
 from dynmech.market.values import MarkovValues
 from dynmech.policy import cards
@@ -37,18 +39,22 @@ if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
 
 
+Display = int | tuple[int, ...]
+
+
 class Turn(eqx.Module):
     """One round as it happened.
 
-    `recommendation`, `shown`: an index or -1, what was recommended and what was displayed;
+    `recommendation`, `shown`: what was recommended and what was displayed, a product or -1, or a
+    tuple of products where several are shown at once;
     `action` a code (0..n-1 buy, n exit, n+1 query); `theta` (n,), money; `signals` (1+n,), symbols
     seen after a query, None where nothing was said; `edge` the situation of the tree it was in, -1
     without a tree or off it; `values` (n,): indices of the next values, None unless they moved.
     """
 
     period: int = eqx.field(static=True)
-    recommendation: int = eqx.field(static=True)
-    shown: int = eqx.field(static=True)
+    recommendation: Display = eqx.field(static=True)
+    shown: Display = eqx.field(static=True)
     action: int = eqx.field(static=True)
     theta: Float[np.ndarray, " n"]
     signals: Int[np.ndarray, " n1"] | None
@@ -99,11 +105,10 @@ class Conversation(eqx.Module):
         return tuple(turn.action for turn in self.turns)
 
     @property
-    def recommendation(self) -> int:
-        """The product recommended now, -1 for none."""
+    def recommendation(self) -> Display:
+        """The product recommended now, -1 for none; a tuple where several are shown at once."""
         self._require_progress("recommendation")
-        control = self.evaluator.control(self.place)
-        return NONE if control == self.policy.env.products else control
+        return display(self.policy.env, self.evaluator.control(self.place))
 
     @property
     def theta(self) -> Float[np.ndarray, " n"]:
@@ -158,12 +163,12 @@ class Conversation(eqx.Module):
             raise InvalidArgument(describe(call, must, type(certificate)))
         return self.evaluator.certify(self.place, certificate)
 
-    def considered(self, recommendation: int) -> bool:
+    def considered(self, recommendation: Any) -> bool:
         """Whether the solver looked into what this recommendation leads to, from here."""
         self._require_progress("considered(...)")
         return self.evaluator.considered(self.place, self._control(recommendation))
 
-    def worth(self, recommendation: int) -> Float[np.ndarray, " m"]:
+    def worth(self, recommendation: Any) -> Float[np.ndarray, " m"]:
         """Surplus given omega of recommending this now and following the policy after, (m,).
 
         **Raises:** `OutsideSupport` unless `considered(recommendation)`; `DynmechError` where the
@@ -189,14 +194,16 @@ class Conversation(eqx.Module):
           symbols (a party of one symbol may be left out); a number is the rating itself, money, if
           nobody but the platform reads it. None: nothing was said; the action alone is learned.
         - `theta`: with Markov values, the next values, as in `EfficientPolicy.start`.
-        - `shown`: what was displayed instead of the recommendation: label, index, or -1 for none.
+        - `shown`: what was displayed instead of the recommendation: label, index, or -1 for none;
+          a tuple of products, () for none.
 
         **Raises:** `InvalidArgument`, `OutsideSupport`, for what is no action, symbol or product.
         """
         self._require_progress("step(...)")
         env, place, evaluator = self.policy.env, self.place, self.evaluator
         code, taken = action_code(env, action), evaluator.control(place)
-        control = taken if shown is None else displayed("Conversation.step(shown=...)", env, shown)
+        call = "Conversation.step(shown=...)"
+        control = taken if shown is None else control_of(call, env, shown)
         again = code == query_code(env.products)
         goes_on = again and self.period < env.horizon
         if not again and signals is not None:
@@ -222,13 +229,12 @@ class Conversation(eqx.Module):
             after = evaluator.follow(place, control, joint, index)
         elif goes_on:
             memory, _, _ = laws_at(env, self.memory, control, self.period)
-            seen = np.zeros(env.products + 1, bool)
-            seen[[turn.shown for turn in self.turns] + [control]] = True
-            beyond = Place(self.period + 1, index, here / here.sum(), memory, seen[:-1])
+            seen = self.seen | env.members[control]
+            beyond = Place(self.period + 1, index, here / here.sum(), memory, seen)
             there, after = self.policy.evaluator.leave(beyond, self._bid)
         moved = goes_on and isinstance(env.values, MarkovValues)
         turn = Turn(
-            self.period, _named(taken, env), _named(control, env), code, self.theta, symbols,
+            self.period, display(env, taken), display(env, control), code, self.theta, symbols,
             evaluator.edge(place, control) if planned and there is evaluator else -1,
             index if moved else None,
         )  # fmt: skip
@@ -243,11 +249,20 @@ class Conversation(eqx.Module):
     def memory(self) -> Int[np.ndarray, " d"]:
         """What the action rule remembers by now; once ended, after what was shown last."""
         env = self.policy.env
-        memory = np.asarray(env.action_rule.start(env.products, env.horizon))
-        for turn in self.turns:
-            control = env.products if turn.shown == NONE else turn.shown
-            memory = np.asarray(env.action_rule.step(memory, np.asarray(control), env.products))
+        memory = env.unaware
+        for control in self._shown():
+            after = stepped(env.action_rule, memory, env.controls[control], env.products)
+            memory = np.asarray(after)
         return memory
+
+    @property
+    def seen(self) -> Bool[np.ndarray, " n"]:
+        """Which products have been shown so far, (n,)."""
+        return np.asarray(self.policy.env.members[self._shown()].any(axis=0))
+
+    def _shown(self) -> list[int]:
+        """The controls displayed so far."""
+        return [self._control(turn.shown) for turn in self.turns]
 
     @property
     def _bid(self) -> Float[np.ndarray, " n"] | None:
@@ -266,7 +281,7 @@ class Conversation(eqx.Module):
             "signals": list(self.opening[1]),
             "turns": [
                 {
-                    "shown": turn.shown,
+                    "shown": list(turn.shown) if isinstance(turn.shown, tuple) else turn.shown,
                     "action": turn.action,
                     "signals": None if turn.signals is None else turn.signals.tolist(),
                     "values": None if turn.values is None else turn.values.tolist(),
@@ -285,8 +300,8 @@ class Conversation(eqx.Module):
             raise InvalidArgument(describe("Conversation.undo()", must, "none"))
         return self.previous
 
-    def _control(self, recommendation: int) -> int:
-        return self.policy.env.products if recommendation == NONE else recommendation
+    def _control(self, recommendation: Any) -> int:
+        return control_of("Conversation.worth(recommendation=...)", self.policy.env, recommendation)
 
     def _require_progress(self, what: str) -> None:
         if self.ended:
@@ -319,8 +334,7 @@ def start_conversation(policy: AbstractPriced, theta, signals, profile) -> Conve
             law = np.asarray(signal_likelihood(env, symbols[None]), float)[0]
         belief = np.asarray(env.tastes.weights, float) * law
         opening = tuple(map(float, money)), tuple(symbols.tolist())
-        memory = np.asarray(env.action_rule.start(env.products, env.horizon))
-        place, evaluator = Place(1, index, belief, memory), policy.evaluator
+        place, evaluator = Place(1, index, belief, env.unaware), policy.evaluator
     if place.belief.sum() <= 0:
         must = "have signals of positive probability"
         raise ImpossibleProfile(
@@ -349,6 +363,7 @@ def resume_conversation(policy: AbstractPriced, record: Any) -> Conversation:
     n = policy.env.products
     for turn in record["turns"]:
         shown = turn["shown"]
+        shown = tuple(shown) if isinstance(shown, list) else shown
         same = shown == chat.recommendation
         chat = chat.step(
             int(turn["action"]),
@@ -381,7 +396,7 @@ def bid_of(env, theta) -> Float[np.ndarray, " n"] | None:
 
 
 def answer_of(env, control: int, signals) -> Int[np.ndarray, " n1"] | None:
-    """Symbols of what was said about a product shown; None where nothing was, or none are."""
+    """Symbols of what was said about a display; None where nothing was, or none are."""
     alphabet = env.feedback_alphabet
     if signals is None:
         return np.zeros(len(alphabet), np.int64) if max(alphabet) == 1 else None
@@ -399,7 +414,8 @@ def answer_of(env, control: int, signals) -> Int[np.ndarray, " n1"] | None:
 def _symbol(env, control: int, rating: float) -> int:
     if not np.isfinite(rating):
         raise NotFinite(describe("signals=...", "be a finite rating", rating))
-    found = 0 if control == env.products else env.signals.feedback.symbol(control, rating)
+    product = int(env.controls[control, 0])
+    found = 0 if product == env.products else env.signals.feedback.symbol(product, rating)
     if found is None:
         must, do = "be symbols: this market's feedback takes no numbers", "pass the symbol"
         raise InvalidArgument(describe("signals=...", must, rating, do))
@@ -414,24 +430,6 @@ def _learned(
     if after.sum() > 0:
         return after, False
     return (weights if stays else after), True
-
-
-def _named(control: int, env) -> int:
-    return NONE if control == env.products else control
-
-
-def displayed(call: str, env, shown) -> int:
-    """The control of what was displayed: a label, an index, -1 or "none"."""
-    n = env.products
-    if isinstance(shown, str):
-        words = {**{name: i for i, name in enumerate(env.names)}, "none": n}
-        if shown not in words:
-            raise OutsideSupport(describe(call, f"be one of {', '.join(words)}", shown))
-        return words[shown]
-    if not is_number(shown, "iu") or not NONE <= int(shown) < n:
-        must = f"be a product's label or index in 0..{n - 1}, or -1 for none"
-        raise OutsideSupport(describe(call, must, told(shown)))
-    return n if int(shown) == NONE else int(shown)
 
 
 def action_code(env, action: int | str) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import as_floats, indices
-from dynmech._types import NONE, join_symbols
+from dynmech._types import join_symbols
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.displays import control_of, displays_named, places
 from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.questions import AbstractCursor
 from dynmech.problem.compile import next_memories
@@ -27,17 +28,18 @@ class Conversations(eqx.Module):
     Rows on the plan are followed together; a row that leaves it goes on as a `Conversation`.
 
     - `profile` (N,): the profile that each started from. `ended` (N,).
-    - `recommendation` (N,): shown now, -1 for none and where it has ended.
-    - `shown`, `action` (N, t), `signals` (N, t, 1+n): what happened in the t rounds so far; -1
-      where a conversation had ended, and for what was not said.
+    - `control` (N,): recommended now, and `displayed` (N, t): so far, as rows of `env.controls`, -1
+      where a conversation had ended; `recommendation` and `shown` name the products.
+    - `action` (N, t), `signals` (N, t, 1+n): what happened in the t rounds so far; -1 where a
+      conversation had ended, and for what was not said.
     - `predicted` (N,): E[u_j | reports, history, purchase] of what was bought, NaN elsewhere.
     """
 
     policy: AbstractPriced
     profile: Int[np.ndarray, " N"]
     ended: Bool[np.ndarray, " N"]
-    recommendation: Int[np.ndarray, " N"]
-    shown: Int[np.ndarray, "N t"]
+    control: Int[np.ndarray, " N"]
+    displayed: Int[np.ndarray, "N t"]
     action: Int[np.ndarray, "N t"]
     signals: Int[np.ndarray, "N t n1"]
     predicted: Float[np.ndarray, " N"]
@@ -54,6 +56,19 @@ class Conversations(eqx.Module):
         return self.action.shape[1] + 1
 
     @property
+    def recommendation(self) -> Int[np.ndarray, "N ..."]:
+        """Shown now, (N,), -1 for none and where it has ended.
+
+        (N, K), -1 in empty places, where several products are shown at once.
+        """
+        return places(self.policy.env, self.control)
+
+    @property
+    def shown(self) -> Int[np.ndarray, "N t ..."]:
+        """What was displayed, (N, t), or (N, t, K); -1 where nothing was."""
+        return places(self.policy.env, self.displayed)
+
+    @property
     def bought(self) -> Int[np.ndarray, " N"]:
         """Product bought, -1 where none was."""
         product = np.where(self.action < self.policy.env.products, self.action, -1)
@@ -68,15 +83,14 @@ class Conversations(eqx.Module):
           conversation has ended is left alone.
         - `signals`: after queries, the platform's symbols (N,) or every party's (N, 1+n), -1 where
           nothing was said; floats (N,) are ratings, money, NaN where none came. None: nothing said.
-        - `shown` (N,): what was displayed, -1 for none; the recommendations by default.
+        - `shown` (N,), or (N, K): what was displayed, -1 for none; the recommendations by default.
 
         **Returns:** the conversations one round later. **Raises:** as `Conversation.step`.
         """
         env, live = self.policy.env, ~self.ended
         n, count = env.products, len(self)
         code = _codes("actions", actions, count, live, 0, n + 2)
-        taken = self.recommendation
-        display = taken if shown is None else _codes("shown", shown, count, live, NONE, n)
+        display = self.control if shown is None else _displays(env, shown, live)
         again = live & (code == n + 1)
         going = again & (self.period < env.horizon)
         symbols = _symbols(self, signals, display, going)
@@ -91,20 +105,20 @@ class Conversations(eqx.Module):
         cursor, rows = copy.copy(self.cursor), self.rows
         ahead = stay & going[rows]
         kept = rows[ahead]
-        recommendation = np.full(count, NONE)
+        control = np.full(count, len(env.controls) - 1)
         if len(kept):
             cursor.symbols(ahead, np.zeros(len(kept), np.int64))
             heard = join_symbols(symbols[kept].T, env.feedback_alphabet)
             cursor.advance(heard)
-            recommendation[kept] = _choose(self.policy, cursor, self.profile[kept])
+            control[kept] = _choose(self.policy, cursor, self.profile[kept])
         for row, chat in apart.items():
-            recommendation[row] = NONE if chat.ended else chat.recommendation
+            control[row] = -1 if chat.ended else chat.evaluator.control(chat.place)
         return Conversations(
             policy=self.policy,
             profile=self.profile,
             ended=self.ended | (live & ~going),
-            recommendation=recommendation,
-            shown=_grown(self.shown, np.where(live, display, -1)),
+            control=control,
+            displayed=_grown(self.displayed, np.where(live, display, -1)),
             action=_grown(self.action, np.where(live, code, -1)),
             signals=np.concatenate(
                 [self.signals, np.where(going[:, None], symbols, -1)[:, None]], axis=1
@@ -117,29 +131,26 @@ class Conversations(eqx.Module):
 
     @property
     def last_shown(self) -> Int[np.ndarray, " N"]:
-        """What was displayed last, n for none."""
+        """The control that was displayed last."""
         rounds = (self.action >= 0).sum(axis=1)
-        last = self.shown[np.arange(len(self)), np.maximum(rounds - 1, 0)]
-        return np.where(last < 0, self.policy.env.products, last)
+        return self.displayed[np.arange(len(self)), np.maximum(rounds - 1, 0)]
 
     def memories(self, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, "k d"]:
         """What the action rule remembers in these conversations, after what was shown last."""
         env = self.policy.env
-        n = env.products
-        start = np.asarray(env.action_rule.start(n, env.horizon))
-        memory = np.tile(start, (len(rows), 1))
+        memory = np.tile(env.unaware, (len(rows), 1))
         for t in range(self.action.shape[1]):
             live = np.flatnonzero(self.action[rows, t] >= 0)
-            shown = self.shown[rows[live], t]
-            grown = np.asarray(next_memories(env.action_rule, memory[live], n))
-            memory[live] = grown[np.arange(len(live)), np.where(shown < 0, n, shown)]
+            given = env.action_rule, memory[live], env.controls, env.products
+            grown = np.asarray(next_memories(*given))
+            memory[live] = grown[np.arange(len(live)), self.displayed[rows[live], t]]
         return memory
 
     def _predict(self, code, display, symbols, live, apart) -> Float[np.ndarray, " N"]:
         """`predicted`, with that of the rows that buy in this round."""
         found, n = self.predicted.copy(), self.policy.env.products
         plain = live[self.rows] & (code[self.rows] < n)
-        plain &= display[self.rows] == self.recommendation[self.rows]
+        plain &= display[self.rows] == self.control[self.rows]
         plain &= [row not in apart for row in self.rows.tolist()]
         at = np.flatnonzero(plain)
         rows = self.rows[at]
@@ -159,13 +170,14 @@ class Conversations(eqx.Module):
         for t in range(self.action.shape[1]):
             if self.action[row, t] < 0:
                 break
-            chat = _step_one(chat, self.action[row, t], self.shown[row, t], self.signals[row, t])
+            display, said = self.displayed[row, t], self.signals[row, t]
+            chat = _step_one(chat, self.action[row, t], display, said)
         return chat
 
     def _new_rows(self, code, display, symbols, going) -> list[int]:
         """Rows that leave the plan in this round: other products shown, nothing said."""
         silent = (symbols < 0).any(axis=1)
-        leaves = going & (silent | (display != self.recommendation))
+        leaves = going & (silent | (display != self.control))
         return [row for row in np.flatnonzero(leaves).tolist() if row not in self.apart]
 
     def _moved_apart(self, row: int, code, display, symbols) -> Conversation:
@@ -191,8 +203,8 @@ def start_many(policy: AbstractPriced, profiles: Any) -> Conversations:
         policy=policy,
         profile=index,
         ended=np.zeros(count, bool),
-        recommendation=_choose(policy, cursor, index),
-        shown=np.zeros((count, 0), np.int64),
+        control=_choose(policy, cursor, index),
+        displayed=np.zeros((count, 0), np.int64),
         action=np.zeros((count, 0), np.int64),
         signals=np.zeros((count, 0, n + 1), np.int64),
         predicted=np.full(count, np.nan),
@@ -206,14 +218,30 @@ def _choose(policy, cursor: AbstractCursor, profile: np.ndarray) -> np.ndarray:
     """Recommendations of a cursor's rows, and its laws made ready for what is heard next."""
     control = np.asarray(cursor.choose(policy.profiles.theta[profile]))
     cursor.laws(control, np.zeros(len(control), np.int64))
-    return np.where(control == policy.env.products, NONE, control)
+    return control
 
 
 def _step_one(chat: Conversation, code, display, symbols) -> Conversation:
-    same = int(display) == chat.recommendation
+    shown = displays_named(chat.policy.env, np.array([display]))[0]
     said = None if (symbols < 0).any() else symbols
     query = int(code) == chat.policy.env.products + 1
-    return chat.step(int(code), said if query else None, shown=None if same else int(display))
+    other = None if shown == chat.recommendation else shown
+    return chat.step(int(code), said if query else None, shown=other)
+
+
+def _displays(env, given: Any, live) -> Int[np.ndarray, " N"]:
+    """The control displayed in each row that is live."""
+    call, found = "Conversations.step(shown=...)", np.full(len(live), len(env.controls) - 1)
+    size, array = env.controls.shape[1], np.asarray(given)
+    if array.shape != (len(live), size)[: 1 if size == 1 else 2] or array.dtype.kind not in "iu":
+        must = f"hold integers, shape (N,) = ({len(live)},)"
+        must += "" if size == 1 else f" and K = {size} places, -1 where empty"
+        raise InvalidArgument(describe(call, must, f"{array.dtype} of shape {array.shape}"))
+    rows = array.reshape(len(live), size)[live]
+    unique, index = np.unique(rows, axis=0, return_inverse=True)
+    controls = [control_of(call, env, row) for row in unique.tolist()]
+    found[live] = np.array(controls, np.int64)[index.reshape(-1)]
+    return found
 
 
 def _codes(name: str, given: Any, count: int, live, low: int, high: int) -> np.ndarray:
@@ -242,11 +270,12 @@ def _symbols(chats: Conversations, given: Any, display, going) -> Int[np.ndarray
         if ratings.shape != (count,) or (alphabet[1:] > 1).any():
             must = f"be ratings (N,) = ({count},), nobody else reading them"
             raise InvalidArgument(describe(call, must, ratings.shape))
+        first = env.controls[display, 0]
         for row in np.flatnonzero(going & np.isfinite(ratings)).tolist():
             symbol = (
                 0
-                if display[row] < 0
-                else env.signals.feedback.symbol(int(display[row]), float(ratings[row]))
+                if first[row] == env.products
+                else env.signals.feedback.symbol(int(first[row]), float(ratings[row]))
             )
             if symbol is None:
                 must = "be symbols: this market's feedback takes no numbers"

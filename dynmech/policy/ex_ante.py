@@ -80,8 +80,7 @@ def _worth(policy: AbstractPriced, theta, signals) -> tuple[float, float, float]
         do = "make it for all profiles, or for env.sample_profiles(key, count), and average .value"
         raise InvalidArgument(describe("estimate_ex_ante(...)", must, got, do))
     belief = np.asarray(beliefs_after(env, signals[None])[0], float)
-    memory = np.asarray(env.action_rule.start(env.products, env.horizon))
-    there, place = evaluator.leave(Place(1, theta, belief, memory))
+    there, place = evaluator.leave(Place(1, theta, belief, env.unaware))
     bounds = there.certify(place, None)
     value, low = float(bounds.value[0]), float(bounds.lower[0])
     return value, low, max(value, low)

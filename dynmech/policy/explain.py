@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 
 from dynmech._checks import instance
 from dynmech._html import Card, amount, as_html, portrait
-from dynmech._types import NONE
 from dynmech.market.continued import remaining
+from dynmech.market.displays import displays_named, words
 from dynmech.market.values import MarkovValues
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.rest import solve_rest
@@ -26,11 +26,12 @@ _MOVERS = 5
 class Explanation(eqx.Module):
     """Why a product is recommended at one point of a conversation.
 
-    - `period`; `recommendation`, `runner_up`: products, -1 for none; `runner_up` is None where the
-      solver looked into nothing else.
-    - `worth` (n+1,): expected surplus from here on of each, none last, and following the policy
-      after, money; NaN where the solver did not look into it. `lead`: of the recommendation over
-      the runner-up, money; NaN without one.
+    - `period`; `recommendation`, `runner_up`: products, -1 for none, or tuples where several are
+      shown at once; `runner_up` is None where the solver looked into nothing else.
+    - `worth` (C,): expected surplus from here on of each control, none last, and following the
+      policy after, money; NaN where the solver did not look into it. `controls`: they, in words;
+      `taken`, `second`: which are recommended, and next. `lead`: of the recommendation over the
+      runner-up, money; NaN without one.
     - `learning`: what the policy is worth from here on above the best plan that does not listen to
       what she says, money; never negative under an efficient policy.
     - `utility`, `utility_before` (n,): expected utility of each product now and under the prior.
@@ -41,9 +42,12 @@ class Explanation(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     unit: str = eqx.field(static=True)
     period: int = eqx.field(static=True)
-    recommendation: int = eqx.field(static=True)
-    runner_up: int | None = eqx.field(static=True)
-    worth: Float[np.ndarray, " n1"]
+    controls: tuple[str, ...] = eqx.field(static=True)
+    recommendation: int | tuple[int, ...] = eqx.field(static=True)
+    runner_up: int | tuple[int, ...] | None = eqx.field(static=True)
+    taken: int = eqx.field(static=True)
+    second: int = eqx.field(static=True)
+    worth: Float[np.ndarray, " C"]
     lead: float = eqx.field(static=True)
     learning: float = eqx.field(static=True)
     utility: Float[np.ndarray, " n"]
@@ -66,15 +70,14 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
     instance(Conversation, "a conversation of this policy")(call("conversation"), conversation)
     instance(str, "the unit of money, as 'dollars'")(call("unit"), unit)
     env, chat = policy.env, conversation
-    n, belief = env.products, chat.belief
-    taken = chat.recommendation
-    worth = np.full(n + 1, np.nan)
-    for control in range(n + 1):
-        shown = NONE if control == n else control
+    belief, taken = chat.belief, chat.evaluator.control(chat.place)
+    names = displays_named(env, np.arange(len(env.controls)))
+    worth = np.full(len(names), np.nan)
+    for control, shown in enumerate(names):
         if chat.considered(shown):
             worth[control] = belief @ chat.worth(shown)
     others = np.where(np.isfinite(worth), worth, -np.inf)
-    others[n if taken == NONE else taken] = -np.inf
+    others[taken] = -np.inf
     second = int(others.argmax())
     found = np.isfinite(others[second])
     prior = np.asarray(env.tastes.weights, float)
@@ -85,8 +88,11 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
         names=env.names,
         unit=unit,
         period=chat.period,
-        recommendation=taken,
-        runner_up=(NONE if second == n else second) if found else None,
+        controls=words(env),
+        recommendation=names[taken],
+        runner_up=names[second] if found else None,
+        taken=taken,
+        second=second,
         worth=worth,
         lead=_settled(float(worth[taken] - worth[second]), env) if found else float("nan"),
         learning=_learning(chat),
@@ -101,15 +107,14 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
 
 def _learning(chat: Conversation) -> float:
     """What the policy is worth here above the best plan that does not listen."""
-    env, seen = chat.policy.env, np.zeros(chat.policy.env.products + 1, bool)
-    seen[[turn.shown for turn in chat.turns]] = True
+    env = chat.policy.env
     moving = isinstance(env.values, MarkovValues)
     rest = remaining(
         env.without_feedback(),
         chat.belief,
         chat.memory,
         chat.period - 1,
-        seen[:-1],
+        chat.seen,
         None if moving else chat.theta,
     )
     theta = chat.place.theta
@@ -123,14 +128,13 @@ def _settled(difference: float, env: RecommendationMDP) -> float:
 
 
 def _card(it: Explanation) -> Card:
-    words = {**dict(enumerate(it.names)), NONE: "none"}
-    taken, unit = words[it.recommendation], it.unit
+    taken, unit = it.controls[it.taken], it.unit
     head = f"Round {it.period}: {taken}"
-    facts = [("worth", f"{amount(it.worth[it.recommendation])} {unit} from here on")]
+    facts = [("worth", f"{amount(it.worth[it.taken])} {unit} from here on")]
     if it.runner_up is not None:
-        head += f", {amount(it.lead)} {unit} ahead of {words[it.runner_up]}"
+        head += f", {amount(it.lead)} {unit} ahead of {it.controls[it.second]}"
         facts.append(
-            ("runner-up", f"{words[it.runner_up]}, {amount(it.worth[it.runner_up])} {unit}")
+            ("runner-up", f"{it.controls[it.second]}, {amount(it.worth[it.second])} {unit}")
         )
     facts.append(("listening", f"worth {amount(it.learning)} {unit} from here on"))
     order = np.argsort(-np.abs(it.utility - it.utility_before), kind="stable")[:4]

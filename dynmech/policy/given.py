@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from dynmech._types import NONE, in_doubles
 from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe
+from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.base import AbstractPricedPolicy, Figures, with_actions
@@ -40,7 +41,8 @@ class GivenPolicy(AbstractPricedPolicy):
     - `env`: the market, of a finite horizon.
     - `recommend(belief, memory, theta, period)`: a function of its arguments, never traced:
       belief (m,) of mass 1, the action rule's memory (d,), values as reported now (n,), money,
-      the round from 1; it returns a control, 0..n-1, or n (or -1) for none. Where the mechanism
+      the round from 1; it returns a control, 0..n-1, or n (or -1) for none; where displays are
+      declared a row of `env.controls`, or a tuple of products. Where the mechanism
       thinks a history impossible none is shown and nothing is asked.
     - `batched`: it is asked for a whole round at once: belief (C, m), memory (C, d), theta (C, n);
       it returns (C,).
@@ -160,11 +162,13 @@ class _Asked:
                 raise InvalidArgument(describe(_CALL, must, got, do))
 
     def _control(self, said) -> int:
-        none = self.env.products
+        none = len(self.env.controls) - 1
+        if isinstance(said, tuple) and self.env.displays is not None:
+            return control_of(_CALL, self.env, said)
         answer = np.asarray(said)
         if answer.ndim == 0 and answer.dtype.kind in "iu":
             if not NONE <= answer <= none:
-                must = f"return a product 0..{none - 1}, or {none} for none"
+                must = f"return a control 0..{none - 1}, or {none} for none"
                 raise OutsideSupport(describe(_CALL, must, int(answer)))
             return none if answer == NONE else int(answer)
         law = answer.astype(float) if answer.dtype.kind in "iuf" else np.zeros(0)

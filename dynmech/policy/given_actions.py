@@ -23,8 +23,9 @@ def other_actions(policy: AbstractPriced, actions) -> tuple[AbstractEvaluator, F
         must = f"have shapes {[taken.shape for taken in plan.actions]}"
         raise InvalidArgument(describe(call, must, shapes))
     top = max(int(np.max(taken)) for taken in actions)
-    if min(int(np.min(taken)) for taken in actions) < 0 or top > env.products:
-        raise OutsideSupport(describe(call, f"be in 0..{env.products}", top))
+    none = len(env.controls) - 1
+    if min(int(np.min(taken)) for taken in actions) < 0 or top > none:
+        raise OutsideSupport(describe(call, f"be in 0..{none}", top))
     for t, (layer, taken) in enumerate(zip(plan.tree.layers[:-1], actions, strict=False)):
         nodes = np.arange(layer.nodes)
         if (layer.child[nodes, np.asarray(taken), 0] < 0).any():

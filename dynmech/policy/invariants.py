@@ -45,8 +45,9 @@ def check_tables(policy: AbstractPriced) -> None:
     if len(sizes) != env.horizon or [x.shape for x in actions] != sizes:
         got = f"{len(actions)} rounds for a horizon of {env.horizon}"
         _refuse("plan", "have recommendations for every round and node", got)
-    if any(x.size and not 0 <= x.min() <= x.max() <= env.products for x in actions):
-        _refuse("plan", f"recommend products 0..{env.products - 1}, or {env.products}", "others")
+    none = len(env.controls) - 1
+    if any(x.size and not 0 <= x.min() <= x.max() <= none for x in actions):
+        _refuse("plan", f"recommend controls 0..{none}, rows of env.controls", "others")
 
 
 def _refuse(name: str, must: str, got: str) -> None:

@@ -15,7 +15,7 @@ def plan_of(
     """The plan at every pair and node, and its certified loss there, None where it is exact."""
     values = env.values
     markov = isinstance(values, MarkovValues)
-    kind = np.int8 if env.products < 128 else np.int16
+    kind = np.int8 if len(env.controls) <= 128 else np.int16
     taken = [answer.actions for answer in found.answers]
     actions = _by_pair(assignment, len(pairs.root), taken, kind)
     size = len(pairs.root) // len(pairs.signals) if markov else 1

@@ -18,6 +18,7 @@ from dynmech._beside import Beside
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
+from dynmech.market.shown import alone
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.nodes import Wider, recommendations
@@ -275,7 +276,7 @@ class _PlayCursor(AbstractCursor):
         self.memory = np.tile(np.asarray(self.play.process.start()), (len(signals), 1))
 
     def choose(self, theta) -> Int[np.ndarray, " N"]:
-        control = np.full(len(theta), self.play.env.products)
+        control = np.full(len(theta), self.play.process.controls - 1)
         unique, index = np.unique(theta, axis=0, return_inverse=True)
         for k, values in enumerate(unique):
             rows = np.flatnonzero((index.reshape(-1) == k) & self.belief.any(axis=1))
@@ -321,13 +322,14 @@ class _PlayCursor(AbstractCursor):
 
 
 @as_program
-def _laws_met(process, signal, memory, control, omega, period, utilities):
+def _laws_met(process, signal, memory, control, omega, period, gains):
     """Next memories, and given omega: laws of the signal and chances; laws given every taste."""
 
     def one(memory, control, omega):
         after = process.step(memory, control)
         ends = process.ends(after, control)
-        told = signal.laws(after, control, jnp.asarray(utilities))
+        shown = jnp.asarray(process.shown)[control]
+        told = signal.laws(after, alone(shown), jnp.asarray(gains))
         law = process.symbols(after, control, period)
         return after, told[..., omega], ends[:, omega], ends[-1], law
 

@@ -24,6 +24,7 @@ from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
+from dynmech.market.shown import alone
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
 from dynmech.problem.compile import enumerate_memories
@@ -315,15 +316,16 @@ class _Watch:
 
 
 @as_program
-def _ending(process, signal, memories, control, utilities):
+def _ending(process, signal, memories, control, gains):
     """Chances (C, n+1, m) of every ending, and means (C, n, m) of the estimates: at no prediction,
     and by how much they follow it, None where they do not."""
 
     def one(memory, control):
-        after, u = process.step(memory, control), jnp.asarray(utilities)
-        follows = signal.moments(after, control, u, jnp.zeros_like(u))
+        after, u = process.step(memory, control), jnp.asarray(gains)
+        shown = alone(jnp.asarray(process.shown)[control])
+        follows = signal.moments(after, shown, u, jnp.zeros_like(u))
         drift = None if follows is None else follows[0]
-        return process.ends(after, control), signal.mean(after, control, u), drift
+        return process.ends(after, control), signal.mean(after, shown, u), drift
 
     return jax.vmap(one)(jnp.asarray(memories), jnp.asarray(control))
 
@@ -337,11 +339,10 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
 
     **Raises:** `TooLarge` for a signal of the user's own where memories are too many.
     """
-    utilities, n = np.asarray(env.utilities, float), env.products
+    utilities = np.asarray(env.utilities, float)
     gains = np.asarray(env.gains, float)
     live = np.broadcast_to(np.asarray(env.tastes.weights) > 0, utilities.shape)
     with jax.enable_x64(True):
-        start = np.asarray(env.action_rule.start(n, int(env.horizon)))
         if not signal.forgets():
             try:
                 memories, _ = enumerate_memories(env, int(env.horizon), _FEW)
@@ -352,9 +353,9 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
                     describe(call, must, str(error), "use RatingSettlement()")
                 ) from error
             return _enumerated_bias(env, signal, memories, gains, live)
-        u = jnp.asarray(gains)
-        mean = np.asarray(signal.mean(start, n, u))
-        follows = signal.moments(start, n, u, jnp.zeros_like(u))
+        u, shown = jnp.asarray(gains), alone(env.controls[-1])
+        mean = np.asarray(signal.mean(env.unaware, shown, u))
+        follows = signal.moments(env.unaware, shown, u, jnp.zeros_like(u))
     live = live & env.action_rule.possible(utilities)
     return worst_bias(mean, None if follows is None else np.asarray(follows)[0], gains, live)
 

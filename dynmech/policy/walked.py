@@ -183,7 +183,7 @@ class TreeEvaluator(AbstractEvaluator):
 
     def follow_on(self, wider: Wider) -> tuple[Int[np.ndarray, "P _N"], ...]:
         """Walk both trees abreast: the wider one's nodes know where they are in this one."""
-        pair, none = self._pair_of(wider.pairs), self.env.products
+        pair, none = self._pair_of(wider.pairs), len(self.env.controls) - 1
         layers, own = wider.plan.tree.layers, self.plan.tree.layers
         place, taken = np.zeros(layers[0].nodes, np.int64), []
         for t, layer in enumerate(layers):

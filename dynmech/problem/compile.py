@@ -1,12 +1,12 @@
 """From a market to the solvers' problem: the only seam.
 
-Memories reachable in each period are enumerated, an *edge* is a memory after a recommendation,
+Memories reachable in each period are enumerated, an *edge* is a memory after a control,
 and two edges are one when they have the same probabilities. Memories from which the same edges
 can be reached from here on are one class (partition refinement, backward), so that histories are
 merged only where the future is provably the same.
 
 With ``exact=False`` nothing is compared by value: edges are one only if rule and feedback see the
-same memory and recommendation, which stays right when `gamma` is replaced by other numbers.
+same memory and control, which stays right when `gamma` is replaced by other numbers.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from dynmech.errors import (
     describe,
 )
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.shown import acts, alone, answers, stepped
 from dynmech.market.signals import AbstractSettlementSignal
 from solvers import Structure, Tables, as_program, drift, relations
 
@@ -38,13 +39,13 @@ _FEEDBACK = "RecommendationMDP(signals=SignalStructure(feedback=...))"
 class Edges(eqx.Module):
     """One representative of every edge, and where its columns come from.
 
-    - `memory` (E, d), `recommendation` (E,), `period` (E,): arguments that give its laws.
+    - `memory` (E, d), `control` (E,), `period` (E,): arguments that give its laws.
     - `slot` (E, J): the product of each slot, -1 where empty, n what a query costs.
     - `column_edge`, `column_symbol` (C,): the edge and the joint symbol of each column.
     """
 
     memory: Int[np.ndarray, "E d"]
-    recommendation: Int[np.ndarray, " E"]
+    control: Int[np.ndarray, " E"]
     period: Int[np.ndarray, " E"]
     slot: Int[np.ndarray, "E J"]
     column_edge: Int[np.ndarray, " C"]
@@ -55,7 +56,7 @@ class Compiled(eqx.Module):
     """A market as the solvers see it, and the way back.
 
     `action` (E, n+2, m) are the action probabilities of the edges. `situation` (S, d), `shown`
-    (S,): every memory and recommendation, before edges were merged, and `edge_of` (S,).
+    (S,): every memory and control, before edges were merged, and `edge_of` (S,).
     """
 
     structure: Structure
@@ -101,7 +102,7 @@ def _compile(env: RecommendationMDP, exact: bool, limit: float):
         memories, after = enumerate_memories(env, horizon, limit)
         keys, place = raw_edges(env, memories, after, horizon)
     before = env.action_rule.shown_before(n)
-    always, ever = _shown(before, memories, after, place, len(keys), n)
+    always, ever = _shown(before, memories, after, place, len(keys), env.members)
     continuing = np.unique(np.concatenate([p.ravel() for p in place[:-1]] or [np.zeros(0, int)]))
     found = compile_edges(env, keys, always, ever, continuing, exact, limit)
     return found, memories, place, after
@@ -110,7 +111,7 @@ def _compile(env: RecommendationMDP, exact: bool, limit: float):
 def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float) -> Compiled:
     """Check and merge the edges of a market: all but what may follow what.
 
-    **Arguments:** `keys` (S, d+2): memory, recommendation, period of each situation; `always`,
+    **Arguments:** `keys` (S, d+2): memory, control, period of each situation; `always`,
     `ever` (S, n): products surely, possibly shown there; `continuing`: what something may follow.
     """
     n = env.products
@@ -121,13 +122,13 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
             got = f"{len(keys)} situations x {n + 2 + symbols} laws: {size / 1e9:.3g} GB"
             do = "use fewer tastes, symbols, rounds, a rule that remembers less, or more memory"
             raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
-        memory, recommendation, period = keys[:, :-2], keys[:, -2], keys[:, -1]
+        memory, control, period = keys[:, :-2], keys[:, -2], keys[:, -1]
         signals = env.signals
         rules = (env.action_rule, signals.feedback, signals.settlement)
         action, law, told = map(
             np.asarray,
             _behaviour_jit(
-                rules, memory, recommendation, period, jnp.asarray(env.utilities),
+                rules, memory, env.controls[control], period, jnp.asarray(env.utilities),
                 jnp.asarray(env.gains),
             ),
         )  # fmt: skip
@@ -146,7 +147,7 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
     settled = np.where(action[:, None, :n] > 0, told, 0.0)
     settled = settled.reshape(len(told), -1, env.tastes.size)
     if toll is not None:
-        running = query * toll.rate[recommendation]
+        running = query * toll.rate[control]
         asked = running.any(axis=1) if exact else np.ones(len(slot), bool)
         slot = np.concatenate([slot, np.where(asked, n, -1)[:, None]], axis=1)
         settled = np.concatenate([settled, running[:, None]], axis=1)
@@ -156,7 +157,7 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         successor=(),
         columns=column_id[first].astype(np.int32),
         outcome=slot[first].astype(np.int32),
-        controls=n + 1,
+        controls=len(env.controls),
         outcomes=n + (toll is not None),
         column_count=len(column_edge),
         dead=dead,
@@ -164,28 +165,29 @@ def compile_edges(env, keys, always, ever, continuing, exact: bool, limit: float
         offset=offset,
         drift=off,
     )
-    kept = (memory[first], recommendation[first], period[first], slot[first])
+    kept = (memory[first], control[first], period[first], slot[first])
     edges = Edges(*kept, merged[column_edge], column_symbol)
-    return Compiled(structure, edges, action[first], memory, recommendation, merged)
+    return Compiled(structure, edges, action[first], memory, control, merged)
 
 
 def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = None) -> Tables:
     """The problem's numbers; a traceable function of `gamma` when it is given."""
     given = jnp.asarray(env.gamma if gamma is None else gamma)
     action = jnp.asarray(compiled.action) if gamma is None else None
-    rules, more = (env.action_rule, env.signals.feedback), (env.exit_value, env.toll)
-    return _tables_jit(rules, compiled.edges, action, given, env.tastes.points, more)
+    shown, more = env.controls[compiled.edges.control], (env.exit_value, env.toll)
+    rules = env.action_rule, env.signals.feedback
+    return _tables_jit(rules, compiled.edges, shown, action, given, env.tastes.points, more)
 
 
 @as_program
-def _tables_jit(rules, edges, action, gamma, points, more) -> Tables:
+def _tables_jit(rules, edges, shown, action, gamma, points, more) -> Tables:
     (rule, feedback), (leaving, toll) = rules, more
     utilities = gamma @ jnp.asarray(points).T
     if action is None:
-        action = _actions_jit(rule, edges.memory, edges.recommendation, utilities)
+        action = _actions_jit(rule, edges.memory, shown, utilities)
     chance, reward = action, utilities - jnp.asarray(leaving)
     if toll is not None:
-        running = action[:, -1] * jnp.asarray(toll.rate)[edges.recommendation]
+        running = action[:, -1] * jnp.asarray(toll.rate)[edges.control]
         chance = jnp.concatenate([action[:, :-2], running[:, None]], axis=1)
         reward = jnp.concatenate([reward, -jnp.asarray(toll.unit)[None]])
     stop = jnp.take_along_axis(chance, jnp.maximum(edges.slot, 0)[:, :, None], axis=1)
@@ -193,7 +195,7 @@ def _tables_jit(rules, edges, action, gamma, points, more) -> Tables:
     column = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
     if len(edges.column_edge):
         of = edges.column_edge
-        law = _laws_jit(feedback, edges.memory, edges.recommendation, edges.period, utilities)
+        law = _laws_jit(feedback, edges.memory, shown, edges.period, utilities)
         column = action[of, -1] * law[of, :, edges.column_symbol]
     return Tables(stop, column, reward)
 
@@ -204,7 +206,9 @@ def told_laws(
     """`signal.laws` at every edge, of u_j - x."""
     with precision(env.gamma):
         every = np.asarray(
-            _told_jit(signal, compiled.situation, compiled.shown, jnp.asarray(env.gains))
+            _told_jit(
+                signal, compiled.situation, env.controls[compiled.shown], jnp.asarray(env.gains)
+            )
         )
     told = np.zeros((len(compiled.action), *every.shape[1:]))
     told[compiled.edge_of] = every
@@ -212,27 +216,27 @@ def told_laws(
 
 
 @as_program
-def _told_jit(signal, memory, recommendation, gains):
+def _told_jit(signal, memory, shown, gains):
     """All by which the signal tells situations apart, shape (S, *L, n, m)."""
-    laws = jax.vmap(lambda m, r: signal.laws(m, r, gains))
-    return laws(jnp.asarray(memory), jnp.asarray(recommendation))
+    laws = jax.vmap(lambda m, r: signal.laws(m, alone(r), gains))
+    return laws(jnp.asarray(memory), jnp.asarray(shown))
 
 
 def enumerate_memories(env, horizon, limit):
     """Distinct memories of each period, and for each the index of the one that follows."""
-    n = env.products
-    start = np.asarray(env.action_rule.start(n, horizon))
+    n, width = env.products, len(env.controls)
+    start = env.unaware
     if start.ndim != 1 or not np.issubdtype(start.dtype, np.integer):
         must = "start from a vector of integers"
         raise InvalidArgument(describe(_RULE, must, f"shape {start.shape}, type {start.dtype}"))
     memories, after = [start[None].astype(np.int64)], []
     for _ in range(horizon):
         here = memories[-1]
-        if len(here) * (n + 1) * start.size * 8 > limit:
+        if len(here) * width * start.size * 8 > limit:
             got = f"{len(here)} memories in period {len(memories)}"
             raise TooLarge(describe(_RULE, "remember less", got, "reduce products or rounds"))
-        grown = np.asarray(next_memories(env.action_rule, here, n))
-        if grown.shape != (len(here), n + 1, start.size):
+        grown = np.asarray(next_memories(env.action_rule, here, env.controls, n))
+        if grown.shape != (len(here), width, start.size):
             must = f"return memories of the length it starts from, {start.size}"
             raise InvalidArgument(describe(f"{_RULE}.step", must, grown.shape[2:]))
         unique, index = np.unique(
@@ -244,21 +248,21 @@ def enumerate_memories(env, horizon, limit):
             do = "reduce products, rounds or tastes, raise memory, or search with a tolerance"
             raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
         memories.append(unique)
-        after.append(index.reshape(len(here), n + 1))
+        after.append(index.reshape(len(here), width))
     return memories, after
 
 
 @as_program
-def next_memories(rule, memories, products):
-    def step(memory, recommendation):
-        return rule.step(memory, recommendation, products)
+def next_memories(rule, memories, controls, products):
+    def step(memory, shown):
+        return stepped(rule, memory, shown, products)
 
     each = jax.vmap(jax.vmap(step, in_axes=(None, 0)), in_axes=(0, None))
-    return each(jnp.asarray(memories), jnp.arange(products + 1))
+    return each(jnp.asarray(memories), jnp.asarray(controls))
 
 
 def raw_edges(env, memories, after, horizon):
-    """Distinct (memory after, recommendation, period), and which of them follows each memory."""
+    """Distinct (memory after, control, period), and which of them follows each memory."""
     clock = env.signals.feedback.periodic()
     rows = []
     for t in range(horizon):
@@ -277,33 +281,36 @@ def raw_edges(env, memories, after, horizon):
 
 
 @as_program
-def _actions_jit(rule, memory, recommendation, utilities):
-    law = jax.vmap(lambda m, r: rule.probabilities(m, r, utilities))
-    return law(jnp.asarray(memory), jnp.asarray(recommendation))
+def _actions_jit(rule, memory, shown, utilities):
+    law = jax.vmap(lambda m, r: acts(rule, m, r, utilities))
+    return law(jnp.asarray(memory), jnp.asarray(shown))
 
 
 @as_program
-def _laws_jit(feedback, memory, recommendation, period, utilities):
-    law = jax.vmap(lambda m, r, t: feedback.likelihood(m, r, t, utilities))
-    return law(jnp.asarray(memory), jnp.asarray(recommendation), jnp.asarray(period))
+def _laws_jit(feedback, memory, shown, period, utilities):
+    law = jax.vmap(lambda m, r, t: answers(feedback, m, r, t, utilities))
+    return law(jnp.asarray(memory), jnp.asarray(shown), jnp.asarray(period))
 
 
 @as_program
-def _behaviour_jit(rules, memory, recommendation, period, utilities, gains):
+def _behaviour_jit(rules, memory, shown, period, utilities, gains):
     """Actions, laws of the feedback and what settles purchases, of every situation."""
     rule, feedback, signal = rules
     return (
-        _actions_jit(rule, memory, recommendation, utilities),
-        _laws_jit(feedback, memory, recommendation, period, utilities),
-        _told_jit(signal, memory, recommendation, gains),
+        _actions_jit(rule, memory, shown, utilities),
+        _laws_jit(feedback, memory, shown, period, utilities),
+        _told_jit(signal, memory, shown, gains),
     )
 
 
-def _shown(before, memories, after, place, count, n):
-    """Products surely shown, and possibly shown, at each edge, over all ways to reach it."""
+def _shown(before, memories, after, place, count, added):
+    """Products surely shown, and possibly shown, at each edge, over all ways to reach it.
+
+    `added` (C, n): what each control shows.
+    """
+    n = added.shape[1]
     always, ever = np.ones((count, n), bool), np.zeros((count, n), bool)
     sure, may = [before[None]], [before[None]]
-    added = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
     for t, follow in enumerate(after):
         surely, maybe = sure[t][:, None] | added, may[t][:, None] | added
         np.logical_and.at(always, place[t], surely)

@@ -8,13 +8,13 @@ taste (paper C, section 3).
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._types import precision
 from dynmech.errors import InvalidArgument, TooLarge, describe
+from dynmech.market.displays import words
 from dynmech.market.environment import RecommendationMDP
 from dynmech.problem.compile import (
     Compiled,
@@ -38,7 +38,6 @@ def compile_endless(env: RecommendationMDP, limit: float) -> tuple[Compiled, int
     **Raises:** `InvalidArgument` (memories or laws that need a last round, a conversation that
     never ends), `TooLarge`, and what `compile_market` raises.
     """
-    n = env.products
     if env.signals.feedback.periodic():
         must, got = "not depend on the period when horizon is math.inf", "a law for every period"
         call = "RecommendationMDP(signals=SignalStructure(feedback=...))"
@@ -46,8 +45,8 @@ def compile_endless(env: RecommendationMDP, limit: float) -> tuple[Compiled, int
     with precision(env.gamma):
         memories, after, depth = _close(env, limit)
         keys, place = raw_edges(env, [memories, memories], [after], 1)
-    before = env.action_rule.shown_before(n)
-    always, ever = _shown(before, after, place[0], len(keys), n)
+    before = env.action_rule.shown_before(env.products)
+    always, ever = _shown(before, after, place[0], len(keys), env.members)
     found = compile_edges(env, keys, always, ever, np.arange(len(keys)), True, limit)
     edge = found.edge_of[place[0]]
     _check_end(env, found, memories, after, edge)
@@ -58,8 +57,9 @@ def compile_endless(env: RecommendationMDP, limit: float) -> tuple[Compiled, int
 def _close(env, limit) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], int]:
     """Every memory, the first being the start; what follows each; rounds until all are found."""
     n, name = env.products, type(env.action_rule).__name__
+    width = len(env.controls)
     try:
-        start = np.asarray(env.action_rule.start(n, math.inf))
+        start = env.unaware
     except (TypeError, ValueError, OverflowError) as error:
         must = "start from a memory when the horizon is math.inf"
         got = f"{name}.start(products={n}, horizon=inf) failing: {error}"
@@ -69,16 +69,16 @@ def _close(env, limit) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], 
         raise InvalidArgument(describe(_RULE, must, f"shape {start.shape}, type {start.dtype}"))
     known = {tuple(start.tolist()): 0}
     fresh, after, depth = np.asarray(start[None], np.int64), [], 0
-    most = min(_MOST_MEMORIES, limit / (8.0 * (n + 1) * max(start.size, 1)))
+    most = min(_MOST_MEMORIES, limit / (8.0 * width * max(start.size, 1)))
     while len(fresh):
-        grown = np.asarray(next_memories(env.action_rule, fresh, n))
-        if grown.shape != (len(fresh), n + 1, start.size):
+        grown = np.asarray(next_memories(env.action_rule, fresh, env.controls, n))
+        if grown.shape != (len(fresh), width, start.size):
             must = f"return memories of the length it starts from, {start.size}"
             raise InvalidArgument(describe(f"{_RULE}.step", must, grown.shape[2:]))
         before = len(known)
         flat = map(tuple, grown.reshape(-1, start.size).tolist())
         index = [known.setdefault(memory, len(known)) for memory in flat]
-        after.append(np.array(index, np.int64).reshape(len(fresh), n + 1))
+        after.append(np.array(index, np.int64).reshape(len(fresh), width))
         if len(known) > most:
             must = f"remember finitely much, at most {int(most)} memories, when horizon is math.inf"
             got = f"{name}, with {len(known)} after {depth + 1} rounds and more to come"
@@ -89,9 +89,9 @@ def _close(env, limit) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], 
     return np.array(list(known), np.int64), np.concatenate(after), depth
 
 
-def _shown(before, after, place, count: int, n: int):
+def _shown(before, after, place, count: int, added):
     """Products surely shown, and possibly shown, at each edge, over all ways to reach it."""
-    added = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
+    n = added.shape[1]
     sure = np.ones((len(after), n), bool)
     sure[0] = before
     may = np.zeros((len(after), n), bool)
@@ -130,7 +130,7 @@ def _check_end(env, found: Compiled, memories, after, edge: Int[np.ndarray, "M A
     if cycle is None:
         return
     path, point = cycle
-    labels = [env.names[r] if r < env.products else "none" for _, r in path]
+    labels = [words(env)[control] for _, control in path]
     taste = np.array2string(np.asarray(env.tastes.points)[point], precision=4, threshold=6)
     memory = np.array2string(memories[path[0][0]], threshold=8)
     shown = ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "")

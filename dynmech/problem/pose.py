@@ -29,7 +29,7 @@ class Posed:
         self.compiled = compiled
         self.listed: Listed | None = None
         self.rules: MarketProcess | None = None
-        self.problem = Problem(self._process, self._lists, env.horizon, env.products + 1)
+        self.problem = Problem(self._process, self._lists, env.horizon, len(env.controls))
 
     def _process(self) -> MarketProcess:
         if self.rules is None:
@@ -78,5 +78,5 @@ class Posed:
             return env
         return RecommendationMDP(
             env.gamma, env.tastes, rounds, env.action_rule, env.signals, env.values, env.names,
-            round_cost=env.round_cost, exit_value=env.exit_value,
+            env.displays, round_cost=env.round_cost, exit_value=env.exit_value,
         )  # fmt: skip

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dynmech._types import Numbers
 from dynmech.errors import TooLarge, describe
@@ -15,13 +15,14 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rewards import Toll
 from dynmech.market.rules import AbstractActionRule
+from dynmech.market.shown import acts, answers, stepped
 from solvers import AbstractProcess, tabulate
 
 _MOST_SYMBOLS = 4096
 
 
 class MarketProcess(AbstractProcess):
-    """The market's rules; outcome j is buying product j, control n is recommending none.
+    """The market's rules; outcome j is buying product j, a control is a row of `shown` (A, K).
 
     `rounds`: of the market, `math.inf` where there is no last one, and one stands for all.
     `utilities`: what behaviour follows from; `reward`: relative to leaving, and of the toll, which
@@ -33,6 +34,7 @@ class MarketProcess(AbstractProcess):
     controls: int = eqx.field(static=True)
     reward: Float[Numbers, "F m"]
     utilities: Float[Numbers, "n m"]
+    shown: Int[Numbers, "A K"]
     toll: Toll | None
     rule: AbstractActionRule
     feedback: AbstractFeedback
@@ -40,13 +42,15 @@ class MarketProcess(AbstractProcess):
     tolls: int = eqx.field(static=True)
 
     def start(self):
-        return np.asarray(self.rule.start(self.controls - 1, self.rounds))
+        return np.asarray(self.rule.begin(len(self.utilities), self.rounds, self.shown.shape[1]))
 
     def step(self, memory, control):
-        return self.rule.step(jnp.asarray(memory), control, self.controls - 1)
+        shown = jnp.asarray(self.shown)[control]
+        return stepped(self.rule, jnp.asarray(memory), shown, len(self.utilities))
 
     def ends(self, memory, control):
-        law = self.rule.probabilities(memory, control, jnp.asarray(self.utilities))
+        shown = jnp.asarray(self.shown)[control]
+        law = acts(self.rule, memory, shown, jnp.asarray(self.utilities))
         if self.toll is None:
             return jnp.concatenate([law[:-2], law[-1:]])
         running = law[-1:] * jnp.asarray(self.toll.rate)[control]
@@ -59,7 +63,8 @@ class MarketProcess(AbstractProcess):
         return np.concatenate([ends[:n], np.clip(leave, 0.0, 1.0), going])
 
     def symbols(self, memory, control, period):
-        return self.feedback.likelihood(memory, control, period, jnp.asarray(self.utilities))
+        shown = jnp.asarray(self.shown)[control]
+        return answers(self.feedback, memory, shown, period, jnp.asarray(self.utilities))
 
 
 def market_process(env: RecommendationMDP) -> MarketProcess:
@@ -79,7 +84,8 @@ def market_process(env: RecommendationMDP) -> MarketProcess:
     process = MarketProcess(
         horizon=1 if env.horizon == math.inf else int(env.horizon),
         rounds=env.horizon,
-        controls=env.products + 1,
+        controls=len(env.controls),
+        shown=env.controls,
         reward=reward,
         utilities=env.utilities,
         toll=toll,

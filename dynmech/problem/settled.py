@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from dynmech._types import precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.shown import alone
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.problem.compile import Compiled
 from solvers import Plan, as_program
@@ -114,7 +115,8 @@ def settled(
     n, points = env.products, env.tastes.size
     noise = rating_noise(env, signal)
     with precision(env.gamma):
-        given = compiled.situation, compiled.shown, jnp.asarray(env.gains), jnp.asarray(noise)
+        shown = alone(env.controls[compiled.shown])
+        given = compiled.situation, shown, jnp.asarray(env.gains), jnp.asarray(noise)
         every, moved = _settled_jit(signal, *given)
 
     def by_edge(table: np.ndarray) -> np.ndarray:
@@ -144,7 +146,8 @@ def laws_of(
         unique, index = np.unique(
             np.concatenate([memory, shown[:, None]], axis=1), axis=0, return_inverse=True
         )
-        told = np.asarray(_laws_jit(signal, unique[:, :-1], unique[:, -1], env.gains))
+        display = alone(env.controls[unique[:, -1]])
+        told = np.asarray(_laws_jit(signal, unique[:, :-1], display, env.gains))
     return np.moveaxis(told[index.reshape(-1), ..., 0][np.arange(len(index)), ..., product], 0, -1)
 
 

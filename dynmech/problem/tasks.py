@@ -159,7 +159,7 @@ def assign(
         place[index] = offset + np.arange(index.size).reshape(index.shape)
         offset += index.size
         theta = np.take_along_axis(support.T, task_theta[index].reshape(-1, n), axis=0)
-        counted, allowed = _variants(task_variant[index], n)
+        counted, allowed = _variants(task_variant[index], env.members)
         coefficient = theta.reshape(*index.shape, n) * counted
         if env.toll is not None:
             free = np.ones((*index.shape, 1))
@@ -187,10 +187,13 @@ def _group(policies, counts):
         yield (kept, kept + other), np.flatnonzero(index.reshape(-1) == k)
 
 
-def _variants(variant: np.ndarray, n: int) -> tuple[np.ndarray, Bool[np.ndarray, "..."]]:
+def _variants(
+    variant: np.ndarray, members: Bool[np.ndarray, "C n"]
+) -> tuple[np.ndarray, Bool[np.ndarray, "..."]]:
     """Outcomes that count and controls that are allowed in W (0), W^{-i} (1+i), Wd^{-i}."""
+    n = members.shape[1]
     owner = np.where(variant > 0, (variant - 1) % n, -1)
     counted = (owner[..., None] != np.arange(n)).astype(float)
     withdrawn = (variant > 0) & (variant <= n)
-    forbidden = withdrawn[..., None] & (owner[..., None] == np.arange(n + 1))
+    forbidden = withdrawn[..., None] & members.T[owner]
     return counted, ~forbidden

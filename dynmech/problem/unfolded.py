@@ -18,17 +18,18 @@ def compile_rounds(
     **Arguments:** `rounds`: what plans can reach; `limit`: bytes for the tables.
     """
     n, clock = env.products, env.signals.feedback.periodic()
+    width = len(env.controls)
     used, following, rows = [], [], []
     for t, one in enumerate(rounds):
-        mask = np.zeros((len(one.memory), n + 1), bool)
+        mask = np.zeros((len(one.memory), width), bool)
         for task in range(one.action.shape[1]):
             mask[one.place, one.action[:, task]] = True
-        after = np.asarray(next_memories(env.action_rule, one.memory, n))[mask]
+        after = np.asarray(next_memories(env.action_rule, one.memory, env.controls, n))[mask]
         control = np.nonzero(mask)[1]
         period = np.full(len(control), t if clock else 0)
         rows.append(np.concatenate([after, control[:, None], period[:, None]], axis=1))
         used.append(mask)
-        heir = np.zeros((len(one.memory), n + 1), np.int64)
+        heir = np.zeros((len(one.memory), width), np.int64)
         if t < len(rounds) - 1:
             child = one.child[:, :, 0]
             node, taken = np.nonzero(child >= 0)
@@ -40,7 +41,8 @@ def compile_rounds(
         table = np.full(mask.shape, -1)
         table[mask] = part
         place.append(table)
-    always, ever = _shown(env.action_rule.shown_before(n), used, following, place, len(keys), n)
+    before = env.action_rule.shown_before(n)
+    always, ever = _shown(before, used, following, place, len(keys), env.members)
     going = np.unique(np.concatenate([p[p >= 0] for p in place[:-1]] or [np.zeros(0, int)]))
     found = compile_edges(env, keys, always, ever, going, True, limit)
     missing = len(found.structure.columns)
@@ -65,11 +67,11 @@ def _ends(rows: list[np.ndarray]) -> Int[np.ndarray, " _t"]:
     return np.cumsum([len(part) for part in rows])[:-1]
 
 
-def _shown(before, used, following, place, count, n):
+def _shown(before, used, following, place, count, added):
     """Products surely, and possibly, shown at each edge in use, over the ways that are in use."""
+    n = added.shape[1]
     always, ever = np.ones((count, n), bool), np.zeros((count, n), bool)
     sure, may = before[None], before[None]
-    added = np.eye(n + 1, n, dtype=bool)
     for t, mask in enumerate(used):
         at, control = np.nonzero(mask)
         surely, maybe = sure[at] | added[control], may[at] | added[control]

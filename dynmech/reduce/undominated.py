@@ -42,6 +42,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import check_profiles, signal_likelihood
 from dynmech.market.rules import LastShownOnly, Logit, Threshold
+from dynmech.market.shown import acts, answers, asks
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.compile import next_memories
 from dynmech.reduce.submarket import fold, submarket
@@ -52,6 +53,7 @@ _MOST_BELIEFS = 512
 _MOST_BYTES = 4e9
 _DIGITS = 13
 _AT_ONCE = 64
+_SEVERAL = "displays are declared: a product that another dominates may belong in the best display"
 _REMEMBERS = "the action rule remembers more than what is on the screen, so all are kept"
 
 
@@ -136,7 +138,8 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
     Product k is removed if Q_t(k, theta, b) <= sum_j w_j Q_t(j, theta, b) at every belief, in every
     period, at all values of the support (or interval), and likewise without any one of its
     members; see the module's proof. It needs a user who responds to what is on the screen alone
-    (`LastShownOnly`, or one round); for other rules every product is kept, and `.reason` says so.
+    (`LastShownOnly`, or one round) and one product at a time: what shows that a product is not
+    needed by itself says nothing about displays. Else every product is kept, and `.reason` says so.
 
     **Arguments**
 
@@ -174,9 +177,10 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
         raise InvalidArgument(describe(f"{_VERB}(beliefs=...)", must, repr(beliefs)))
     wide = in_doubles(env)
     with precision(np.zeros(())):
-        memories = _memories(wide)
+        memories = _memories(wide) if env.displays is None else None
         if memories is None:
-            return Undominated(env, (), beliefs, _REMEMBERS, time.monotonic() - began)
+            why = _REMEMBERS if env.displays is None else _SEVERAL
+            return Undominated(env, (), beliefs, why, time.monotonic() - began)
         buy, query = _behaviour(wide, memories)
         law = _laws(wide, memories)
         column = query[:, None, :, None] * law
@@ -195,13 +199,12 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
 def _memories(env: RecommendationMDP) -> Int[np.ndarray, "n1 d"] | None:
     """The memory after each recommendation, if what came before does not matter; else None."""
     n, rule = env.products, env.action_rule
-    start = np.asarray(rule.start(n, env.horizon))
-    after = np.asarray(next_memories(rule, start[None], n))[0]
+    after = np.asarray(next_memories(rule, env.unaware[None], env.controls, n))[0]
     if env.horizon == 1:
         return after
     for low in range(0, n + 1, _AT_ONCE):  # every pair of products, few first ones at a time
         part = np.minimum(np.arange(low, low + _AT_ONCE), n)
-        if not (np.asarray(next_memories(rule, after[part], n)) == after).all():
+        if not (np.asarray(next_memories(rule, after[part], env.controls, n)) == after).all():
             return None
     return after
 
@@ -228,7 +231,7 @@ def _screen(choice, query, utilities):
     def one(shown):
         own = jax.lax.dynamic_slice(utilities, (jnp.minimum(shown, n - 1), 0), (1, points))
         share = choice.shares(own, jnp.ones(1))[0] * (shown < n)
-        again = query.probability(shown, utilities, jnp.arange(n) == shown)
+        again = asks(query, shown, utilities, jnp.arange(n) == shown)
         return (1 - again) * share, again
 
     return jax.lax.map(one, jnp.arange(n + 1))
@@ -240,7 +243,7 @@ def _general(rule, memories, utilities):
 
     def one(at):
         shown, memory = at
-        law = rule.probabilities(memory, shown, utilities)
+        law = acts(rule, memory, shown, utilities)
         own = jnp.where(jnp.arange(n) == shown, 1.0, 0.0)[:, None]
         return (law[:n] * own).sum(axis=0), law[n + 1], (law[:n] * (1 - own)).max()
 
@@ -265,7 +268,7 @@ def _laws(env, memories) -> Float[np.ndarray, "n1 P m Z"]:
 def _laws_jit(feedback, memories, periods, utilities):
     def one(at):
         memory, shown = at
-        law = jax.vmap(lambda t: feedback.likelihood(memory, shown, t, jnp.asarray(utilities)))
+        law = jax.vmap(lambda t: answers(feedback, memory, shown, t, jnp.asarray(utilities)))
         return law(periods)
 
     return jax.lax.map(one, (jnp.asarray(memories), jnp.arange(len(memories))))

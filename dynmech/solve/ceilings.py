@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
@@ -25,6 +25,7 @@ from dynmech.market.rules import (
     ProductQuery,
     Threshold,
 )
+from dynmech.market.shown import asks
 from dynmech.problem.process import MarketProcess
 from solvers import AbstractCeiling, Case, enumerate_ceilings, with_plan
 
@@ -84,14 +85,14 @@ def _told_bounds(env, process, cases: list[Case]) -> list[AbstractCeiling]:
         recalls = None
     if isinstance(recalls, PerfectRecall) and isinstance(recalls.choice, Threshold):
         rank = _rank(np.asarray(process.utilities))
-        chance = _queries(recalls.query, process.utilities)
+        chance = _queries(recalls.query, process.utilities, process.shown)
         return [_best_match(process, case, rank, chance) for case in cases]
     bounded = recalls is not None and isinstance(recalls.choice, Threshold | Logit)
     try:
         return [*enumerate_ceilings(process, cases, work=_WORK if bounded else math.inf)]
     except MemoryError as error:
         if recalls is not None and bounded:
-            lowest = _queries(recalls.query, process.utilities).min(axis=(0, 1))
+            lowest = _queries(recalls.query, process.utilities, process.shown).min(axis=(0, 1))
             return [_free_recall(process, case, recalls.choice, lowest) for case in cases]
         must = "remember little, or be PerfectRecall or ImperfectRecall with a choice from here"
         call = "solve_efficient_policy(env=RecommendationMDP(action_rule=...))"
@@ -103,12 +104,14 @@ def _rank(utilities: np.ndarray) -> np.ndarray:
     return np.argsort(order, axis=0, kind="stable").astype(np.uint16)
 
 
-def _queries(query: AbstractQuery, utilities) -> Float[np.ndarray, "A n1 m"]:
-    """Chance of asking again after each recommendation if one product, or none, is remembered."""
+def _queries(
+    query: AbstractQuery, utilities, shown: Int[np.ndarray, "A K"]
+) -> Float[np.ndarray, "A n1 m"]:
+    """Chance of asking again after each control if this product, or none, is the best known."""
     n = len(utilities)
     one = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
-    each = jax.vmap(lambda r, kept: query.probability(r, jnp.asarray(utilities), kept), (None, 0))
-    return np.asarray(jax.vmap(each, (0, None))(jnp.arange(n + 1), jnp.asarray(one)))
+    each = jax.vmap(lambda r, kept: asks(query, r, jnp.asarray(utilities), kept), (None, 0))
+    return np.asarray(jax.vmap(each, (0, None))(jnp.asarray(shown), jnp.asarray(one)))
 
 
 def _best_match(process, case, rank, chance) -> BestMatchCeiling:
@@ -119,6 +122,8 @@ def _best_match(process, case, rank, chance) -> BestMatchCeiling:
     costs = costs * (0.0 if process.toll is None else process.toll.unit)
     bought = np.concatenate([bought, np.zeros((1, points))])
     place = np.concatenate([rank.astype(int), np.full((1, points), n)])
+    top = place[process.shown].min(axis=1)  # rank of the best product of each display
+    best_of = np.take_along_axis(np.argsort(place, axis=0), top, axis=0)
     value, tables = np.zeros((n + 1, points)), []
     for _ in range(process.horizon + 1):
         tables.append(np.zeros((n + 1, points)))
@@ -127,7 +132,8 @@ def _best_match(process, case, rank, chance) -> BestMatchCeiling:
         for control in np.flatnonzero(case.allowed):
             asked = chance[control]
             stay = (1 - asked) * bought + asked * value - costs[control]
-            total = np.where(place <= place[control], stay, stay[control])
+            fresh = np.take_along_axis(stay, best_of[control][None], axis=0)
+            total = np.where(place <= top[control], stay, fresh)
             np.maximum(best, total, out=best)
         value = best
     return BestMatchCeiling(rank, np.stack(tables[::-1]))
@@ -137,11 +143,13 @@ def _free_recall(process, case, choice, lowest) -> FreeRecallCeiling:
     """max over weights of the share-weighted worth: a prefix of the products, best worth first."""
     utilities = np.asarray(process.utilities)
     worth = np.asarray(case.worth(process.reward))[: len(utilities)]
-    worth = np.where(case.allowed[:-1, None], worth, 0.0)
+    held = process.shown[np.asarray(case.allowed)][:, :, None] == np.arange(len(utilities))
+    allowed = held.any(axis=(0, 1))[:, None]
+    worth = np.where(allowed, worth, 0.0)
     if isinstance(choice, Threshold):
         most = np.where(utilities >= 0, worth, 0.0).max(axis=0)
     else:
-        logits = np.where(case.allowed[:-1, None], utilities / np.asarray(choice.scale), -np.inf)
+        logits = np.where(allowed, utilities / np.asarray(choice.scale), -np.inf)
         peak = np.maximum(logits.max(axis=0), 0.0)
         order = np.argsort(-worth, axis=0, kind="stable")
         weight = np.take_along_axis(np.exp(logits - peak), order, axis=0)

@@ -56,6 +56,10 @@ def check_long(env, solver, certificate) -> None:
     if not isinstance(certificate, Certificate):
         must = "be Certificate(...)"
         raise InvalidArgument(describe("Neural(certificate=...)", must, type(certificate)))
+    if env.displays is not None:
+        must, do = "show one product at a time for Neural()", "solve with BranchAndBound()"
+        got = f"{len(env.controls)} displays"
+        raise InvalidArgument(describe("RecommendationMDP(displays=...)", must, got, do))
     if env.horizon == math.inf:
         must, do = "be finite", "use a long finite horizon"
         raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))

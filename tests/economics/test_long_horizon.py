@@ -157,7 +157,7 @@ def test_every_ceiling_is_above_the_told_value(owner):
     env = market(n=4, rule=dm.PerfectRecall(dm.Threshold(), query))
     process, case = market_process(env), make_case(env, env.values.support[:, 0], owner)
     (exact,), (memories, _) = enumerate_ceilings(process, [case]), list_memories(process)
-    chance = _queries(query, process.reward)
+    chance = _queries(query, process.utilities, process.shown)
     quick = _best_match(process, case, _rank(np.asarray(process.utilities)), chance)
     free = _free_recall(process, case, dm.Threshold(), chance.min(axis=(0, 1)))
     for t, here in enumerate(memories):
@@ -169,7 +169,7 @@ def test_every_ceiling_is_above_the_told_value(owner):
     process = market_process(logit)
     (exact,), (memories, _) = enumerate_ceilings(process, [case]), list_memories(process)
     rule = logit.action_rule
-    lowest = _queries(rule.query, process.reward).min(axis=(0, 1))
+    lowest = _queries(rule.query, process.utilities, process.shown).min(axis=(0, 1))
     free = _free_recall(process, case, rule.choice, lowest)
     for t, here in enumerate(memories):
         assert (free.value(t, here) >= exact.value(t, here) - 1e-12).all()

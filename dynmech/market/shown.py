@@ -1,0 +1,72 @@
+"""What is on the screen, as the parts of a market are told.
+
+A control is a display, `shown` (K,): products in order, n for an empty place. A part whose method
+has a parameter called `shown` is given that; one written for a single product is given the product
+(n for none), and can be asked of displays of one place only.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from dynmech.errors import InvalidArgument, describe
+
+
+def told(call: Callable[..., Any], shown: Any) -> Any:
+    """`shown` as a method takes it: every place of the display, or the one product.
+
+    **Raises:** `InvalidArgument` for several places and a method written for one.
+    """
+    places = jnp.atleast_1d(jnp.asarray(shown))
+    if reads_displays(call):
+        return places
+    require_displays(call, len(places))
+    return places[0]
+
+
+def require_displays(call: Callable[..., Any], size: int) -> None:
+    """Raise unless a method can be told what is on a screen of so many places."""
+    if size == 1 or reads_displays(call):
+        return
+    must = "be told all that is on the screen where several products are shown at once"
+    got = f"{type(getattr(call, '__self__', call)).__name__}.{call.__name__}, for a single product"
+    do = "name its parameter `shown`, products (K,) in order, n for an empty place"
+    raise InvalidArgument(describe("RecommendationMDP(displays=...)", must, got, do))
+
+
+def reads_displays(call: Callable[..., Any]) -> bool:
+    """Whether a method is written for displays of several products."""
+    return _named(getattr(call, "__func__", call))
+
+
+@functools.cache
+def _named(function: Callable[..., Any]) -> bool:
+    return "shown" in inspect.signature(function).parameters
+
+
+def stepped(rule, memory, shown, products: int):
+    """A rule's memory after a display."""
+    return rule.step(memory, told(rule.step, shown), products)
+
+
+def acts(rule, memory, shown, utilities):
+    """Chances of every action after a display; `memory` is that after it."""
+    return rule.probabilities(memory, told(rule.probabilities, shown), utilities)
+
+
+def answers(feedback, memory, shown, period, utilities):
+    """Joint law of the symbols after a display and a query."""
+    return feedback.likelihood(memory, told(feedback.likelihood, shown), period, utilities)
+
+
+def alone(shown: Any) -> Any:
+    """A display as signals of settlement take it: the product, or all places where it has several."""
+    return shown[..., 0] if shown.shape[-1] == 1 else shown
+
+
+def asks(query, shown, utilities, remembered):
+    """Chance of a query after a display."""
+    return query.probability(told(query.probability, shown), utilities, remembered)
