@@ -16,7 +16,7 @@ function start(document, window) {
   const number = (x) => (Math.abs(x) < 5e-10 ? 0 : x).toPrecision(4).replace(/\.?0+$/, "");
   const money = (x) => `${number(x)} ${data.unit}`;
   const percent = (x) => `${(100 * x).toFixed(1)}%`;
-  const product = (r) => (r < 0 ? "nothing" : data.names[r]);
+  const product = (r) => [r].flat().filter((j) => j >= 0).map((j) => data.names[j]).join(" | ") || "nothing";
   const element = (id) => document.getElementById(id);
   const state = { report: 0, path: [], end: -1, rating: 0 };
 

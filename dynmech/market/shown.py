@@ -63,7 +63,7 @@ def answers(feedback, memory, shown, period, utilities):
 
 
 def alone(shown: Any) -> Any:
-    """A display as signals of settlement take it: the product, or all places where it has several."""
+    """A display as signals of settlement take it: the product, or all places where several are."""
     return shown[..., 0] if shown.shape[-1] == 1 else shown
 
 

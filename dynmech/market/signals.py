@@ -67,7 +67,10 @@ class AbstractInitialSignals(AbstractSymbols):
 
 
 class AbstractSettlementSignal(MarketPart, eqx.Module):
-    """The signal after a purchase, from which the utility of the product bought is estimated."""
+    """The signal after a purchase, from which the utility of the product bought is estimated.
+
+    Methods are told the product recommended, n for none; all places (K,) where several are shown.
+    """
 
     @abc.abstractmethod
     def mean(self, memory, recommendation, utilities: Float[Numbers, "n m"]) -> Float[Array, "n m"]:

@@ -10,8 +10,8 @@ from dynmech._types import NONE
 from dynmech.errors import ImpossibleProfile, import_extra
 from dynmech.market.displays import named
 from dynmech.market.feedback import RatingFeedback
-from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
+from dynmech.policy.priced import AbstractPriced
 
 
 class Branch(eqx.Module):
@@ -62,7 +62,7 @@ class _Node(NamedTuple):
     mass: float
 
 
-def policy_tree(policy: AbstractPricedPolicy, profile: int = 0, *, merge: bool = True) -> Branch:
+def policy_tree(policy: AbstractPriced, profile: int = 0, *, merge: bool = True) -> Branch:
     """Grow the tree of recommendations that a policy makes from an initial profile.
 
     With `merge`, siblings that recommend the same product become one branch, histories and all;
@@ -128,7 +128,7 @@ def _mass(chat: Conversation) -> float:
     return float(chat.probability)
 
 
-def branch_table(policy: AbstractPricedPolicy, root: Branch, unit: str = "money"):
+def branch_table(policy: AbstractPriced, root: Branch, unit: str = "money"):
     """List the branches of a tree in a labelled pandas table, one row each."""
     pandas = import_extra("pandas", "experiments", "branch_table")
     branches = list(root.walk())
@@ -148,12 +148,12 @@ def branch_table(policy: AbstractPricedPolicy, root: Branch, unit: str = "money"
     )
 
 
-def product_label(policy: AbstractPricedPolicy, recommendation: int | tuple[int, ...]) -> str:
+def product_label(policy: AbstractPriced, recommendation: int | tuple[int, ...]) -> str:
     """The label of a recommendation."""
     return named(policy.env.names, recommendation)
 
 
-def signal_word(policy: AbstractPricedPolicy) -> str:
+def signal_word(policy: AbstractPriced) -> str:
     """What the platform's symbols after a query are called."""
     return "rating" if isinstance(policy.env.signals.feedback, RatingFeedback) else "signal"
 
