@@ -10,6 +10,7 @@ from dynmech._types import NONE
 from dynmech.errors import ImpossibleProfile, import_extra
 from dynmech.market.displays import named
 from dynmech.market.feedback import RatingFeedback
+from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.priced import AbstractPriced
 
@@ -62,7 +63,7 @@ class _Node(NamedTuple):
     mass: float
 
 
-def policy_tree(policy: AbstractPriced, profile: int = 0, *, merge: bool = True) -> Branch:
+def policy_tree(policy: AbstractPricedPolicy, profile: int = 0, *, merge: bool = True) -> Branch:
     """Grow the tree of recommendations that a policy makes from an initial profile.
 
     With `merge`, siblings that recommend the same product become one branch, histories and all;
