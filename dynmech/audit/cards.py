@@ -37,3 +37,22 @@ def audit(it: Any) -> Card:
         tuple(zip(it.names, it.incentive_gain.tolist(), kept, unpaid)),
         it.witness[most].sentence() if it.incentive_gain[most] > it.tolerance else "",
     )
+
+
+def several(it: Any) -> Card:
+    """A mechanism where each of several markets is the truth: worst cases, market by market."""
+    gains = it.incentive_gain
+    rows = tuple(
+        (
+            str(k),
+            float(gains[k].max()),
+            float(np.nanmin(audit.participation)),
+            float(np.nanmin(audit.no_subsidy)),
+        )
+        for k, audit in enumerate(it)
+    )
+    return Card(
+        f"Audits under {len(it)} markets: largest gain {amount(gains.max())}",
+        columns=("market", "largest gain", "worst participation", "worst no subsidy"),
+        rows=rows,
+    )

@@ -8,6 +8,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._html import as_html, portrait
+from dynmech.audit import cards
 from dynmech.audit.record import Audit
 from dynmech.errors import import_extra
 
@@ -20,6 +22,12 @@ class AuditsUnder(eqx.Module):
     """
 
     audits: tuple[Audit, ...]
+
+    def __repr__(self) -> str:
+        return portrait(self, cards.several)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, cards.several, as_html)
 
     def __len__(self) -> int:
         return len(self.audits)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._html import Card, as_html, portrait
 from dynmech.errors import (
     InvalidArgument,
     NotIdentified,
@@ -69,6 +70,12 @@ class Fit(eqx.Module):
     free: Float[np.ndarray, " f"]
     free_covariance: Float[np.ndarray, "f f"]
     weights_factor: Float[np.ndarray, "m r"] | None
+
+    def __repr__(self) -> str:
+        return portrait(self, _card)
+
+    def _repr_html_(self) -> str:
+        return portrait(self, _card, as_html)
 
     @property
     def errors(self) -> Float[np.ndarray, " q"]:
@@ -163,6 +170,17 @@ class Fit(eqx.Module):
             for k, word in enumerate(("bought", "left", "asked"))
         ]
         return pandas.DataFrame(rows).set_index(["round", "action"])
+
+
+def _card(it: Fit) -> Card:
+    """Estimates beside their standard errors, and what is not identified."""
+    return Card(
+        f"Fit of {it.conversations} conversations, {it.censored} without an end",
+        (("log likelihood", f"{it.loglikelihood:.2f}"),),
+        ("parameter", "estimate", "standard error"),
+        tuple(zip(it.labels, it.values.tolist(), it.errors.tolist())),
+        " ".join(it.notes),
+    )
 
 
 def fit(

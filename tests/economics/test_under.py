@@ -147,6 +147,7 @@ def test_several_markets_have_a_row_each_and_a_summary():
     assert len(audits.to_frame()) == 6
     assert audits.quantile(0.0) == audits.incentive_gain.max(axis=1).min()
     assert "largest gain" in audits.summary()
+    assert len(repr(audits).splitlines()) == 2 + len(audits)
     one = mechanism.audit(under=others[2])
     np.testing.assert_array_equal(audits[2].incentive_gain, one.incentive_gain)
 

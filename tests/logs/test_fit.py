@@ -66,6 +66,7 @@ def test_what_was_simulated_is_recovered(fitted):
         assert error < 0.2
     assert "choice scale" in fitted.to_frame().index
     assert "log likelihood" in fitted.summary()
+    assert "choice scale" in repr(fitted)
 
 
 def test_a_better_market_is_nowhere_near(logged, fitted):
