@@ -201,9 +201,10 @@ def check_assumption_3(
     elif not tolerance >= 0:
         raise InvalidArgument(describe(f"{call}(tolerance=...)", "be >= 0", tolerance))
     tally = _Tally(env, compiled)
-    known = isinstance(estimator, AbstractSettlementSignal)
-    if known:
+    known, missing = isinstance(estimator, AbstractSettlementSignal), False
+    if isinstance(estimator, AbstractSettlementSignal):
         estimator = estimator.sent_by(env.signals.settlement)
+        missing = estimator.counts_missing()
         env.check_settlement(f"{call}(estimator=...)", estimator)
     reads = callable(estimator) and not known
     if reads:
@@ -211,7 +212,7 @@ def check_assumption_3(
             found = reported_means(estimator, env, compiled, reports)
             tally.add(found, reports, reports[1][0])
     else:
-        reads = known and estimator.counts_missing()
+        reads = missing
         for end in (0, 1) if reads else (None,):  # the least and the most that can be predicted
             found = means_of(f"{call}(estimator=...)", estimator, env, compiled, end)
             tally.add(found, None, 0 if reads else None)

@@ -81,6 +81,10 @@ def unroll(
             "search own past lies only under a policy solved exactly, which follows all histories"
         )
         raise InvalidArgument(describe("audit", must, policy.solver, "solve with Exact()"))
+    if plan.laws is not None:
+        must = "be asked of a policy that does not randomise"
+        do = 'audit single misreports, histories="on-path", which are exact'
+        raise InvalidArgument(describe("audit(histories=...)", must, policy.solver, do))
     other = value_alternatives(policy)[:, i]
     symbols = env.initial_alphabet[i + 1]
     own, listed = _own_symbols(policy, i)

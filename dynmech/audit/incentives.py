@@ -249,7 +249,7 @@ def no_witness(policy: AbstractPricedPolicy, i: int) -> Witness:
 
 def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:
     env, plan, pairs = policy.env, policy.plan, policy.pairs
-    labels = words(env)
+    labels = (*words(env), *("a draw",) * (plan.width - len(env.controls)))
     pair, i = int(lies.pair[k]), int(lies.agent[k])
     history, symbols, at = [], pairs.signals[pairs.root[pair]], int(lies.visit[k])
     seen = int(lies.symbol[k])

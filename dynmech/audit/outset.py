@@ -40,7 +40,7 @@ def search_outset(
     None where no report of an advertiser changes anything that can happen.
     """
     pairs, taken = policy.pairs, policy.plan.actions[0][:, 0]
-    controls = policy.plan.tree.structure.controls
+    controls = policy.plan.width
     own = [_alternatives(pairs.own[:, i]) for i in range(pairs.own.shape[1])]
     cases = np.zeros((len(pairs.root), controls), bool)
     for mine in own:

@@ -17,11 +17,12 @@ data-driven one and 1 - c times the message-driven one, gains of lies included.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Array, Float
 
 from dynmech._checks import check_fields, flag, number, optional
@@ -75,13 +76,15 @@ class InversePropensity(AbstractSettlementSignal):
 
     def __init__(
         self,
-        chance=None,
+        chance: npt.ArrayLike | Callable[[Array], Array] | None = None,
         augment: bool = True,
         cap: float | None = None,
         sent: MissingRatings | None = None,
     ):
-        self.given = "rating" if callable(chance) else "history" if np.ndim(chance) else "constant"
-        self.chance = None if chance is None else read_chance(_CHANCE, chance, self.given)
+        many = not callable(chance) and np.ndim(cast(Any, chance)) > 0
+        self.given = "rating" if callable(chance) else "history" if many else "constant"
+        held = None if chance is None else read_chance(_CHANCE, chance, self.given)
+        self.chance = cast("Numbers | Callable[[Array], Array] | None", held)
         if self.chance is not None and not callable(self.chance) and not np.all(self.chance > 0):
             must = "be above 0: no weight makes up for ratings that never come"
             raise InvalidProbability(describe(_CHANCE, must, float(np.min(self.chance))))
@@ -99,11 +102,12 @@ class InversePropensity(AbstractSettlementSignal):
                 raise InvalidArgument(describe(_CHANCE, must, None, do))
             sent = MissingRatings(sent, 1.0)
         chance = sent.chance if self.chance is None else self.chance
-        if self.chance is None and sent.given == "constant" and np.ndim(chance):
+        taste = sent.given == "constant" and not callable(chance) and np.ndim(chance) > 0
+        if self.chance is None and taste:
             must = "not depend on the taste, which no mechanism sees"
             do = "decode MissingRatings.channel (ChannelSettlement), or pass a number"
             raise InvalidArgument(describe(_CHANCE, must, "the market's, by taste", do))
-        return InversePropensity(chance, self.augment, self.cap, sent)
+        return InversePropensity(cast(Any, chance), self.augment, self.cap, sent)
 
     def _sent(self) -> MissingRatings:
         if self.sent is None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,36 @@ class Continued(AbstractActionRule):
 
     def probabilities(self, memory, shown, utilities):
         return acts(self.inner, memory, shown, utilities)
+
+
+class Remembering(AbstractActionRule):
+    """A rule whose memory is followed by somebody else's, which behaviour does not look at.
+
+    `first` (d',): the other memory at the start; `advance(memory, shown)`: its step, traced, told
+    the product shown, n for none, or all places of a display; `kept`: length of the rule's own.
+    """
+
+    inner: AbstractActionRule
+    first: Int[np.ndarray, " e"]
+    advance: Callable = eqx.field(static=True)
+    kept: int = eqx.field(static=True)
+
+    def shown_before(self, products):
+        return self.inner.shown_before(products)
+
+    def possible(self, utilities):
+        return self.inner.possible(utilities)
+
+    def start(self, products, horizon):
+        return np.concatenate([self.inner.start(products, horizon), self.first])
+
+    def step(self, memory, shown, products):
+        own = stepped(self.inner, memory[: self.kept], shown, products)
+        other = self.advance(memory[self.kept :], shown[0] if len(shown) == 1 else shown)
+        return jnp.concatenate([jnp.asarray(own), jnp.asarray(other)])
+
+    def probabilities(self, memory, shown, utilities):
+        return acts(self.inner, memory[: self.kept], shown, utilities)
 
 
 class Later(AbstractFeedback):

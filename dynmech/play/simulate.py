@@ -252,7 +252,7 @@ def draw_conversations(
     record["recommendation"] = places(env, np.full((count, horizon), -1))
     alive = np.arange(count)
     for t in range(horizon):
-        control = cursor.choose(told[alive])
+        control = cursor.choose(told[alive], rng)
         record["reported"][alive, t] = support[np.arange(n), told[alive]]
         laws, law = cursor.laws(control, omega[alive])
         action = draw(rng, law)

@@ -7,6 +7,7 @@ import numpy as np
 from dynmech._types import NONE
 from dynmech.plotting.style import GREY, NOTHING, bare, new_figure, product_colours, wrapped
 from dynmech.plotting.tree import Branch, policy_tree, product_label, signal_label, signal_word
+from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.priced import AbstractPriced
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _BOX, _GAP = 1.0, 1.0
 
 
 def plot_policy_tree(
-    policy: AbstractPriced, profile: int = 0, *, least: float | None = None, title: str = ""
+    policy: AbstractPricedPolicy, profile: int = 0, *, least: float | None = None, title: str = ""
 ) -> "Figure":
     """Draw what the policy recommends from an initial profile, round by round.
 

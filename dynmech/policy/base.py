@@ -324,9 +324,17 @@ class EfficientPolicy(AbstractPricedPolicy):
         return self.evaluator.env
 
 
-def with_actions(policy: AbstractPriced, actions, solver: str = "given actions") -> EfficientPolicy:
-    """See `EfficientPolicy.with_actions`. `solver`: what the policy is called."""
-    evaluator, figures = other_actions(policy, actions)
+def with_actions(
+    policy: AbstractPriced,
+    actions,
+    solver: str = "given actions",
+    laws: Float[np.ndarray, "L A"] | None = None,
+) -> EfficientPolicy:
+    """See `EfficientPolicy.with_actions`.
+
+    **Arguments:** `solver`: what the policy is called; `laws`: see `other_actions`.
+    """
+    evaluator, figures = other_actions(policy, actions, laws)
     return EfficientPolicy(
         evaluator=evaluator,
         figures=figures,

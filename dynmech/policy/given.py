@@ -8,10 +8,12 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Int
+import numpy.typing as npt
+from jaxtyping import Float, Int
 
 from dynmech._types import NONE, in_doubles
 from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe
+from dynmech.market.continued import Remembering
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -41,13 +43,20 @@ class GivenPolicy(AbstractPricedPolicy):
     - `env`: the market, of a finite horizon.
     - `recommend(belief, memory, theta, period)`: a function of its arguments, never traced:
       belief (m,) of mass 1, the action rule's memory (d,), values as reported now (n,), money,
-      the round from 1; it returns a control, 0..n-1, or n (or -1) for none; where displays are
-      declared a row of `env.controls`, or a tuple of products. Where the mechanism
-      thinks a history impossible none is shown and nothing is asked.
+      the round from 1; it returns a control, 0..n-1, or n (or -1) for none, where displays are
+      declared a row of `env.controls` or a tuple of products; or a law over all controls, floats
+      that sum to 1, from which one is drawn. Where the mechanism thinks a history impossible none
+      is shown and nothing is asked.
+    - `memory`: `(start, step)` of a recommender that remembers more than the rule: integers (d',),
+      and a traceable function `step(memory, control)` of them; they follow the rule's memory in
+      what `recommend` is given.
     - `batched`: it is asked for a whole round at once: belief (C, m), memory (C, d), theta (C, n);
-      it returns (C,).
+      it returns (C,), or laws (C, n+1).
     - `name`: what it is called, that of the function by default. `initial`: profiles, all of them
-      by default. `seconds`, `memory` of the walk are those of `Exact()`.
+      by default. The walk takes the memory of `Exact()`.
+
+    What is drawn for a conversation is drawn by a hash of where it is; a simulation draws by its
+    key.
 
     **Raises:** `OutsideSupport` and `InvalidArgument` for an answer that is no control, or another
     one to the same question; `TooLarge` where the tree does not fit.
@@ -85,6 +94,7 @@ class GivenPolicy(AbstractPricedPolicy):
         env: RecommendationMDP,
         recommend: Recommend | Any,
         *,
+        memory: tuple[npt.ArrayLike, Callable] | None = None,
         batched: bool = False,
         name: str | None = None,
         initial: Profiles | None = None,
@@ -100,6 +110,8 @@ class GivenPolicy(AbstractPricedPolicy):
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, env.horizon, do))
         label = name or getattr(recommend, "__name__", type(recommend).__name__)
         env = in_doubles(env)
+        if memory is not None:
+            env = _remembering(env, memory)
         profiles, batch = wanted_profiles(env, initial)
         efficient, memories = solve_remembered(env, profiles, batch)
         asked = _Asked(efficient.env, recommend, batched)
@@ -110,7 +122,7 @@ class GivenPolicy(AbstractPricedPolicy):
             raise TooLarge(describe(_CALL, must, cells, do))
         actions = recommendations(efficient.plan, efficient.pairs, memories, asked)
         asked.again()
-        found = with_actions(efficient, actions, f"given: {label}")
+        found = with_actions(efficient, actions, f"given: {label}", asked.table)
         self.evaluator, self.figures = found.evaluator, found.figures
         self.profiles, self.batch = found.profiles, found.batch
         self.exact, self.confidence, self.solver = False, 1.0, found.solver
@@ -122,22 +134,36 @@ class GivenPolicy(AbstractPricedPolicy):
         return self.evaluator.env
 
 
+def _remembering(env: RecommendationMDP, memory) -> RecommendationMDP:
+    """The market with a rule that keeps the recommender's memory beside its own."""
+    call = "GivenPolicy(memory=...)"
+    start, step = memory if isinstance(memory, tuple) and len(memory) == 2 else (None, None)
+    first = np.asarray(start)
+    if first.ndim != 1 or first.dtype.kind not in "iu" or not callable(step):
+        must = "be (start, step): integers (d,) and a function step(memory, control) of them"
+        raise InvalidArgument(describe(call, must, repr(memory)[:80]))
+    kept = len(np.asarray(env.action_rule.start(env.products, env.horizon)))
+    rule = Remembering(env.action_rule, first, step, kept)
+    return eqx.tree_at(lambda market: market.action_rule, env, rule)
+
+
 class _Asked:
-    """A recommender and its answers, checked."""
+    """A recommender and its answers, checked. Laws get numbers, n+1 and on, as they are met."""
 
     def __init__(self, env: RecommendationMDP, recommend: Recommend, batched: bool):
         self.env, self.recommend, self.batched = env, recommend, batched
         self.questions: list[tuple] = []
+        self.laws: dict[bytes, int] = {}
 
     def __call__(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
         money = money_of(self.env, theta)
         if self.batched:
             said = self.recommend(belief, memory, np.tile(money, (len(belief), 1)), period + 1)
             taken = np.asarray(said)
-            if taken.shape != (len(belief),):
-                must = f"return one control each, shape ({len(belief)},)"
-                raise InvalidArgument(describe(_CALL, must, taken.shape))
-            found = np.array([self._control(one) for one in taken.tolist()])
+            if taken.shape[:1] != (len(belief),) or taken.ndim > 2:
+                must = f"return one control or law each, for {len(belief)} at once"
+                raise InvalidArgument(describe(_CALL, must, f"shape {taken.shape}"))
+            found = np.array([self._control(one) for one in taken])
         else:
             found = np.array(
                 [
@@ -149,6 +175,13 @@ class _Asked:
             self.questions.append((belief[:1], memory[:1], money, period + 1, int(found[0])))
         return found
 
+    @property
+    def table(self) -> Float[np.ndarray, "L A"] | None:
+        """The laws met, by their numbers; None where nothing is drawn."""
+        if not self.laws:
+            return None
+        return np.stack([np.frombuffer(law) for law in self.laws])
+
     def again(self) -> None:
         """Ask a few questions again. **Raises:** `InvalidArgument` for other answers."""
         for belief, memory, money, period, first in self.questions:
@@ -157,8 +190,8 @@ class _Asked:
             else:
                 said = self.recommend(belief[0], memory[0], money, period)
             if self._control(said) != first:
-                must, do = "be a function of its arguments", "draw from a law, not at random"
-                got = f"{first}, then {said}, at one belief in period {period}"
+                must, do = "be a function of its arguments", "return a law, do not draw from it"
+                got = f"two answers, {said} the second, at one belief in period {period}"
                 raise InvalidArgument(describe(_CALL, must, got, do))
 
     def _control(self, said) -> int:
@@ -172,14 +205,14 @@ class _Asked:
                 raise OutsideSupport(describe(_CALL, must, int(answer)))
             return none if answer == NONE else int(answer)
         law = answer.astype(float) if answer.dtype.kind in "iuf" else np.zeros(0)
-        one = law.shape == (none + 1,) and np.isfinite(law).all() and abs(law.sum() - 1) < 1e-9
-        if one and law.max() > 1 - 1e-12 and law.min() >= 0:
+        fits = law.shape == (none + 1,) and np.isfinite(law).all() and law.min() >= 0
+        if not fits or abs(law.sum() - 1) > 1e-9:
+            must = f"return one control, an integer in 0..{none}, or a law over {none + 1} of them"
+            raise InvalidArgument(describe(_CALL, must, repr(said)[:80]))
+        if law.max() == law.sum():
             return int(law.argmax())
-        must = f"return one control, an integer in 0..{none}"
-        if one and law.min() >= 0:
-            do = "return its mode, or draw by a hash of the belief"
-            raise InvalidArgument(describe(_CALL, must, "a law that randomises", do))
-        raise InvalidArgument(describe(_CALL, must, repr(said)[:80]))
+        law = law / law.sum()
+        return none + 1 + self.laws.setdefault(law.tobytes(), len(self.laws))
 
 
 def read_policy(call: str, policy: Any) -> AbstractPricedPolicy:

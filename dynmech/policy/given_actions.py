@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-import equinox as eqx
 import numpy as np
+from jaxtyping import Float
 
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
@@ -14,8 +14,13 @@ from dynmech.policy.priced import AbstractPriced, Figures
 from dynmech.policy.questions import AbstractEvaluator
 
 
-def other_actions(policy: AbstractPriced, actions) -> tuple[AbstractEvaluator, Figures]:
-    """What answers for a policy with other actions, and its tables; see `with_actions`."""
+def other_actions(
+    policy: AbstractPriced, actions, laws: Float[np.ndarray, "L A"] | None = None
+) -> tuple[AbstractEvaluator, Figures]:
+    """What answers for a policy with other actions, and its tables; see `with_actions`.
+
+    **Arguments:** `laws`: over controls, row l of which is drawn from where `actions` say A + l.
+    """
     plan, env, pairs = policy.plan, policy.env, policy.pairs
     call = "EfficientPolicy.with_actions(actions=...)"
     shapes = [np.shape(taken) for taken in actions]
@@ -23,20 +28,18 @@ def other_actions(policy: AbstractPriced, actions) -> tuple[AbstractEvaluator, F
         must = f"have shapes {[taken.shape for taken in plan.actions]}"
         raise InvalidArgument(describe(call, must, shapes))
     top = max(int(np.max(taken)) for taken in actions)
-    none = len(env.controls) - 1
-    if min(int(np.min(taken)) for taken in actions) < 0 or top > none:
-        raise OutsideSupport(describe(call, f"be in 0..{none}", top))
-    for t, (layer, taken) in enumerate(zip(plan.tree.layers[:-1], actions, strict=False)):
-        nodes = np.arange(layer.nodes)
-        if (layer.child[nodes, np.asarray(taken), 0] < 0).any():
+    most = len(env.controls) - 1 + (0 if laws is None else len(laws))
+    if min(int(np.min(taken)) for taken in actions) < 0 or top > most:
+        raise OutsideSupport(describe(call, f"be in 0..{most}", top))
+    kinds = [np.int32 if laws is not None else taken.dtype for taken in plan.actions]
+    taken = tuple(np.asarray(new, kind) for new, kind in zip(actions, kinds, strict=True))
+    used = dataclasses.replace(plan, actions=taken, laws=laws)
+    for t, (layer, here) in enumerate(zip(plan.tree.layers[:-1], taken, strict=False)):
+        entry, control, _ = used.split(here.ravel())
+        if (layer.child[entry % layer.nodes, control, 0] < 0).any():
             must = "take only recommendations that the solver followed"
             do = "solve with Exact(), which follows all"
             raise InvalidArgument(describe(call, must, f"others in period {t + 1}", do))
-    used = eqx.tree_at(
-        lambda p: p.actions,
-        plan,
-        tuple(np.asarray(new, old.dtype) for new, old in zip(actions, plan.actions, strict=True)),
-    )
     outcomes = expected_outcomes(used, env.values.support, pairs, np.arange(len(pairs.root)))
     worth = outcomes.surplus
     n, shape = env.products, policy.value.shape

@@ -46,7 +46,7 @@ def check_tables(policy: AbstractPriced) -> None:
         got = f"{len(actions)} rounds for a horizon of {env.horizon}"
         _refuse("plan", "have recommendations for every round and node", got)
     none = len(env.controls) - 1
-    if any(x.size and not 0 <= x.min() <= x.max() <= none for x in actions):
+    if any(x.size and not 0 <= x.min() <= x.max() < policy.plan.width for x in actions):
         _refuse("plan", f"recommend controls 0..{none}, rows of env.controls", "others")
 
 

@@ -46,5 +46,5 @@ def recommendations(
             if len(live):
                 at = belief[live] / mass[live], memory[live]
                 taken[pair, live] = choose(pairs.theta[pair], *at, t)
-        found.append(taken.astype(plan.actions[t].dtype))
+        found.append(taken)
     return tuple(found)

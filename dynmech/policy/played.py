@@ -275,7 +275,7 @@ class _PlayCursor(AbstractCursor):
         self.belief, self.t = _unit(np.asarray(self.play.beliefs(signals), float)), 0
         self.memory = np.tile(np.asarray(self.play.process.start()), (len(signals), 1))
 
-    def choose(self, theta) -> Int[np.ndarray, " N"]:
+    def choose(self, theta, rng=None) -> Int[np.ndarray, " N"]:
         control = np.full(len(theta), self.play.process.controls - 1)
         unique, index = np.unique(theta, axis=0, return_inverse=True)
         for k, values in enumerate(unique):

@@ -77,8 +77,13 @@ class AbstractCursor:
         """Start at reported initial symbols."""
 
     @abc.abstractmethod
-    def choose(self, theta: Int[np.ndarray, "N n"]) -> Int[np.ndarray, " N"]:
-        """Recommend for the values reported now."""
+    def choose(
+        self, theta: Int[np.ndarray, "N n"], rng: np.random.Generator | None = None
+    ) -> Int[np.ndarray, " N"]:
+        """Recommend for the values reported now.
+
+        **Arguments:** `rng`: draws for policies that randomise; None: as a `Conversation` does.
+        """
 
     @abc.abstractmethod
     def laws(

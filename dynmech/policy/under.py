@@ -50,7 +50,8 @@ def walk_under(
     best, memories = solve_remembered(both.env, profiles, policy.batch)
     held = eqx.tree_at(lambda plan: plan.root, best.plan, both.start(best.pairs.signals))
     taken = policy.evaluator.follow_on(Wider(both, held, best.pairs, tuple(memories)))
-    return with_actions(best, taken, f"{policy.solver}, under another market")
+    laws = policy.plan.laws if policy.evaluator.walked else None
+    return with_actions(best, taken, f"{policy.solver}, under another market", laws)
 
 
 class Elsewhere(eqx.Module):
@@ -106,8 +107,8 @@ class _CursorElsewhere(AbstractCursor):
         self.held.begin(signals)
         self.truth.begin(signals)
 
-    def choose(self, theta) -> Int[np.ndarray, " N"]:
-        return self.held.choose(theta)
+    def choose(self, theta, rng=None) -> Int[np.ndarray, " N"]:
+        return self.held.choose(theta, rng)
 
     def laws(self, control, omega):
         self.held.laws(control, np.zeros_like(omega))

@@ -85,7 +85,8 @@ class TreeEvaluator(AbstractEvaluator):
         return Place(period, self.pairs.theta[pair], belief, none, None, pair, node)
 
     def control(self, place: Place) -> int:
-        return int(self.plan.actions[place.period - 1][place.pair, place.node])
+        at = np.array([place.pair]), np.array([place.node])
+        return int(_draw(self.plan, place.period - 1, *at, None)[0])
 
     def edge(self, place: Place, control: int) -> int:
         at = np.array([place.node]), np.array([control])
@@ -170,7 +171,8 @@ class TreeEvaluator(AbstractEvaluator):
     def certify(self, place: Place, certificate: Certificate | None) -> Bounds | Bounded:
         belief = place.belief / place.belief.sum()
         t = place.period - 1
-        value = float(belief @ self._given_taste(self.plan, t, place, self.control(place)))
+        said = int(self.plan.actions[t][place.pair, place.node])
+        value = float(belief @ self._given_taste(self.plan, t, place, said))
         loss = 0.0 if self.gap is None else float(self.gap[t][place.pair, place.node])
         best = value
         if self.optimal is not None:
@@ -253,12 +255,37 @@ class TreeEvaluator(AbstractEvaluator):
             mass = held.sum(axis=1, keepdims=True)
             near = np.abs(held / np.where(mass > 0, mass, 1) - np.asarray(belief)).max(axis=1)
             said |= set(self.plan.actions[t][pair, nodes[near <= _SAME]].tolist())
-        if len(said) == 1:
+        size = self.plan.tree.structure.controls
+        if len(said) == 1 and max(said) < size:
             return int(said.pop())
+        if len(said) == 1:
+            must = "be asked what it shows, which it draws"
+            got = f"a law over {size} controls"
+            do = "ask the function that was given, or start a conversation there"
+            raise InvalidArgument(describe("recommend(belief=...)", must, got, do))
         must = "be asked at a belief of the tree, where memory makes no difference"
         got = f"{len(said)} recommendations at this belief in period {period}"
         do = "start a conversation there, or solve a market whose prior is this belief"
         raise InvalidArgument(describe("EfficientPolicy.recommend(belief=...)", must, got, do))
+
+
+def _draw(
+    plan: Plan, t: int, pair: np.ndarray, node: np.ndarray, rng: np.random.Generator | None
+) -> Int[np.ndarray, " N"]:
+    """Controls at nodes; where they are drawn, by `rng`, or by a hash of the place."""
+    taken, size = plan.actions[t][pair, node].astype(np.int64), plan.tree.structure.controls
+    drawn = np.flatnonzero(taken >= size)
+    if plan.laws is None or not len(drawn):
+        return taken
+    if rng is None:
+        places = zip(pair[drawn].tolist(), node[drawn].tolist(), strict=True)
+        chance = np.array([np.random.default_rng([t, *place]).random() for place in places])
+    else:
+        chance = rng.random(len(drawn))
+    ladder = np.cumsum(plan.laws[taken[drawn] - size], axis=1)
+    below = ladder <= chance[:, None] * ladder[:, -1:]
+    taken[drawn] = np.minimum(below.sum(axis=1), size - 1)
+    return taken
 
 
 def _pair_index(pairs: Pairs) -> dict[tuple[int, ...], int]:
@@ -284,10 +311,10 @@ class _TreeCursor(AbstractCursor):
         self.root = _look_up(self.signal_root, signals)
         self.node, self.t = np.zeros(len(signals), np.int64), 0
 
-    def choose(self, theta) -> Int[np.ndarray, " N"]:
+    def choose(self, theta, rng=None) -> Int[np.ndarray, " N"]:
         rows = np.concatenate([self.root[:, None], theta], axis=1)
         self.pair = _look_up(self.index, rows)
-        self.control = self.plan.actions[self.t][self.pair, self.node].astype(np.int64)
+        self.control = _draw(self.plan, self.t, self.pair, self.node, rng)
         return self.control
 
     def laws(self, control, omega):

@@ -1,7 +1,8 @@
 """Executable plans on a tree: where a plan goes, and what it is worth to whom.
 
 A plan takes the control ``actions[t][pair, node]`` for every *pair* of a root and a coefficient
-vector. Because the parameter is static, everything a plan does is linear in the belief:
+vector; it may also draw one: number A + l stands for row l of ``laws``. Because the parameter is
+static, everything a plan does is linear in the belief:
 
 - forward, `visit` follows it from its root: the unnormalised belief at a node is the
   probability of the path and the parameter jointly, so an expectation is a plain sum over the
@@ -31,7 +32,7 @@ class Plan(eqx.Module):
 
     - `tree`, `tables`: what the plan runs on.
     - `root`: shape (R, m), unnormalised; `pair_root`: shape (P,), the root of each pair.
-    - `actions`: per round, shape (P, N_t).
+    - `actions`: per round, shape (P, N_t). `laws`: shape (L, A), None where nothing is drawn.
     - `sibling`: shape (P, V), the pair of the same root for each coefficient vector that can
       follow; V = 1 and the pair itself when coefficients are constant.
     - `kernel`: None or shape (A, V, V); `regime`: shape (P,), each pair's row of it.
@@ -45,10 +46,25 @@ class Plan(eqx.Module):
     sibling: Int[np.ndarray, "P V"]
     regime: Int[np.ndarray, " P"]
     kernel: Float[np.ndarray, "A V V"] | None
+    laws: Float[np.ndarray, "L A"] | None = None
 
     @property
     def horizon(self) -> int:
         return len(self.actions)
+
+    @property
+    def width(self) -> int:
+        """How many numbers `actions` may hold: controls, and laws over them."""
+        return self.tree.structure.controls + (0 if self.laws is None else len(self.laws))
+
+    def split(self, control: Indices) -> tuple[Indices, Indices, Float[np.ndarray, " _j"]]:
+        """Entries of `control` taken apart: which entry, a control that it uses, its chance."""
+        size = self.tree.structure.controls
+        if self.laws is None:
+            return np.arange(len(control)), control.astype(np.int64), np.ones(len(control))
+        chance = np.concatenate([np.eye(size), self.laws])[control]
+        entry, taken = np.nonzero(chance)
+        return entry, taken, chance[entry, taken]
 
     def edge(self, t: int, node: Indices, control: Indices) -> Indices:
         """Which edge a control is at a node."""
@@ -68,7 +84,7 @@ class Plan(eqx.Module):
 
 
 class Visits(eqx.Module):
-    """Nodes that plans visit in one round, each once for every (origin, pair).
+    """Nodes that plans visit in one round, each once for every (origin, pair) and control used.
 
     `weight` counts the merged paths, times the probability of the coefficients that lead there
     and the ratio of their beliefs to the node's.
@@ -91,11 +107,9 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
     from each start; only matters when coefficients move).
     """
     pairs = np.asarray(pairs, np.int64)
-    nothing = np.full(len(pairs), -1)
-    zero = np.zeros(len(pairs), np.int64)
-    here = Visits(
-        pairs, pairs, zero, plan.actions[0][pairs, 0], np.ones(len(pairs)), nothing, nothing
-    )
+    entry, control, chance = plan.split(plan.actions[0][pairs, 0])
+    pairs, nothing = pairs[entry], np.full(len(entry), -1)
+    here = Visits(pairs, pairs, 0 * pairs, control, chance, nothing, nothing)
     path = [here]
     for t in range(plan.horizon - 1):
         child = plan.tree.layers[t].child[here.node, here.control]
@@ -115,13 +129,15 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
         origin = here.origin[visit_index] if by_origin else pair
         key = (origin * len(plan.pair_root) + pair) * nodes + node
         _, first, index = np.unique(key, return_index=True, return_inverse=True)
-        pair, node = pair[first], node[first]
+        weight = np.bincount(index.reshape(-1), weight, len(first))
+        entry, control, chance = plan.split(plan.actions[t + 1][pair[first], node[first]])
+        first, weight = first[entry], weight[entry] * chance
         here = Visits(
             origin[first],
-            pair,
-            node,
-            plan.actions[t + 1][pair, node],
-            np.bincount(index.reshape(-1), weight, len(first)),
+            pair[first],
+            node[first],
+            control,
+            weight,
             visit_index[first],
             symbol[first],
         )
@@ -133,12 +149,14 @@ class Keys(eqx.Module):
     """Distinct (pair, node, control) of one round and what follows each.
 
     `following` has shape (k, Z, V): where in the next round's keys, -1 where V has no mass.
+    `mix`: keys of laws, keys of the controls that they use, and chances; None where there is none.
     """
 
     pair: Indices
     node: Indices
     control: Indices
     following: Int[np.ndarray, "k Z V"]
+    mix: tuple[Indices, Indices, Float[np.ndarray, " _j"]] | None = None
 
 
 def unfold(
@@ -152,14 +170,16 @@ def unfold(
     arriving = (np.zeros(0, np.int64),) * 3
     for t in range(plan.horizon):
         nodes = plan.tree.layers[t].nodes
-        width = plan.tree.structure.controls
+        width, size = plan.width, plan.tree.structure.controls
         parts = [
             np.concatenate([a, w]).astype(np.int64)
             for a, w in zip(arriving, wanted[t], strict=True)
         ]
         code = (parts[0] * nodes + parts[1]) * width + parts[2]
         unique, index = np.unique(code, return_inverse=True)
-        index = index.reshape(-1)
+        index, mix = index.reshape(-1), None
+        if width > size:
+            unique, index, mix = _taken_apart(plan, unique, index)
         if keys:
             follow = keys[-1].following
             follow[follow >= 0] = index[: len(arriving[0])]
@@ -167,18 +187,31 @@ def unfold(
         rest, control = np.divmod(unique, width)
         pair, node = np.divmod(rest, nodes)
         if t == plan.horizon - 1:
-            keys.append(Keys(pair, node, control, np.zeros((len(pair), 0, 1), np.int64)))
+            keys.append(Keys(pair, node, control, np.zeros((len(pair), 0, 1), np.int64), mix))
             break
-        child = plan.tree.layers[t].child[node, control].astype(np.int64)
+        one = control < size
+        taken = np.where(one, control, 0)
+        child = plan.tree.layers[t].child[node, taken].astype(np.int64)
         sibling = plan.sibling[pair].astype(np.int64)
         shape = (*child.shape, sibling.shape[1])
-        law = _law(plan, pair, control)
-        live = np.broadcast_to((law > 0)[:, None, :], shape)
+        law = _law(plan, pair, taken)
+        live = np.broadcast_to(((law > 0) & one[:, None])[:, None, :], shape)
         next_node = np.broadcast_to(child[:, :, None], shape)[live]
         next_pair = np.broadcast_to(sibling[:, None, :], shape)[live]
         arriving = (next_pair, next_node, plan.actions[t + 1][next_pair, next_node])
-        keys.append(Keys(pair, node, control, np.where(live, 0, -1)))
+        keys.append(Keys(pair, node, control, np.where(live, 0, -1), mix))
     return keys, places
+
+
+def _taken_apart(plan: Plan, codes: Indices, index: Indices):
+    """Keys of a round with those of the controls that laws among them use; and how they mix."""
+    rest, control = np.divmod(codes, plan.width)
+    drawn = np.flatnonzero(control >= plan.tree.structure.controls)
+    entry, taken, chance = plan.split(control[drawn])
+    parts = rest[drawn][entry] * plan.width + taken
+    every = np.union1d(codes, parts)
+    law, part = np.searchsorted(every, codes[drawn])[entry], np.searchsorted(every, parts)
+    return every, np.searchsorted(every, codes)[index], (law, part, chance)
 
 
 def evaluate(
@@ -195,16 +228,24 @@ def evaluate(
     values: list[np.ndarray] = []
     for t in reversed(range(plan.horizon)):
         here = keys[t]
-        total = np.array(flow(t, here.pair, here.node, here.control))
+        one = np.flatnonzero(here.control < plan.tree.structure.controls)
+        at = here.pair[one], here.node[one], here.control[one]
+        total = np.array(flow(t, *at))
         if t < plan.horizon - 1:
-            law = _law(plan, here.pair, here.control)
-            picked = plan.tree.structure.columns[plan.edge(t, here.node, here.control)]
+            law = _law(plan, at[0], at[2])
+            picked = plan.tree.structure.columns[plan.edge(t, *at[1:])]
             padded = np.concatenate([values[-1], np.zeros((1, *total.shape[1:]))])
             for z in range(picked.shape[1]):
                 later = np.zeros_like(total)
                 for v in range(law.shape[1]):
-                    later += law[:, v, None, None] * padded[here.following[:, z, v]]
+                    later += law[:, v, None, None] * padded[here.following[one, z, v]]
                 total += later * column[picked[:, z]][:, None, :]
+        if here.mix is not None:
+            every = np.zeros((len(here.control), *total.shape[1:]))
+            every[one] = total
+            drawn, part, chance = here.mix
+            np.add.at(every, drawn, chance[:, None, None] * every[part])
+            total = every
         values.append(total)
     return values[::-1]
 

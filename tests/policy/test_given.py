@@ -1,0 +1,156 @@
+"""Somebody's own recommender: laws over controls, and memories of its own, against brute force."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dynmech as dm
+
+SUPPORT = np.array([[0.2, 0.9], [0.6, 0.3]])
+
+
+def market(horizon=2):
+    return dm.RecommendationMDP(
+        [[1.0, -0.5], [-0.4, 0.9]],
+        dm.TasteGrid([[1.0, 0.2], [-0.3, 1.0], [0.5, 0.6]], [0.4, 0.3, 0.3]),
+        horizon,
+        dm.LastShownOnly(dm.Logit(0.5), query=0.6),
+        dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2)),
+        dm.ConstantValues(SUPPORT),
+    )
+
+
+def sampled(env):
+    """Thompson sampling: each product with the chance that it is the best."""
+    utilities = env.utilities
+
+    def recommend(belief, memory, theta, period):
+        best = np.argmax(theta[:, None] + utilities, axis=0)
+        return np.bincount(best, belief, minlength=len(theta) + 1)
+
+    return recommend
+
+
+def modest(belief, memory, theta, period):
+    """Show those who are worth least the most: lies pay."""
+    weight = np.append(np.exp(-3.0 * theta) * (1 + belief[0]), 0.1)
+    return weight / weight.sum()
+
+
+def brute(env, reported, true, law):
+    """Expected surplus at true values where `reported` ones are told in period 1.
+
+    `law(belief, theta, period, controls so far)` of a walk over every history, nothing merged.
+    """
+    utilities, n = env.utilities, env.products
+    weights = np.asarray(env.tastes.weights)
+
+    def walk(belief, memory, past, period):
+        if not belief.any():
+            return 0.0
+        told = reported if period == 1 else true
+        chances = law(belief / belief.sum(), np.asarray(told), period, past)
+        total = 0.0
+        for control in np.flatnonzero(chances):
+            after = np.asarray(env.action_rule.step(memory, control, n))
+            acts = np.asarray(env.action_rule.probabilities(after, control, jnp.asarray(utilities)))
+            worth = np.asarray(true)[:, None] + utilities
+            found = (belief * (acts[:n] * worth).sum(axis=0)).sum()
+            if period < env.horizon:
+                symbol = np.asarray(
+                    env.signals.feedback.likelihood(
+                        after, control, period - 1, jnp.asarray(utilities)
+                    )
+                )
+                for column in symbol.T:
+                    then = belief * acts[n + 1] * column
+                    found += walk(then, after, (*past, int(control)), period + 1)
+            total += chances[control] * found
+        return total
+
+    return walk(weights, np.asarray(env.action_rule.start(n, env.horizon)), (), 1)
+
+
+@pytest.mark.parametrize("kind", [sampled, lambda env: modest], ids=["Thompson", "modest"])
+def test_a_law_over_controls_is_worth_its_mean_and_audited(kind):
+    env = market()
+    recommend = kind(env)
+    policy = dm.GivenPolicy(env, recommend)
+
+    def law(belief, theta, period, past):
+        return recommend(belief, None, theta, period)
+
+    money = [[SUPPORT[0, i], SUPPORT[1, j]] for i in range(2) for j in range(2)]
+    worth = np.array([brute(env, theta, theta, law) for theta in money])
+    np.testing.assert_allclose(policy.value.ravel(), worth, atol=1e-12)
+    assert (policy.incentive_bound > 0).all()
+    gains = np.zeros(2)
+    for i in range(2):
+        for theta, honest in zip(money, worth, strict=True):
+            for lie in SUPPORT[i]:
+                said = [lie if j == i else x for j, x in enumerate(theta)]
+                gains[i] = max(gains[i], brute(env, said, theta, law) - honest)
+    audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit()
+    first = np.asarray(audit.gain_by_period)[:, 0]
+    np.testing.assert_allclose(np.maximum(first, 0.0), gains, atol=1e-12)
+    if recommend is modest:
+        assert gains.min() > 0.01
+        assert audit.witness[0].honest == "a draw"
+
+
+def test_draws_follow_the_law_and_the_key():
+    env = market(1)
+    policy = dm.GivenPolicy(env, lambda *given: np.array([0.25, 0.75, 0.0]))
+    mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
+    found = mechanism.simulate(jax.random.key(0), 4000)
+    share = np.mean(found.recommendation[:, 0] == 0)
+    assert abs(share - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 4000)
+    again = mechanism.simulate(jax.random.key(0), 4000)
+    np.testing.assert_array_equal(found.recommendation, again.recommendation)
+    chat = policy.start(profile=0)
+    assert chat.recommendation == policy.start(profile=0).recommendation
+    assert chat.value == pytest.approx(policy.value.ravel()[0])
+
+
+def test_own_strategies_are_refused_where_a_policy_randomises():
+    env = market()
+    policy = dm.GivenPolicy(env, sampled(env))
+    with pytest.raises(dm.DynmechError, match="does not randomise"):
+        dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(histories="all")
+
+
+def test_a_recommender_may_remember_more_than_the_user():
+    """Never the same product twice in a row: the user herself forgets what she saw."""
+    env = market(3)
+
+    def turns(belief, memory, theta, period):
+        return int(memory[-1] + 1) % 2
+
+    policy = dm.GivenPolicy(
+        env, turns, memory=(np.array([1]), lambda memory, control: jnp.asarray(control)[None])
+    )
+
+    def law(belief, theta, period, past):
+        return np.eye(3)[(past[-1] + 1) % 2 if past else 0]
+
+    theta = SUPPORT[:, 0]
+    worth = brute(env, theta, theta, law)
+    np.testing.assert_allclose(policy.value.ravel()[0], worth, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("recommend", "options", "words"),
+    [
+        (lambda *given: np.array([0.5, 0.6, 0.0]), {}, "law over 3"),
+        (lambda *given: np.array([1.5, -0.5, 0.0]), {}, "law over 3"),
+        (lambda *given: np.array([0.5, np.nan, 0.5]), {}, "law over 3"),
+        (lambda *given: np.array([0.5, 0.5]), {}, "law over 3"),
+        (lambda *given: 7, {}, r"control 0\.\.1"),
+        (lambda *given: 0, {"memory": 3}, "memory"),
+        (lambda *given: 0, {"memory": (np.zeros(1), None)}, "memory"),
+    ],
+)
+def test_mistakes_are_named(untyped, recommend, options, words):
+    with pytest.raises(dm.DynmechError, match=words):
+        dm.GivenPolicy(market(1), recommend, **options)
