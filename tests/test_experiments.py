@@ -92,7 +92,7 @@ def test_all_are_listed():
     assert all(len(words) > 20 for words in listed.values())
 
 
-LONG = {"static_statements", "participation", "click_auction", "quantising"}  # slow
+LONG = {"robustness", "static_statements", "participation", "click_auction", "quantising"}  # slow
 
 
 @pytest.mark.parametrize(
@@ -298,6 +298,21 @@ def quantising_costs_little_welfare_and_invites_lies(results):
     assert rows[-1]["symbols"] == "as drawn"
     worth = read(results / "quantising" / "welfare.csv")
     assert (np.abs(column(worth, "W, rating quantiles")) > 0).all()
+
+
+@claims("robustness")
+def wrong_models_cost_no_more_than_the_bound(results):
+    rows = read(results / "robustness" / "robustness.csv")
+    gain, bound, lost = (column(rows, name) for name in ("largest gain", "bound", "welfare lost"))
+    far = column(rows, "distance")
+    assert (gain <= bound + 1e-9).all()
+    assert gain[far == 0].max() < 1e-9
+    assert np.abs(lost[far == 0]).max() < 1e-9
+    assert (lost >= -1e-9).all()
+    assert lost.max() > 1e-3
+    wrong = np.array([row["truth"] == "fewer ratings" for row in rows])
+    share = gain[wrong & (far == 1)] / gain[wrong & (far == 0.5)]
+    np.testing.assert_allclose(share, 2, rtol=1e-6)  # gains grow with 1 - c
 
 
 @claims("click_auction")

@@ -18,6 +18,7 @@ SMALL = {
     "quantising": {
         "products": 2, "tastes": 8, "symbols": (3,), "fine": 0, "settled": (2,), "profiles": 2,
     },
+    "robustness": {"names": ("cars",), "quick": True},
     "click_auction": {
         "values": (0.5, 0.8, 1.0), "decay": (1.0, 0.6), "agents": 3, "realised": 30,
         "grids": (3,), "kept": 2, "rivals": 2, "logged": 2, "chances": (0.5, 0.9), "shown": 5,
@@ -48,6 +49,7 @@ FILES = {
         "slip_5.csv", "values.png", "lies.png",
     },
     "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
+    "robustness": {"robustness.csv", "robustness.png"},
     "click_auction": {
         "log.csv", "positions.csv", "rates.png", "click_prices.csv", "payments.csv", "payments.png",
         "slot_audits.csv", "realised.csv", "perturbed.csv", "converse.csv", "converse.png",
