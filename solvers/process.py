@@ -59,12 +59,20 @@ class AbstractProcess(eqx.Module):
 class Listed(eqx.Module):
     """A problem with every memory listed; `depth`: rounds after which all have been met.
 
-    Without a last round the structure is of one round, which stands for all.
+    Without a last round the structure is of one round, which stands for all. `bytes`: what making
+    it took at most.
     """
 
     structure: Structure
     tables: Tables
     depth: int = eqx.field(static=True, default=1)
+    bytes: float = eqx.field(static=True, default=0.0)
+
+    @property
+    def size(self) -> float:
+        """Bytes of it."""
+        leaves = jax.tree.leaves((self.structure, self.tables))
+        return float(sum(np.asarray(x).nbytes for x in leaves))
 
 
 class Problem(eqx.Module):

@@ -79,7 +79,7 @@ def largest_bias(policy: AbstractPricedPolicy, settled: Settled) -> float:
 
     Whatever the mechanism predicts.
     """
-    bought = policy.compiled.action[:, : policy.env.products] > 0
+    bought = policy.compiled.buyable()
     drift = None if settled.follows is None else settled.follows[0]
     return worst_bias(settled.mean, drift, policy.env.gains, bought)
 
@@ -93,7 +93,7 @@ def _worth(policy: AbstractPricedPolicy, plan: Plan, path) -> list[np.ndarray]:
     keys, places = unfold(plan, wanted)
     surplus = Estimator()
     gains = policy.env.gains
-    told = np.broadcast_to(gains, (len(policy.compiled.action), *gains.shape))
+    told = np.broadcast_to(gains, (len(policy.compiled.query), *gains.shape))
     exact = Settled(told, None, np.zeros(gains.shape), None)
 
     def flow(t, pair, node, control):

@@ -29,11 +29,13 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
-from dynmech.problem.compile import Compiled, compile_market
+from dynmech.problem.compile import compile_market
+from dynmech.problem.edges import Compiled
 
 Market = RecommendationMDP | AbstractPricedPolicy | AbstractTerms
 ReportedMean = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Numbers]
 _TOLERANCE = 1e-9
+_TOGETHER = 256  # edges whose laws live at once
 
 
 class EstimatorWitness(eqx.Module):
@@ -147,7 +149,9 @@ def purchase_support(market: Market) -> Float[np.ndarray, "n m"]:
     history; 0 at tastes of prior weight 0.
     """
     env, compiled = _compiled("purchase_support", market)
-    chance = _ending(compiled.action, env.products).max(axis=0)
+    every = np.arange(len(compiled.query))
+    parts = (every[low : low + _TOGETHER] for low in range(0, len(every), _TOGETHER))
+    chance = np.max([_ending(compiled.actions(x), env.products).max(axis=0) for x in parts], axis=0)
     return np.where(np.asarray(env.tastes.weights) > 0, chance, 0.0)
 
 
@@ -254,7 +258,7 @@ class _Tally:
         env, n = self.env, self.env.products
         low, high = np.full((2, n, env.tastes.size), np.nan)
         for first, means in parts:
-            action = self.compiled.action[self.compiled.edge_of[first : first + len(means)]]
+            action = self.compiled.actions(self.compiled.edge_of[first : first + len(means)])
             live = (action[:, :n] > 0) & self.seen
             means = np.where(live, means, np.nan)
             bias = means - env.gains

@@ -54,7 +54,7 @@ def situation(policy, settled, t, pair, node, control) -> Situation:
         belief=plan.belief(t, pair, node),
         theta=theta,
         utilities=reward[:n],
-        asked=policy.compiled.action[edge, n + 1],
+        asked=policy.compiled.query[edge],
         cost=running.sum(axis=1),
         period=t + 1,
     )

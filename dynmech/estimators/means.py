@@ -23,7 +23,8 @@ from dynmech.market.roots import all_profiles, signal_likelihood
 from dynmech.market.shown import alone
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
-from dynmech.problem.compile import Compiled, next_memories
+from dynmech.problem.compile import next_memories
+from dynmech.problem.edges import Compiled
 from solvers import as_program
 
 Reports = tuple[tuple[int, ...], tuple[int, ...]]

@@ -75,7 +75,7 @@ def solve_efficient_policy(
     - `tolerance`: money, >= 0; `relative`: a share of the upper bound, in [0, 1). Bounds are close
       enough where either holds, at every profile, for W and every marginal economy. The exact
       solver is exact for any; an infinite horizon needs one.
-    - `memory`: bytes (4e9 by default), `seconds`: for the solver that None picks; a solver's own
+    - `memory`: bytes (8e9 by default), `seconds`: for the solver that None picks; a solver's own
       settings win.
     - `checkpoint`: a folder where finished parts are kept; the same call resumes from it.
     - `mesh`: `jax.sharding.Mesh` over whose first axis the roots are split.

@@ -37,7 +37,7 @@ from dynmech.solve.certificates import (
 from solvers import as_program
 
 if TYPE_CHECKING:
-    from dynmech.problem.compile import Compiled
+    from dynmech.problem.edges import Compiled
     from solvers import Plan
 
 _MOST_CELLS = 4_000_000

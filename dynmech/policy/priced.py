@@ -22,7 +22,7 @@ from dynmech.market.values import prior_probability
 from dynmech.policy import cards
 from dynmech.policy.playable import Playable, beliefs_after
 from dynmech.policy.questions import AbstractEvaluator, AbstractPolicy
-from dynmech.problem.compile import Compiled
+from dynmech.problem.edges import Compiled
 from dynmech.problem.tasks import Pairs
 from solvers import Estimate, Plan
 from solvers import fingerprint as hash_arrays

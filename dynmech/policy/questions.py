@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dynmech.payments.groves import OwnTables
     from dynmech.policy.nodes import Wider
     from dynmech.policy.playable import Playable
-    from dynmech.problem.compile import Compiled
+    from dynmech.problem.edges import Compiled
     from dynmech.problem.tasks import Pairs
     from dynmech.solve.certificates import Bounds, Certificate
     from solvers import Plan, Tree

@@ -11,7 +11,7 @@ from dynmech.errors import TooLarge
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.plans import plan_of
-from dynmech.problem.compile import Compiled
+from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
 from dynmech.problem.tasks import Pairs, assign, make_pairs
 from dynmech.solve.outcome import laid_out, with_table

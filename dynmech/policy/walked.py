@@ -23,7 +23,8 @@ from dynmech.policy.playable import Playable, money_of, untrained
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
 from dynmech.policy.rest import solve_rest
-from dynmech.problem.compile import Compiled, told_laws
+from dynmech.problem.compile import told_laws
+from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import predictions, settled
 from dynmech.problem.tasks import Pairs
 from dynmech.solve.certificates import Bounds, Certificate
@@ -97,7 +98,7 @@ class TreeEvaluator(AbstractEvaluator):
         columns = self.plan.tree.structure.columns[edge]
         every = np.asarray(self.plan.tables.column)
         nothing = np.zeros((1, every.shape[1]))
-        return self.compiled.action[edge], np.concatenate([every, nothing])[columns]
+        return self.compiled.actions(np.array([edge]))[0], np.concatenate([every, nothing])[columns]
 
     def follow(self, place: Place, control: int, joint: int, theta) -> Place:
         node = int(self.plan.tree.layers[place.period - 1].child[place.node, control, joint])
@@ -297,7 +298,7 @@ class _TreeCursor(AbstractCursor):
     """Rows of a tree: each at a node of its root."""
 
     def __init__(self, policy: TreeEvaluator, signal: AbstractSettlementSignal):
-        self.plan, self.action = policy.plan, policy.compiled.action
+        self.plan, self.compiled = policy.plan, policy.compiled
         self.gains = np.asarray(policy.env.gains, float)
         self.told = told_laws(policy.env, policy.compiled, signal)
         pairs = policy.pairs
@@ -320,11 +321,11 @@ class _TreeCursor(AbstractCursor):
     def laws(self, control, omega):
         self.edge = self.plan.edge(self.t, self.node, control)
         told = self.told[self.edge[:, None], ..., omega[:, None]][:, 0]
-        return np.moveaxis(told, 0, -2), self.action[self.edge, :, omega]
+        return np.moveaxis(told, 0, -2), self.compiled.actions_at(self.edge, omega)
 
     def predict(self, rows, product):
         belief = self.plan.belief(self.t, self.pair[rows], self.node[rows])
-        chance = self.action[self.edge[rows], product]
+        chance = self.compiled.bought(self.edge[rows], product)
         return predictions(belief * chance, self.gains[product])
 
     def symbols(self, going, omega):

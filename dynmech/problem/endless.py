@@ -17,12 +17,11 @@ from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.displays import words
 from dynmech.market.environment import RecommendationMDP
 from dynmech.problem.compile import (
-    Compiled,
-    compile_edges,
     next_memories,
     raw_edges,
     unique_rows,
 )
+from dynmech.problem.edges import Compiled, compile_edges
 from solvers import endless_cycle
 
 _RULE = "RecommendationMDP(action_rule=...)"
@@ -125,7 +124,7 @@ def _refine(structure, edge, after):
 
 def _check_end(env, found: Compiled, memories, after, edge: Int[np.ndarray, "M A"]) -> None:
     """Raise unless every sequence of recommendations ends the conversation almost surely."""
-    query: Float[np.ndarray, "M A m"] = found.action[:, env.products + 1][edge]
+    query: Float[np.ndarray, "M A m"] = found.query[edge]
     cycle = endless_cycle(after, query, np.asarray(env.tastes.weights) > 0)
     if cycle is None:
         return

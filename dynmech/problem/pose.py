@@ -11,7 +11,8 @@ import numpy as np
 from dynmech._types import precision
 from dynmech.errors import TooLarge
 from dynmech.market.environment import RecommendationMDP
-from dynmech.problem.compile import Compiled, compile_market, tables
+from dynmech.problem.compile import compile_market, tables
+from dynmech.problem.edges import Compiled
 from dynmech.problem.endless import compile_endless
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.problem.unfolded import compile_rounds
@@ -53,7 +54,7 @@ class Posed:
                     numbers = jax.tree.map(np.asarray, tables(self.env, self.compiled))
             except TooLarge as error:
                 raise MemoryError(str(error)) from error
-            self.listed = Listed(self.compiled.structure, numbers, depth)
+            self.listed = Listed(self.compiled.structure, numbers, depth, self.compiled.bytes)
         return self.listed
 
     def on_tree(self, tree: Tree) -> tuple[RecommendationMDP, Compiled, Tables]:

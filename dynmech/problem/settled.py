@@ -21,7 +21,7 @@ from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.shown import alone
 from dynmech.market.signals import AbstractSettlementSignal
-from dynmech.problem.compile import Compiled
+from dynmech.problem.edges import Compiled
 from solvers import Plan, as_program
 
 
@@ -120,9 +120,9 @@ def settled(
         every, moved = _settled_jit(signal, *given)
 
     def by_edge(table: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(compiled.action), n, points))
+        found = np.zeros((len(compiled.query), n, points))
         found[compiled.edge_of] = table
-        bought = compiled.action[compiled.edge_of, :n] > 0
+        bought = compiled.buyable()[compiled.edge_of]
         moved = np.where(bought, table - found[compiled.edge_of], 0.0)
         if (np.nan_to_num(moved) != 0).any():
             must = "be the same after histories with the same behaviour and feedback"

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Int
 
 from dynmech.market.environment import RecommendationMDP
-from dynmech.problem.compile import Compiled, compile_edges, next_memories
+from dynmech.problem.compile import next_memories
+from dynmech.problem.edges import Compiled, compile_edges
 from solvers import Grown, Layer, Tree
 
 

@@ -19,7 +19,7 @@ from dynmech.errors import (
     describe,
 )
 from dynmech.market.environment import RecommendationMDP
-from dynmech.problem.compile import Compiled
+from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
 from solvers import (
     Answer,

@@ -37,7 +37,7 @@ from solvers import (
 _VERB = "solve_efficient_policy"
 _ROUNDING = 1e-9
 _EXACT = 1e-11
-_MEMORY = 4e9
+_MEMORY = 8e9
 
 
 def run_solver(

@@ -4,6 +4,7 @@ Guarantee: values exact up to rounding. Memory: the roots solved together, and t
 together, are chosen so that what lives at once stays below `Exact.memory`.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -48,17 +49,21 @@ class Exact(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for Exact()", problem.horizon, do)
-        listed = problem.lists(2 * self.memory)
+        listed = problem.lists(self.memory)
+        room_left = self.memory - listed.size
+        if room_left <= 0:
+            raise MemoryError(f"laws of {len(listed.structure.columns)} edges")
+        inner = dataclasses.replace(self, memory=room_left)
         structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
         if limits.single:
             structure, room = make_room(structure, numbers, groups, limits.tolerance)
         with deferred() as interrupts, interrupts.now():
-            work, tree = plan_tree(structure, numbers, groups, self)
+            work, tree = plan_tree(structure, numbers, groups, inner)
             answers = solve_exact(
                 tree,
                 numbers,
                 groups,
-                self,
+                inner,
                 checkpoint=limits.checkpoint,
                 mesh=limits.mesh,
                 progress=progress,
@@ -76,7 +81,7 @@ class Exact(AbstractSolver):
             value=table.value,
             note=remarks(answers, tasks, room),
             nodes=work.nodes,
-            bytes=work.memory,
+            bytes=max(work.memory + listed.size, listed.bytes),
             seconds=work.seconds,
             table=table,
             rounding=upper - lower,

@@ -57,7 +57,7 @@ def test_prices_per_purchase_in_a_one_round_market_by_hand(way):
                 price = max(theta[rivals])
                 if isinstance(way, WAYS.GeneralizedSecondPrice):
                     price = max(0.0, max(theta[rivals] + mean[rivals]) - mean[j])
-                expected[j] = price * (belief @ policy.compiled.action[edge, j])
+                expected[j] = price * (belief @ policy.compiled.actions(np.array([edge]))[0, j])
         paid = audit.budget.payments.reshape(n, -1)[:, b]
         np.testing.assert_allclose(paid, expected, atol=1e-12)
 

@@ -152,7 +152,7 @@ def test_expected_ledgers_are_the_expected_payments(policy):
         """Unnormalised: `reach` (m,) is the chance of being here, jointly with the taste."""
         total = np.zeros(3)
         edge = chat.step("query", (0,) * 4) if chat.period == 1 else chat.step("query")
-        law = policy.compiled.action[edge.turns[-1].edge]
+        law = policy.compiled.actions(np.array([edge.turns[-1].edge]))[0]
         for j in np.flatnonzero(law[:3] @ reach > 0):
             mean = (reach * law[j] * u[j]).sum() / (reach @ law[j])
             core = mechanism.settle(chat.step(int(j)), mean).core[-1]
