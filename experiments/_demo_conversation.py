@@ -53,13 +53,13 @@ def draw_conversation(
 
 
 def _turn(chat: dm.Conversation, omega: int, rng: np.random.Generator) -> dm.Conversation:
-    env, n, shown = chat.policy.env, chat.policy.env.products, chat.recommendation
+    env, n, shown = chat.policy.env, chat.policy.env.products, cast(int, chat.recommendation)
     law = action_law(chat, shown)[:, omega]
     action = int(rng.choice(n + 2, p=law / law.sum()))
     if action != n + 1 or chat.period == env.horizon:
         return chat.step(action)
     memory = jnp.asarray(env.action_rule.start(n, int(env.horizon)))
-    for before in [*(turn.recommendation for turn in chat.turns), shown]:
+    for before in [*(cast(int, turn.recommendation) for turn in chat.turns), shown]:
         memory = env.action_rule.step(memory, jnp.asarray(before % (n + 1)), n)
     heard = env.signals.feedback.likelihood(
         memory, jnp.asarray(shown % (n + 1)), chat.period - 1, jnp.asarray(env.utilities)

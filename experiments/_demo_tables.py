@@ -8,6 +8,7 @@ import pandas as pd
 
 import dynmech as dm
 from dynmech import plotting
+from dynmech.market.displays import named
 
 NONE = -1
 EX_ANTE = "ExAnte (batch mean)"
@@ -33,9 +34,9 @@ def groves_terms() -> dict[str, dm.groves.AbstractGroves]:
     }
 
 
-def product_label(env: dm.RecommendationMDP, recommendation: int) -> str:
-    """The label of a recommendation, -1 for none."""
-    return "none" if recommendation == NONE else env.names[recommendation]
+def product_label(env: dm.RecommendationMDP, recommendation: int | tuple[int, ...]) -> str:
+    """The label of a recommendation, -1 or () for none."""
+    return named(env.names, recommendation)
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:

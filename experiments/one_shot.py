@@ -19,6 +19,7 @@ import pandas as pd
 import tyro
 
 import dynmech as dm
+from dynmech.market.displays import named
 from experiments._figures import BLUE, RED, RESULTS, new_figure, tidy
 from experiments._markets import ABSTRACT
 from experiments._output import Output
@@ -90,11 +91,11 @@ def payments(policy: dm.EfficientPolicy, options: Options) -> pd.DataFrame:
     core = policy.advertiser_value - plus.agent_payoff
     for signals in np.ndindex(options.symbols, options.symbols):
         at = (theta, theta, middle, *signals)
-        shown = policy.start(theta=[theta] * 2, signals=[middle, *signals]).recommendation
+        chat = policy.start(theta=[theta] * 2, signals=[middle, *signals])
         row = {
             "signal 1": signals[0],
             "signal 2": signals[1],
-            "shown": policy.env.names[shown] if shown >= 0 else "none",
+            "shown": named(policy.env.names, chat.recommendation),
             "bought [%]": 100 * float(policy.purchase[(slice(None), *at)].sum()),
         }
         for i in (0, 1):
