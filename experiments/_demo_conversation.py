@@ -1,6 +1,7 @@
 """One conversation drawn from the market: a taste, what the user does, what is heard, who pays."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
