@@ -59,7 +59,7 @@ def run_audit(
     gap, certain = bound_gains(policy, settled), np.full(shape, np.nan)
     bound = np.full(n, np.nan)
     if settlement.own:
-        certain = np.broadcast_to(policy.incentive_bound + 2 * gap.bias, shape).copy()
+        certain = np.broadcast_to(policy.incentive_bound + gap.stray, shape).copy()
         bound = np.maximum(np.nanmax(certain.reshape(n, -1), axis=1), gap.bound)
     tolerance = _TOLERANCE * env.money_scale if tolerance is None else tolerance
     revenue = payments.sum(axis=0)

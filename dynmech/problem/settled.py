@@ -24,6 +24,8 @@ from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.problem.edges import Compiled
 from solvers import Plan, as_program
 
+_MOST_TRIED = 2e7  # numbers that predictions are made of
+
 
 class Settled(eqx.Module):
     """Conditional means and variances of the estimate at each edge; money.
@@ -62,6 +64,32 @@ class Settled(eqx.Module):
         stop, reward = np.asarray(held.tables.stop), np.asarray(held.tables.reward)
         return predictions(belief * stop[edge], reward[slot])
 
+    def hull(self, plan: Plan) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Least and largest m of each product at any node, belief and recommendation; 0 counts.
+
+        Where there are too many to try, the least and the largest that a product is worth.
+        """
+        held, reward = self.held(plan), np.asarray(plan.tables.reward)[: len(self.noise)]
+        ends = np.minimum(reward.min(axis=1), 0.0), np.maximum(reward.max(axis=1), 0.0)
+        roots = np.unique(plan.pair_root, return_index=True)[1]
+        structure, layers = plan.tree.structure, plan.tree.layers
+        cells = sum(x.nodes for x in layers) * len(roots) * structure.controls * reward.shape[1]
+        if cells * structure.outcome.shape[1] > _MOST_TRIED:
+            return ends
+        low, high = np.zeros((2, len(reward)))
+        for t, layer in enumerate(layers):
+            nodes = np.repeat(np.arange(layer.nodes), structure.controls)
+            control = np.tile(np.arange(structure.controls), layer.nodes)
+            edge = plan.edge(t, nodes, control)
+            known = (edge >= 0) & (edge < len(structure.outcome))
+            for pair in roots.tolist():
+                at = nodes[known], edge[known]
+                m = self.predict(held, t, np.full(len(at[0]), pair), *at)
+                slot = self._slot(held, at[1])
+                np.minimum.at(low, slot, m)
+                np.maximum.at(high, slot, m)
+        return np.maximum(low, ends[0]), np.minimum(high, ends[1])
+
     def means(self, held: Plan, t: int, pair, node, edge) -> Float[np.ndarray, "k J m"]:
         """E[q | omega, purchase] of every slot at nodes of round t."""
         slot = self._slot(held, edge)
@@ -89,16 +117,17 @@ def predictions(
     return (weight * utility).sum(axis=-1) / np.where(mass > 0, mass, 1.0)
 
 
-def largest_bias(mean, drift, utilities, live) -> float:
+def largest_bias(mean, drift, utilities, live, hull=None) -> float:
     """Largest |E[q | omega, m] - u_j| over `live` (..., n, m), and over every prediction m.
 
-    **Arguments:** `drift`: d, None where no prediction enters. m lies between the product's least
-    and largest utility, or is 0.
+    **Arguments:** `drift`: d, None where no prediction enters; `hull`: least and largest m (n,) of
+    each product; by default its least and largest utility, and 0.
     """
     ends = [0.0]
+    if hull is None:
+        hull = np.minimum(utilities.min(axis=1), 0.0), np.maximum(utilities.max(axis=1), 0.0)
     if drift is not None:
-        top = np.maximum(utilities.max(axis=1, keepdims=True), 0.0)
-        ends = [top, np.minimum(utilities.min(axis=1, keepdims=True), 0.0)]
+        ends = [end[:, None] for end in hull]
     gaps = [np.abs(mean + (0 if drift is None else drift * m) - utilities) for m in ends]
     return max(float(np.where(live, gap, 0.0).max(initial=0.0)) for gap in gaps)
 
