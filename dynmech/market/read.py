@@ -6,7 +6,8 @@
   `market.toml` with `kind` "normal", "lognormal" or "mixed_logit" and that constructor's arguments.
 - `market.toml`: `horizon` and sections `[behaviour]` (`rule`, its arguments, `choice` and its
   arguments, `query`: a chance, one for each product, or `{kind = "FallingQuery", ...}`),
-  `[signals]`, `[feedback]`, `[settlement]`, `[values]` (`kind`, and the constructor's arguments)
+  `[signals]`, `[feedback]`, `[settlement]`, `[values]` (`kind`, and the constructor's arguments;
+  `chance` and `given` of a settlement: a rating that need not come, as in `MissingRatings`),
   `[displays]` (`size`, `ordered`, `of`) and `[money]` (`unit`, `round_cost`, `exit_value`).
 
 Classes are those of this package; a rule of one's own is code, and cannot be written.
@@ -29,7 +30,8 @@ from dynmech.errors import DynmechError, InvalidArgument, OutsideSupport, descri
 from dynmech.market import feedback, rules, signals
 from dynmech.market.displays import Displays
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.tables import DISPLAYS, KINDS, MONEY
+from dynmech.market.missing import MissingRatings, RatingLaw
+from dynmech.market.tables import DISPLAYS, KINDS, LAW, MONEY
 from dynmech.market.tastes import TasteGrid
 
 _FILES = ("products.csv", "tastes.csv", "market.toml")
@@ -92,7 +94,7 @@ def read_market(path: str | os.PathLike) -> RecommendationMDP:
             _part(settings, "feedback", section("feedback"), feedback.RatingFeedback)
             if section("feedback")
             else feedback.NoFeedback(),
-            _part(settings, "settlement", section("settlement"), signals.RatingSettlement),
+            _settlement(settings),
         ),
         values=_values(settings, products, support),
         names=names,
@@ -252,6 +254,19 @@ def _part(settings: _Settings, section: str, given: dict[str, Any], default: typ
     """One part from its section: `kind` and the constructor's arguments."""
     kind = _class(settings, section, "kind", section, given.pop("kind", default.__name__))
     return settings.build(section, kind, **_known(settings, section, given, KINDS[section][kind]))
+
+
+def _settlement(settings: _Settings) -> signals.AbstractSettlementSignal:
+    """The rating, and the chance that it comes where one is given."""
+    given = settings.section("settlement")
+    chance, how = given.pop("chance", None), given.pop("given", "constant")
+    rating = _part(settings, "settlement", given, signals.RatingSettlement)
+    if chance is None:
+        return rating
+    if isinstance(chance, dict):
+        held = _known(settings, "settlement", chance, LAW)
+        chance = settings.build("settlement", RatingLaw, **held)
+    return settings.build("settlement", MissingRatings, rating=rating, chance=chance, given=how)
 
 
 def _known(settings: _Settings, section: str, given: Mapping[str, Any], names) -> dict[str, Any]:

@@ -18,8 +18,10 @@ import numpy as np
 from dynmech.errors import InvalidArgument, describe
 from dynmech.files.writing import write
 from dynmech.market import feedback, rules, signals, values
+from dynmech.market.missing import RatingLaw
 
 _GAUSS = ("platform", "advertisers", "symbols", "correlation", "nodes", "cuts")
+LAW = ("intercept", "slope", "low")  # of a chance by the rating
 _RATING = ("noise", "symbols", "advertisers", "correlation", "by_product", "cuts")
 MONEY = ("round_cost", "exit_value")
 DISPLAYS = ("size", "ordered", "of")
@@ -47,7 +49,7 @@ KINDS: dict[str, dict[type, tuple[str, ...]]] = {
         feedback.ChannelFeedback: ("table",),
         feedback.NoFeedback: (),
     },
-    "settlement": {signals.RatingSettlement: ("deviation",)},
+    "settlement": {signals.RatingSettlement: ("deviation", "limits", "outside")},
     "values": {
         values.ConstantValues: ("prior", "interval"),
         values.MarkovValues: ("prior", "kernel"),
@@ -94,10 +96,11 @@ def _settings(env: Any, joint: bool) -> str:
     lines += [f"{key} = {value}" for key, value in own.items()]
     lines += [f'choice = "{choice}"', *(f"{key} = {value}" for key, value in scale.items())]
     lines += [f'query = {{ kind = "{query}", {inline} }}']
+    rating, chance = _rated(env.signals.settlement)
     parts = {
         "signals": env.signals.initial,
         "feedback": env.signals.feedback,
-        "settlement": env.signals.settlement,
+        "settlement": rating,
         "values": env.values,
     }
     for section, part in parts.items():
@@ -105,6 +108,7 @@ def _settings(env: Any, joint: bool) -> str:
         if section == "values" and not joint:
             given.pop("prior", None)  # it stands beside the values it is of
         lines += ["", f"[{section}]", f'kind = "{kind}"']
+        given |= chance if section == "settlement" else {}
         lines += [f"{key} = {value}" for key, value in given.items()]
     if env.displays is not None:
         held = {name: getattr(env.displays, name) for name in DISPLAYS}
@@ -115,6 +119,23 @@ def _settings(env: Any, joint: bool) -> str:
     if any(x.any() for x in money.values()):
         lines += ["", "[money]", *(f"{name} = {_value(x)}" for name, x in money.items())]
     return "\n".join([*lines, ""])
+
+
+def _rated(sent: Any) -> tuple[Any, dict[str, str]]:
+    """The rating of a settlement, and its chance as TOML where it need not come."""
+    if not sent.sends_missing():
+        return sent, {}
+    chance = sent.chance
+    if isinstance(chance, RatingLaw):
+        held = ((name, _value(getattr(chance, name))) for name in LAW)
+        value = f"{{ {', '.join(f'{name} = {x}' for name, x in held)} }}"
+    elif callable(chance):
+        must = "be a number, an array or a RatingLaw to be written"
+        do = "save the policy instead, or keep the market in Python"
+        raise InvalidArgument(describe("write: MissingRatings(chance=...)", must, chance, do))
+    else:
+        value = _value(chance)
+    return sent.rating, {"chance": value, "given": json.dumps(sent.given)}
 
 
 def _written(place: str, section: str, part: object) -> tuple[str, dict[str, str]]:

@@ -1,5 +1,7 @@
 """Markets as folders of tables: written and read back digit by digit, mistakes blamed by line."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,30 @@ def folder(path, products=PRODUCTS, tastes=TASTES, market=MARKET):
         if text is not None:
             (path / name).write_text(text)
     return path
+
+
+@pytest.mark.parametrize(
+    ("text", "chance"),
+    [("0.4", 0.4), ("[0.2, 0.9]", [0.2, 0.9]), ("{ intercept = -1.0, slope = 0.5 }", None)],
+)
+def test_ratings_that_need_not_come_are_read_and_written(tmp_path, text, chance):
+    given = "" if chance else 'given = "rating"'
+    market = (
+        f"{MARKET}\n[settlement]\ndeviation = 0.3\nlimits = [-5, 5]\nchance = {text}\n{given}\n"
+    )
+    env = dm.read_market(folder(tmp_path, market=market))
+    (tmp_path / "again").mkdir()
+    env.write(tmp_path / "again")
+    for one in (env, dm.read_market(tmp_path / "again")):
+        sent: Any = one.signals.settlement
+        assert sent.rating.deviation == 0.3
+        assert sent.rating.limits == (-5.0, 5.0)
+        if chance is None:
+            assert (float(sent.chance.intercept), float(sent.chance.slope)) == (-1.0, 0.5)
+        else:
+            np.testing.assert_array_equal(sent.chance, chance)
+    with pytest.raises(dm.InvalidProbability, match=r"market.toml.*line"):
+        dm.read_market(folder(tmp_path, market=market.replace(text, "1.5").replace(given, "")))
 
 
 def test_a_folder_is_the_market_by_hand(tmp_path):
