@@ -85,11 +85,13 @@ def real_market(
     own_readings: bool = True,
     query: float = 0.9,
     spread: tuple[float, ...] = (0.8, 1.2),
+    size: int = 1,
 ) -> tuple[dm.RecommendationMDP, dm.applications.Market]:
     """Build a small car or electricity market, the user asking again with probability `query`.
 
     **Arguments:** `advertisers`: noise of their first signals, in multiples of the demo's;
-    `own_readings`: after a query the advertiser shown has a noisier reading of her own.
+    `own_readings`: after a query the advertiser shown has a noisier reading of her own; `size`:
+    products that may be on the screen at once.
     """
     market = dm.applications.cars(products=products, tastes=tastes, selection="segments")
     if name == "electricity":
@@ -107,6 +109,7 @@ def real_market(
         ),
         values=dm.ConstantValues(np.asarray(market.theta)[:, None] * np.array(spread)),
         names=market.names,
+        displays=dm.Displays(size) if size > 1 else None,
     )
     return env, market
 

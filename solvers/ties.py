@@ -77,7 +77,8 @@ def take(
     last = len(total) - 1
     kind = np.int8 if last < 128 else np.int16
     kept = total if kept is None else kept
-    best = _largest([total[a] for a in range(last + 1)], arrays)
+    many = last > _SELECTED
+    best = _largest(total, many, arrays)
     error = arrays.minimum(error, 0.01)
     close = arrays.maximum(RELATIVE, 8 * error)
     with np.errstate(invalid="ignore"):
@@ -86,17 +87,21 @@ def take(
             above, floor = total, best * ((1 - error) / (1 + error))
         else:
             above = total + error * amount
-            below = [total[a] - error * amount[a] for a in range(last + 1)]
-            floor = _largest(below, arrays)
+            floor = _largest(total - error * amount, many, arrays)
             most, ill = arrays.zeros_like(best), arrays.zeros(best.shape, bool)
-            for a in range(last + 1):
-                passes = above[a] >= floor
-                most = arrays.maximum(most, arrays.where(passes, amount[a], 0.0))
-                ill = ill | (passes & (total[a] < least))
+            if many:
+                passes = above >= floor
+                most = arrays.where(passes, amount, 0.0).max(axis=0)
+                ill = (passes & (total < least)).any(axis=0)
+            else:
+                for a in range(last + 1):
+                    passes = above[a] >= floor
+                    most = arrays.maximum(most, arrays.where(passes, amount[a], 0.0))
+                    ill = ill | (passes & (total[a] < least))
             amount, ill = arrays.where(live, most, amount[last]), ill & live
         floor = arrays.where(live, floor, np.inf)
         value, choice = kept[last], arrays.full(best.shape, last, kind)
-        if last > _SELECTED:
+        if many:
             tied = (above >= floor) & (total >= least)
             found = arrays.where(tied.any(axis=0), arrays.argmax(tied, axis=0), last)
             choice = found.astype(kind)
@@ -109,8 +114,11 @@ def take(
     return Taken(arrays.where(live, best, total[last]), value, choice, amount, ill)
 
 
-def _largest(rows, arrays):
-    return functools.reduce(arrays.maximum, rows)
+def _largest(rows: Any, many: bool, arrays: ModuleType):
+    """The largest over the first axis, row by row where they are few."""
+    if many:
+        return rows.max(axis=0)
+    return functools.reduce(arrays.maximum, [rows[a] for a in range(len(rows))])
 
 
 class Rounding(eqx.Module):

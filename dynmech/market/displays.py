@@ -32,8 +32,9 @@ class Displays(eqx.Module):
 
     - `size`: K >= 1, places on the screen. `ordered`: whether places matter to the user, so that
       (0, 1) and (1, 0) are two displays; else a display is a set.
-    - `of`: the displays that are feasible, tuples of products (indices or labels); None: all of
-      one to `size` different products. Showing none is always feasible.
+    - `of`: the displays that are feasible, tuples of products (indices or labels), or rows as of
+      `env.controls`, -1 or n in an empty place; None: all of one to `size` different products.
+      Showing none is always feasible.
 
     **Raises:** `InvalidArgument`; from the market, `OutsideSupport` and `TooLarge`.
 
@@ -166,8 +167,8 @@ def _read(one: Any, size: int) -> tuple[int | str, ...]:
         must = "hold products, by index or label"
         raise InvalidArgument(describe(_CALL("of"), must, told(one)))
     row = tuple(x if isinstance(x, str) else int(x) for x in row)
-    if len(row) > size or len(set(row)) < len(row):
-        must = f"hold displays of at most size = {size} different products"
+    if len(row) > size:
+        must = f"hold displays of at most size = {size} products"
         raise InvalidArgument(describe(_CALL("of"), must, told(one)))
     return row
 
@@ -188,7 +189,7 @@ def _table(size: int, ordered: bool, of: Any, names: tuple[str, ...]) -> np.ndar
         pick = itertools.permutations if ordered else itertools.combinations
         rows = [row for k in range(1, size + 1) for row in pick(range(n), k)]
     else:
-        rows = [_indices(one, names, ordered) for one in of if one]
+        rows = [row for row in (_indices(one, names, ordered) for one in of) if row]
         if len(set(rows)) < len(rows):
             must = "list each display once" + ("" if ordered else ", in whatever order")
             raise InvalidArgument(describe(_CALL("of"), must, "one twice"))
@@ -203,11 +204,12 @@ def _table(size: int, ordered: bool, of: Any, names: tuple[str, ...]) -> np.ndar
 
 def _indices(one: tuple, names: tuple[str, ...], ordered: bool) -> tuple[int, ...]:
     known = {**{name: i for i, name in enumerate(names)}, **{i: i for i in range(len(names))}}
-    for product in one:
+    filled = [product for product in one if product not in (NONE, len(names))]
+    for product in filled:
         if product not in known:
             must = f"name products: {', '.join(names)}, or their indices"
             raise OutsideSupport(describe(_CALL("of"), must, told(product)))
-    row = tuple(known[product] for product in one)
+    row = tuple(known[product] for product in filled)
     if len(set(row)) < len(row):
         must = "hold displays of different products"
         raise InvalidArgument(describe(_CALL("of"), must, told(one)))

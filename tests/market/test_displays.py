@@ -276,7 +276,9 @@ def test_without_end(solver):
 def test_displays_as_they_are_declared():
     env = shop(ordered=True, of=[("bay", "ash"), ("ash",), (1, 2)])
     assert env.controls.tolist() == [[0, 3], [1, 0], [1, 2], [3, 3]]
-    assert shop(of=[("bay", "ash"), ("cob",)]).controls.tolist() == [[0, 1], [2, 3], [3, 3]]
+    listed = [[0, 1], [2, 3], [3, 3]]
+    for of in ([("bay", "ash"), ("cob",)], np.array(listed), [(0, 1), (2, -1)]):
+        assert shop(of=of).controls.tolist() == listed
     single = shop(size=1, of=["bay"], horizon=1)
     policy = dm.solve_efficient_policy(single, progress=False)
     assert policy.start(profile=0).recommendation in (1, -1)
