@@ -70,6 +70,21 @@ def test_an_audit_holds_with_the_confidence_asked_for(long_solved):
         mechanism.audit(confidence=1.0)
 
 
+def test_estimates_that_follow_predictions_are_paid_as_on_the_tree(long_solved):
+    """Every rating comes, and is thought to come half the time: q = 2 x - m."""
+    _, policy, exact = long_solved
+    estimator = dm.InversePropensity(chance=0.5)
+    played, walked = (
+        dm.DynamicTeamMechanism(p, dm.groves.Zero(), estimator) for p in (policy, exact)
+    )
+    found, known = played.audit(conversations=200), walked.audit()
+    error = 5 * found.budget.payments_error + 1e-9
+    assert (np.abs(found.budget.payments - known.budget.payments) < error).all()
+    assert found.bias >= known.bias - 1e-12
+    mean, error = played.simulate(jax.random.key(0), 4000, profile=0).mean("payment")
+    assert (np.abs(mean - known.budget.payments.reshape(2, -1)[:, 0]) < 5 * error).all()
+
+
 @pytest.mark.slow
 def test_a_total_is_the_same_whichever_own_report_was_solved_for(long_solved):
     """Solving for another own report, with the same network, changes no total of hers."""
