@@ -62,6 +62,13 @@ if TYPE_CHECKING:
     from dynmech.logs.fit import Fit as Fit
     from dynmech.logs.fit import fit as fit
     from dynmech.logs.log import Log as Log
+    from dynmech.market.choices import AbstractChoice as AbstractChoice
+    from dynmech.market.choices import AbstractQuery as AbstractQuery
+    from dynmech.market.choices import ConstantQuery as ConstantQuery
+    from dynmech.market.choices import FallingQuery as FallingQuery
+    from dynmech.market.choices import Logit as Logit
+    from dynmech.market.choices import ProductQuery as ProductQuery
+    from dynmech.market.choices import Threshold as Threshold
     from dynmech.market.displays import Displays as Displays
     from dynmech.market.environment import RecommendationMDP as RecommendationMDP
     from dynmech.market.feedback import AbstractFeedback as AbstractFeedback
@@ -74,17 +81,10 @@ if TYPE_CHECKING:
     from dynmech.market.profiles import Profiles as Profiles
     from dynmech.market.read import read_market as read_market
     from dynmech.market.rules import AbstractActionRule as AbstractActionRule
-    from dynmech.market.rules import AbstractChoice as AbstractChoice
-    from dynmech.market.rules import AbstractQuery as AbstractQuery
-    from dynmech.market.rules import ConstantQuery as ConstantQuery
-    from dynmech.market.rules import FallingQuery as FallingQuery
     from dynmech.market.rules import ImperfectRecall as ImperfectRecall
     from dynmech.market.rules import LastShownOnly as LastShownOnly
-    from dynmech.market.rules import Logit as Logit
     from dynmech.market.rules import PerfectRecall as PerfectRecall
-    from dynmech.market.rules import ProductQuery as ProductQuery
     from dynmech.market.rules import Tabulated as Tabulated
-    from dynmech.market.rules import Threshold as Threshold
     from dynmech.market.signals import AbstractInitialSignals as AbstractInitialSignals
     from dynmech.market.signals import AbstractSettlementSignal as AbstractSettlementSignal
     from dynmech.market.signals import GaussianSignals as GaussianSignals
@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from dynmech.market.structures import PrivateFeedback as PrivateFeedback
     from dynmech.market.structures import PrivateStructures as PrivateStructures
     from dynmech.market.tastes import TasteGrid as TasteGrid
+    from dynmech.market.trembling import Trembling as Trembling
     from dynmech.market.values import ConstantValues as ConstantValues
     from dynmech.market.values import MarkovValues as MarkovValues
     from dynmech.mechanism.compare import Comparison as Comparison
@@ -142,9 +143,12 @@ else:
             "dynmech.logs.fit": "Fit fit",
             "dynmech.logs.log": "Log",
             "dynmech.market.read": "read_market",
+            "dynmech.market.choices": (
+                "AbstractChoice AbstractQuery ConstantQuery FallingQuery Logit ProductQuery "
+                "Threshold"
+            ),
             "dynmech.market.rules": (
-                "AbstractActionRule AbstractChoice AbstractQuery ConstantQuery FallingQuery "
-                "ImperfectRecall LastShownOnly Logit PerfectRecall ProductQuery Tabulated Threshold"
+                "AbstractActionRule ImperfectRecall LastShownOnly PerfectRecall Tabulated"
             ),
             "dynmech.mechanism.compare": "Comparison compare",
             "dynmech.policy.conversation": "Conversation",
@@ -188,6 +192,7 @@ else:
             "dynmech.play.simulate": "Simulation",
             "dynmech.market.structures": "PrivateFeedback PrivateStructures",
             "dynmech.market.tastes": "TasteGrid",
+            "dynmech.market.trembling": "Trembling",
             "dynmech.mechanism.team": "DynamicTeamMechanism",
             "dynmech.reduce.undominated": "Undominated undominated",
             "dynmech.market.values": "ConstantValues MarkovValues",

@@ -32,6 +32,9 @@ class Continued(AbstractActionRule):
     def possible(self, utilities):
         return self.inner.possible(utilities)
 
+    def told_bound(self, told):
+        return self.inner.told_bound(told)
+
     def start(self, products, horizon):
         return self.held
 

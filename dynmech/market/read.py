@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from dynmech.errors import DynmechError, InvalidArgument, OutsideSupport, describe
-from dynmech.market import feedback, rules, signals
+from dynmech.market import choices, feedback, rules, signals
 from dynmech.market.displays import Displays
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.missing import MissingRatings, RatingLaw
@@ -303,8 +303,8 @@ def _query(settings: _Settings, query: Any) -> Any:
             return kind(**_known(settings, "behaviour", given, names))
     with settings.blame("behaviour", "query"):
         if isinstance(query, list):
-            return rules.ProductQuery(np.array(query, float))
-        return rules.ConstantQuery(query)
+            return choices.ProductQuery(np.array(query, float))
+        return choices.ConstantQuery(query)
 
 
 def _many(products: _Table) -> list[str]:

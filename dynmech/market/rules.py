@@ -15,226 +15,34 @@ The random shocks of a logit choice are behaviour, not surplus.
 
 import abc
 import math
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from dynmech._checks import as_floats, check_fields, flag, instance, number, shaped, within
-from dynmech._types import Estimable, Numbers, with_default
-from dynmech.errors import InvalidArgument, describe, is_number, require_finite
+from dynmech._checks import check_fields, flag, instance, shaped
+from dynmech._types import Numbers, with_default
+from dynmech.errors import InvalidArgument, describe, is_number
+from dynmech.market.choices import AbstractChoice as AbstractChoice
+from dynmech.market.choices import AbstractQuery as AbstractQuery
+from dynmech.market.choices import ConstantQuery as ConstantQuery
+from dynmech.market.choices import levels
 from dynmech.market.part import MarketPart, history_count, kept_histories
 from dynmech.market.shown import asks
+from dynmech.market.told import (
+    AbstractToldBound,
+    ToldTaste,
+    best_matches,
+    free_recalls,
+    queries,
+)
 
 Memory = Int[Array | np.ndarray, " d"]
-_FEW = 8  # products compared in pairs; more are sorted
-
-
-class AbstractChoice(MarketPart, eqx.Module):
-    """Choice among the products remembered and the outside option of utility 0."""
-
-    @abc.abstractmethod
-    def shares(
-        self, utilities: Float[Numbers, "k m"], weight: Float[Numbers, " k"]
-    ) -> Float[Numbers, "k m"]:
-        """Probability of each of k products; `weight` in [0, 1] is how well it is remembered.
-
-        All products, or those remembered alone: a weight of 0 counts as not being there.
-        """
-
-    @with_default
-    def possible(self, utilities: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, "n m"]:
-        """Where each product may be chosen, whatever is remembered: everywhere, by default."""
-        return np.ones(utilities.shape, bool)
-
-
-class Threshold(AbstractChoice):
-    """Buy the best product remembered if its utility is at least that of the outside option.
-
-    A product of weight d < 1 comes to mind with probability d, independently; ties go to the
-    lowest index.
-    """
-
-    def shares(self, utilities, weight):
-        n = utilities.shape[0]
-        if n <= _FEW:
-            above = utilities[None] > utilities[:, None]
-            earlier = jnp.tri(n, k=-1, dtype=bool)[:, :, None]
-            above |= (utilities[None] == utilities[:, None]) & earlier
-            better = jnp.where(above, 1 - weight[None, :, None], 1.0).prod(axis=1)
-        else:
-            order = jnp.argsort(-utilities, axis=0, stable=True)
-            forgotten = jnp.cumprod(1 - weight[order], axis=0)
-            forgotten = jnp.concatenate([jnp.ones_like(forgotten[:1]), forgotten[:-1]])
-            better = jnp.take_along_axis(forgotten, jnp.argsort(order, axis=0), axis=0)
-        return jnp.where(utilities >= 0, weight[:, None] * better, 0.0)
-
-    def possible(self, utilities):
-        return utilities >= 0
-
-    def restrict(self, keep):
-        return self
-
-
-class Logit(AbstractChoice):
-    """Choose with probabilities d_j exp(u_j / scale) / (1 + sum_k d_k exp(u_k / scale)).
-
-    **Arguments**
-
-    - `scale`: money, positive; a number, or shape (m,), one for each taste point.
-    """
-
-    estimable: ClassVar[Estimable] = {"choice scale": (("scale", "positive"),)}
-    scale: Float[Numbers, "..."]
-
-    def __init__(self, scale):
-        self.scale = within(above=0)("Logit(scale=...)", scale)
-        if self.scale.ndim > 1:
-            must = "be a positive number or a positive array of shape (m,)"
-            raise InvalidArgument(describe("Logit(scale=...)", must, f"shape {self.scale.shape}"))
-
-    def check(self, products, points, horizon):
-        if self.scale.shape not in ((), (points,)):
-            must = f"be a number or have shape (m,) = ({points},)"
-            raise InvalidArgument(describe("Logit(scale=...)", must, self.scale.shape))
-
-    def restrict(self, keep):
-        return self
-
-    def shares(self, utilities, weight):
-        logits = utilities / self.scale
-        # Only what is remembered counts: what is not may be better by more than exp can bear.
-        logits = jnp.where(weight[:, None] > 0, logits, -jnp.inf)
-        peak = jnp.maximum(jax.lax.stop_gradient(logits).max(axis=0), 0.0)
-        parts = weight[:, None] * jnp.exp(logits - peak)
-        return parts / (jnp.exp(-peak) + parts.sum(axis=0))
-
-
-class AbstractQuery(MarketPart, eqx.Module):
-    """Probability of a follow-up query."""
-
-    @abc.abstractmethod
-    def probability(
-        self,
-        shown: Int[Numbers, "..."],
-        utilities: Float[Numbers, "n m"],
-        remembered: Numbers,
-    ) -> Float[Numbers, " m"]:
-        """Probability at each taste after the display `shown` (K,)."""
-
-
-class ConstantQuery(AbstractQuery):
-    """Ask again with the same probability whatever was shown. `level` in [0, 1]."""
-
-    estimable: ClassVar[Estimable] = {"query": (("level", "unit"),)}
-    level: Float[Numbers, ""]
-
-    def __init__(self, level):
-        self.level = _levels("ConstantQuery(level=...)", level, ())
-
-    def restrict(self, keep):
-        return self
-
-    def probability(self, shown, utilities, remembered):
-        return jnp.broadcast_to(jnp.asarray(self.level), utilities.shape[1:])
-
-
-class ProductQuery(AbstractQuery):
-    """The papers' y_q(i, omega): a probability for each product shown and taste.
-
-    Where several products are shown at once it is the mean over them.
-
-    `level` has shape (n,), (n, 1) or (n, m); `none` in [0, 1] applies when none is shown.
-    """
-
-    estimable: ClassVar[Estimable] = {"query": (("level", "unit"),)}
-    level: Float[Numbers, "n M"]
-    none: Float[Numbers, ""]
-
-    def __init__(self, level, none=1.0):
-        level = as_floats(level, "ProductQuery(level=...)")
-        level = level[:, None] if level.ndim == 1 else level
-        self.level = _levels("ProductQuery(level=...)", level, (None, None))
-        self.none = _levels("ProductQuery(none=...)", none, ())
-
-    def check(self, products, points, horizon):
-        if self.level.shape not in ((products, 1), (products, points)):
-            must = f"have shape (n,) = ({products},) or (n, m) = {(products, points)}"
-            raise InvalidArgument(describe("ProductQuery(level=...)", must, self.level.shape))
-
-    def restrict(self, keep):
-        return eqx.tree_at(lambda q: q.level, self, np.asarray(self.level)[keep])
-
-    def probability(self, shown, utilities, remembered):
-        shape, shown = utilities.shape, jnp.atleast_1d(jnp.asarray(shown))
-        level = jnp.concatenate(
-            [jnp.broadcast_to(self.level, shape), jnp.broadcast_to(self.none, (1, shape[1]))]
-        )
-        if len(shown) == 1:
-            return level[shown[0]]
-        real = shown < shape[0]
-        mean = jnp.where(real[:, None], level[shown], 0.0).sum(axis=0) / jnp.maximum(real.sum(), 1)
-        return jnp.where(real.any(), mean, level[-1])
-
-
-class FallingQuery(AbstractQuery):
-    """Ask again less often the better the best match so far, v = max over remembered of u.
-
-        clip(level / (1 + exp((v - location) / slope)), low, high)
-
-    **Arguments:** `level` >= 0; `location`, `slope` > 0 in money; `low` <= `high` in [0, 1];
-    `nothing`: probability in [0, 1] while no product is remembered.
-    """
-
-    estimable: ClassVar[Estimable] = {
-        "query": (("level", "positive"), ("location", "real"), ("slope", "positive"))
-    }
-    level: Float[Numbers, ""]
-    location: Float[Numbers, ""]
-    slope: Float[Numbers, ""]
-    low: Float[Numbers, ""]
-    high: Float[Numbers, ""]
-    nothing: Float[Numbers, ""]
-
-    def __init__(self, level=1.0, location=0.0, slope=1.0, low=0.0, high=1.0, nothing=1.0):
-        call = "FallingQuery({}=...)".format
-        self.level = as_floats(number(least=0)(call("level"), level))
-        self.location = as_floats(number()(call("location"), location))
-        self.slope = as_floats(number(above=0)(call("slope"), slope))
-        self.low = _levels("FallingQuery(low=...)", low, ())
-        self.high = _levels("FallingQuery(high=...)", high, ())
-        self.nothing = _levels("FallingQuery(nothing=...)", nothing, ())
-        traced = isinstance(self.low, Tracer) or isinstance(self.high, Tracer)
-        if not traced and self.low > self.high:
-            must = "have low <= high"
-            raise InvalidArgument(describe("FallingQuery(low=..., high=...)", must, (low, high)))
-
-    def restrict(self, keep):
-        return self
-
-    def probability(self, shown, utilities, remembered):
-        best = jnp.where(remembered[:, None], utilities, -jnp.inf).max(axis=0)
-        finite = jnp.where(jnp.isfinite(best), best, 0.0)
-        falling = self.level * jax.nn.sigmoid((self.location - finite) / self.slope)
-        return jnp.where(jnp.any(remembered), jnp.clip(falling, self.low, self.high), self.nothing)
-
-
-def _levels(call: str, level, shape: tuple) -> Numbers:
-    level = as_floats(level, call)
-    if not isinstance(level, Tracer):
-        given = np.asarray(level)
-        require_finite(call, given)
-        if given.ndim != len(shape) or given.size == 0 or ((given < 0) | (given > 1)).any():
-            must = f"be {'a probability' if not shape else 'probabilities'} in [0, 1]"
-            span = f", from {given.min()} to {given.max()}" if given.size else ""
-            got = f"shape {given.shape}{span}"
-            raise InvalidArgument(describe(call, must, got))
-    return level
 
 
 def _as_query(query: Any) -> Any:
@@ -295,6 +103,14 @@ class AbstractActionRule(MarketPart, eqx.Module):
         """Where each product may be bought after some history: everywhere, by default."""
         return np.ones(utilities.shape, bool)
 
+    @with_default
+    def told_bound(self, told: ToldTaste) -> Sequence[AbstractToldBound] | None:
+        """Bounds on what a platform that is told the taste could get, one a maximisation.
+
+        None, by default: memories are listed instead, up to 1e6 of them, which is exact.
+        """
+        return None
+
 
 class _Recall(AbstractActionRule):
     """A rule of two parts, how likely a query is and what is chosen otherwise."""
@@ -312,6 +128,15 @@ class _Recall(AbstractActionRule):
     def restrict(self, keep):
         parts = self.choice.restrict(keep), self.query.restrict(keep)
         return eqx.tree_at(lambda rule: (rule.choice, rule.query), self, parts)
+
+    def _free_recall(self, told: ToldTaste) -> Sequence[AbstractToldBound] | None:
+        known = np.zeros(len(told.utilities), bool)
+        if (
+            not self.query.by_best()
+            or self.choice.most(told.utilities, told.utilities, known) is None
+        ):
+            return None
+        return free_recalls(self.choice, told, queries(self.query, told))
 
 
 def _act(choice, query, shown, utilities, weight):
@@ -334,6 +159,11 @@ class PerfectRecall(_Recall):
 
     def __check_init__(self):
         _check_parts(self)
+
+    def told_bound(self, told):
+        if self.query.by_best() and self.choice.takes_best():
+            return best_matches(told, queries(self.query, told))
+        return self._free_recall(told)
 
     def start(self, products, horizon):
         return np.full(int(min(products, horizon)), products)
@@ -370,11 +200,14 @@ class ImperfectRecall(_Recall):
     choice: AbstractChoice
     query: AbstractQuery = eqx.field(converter=_as_query)
     decay: Float[Numbers, ""] = eqx.field(
-        converter=lambda x: _levels("ImperfectRecall(decay=...)", x, ())
+        converter=lambda x: levels("ImperfectRecall(decay=...)", x, ())
     )
 
     def __check_init__(self):
         _check_parts(self)
+
+    def told_bound(self, told):
+        return self._free_recall(told)
 
     def start(self, products, horizon):
         return np.full(int(min(products, horizon)), products)

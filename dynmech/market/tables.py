@@ -17,7 +17,7 @@ import numpy as np
 
 from dynmech.errors import InvalidArgument, describe
 from dynmech.files.writing import write
-from dynmech.market import feedback, rules, signals, values
+from dynmech.market import choices, feedback, rules, signals, values
 from dynmech.market.missing import RatingLaw
 
 _GAUSS = ("platform", "advertisers", "symbols", "correlation", "nodes", "cuts")
@@ -33,11 +33,11 @@ KINDS: dict[str, dict[type, tuple[str, ...]]] = {
         rules.LastShownOnly: ("stays",),
         rules.ImperfectRecall: ("decay",),
     },
-    "choice": {rules.Logit: ("scale",), rules.Threshold: ()},
+    "choice": {choices.Logit: ("scale",), choices.Threshold: ()},
     "query": {
-        rules.ConstantQuery: ("level",),
-        rules.ProductQuery: ("level", "none"),
-        rules.FallingQuery: ("level", "location", "slope", "low", "high", "nothing"),
+        choices.ConstantQuery: ("level",),
+        choices.ProductQuery: ("level", "none"),
+        choices.FallingQuery: ("level", "location", "slope", "low", "high", "nothing"),
     },
     "signals": {
         signals.GaussianSignals: _GAUSS,

@@ -38,10 +38,11 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._types import in_doubles, precision
 from dynmech.errors import InvalidArgument, TooLarge, UnseenPurchase, describe, import_extra
+from dynmech.market.choices import Logit, Threshold
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import check_profiles, signal_likelihood
-from dynmech.market.rules import LastShownOnly, Logit, Threshold
+from dynmech.market.rules import LastShownOnly
 from dynmech.market.shown import acts, answers, asks
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.compile import next_memories

@@ -9,7 +9,7 @@ import pytest
 
 import dynmech as dm
 from dynmech.audit.bounds import _worth
-from dynmech.market.rules import AbstractChoice
+from dynmech.market.choices import AbstractChoice
 from solvers import visit
 
 BOUNDS = (
