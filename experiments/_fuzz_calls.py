@@ -91,6 +91,7 @@ def constructors() -> Calls:
             dm.Profiles,
             {"theta": np.zeros((1, 2), int), "signals": np.zeros((1, 3), int)},
         ),
+        "Displays": (dm.Displays, {"size": 2, "ordered": False, "of": [(0,), (0, 1)]}),
         "RecommendationMDP": (dm.RecommendationMDP, parts()),
         "Exact": (dm.Exact, {"memory": 1e9, "merge": True}),
         "BranchAndBound": (
@@ -114,6 +115,9 @@ def parts() -> dict[str, Any]:
         "signals": dm.SignalStructure(),
         "values": dm.ConstantValues(np.array([[0.5, 0.6], [0.6, 0.7]])),
         "names": ("a", "b"),
+        "displays": dm.Displays(2),
+        "round_cost": 0.05,
+        "exit_value": np.array([0.0, 0.1, 0.2]),
     }
 
 

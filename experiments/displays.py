@@ -102,20 +102,23 @@ def picture(found: dict[str, tuple[pd.DataFrame, str]], out: Output) -> None:
         for axis, title in ((row[0], "a conversation"), (row[1], "largest gain of a misreport")):
             axis.set_xticks(x, table["places"])
             tidy(axis, f"{name}: {title}", "places on the screen", unit, zero=True)
-            axis.legend(frameon=False, fontsize=8)
+            axis.legend(frameon=False, fontsize=8, ncols=4, loc="upper center")
+            axis.set_ylim(top=1.15 * axis.get_ylim()[1])
     out.picture("displays", figure)
 
 
 def main(options: Options) -> None:
     """Run both markets, print what is found, and write the files."""
     with jax.enable_x64(True):
-        out = Output(options.results / "displays", "each market's own unit")
+        out = Output(options.results / "displays", "")
         found = {}
         for name in REAL:
             table, market = study(name, options)
             out.heading(f"{market.name}: {options.products} products")
             out.bullets(markets.real_assumptions(market, name, options.query))
-            out.table(name, table, f"Means over {options.profiles} profiles, in {market.unit}")
+            own = Output(out.folder, market.unit, out.console)
+            own.table(name, table, f"Means over {options.profiles} profiles")
+            out.written.extend(own.written)
             first, last = table.iloc[0], table.iloc[-1]
             more = 100 * (last[TOTAL] / first[TOTAL] - 1)
             out.say(

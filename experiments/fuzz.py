@@ -117,7 +117,8 @@ def unsound(answer: Any) -> str:
         if isinstance(leaf, np.ndarray | float) and np.asarray(leaf).dtype.kind == "c":
             return "complex numbers"
         allowed = isinstance(
-            answer, dm.Simulation | dm.Audit | dm.Ledger | dm.BestResponse
+            answer,
+            dm.Simulation | dm.Audit | dm.Ledger | dm.BestResponse | dm.DynamicTeamMechanism,
         )  # NaN: there was none
         if not allowed and isinstance(leaf, np.ndarray | float) and np.isnan(leaf).any():
             return "NaN"

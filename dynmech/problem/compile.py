@@ -36,6 +36,7 @@ from dynmech.problem.edges import (
 )
 from solvers import Tables, as_program
 
+_MOST_CODE = 2.0**62
 _RULE = "RecommendationMDP(action_rule=...)"
 
 
@@ -164,9 +165,7 @@ def enumerate_memories(env, horizon, limit):
         if grown.shape != (len(here), width, start.size):
             must = f"return memories of the length it starts from, {start.size}"
             raise InvalidArgument(describe(f"{_RULE}.step", must, grown.shape[2:]))
-        unique, index = np.unique(
-            grown.reshape(-1, start.size).astype(np.int64), axis=0, return_inverse=True
-        )
+        unique, index = distinct_integers(grown.reshape(-1, start.size).astype(np.int64))
         # Each is a situation of its own, where one product at least is bought, or not.
         if 2.0 * len(unique) * 3 * env.tastes.size * 8 > limit:
             got = f"{len(unique)} memories after period {len(memories)}"
@@ -197,9 +196,7 @@ def raw_edges(env, memories, after, horizon):
         period = np.full((*shape, 1), t if clock else 0)
         rows.append(np.concatenate([grown, control, period], axis=2))
     width = rows[0].shape[2]
-    keys, index = np.unique(
-        np.concatenate([r.reshape(-1, width) for r in rows]), axis=0, return_inverse=True
-    )
+    keys, index = distinct_integers(np.concatenate([r.reshape(-1, width) for r in rows]))
     ends = np.cumsum([r.shape[0] * r.shape[1] for r in rows])
     parts = np.split(index.reshape(-1), ends[:-1])
     return keys, [part.reshape(r.shape[:2]) for part, r in zip(parts, rows, strict=True)]
@@ -224,6 +221,23 @@ def _shown(before, memories, after, place, count, added):
         sure.append(next_sure)
         may.append(next_may)
     return always, ever
+
+
+def distinct_integers(
+    rows: Int[np.ndarray, "R d"],
+) -> tuple[Int[np.ndarray, "U d"], Int[np.ndarray, " R"]]:
+    """Distinct rows in the order of tuples, and the number of each row; as `numpy.unique`.
+
+    Rows of few values are compared as one integer each, in mixed radix.
+    """
+    low = rows.min(axis=0, initial=0)
+    radix = rows.max(axis=0, initial=0) - low + 1
+    if not rows.shape[1] or np.prod(radix.astype(float)) > _MOST_CODE:
+        unique, index = np.unique(rows, axis=0, return_inverse=True)
+        return unique, index.reshape(-1)
+    weight = np.append(np.cumprod(radix[:0:-1])[::-1], 1).astype(np.int64)
+    _, first, index = np.unique((rows - low) @ weight, return_index=True, return_inverse=True)
+    return rows[first], index.reshape(-1)
 
 
 def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
