@@ -154,10 +154,13 @@ def _numbers(
 
 
 def _listed(of: Any) -> list:
+    must, do = "list displays, tuples of products", "as [(0,), (0, 1)]"
     if isinstance(of, str) or not isinstance(of, Iterable):
-        must, do = "list displays, tuples of products", "as [(0,), (0, 1)]"
         raise InvalidArgument(describe(_CALL("of"), must, told(of), do))
-    return list(of)
+    try:
+        return list(of)
+    except TypeError as error:  # arrays of no axis say so when they are read
+        raise InvalidArgument(describe(_CALL("of"), must, told(of), do)) from error
 
 
 def _read(one: Any, size: int) -> tuple[int | str, ...]:
