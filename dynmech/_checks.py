@@ -268,7 +268,10 @@ def distinct(call: str, names: Any, count: int | None, reserved: Iterable[str] =
     do = "pass a list of strings"
     if isinstance(names, str | bytes) or not isinstance(names, Iterable):
         raise InvalidArgument(describe(call, f"hold {of}", shown(names), do))
-    given = tuple(str(x) if isinstance(x, np.str_) else x for x in names)
+    try:
+        given = tuple(str(x) if isinstance(x, np.str_) else x for x in names)
+    except TypeError as error:  # arrays of no axis say so when they are read
+        raise InvalidArgument(describe(call, f"hold {of}", shown(names), do)) from error
     if not all(isinstance(x, str) for x in given):
         raise InvalidArgument(describe(call, f"hold {of}, each a string", shown(given), do))
     seen: dict[str, str] = {}

@@ -165,7 +165,7 @@ def _listed(of: Any) -> list:
 
 def _read(one: Any, size: int) -> tuple[int | str, ...]:
     alone = isinstance(one, str) or not isinstance(one, Iterable)
-    row: tuple[Any, ...] = tuple([one] if alone else one)
+    row: tuple[Any, ...] = tuple([one] if alone else _listed(one))
     if not all(isinstance(x, str) or is_number(x, "iu") for x in row):
         must = "hold products, by index or label"
         raise InvalidArgument(describe(_CALL("of"), must, told(one)))
