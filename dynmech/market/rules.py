@@ -49,7 +49,7 @@ def _as_query(query: Any) -> Any:
     fits = isinstance(query, Tracer) or (
         is_number(query) and (0 <= np.asarray(query) <= 1 or not np.isfinite(query))
     )
-    return ConstantQuery(_levels("query=...", query, ())) if fits else query
+    return ConstantQuery(levels("query=...", query, ())) if fits else query
 
 
 def _check_parts(rule: "_Recall") -> None:
