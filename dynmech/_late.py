@@ -25,12 +25,15 @@ def late(
 
     def find(name: str) -> Any:
         from difflib import get_close_matches
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
         if name == "__all__":
             return sorted(home)
         if name == "__version__":
-            package[name] = version(own)
+            try:
+                package[name] = version(own)
+            except PackageNotFoundError as error:
+                raise AttributeError(f"{own!r} is not installed: its version is unknown") from error
             return package[name]
         if name not in home:
             near = get_close_matches(name, home, 1)
