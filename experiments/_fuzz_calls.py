@@ -73,7 +73,19 @@ def constructors() -> Calls:
         ),
         "JointSignals": (dm.JointSignals, {"table": np.full((2, 2, 1, 1), 0.5)}),
         "ChannelFeedback": (dm.ChannelFeedback, {"table": np.full((3, 2, 2, 1, 1), 0.5)}),
-        "RatingSettlement": (dm.RatingSettlement, {"deviation": 1.0}),
+        "RatingSettlement": (
+            dm.RatingSettlement,
+            {"deviation": 1.0, "limits": (-2.0, 2.0), "outside": "cap"},
+        ),
+        "MissingRatings": (
+            dm.MissingRatings,
+            {"rating": dm.RatingSettlement(), "chance": 0.4, "given": "constant"},
+        ),
+        "RatingLaw": (dm.RatingLaw, {"intercept": 0.0, "slope": 1.0, "low": 0.1}),
+        "InversePropensity": (
+            dm.InversePropensity,
+            {"chance": 0.4, "augment": True, "cap": 3.0},
+        ),
         "TabulatedSettlement": (dm.TabulatedSettlement, {"utility": np.ones((3, 2, 2))}),
         "SignalStructure": (
             dm.SignalStructure,

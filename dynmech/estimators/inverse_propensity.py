@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Float
 
-from dynmech._checks import check_fields, flag, number, optional
+from dynmech._checks import as_floats, check_fields, flag, number, optional
 from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, InvalidProbability, describe
 from dynmech.market.missing import (
@@ -81,6 +81,8 @@ class InversePropensity(AbstractSettlementSignal):
         cap: float | None = None,
         sent: MissingRatings | None = None,
     ):
+        if chance is not None and not callable(chance):
+            chance = as_floats(chance, _CHANCE)
         many = not callable(chance) and np.ndim(cast(Any, chance)) > 0
         self.given = "rating" if callable(chance) else "history" if many else "constant"
         held = None if chance is None else read_chance(_CHANCE, chance, self.given)

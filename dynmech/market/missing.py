@@ -7,6 +7,7 @@ it is said by an estimator: `InversePropensity` where rho depends on what it see
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -15,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from dynmech._checks import as_floats, choice, instance, within
+from dynmech._checks import Convert, as_floats, choice, instance, number, within
 from dynmech._types import Estimable, Numbers
 from dynmech.errors import InvalidArgument, InvalidProbability, describe
 from dynmech.market.part import history_count
@@ -23,6 +24,12 @@ from dynmech.market.signals import AbstractSettlementSignal
 
 _REACH, _PROBES = 8.0, 401  # where a law of the rating is looked at, in deviations
 _GIVEN = ("constant", "history", "rating")
+
+
+def _number(name: str, check: Convert) -> Callable[[Any], Numbers]:
+    """Converter of a field of `RatingLaw`: one number as an array."""
+    call = f"RatingLaw({name}=...)"
+    return lambda value: as_floats(check(call, value), call)
 
 
 class RatingLaw(eqx.Module):
@@ -36,9 +43,11 @@ class RatingLaw(eqx.Module):
     estimable: ClassVar[Estimable] = {
         "rating chance": (("intercept", "real"), ("slope", "real")),
     }
-    intercept: Float[Numbers, ""] = eqx.field(converter=as_floats)
-    slope: Float[Numbers, ""] = eqx.field(converter=as_floats)
-    low: Float[Numbers, ""] = eqx.field(converter=as_floats, default=0.0)
+    intercept: Float[Numbers, ""] = eqx.field(converter=_number("intercept", number()))
+    slope: Float[Numbers, ""] = eqx.field(converter=_number("slope", number()))
+    low: Float[Numbers, ""] = eqx.field(
+        converter=_number("low", number(least=0, below=1)), default=0.0
+    )
 
     def __call__(self, rating: Numbers | float) -> Array:
         z = self.intercept + self.slope * jnp.asarray(rating)
