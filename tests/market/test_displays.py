@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 import dynmech as dm
+from dynmech.problem.process import market_process
+from dynmech.solve.ceilings import told_taste
+from dynmech.solve.certificates import make_case
+from solvers import enumerate_ceilings, list_memories
 from tests.helpers import CASES
 
 NAMES = sorted(path.stem for path in (CASES / "displays").glob("*.npz"))
@@ -156,18 +160,20 @@ def weights(history, decay: float, n: int) -> np.ndarray:
 
 def by_hand(env, decay: float, last: bool) -> float:
     """W of one profile over all histories of displays, for logit choice."""
-    u, theta, prior = env.utilities, env.values.support, np.asarray(env.tastes.weights)
+    u, worth = env.utilities, env.values.support + env.utilities - env.exit_value
+    prior = np.asarray(env.tastes.weights)
     query, scale = 0.4, 0.5
     law = [env.signals.feedback.likelihood(None, np.array([j]), 0, u) for j in range(4)]
     rows = [tuple(j for j in row if j < 3) for row in env.controls.tolist()]
 
     def go(history, belief):
         best = -np.inf
-        for row in rows:
+        for row, cost in zip(rows, env.costs, strict=True):
             later = (*history, row)
             kept = weights(later[-1:] if last else later, decay, 3)
             part = kept[:, None] * np.exp(u / scale)
-            value = ((1 - query) * part / (1 + part.sum(axis=0)) * (theta + u)).sum(axis=0) @ belief
+            value = ((1 - query) * part / (1 + part.sum(axis=0)) * worth).sum(axis=0) @ belief
+            value -= query * cost @ belief
             if len(later) < env.horizon:
                 for column in np.asarray(law[row[0] if row else 3]).T:
                     value += go(later, belief * query * column)
@@ -187,13 +193,34 @@ def by_hand(env, decay: float, last: bool) -> float:
     ids=["screen", "perfect", "imperfect"],
 )
 def test_rules_compare_all_that_is_shown(rule, decay, last, ordered):
-    env = shop(rule, ordered=ordered, horizon=2)
+    rng = np.random.default_rng(8)
+    cost, leaving = rng.uniform(0, 0.2, (10 if ordered else 7, 3)), rng.normal(0, 0.3, 3)
+    env = shop(rule, ordered=ordered, horizon=2, round_cost=cost, exit_value=leaving)
     with jax.enable_x64(True):
         expected = by_hand(env, decay, last)
     for solver in (None, dm.BranchAndBound()):
         policy = dm.solve_efficient_policy(env, solver, tolerance=1e-9, progress=False)
         np.testing.assert_allclose(policy.upper.ravel(), expected, rtol=0, atol=1e-8)
         np.testing.assert_allclose(policy.lower.ravel(), expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("choice", [dm.Threshold(), dm.Logit(0.5)], ids=["exact", "bound"])
+def test_told_bounds_range_over_displays(choice):
+    rule = dm.PerfectRecall(choice, query=dm.ProductQuery([0.3, 0.5, 0.7], none=0.8))
+    env = shop(rule, horizon=3, round_cost=np.arange(7) / 20)
+    with jax.enable_x64(True):
+        process = market_process(env)
+        cases = [
+            make_case(env, env.values.support[:, 0], *one) for one in ((None,), (0,), (1, True))
+        ]
+        known, (memories, _) = enumerate_ceilings(process, cases), list_memories(process)
+        for bound, exact in zip(
+            rule.told_bound(told_taste(env, process, cases)), known, strict=True
+        ):
+            for t, here in enumerate(memories[:-1]):
+                above = bound.value(t, here) - exact.value(t, here)
+                assert above.min() >= -1e-12
+                assert not bound.exact or above.max() <= 1e-12
 
 
 def test_two_together_sell_more_than_either():
