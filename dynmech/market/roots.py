@@ -9,7 +9,7 @@ from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 
-_TOGETHER = 4096  # symbols whose chances are found at once
+_TOGETHER = 64  # profiles of symbols whose chances are found at once
 
 
 def all_profiles(env: RecommendationMDP) -> Profiles:
@@ -39,12 +39,8 @@ def possible_profiles(env: RecommendationMDP, most: int) -> Profiles:
         raise MemoryError(f"{len(values)} profiles of values x {joint} of signals")
     signals = split_symbol(np.arange(joint), alphabet).T
     weights = np.asarray(env.tastes.weights, float)
-    mass = np.concatenate(
-        [
-            np.asarray(signal_likelihood(env, part), float) @ weights
-            for part in np.array_split(signals, -(-joint // _TOGETHER))
-        ]
-    )
+    parts = np.array_split(signals, -(-joint // (64 * _TOGETHER)))
+    mass = np.concatenate([signal_likelihood(env, part) @ weights for part in parts])
     signals = signals[mass > 0]
     return Profiles(np.repeat(values, len(signals), axis=0), np.tile(signals, (len(values), 1)))
 
@@ -73,6 +69,14 @@ def check_profiles(env: RecommendationMDP, profiles: Profiles) -> Profiles:
 
 def signal_likelihood(env: RecommendationMDP, signals: np.ndarray, utilities=None):
     """Probability of joint initial symbols (B, 1+n) given each taste, shape (B, m)."""
-    utilities = env.utilities if utilities is None else utilities
+    initial = env.signals.initial
     with precision(env.gamma):
-        return env.signals.initial.likelihood(utilities, signals)
+        if utilities is not None:
+            return initial.likelihood(utilities, signals)
+        # A few at a time, always as many: what is compiled for some serves any others.
+        count, parts = len(signals), [np.zeros((0, env.tastes.size))]
+        for low in range(0, count, _TOGETHER):
+            at = np.minimum(np.arange(low, low + _TOGETHER), count - 1)
+            part = np.asarray(initial.likelihood(env.utilities, signals[at]))
+            parts.append(part[: count - low])
+    return np.concatenate(parts)

@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 
 from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
-from solvers import Plan, visit
+from solvers import Plan, rows_after, visit
 
 _CELLS = 4_000_000
 
@@ -87,12 +87,18 @@ def expected_outcomes(
     outcome = plan.tree.structure.outcome
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
     edge_of, belief_at = Plan.edge, Plan.belief  # bound, they would walk the tree at every call
-    held = plan if settled is None else settled.held(plan)
+    held, rows = plan if settled is None else settled.held(plan), None
     for t, here in enumerate(visit(plan, wanted, by_origin=True)):
+        rows, like = rows_after(plan, t, rows), plan.tree.layers[t].likelihood
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
             pair, edge = here.pair[part], edge_of(plan, t, here.node[part], here.control[part])
-            belief = belief_at(plan, t, pair, here.node[part]) * here.weight[part, None]
+            node = here.node[part]
+            if rows is None:
+                belief = belief_at(plan, t, pair, node)
+            else:
+                belief = plan.root[plan.pair_root[pair]] * rows[like[node]]
+            belief = belief * here.weight[part, None]
             origin = np.searchsorted(wanted, here.origin[part])
             if settled is not None:
                 estimate = settled.means(held, t, pair, here.node[part], edge)

@@ -158,6 +158,10 @@ def enumerate_memories(env, horizon, limit):
     memories, after = [start[None].astype(np.int64)], []
     for _ in range(horizon):
         here = memories[-1]
+        if after and np.array_equal(here, memories[-2]):  # from here on nothing is new
+            memories.append(here)
+            after.append(after[-1])
+            continue
         if len(here) * width * start.size * 8 > limit:
             got = f"{len(here)} memories in period {len(memories)}"
             raise TooLarge(describe(_RULE, "remember less", got, "reduce products or rounds"))

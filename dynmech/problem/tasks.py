@@ -16,6 +16,8 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel, profile_grid
 from solvers import Tasks
 
+_SIZES = ((1, 0), (4, 2), (16, 32))  # W, and marginal economies, of a row of tasks
+
 
 class Pairs(eqx.Module):
     """Pairs of root and values, and how profiles refer to them.
@@ -145,16 +147,14 @@ def assign(
     groups, group_pair, offset = [], [], 0
     task_pair = np.full(len(task_root), -1)
     task_pair[pair] = np.arange(len(pair))
-    for (kept, total), members in _group(policies, counts):
-        here = starts[members][:, None]
-        kept_index = here + np.minimum(np.arange(kept), policies[members][:, None] - 1)
+    for (kept, more), members, part in _group(policies, counts):
+        here, most = starts[members][:, None], policies[members][:, None]
         rest = (counts - policies)[members][:, None]
-        other = (
-            here
-            + policies[members][:, None]
-            + np.minimum(np.arange(total - kept), np.maximum(rest - 1, 0))
-        )
-        other = np.where(rest > 0, other, here)
+        # What a row is short of is its last task once more, or the root's first.
+        place_kept = np.minimum(part[:, None] * kept + np.arange(kept), most - 1)
+        kept_index = here + place_kept
+        place_other = np.minimum(part[:, None] * more + np.arange(more), np.maximum(rest - 1, 0))
+        other = np.where(rest > 0, here + most + place_other, here)
         index = np.concatenate([kept_index, other], axis=1)
         place[index] = offset + np.arange(index.size).reshape(index.shape)
         offset += index.size
@@ -177,14 +177,28 @@ def assign(
     )
 
 
-def _group(policies, counts):
-    """Group roots by how many tasks they have, rounding up where there are many sizes."""
-    sizes = np.stack([policies, counts - policies], axis=1)
-    if len(np.unique(sizes, axis=0)) > 4:
-        sizes = np.where(sizes > 0, 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int), 0)
-    unique, index = np.unique(sizes, axis=0, return_inverse=True)
-    for k, (kept, other) in enumerate(unique.tolist()):
-        yield (kept, kept + other), np.flatnonzero(index.reshape(-1) == k)
+def _group(policies: Int[np.ndarray, " R"], counts: Int[np.ndarray, " R"]):
+    """Rows of tasks, in groups of equally many: W and others, the roots, and which part of each.
+
+    Where roots have equally many tasks each is a row as it is. Else they are cut into rows of few
+    sizes, the same whichever profiles were drawn, so that programs compiled for one draw serve all.
+    """
+    rest = counts - policies
+    sizes = np.unique(np.stack([policies, rest], axis=1), axis=0)
+    if len(sizes) == 1:
+        yield tuple(sizes[0].tolist()), np.arange(len(counts)), np.zeros(len(counts), int)
+        return
+    fits = [(policies <= kept) & (rest <= more) for kept, more in _SIZES]
+    level = np.where(np.any(fits, axis=0), np.argmax(fits, axis=0), len(_SIZES) - 1)
+    for k, (kept, more) in enumerate(_SIZES):
+        mine = np.flatnonzero(level == k)
+        if not len(mine):
+            continue
+        rows = -(-policies[mine] // kept)
+        if more:
+            rows = np.maximum(rows, -(-rest[mine] // more))
+        first = np.repeat(np.cumsum(rows) - rows, rows)
+        yield (kept, more), np.repeat(mine, rows), np.arange(rows.sum()) - first
 
 
 def _variants(

@@ -21,7 +21,7 @@ from solvers import AbstractSolver
 
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 2_000_000
-_MOST_MOVING = 4_096
+_MOST_MOVES = 5e8
 _MOST_AXES = 60
 _MEMORY = 8e9
 _COPIES = 3  # of profiles with own alternatives while they are told apart
@@ -129,16 +129,22 @@ def _check_room(env: RecommendationMDP, count: int, memory: float | None) -> Non
 
 
 def check_values(env: RecommendationMDP) -> None:
-    """Values that move can reach every profile of values: there must be few enough."""
+    """Values that move can reach every profile of values: there must be few enough.
+
+    At every node each of them may follow each other, after every control, in every economy.
+    """
     n, size = env.values.support.shape
-    if isinstance(env.values, MarkovValues) and size**n > _MOST_MOVING:
-        must = f"have at most {_MOST_MOVING} profiles of values, each of which can follow"
-        got = f"{size}**{n} = {size**n:.3g}"
+    joint = size**n
+    moves = float(joint) ** 2 * len(env.controls) * (2 * n + 1)
+    if isinstance(env.values, MarkovValues) and moves > _MOST_MOVES:
+        must = f"have few profiles of values: at most {_MOST_MOVES:.0e} multiplications a node"
+        got = f"{size}**{n} = {joint} of them, each of which can follow: {moves:.2g}"
         do = "use fewer values or advertisers, or ConstantValues"
         call = "RecommendationMDP(values=MarkovValues(...))"
         raise TooLarge(describe(call, must, got, do))
 
 
 def root_beliefs(env: RecommendationMDP, pairs: Pairs) -> Float[np.ndarray, "R m"]:
+    """Unnormalised belief at every root."""
     likelihood = np.asarray(signal_likelihood(env, pairs.signals))
     return np.asarray(env.tastes.weights) * likelihood

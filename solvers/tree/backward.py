@@ -158,7 +158,7 @@ def sweep(
         shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
     room = rounding(tree.structure, tables, tasks, column.dtype)
     carried, ill = signed(tables, tasks), False
-    nothing = jnp.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
+    nothing = arrays.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
     bounded = None if bounds is None else nothing
     following = _Later(nothing, None, nothing if carried else None, bounded)
     for t in reversed(range(len(tree.layers))):

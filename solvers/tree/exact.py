@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,6 +28,9 @@ from solvers.tree.tree import Tree, bound_nodes, build_tree
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _CACHE = 64e6
+_FEW = 64  # roots that any number of light ones are padded to
+_LITTLE = 2e7  # operations that this may cost
+_FEATURES = 5e5  # bytes of what beliefs are contracted with, read again for every few of them
 
 
 class Exact(AbstractSolver):
@@ -170,18 +174,22 @@ def solve_exact(
     if dtype is not None:
         tables, tasks = cast(tables, dtype), [cast(part, dtype) for part in tasks]
     counts = [layer.nodes for layer in tree.layers]
-    chunks = [(g, chunk) for g, part in enumerate(tasks) for chunk in _chunks(part, counts, solver)]
+    chunks = [
+        (g, *chunk)
+        for g, part in enumerate(tasks)
+        for chunk in _chunks(part, counts, tree.structure, solver, mesh)
+    ]
     store = None
     if checkpoint is not None:
         numbers = [*jax.tree.leaves((tables, tuple(tasks), tree)), [part.keep for part in tasks]]
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
-    total = sum(tree.nodes * (stop - start) for _, (start, stop) in chunks)
+    total = sum(tree.nodes * (stop - start) for _, start, stop, _ in chunks)
     answers: list[list[dict]] = [[] for _ in tasks]
     with Bar("solving", "node", progress, total) as bar:
-        for group, (start, stop) in chunks:
+        for group, start, stop, width in chunks:
             found = store.load((group, start, stop)) if store else None
             if found is None:
-                part = tasks[group], start, stop
+                part = tasks[group], start, stop, width
                 found = _solve_chunk(tree, tables, *part, solver, mesh, bar, losses)
                 if store:
                     store.save((group, start, stop), found)
@@ -191,11 +199,15 @@ def solve_exact(
     return [_join(parts, len(counts)) for parts in answers]
 
 
-def _solve_chunk(tree, tables, tasks, start, stop, solver, mesh, bar, losses):
+def _solve_chunk(tree, tables, tasks, start, stop, width, solver, mesh, bar, losses):
+    width = width or stop - start
+    at = np.minimum(np.arange(start, start + width), stop - 1)
     piece = eqx.tree_at(
         lambda t: (t.root, t.coefficient, t.counted, t.allowed),
         tasks,
-        tuple(x[start:stop] for x in (tasks.root, tasks.coefficient, tasks.counted, tasks.allowed)),
+        tuple(
+            np.asarray(x)[at] for x in (tasks.root, tasks.coefficient, tasks.counted, tasks.allowed)
+        ),
     )
     if mesh is not None:
         piece = _spread(piece, mesh)
@@ -256,16 +268,31 @@ def _root_bytes(counts: list[int], tasks: Tasks) -> float:
     return 24.0 * max(counts) * variants + sum(counts) * tasks.keep
 
 
-def _chunks(tasks: Tasks, counts: list[int], solver: Exact) -> list[tuple[int, int]]:
-    """Split roots into runs that fit in the memory setting."""
+def _chunks(
+    tasks: Tasks, counts: list[int], structure: Structure, solver: Exact, mesh: Any
+) -> list[tuple[int, int, int]]:
+    """Split roots into runs that fit in the memory setting, and how many each is padded to.
+
+    And whose features, what every belief is contracted with, over and over, stay in the cache.
+    Runs are padded to a power of two, or more where that costs little, so that few programs serve
+    any number of roots; over a mesh they are not (0).
+    """
+    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
+    features = 8.0 * points * (2 * structure.controls * slots + 1)
     each = _root_bytes(counts, tasks)
     if each > 0.6 * solver.memory:
         raise MemoryError(
             f"one root needs {each / 1e9:.2f} GB of the {solver.memory / 1e9:.2f} GB allowed"
         )
-    count = tasks.root.shape[0]
-    size = int(min(count, max(1, 0.6 * solver.memory // each)))
-    return [(start, min(start + size, count)) for start in range(0, count, size)]
+    count, fits = tasks.root.shape[0], max(1, int(0.6 * solver.memory // each))
+    if mesh is not None:
+        return [(low, min(low + fits, count), 0) for low in range(0, count, fits)]
+    near = max(1, int(_FEATURES // features))
+    most = min(1 << min(fits, near).bit_length() - 1, 1 << (count - 1).bit_length())
+    work = sum(counts) * tasks.coefficient.shape[1] * structure.controls * _FEW
+    if 1 < most < _FEW <= min(fits, near) and work <= _LITTLE:
+        most = _FEW
+    return [(low, min(low + most, count), most) for low in range(0, count, most)]
 
 
 def _join(parts: list[dict], rounds: int) -> Answer:

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from solvers.problem import Tables
 from solvers.tree.tree import Tree, ratios
 
+_ROWS = 2e6  # numbers of likelihood rows that are kept along a walk
 Indices = Int[np.ndarray, " _k"]
 
 
@@ -83,6 +84,22 @@ class Plan(eqx.Module):
         return belief
 
 
+def rows_after(
+    plan: Plan, t: int, rows: Float[np.ndarray, "_K m"] | None
+) -> Float[np.ndarray, "_L m"] | None:
+    """Likelihood rows of round t from those of the round before; None where they are many.
+
+    With them a walk over all rounds costs as much as it has rounds; `Plan.belief` goes back from
+    where it is asked.
+    """
+    layer, column = plan.tree.layers[t], np.asarray(plan.tables.column)
+    if layer.row is not None or len(layer.parent) * column.shape[1] > _ROWS:
+        return layer.row
+    if t == 0:
+        return np.ones((1, column.shape[1]))
+    return None if rows is None else rows[layer.parent] * column[layer.column]
+
+
 class Visits(eqx.Module):
     """Nodes that plans visit in one round, each once for every (origin, pair) and control used.
 
@@ -107,7 +124,7 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
     from each start; only matters when coefficients move).
     """
     pairs = np.asarray(pairs, np.int64)
-    entry, control, chance = plan.split(plan.actions[0][pairs, 0])
+    entry, control, chance = Plan.split(plan, plan.actions[0][pairs, 0])
     pairs, nothing = pairs[entry], np.full(len(entry), -1)
     here = Visits(pairs, pairs, 0 * pairs, control, chance, nothing, nothing)
     path = [here]
@@ -130,7 +147,7 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
         key = (origin * len(plan.pair_root) + pair) * nodes + node
         _, first, index = np.unique(key, return_index=True, return_inverse=True)
         weight = np.bincount(index.reshape(-1), weight, len(first))
-        entry, control, chance = plan.split(plan.actions[t + 1][pair[first], node[first]])
+        entry, control, chance = Plan.split(plan, plan.actions[t + 1][pair[first], node[first]])
         first, weight = first[entry], weight[entry] * chance
         here = Visits(
             origin[first],
@@ -207,7 +224,7 @@ def _taken_apart(plan: Plan, codes: Indices, index: Indices):
     """Keys of a round with those of the controls that laws among them use; and how they mix."""
     rest, control = np.divmod(codes, plan.width)
     drawn = np.flatnonzero(control >= plan.tree.structure.controls)
-    entry, taken, chance = plan.split(control[drawn])
+    entry, taken, chance = Plan.split(plan, control[drawn])
     parts = rest[drawn][entry] * plan.width + taken
     every = np.union1d(codes, parts)
     law, part = np.searchsorted(every, codes[drawn])[entry], np.searchsorted(every, parts)

@@ -100,6 +100,12 @@ mistake("too many values that move", "TooLarge", "values")(  # a kernel of 24 TB
         initial=dm.Profiles(np.zeros((1, 2), int), np.zeros((1, 3), int)),
     )
 )
+mistake("twelve values that move", "TooLarge", "values", "2**12 = 4096")(
+    lambda: solved(
+        showroom(12, dm.MarkovValues(np.ones((12, 2)), None, np.full((12, 2, 2), 0.5))),
+        initial=dm.Profiles(np.zeros((1, 12), int), np.zeros((1, 13), int)),
+    )
+)
 mistake("memory of nothing", "DynmechError", "memory")(lambda: solved(market(), dm.Exact(memory=0)))
 mistake("ex-ante value of a batch", "DynmechError", "ex_ante_value", "without `initial`")(
     lambda: solved(market(), initial=batch()).ex_ante_value
