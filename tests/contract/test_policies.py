@@ -220,7 +220,7 @@ def test_a_recommender_is_worth_what_it_attains(policies):
 @pytest.mark.parametrize(
     ("recommend", "kind", "words"),
     [
-        (lambda b, h, t, p: 7, dm.OutsideSupport, "return a product"),
+        (lambda b, h, t, p: 7, dm.OutsideSupport, "return a control"),
         (lambda b, h, t, p: np.nan, dm.InvalidArgument, "one control"),
         (lambda b, h, t, p: np.zeros((2, 2)), dm.InvalidArgument, "one control"),
         (lambda b, h, t, p: "red", dm.InvalidArgument, "one control"),
