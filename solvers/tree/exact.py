@@ -28,6 +28,7 @@ from solvers.tree.tree import Tree, bound_nodes, build_tree
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _CACHE = 64e6
+_SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
 _LITTLE = 2e7  # operations that this may cost
 _FEATURES = 5e5  # bytes of what beliefs are contracted with, read again for every few of them
@@ -53,8 +54,8 @@ class Exact(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for Exact()", problem.horizon, do)
-        listed = problem.lists(self.memory)
-        room_left = self.memory - listed.size
+        listed = problem.lists(max(self.memory, _SMALL))
+        room_left = self.memory - (listed.size if listed.size > _SMALL else 0.0)
         if room_left <= 0:
             raise MemoryError(f"laws of {len(listed.structure.columns)} edges")
         inner = dataclasses.replace(self, memory=room_left)
