@@ -44,6 +44,7 @@ from solvers.told.bounds import open_columns
 from solvers.tree.backward import likelihood_rows
 from solvers.tree.tree import Layer, Tree, build_tree
 
+_SMALL = 1e6  # bytes of laws that are not counted
 _IGNORED = 0.5
 _SAME = 1e-13
 _MADE = (Status.WITHIN_TOLERANCE, Status.EXACT)
@@ -78,7 +79,7 @@ class PointBased(AbstractSolver):
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for PointBased()", problem.horizon, do)
         refuse_parts(self, limits)
-        listed = problem.lists(2 * self.memory)
+        listed = problem.lists(max(2 * self.memory, _SMALL))
         with fits_a_plan():
             found = solve_point_based(
                 listed.structure,
