@@ -348,7 +348,8 @@ class RecommendationMDP(eqx.Module):
         ):  # fmt: skip
             call = f"from_tables({name}=...)"
             check(call, labelled(call, given)[0])
-        kernel = np.asarray(chances("from_tables(theta_kernel=...)", theta_kernel))
+        call = "from_tables(theta_kernel=...)"
+        kernel = np.asarray(chances(call, shaped(n + 1, n, "K", "K")(call, theta_kernel)))
         values: Values = MarkovValues(theta_support, theta_prior, kernel)
         if (values.kernel == np.eye(kernel.shape[-1])).all():
             values = ConstantValues(theta_support, theta_prior)

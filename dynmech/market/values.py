@@ -181,7 +181,8 @@ class MarkovValues(eqx.Module):
         """
         if len(self.kernel) == count:
             return self
-        if (self.kernel != self.kernel[:1]).any():
+        wrong = len(self.kernel) != len(self.support) + 1  # what (n, K, K) was laid out to
+        if wrong or (self.kernel != self.kernel[:1]).any():
             must = f"have a first axis of the {count} controls, as in env.controls"
             do = "or pass (n, K, K), the same whatever was shown"
             raise InvalidArgument(describe("MarkovValues(kernel=...)", must, self.kernel.shape, do))

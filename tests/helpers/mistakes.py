@@ -212,7 +212,7 @@ mistake("scale for another grid", "InvalidArgument", "scale", "(m,)")(
 mistake("query above one", "InvalidArgument", "query", "[0, 1]")(
     lambda: dm.PerfectRecall(dm.Threshold(), 1.5)
 )
-mistake("query of NaN", "NotFinite", "level")(lambda: dm.LastShownOnly(dm.Threshold(), math.nan))
+mistake("query of NaN", "NotFinite", "query")(lambda: dm.LastShownOnly(dm.Threshold(), math.nan))
 mistake("query for another market", "InvalidArgument", "level", "(n,")(
     lambda: policy(action_rule=dm.PerfectRecall(dm.Threshold(), dm.ProductQuery([0.5] * 3)))
 )
