@@ -92,7 +92,14 @@ def test_all_are_listed():
     assert all(len(words) > 20 for words in listed.values())
 
 
-LONG = {"robustness", "static_statements", "participation", "click_auction", "quantising"}  # slow
+LONG = {  # slow
+    "robustness",
+    "static_statements",
+    "participation",
+    "click_auction",
+    "quantising",
+    "sweep",
+}
 
 
 @pytest.mark.parametrize(
