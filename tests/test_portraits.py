@@ -78,7 +78,7 @@ def test_explanations_add_up(solved):
 def test_names_that_are_nearly_right_are_suggested(solved):
     _, policy, _ = solved
     with pytest.raises(AttributeError, match="did you mean 'Logit'"):
-        dm.Logitt  # noqa: B018
+        _ = dm.Logitt
     with pytest.raises(dm.OutsideSupport, match="did you mean 'query'"):
         policy.start(profile=0).step("qurey")
     assert dm.__version__.count(".") == 2

@@ -53,7 +53,9 @@ class ByHand(dm.AbstractSettlementSignal):
         return np.sqrt(p * (u**2 + 1) - (p * u) ** 2) / self.believed
 
     def draw(self, rng, utilities, product, omega, mean):
-        raise NotImplementedError
+        u = np.asarray(utilities)[product, omega]
+        came = rng.random(len(u)) < np.asarray(self.chance(u))
+        return np.where(came, (u + rng.standard_normal(len(u))) / self.believed, 0.0)
 
 
 class Mixed(dm.AbstractSettlement):

@@ -1,5 +1,6 @@
 """Products removed with a proof: W and every marginal economy stay what they were."""
 
+import equinox as eqx
 import numpy as np
 import pytest
 
@@ -233,10 +234,10 @@ def test_dropping_a_kept_product_as_well_changes_some_economy():
     assert changed >= 3
 
 
-class Renamed(dm.AbstractActionRule):
+class AbstractRenamed(dm.AbstractActionRule):
     """Somebody's own rule, with the chances of one that is built in."""
 
-    inner: dm.AbstractActionRule
+    inner: eqx.AbstractVar[dm.AbstractActionRule]
 
     def start(self, products, horizon):
         return self.inner.start(products, horizon)
@@ -248,19 +249,14 @@ class Renamed(dm.AbstractActionRule):
         return self.inner.probabilities(memory, recommendation, utilities)
 
 
-class Restricted(dm.AbstractActionRule):
+class Renamed(AbstractRenamed):
+    inner: dm.AbstractActionRule
+
+
+class Restricted(AbstractRenamed):
     """The same, and it says what is left of it when products are left out."""
 
     inner: dm.AbstractActionRule
-
-    def start(self, products, horizon):
-        return self.inner.start(products, horizon)
-
-    def step(self, memory, recommendation, products):
-        return self.inner.step(memory, recommendation, products)
-
-    def probabilities(self, memory, recommendation, utilities):
-        return self.inner.probabilities(memory, recommendation, utilities)
 
     def restrict(self, keep):
         return Restricted(self.inner.restrict(keep))
