@@ -81,3 +81,31 @@ def at_profiles(found, policy, profiles):
         elif value.shape[1:] == shape:
             out[key] = value[(slice(None), *index)]
     return out
+
+
+def tables_of(policy: dm.EfficientPolicy) -> dict[str, np.ndarray]:
+    """What the brute-force cases with costs or displays expect, by its key there."""
+    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
+    audit = mechanism.audit()
+    found = {
+        "W": policy.value,
+        "W_marginal": policy.marginal_value,
+        "W_displayable": policy.displayable_marginal_value,
+        "advertiser_value": policy.advertiser_value,
+        "purchase": policy.purchase,
+        "user_gain": policy.user_utility,
+        "cost": policy.round_costs,
+        "user_surplus": audit.budget.user_surplus,
+        "agent_payoff": mechanism.agent_payoff,
+        "core_payment": audit.budget.payments,
+        "window_floor": audit.window.floor,
+        "window_ceiling": audit.window.ceiling,
+        "gain": audit.incentive_gain,
+        "D": -audit.no_subsidy,
+    }
+    for display in (False, True):
+        end = "_displayable" if display else ""
+        for sign, term in (("plus", dm.groves.NoSubsidy), ("minus", dm.groves.Participation)):
+            held = dm.DynamicTeamMechanism(policy, groves=term(displayable=display))
+            found[f"phi_{sign}{end}"] = held.groves_total
+    return found

@@ -14,6 +14,7 @@ from dynmech.solve.ceilings import told_taste
 from dynmech.solve.certificates import make_case
 from solvers import enumerate_ceilings, list_memories
 from tests.helpers import CASES
+from tests.helpers.quantities import tables_of
 
 NAMES = sorted(path.stem for path in (CASES / "displays").glob("*.npz"))
 
@@ -84,35 +85,12 @@ def solved(name: str) -> dm.EfficientPolicy:
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_is_as_brute_force_finds_it(name):
     policy, expected = solved(name), case(name)[1]
-    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
-    audit = mechanism.audit()
     first = np.full(len(policy.profiles), -1)
     for b in np.flatnonzero(policy.possible).tolist():
         shown = policy.start(profile=b).recommendation
         kept = [tuple(j for j in row if j < policy.env.products) for row in policy.env.controls]
         first[b] = kept.index(shown)
-    found = {
-        "W": policy.value,
-        "W_marginal": policy.marginal_value,
-        "W_displayable": policy.displayable_marginal_value,
-        "advertiser_value": policy.advertiser_value,
-        "purchase": policy.purchase,
-        "user_gain": policy.user_utility,
-        "cost": policy.round_costs,
-        "user_surplus": audit.budget.user_surplus,
-        "agent_payoff": mechanism.agent_payoff,
-        "core_payment": audit.budget.payments,
-        "window_floor": audit.window.floor,
-        "window_ceiling": audit.window.ceiling,
-        "gain": audit.incentive_gain,
-        "D": -audit.no_subsidy,
-        "first_control": first.reshape(policy.value.shape),
-    }
-    for shown in (False, True):
-        end = "_displayable" if shown else ""
-        for sign, term in (("plus", dm.groves.NoSubsidy), ("minus", dm.groves.Participation)):
-            held = dm.DynamicTeamMechanism(policy, groves=term(displayable=shown))
-            found[f"phi_{sign}{end}"] = held.groves_total
+    found = tables_of(policy) | {"first_control": first.reshape(policy.value.shape)}
     for key, table in found.items():
         if key in expected:
             np.testing.assert_allclose(

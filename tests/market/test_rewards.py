@@ -9,6 +9,7 @@ import pytest
 
 import dynmech as dm
 from tests.helpers import CASES
+from tests.helpers.quantities import tables_of
 
 NAMES = sorted(path.stem for path in (CASES / "rewards").glob("*.npz"))
 
@@ -34,29 +35,7 @@ def market(name: str) -> dm.RecommendationMDP:
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_is_as_brute_force_finds_it(name):
     policy, (_, expected) = solved(name), case(name)
-    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
-    audit = mechanism.audit()
-    found = {
-        "W": policy.value,
-        "W_marginal": policy.marginal_value,
-        "W_displayable": policy.displayable_marginal_value,
-        "advertiser_value": policy.advertiser_value,
-        "purchase": policy.purchase,
-        "user_gain": policy.user_utility,
-        "cost": policy.round_costs,
-        "user_surplus": audit.budget.user_surplus,
-        "agent_payoff": mechanism.agent_payoff,
-        "core_payment": audit.budget.payments,
-        "window_floor": audit.window.floor,
-        "window_ceiling": audit.window.ceiling,
-        "gain": audit.incentive_gain,
-        "D": -audit.no_subsidy,
-    }
-    for display in (False, True):
-        end = "_displayable" if display else ""
-        for sign, term in (("plus", dm.groves.NoSubsidy), ("minus", dm.groves.Participation)):
-            held = dm.DynamicTeamMechanism(policy, groves=term(displayable=display))
-            found[f"phi_{sign}{end}"] = held.groves_total
+    found = tables_of(policy)
     for key, table in found.items():
         np.testing.assert_allclose(
             table, expected[key], rtol=0, atol=1e-9 * policy.env.money_scale, err_msg=key
