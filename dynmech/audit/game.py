@@ -10,7 +10,6 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._types import join_symbols, split_symbol
 from dynmech.audit.incentives import situation, value_alternatives, yield_given_taste
 from dynmech.audit.intervals import ReportPieces, sweep_reports
 from dynmech.errors import InvalidArgument, TooLarge, describe
@@ -148,23 +147,20 @@ def _own_symbols(policy: AbstractPricedPolicy, i: int):
 def _advance(policy, i: int, here: States, state, option, control, t: int, reports: str):
     """Distinct states after every move, true symbol and next value."""
     plan, env = policy.plan, policy.env
-    alphabet = env.feedback_alphabet
-    joint = split_symbol(np.arange(int(np.prod(alphabet))), alphabet)
-    changed = np.repeat(joint[:, :, None], alphabet[i + 1], axis=2)
-    changed[i + 1] = np.arange(alphabet[i + 1])
-    reported = join_symbols(changed, alphabet)
+    own, reported = env.heard.lies(i, len(env.controls))
+    symbols = reported.shape[2]
     child = plan.tree.layers[t].child
     node = child[here.node[state], control].astype(np.int64)
     if reports == "incremental":
         kept = here.told_node[state, option][:, None]
         root_pair = here.told_pair[state, option][:, None]
-        truth = np.broadcast_to(joint[i + 1], node.shape)
+        truth = own[control]
     else:
         kept, root_pair = here.told_node[state], here.told_pair[state]
-        truth = here.truth[state][:, None] * alphabet[i + 1] + joint[i + 1]
-    told = child[kept[:, :, None, None], control[:, None, None, None], reported]
+        truth = here.truth[state][:, None] * symbols + own[control]
+    told = child[kept[:, :, None, None], control[:, None, None, None], reported[control][:, None]]
     told = np.moveaxis(told, 2, 1).reshape(*node.shape, -1).astype(np.int64)
-    root_pair = np.repeat(root_pair, alphabet[i + 1], axis=1)
+    root_pair = np.repeat(root_pair, symbols, axis=1)
     law = np.ones((len(state), 1))
     if plan.kernel is not None:
         law = plan.kernel[control, plan.regime[here.pair[state]]]

@@ -7,14 +7,12 @@ payoff of the lie is <b, Q(n', r', theta)> with the *true* values in both flow a
 Q is the payoff given omega of r' at n' and the plan after it. Gains are conditional on the node.
 """
 
-import math
 from collections.abc import Iterator
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._types import join_symbols, split_symbol
 from dynmech.audit.outset import Lie, search_outset
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.audit.payoffs import situation as situation
@@ -98,7 +96,7 @@ def _misreports(policy: AbstractPricedPolicy) -> Iterator[tuple[list[Visits], li
     pairs = policy.pairs
     order = np.argsort(pairs.root, kind="stable")
     spans = np.searchsorted(pairs.root[order], np.append(roots, len(roots)))
-    width = math.prod(policy.env.feedback_alphabet) ** (policy.plan.horizon - 1)
+    width = policy.env.heard.count ** (policy.plan.horizon - 1)
     per_pair = int(width) * policy.env.tastes.size * policy.plan.sibling.shape[1]
     step = max(1, int(_CELLS // max(per_pair * (spans[-1] // len(roots)), 1)))
     for low in range(0, len(roots), step):
@@ -112,8 +110,6 @@ def _later_lies(policy: AbstractPricedPolicy, path: list[Visits], t: int) -> _Li
     plan, env = policy.plan, policy.env
     before = path[t - 1]
     child = plan.tree.layers[t - 1].child[before.node, before.control]
-    alphabet = env.feedback_alphabet
-    joint = split_symbol(np.arange(child.shape[1]), alphabet)
     sibling = plan.sibling[before.pair]
     shape = (len(before.pair), child.shape[1], sibling.shape[1])
     law = np.ones((shape[0], shape[2]))
@@ -129,13 +125,11 @@ def _later_lies(policy: AbstractPricedPolicy, path: list[Visits], t: int) -> _Li
     for i in range(env.products):
         known = (alternatives[pair, i] >= 0).all(axis=1)
         at = np.flatnonzero(known)
-        symbols = joint[:, symbol[at]]
-        count = int(alphabet[i + 1])
+        shown = before.control[source[at]]
+        count = env.feedback_alphabet[i + 1]
         told = np.broadcast_to(np.arange(count)[None, :, None], (len(at), count, size))
         value = np.broadcast_to(np.arange(size), (len(at), count, size))
-        changed = np.broadcast_to(symbols[:, :, None], (*symbols.shape, count)).copy()
-        changed[i + 1] = np.arange(count)
-        reported = join_symbols(changed, alphabet)
+        reported = env.heard.lies(i, len(env.controls))[1][shown, symbol[at]]
         key_node = child[source[at][:, None], reported][:, :, None].astype(np.int64)
         key_node = np.broadcast_to(key_node, told.shape)
         asked = np.broadcast_to(alternatives[pair[at], i][:, None, :], told.shape)
@@ -255,7 +249,7 @@ def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:
     seen = int(lies.symbol[k])
     for before in range(t - 1, -1, -1):
         here = path[before]
-        joint = split_symbol(seen, env.feedback_alphabet)
+        joint = env.heard.split(seen, here.control[at])
         history.append((labels[int(here.control[at])], tuple(int(z) for z in joint)))
         seen, at = int(here.symbol[at]), int(here.before[at])
     own = history[0][1][i + 1] if history else int(symbols[i + 1])

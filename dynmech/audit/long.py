@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._types import query_code, split_symbol
+from dynmech._types import query_code
 from dynmech.audit.gains import measure_gains, witness
 from dynmech.audit.record import Audit, Budget, NodeBound, Window
 from dynmech.audit.witness import name_structures
@@ -239,7 +239,8 @@ def _inside(
                 break
             symbol = int(records["symbol"][row, t])
             path.append(symbol)
-            chat = chat.step("query", split_symbol(symbol, policy.env.feedback_alphabet))
+            shown = chat.evaluator.control(chat.place)
+            chat = chat.step("query", policy.env.heard.split(symbol, shown))
             found.setdefault((chat.profile, *path), chat)
     rows = []
     for chat in found.values():

@@ -6,8 +6,6 @@ report brings: far fewer cases than misreports. Each case is evaluated once, its
 under every signal she may truly have, and the gains of all misreports are read off by index.
 """
 
-import math
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
@@ -73,7 +71,7 @@ def _payoffs(policy, settlement, settled, own, cases) -> list[Float[np.ndarray, 
         true = np.where(known, pairs.root[np.maximum(mine, 0)], -1)
         at[mine[known]] = np.broadcast_to(true[:, :, None], (*mine.shape, mine.shape[2]))[known]
         believed.append(at[pair])
-    later = math.prod(policy.env.feedback_alphabet) ** (policy.plan.horizon - 1)
+    later = policy.env.heard.count ** (policy.plan.horizon - 1)
     step = max(1, _POINTS // (later * root.shape[1]))
     nothing = (np.zeros(0, np.int64),) * 3
     for low in range(0, len(pair), step):

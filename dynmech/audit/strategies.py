@@ -18,7 +18,6 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._types import split_symbol
 from dynmech.audit.game import Game, expect, flows, follow_truth, truthful_move, unroll
 from dynmech.audit.incentives import Found, no_witness, value_alternatives
 from dynmech.audit.intervals import report_of
@@ -160,8 +159,9 @@ def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Wit
     at, period = state, t
     while period > 0:
         here_before, before = int(game.states[period].before[at]), game.moves[period - 1]
-        joint = split_symbol(int(game.states[period].symbol[at]), env.feedback_alphabet)
-        past.append((labels[int(before.control[here_before])], tuple(int(z) for z in joint)))
+        shown = int(before.control[here_before])
+        joint = env.heard.split(int(game.states[period].symbol[at]), shown)
+        past.append((labels[shown], tuple(int(z) for z in joint)))
         own.append(int(joint[i + 1]))
         at, period = int(before.state[here_before]), period - 1
         told.append(int(before.option[here_before]))

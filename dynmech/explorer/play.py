@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from dynmech._types import split_symbol
 from dynmech.errors import DynmechError, DynmechWarning, InvalidArgument
 from dynmech.market.displays import displays_named
 from dynmech.mechanism.team import DynamicTeamMechanism
@@ -108,8 +107,8 @@ def _point(mechanism: DynamicTeamMechanism, chat: Conversation, totals):
     ]
     going = chat.period < env.horizon and law[n + 1] > 0
     answers = [
-        (split_symbol(z, env.feedback_alphabet).tolist(), float(heard[z]),
-         chat.step("query", split_symbol(z, env.feedback_alphabet)))
+        (env.heard.split(z, control).tolist(), float(heard[z]),
+         chat.step("query", env.heard.split(z, control)))
         for z in range(len(heard) if going else 0)
         if heard[z] > 0
     ]  # fmt: skip

@@ -256,7 +256,7 @@ def tables(env: RecommendationMDP, data: Records, scale) -> Tables:
         law = jax.vmap(lambda h, r, t: answers(feedback, h, r, t, utilities))(
             jnp.asarray(data.memory), shown, jnp.asarray(data.period)
         )
-        mine = law.reshape(*law.shape[:2], env.feedback_alphabet[0], -1).sum(axis=-1)
+        mine = env.heard.platform(law)
         heard = _log(mine[data.heard[:, 0], :, data.heard[:, 1]])
     if (data.first >= 0).any():
         opening = _log(_opening(env, data, utilities))

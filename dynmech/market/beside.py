@@ -25,7 +25,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.roots import signal_likelihood
 from dynmech.market.rules import AbstractActionRule
-from dynmech.market.shown import acts, alone, answers, stepped
+from dynmech.market.shown import acts, alone, answers_of_all, stepped, told
 from dynmech.market.signals import (
     AbstractInitialSignals,
     AbstractSettlementSignal,
@@ -253,9 +253,20 @@ class _FeedbackBeside(AbstractFeedback):
 
     def likelihood(self, memory, shown, period, utilities):
         own = memory[: self.size], memory[self.size :]
-        truth = answers(self.truth, own[0], shown, period, jnp.asarray(self.utilities[0]))
-        held = answers(self.held, own[1], shown, period, jnp.asarray(self.utilities[1]))
-        return jnp.concatenate([truth, held])
+        both = zip((self.truth, self.held), own, map(jnp.asarray, self.utilities), strict=True)
+        laws = [answers_of_all(one, held, shown, period, u) for one, held, u in both]
+        return jnp.concatenate(laws)
+
+    def readers(self, shown):
+        truth, held = self.truth.readers(shown), self.held.readers(shown)
+        alike = truth is not None and held is not None and np.array_equal(truth, held)
+        return truth if alike else None
+
+    def read(self, memory, shown, period, utilities):
+        own = memory[: self.size], memory[self.size :]
+        both = zip((self.truth, self.held), own, map(jnp.asarray, self.utilities), strict=True)
+        laws = [one.read(held, told(one.read, shown), period, u) for one, held, u in both]
+        return jnp.concatenate(laws)
 
 
 class _SettlementBeside(AbstractSettlementSignal):

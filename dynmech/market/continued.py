@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rules import AbstractActionRule
-from dynmech.market.shown import acts, answers, stepped
+from dynmech.market.shown import acts, answers, answers_of_all, stepped, told
 from dynmech.market.signals import NoSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, Values
@@ -93,8 +93,15 @@ class Later(AbstractFeedback):
     def symbol(self, product, rating):
         return self.inner.symbol(product, rating)
 
+    def readers(self, shown):
+        return self.inner.readers(shown)
+
+    def read(self, memory, shown, period, utilities):
+        given = memory, told(self.inner.read, shown), period + self.rounds, utilities
+        return self.inner.read(*given)
+
     def likelihood(self, memory, shown, period, utilities):
-        return answers(self.inner, memory, shown, period + self.rounds, utilities)
+        return answers_of_all(self.inner, memory, shown, period + self.rounds, utilities)
 
 
 def remaining(

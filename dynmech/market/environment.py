@@ -29,6 +29,7 @@ from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.displays import Displays, controls_of, members_of
 from dynmech.market.feedback import TabulatedFeedback
+from dynmech.market.heard import Heard
 from dynmech.market.part import history_count
 from dynmech.market.profiles import Profiles, draw_profiles
 from dynmech.market.rewards import Toll, toll
@@ -228,6 +229,11 @@ class RecommendationMDP(eqx.Module):
     def feedback_alphabet(self) -> tuple[int, ...]:
         """Number of symbols after a query, (Zp, Z1, ..., Zn)."""
         return tuple(self.signals.feedback.alphabet(self.products))
+
+    @property
+    def heard(self) -> Heard:
+        """How what is heard after a query is numbered: of that many numbers, not of all tuples."""
+        return Heard(self.feedback_alphabet, self.signals.feedback.readers(self.controls))
 
     @property
     def profile_shape(self) -> tuple[int, ...]:

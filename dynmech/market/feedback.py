@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dynmech._checks import finite, flag, number, optional, whole, within
 from dynmech._types import Estimable, Numbers, with_default
@@ -48,6 +48,27 @@ class AbstractFeedback(AbstractSymbols):
     @abc.abstractmethod
     def periodic(self) -> bool:
         """Whether the law depends on the period itself."""
+
+    @with_default
+    def readers(self, shown: Int[np.ndarray, "C K"]) -> Int[np.ndarray, " C"] | None:
+        """The one advertiser who may read anything after a query at each display, n for nobody.
+
+        None, as by default, where several may. A class that names her also gives `read`, and laws
+        are then as large as two parties' symbols, whatever the number of advertisers.
+        """
+        return None
+
+    @with_default
+    def read(
+        self, memory, shown, period, utilities: Float[Numbers, "n m"]
+    ) -> Float[Array, "m Zp Zi"]:
+        """Joint law of the platform's symbol and the reader's, of `likelihood`; traced.
+
+        Her axis is as long as the largest alphabet of an advertiser.
+        """
+        kind = type(self).__name__
+        must, do = "come with the law of what the one reader hears", f"define {kind}.read"
+        raise InvalidArgument(describe(f"{kind}.readers", must, "no method `read`", do))
 
     @with_default
     def symbol(self, product: int, rating: float) -> int | None:
@@ -180,16 +201,25 @@ class RatingFeedback(AbstractFeedback):
     def periodic(self):
         return self.noise.ndim > int(self.by_product)
 
+    def readers(self, shown):
+        return None if self.advertisers is None else np.asarray(shown)[:, 0]
+
     def likelihood(self, memory, shown, period, utilities):
         n, points = utilities.shape
-        first_place = jnp.atleast_1d(jnp.asarray(shown))[0]
-        nothing, rated = first_place == n, jnp.minimum(first_place, n - 1)
-        noise = self._noise(rated, period, n)
-        target, cuts = jnp.asarray(utilities)[rated], jnp.asarray(self.cut_points)[rated]
-        first = jnp.arange(self.symbols) == 0
         if self.advertisers is None:
+            first_place, target, noise, cuts = self._rated(shown, period, utilities)
             law = quantised_normal(target, noise, cuts)
-            return jnp.where(nothing, first, law)
+            return jnp.where(first_place == n, jnp.arange(self.symbols) == 0, law)
+        joint = self.read(memory, shown, period, utilities)
+        rated = jnp.minimum(jnp.atleast_1d(jnp.asarray(shown))[0], n - 1)
+        law = jnp.zeros((points, self.symbols, *(self.symbols,) * n))
+        places = [jnp.where(jnp.arange(n) == rated, s, 0) for s in range(self.symbols)]
+        for s, place in enumerate(places):
+            law = law.at[(slice(None), slice(None), *place)].add(joint[:, :, s])
+        return law.reshape(points, -1)
+
+    def read(self, memory, shown, period, utilities):
+        first_place, target, noise, cuts = self._rated(shown, period, utilities)
         rest = np.sqrt(1 - self.correlation)
 
         def add(joint, at):
@@ -202,14 +232,22 @@ class RatingFeedback(AbstractFeedback):
         shocks, weights = common_shock(_CORRELATION, self.correlation, 2)
         given = (jnp.asarray(np.sqrt(self.correlation) * shocks), jnp.asarray(weights))
         kind = jnp.result_type(target, noise, self.advertisers, cuts, *given)
-        blank = jnp.zeros((points, self.symbols, self.symbols), kind)
+        blank = jnp.zeros((len(target), self.symbols, self.symbols), kind)
         joint, _ = jax.lax.scan(add, blank, given)
-        joint = jnp.where(nothing, first[:, None] & first, joint)
-        law = jnp.zeros((points, self.symbols, *(self.symbols,) * n))
-        places = [jnp.where(jnp.arange(n) == rated, s, 0) for s in range(self.symbols)]
-        for s, place in enumerate(places):
-            law = law.at[(slice(None), slice(None), *place)].add(joint[:, :, s])
-        return law.reshape(points, -1)
+        first = jnp.arange(self.symbols) == 0
+        return jnp.where(first_place == len(utilities), first[:, None] & first, joint)
+
+    def _rated(self, shown, period, utilities):
+        """The product in the first place; its utilities, noise and cut points."""
+        n, first_place = len(utilities), jnp.atleast_1d(jnp.asarray(shown))[0]
+        rated = jnp.minimum(first_place, n - 1)
+        noise = self._noise(rated, period, n)
+        return (
+            first_place,
+            jnp.asarray(utilities)[rated],
+            noise,
+            jnp.asarray(self.cut_points)[rated],
+        )
 
 
 class ChannelFeedback(AbstractFeedback):

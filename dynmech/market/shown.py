@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from dynmech.errors import InvalidArgument, describe
 
@@ -58,7 +59,16 @@ def acts(rule, memory, shown, utilities):
 
 
 def answers(feedback, memory, shown, period, utilities):
-    """Joint law of the symbols after a display and a query."""
+    """Law of what is heard after a display and a query, (m, Z), numbered as by `Heard`."""
+    if feedback.readers(np.zeros((1, jnp.atleast_1d(shown).shape[0]), np.int64)) is None:
+        return answers_of_all(feedback, memory, shown, period, utilities)
+    law = feedback.read(memory, told(feedback.read, shown), period, utilities)
+    law = law.reshape(len(law), -1)
+    return jnp.concatenate([law, jnp.zeros_like(law[:, :1])], axis=1)
+
+
+def answers_of_all(feedback, memory, shown, period, utilities):
+    """Joint law of the symbols of all parties, the last one fastest."""
     return feedback.likelihood(memory, told(feedback.likelihood, shown), period, utilities)
 
 

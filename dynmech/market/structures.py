@@ -38,7 +38,7 @@ from dynmech.market.feedback import (
     RatingFeedback,
     TabulatedFeedback,
 )
-from dynmech.market.shown import answers
+from dynmech.market.shown import answers_of_all, told
 from dynmech.market.signals import AbstractInitialSignals
 
 _MOST_CELLS = 2e7
@@ -187,13 +187,22 @@ class PrivateFeedback(AbstractFeedback):
     def periodic(self):
         return any(part.periodic() for part in self.structures)
 
+    def readers(self, shown):
+        # With several structures everybody hears at least which one is hers.
+        return self.structures[0].readers(shown) if len(self.structures) == 1 else None
+
+    def read(self, memory, shown, period, utilities):
+        only = self.structures[0]
+        return only.read(memory, told(only.read, shown), period, utilities)
+
     def likelihood(self, memory, shown, period, utilities):
         given = memory, shown, period, utilities
         if len(self.structures) == 1:
-            return answers(self.structures[0], *given)
+            return answers_of_all(self.structures[0], *given)
         n, points = utilities.shape
         tables = [
-            answers(part, *given).reshape(points, *part.alphabet(n)) for part in self.structures
+            answers_of_all(part, *given).reshape(points, *part.alphabet(n))
+            for part in self.structures
         ]
         total = jnp.ones((points, 1))
         for law in _laws(tables, self.prior):

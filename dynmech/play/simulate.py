@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from dynmech import files
 from dynmech._checks import generator, indices, instance, whole
-from dynmech._types import NONE, join_symbols, split_symbol
+from dynmech._types import NONE
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra, shown
 from dynmech.logs.log import Log
 from dynmech.logs.reading import BUY, EXIT, QUERY
@@ -41,7 +41,7 @@ class Simulation(eqx.Module):
 
     - `profile` (N,): index into the policy's profiles; `omega` (N,): taste point drawn.
     - `recommendation`, `action`, `symbol` (N, T): -1 for none shown; action codes, -1 after
-      the end; joint symbol seen after a query, -1 where none came. Where
+      the end; what was heard after a query, numbered by `env.heard`, -1 where nothing was. Where
       several products are shown at once `recommendation` is (N, T, K), -1 in empty places.
     - `heard` (N, T): the platform's part of `symbol`, -1 where none came or there is but one.
     - `first` (N, 1+n), `reported` (N, T, n): symbols of period 1, and values, money, as reported;
@@ -272,12 +272,12 @@ def draw_conversations(
         alive, control = alive[again], control[again]
         joint = draw(rng, cursor.symbols(again, omega[alive]))
         record["symbol"][alive, t] = joint
-        symbols = split_symbol(joint, env.feedback_alphabet)
+        symbols = env.heard.split(joint, control)
         if env.feedback_alphabet[0] > 1:
             record["heard"][alive, t] = symbols[0]
         truth[alive] = _next_values(env, rng, truth[alive], control)
         told[alive], said = ask_reports(env, lies, t + 1, truth[alive], symbols[1:].T)
-        cursor.advance(join_symbols(np.concatenate([symbols[:1], said.T]), env.feedback_alphabet))
+        cursor.advance(env.heard.join(np.concatenate([symbols[:1], said.T]), control))
     return record, reports
 
 

@@ -115,9 +115,11 @@ def _after(chat: Conversation, total: float) -> list[_Node]:
     if chat.period == env.horizon:
         return []
     held, found = chat.place.theta, []
-    for joint in np.ndindex(env.feedback_alphabet):
+    control = chat.evaluator.control(chat.place)
+    possible = chat.evaluator.chances(chat.place, control)[1] @ chat.belief > 0
+    for joint in env.heard.split(np.flatnonzero(possible), control).T:
         try:
-            later = chat.step("query", np.array(joint), held)
+            later = chat.step("query", joint, held)
         except ImpossibleProfile:
             continue
         found.append(_Node(later, tuple(int(z) for z in joint), _mass(later) / total))

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import by_label, finite, indices
 from dynmech._html import as_html, portrait
-from dynmech._types import exit_code, join_symbols, query_code
+from dynmech._types import exit_code, query_code
 from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
@@ -218,7 +218,7 @@ class Conversation(eqx.Module):
             _, actions, columns = laws_at(env, self.memory, control, self.period)
         here, off = _learned(self.weights, actions[code], True)
         if goes_on and symbols is not None:
-            joint = int(join_symbols(symbols, env.feedback_alphabet))
+            joint = int(env.heard.join(symbols, control))
             heard, strange = _learned(self.weights, columns[joint], False)
             here, off = (here, True) if strange else (heard, off)
             follows = planned and not strange

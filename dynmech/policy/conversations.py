@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import as_floats, indices
-from dynmech._types import join_symbols
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.displays import control_of, displays_named, places
 from dynmech.policy.conversation import Conversation, start_conversation
@@ -108,7 +107,7 @@ class Conversations(eqx.Module):
         control = np.full(count, len(env.controls) - 1)
         if len(kept):
             cursor.symbols(ahead, np.zeros(len(kept), np.int64))
-            heard = join_symbols(symbols[kept].T, env.feedback_alphabet)
+            heard = env.heard.join(symbols[kept].T, display[kept])
             cursor.advance(heard)
             control[kept] = _choose(self.policy, cursor, self.profile[kept])
         for row, chat in apart.items():

@@ -12,8 +12,6 @@ u being relative to leaving, and c what a query costs, or for another settlement
 q_t.
 """
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -222,7 +220,7 @@ def _error(sample: np.ndarray) -> np.ndarray:
 
 def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> int:
     """How many runs to handle at once where only memory limits it; at least `chunk`."""
-    cells = process.controls * math.prod(env.feedback_alphabet) * env.tastes.size
+    cells = process.controls * env.heard.count * env.tastes.size
     return max(chunk, min(_WHOLE, int(_CELLS / cells)))
 
 

@@ -159,7 +159,7 @@ def _walked(played: PlayEvaluator, asked: Profiles, batch: bool) -> EfficientPol
     """What the network recommends over the whole tree, W beside it; None where it is too large."""
     env, play = played.env, played.play
     count, limit = len(make_pairs(env, asked).root), play.certificate.walk
-    width = len(env.controls) * float(np.prod(np.asarray(env.feedback_alphabet, float)))
+    width = len(env.controls) * env.heard.count
     if count * width > limit:
         return None
     try:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.beside import beside, read_by
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.heard import Heard
 from dynmech.market.profiles import Profiles
 from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
@@ -86,7 +87,8 @@ class Elsewhere(eqx.Module):
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
         """Follow many conversations, settled by `signal`."""
         own = self.policy.evaluator.cursor(self.policy.env.signals.settlement)
-        return _CursorElsewhere(own, play_cursor(untrained(self.env, self.profiles), signal))
+        truth = play_cursor(untrained(self.env, self.profiles), signal)
+        return _CursorElsewhere(own, truth, self.policy.env.heard, self.env.heard)
 
 
 def play_under(call: str, policy: AbstractPricedPolicy, truth: RecommendationMDP) -> Elsewhere:
@@ -100,8 +102,9 @@ def play_under(call: str, policy: AbstractPricedPolicy, truth: RecommendationMDP
 class _CursorElsewhere(AbstractCursor):
     """The policy's own rows say what is shown, the true market's what happens."""
 
-    def __init__(self, held: AbstractCursor, truth: AbstractCursor):
+    def __init__(self, held: AbstractCursor, truth: AbstractCursor, *heard: Heard):
         self.held, self.truth = held, truth
+        self.numbered, self.said = heard
 
     def begin(self, signals) -> None:
         self.held.begin(signals)
@@ -111,6 +114,7 @@ class _CursorElsewhere(AbstractCursor):
         return self.held.choose(theta, rng)
 
     def laws(self, control, omega):
+        self.control = control
         self.held.laws(control, np.zeros_like(omega))
         return self.truth.laws(control, omega)
 
@@ -118,11 +122,13 @@ class _CursorElsewhere(AbstractCursor):
         return self.held.predict(rows, product)
 
     def symbols(self, going, omega):
+        self.control = self.control[going]
         self.held.symbols(going, np.zeros_like(omega))
         return self.truth.symbols(going, omega)
 
     def advance(self, heard) -> None:
-        self.held.advance(heard)
+        said = self.said.split(heard, self.control)
+        self.held.advance(self.numbered.join(said, self.control))
         self.truth.advance(heard)
 
 

@@ -189,12 +189,15 @@ class TreeEvaluator(AbstractEvaluator):
         pair, none = self._pair_of(wider.pairs), len(self.env.controls) - 1
         layers, own = wider.plan.tree.layers, self.plan.tree.layers
         place, taken = np.zeros(layers[0].nodes, np.int64), []
+        heard, shown = wider.both.env.heard, np.arange(none + 1)[:, None]
+        same = self.env.heard.join(heard.split(np.arange(heard.count), shown), shown)
         for t, layer in enumerate(layers):
             said = self.plan.actions[t][pair][:, np.maximum(place, 0)]
             taken.append(np.where(place >= 0, said, none))
             if t == len(layers) - 1:
                 break
             child, there = layer.child, own[t].child[np.maximum(place, 0)]
+            there = there[:, shown, same]
             there = np.where(place[:, None, None] >= 0, there, -1)
             place = np.full(layers[t + 1].nodes, -1)
             # Where the mechanism thinks a way in impossible another one may know better.

@@ -10,7 +10,6 @@ same memory and control, which stays right when `gamma` is replaced by other num
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +100,7 @@ def _columns(env: RecommendationMDP, compiled: Compiled) -> Float[np.ndarray, "C
     if not len(of):
         return column
     used, place = np.unique(of, return_inverse=True)
-    each = 8.0 * env.tastes.size * math.prod(env.feedback_alphabet)
+    each = 8.0 * env.tastes.size * env.heard.count
     for low, at in in_blocks(len(used), 4 * each):
         one = used[at]
         given = edges.memory[one], env.controls[edges.control[one]], edges.period[one]

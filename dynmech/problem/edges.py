@@ -146,7 +146,7 @@ def compile_edges(
     slots, stops, leaves, queries, numbers = [], [], [], [], []
     merged = np.zeros(len(keys), np.int64)
     column_rows, column_edge, column_symbol = [], [], []
-    symbols = math.prod(env.feedback_alphabet)
+    symbols = env.heard.count
     for low, part in _blocks(env, memory, env.controls[control], period):
         high = low + len(part.action)
         _check_actions(env, part.action, always[low:high])
@@ -234,7 +234,7 @@ class _Numbered:
 def _check_room(env: RecommendationMDP, ever, going: int, limit: float) -> None:
     """Raise before anything is computed where what can happen does not fit."""
     count, points = len(ever), env.tastes.size
-    symbols = math.prod(env.feedback_alphabet)
+    symbols = env.heard.count
     width = max(int(ever.sum(axis=1).max(initial=1)), 1) + 2 + (env.toll is not None)
     each = _each(points, env.products, symbols)
     size = 8.0 * points * (2.0 * count * width + 3.0 * going * symbols) + _size(count, each) * each
@@ -247,7 +247,7 @@ def _check_room(env: RecommendationMDP, ever, going: int, limit: float) -> None:
 def _blocks(env, memory, shown, period) -> Iterator[tuple[int, _Part]]:
     """Laws of all situations, a few at a time, in few sizes."""
     n, points, count = env.products, env.tastes.size, len(memory)
-    each = _each(points, n, math.prod(env.feedback_alphabet))
+    each = _each(points, n, env.heard.count)
     signals = env.signals
     rules = env.action_rule, signals.feedback, signals.settlement
     for low, at in in_blocks(count, each):

@@ -72,7 +72,7 @@ def market_process(env: RecommendationMDP) -> MarketProcess:
 
     **Raises:** `TooLarge` if the joint alphabet after a query is too large to sum over.
     """
-    joint = int(np.prod(np.asarray(env.feedback_alphabet, float)))
+    joint = env.heard.count
     if joint > _MOST_SYMBOLS:
         call = "RecommendationMDP(signals=SignalStructure(feedback=...))"
         must = f"have at most {_MOST_SYMBOLS} joint symbols after a query"

@@ -254,7 +254,7 @@ def _general(rule, memories, utilities):
 def _laws(env, memories) -> Float[np.ndarray, "n1 P m Z"]:
     """Law of the symbols after each recommendation, in every period where it depends on it."""
     feedback = env.signals.feedback
-    symbols = math.prod(env.feedback_alphabet)
+    symbols = env.heard.count
     periods = int(env.horizon) if feedback.periodic() else 1
     size = 8.0 * (env.products + 1) * periods * env.tastes.size * symbols
     if size > _MOST_BYTES:
