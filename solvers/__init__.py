@@ -36,6 +36,10 @@ from solvers.confidence.betting import betting_lower as betting_lower
 from solvers.confidence.betting import betting_upper as betting_upper
 from solvers.confidence.runs import Certified as Certified
 from solvers.confidence.runs import certified_runs as certified_runs
+from solvers.devices import agree as agree
+from solvers.devices import check_mesh as check_mesh
+from solvers.devices import shares as shares
+from solvers.devices import spread as spread
 from solvers.files import fingerprint as fingerprint
 from solvers.follow import write_out as write_out
 from solvers.listing import list_process as list_process

@@ -49,8 +49,8 @@ class Limits(eqx.Module):
       closer than this share of the upper bound. Either is enough, task by task (`close_enough`).
     - `memory`: bytes that may live at once; `seconds`: of work; None leaves both to the solver,
       whose own settings win.
-    - `checkpoint`: a folder where finished parts are kept; `mesh`: devices to spread over. A
-      solver that has no use for them ignores them.
+    - `checkpoint`: a folder where finished parts are kept; `mesh`: devices to spread over
+      (`solvers.spread`). A solver that has no use for a mesh refuses it.
     - `single`: work in float32 and widen the bounds by what that can be off by.
     """
 

@@ -6,6 +6,7 @@ import time
 import jax
 import numpy as np
 
+from dynmech._devices import read_mesh
 from dynmech._types import in_doubles, precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
@@ -78,7 +79,9 @@ def solve_efficient_policy(
     - `memory`: bytes (8e9 by default), `seconds`: for the solver that None picks; a solver's own
       settings win.
     - `checkpoint`: a folder where finished parts are kept; the same call resumes from it.
-    - `mesh`: `jax.sharding.Mesh` over whose first axis the roots are split.
+    - `mesh`: a `jax.sharding.Mesh` of one axis, over whose devices work is spread, also those of
+      other processes (`jax.distributed`), all of which make the same call: roots for `Exact()` and
+      `Stationary()`; cases and profiles for `Neural()`. Answers are those of one device.
     - `progress`: show a bar when the solve takes more than two seconds.
     - `throw`: raise where the tolerance was missed; else a `DynmechWarning` says so.
 
@@ -100,11 +103,9 @@ def solve_efficient_policy(
     check_money(env)
     env = env.with_cuts_found_anew()
     asked = float(tolerance), float(relative)
+    read_mesh(_VERB, mesh, env, None, "root")
     if isinstance(solver, Neural):
-        if mesh is not None:
-            must = "be None with Neural(), which works on one device"
-            raise InvalidArgument(describe(f"{_VERB}(mesh=...)", must, mesh))
-        limits = Limits(*asked, checkpoint=checkpoint)
+        limits = Limits(*asked, checkpoint=checkpoint, mesh=mesh)
         return solve_by_network(env, solver, initial, limits, progress, throw)
     check_solver(solver)
     single, env = env.gamma.dtype == np.float32, in_doubles(env)

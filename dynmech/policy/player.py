@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._devices import over
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -193,18 +194,22 @@ class Player:
         return np.asarray(self.env.tastes.weights, float) * likelihood
 
 
-def simulate_outcomes(player: Player, profiles: Profiles) -> Outcomes:
-    """What every profile's truthful conversations yield by product."""
+def simulate_outcomes(
+    player: Player, profiles: Profiles, mesh: jax.sharding.Mesh | None = None
+) -> Outcomes:
+    """What every profile's truthful conversations yield by product, spread over a mesh."""
     env, runs = player.env, player.noise.shape[1]
     support, own = np.asarray(env.values.support, float), env.signals.settlement
-    found, spent = [], []
-    for theta, signals in zip(profiles.theta, profiles.signals, strict=True):
-        money = support[np.arange(env.products), theta]
-        played = player.play(money, signals, Estimator(), own)
-        kinds = played.earned, played.utility, played.purchase
-        found.append([f(x) for x in kinds for f in (_mean, _error)])
-        costs = played.costs[:, None]
-        spent.append([_mean(costs)[0], _error(costs)[0], played.spent])
+
+    def one(b: int) -> tuple[list[np.ndarray], list[float]]:
+        money = support[np.arange(env.products), profiles.theta[b]]
+        played = player.play(money, profiles.signals[b], Estimator(), own)
+        kinds, costs = (played.earned, played.utility, played.purchase), played.costs[:, None]
+        moments = [f(x) for x in kinds for f in (_mean, _error)]
+        return moments, [_mean(costs)[0], _error(costs)[0], played.spent]
+
+    each = over("solve_efficient_policy", mesh, one, range(len(profiles)))
+    found, spent = zip(*each, strict=True)
     costs, error, most = np.array(spent).T
     each = [*np.moveaxis(np.array(found), 0, -1), costs, error]
     return Outcomes(*each, spent=float(most.max()), runs=runs)

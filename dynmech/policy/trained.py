@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import time
 from typing import cast
 
@@ -10,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from dynmech._devices import over, read_mesh
 from dynmech._types import in_doubles
 from dynmech.bounded import Bounded
 from dynmech.errors import ImpossibleProfile, TooLarge, describe
@@ -31,6 +31,7 @@ from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import check_long, require_few, train_network
 from solvers import REACH, Estimate, Exact, Limits, Neural, Root, Status, close_enough
 
+_VERB = "solve_efficient_policy"
 _SEED = 6  # of the simulation by product
 _TRAINED_ALONG = 256  # own alternatives that the network is trained for, at most
 
@@ -64,7 +65,9 @@ def solve_by_network(
     cells = np.flatnonzero(mass > 0)
     profiles = Profiles(asked.theta[cells], asked.signals[cells])
     require_few(len(profiles))
-    played = _train(env, solver, certificate, profiles, limits.checkpoint, progress)
+    parts = len(profiles) * (1 + (certificate.marginal_runs > 0))
+    read_mesh(_VERB, limits.mesh, env, parts, "part")
+    played = _train(env, solver, certificate, profiles, limits, progress)
     gap, wide = float(played.bounds.gap.max()), _widest(played, limits)
     note = f"{played.solver}; gap of W {gap:.3g} at {certificate.confidence:.0%}"
     asked_for = max(limits.tolerance, limits.relative) > 0
@@ -177,7 +180,7 @@ def _train(
     solver: Neural,
     certificate: Certificate,
     profiles: Profiles,
-    checkpoint: str | os.PathLike | None,
+    limits: Limits,
     progress: bool,
 ) -> PlayEvaluator:
     process, n = market_process(env), env.products
@@ -206,21 +209,19 @@ def _train(
     ]
     for one, ceiling in zip(more, flat[count:], strict=True):
         roots.append(Root(one.belief, one.case, ceiling, one.first))
-    training = train_network(quick, roots, solver, checkpoint, progress)
-    network, rest = None if training is None else training.best, slice(1, None)
-    first, others = [], []
-    for belief, cases, bounds in zip(root, economies, bounds_of, strict=True):
-        options = network, belief
-        first.append(
-            certify(
-                quick, cases[:1], bounds[:1], *options, certificate.runs, certificate, solver.chunk
-            )
-        )
-        if marginal:
-            runs = certificate.marginal_runs
-            others.append(
-                certify(quick, cases[rest], bounds[rest], *options, runs, certificate, solver.chunk)
-            )
+    training = train_network(quick, roots, solver, limits.checkpoint, progress, limits.mesh)
+    network = None if training is None else training.best
+    runs_of = (slice(0, 1), certificate.runs), (slice(1, None), certificate.marginal_runs)
+
+    def bound(part: tuple[int, int]) -> Bounds:
+        b, others = part
+        which, runs = runs_of[others]
+        given = economies[b][which], bounds_of[b][which], network, root[b]
+        return certify(quick, *given, runs, certificate, solver.chunk)
+
+    every = [(b, k) for k in range(1 + marginal) for b in range(len(profiles))]
+    certified = over(_VERB, limits.mesh, bound, every)
+    first, others = certified[: len(profiles)], certified[len(profiles) :]
     blank = np.full((n, len(profiles)), np.nan)
     nothing = Bounds(blank, blank, blank, blank, blank, certificate.confidence, 0)
     runs = certificate.marginal_runs or certificate.runs
@@ -246,7 +247,7 @@ def _train(
         marginal=_stack(others, list(range(n))) if marginal else nothing,
         displayable=_stack(others, list(range(n, 2 * n))) if marginal else nothing,
         solved_own=None,
-        outcomes=simulate_outcomes(player, profiles),
+        outcomes=simulate_outcomes(player, profiles, limits.mesh),
         history=history,
         solver=words,
     )

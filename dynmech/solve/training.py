@@ -17,7 +17,9 @@ _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 64
 
 
-def train_network(process, roots, solver, checkpoint, progress) -> Training | None:
+def train_network(
+    process, roots, solver, checkpoint, progress, mesh: jax.sharding.Mesh | None = None
+) -> Training | None:
     """Train from the checkpoint, if there is one, in float32; None where it diverges."""
     with jax.enable_x64(False):
         start, after = begin(solver), lambda training: None
@@ -25,7 +27,7 @@ def train_network(process, roots, solver, checkpoint, progress) -> Training | No
             if checkpoint is not None:
                 keep = NeuralCheckpoint(checkpoint, _mark(process, roots, solver))
                 start, after = keep.load(start) or start, keep.save
-            return train(process, roots, solver, start, after, progress)
+            return train(process, roots, solver, start, after, progress, mesh)
         except Unkept as error:
             raise InvalidArgument(str(error)) from error
         except Diverged:

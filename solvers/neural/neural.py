@@ -24,7 +24,8 @@ import optax
 from jaxtyping import Array, Float
 
 from solvers.checks import check_fields, positive, probability, whole
-from solvers.neural.rollout import States, rollout
+from solvers.devices import spread
+from solvers.neural.rollout import Rollout, States, rollout
 from solvers.neural.value_network import ValueNetwork, case_scale, view
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
@@ -47,7 +48,7 @@ class Neural(eqx.Module):
     - `width`, `summary`: of the network. `learning_rate`, `clip`: peak of a warm-up and cosine
       schedule, and the largest norm of a gradient.
     - `persistence`, `explore`: as in `rollout`, while training.
-    - `seed`: of everything drawn; runs repeat on one device.
+    - `seed`: of everything drawn; runs repeat, on any number of devices of one kind.
     - `chunk`: runs handled at once; sets the memory needed.
     - `certificate`: how hard to work for bounds; read by whoever certifies, not in training.
     """
@@ -123,11 +124,13 @@ def train(
     training: Training | None = None,
     after_sweep: Callable[[Training], None] = lambda training: None,
     progress: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Training:
     """Train until done, from `training` if given; call it with float64 disabled.
 
     **Arguments:** `after_sweep` is called with the state after every sweep; what it raises ends
-    the training.
+    the training. `mesh`: devices over which the cases that a sweep plays are spread; the network
+    is fitted on one, in every process on its own.
 
     **Raises:** `Diverged` when a loss or residual is not finite, or ten times that of the
     untrained network.
@@ -141,8 +144,14 @@ def train(
         sweep = int(training.sweep)
         rng = np.random.default_rng([solver.seed, sweep])
         chosen = _chosen(roots, solver, rng)
-        found = [_play(process, roots[k], training.network, solver, rng) for k in chosen]
-        check = _play(process, roots[0], training.network, solver, rng, learning=False)
+        plays = [(k, True) for k in chosen] + [(0, False)]
+        streams = rng.spawn(len(plays))
+
+        def play(at: int, network=training.network, plays=plays, streams=streams) -> Rollout:
+            case, learning = plays[at]
+            return _play(process, roots[case], network, solver, streams[at], learning)
+
+        *found, check = spread(mesh, play, range(len(plays)))
         met = [(k, run.states) for k, run in zip(chosen, found, strict=True) if run.states]
         if not met:
             break
@@ -184,7 +193,7 @@ def _chosen(roots: list[Root], solver: Neural, rng: np.random.Generator) -> list
     return [int(k) for k in sorted(first) + more]
 
 
-def _play(process, root, network, solver, rng, learning=True):
+def _play(process, root, network, solver, rng, learning):
     return rollout(
         process,
         root.case,

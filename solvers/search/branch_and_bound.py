@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.checks import check_fields, number, positive, time_limit
+from solvers.devices import refuse_mesh
 from solvers.problem import Structure, Tables, TaskList, Tasks, cast
 from solvers.progress import Bar, deferred
 from solvers.search.search import search_process
@@ -407,11 +408,11 @@ def fits_a_plan() -> Iterator[None]:
 
 def refuse_parts(solver: AbstractSolver, limits: Limits) -> None:
     """Raise `Unsuited` where a solver that keeps its bounds is asked to keep or to spread."""
-    for name, given in (("checkpoint", limits.checkpoint), ("mesh", limits.mesh)):
-        if given is not None:
-            who = type(solver).__name__
-            must = f"be None with {who}(), which keeps its bounds when interrupted"
-            raise Unsuited(name, must, given, "leave it out, or solve with Exact()")
+    refuse_mesh(type(solver).__name__, limits.mesh)
+    if limits.checkpoint is not None:
+        must = f"be None with {type(solver).__name__}(), which keeps its bounds when interrupted"
+        do = "leave it out, or solve with Exact()"
+        raise Unsuited("checkpoint", must, limits.checkpoint, do)
 
 
 def require_plan(structure, tables, tasks, told, solver) -> Tree:

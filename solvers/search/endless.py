@@ -17,6 +17,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Int
 
+from solvers.devices import refuse_mesh
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
@@ -68,6 +69,7 @@ class BestFirst(AbstractSolver):
         of 0 where beliefs take no finite number of directions, are left to `Stationary`.
         """
         began = time.monotonic()
+        refuse_mesh("BestFirst", limits.mesh)
         if problem.horizon < math.inf:
             return self._finite(problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)

@@ -151,8 +151,7 @@ def sweep(
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
     given = column, tables, tasks
     given = jax.tree.map(jnp.asarray, given) if traced else jax.device_put(given)
-    spread = not traced and len(given[2].root.sharding.device_set) > 1
-    shapes = _shapes(tree, rows, tasks, block, traced, spread)
+    shapes = _shapes(tree, rows, tasks, block, traced)
     shared = None
     if shapes.shared:
         shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
@@ -192,7 +191,7 @@ def sweep(
                 tree.structure.outcome,
                 given[2],
                 np.asarray([room.each[t], room.now, room.later], column.dtype),
-                None if traced or spread else np.asarray(size, np.int32),
+                None if traced else np.asarray(size, np.int32),
             )
             parts.append(jax.tree.map(lambda x, size=size: arrays.asarray(x)[:size], found))
             tick(size)
@@ -231,9 +230,7 @@ class _Shapes(eqx.Module):
     shared: bool = eqx.field(static=True)
 
 
-def _shapes(
-    tree: Tree, rows: Sequence[Numbers], tasks: Tasks, block: int, traced: bool, spread: bool
-) -> _Shapes:
+def _shapes(tree: Tree, rows: Sequence[Numbers], tasks: Tasks, block: int, traced: bool) -> _Shapes:
     if traced:
         return _Shapes(1, block, 1, False)
     structure = tree.structure
@@ -246,7 +243,7 @@ def _shapes(
     least = max((s for s in few if s <= 64 or s <= _length(widest)), default=1)
     indices = 12 * _COMMON * structure.controls * structure.symbols
     chunk = _chunk(_COMMON, points, structure.controls, slots, tasks)
-    if widest > least and chunk < _COMMON <= block and indices <= _INDICES and not spread:
+    if widest > least and chunk < _COMMON <= block and indices <= _INDICES:
         # Only the chunks that count are worked on: one program for rounds of any width.
         least = block = _COMMON
     longest = _length(max((layer.nodes for layer in tree.layers[1:]), default=1))

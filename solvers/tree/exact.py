@@ -8,7 +8,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 
 from solvers.checkpoint import Checkpoint
 from solvers.checks import check_fields, flag, positive
+from solvers.devices import check_mesh, shares, spread
 from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, Tasks, cast
 from solvers.progress import Bar, deferred
@@ -54,6 +54,7 @@ class Exact(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for Exact()", problem.horizon, do)
+        check_mesh(limits.mesh, sum(len(part.root) for part in tasks.groups), "root")
         listed = problem.lists(max(self.memory, _SMALL))
         room_left = self.memory - (listed.size if listed.size > _SMALL else 0.0)
         if room_left <= 0:
@@ -167,8 +168,8 @@ def solve_exact(
 
     **Arguments:** `tree`, `tables`; `tasks`: groups of roots with equally many tasks;
     `checkpoint`: a folder where finished chunks are kept and found again; `mesh`: devices over
-    whose first axis the roots are split; `progress`: show a bar; `dtype`: the precision to work
-    in, that of the numbers by default; `losses`: whether those at every node are wanted.
+    which they are spread; `progress`: show a bar; `dtype`: the precision to work in, that of the
+    numbers by default; `losses`: whether those at every node are wanted.
 
     **Raises:** `MemoryError` if one root alone passes `solver.memory`.
     """
@@ -178,30 +179,35 @@ def solve_exact(
     chunks = [
         (g, *chunk)
         for g, part in enumerate(tasks)
-        for chunk in _chunks(part, counts, tree.structure, solver, mesh)
+        for chunk in _chunks(part, counts, tree.structure, solver, shares(mesh))
     ]
     store = None
     if checkpoint is not None:
         numbers = [*jax.tree.leaves((tables, tuple(tasks), tree)), [part.keep for part in tasks]]
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
     total = sum(tree.nodes * (stop - start) for _, start, stop, _ in chunks)
-    answers: list[list[dict]] = [[] for _ in tasks]
+    inner = dataclasses.replace(solver, memory=solver.memory / shares(mesh))
     with Bar("solving", "node", progress, total) as bar:
-        for group, start, stop, width in chunks:
+
+        def one(chunk: tuple[int, int, int, int]) -> dict:
+            group, start, stop, width = chunk
             found = store.load((group, start, stop)) if store else None
-            if found is None:
-                part = tasks[group], start, stop, width
-                found = _solve_chunk(tree, tables, *part, solver, mesh, bar, losses)
-                if store:
-                    store.save((group, start, stop), found)
-            else:
+            if found is not None:
                 bar(tree.nodes * (stop - start))
-            answers[group].append(found)
+                return found
+            found = _solve_chunk(tree, tables, tasks[group], start, stop, width, inner, bar, losses)
+            if store:
+                store.save((group, start, stop), found)
+            return found
+
+        found = spread(mesh, one, chunks)
+    answers: list[list[dict]] = [[] for _ in tasks]
+    for (group, *_), part in zip(chunks, found, strict=True):
+        answers[group].append(part)
     return [_join(parts, len(counts)) for parts in answers]
 
 
-def _solve_chunk(tree, tables, tasks, start, stop, width, solver, mesh, bar, losses):
-    width = width or stop - start
+def _solve_chunk(tree, tables, tasks, start, stop, width, solver, bar, losses):
     at = np.minimum(np.arange(start, start + width), stop - 1)
     piece = eqx.tree_at(
         lambda t: (t.root, t.coefficient, t.counted, t.allowed),
@@ -210,8 +216,6 @@ def _solve_chunk(tree, tables, tasks, start, stop, width, solver, mesh, bar, los
             np.asarray(x)[at] for x in (tasks.root, tasks.coefficient, tasks.counted, tasks.allowed)
         ),
     )
-    if mesh is not None:
-        piece = _spread(piece, mesh)
     cells = tree.structure.controls * piece.coefficient.shape[0] * piece.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (8 * cells)))
     actions, off, first = [], [], None
@@ -246,23 +250,6 @@ def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss):
     return found
 
 
-def _spread(tasks: Tasks, mesh: jax.sharding.Mesh) -> Tasks:
-    """Lay the roots out over the first axis of a mesh, padded by repeating the last."""
-    axis = mesh.axis_names[0]
-    devices = mesh.shape[axis]
-    count = tasks.root.shape[0]
-    index = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
-    placement = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis))
-    return eqx.tree_at(
-        lambda t: (t.root, t.coefficient, t.counted, t.allowed),
-        tasks,
-        tuple(
-            jax.device_put(np.asarray(x)[index], placement)
-            for x in (tasks.root, tasks.coefficient, tasks.counted, tasks.allowed)
-        ),
-    )
-
-
 def _root_bytes(counts: list[int], tasks: Tasks) -> float:
     """Bytes that one root needs while it is solved."""
     variants = tasks.coefficient.shape[1]
@@ -270,28 +257,26 @@ def _root_bytes(counts: list[int], tasks: Tasks) -> float:
 
 
 def _chunks(
-    tasks: Tasks, counts: list[int], structure: Structure, solver: Exact, mesh: Any
+    tasks: Tasks, counts: list[int], structure: Structure, solver: Exact, devices: int
 ) -> list[tuple[int, int, int]]:
     """Split roots into runs that fit in the memory setting, and how many each is padded to.
 
     And whose features, what every belief is contracted with, over and over, stay in the cache.
     Runs are padded to a power of two, or more where that costs little, so that few programs serve
-    any number of roots; over a mesh they are not (0).
+    any number of roots; there is one for every device.
     """
     slots, points = structure.outcome.shape[1], tasks.root.shape[1]
     features = 8.0 * points * (2 * structure.controls * slots + 1)
-    each = _root_bytes(counts, tasks)
-    if each > 0.6 * solver.memory:
-        raise MemoryError(
-            f"one root needs {each / 1e9:.2f} GB of the {solver.memory / 1e9:.2f} GB allowed"
-        )
-    count, fits = tasks.root.shape[0], max(1, int(0.6 * solver.memory // each))
-    if mesh is not None:
-        return [(low, min(low + fits, count), 0) for low in range(0, count, fits)]
+    each, memory = _root_bytes(counts, tasks), solver.memory / devices
+    if each > 0.6 * memory:
+        got = f"one root needs {each / 1e9:.2f} GB of the {memory / 1e9:.2f} GB allowed"
+        raise MemoryError(got + (" on a device" if devices > 1 else ""))
+    count, fits = tasks.root.shape[0], max(1, int(0.6 * memory // each))
     near = max(1, int(_FEATURES // features))
-    most = min(1 << min(fits, near).bit_length() - 1, 1 << (count - 1).bit_length())
+    even = -(-count // devices)
+    most = min(1 << min(fits, near).bit_length() - 1, 1 << (even - 1).bit_length())
     work = sum(counts) * tasks.coefficient.shape[1] * structure.controls * _FEW
-    if 1 < most < _FEW <= min(fits, near) and work <= _LITTLE:
+    if 1 < most < _FEW <= min(fits, near) and work <= _LITTLE and devices == 1:
         most = _FEW
     return [(low, min(low + most, count), most) for low in range(0, count, most)]
 

@@ -1,9 +1,5 @@
 """What outlives a session: policies saved and loaded, checkpoints resumed, work over devices."""
 
-import os
-import subprocess
-import sys
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +8,6 @@ import pytest
 
 import dynmech as dm
 import solvers.tree.exact as exact
-from tests.helpers import ROOT
 from tests.helpers.markets import random_market
 from tests.helpers.quantities import assert_same, market_of, quantities, solve
 from tests.helpers.small import logit_market
@@ -241,47 +236,3 @@ def test_a_checkpoint_of_another_solver_is_never_mixed_up(solver, tmp_path):
         policy = resumed(env, again, tmp_path)
         if policy is not None:
             assert_same(quantities(policy), expected, env.money_scale)
-
-
-MESH = """
-import sys
-import jax, numpy as np
-jax.config.update("jax_enable_x64", True)
-import dynmech as dm
-from tests.helpers.quantities import quantities
-from tests.helpers.small import logit_market
-
-assert len(jax.devices()) == 2, jax.devices()
-mesh = jax.make_mesh((2,), ("roots",))
-found = {}
-for name, options in (("odd", {"symbols": 3}), ("markov", {"markov": True})):
-    env = logit_market(seed=1, **options)  # 27 roots do not divide by two
-    for small in (False, True):
-        solver = dm.Exact(memory=30_000) if small else None
-        policy = dm.solve_efficient_policy(env, solver, mesh=mesh, progress=False)
-        for key, value in quantities(policy).items():
-            found[f"{name} {small} {key}"] = value
-np.savez(sys.argv[1], **found)
-"""
-
-
-@pytest.mark.slow
-def test_work_over_two_devices_gives_the_same_answer(tmp_path):
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    }  # fmt: skip
-    file = tmp_path / "found.npz"
-    done = subprocess.run(
-        [sys.executable, "-c", MESH, str(file)],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    with np.load(file) as archive:
-        found = dict(archive)
-    for name, options in (("odd", {"symbols": 3}), ("markov", {"markov": True})):
-        env = logit_market(seed=1, **options)
-        expected = quantities(solve(env))
-        for small in (False, True):
-            part = {key: found[f"{name} {small} {key}"] for key in expected}
-            assert_same(part, expected, env.money_scale)

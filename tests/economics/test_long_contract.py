@@ -155,9 +155,9 @@ def test_it_comes_back_as_it_was_saved(both, tmp_path):
 def test_what_does_not_go_together_is_refused(both):
     policy, exact = both
     env = policy.env
-    one = jax.sharding.Mesh(jax.devices()[:1], ("x",))
-    with pytest.raises(dm.InvalidArgument, match="mesh"):
-        dm.solve_efficient_policy(env, NETWORK, mesh=one)
+    wrong = jax.sharding.Mesh(np.array(jax.devices()[:1])[:, None], ("x", "y"))
+    with pytest.raises(dm.InvalidArgument, match=r"mesh.*one axis"):
+        dm.solve_efficient_policy(env, NETWORK, mesh=wrong)
     with pytest.raises(dm.InvalidArgument, match="tolerance"):
         dm.solve_efficient_policy(env, NETWORK, tolerance=-1.0)
     again = policy.revalue(marginals=True)  # its market is small: solved on its tree

@@ -178,8 +178,8 @@ def whole():
     return trained()
 
 
-def test_seeds_repeat_a_training(whole):
-    again = trained()
+def test_seeds_repeat_a_training_also_over_devices(whole):
+    again = trained(mesh=jax.sharding.Mesh(np.array(jax.devices()[:1] * 3), ("cases",)))
     np.testing.assert_array_equal(whole.history[:, 1:], again.history[:, 1:])
     same((whole.network, whole.best), (again.network, again.best))
     assert jax.tree.leaves(eqx.filter(whole, eqx.is_inexact_array))[0].dtype == np.float32
