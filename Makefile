@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-versions docs pictures check lint types wheel bench clean
+.PHONY: help demo real-case test test-slow test-versions docs pictures check lint types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ $(VENV)/.installed-docs: pyproject.toml | $(RUN)
 
 demo: $(VENV)/.installed-run ## run the main example; tables and pictures go to results/
 	$(RUN) -m experiments.demo
+
+real-case: $(VENV)/.installed-run ## from logged conversations to a bill, and how sure it is (two or three minutes)
+	$(RUN) -m experiments.real_case
 
 pictures: $(VENV)/.installed-run ## draw the pictures of the README again
 	$(RUN) -m experiments.demo --market cars

@@ -93,6 +93,7 @@ def test_all_are_listed():
 
 
 LONG = {  # slow
+    "real_case",
     "robustness",
     "static_statements",
     "participation",
@@ -320,6 +321,22 @@ def wrong_models_cost_no_more_than_the_bound(results):
     wrong = np.array([row["truth"] == "fewer ratings" for row in rows])
     share = gain[wrong & (far == 1)] / gain[wrong & (far == 0.5)]
     np.testing.assert_allclose(share, 2, rtol=1e-6)  # gains grow with 1 - c
+
+
+@claims("real_case")
+def a_logged_market_is_priced_with_its_uncertainty(results):
+    folder = results / "real_case"
+    rows = read(folder / "fits.csv")
+    assert [int(row["conversations"]) for row in rows] == [59, 12281]
+    # With one chance for all rounds its estimate is the share of questions, 197 of 256.
+    assert column(rows, "query")[0] == pytest.approx(197 / 256, abs=1e-4)
+    lost = column(read(folder / "policies.csv"), "lost")
+    assert lost[0] == 0
+    assert (lost >= -1e-9).all()
+    drawn = read(folder / "draws.csv")
+    assert (column(drawn, "largest gain") <= column(drawn, "bound") + 1e-9).all()
+    robust = np.array([row["Groves term"] != "WindowCeiling" for row in drawn])
+    assert column(drawn, "participation")[robust].min() > -1e-9
 
 
 @claims("click_auction")

@@ -1,5 +1,6 @@
 """Real markets as inputs: what economists estimated, in the units that a mechanism needs."""
 
+from dynmech.applications._cameras import cameras as cameras
 from dynmech.applications._cars import cars as cars
 from dynmech.applications._click_log import ClickLog as ClickLog
 from dynmech.applications._click_log import ClickRates as ClickRates

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dynmech import DynmechError
-from dynmech.applications import Market, _demand, _market, _thin, cars, electricity
+from dynmech.applications import Market, _demand, _market, _thin, cameras, cars, electricity
 from dynmech.errors import InvalidArgument, MissingExtra
 from tests.helpers import ROOT
 
@@ -303,3 +303,31 @@ def test_market_refuses_shapes_that_disagree():
         fields = {key: getattr(market, key) for key in Market.__dataclass_fields__}
         with pytest.raises(InvalidArgument, match=rf"Market\({name}="):
             Market(**{**fields, name: value})
+
+
+def test_cameras_have_the_estimated_law_and_markups_that_solve_the_first_order_conditions():
+    market = cameras(tastes=4096)
+    weights, points = np.asarray(market.tastes.weights), np.asarray(market.tastes.points)
+    rows = _market.read_columns(DATA / "cameras_tastes.csv", ("mean_usd", "sd_usd"))
+    mean, spread = weights @ points, np.sqrt(weights @ points**2 - (weights @ points) ** 2)
+    np.testing.assert_allclose(mean[1:-1], rows["mean_usd"][:-1], atol=0.5)
+    np.testing.assert_allclose(spread[1:-1], rows["sd_usd"][:-1], rtol=0.02)
+    assert np.allclose(points[:, -1], -1)
+    assert 0.15 < market.diagnostics["share_of_none"] < 0.35  # .253 over all that was shown
+    price = market.gamma[:, -1].astype(complex)
+    for i, theta in enumerate(market.theta):
+        moved = price.copy()
+        moved[i] += 1e-30j
+        e = np.exp((market.gamma[:, :-1] @ points[:, :-1].T - moved[:, None]) / market.taste_scale)
+        share = (e / (1 + e.sum(axis=0)) @ weights)[i]
+        assert share.real + theta * share.imag / 1e-30 == pytest.approx(0, abs=1e-12)
+
+
+def test_the_value_of_no_camera_is_subtracted_and_few_tastes_keep_the_means():
+    free, held = cameras(2, 16), cameras(2, 16, outside=25.0)
+    fine = cameras(2, 4096)
+    mean = fine.utilities @ fine.tastes.weights
+    np.testing.assert_allclose(free.utilities @ free.tastes.weights, mean, atol=1e-9)
+    np.testing.assert_allclose(held.utilities @ held.tastes.weights, mean - 25.0, atol=1e-9)
+    with pytest.raises(InvalidArgument, match="cameras"):
+        cameras(5)

@@ -20,6 +20,9 @@ SMALL = {
         "products": 2, "tastes": 8, "symbols": (3,), "fine": 0, "settled": (2,), "profiles": 2,
     },
     "robustness": {"names": ("cars",), "quick": True},
+    "real_case": {
+        "products": 2, "tastes": 8, "rounds": 2, "pages": 3, "profiles": 2, "draws": 2,
+    },
     "click_auction": {
         "values": (0.5, 0.8, 1.0), "decay": (1.0, 0.6), "agents": 3, "realised": 30,
         "grids": (3,), "kept": 2, "rivals": 2, "logged": 2, "chances": (0.5, 0.9), "shown": 5,
@@ -52,6 +55,10 @@ FILES = {
     },
     "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
     "robustness": {"robustness.csv", "robustness.png"},
+    "real_case": {
+        "fits.csv", "fit_by_round.csv", "market.csv", "policies.csv", "payments.csv",
+        "groves_terms.csv", "draws.csv", "real_case.png",
+    },
     "click_auction": {
         "log.csv", "positions.csv", "rates.png", "click_prices.csv", "payments.csv", "payments.png",
         "slot_audits.csv", "realised.csv", "perturbed.csv", "converse.csv", "converse.png",

@@ -115,3 +115,18 @@ def test_conversations_can_be_chosen_and_repeated():
     one = log.keep(np.array([4]))
     assert again.rows == 2 * one.rows + log.keep(np.array([0])).rows
     np.testing.assert_array_equal(again.shown[: one.rows], one.shown)
+
+
+def test_logs_written_out_from_counts_count_the_same():
+    """The shipped counts of coached conversations and of sessions, as logs."""
+    from experiments import _real_logs as logs
+
+    counts = pd.read_csv(logs.DATA / "shopping_dialogues.csv")
+    funnel = logs.read("dialogues", 1).funnel()
+    names = {"bought": "ended_with_positive_answer", "left": "ended_other", "asked": "continued"}
+    assert funnel["at_risk"].tolist() == counts["recommendations"].tolist()
+    for name, column in names.items():
+        np.testing.assert_allclose(funnel[name] * funnel["at_risk"], counts[column], atol=1e-9)
+    log = logs.read("sessions", 2)
+    assert (len(log), log.censored) == (12281, 11656 - 20 - 440)
+    np.testing.assert_allclose(log.funnel()["bought"] * log.funnel()["at_risk"], [13, 20])
