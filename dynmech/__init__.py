@@ -85,14 +85,14 @@ if TYPE_CHECKING:
     from dynmech.market.rules import LastShownOnly as LastShownOnly
     from dynmech.market.rules import PerfectRecall as PerfectRecall
     from dynmech.market.rules import Tabulated as Tabulated
+    from dynmech.market.settlements import AbstractSettlementSignal as AbstractSettlementSignal
+    from dynmech.market.settlements import RatingSettlement as RatingSettlement
+    from dynmech.market.settlements import TabulatedSettlement as TabulatedSettlement
     from dynmech.market.signals import AbstractInitialSignals as AbstractInitialSignals
-    from dynmech.market.signals import AbstractSettlementSignal as AbstractSettlementSignal
     from dynmech.market.signals import GaussianSignals as GaussianSignals
     from dynmech.market.signals import JointSignals as JointSignals
     from dynmech.market.signals import NoSignals as NoSignals
-    from dynmech.market.signals import RatingSettlement as RatingSettlement
     from dynmech.market.signals import SignalStructure as SignalStructure
-    from dynmech.market.signals import TabulatedSettlement as TabulatedSettlement
     from dynmech.market.structures import PrivateFeedback as PrivateFeedback
     from dynmech.market.structures import PrivateStructures as PrivateStructures
     from dynmech.market.tastes import TasteGrid as TasteGrid
@@ -185,9 +185,11 @@ else:
             ),
             "dynmech.market.profiles": "Profiles",
             "dynmech.policy.relaxation": "Relaxation",
+            "dynmech.market.settlements": (
+                "AbstractSettlementSignal RatingSettlement TabulatedSettlement"
+            ),
             "dynmech.market.signals": (
-                "AbstractInitialSignals AbstractSettlementSignal GaussianSignals JointSignals "
-                "NoSignals RatingSettlement SignalStructure TabulatedSettlement"
+                "AbstractInitialSignals GaussianSignals JointSignals NoSignals SignalStructure"
             ),
             "dynmech.play.simulate": "Simulation",
             "dynmech.market.structures": "PrivateFeedback PrivateStructures",

@@ -93,11 +93,6 @@ from solvers.solution import TooFine as TooFine
 from solvers.solution import Unsuited as Unsuited
 from solvers.solution import close_enough as close_enough
 from solvers.stationary import Stationary as Stationary
-from solvers.stationary import Truncation as Truncation
-from solvers.stationary import endless_cycle as endless_cycle
-from solvers.stationary import truncate as truncate
-from solvers.stationary import truncation_gaps as truncation_gaps
-from solvers.stationary import unroll as unroll
 from solvers.table import Answer as Answer
 from solvers.table import Grown as Grown
 from solvers.table import PlanTable as PlanTable
@@ -147,3 +142,8 @@ from solvers.tree.tree import Tree as Tree
 from solvers.tree.tree import bound_nodes as bound_nodes
 from solvers.tree.tree import build_tree as build_tree
 from solvers.tree.tree import ratios as ratios
+from solvers.truncation import Truncation as Truncation
+from solvers.truncation import endless_cycle as endless_cycle
+from solvers.truncation import truncate as truncate
+from solvers.truncation import truncation_gaps as truncation_gaps
+from solvers.truncation import unroll as unroll

@@ -26,7 +26,7 @@ from dynmech.estimators.means import (
 )
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.compile import compile_market

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from dynmech.audit.witness import Witness
 from dynmech.errors import import_extra
 from dynmech.market.displays import words
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import reportable
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.playable import Playable

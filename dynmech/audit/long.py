@@ -23,7 +23,7 @@ from dynmech.audit.record import Audit, Budget, NodeBound, Window
 from dynmech.audit.witness import name_structures
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, describe, require_whole
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement

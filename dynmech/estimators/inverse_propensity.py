@@ -35,7 +35,7 @@ from dynmech.market.missing import (
     check_law,
     read_chance,
 )
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 
 _CHANCE = "InversePropensity(chance=...)"
 

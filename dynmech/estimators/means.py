@@ -20,8 +20,8 @@ from dynmech.market.displays import displays_named
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import all_profiles, signal_likelihood
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
-from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.problem.compile import next_memories
 from dynmech.problem.edges import Compiled

@@ -20,7 +20,7 @@ from dynmech._types import Numbers, precision
 from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
 from dynmech.estimators.decoders import Decoder
 from dynmech.market.channels import normal_expectation, quantised_normal
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 
 _REACH, _STEP = 8.5, 0.1  # of the quadrature over a standard normal
 _CELLS = 4_000_000

@@ -21,7 +21,6 @@ from dynmech.errors import (
     UnseenPurchase,
     describe,
     import_extra,
-    is_number,
     require_whole,
 )
 from dynmech.logs.reading import (
@@ -31,9 +30,14 @@ from dynmech.logs.reading import (
     Rows,
     actions,
     column,
+    counted,
     labels,
     missing,
+    money,
+    read_scale,
     real,
+    reporter,
+    vocabulary,
     whole,
 )
 
@@ -132,11 +136,11 @@ class Log(eqx.Module):
         codes, unique = pandas.factorize(ids)
         order = np.argsort(codes, kind="stable")  # conversations may be interleaved
         table = frame.iloc[order]
-        rows = _rows(ids[order], codes[order], column(table, "round", round))
+        rows = counted(ids[order], codes[order], column(table, "round", round))
         seen = labels(column(table, "shown", shown), "shown", rows)
         named = None if bought is None else labels(column(table, "bought", bought), "bought", rows)
         kind, product = actions(column(table, "action", action), named, seen, rows)
-        products = _vocabulary(seen, product)
+        products = vocabulary(seen, product)
         found = {label: k for k, label in enumerate(products)}
         width = max(1, max(len(x) for x in seen))
         places = np.full((len(seen), width), -1)
@@ -148,7 +152,7 @@ class Log(eqx.Module):
         offsets = np.concatenate([[0], np.cumsum(counts)])
         firsts = (first,) if isinstance(first, str) else tuple(first or ())
         heard = (reports,) if isinstance(reports, str) else tuple(reports or ())
-        reporters = tuple(_reporter(x) for x in heard)
+        reporters = tuple(reporter(x) for x in heard)
         starts = offsets[:-1]
         log = cls(
             conversations=np.asarray(unique),
@@ -168,12 +172,10 @@ class Log(eqx.Module):
             else np.stack(
                 [whole("first", column(table, "first", x), rows)[starts] for x in firsts], axis=1
             ),
-            reports=None
-            if not heard
-            else np.stack([_money(table, x, rows) for x in heard], axis=1),
+            reports=None if not heard else np.stack([money(table, x, rows) for x in heard], axis=1),
             first_columns=tuple(map(str, firsts)),
             reporters=reporters,
-            scale=_scale(scale),
+            scale=read_scale(scale),
             columns=tuple(
                 (key, str(name))
                 for key, name in (
@@ -385,53 +387,3 @@ class Log(eqx.Module):
                 f"{rated} rounds rated, {self.rows - rated} without a rating",
             ]
         )
-
-
-def _rows(ids: np.ndarray, codes: np.ndarray, cells: np.ndarray) -> Rows:
-    """Check that rounds of each conversation are 1, 2, ... in this order."""
-    rows = Rows(ids, cells)
-    period = whole("round", cells, rows)
-    first = np.concatenate([[True], codes[1:] != codes[:-1]])
-    start = np.maximum.accumulate(np.where(first, np.arange(len(codes)), 0))
-    wanted = np.arange(len(codes)) - start + 1
-    bad = period != wanted
-    must = "count 1, 2, ... within each conversation, one row a round, in this order"
-    do = "sort by conversation and round, and merge rows of the same round"
-    rows.refuse("round", must, bad, cells, do)
-    return Rows(ids, period)
-
-
-def _vocabulary(seen, bought) -> tuple[str | int, ...]:
-    """Every product met, names in the order met, indices in increasing order."""
-    met = dict.fromkeys(x for names in seen for x in names)
-    met.update(dict.fromkeys(x for x in bought if x is not None))
-    kinds = {type(x) for x in met}
-    if kinds == {int}:
-        return tuple(range(max(met) + 1))
-    if len(kinds) > 1:
-        must, got = "name all products, or index all of them", ", ".join(map(str, met))
-        raise InvalidArgument(describe("Log.from_frame(shown=...)", must, got[:120]))
-    return tuple(met)
-
-
-def _money(table, name: str, rows: Rows) -> np.ndarray:
-    numbers = real("reports", column(table, "reports", name), rows)
-    rows.refuse("reports", "be given in every round", np.isnan(numbers), numbers)
-    return numbers
-
-
-def _reporter(name: object) -> str:
-    if not str(name).startswith("theta_") or str(name) == "theta_":
-        must = "name columns theta_NAME, NAME a product"
-        raise InvalidArgument(describe("Log.from_frame(reports=...)", must, repr(name)))
-    return str(name).removeprefix("theta_")
-
-
-def _scale(scale) -> tuple[float, float] | None:
-    if scale is None:
-        return None
-    pair = tuple(scale) if isinstance(scale, tuple | list | np.ndarray) else ()
-    if len(pair) != 2 or not all(is_number(x) and np.isfinite(x) for x in pair) or pair[1] == 0:
-        must = "be (a, b), finite, b not 0: rating = a + b u + noise"
-        raise InvalidArgument(describe("Log.from_frame(scale=...)", must, repr(scale)[:80]))
-    return float(pair[0]), float(pair[1])

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech.errors import DynmechError, InvalidArgument, NotFinite, OutsideSupport, describe
+from dynmech.errors import (
+    DynmechError,
+    InvalidArgument,
+    NotFinite,
+    OutsideSupport,
+    describe,
+    is_number,
+)
 
 BUY, EXIT, QUERY = 0, 1, 2
 _WORDS = {"buy": BUY, "exit": EXIT, "query": QUERY}
@@ -175,3 +182,53 @@ def _codes(code: Int[np.ndarray, " R"], cells: np.ndarray, shown, rows: Rows):
     kinds = np.where(code == query, QUERY, np.where(code == query - 1, EXIT, BUY))
     products: list[str | int | None] = [int(c) if c < query - 1 else None for c in code.tolist()]
     return kinds, products
+
+
+def counted(ids: np.ndarray, codes: np.ndarray, cells: np.ndarray) -> Rows:
+    """Check that rounds of each conversation are 1, 2, ... in this order."""
+    rows = Rows(ids, cells)
+    period = whole("round", cells, rows)
+    first = np.concatenate([[True], codes[1:] != codes[:-1]])
+    start = np.maximum.accumulate(np.where(first, np.arange(len(codes)), 0))
+    wanted = np.arange(len(codes)) - start + 1
+    bad = period != wanted
+    must = "count 1, 2, ... within each conversation, one row a round, in this order"
+    do = "sort by conversation and round, and merge rows of the same round"
+    rows.refuse("round", must, bad, cells, do)
+    return Rows(ids, period)
+
+
+def vocabulary(seen, bought) -> tuple[str | int, ...]:
+    """Every product met, names in the order met, indices in increasing order."""
+    met = dict.fromkeys(x for names in seen for x in names)
+    met.update(dict.fromkeys(x for x in bought if x is not None))
+    kinds = {type(x) for x in met}
+    if kinds == {int}:
+        return tuple(range(max(met) + 1))
+    if len(kinds) > 1:
+        must, got = "name all products, or index all of them", ", ".join(map(str, met))
+        raise InvalidArgument(describe("Log.from_frame(shown=...)", must, got[:120]))
+    return tuple(met)
+
+
+def money(table, name: str, rows: Rows) -> np.ndarray:
+    numbers = real("reports", column(table, "reports", name), rows)
+    rows.refuse("reports", "be given in every round", np.isnan(numbers), numbers)
+    return numbers
+
+
+def reporter(name: object) -> str:
+    if not str(name).startswith("theta_") or str(name) == "theta_":
+        must = "name columns theta_NAME, NAME a product"
+        raise InvalidArgument(describe("Log.from_frame(reports=...)", must, repr(name)))
+    return str(name).removeprefix("theta_")
+
+
+def read_scale(scale) -> tuple[float, float] | None:
+    if scale is None:
+        return None
+    pair = tuple(scale) if isinstance(scale, tuple | list | np.ndarray) else ()
+    if len(pair) != 2 or not all(is_number(x) and np.isfinite(x) for x in pair) or pair[1] == 0:
+        must = "be (a, b), finite, b not 0: rating = a + b u + noise"
+        raise InvalidArgument(describe("Log.from_frame(scale=...)", must, repr(scale)[:80]))
+    return float(pair[0]), float(pair[1])

@@ -25,12 +25,9 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.roots import signal_likelihood
 from dynmech.market.rules import AbstractActionRule
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import acts, alone, answers_of_all, stepped, told
-from dynmech.market.signals import (
-    AbstractInitialSignals,
-    AbstractSettlementSignal,
-    SignalStructure,
-)
+from dynmech.market.signals import AbstractInitialSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
 
 

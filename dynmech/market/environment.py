@@ -36,13 +36,9 @@ from dynmech.market.rewards import Toll, toll
 from dynmech.market.rewards import exit_value as _exit_value
 from dynmech.market.rewards import round_cost as _round_cost
 from dynmech.market.rules import AbstractActionRule, Tabulated
+from dynmech.market.settlements import AbstractSettlementSignal, TabulatedSettlement
 from dynmech.market.shown import require_displays
-from dynmech.market.signals import (
-    AbstractSettlementSignal,
-    JointSignals,
-    SignalStructure,
-    TabulatedSettlement,
-)
+from dynmech.market.signals import JointSignals, SignalStructure
 from dynmech.market.structures import PrivateFeedback
 from dynmech.market.tables import write_market
 from dynmech.market.tastes import TasteGrid
@@ -402,13 +398,3 @@ def _names(names: Sequence[str] | None, n: int) -> tuple[str, ...]:
     if names is None:
         return tuple(f"product {i}" for i in range(n))
     return distinct(f"{_CALL}(names=...)", names, n, ("exit", "query", "platform", "none"))
-
-
-def index_of(env: RecommendationMDP, product: int | str) -> Int[np.ndarray, ""] | int:
-    """Index of a product given by index or label."""
-    if isinstance(product, str):
-        if product not in env.names:
-            must = f"be one of {', '.join(env.names)}"
-            raise InvalidArgument(describe("product", must, product))
-        return env.names.index(product)
-    return int(product)

@@ -20,7 +20,7 @@ from dynmech._checks import Convert, as_floats, choice, instance, number, within
 from dynmech._types import Estimable, Numbers
 from dynmech.errors import InvalidArgument, InvalidProbability, describe
 from dynmech.market.part import history_count
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 
 _REACH, _PROBES = 8.0, 401  # where a law of the rating is looked at, in deviations
 _GIVEN = ("constant", "history", "rating")

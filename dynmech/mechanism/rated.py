@@ -12,7 +12,7 @@ from dynmech._checks import as_floats
 from dynmech.errors import DynmechWarning, InvalidArgument, describe
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.payments.core import core_payment
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.conversations import Conversations
@@ -87,4 +87,4 @@ def _plausible(
         must = f"be a rating near a utility ({u.min():.3g} to {u.max():.3g}) of the product"
         do = "check where it comes from before the bill is sent"
         text = describe(_CALL, must, f"{rating:.6g}", do)
-        warnings.warn(text, DynmechWarning, stacklevel=4)
+        warnings.warn(text, DynmechWarning, stacklevel=5)

@@ -19,15 +19,9 @@ from jaxtyping import Float
 
 from dynmech import files
 from dynmech._checks import (
-    as_floats,
     choice,
-    flag,
-    indices,
     instance,
-    number,
-    optional,
     shaped,
-    whole,
 )
 from dynmech._html import as_html, portrait
 from dynmech._types import Numbers
@@ -35,25 +29,20 @@ from dynmech.audit import (
     Audit,
     AuditsUnder,
     BestResponse,
-    best_responses,
-    run_audit,
-    run_long_audit,
-    wants_interval,
 )
 from dynmech.errors import (
     InvalidArgument,
-    OutsideSupport,
     describe,
 )
-from dynmech.market.beside import read_markets
-from dynmech.market.displays import control_of, places
+from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.mechanism import cards
-from dynmech.mechanism.rated import estimated, estimated_many
-from dynmech.mechanism.under import Scene, over_markets, stand_in
-from dynmech.payments.core import core_payment, query_cost
+from dynmech.mechanism.auditing import audit_mechanism, respond_best
+from dynmech.mechanism.settling import own_conversation, settle_many, settle_one
+from dynmech.mechanism.under import Scene, over_markets, priced_scene, scene_of
+from dynmech.payments.core import core_payment
 from dynmech.payments.groves import (
     AbstractGroves,
     OwnTables,
@@ -62,7 +51,7 @@ from dynmech.payments.groves import (
     check_total,
 )
 from dynmech.payments.ledger import Ledger
-from dynmech.payments.settlement import AbstractSettlement, Estimator
+from dynmech.payments.settlement import AbstractSettlement
 from dynmech.play.simulate import Simulation, Strategy, simulate
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
@@ -218,42 +207,8 @@ class DynamicTeamMechanism(AbstractTerms):
         any taste can give is warned of (`DynmechWarning`).
         """
         if isinstance(conversation, Conversations):
-            return self._settle_many(conversation, estimate, totals, costs)
-        conversation = self._own_conversation(conversation)
-        if not conversation.ended:
-            must, do = "be a conversation that has ended", "step it to a purchase or exit"
-            raise InvalidArgument(describe("settle(conversation=...)", must, "in progress", do))
-        n = self.policy.env.products
-        turns = conversation.turns
-        bought = turns[-1].action < n
-        env, action = self.policy.env, np.array([turn.action for turn in turns])
-        shown, recommended = (
-            np.array([control_of("settle(conversation=...)", env, x) for x in given])
-            for given in zip(*((turn.shown, turn.recommendation) for turn in turns), strict=True)
-        )
-        spent = self._spent(shown[None], action[None], costs)[0]
-        core = np.repeat(spent[:, None], n, axis=1)
-        rated = np.full(len(turns), np.nan)
-        if bought:
-            product = turns[-1].action
-            rated[-1] = estimated(self.policy.env, self.estimator, conversation, estimate)
-            core[-1] = np.asarray(self.payment(turns[-1].theta, product, rated[-1]))
-        shares = np.zeros(len(turns))
-        shares[: len(self.installments)] = self.installments[: len(turns)]
-        shares[-1] += 1 - shares.sum()
-        groves = shares[:, None] * self._totals_at(conversation, totals)
-        return Ledger(
-            names=self.policy.env.names,
-            period=np.array([turn.period for turn in turns]),
-            recommendation=places(env, recommended),
-            shown=places(env, shown),
-            off_model=conversation.off_model,
-            action=action,
-            estimate=rated,
-            cost=spent,
-            core=core,
-            groves=groves,
-        )
+            return settle_many(self, conversation, estimate, totals, costs)
+        return settle_one(self, own_conversation(self, conversation), estimate, totals, costs)
 
     def simulate(
         self,
@@ -275,17 +230,17 @@ class DynamicTeamMechanism(AbstractTerms):
 
         **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
         """
-        self._priced("simulate")
+        priced_scene(self, "simulate")
         return simulate(self, key, conversations, strategies, profile, under)
 
     @property
     def scene(self) -> Scene:
         """The mechanism in the market of its own policy."""
-        return Scene(self.policy, self.own, self.groves_total, self.estimator)
+        return scene_of(self)
 
     def settlement_means(self) -> Settled:
         """Conditional means and variances of the estimate in every situation, money."""
-        return self._priced("settlement_means").settlement_means()
+        return priced_scene(self, "settlement_means").settlement_means()
 
     @overload
     def audit(
@@ -354,63 +309,10 @@ class DynamicTeamMechanism(AbstractTerms):
         `TooLarge` when the interval's pieces, or the tree of both markets, are too large;
         `InvalidArgument`.
         """
-        choice("on-path", "all")("audit(histories=...)", histories)
-        interval = optional(flag)("audit(interval=...)", interval)
-        conversations = whole(1)("audit(conversations=...)", conversations)
-        nodes = whole(0)("audit(nodes=...)", nodes)
-        optional(number(least=0))("audit(tolerance=...)", tolerance)
-        number(above=0, below=1)("audit(confidence=...)", confidence)
-        settlement = _settlement("audit", settlement)
-        if settlement.own:
-            self._priced("audit")
-        if under is not None:
-            audits = [
-                self._audit_scene(
-                    stand_in("audit(under=...)", self, truth, settlement),
-                    settlement, histories, interval, tolerance,
-                )
-                for truth in read_markets("audit(under=...)", under)
-            ]  # fmt: skip
-            return audits[0] if isinstance(under, RecommendationMDP) else AuditsUnder(tuple(audits))
-        if not self.policy.evaluator.walked:
-            return run_long_audit(
-                self.policy,
-                self._own_at(confidence),
-                self.policy.flat(self.groves_total),
-                settlement,
-                self.estimator,
-                type(self.groves).__name__,
-                self.reports,
-                histories,
-                interval,
-                conversations,
-                nodes,
-                confidence,
-                tolerance,
-                key,
-            )
-        return self._audit_scene(self.scene, settlement, histories, interval, tolerance)
-
-    def _own_at(self, confidence: float) -> OwnTables:
-        """Tables along own alternatives whose bounds hold with another confidence."""
-        if confidence == self.policy.confidence or not self.groves.reads_own:
-            return self.own
-        return self.policy.own_tables(self.estimator, self.groves.side, True, confidence)
-
-    def _audit_scene(self, scene: Scene, settlement, histories, interval, tolerance) -> Audit:
-        """Audit exactly, in this market or in another."""
-        return run_audit(
-            scene.policy,
-            scene.own,
-            scene.groves_total,
-            settlement,
-            scene.settlement_means(),
-            type(self.groves).__name__,
-            self.reports,
-            histories,
-            wants_interval(scene.policy, "audit", interval),
-            tolerance,
-        )
+        return audit_mechanism(
+            self, settlement, histories, under, interval,
+            key, conversations, nodes, confidence, tolerance,
+        )  # fmt: skip
 
     def best_response(
         self,
@@ -430,76 +332,7 @@ class DynamicTeamMechanism(AbstractTerms):
 
         **Returns:** `BestResponse`. **Raises:** `TooLarge` when the strategies are too many.
         """
-        settlement = _settlement("best_response", settlement)
-        scene = self._priced("best_response") if settlement.own else self.scene
-        if under is not None:
-            scene = stand_in("best_response(under=...)", self, under, settlement)
-        policy = scene.policy
-        optional(flag)("best_response(interval=...)", interval)
-        every = np.arange(len(policy.profiles)) if profiles is None else profiles
-        asked = indices(None)("best_response(profiles=...)", every)
-        if not asked.size or (asked < 0).any() or (asked >= len(policy.profiles)).any():
-            must = f"be indices in 0..{len(policy.profiles) - 1}"
-            raise OutsideSupport(describe("best_response(profiles=...)", must, profiles))
-        interval = wants_interval(policy, "best_response", interval)
-        means = scene.settlement_means()
-        return best_responses(policy, settlement, means, self.reports, asked, interval)
-
-    def _spent(self, shown: np.ndarray, action: np.ndarray, costs: Any) -> np.ndarray:
-        """What the query of each round cost, (N, turns), 0 where there was none."""
-        env, asked = self.policy.env, action == self.policy.env.products + 1
-        each = np.array([query_cost(env, c) for c in range(len(env.controls))], float)[shown]
-        if costs is not None:
-            given = np.asarray(as_floats(costs, "settle(costs=...)"), float)
-            if given.shape not in (shown.shape, shown.shape[1:]):
-                must = f"have shape {shown.shape if len(shown) > 1 else shown.shape[1:]}"
-                raise InvalidArgument(describe("settle(costs=...)", must, given.shape))
-            each = np.where(np.isnan(each), given, each)
-        if not np.isfinite(each[asked]).all():
-            must = "be given: what a query costs depends on the taste"
-            do = "pass an unbiased estimate for each turn with a query"
-            raise InvalidArgument(describe("settle(costs=...)", must, costs, do))
-        return np.where(asked, each, 0.0)
-
-    def _settle_many(self, chats: Conversations, estimate: Any, totals: Any, costs: Any) -> Ledger:
-        """One ledger of all rounds of N conversations; `estimate` (N,), NaN where nothing sold."""
-        env, count = self.policy.env, len(chats)
-        n = env.products
-        if chats.policy.fingerprint != self.policy.fingerprint:
-            must, got = "follow the mechanism's own policy", "some of another policy"
-            raise InvalidArgument(describe("settle(conversation=...)", must, got))
-        if not chats.ended.all():
-            must, got = "have ended, every one", f"{int((~chats.ended).sum())} in progress"
-            raise InvalidArgument(describe("settle(conversation=...)", must, got))
-        given = estimated_many(env, self.estimator, chats, estimate)
-        sold = chats.bought >= 0
-        money = np.asarray(env.values.support, float)[
-            np.arange(n), self.policy.profiles.theta[chats.profile]
-        ]
-        buyer, product = np.flatnonzero(sold), chats.bought[sold]
-        core = np.zeros((count, n))
-        core[buyer] = -(money[buyer, product] + given[buyer])[:, None]
-        core[buyer, product] = -given[buyer]
-        total = self._totals_of(chats, totals)
-        row, turn = np.nonzero(chats.action >= 0)
-        rounds = (chats.action >= 0).sum(axis=1)
-        last = turn == rounds[row] - 1
-        spent = self._spent(chats.displayed, chats.action, costs)[row, turn]
-        share = np.zeros(chats.action.shape[1] + 1)
-        share[: len(self.installments)] = self.installments[: len(share)]
-        charged = np.where(last, 1 - np.cumsum(np.append(0.0, share))[turn], share[turn])
-        return Ledger(
-            names=env.names,
-            period=turn + 1,
-            recommendation=chats.shown[row, turn],
-            shown=chats.shown[row, turn],
-            action=chats.action[row, turn],
-            estimate=np.where(last & sold[row], given[row], np.nan),
-            cost=spent,
-            core=np.where(last[:, None], core[row], 0.0) + spent[:, None],
-            groves=charged[:, None] * total[row],
-            conversation=row,
-        )
+        return respond_best(self, settlement, profiles, interval, under)
 
     def _spread(self) -> Spread:
         """Core receipts of every pair of reports by taste, and the chance of its values."""
@@ -507,60 +340,3 @@ class DynamicTeamMechanism(AbstractTerms):
         law = settled(policy.env, policy.compiled, self.estimator, policy.pairs.signals)
         receipts = core_receipts(policy.plan, policy.env.values.support, policy.pairs, law)
         return Spread(receipts, prior_probability(policy.env.values, policy.pairs.theta))
-
-    def _priced(self, verb: str) -> Scene:
-        """The scene of a mechanism that can settle every purchase.
-
-        **Raises:** `InvalidArgument` where ratings need not come and nothing says what that counts.
-        """
-        if self.estimator.sends_missing():
-            must = "say what a rating that does not come counts"
-            do = "pass estimator=InversePropensity()"
-            call = f"DynamicTeamMechanism.{verb}: estimator"
-            raise InvalidArgument(describe(call, must, type(self.estimator).__name__, do))
-        return self.scene
-
-    def _totals_of(self, chats: Conversations, totals: Any) -> Float[np.ndarray, "N n"]:
-        """Groves totals of many conversations."""
-        n = self.policy.env.products
-        self._check_decoded(totals)
-        if totals is not None:
-            return np.asarray(shaped(len(chats), n)("settle(totals=...)", totals))
-        return self.groves_total.reshape(n, -1)[:, chats.profile].T
-
-    def _check_decoded(self, totals: Any) -> None:
-        if self.groves.decoded != (totals is not None):
-            must = "be given with a total that is decoded, as groves.DataDriven, and only then"
-            do = "decode f, groves.function(mechanism.own), from the signal after the ending"
-            raise InvalidArgument(describe("settle(totals=...)", must, totals, do))
-
-    def _own_conversation(self, conversation: Any) -> Conversation:
-        """The conversation under this policy, resumed where it was held with an equal one."""
-        call, policy = "settle(conversation=...)", self.policy
-        if isinstance(conversation, Conversation):
-            if conversation.policy.evaluator is policy.evaluator:
-                return conversation
-            conversation = conversation.record()
-        if not isinstance(conversation, Mapping):
-            raise InvalidArgument(describe(call, "be a conversation", type(conversation)))
-        if conversation.get("policy") != policy.fingerprint:
-            must, got = "follow the mechanism's own policy", "one of another policy"
-            do = "start it with mechanism.policy.start(...)"
-            raise InvalidArgument(describe(call, must, got, do))
-        return policy.resume(conversation)
-
-    def _totals_at(self, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
-        self._check_decoded(totals)
-        if totals is not None:
-            return np.asarray(shaped(self.policy.env.products)("settle(totals=...)", totals))
-        if conversation.profile < 0:
-            must = "start from a profile asked for in initial="
-            raise OutsideSupport(describe("settle(conversation=...)", must, "an alternative"))
-        return self.groves_total.reshape(self.policy.env.products, -1)[:, conversation.profile]
-
-
-def _settlement(verb: str, settlement: AbstractSettlement | None) -> AbstractSettlement:
-    if settlement is None:
-        return Estimator()
-    kind = instance(AbstractSettlement, "one of dynmech.settlement, as settlement.Estimator()")
-    return kind(f"{verb}(settlement=...)", settlement)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
@@ -43,6 +43,24 @@ class Scene(eqx.Module):
         """Means and variances of the estimate in every situation, money."""
         policy = self.policy
         return settled(policy.env, policy.compiled, self.estimator, policy.pairs.signals)
+
+
+def scene_of(terms: AbstractTerms) -> Scene:
+    """A mechanism in the market of its own policy."""
+    return Scene(terms.policy, terms.own, terms.groves_total, terms.estimator)
+
+
+def priced_scene(terms: AbstractTerms, verb: str) -> Scene:
+    """The scene of a mechanism that can settle every purchase.
+
+    **Raises:** `InvalidArgument` where ratings need not come and nothing says what that counts.
+    """
+    if terms.estimator.sends_missing():
+        must = "say what a rating that does not come counts"
+        do = "pass estimator=InversePropensity()"
+        call = f"DynamicTeamMechanism.{verb}: estimator"
+        raise InvalidArgument(describe(call, must, type(terms.estimator).__name__, do))
+    return scene_of(terms)
 
 
 def stand_in(

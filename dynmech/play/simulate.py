@@ -22,7 +22,7 @@ from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_ext
 from dynmech.logs.log import Log
 from dynmech.logs.reading import BUY, EXIT, QUERY
 from dynmech.market.displays import places
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
 from dynmech.policy.priced import profile_index
 from dynmech.policy.under import Elsewhere, check_totals, play_under, settling_signal

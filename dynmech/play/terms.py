@@ -4,7 +4,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.payments.groves import AbstractGroves, OwnTables, total_by_taste
 from dynmech.policy.base import AbstractPricedPolicy
 

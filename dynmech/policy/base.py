@@ -19,7 +19,7 @@ from dynmech.errors import (
 from dynmech.market.displays import named
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.baselines import SIMPLER, PolicyComparison, compare_policies
 from dynmech.policy.conversation import (

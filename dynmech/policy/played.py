@@ -18,8 +18,8 @@ from dynmech._beside import Beside
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
-from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.nodes import Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives

@@ -23,8 +23,8 @@ from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
-from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
 from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess, market_process

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dynmech.bounded import Bounded
     from dynmech.market.environment import RecommendationMDP
     from dynmech.market.profiles import Profiles
-    from dynmech.market.signals import AbstractSettlementSignal
+    from dynmech.market.settlements import AbstractSettlementSignal
     from dynmech.payments.groves import OwnTables
     from dynmech.policy.nodes import Wider
     from dynmech.policy.playable import Playable

@@ -18,7 +18,7 @@ from dynmech.market.beside import beside, read_by
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.heard import Heard
 from dynmech.market.profiles import Profiles
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.policy.base import with_actions
 from dynmech.policy.nodes import Wider

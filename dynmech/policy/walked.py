@@ -14,7 +14,7 @@ from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.continued import remaining
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.nodes import Wider

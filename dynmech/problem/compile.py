@@ -23,8 +23,8 @@ from dynmech.errors import (
     describe,
 )
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import stepped
-from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.problem.edges import (
     Compiled,
     actions_jit,

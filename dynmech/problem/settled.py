@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from dynmech._types import precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
-from dynmech.market.signals import AbstractSettlementSignal
 from dynmech.problem.edges import Compiled
 from solvers import Plan, as_program
 

@@ -24,18 +24,16 @@ import numpy as np
 from jaxtyping import Float
 
 from solvers.checks import check_fields, flag, positive, time_limit, whole
+from solvers.devices import refuse_parts
 from solvers.points.points import Points, PointSets
 from solvers.problem import Structure, Tables, Tasks
 from solvers.progress import Bar, deferred
-from solvers.search.branch_and_bound import (
-    Bounded,
+from solvers.search.branch_and_bound import Bounded, kept_gaps, stopped
+from solvers.search.growing import (
     caps_at,
     fits_a_plan,
-    kept_gaps,
     most_nodes,
-    refuse_parts,
     require_plan,
-    stopped,
     summary,
     sweep_bounded,
 )

@@ -17,9 +17,9 @@ from solvers.problem import Structure, TaskList
 from solvers.search.endless_plan import EndlessPlan
 from solvers.search.store import Indices
 from solvers.search.timed import starts
-from solvers.stationary import unroll
 from solvers.table import Answer, PlanTable
 from solvers.tree.tree import Layer, Tree
+from solvers.truncation import unroll
 
 _MOST_ROUNDS = 10_000
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.market.signals import AbstractSettlementSignal
+from dynmech.market.settlements import AbstractSettlementSignal
 from tests.helpers import oracle
 from tests.helpers.deviations import (
     nothing,

@@ -166,11 +166,11 @@ def test_a_search_that_is_closing_goes_on_at_one_interrupt_and_ends_at_two(
 @pytest.mark.parametrize(
     ("kind", "name", "count"),
     [
-        ("branch", "_extend", 1),
-        ("branch", "_grow", 2),
+        ("branch", "follow_more", 1),
+        ("branch", "grow", 2),
         ("branch", "summary", 2),
-        ("merging", "_extend", 1),
-        ("merging", "_grow", 3),
+        ("merging", "follow_more", 1),
+        ("merging", "grow", 3),
         ("merging", "follow_guides", 1),
         ("points", "_grow", 1),
         ("points", "sweep_bounded", 1),

@@ -85,7 +85,7 @@ def test_a_tolerance_beyond_float32_is_refused_with_the_smallest(solver, monkeyp
     short, wide = single(2)
     worked = []
     monkeypatch.setattr("solvers.tree.exact._solve_chunk", lambda *args: worked.append(args))
-    monkeypatch.setattr("solvers.search.branch_and_bound._grow", lambda *args: worked.append(args))
+    monkeypatch.setattr("solvers.search.branch_and_bound.grow", lambda *args: worked.append(args))
     with pytest.raises(dm.InvalidArgument, match="float32 can certify") as caught:
         solve(short, solver, tolerance=1e-9)
     assert not worked

@@ -65,7 +65,7 @@ def test_chunks_do_not_change_anything(block, cached, monkeypatch):
     problem = random_problem(np.random.default_rng(6), rounds=4, classes=3)
     tree = build_tree(problem.structure)
     expected, same = backward(tree, problem.tables, problem.tasks, block=block)
-    monkeypatch.setattr("solvers.tree.backward._CACHED", cached)
+    monkeypatch.setattr("solvers.tree.bellman._CACHED", cached)
     jax.clear_caches()  # the sizes are no argument of the compiled step
     found, actions = backward(tree, problem.tables, problem.tasks, block=block)
     np.testing.assert_allclose(found, expected, rtol=0, atol=EPS)

@@ -131,7 +131,7 @@ class Problem:
 def test_a_joint_bound_holds_where_tables_would_be_too_large(monkeypatch):
     structure, tables, tasks = stationary(np.random.default_rng(3))
     each = truncate(structure, tables, [tasks], tolerance=0.0, most=4)
-    monkeypatch.setattr("solvers.stationary._BYTES", 1.0)
+    monkeypatch.setattr("solvers.truncation._BYTES", 1.0)
     joint = truncate(structure, tables, [tasks], tolerance=0.0, most=4)
     assert (joint.over[0] >= each.over[0] - 1e-12).all()
     assert (joint.under[0] >= each.under[0] - 1e-12).all()
