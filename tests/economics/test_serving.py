@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -204,6 +205,28 @@ def test_many_are_the_same_as_one_by_one(policy, mechanism):
         np.testing.assert_array_equal(ledger.action[here], alone.action)
     with pytest.raises(dm.InvalidArgument, match="a number wherever"):
         mechanism.settle(chats)
+
+
+def test_threads_are_served_as_one_after_another(mechanism):
+    """One policy, eight threads: on the plan, off it, silent, in batches, settled."""
+    policy = mechanism.policy
+
+    def held(number):
+        rng = np.random.default_rng([9, number])
+        chat, seen = policy.start(profile=int(rng.integers(len(policy.profiles)))), []
+        while not chat.ended:
+            seen.append((chat.recommendation, chat.value))
+            shown = int(rng.integers(3)) if rng.random() < 0.4 else chat.recommendation
+            said = [int(rng.integers(3)), 0, 0, 0] if rng.random() < 0.6 else None
+            again = rng.random() < 0.7
+            chat = chat.step(4 if again else shown, said if again else None, shown=shown)
+        rating = 0.3 if chat.turns[-1].action < 3 else None
+        many = policy.start_many(np.arange(4)).step(np.full(4, 4), rng.integers(3, size=4))
+        return seen, mechanism.settle(chat, rating).transfer.tolist(), many.control.tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(held, range(10)))
+    assert together == [held(number) for number in range(10)]
 
 
 def test_bad_batches_are_refused_by_argument(policy, mechanism):
