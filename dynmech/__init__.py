@@ -108,7 +108,8 @@ if TYPE_CHECKING:
     from dynmech.payments.groves import AbstractGroves as AbstractGroves
     from dynmech.payments.ledger import Ledger as Ledger
     from dynmech.payments.settlement import AbstractSettlement as AbstractSettlement
-    from dynmech.play.simulate import Simulation as Simulation
+    from dynmech.play.records import Simulation as Simulation
+    from dynmech.play.summary import SimulationSummary as SimulationSummary
     from dynmech.policy.base import EfficientPolicy as EfficientPolicy
     from dynmech.policy.baselines import PolicyComparison as PolicyComparison
     from dynmech.policy.conversation import Conversation as Conversation
@@ -191,7 +192,8 @@ else:
             "dynmech.market.signals": (
                 "AbstractInitialSignals GaussianSignals JointSignals NoSignals SignalStructure"
             ),
-            "dynmech.play.simulate": "Simulation",
+            "dynmech.play.records": "Simulation",
+            "dynmech.play.summary": "SimulationSummary",
             "dynmech.market.structures": "PrivateFeedback PrivateStructures",
             "dynmech.market.tastes": "TasteGrid",
             "dynmech.market.trembling": "Trembling",

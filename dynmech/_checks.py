@@ -251,11 +251,15 @@ def key(call: str, value: Any) -> jax.Array:
     raise InvalidArgument(describe(call, "be one key, as jax.random.key(0)", shown(value)))
 
 
+def key_words(call: str, value: Any) -> list[int]:
+    """The numbers in a key of `jax.random`; also where the caller is traced."""
+    with jax.ensure_compile_time_eval():
+        return np.asarray(jax.random.key_data(key(call, value))).ravel().tolist()
+
+
 def generator(call: str, value: Any) -> np.random.Generator:
     """NumPy's generator, seeded with a key of `jax.random`; also where the caller is traced."""
-    with jax.ensure_compile_time_eval():
-        words = np.asarray(jax.random.key_data(key(call, value))).ravel().tolist()
-    return np.random.default_rng(words)
+    return np.random.default_rng(key_words(call, value))
 
 
 def distinct(call: str, names: Any, count: int | None, reserved: Iterable[str] = ()) -> tuple:

@@ -1,6 +1,7 @@
 """The `mesh=` of every verb: read, agreed on by all processes, and told of in our own words."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from dynmech import files
 from dynmech.errors import InvalidArgument, describe
-from solvers import Unsuited, agree, check_mesh, spread
+from solvers import Unsuited, agree, check_mesh, shares, spread
 
 if TYPE_CHECKING:
     import equinox as eqx
@@ -34,15 +35,45 @@ def read_mesh(
         agree(mesh, {"verb": call, "versions": versions, "market": files.fingerprint(env)[:12]})
 
 
-def over(
-    call: str,
-    mesh: jax.sharding.Mesh | None,
-    function: Callable[[P], R],
-    parts: Iterable[P],
-) -> list[R]:
-    """`solvers.spread`, its refusals in the words of the verb `call`."""
-    with _said(call):
-        return spread(mesh, function, parts)
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Where the parts of a verb's work are done, and where what was found is kept, if anywhere.
+
+    **Arguments:** `call`: the verb; `mesh`: devices over which parts are spread; `kept`: of this
+    work alone.
+    """
+
+    call: str
+    mesh: jax.sharding.Mesh | None = None
+    kept: files.Parts | None = None
+
+    @property
+    def devices(self) -> int:
+        """How many share the work."""
+        return shares(self.mesh)
+
+    def each(
+        self,
+        function: Callable[[P], R],
+        parts: Iterable[P],
+        name: Callable[[P], tuple[int | str, ...]] | None = None,
+    ) -> list[R]:
+        """What the function finds for every part, in order; see `solvers.spread`.
+
+        **Arguments:** `name`: of a part that is kept, and found again.
+        """
+
+        def work(part: P) -> R:
+            if self.kept is None or name is None:
+                return function(part)
+            found = self.kept.load(*name(part))
+            if found is None:
+                found = function(part)
+                self.kept.save(found, *name(part))
+            return found
+
+        with _said(self.call):
+            return spread(self.mesh, work, parts)
 
 
 @contextlib.contextmanager

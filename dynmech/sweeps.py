@@ -7,7 +7,6 @@ depends on; the same call goes on from there, whoever wrote it.
 """
 
 import hashlib
-import inspect
 import itertools
 import json
 import math
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import numpy as np
 
+from dynmech import files
 from dynmech._checks import whole
 from dynmech.errors import DynmechWarning, InvalidArgument, describe, import_extra
 from dynmech.files.writing import write
@@ -196,18 +196,18 @@ def sweep(
     """
     options, settings, numbers = _read(cell, grid, seeds)
     workers = whole(1)("sweep(workers=...)", workers)
-    mark = _mark(cell)
+    mark = files.mark_of(cell)
     place = None if folder is None else _claim(Path(folder), cell, mark)
     tasks = [(setting, seed) for setting in settings for seed in numbers]
-    files = {task: _file(place, options, mark, *task) for task in tasks}
-    done = {task: found for task in tasks if (found := _kept(files[task])) is not None}
+    paths = {task: _file(place, options, mark, *task) for task in tasks}
+    done = {task: found for task in tasks if (found := _kept(paths[task])) is not None}
     waiting, failed = [task for task in tasks if task not in done], {}
 
     def finish(task, found: dict[str, float] | str) -> None:
         if isinstance(found, str):
             failed[task] = found
             return
-        done[task], path = found, files[task]
+        done[task], path = found, paths[task]
         if path is not None:
             content = {"settings": dict(zip(options, task[0], strict=True)), "seed": task[1]}
             text = json.dumps({"format": _FORMAT, **content, "numbers": found})
@@ -256,16 +256,6 @@ def _listed(name: str, given: object) -> list[Any]:
         must = f"list the values of {name!r}"
         raise InvalidArgument(describe("sweep(grid=...)", must, repr(given)[:80]))
     return list(given)
-
-
-def _mark(cell: Cell) -> str:
-    """What a cell's result depends on beside settings and seed: its name and its source."""
-    try:
-        source = inspect.getsource(cell)
-    except (OSError, TypeError):  # typed at a prompt, or a callable object
-        source = ""
-    name = f"{cell.__module__}.{getattr(cell, '__qualname__', type(cell).__qualname__)}"
-    return hashlib.sha256(f"{name}\n{source}".encode()).hexdigest()
 
 
 def _claim(folder: Path, cell: Cell, mark: str) -> Path:

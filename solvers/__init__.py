@@ -30,6 +30,7 @@ with chance .15 and costs 1 each time; three rounds:
 `solvers.testing.check` tries a solver of one's own.
 """
 
+from solvers.checkpoint import Checkpoint as Checkpoint
 from solvers.checkpoint import Unkept as Unkept
 from solvers.confidence.betting import bernstein_lower as bernstein_lower
 from solvers.confidence.betting import betting_lower as betting_lower

@@ -26,15 +26,17 @@ class Unkept(ValueError):
 class Checkpoint:
     """Parts of one problem in a folder.
 
-    **Arguments:** `path`: the folder, made if absent; `mark`: the problem's fingerprint.
+    **Arguments:** `path`: the folder, made if absent; `mark`: the problem's fingerprint; `call`:
+    what users call the folder, for the messages.
 
     **Raises:** `Unkept` if it is no folder or cannot be written, or holds parts of another
     problem; nothing in it is changed then.
     """
 
-    def __init__(self, path: str | os.PathLike, mark: str):
+    def __init__(self, path: str | os.PathLike, mark: str, call: str = "solve(checkpoint=...)"):
+        self.call = call
         if not isinstance(path, str | os.PathLike) or "\0" in str(path):
-            raise Unkept(_refusal("be the path of a folder", repr(path)[:80]))
+            raise Unkept(self._refusal("be the path of a folder", repr(path)[:80]))
         self.path, self.mark = Path(path), mark
         with self._disk():
             self._claim()
@@ -91,7 +93,7 @@ class Checkpoint:
                     write(manifest, json.dumps(mine).encode(), fresh=True)
             elif mine.keys() <= found.keys():
                 got = f"{self.path}, which holds parts of another problem or version"
-                raise Unkept(_refusal(got=got))
+                raise Unkept(self._refusal("name a folder of the same problem", got))
             else:
                 set_aside(self.path, [manifest])
 
@@ -102,7 +104,11 @@ class Checkpoint:
             yield
         except OSError as error:
             got = f"{error.filename or self.path}: {error.strerror or error}"
-            raise Unkept(_refusal("name a folder that can be written", got)) from error
+            raise Unkept(self._refusal("name a folder that can be written", got)) from error
+
+    def _refusal(self, must: str, got: str) -> str:
+        do = "choose another folder, delete this one, or make room"
+        return f"`{self.call}` must {must}; got {got}; {do}."
 
 
 def _read(manifest: Path) -> dict | None:
@@ -114,8 +120,3 @@ def _read(manifest: Path) -> dict | None:
     except (ValueError, IsADirectoryError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _refusal(must: str = "name a folder of the same problem", got: str = "") -> str:
-    do = "choose another folder, delete this one, or make room"
-    return f"`solve(checkpoint=...)` must {must}; got {got}; {do}."

@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech._devices import Work
 from dynmech.audit.witness import Witness
 from dynmech.errors import import_extra
 from dynmech.market.displays import words
@@ -22,6 +23,7 @@ from dynmech.policy.player import Played, Player, Report
 from solvers import betting_lower, betting_upper
 
 _SEED = 11
+_HERE = Work("audit")
 _SAME = 1e-12  # of the money scale: rounding
 
 
@@ -95,25 +97,33 @@ def measure_gains(
     interval: bool,
     bias: float | None,
     seed: Sequence[int] = (_SEED,),
+    work: Work = _HERE,
 ) -> tuple[MeasuredGains, Truth]:
     """Simulate every report that each advertiser can make at the outset of each profile.
 
     **Arguments:** `interval`: also the ends of a declared interval of reports; `bias`: most that
-    one purchase pays beside the surplus, money, None where that is not known.
+    one purchase pays beside the surplus, money, None where that is not known; `work`: where
+    profiles and reports are played, and their gains kept.
     """
     env = policy.env
     player = Player(env, policy.process, policy.network, policy.chunk, runs, list(seed))
     values = reportable(env.values) if interval else env.values.support
-    listed, truths = _reports(policy, values), []
-    rows, alpha = [], (1 - confidence) / (2 * max(len(listed), 1))
-    for b in range(len(policy.profiles)):
-        theta, signals = policy.theta(b), policy.profiles.signals[b]
-        truth = player.play(theta, signals, settlement, signal, stray=bias)
-        truths.append(truth)
-        for row in listed:
-            if row[0] == b:
-                lie = player.play(theta, signals, settlement, signal, Report(*row[1:]), bias)
-                rows.append((*row, *_gain(truth, lie, row[1], alpha, env.money_scale)))
+    listed, profiles = _reports(policy, values), policy.profiles
+    alpha = (1 - confidence) / (2 * max(len(listed), 1))
+
+    def play(b: int, report: Report | None) -> Played:
+        given = policy.theta(b), profiles.signals[b], settlement, signal, report
+        return player.play(*given, bias)
+
+    truths = work.each(lambda b: play(b, None), range(len(profiles)))
+
+    def lie(k: int) -> tuple:
+        b, i, value, symbol = listed[k]
+        told = play(b, Report(i, value, symbol))
+        return _gain(truths[b], told, i, alpha, env.money_scale)
+
+    found = work.each(lie, range(len(listed)), lambda k: ("report", k))
+    rows = [(*row, *gain) for row, gain in zip(listed, found, strict=True)]
     kinds = (int, int, float, int, float, float, int, int, int, float, float)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]

@@ -7,12 +7,11 @@ payoff of the lie is <b, Q(n', r', theta)> with the *true* values in both flow a
 Q is the payoff given omega of r' at n' and the plan after it. Gains are conditional on the node.
 """
 
-from collections.abc import Iterator
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._devices import Work
 from dynmech.audit.outset import Lie, search_outset
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.audit.payoffs import situation as situation
@@ -26,6 +25,7 @@ from solvers import Visits, visit
 
 _CELLS = 30_000_000
 _BATCH = 4_000_000
+_HERE = Work("audit")
 
 
 class _Lies(eqx.Module):
@@ -57,52 +57,82 @@ class Found(eqx.Module):
 
 
 def search_misreports(
-    policy: AbstractPricedPolicy, settlement: AbstractSettlement, settled: Settled
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    settled: Settled,
+    work: Work = _HERE,
 ) -> Found:
     """Find each advertiser's most profitable misreport.
 
+    **Arguments:** `work`: where runs of true roots are searched, and kept.
+
     **Returns:** `gain` (n,), never below 0; its `witness`; `by_period` (n, T): the same of each
-    period; `deviations`: how many misreports were compared with truth.
+    period; `deviations`: how many misreports were compared with truth. Of equals the earliest
+    misreport counts.
     """
     n = policy.env.products
     best = [(0.0, no_witness(policy, i)) for i in range(n)]
     by_period = np.zeros((n, policy.plan.horizon))
-    outset, count = search_outset(policy, settlement, settled)
+    outset, count = search_outset(policy, settlement, settled, work)
     for i, lie in enumerate(outset):
         if lie is not None and lie.gain > 0:
             by_period[i, 0] = lie.gain
             best[i] = (lie.gain, _witness(policy, [], 0, _told(i, lie), 0, lie.gain, lie.mass))
-    for path, lies in _misreports(policy):
-        gains, masses = _gains(policy, settlement, settled, lies, path)
-        for t, (here, gain) in enumerate(zip(lies, gains, strict=True)):
-            count += len(gain)
-            for i in range(n):
-                mine = np.flatnonzero(here.agent == i)
-                if not len(mine):
-                    continue
-                top = int(mine[np.argmax(gain[mine])])
-                by_period[i, t] = max(by_period[i, t], gain[top])
-                if gain[top] > best[i][0]:
-                    witness = _witness(policy, path, t, here, top, gain[top], masses[t][top])
-                    best[i] = (float(gain[top]), witness)
+
+    def search(piece: tuple[int, int]) -> _Piece:
+        return _search_piece(policy, settlement, settled, piece)
+
+    pieces = _pieces(policy, work.devices)
+    found = work.each(search, pieces, lambda piece: ("roots", *piece))
+    for t in range(1, policy.plan.horizon):
+        for piece in found:
+            by_period[:, t] = np.maximum(by_period[:, t], piece.gain[:, t])
+            for i in np.flatnonzero(piece.gain[:, t] > [gain for gain, _ in best]).tolist():
+                best[i] = (float(piece.gain[i, t]), piece.witness[i][t])
+    count += sum(piece.count for piece in found)
     return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), by_period, count)
 
 
-def _misreports(policy: AbstractPricedPolicy) -> Iterator[tuple[list[Visits], list[_Lies]]]:
-    """Yield misreports of every period after the first in pieces that fit in memory."""
+class _Piece(eqx.Module):
+    """Largest gains (n, T) at some true roots, 0 where nothing gains, witnesses, and how many."""
+
+    gain: Float[np.ndarray, "n T"]
+    witness: tuple[tuple[Witness, ...], ...]
+    count: int
+
+
+def _pieces(policy: AbstractPricedPolicy, devices: int) -> list[tuple[int, int]]:
+    """Runs of true roots whose misreports after the first period fit in memory side by side."""
     if policy.plan.horizon == 1:
-        return
-    roots = np.arange(len(policy.pairs.signals))
+        return []
     pairs = policy.pairs
-    order = np.argsort(pairs.root, kind="stable")
-    spans = np.searchsorted(pairs.root[order], np.append(roots, len(roots)))
+    roots = len(pairs.signals)
     width = policy.env.heard.count ** (policy.plan.horizon - 1)
     per_pair = int(width) * policy.env.tastes.size * policy.plan.sibling.shape[1]
-    step = max(1, int(_CELLS // max(per_pair * (spans[-1] // len(roots)), 1)))
-    for low in range(0, len(roots), step):
-        start = order[spans[low] : spans[min(low + step, len(roots))]]
-        path = visit(policy.plan, start, by_origin=False)
-        yield path, [_no_lies(), *(_later_lies(policy, path, t) for t in range(1, len(path)))]
+    step = int(_CELLS // max(devices * per_pair * (len(pairs.root) // roots), 1))
+    step = max(1, min(step, -(-roots // devices)))
+    return [(low, min(low + step, roots)) for low in range(0, roots, step)]
+
+
+def _search_piece(policy, settlement, settled, piece: tuple[int, int]) -> _Piece:
+    """Compare the misreports at a run of true roots, in every period after the first."""
+    n, horizon, count = policy.env.products, policy.plan.horizon, 0
+    gain = np.zeros((n, horizon))
+    witness = [[no_witness(policy, i)] * horizon for i in range(n)]
+    order = np.argsort(policy.pairs.root, kind="stable")
+    start, stop = np.searchsorted(policy.pairs.root[order], piece)
+    path = visit(policy.plan, order[start:stop], by_origin=False)
+    lies = [_no_lies(), *(_later_lies(policy, path, t) for t in range(1, len(path)))]
+    gains, masses = _gains(policy, settlement, settled, lies, path)
+    for t, (here, found) in enumerate(zip(lies, gains, strict=True)):
+        count += len(found)
+        for i in range(n):
+            mine = np.flatnonzero(here.agent == i)
+            top = int(mine[np.argmax(found[mine])]) if len(mine) else -1
+            if top >= 0 and found[top] > 0:
+                gain[i, t] = found[top]
+                witness[i][t] = _witness(policy, path, t, here, top, found[top], masses[t][top])
+    return _Piece(gain, tuple(map(tuple, witness)), count)
 
 
 def _later_lies(policy: AbstractPricedPolicy, path: list[Visits], t: int) -> _Lies:

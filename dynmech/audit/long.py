@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._devices import Work
 from dynmech._types import query_code
 from dynmech.audit.gains import measure_gains, witness
 from dynmech.audit.record import Audit, Budget, NodeBound, Window
@@ -36,6 +37,7 @@ from dynmech.solve.certificates import Certificate, hidden, margin
 from solvers import betting_lower, betting_upper
 
 _TOLERANCE = 1e-9
+_HERE = Work("audit")
 _NODE_RUNS = 512
 
 
@@ -54,6 +56,7 @@ def run_long_audit(
     confidence: float,
     tolerance: float | None,
     key: jax.Array | None = None,
+    work: Work = _HERE,
 ) -> Audit:
     """Run every check; see `DynamicTeamMechanism.audit`. `tables`: along own alternatives."""
     policy = cast(PlayEvaluator, priced.evaluator)
@@ -64,9 +67,8 @@ def run_long_audit(
     own = settlement.own
     stray = bias if own else None
     seed = [] if key is None else [np.asarray(jax.random.key_data(key)).ravel().tolist()]
-    gains, truth = measure_gains(
-        policy.play, settlement, signal, conversations, confidence, searched, stray, *seed
-    )
+    given = policy.play, settlement, signal, conversations, confidence, searched, stray, *seed
+    gains, truth = measure_gains(*given, work=work)
     bounds, every = policy.bounds, policy.play.certificate.runs
     lower = bounds.value - margin(bounds.error, bounds.unseen, confidence, every, batch)
     gap = policy.bounds.upper - lower + 2 * bias

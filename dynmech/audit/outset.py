@@ -10,6 +10,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._devices import Work
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
@@ -17,6 +18,7 @@ from dynmech.problem.settled import Settled
 
 _CELLS = 8_000_000
 _POINTS = 120_000_000
+_HERE = Work("audit")
 
 
 class Lie(eqx.Module):
@@ -31,7 +33,10 @@ class Lie(eqx.Module):
 
 
 def search_outset(
-    policy: AbstractPricedPolicy, settlement: AbstractSettlement, settled: Settled
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    settled: Settled,
+    work: Work = _HERE,
 ) -> tuple[tuple[Lie | None, ...], int]:
     """Compare every misreport of period 1 with truth: the best of each advertiser, and how many.
 
@@ -46,7 +51,7 @@ def search_outset(
         known = (mine >= 0).all(axis=(0, 1))
         told = mine[:, :, known]
         cases[told[:, :, None], taken[told][:, None]] = True
-    payoff = _payoffs(policy, settlement, settled, own, cases)
+    payoff = _payoffs(policy, settlement, settled, own, cases, work)
     place = np.cumsum(cases.ravel()).reshape(cases.shape) - 1
     mass = policy.plan.root.sum(axis=1)[pairs.root]
     found = [_best(mine, place, payoff[i], taken, mass) for i, mine in enumerate(own)]
@@ -59,11 +64,12 @@ def _alternatives(own: Int[np.ndarray, "B K Z"]) -> Int[np.ndarray, "U K Z"]:
     return own[first]
 
 
-def _payoffs(policy, settlement, settled, own, cases) -> list[Float[np.ndarray, "_c Z"]]:
+def _payoffs(
+    policy, settlement, settled, own, cases, work: Work
+) -> list[Float[np.ndarray, "_c Z"]]:
     """Payoff of every case under each signal that advertiser i may truly have, unnormalised."""
     pairs, root = policy.pairs, policy.plan.root
     pair, control = np.nonzero(cases)
-    payoff = [np.zeros((len(pair), mine.shape[2])) for mine in own]
     believed = []
     for mine in own:
         at = np.full((len(pairs.root), mine.shape[2]), -1)
@@ -72,20 +78,25 @@ def _payoffs(policy, settlement, settled, own, cases) -> list[Float[np.ndarray, 
         at[mine[known]] = np.broadcast_to(true[:, :, None], (*mine.shape, mine.shape[2]))[known]
         believed.append(at[pair])
     later = policy.env.heard.count ** (policy.plan.horizon - 1)
-    step = max(1, _POINTS // (later * root.shape[1]))
+    step = min(_POINTS // (later * root.shape[1] * work.devices), -(-len(pair) // work.devices))
     nothing = (np.zeros(0, np.int64),) * 3
-    for low in range(0, len(pair), step):
-        part = slice(low, low + step)
+
+    def one(piece: tuple[int, int]) -> tuple[np.ndarray, ...]:
+        part = slice(*piece)
         wanted = [(pair[part], np.zeros_like(pair[part]), control[part])]
         wanted += [nothing] * (policy.plan.horizon - 1)
         values, places = alpha_vectors(policy, settlement, settled, wanted)
-        alpha = values[0][places[0]]
-        for i, (at, amount) in enumerate(zip(believed, payoff, strict=True)):
+        alpha, found = values[0][places[0]], []
+        for i, at in enumerate(believed):
             mine = alpha[:, i if alpha.shape[1] > 1 else 0]
-            for z in range(at.shape[1]):
-                belief = root[np.maximum(at[part, z], 0)]
-                amount[part, z] = np.einsum("cm,cm->c", mine, belief)
-    return payoff
+            belief = [root[np.maximum(at[part, z], 0)] for z in range(at.shape[1])]
+            found.append(np.stack([np.einsum("cm,cm->c", mine, b) for b in belief], axis=1))
+        return tuple(found)
+
+    step = max(1, step)
+    pieces = [(low, min(low + step, len(pair))) for low in range(0, len(pair), step)]
+    found = work.each(one, pieces, lambda piece: ("cases", *piece))
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def _best(mine, place, payoff, taken, mass) -> tuple[Lie | None, int]:

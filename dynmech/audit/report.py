@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._devices import Work, read_mesh
 from dynmech.audit.bounds import bound_gains
 from dynmech.audit.incentives import search_misreports, situation
 from dynmech.audit.record import Audit, Budget, Window
@@ -16,6 +17,7 @@ from dynmech.problem.settled import Settled
 from solvers import visit
 
 _TOLERANCE = 1e-9
+_HERE = Work("audit")
 
 
 def run_audit(
@@ -29,19 +31,23 @@ def run_audit(
     histories: str = "on-path",
     interval: bool = False,
     tolerance: float | None = None,
+    work: Work = _HERE,
 ) -> Audit:
     """Run every check.
 
     **Arguments:** `total` (n, *P): Groves totals; `settled`: what purchases are settled at;
-    `interval`: search every report of the interval.
+    `interval`: search every report of the interval; `work`: where, and what is kept.
     """
     env, n = policy.env, policy.env.products
     shape = policy.advertiser_value.shape
-    if (reports, histories, interval) == ("incremental", "on-path", False):
-        found = search_misreports(policy, settlement, settled)
+    nearby = (reports, histories, interval) == ("incremental", "on-path", False)
+    parts = (len(policy.pairs.signals), "root") if nearby else (n, "advertiser")
+    read_mesh("audit", work.mesh, env, *parts)
+    if nearby:
+        found = search_misreports(policy, settlement, settled, work)
     else:
         truthful = histories == "on-path"
-        found = search_histories(policy, settlement, settled, reports, truthful, interval)
+        found = search_histories(policy, settlement, settled, reports, truthful, interval, work)
     payoff, variance = (x.T.reshape(shape) for x in _settle_truth(policy, settlement, settled))
     payments = total + policy.advertiser_value - payoff
     participation = policy.advertiser_value - payments

@@ -18,6 +18,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._devices import Work
 from dynmech.audit.game import Game, expect, flows, follow_truth, truthful_move, unroll
 from dynmech.audit.incentives import Found, no_witness, value_alternatives
 from dynmech.audit.intervals import report_of
@@ -27,6 +28,8 @@ from dynmech.market.displays import words
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
+
+_HERE = Work("audit")
 
 
 class BestResponse(eqx.Module):
@@ -78,19 +81,20 @@ def search_histories(
     reports: str,
     truthful: bool,
     interval: bool = False,
+    work: Work = _HERE,
 ) -> Found:
     """Search single misreports, truth after, at histories with own past lies or without.
 
     **Arguments:** `truthful`: only histories with a truthful own past that the policy reaches,
     of every own type; else every history that own lies can lead to. `interval`: any value of
-    the declared interval may be reported.
+    the declared interval may be reported; `work`: where advertisers are searched, and kept.
 
     **Returns:** the largest gains, conditional on the node, and their witnesses.
     """
-    n = policy.env.products
-    best, by_period = [no_witness(policy, i) for i in range(n)], np.zeros((n, policy.plan.horizon))
-    count = 0
-    for i in range(n):
+    horizon = policy.plan.horizon
+
+    def search(i: int) -> tuple[np.ndarray, Witness, int]:
+        best, by_period, count = no_witness(policy, i), np.zeros(horizon), 0
         starts = _starts(policy, i, reports) if truthful else np.unique(policy.pairs.base)
         for game in _games(policy, i, starts, reports, interval, truthful):
             reached = np.ones(len(game.states[0].pair), bool)
@@ -104,18 +108,20 @@ def search_histories(
                 gain /= np.where(live, mass, 1)[:, None, None]
                 count += _compared(game, t, live)
                 top = np.unravel_index(int(np.argmax(gain)), gain.shape)
-                by_period[i, t] = max(by_period[i, t], gain[top])
-                if gain[top] > best[i].gain:
+                by_period[t] = max(by_period[t], gain[top])
+                if gain[top] > best.gain:
                     place = tuple(int(x) for x in top)
-                    best[i] = _witness(
-                        policy, game, t, place, float(gain[top]), float(mass[top[0]])
-                    )
+                    best = _witness(policy, game, t, place, float(gain[top]), float(mass[top[0]]))
                 if t < len(game.states) - 1:
                     arrived = np.zeros(len(game.states[t + 1].pair), bool)
                     following = moves.following[honest[live]] if truthful else moves.following
                     arrived[following[following >= 0]] = True
                     reached = arrived
-    return Found(np.array([w.gain for w in best]), tuple(best), by_period, count)
+        return by_period, best, count
+
+    found = work.each(search, range(policy.env.products), lambda i: ("advertiser", i))
+    by_period, best, count = zip(*found, strict=True)
+    return Found(np.array([w.gain for w in best]), best, np.stack(by_period), sum(count))
 
 
 def _starts(policy, i: int, reports: str) -> Int[np.ndarray, " k"]:

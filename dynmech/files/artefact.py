@@ -4,7 +4,9 @@ The file is safetensors; its header holds the tree of classes and fields as JSON
 the market's fingerprint, and digests of every array and of the whole file.
 """
 
+import inspect
 import os
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -31,6 +33,16 @@ def fingerprint(env: eqx.Module) -> str:
     text = repr((FORMAT, tree)).encode()
     digests = [hash_arrays([array]) for array in arrays.values()]
     return hash_arrays([_bytes(text), *(_bytes(digest.encode()) for digest in digests)])
+
+
+def mark_of(function: Callable[..., Any]) -> str:
+    """What the results of a function of the caller's depend on: its name and its source."""
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # typed at a prompt, or a callable object
+        source = ""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return hash_arrays([_bytes(f"{function.__module__}.{name}\n{source}".encode())])
 
 
 def save(module: eqx.Module, path: str | os.PathLike, call: str | None = None) -> None:

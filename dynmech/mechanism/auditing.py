@@ -1,19 +1,24 @@
 """Audits and best responses of a mechanism: where it is the truth, and where another market is."""
 
+import dataclasses
+import os
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
+from dynmech import files
 from dynmech._checks import (
     choice,
     flag,
     indices,
     instance,
+    key_words,
     number,
     optional,
     whole,
 )
+from dynmech._devices import Work, read_mesh
 from dynmech._types import Numbers
 from dynmech.audit import (
     Audit,
@@ -49,6 +54,8 @@ def audit_mechanism(
     nodes: int,
     confidence: float,
     tolerance: float | None,
+    mesh: jax.sharding.Mesh | None,
+    checkpoint: str | os.PathLike | None,
 ) -> Audit | AuditsUnder:
     """See `DynamicTeamMechanism.audit`."""
     choice("on-path", "all")("audit(histories=...)", histories)
@@ -60,15 +67,29 @@ def audit_mechanism(
     settlement = _settlement("audit", settlement)
     if settlement.own:
         priced_scene(terms, "audit")
+    read_mesh("audit", mesh, terms.policy.env, None, "part")
+    asked = settlement, histories, interval, tolerance
+    markets = [] if under is None else list(read_markets("audit(under=...)", under))
+    kept = None
+    if checkpoint is not None:
+        seed = None if key is None else key_words("audit(key=...)", key)
+        own = terms.policy.fingerprint, terms.groves_total, terms.estimator, terms.reports
+        drawn = seed, conversations, nodes, confidence
+        kept = files.Parts(checkpoint, (*own, *asked, markets, *drawn), "audit")
+    work = Work("audit", mesh, kept)
+    if isinstance(under, RecommendationMDP):
+        scene = stand_in("audit(under=...)", terms, markets[0], settlement)
+        return _audit_scene(terms, scene, *asked, work)
     if under is not None:
-        scenes = (
-            stand_in("audit(under=...)", terms, truth, settlement)
-            for truth in read_markets("audit(under=...)", under)
-        )
-        audits = [
-            _audit_scene(terms, x, settlement, histories, interval, tolerance) for x in scenes
-        ]
-        return audits[0] if isinstance(under, RecommendationMDP) else AuditsUnder(tuple(audits))
+        spread = len(markets) >= work.devices
+        inner = Work("audit", None if spread else mesh)
+
+        def one(k: int) -> Audit:
+            scene = stand_in("audit(under=...)", terms, markets[k], settlement)
+            return _audit_scene(terms, scene, *asked, inner)
+
+        outer = dataclasses.replace(work, mesh=mesh if spread else None)
+        return AuditsUnder(tuple(outer.each(one, range(len(markets)), lambda k: ("market", k))))
     if not terms.policy.evaluator.walked:
         return run_long_audit(
             terms.policy,
@@ -85,8 +106,9 @@ def audit_mechanism(
             confidence,
             tolerance,
             key,
+            work,
         )
-    return _audit_scene(terms, scene_of(terms), settlement, histories, interval, tolerance)
+    return _audit_scene(terms, scene_of(terms), *asked, work)
 
 
 def respond_best(
@@ -121,7 +143,7 @@ def _own_at(terms: AbstractTerms, confidence: float) -> OwnTables:
 
 
 def _audit_scene(
-    terms: AbstractTerms, scene: Scene, settlement, histories, interval, tolerance
+    terms: AbstractTerms, scene: Scene, settlement, histories, interval, tolerance, work: Work
 ) -> Audit:
     """Audit exactly, in this market or in another."""
     return run_audit(
@@ -135,6 +157,7 @@ def _audit_scene(
         histories,
         wants_interval(scene.policy, "audit", interval),
         tolerance,
+        work,
     )
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.mechanism.team import DynamicTeamMechanism
-from dynmech.play.simulate import Simulation
+from dynmech.play.records import Simulation
 from dynmech.problem.settled import Settled
 from solvers import visit
 

@@ -52,7 +52,10 @@ from dynmech.payments.groves import (
 )
 from dynmech.payments.ledger import Ledger
 from dynmech.payments.settlement import AbstractSettlement
-from dynmech.play.simulate import Simulation, Strategy, simulate
+from dynmech.play.records import Simulation
+from dynmech.play.simulate import Strategy, simulate
+from dynmech.play.stream import simulate_summary
+from dynmech.play.summary import SimulationSummary
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
@@ -217,6 +220,8 @@ class DynamicTeamMechanism(AbstractTerms):
         strategies: Mapping[int | str, Strategy] | None = None,
         profile: int | None = None,
         under: RecommendationMDP | None = None,
+        *,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> Simulation:
         """Simulate whole conversations and record every transfer; the key is consumed.
 
@@ -226,12 +231,43 @@ class DynamicTeamMechanism(AbstractTerms):
         **Arguments:** `conversations`: how many; `strategies`: per advertiser (label or index) a
         function (period from 1, true value indices (N,), true symbols (N,)) -> reported value
         indices and symbols, truth by default; `profile`: the index of one initial profile;
-        `under`: another market that is the truth, as in `audit`.
+        `under`: another market that is the truth, as in `audit`; `mesh`: devices over which
+        batches of 65,536 conversations are spread, the same ones on any (functions of strategies
+        are then called from several threads).
 
         **Returns:** `Simulation`. **Raises:** `OutsideSupport` for reports that do not exist.
         """
         priced_scene(self, "simulate")
-        return simulate(self, key, conversations, strategies, profile, under)
+        return simulate(self, key, conversations, strategies, profile, under, mesh)
+
+    def simulate_summary(
+        self,
+        key: jax.Array,
+        conversations: int,
+        strategies: Mapping[int | str, Strategy] | None = None,
+        profile: int | None = None,
+        under: RecommendationMDP | None = None,
+        *,
+        mesh: jax.sharding.Mesh | None = None,
+        checkpoint: str | os.PathLike | None = None,
+        progress: bool = True,
+    ) -> SimulationSummary:
+        """Simulate as many conversations as wanted, and keep moments and quantiles alone.
+
+        The conversations are those of `simulate` with the same key, drawn batch by batch: memory
+        does not grow with their number. Means and standard deviations are exact up to rounding,
+        quantiles within a thousandth.
+
+        **Arguments:** as `simulate`; `checkpoint`: a folder where the state is kept every few
+        batches: the same call, or one for more conversations, goes on from there, to the same
+        numbers; `progress`: show a bar when it takes more than two seconds.
+
+        **Returns:** `SimulationSummary`. **Raises:** `OutsideSupport` for reports that do not
+        exist; `InvalidArgument`, also for a folder of another simulation.
+        """
+        priced_scene(self, "simulate_summary")
+        given = key, conversations, strategies, profile, under, mesh, checkpoint, progress
+        return simulate_summary(self, *given)
 
     @property
     def scene(self) -> Scene:
@@ -255,6 +291,8 @@ class DynamicTeamMechanism(AbstractTerms):
         nodes: int = 0,
         confidence: float = 0.95,
         tolerance: float | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+        checkpoint: str | os.PathLike | None = None,
     ) -> Audit: ...
 
     @overload
@@ -270,6 +308,8 @@ class DynamicTeamMechanism(AbstractTerms):
         nodes: int = 0,
         confidence: float = 0.95,
         tolerance: float | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+        checkpoint: str | os.PathLike | None = None,
     ) -> AuditsUnder: ...
 
     def audit(
@@ -284,6 +324,8 @@ class DynamicTeamMechanism(AbstractTerms):
         nodes: int = 0,
         confidence: float = 0.95,
         tolerance: float | None = None,
+        mesh: jax.sharding.Mesh | None = None,
+        checkpoint: str | os.PathLike | None = None,
     ) -> Audit | AuditsUnder:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 
@@ -305,13 +347,17 @@ class DynamicTeamMechanism(AbstractTerms):
         own; ratings and first readings are cut where the policy's market cuts them. Purchases are
         settled with its settlement signal, or with an estimator that the mechanism was given.
 
+        `mesh`: devices over which the work is spread: markets where there are as many, else true
+        roots, for histories with own lies and on an interval advertisers, and reports where play
+        is simulated. `checkpoint`: a folder where finished parts are kept; the same call resumes.
+
         **Returns:** `Audit`; `AuditsUnder` for a sequence of markets. **Raises:**
         `TooLarge` when the interval's pieces, or the tree of both markets, are too large;
         `InvalidArgument`.
         """
         return audit_mechanism(
             self, settlement, histories, under, interval,
-            key, conversations, nodes, confidence, tolerance,
+            key, conversations, nodes, confidence, tolerance, mesh, checkpoint,
         )  # fmt: skip
 
     def best_response(

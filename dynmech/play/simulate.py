@@ -6,24 +6,21 @@ sees reports, the user only ever acts on her taste.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from dynmech import files
-from dynmech._checks import generator, indices, instance, whole
-from dynmech._types import NONE
-from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra, shown
-from dynmech.logs.log import Log
-from dynmech.logs.reading import BUY, EXIT, QUERY
+from dynmech._checks import indices, instance, key_words, whole
+from dynmech._devices import Work, read_mesh
+from dynmech._types import NONE, distinct_rows
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.market.displays import places
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
+from dynmech.play.records import Simulation
 from dynmech.policy.priced import profile_index
 from dynmech.policy.under import Elsewhere, check_totals, play_under, settling_signal
 
@@ -33,139 +30,59 @@ if TYPE_CHECKING:
     from dynmech.policy.base import AbstractPricedPolicy
 
 Strategy = Callable[[int, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-_CHUNK = 100_000
+BATCH = 65_536  # conversations drawn by one generator
 
 
-class Simulation(eqx.Module):
-    """Records of N simulated conversations; money unless said otherwise.
+class Drawing:
+    """Conversations of a mechanism in batches of `BATCH`, each drawn by a generator of its own.
 
-    - `profile` (N,): index into the policy's profiles; `omega` (N,): taste point drawn.
-    - `recommendation`, `action`, `symbol` (N, T): -1 for none shown; action codes, -1 after
-      the end; what was heard after a query, numbered by `env.heard`, -1 where nothing was. Where
-      several products are shown at once `recommendation` is (N, T, K), -1 in empty places.
-    - `heard` (N, T): the platform's part of `symbol`, -1 where none came or there is but one.
-    - `first` (N, 1+n), `reported` (N, T, n): symbols of period 1, and values, money, as reported;
-      the platform's own symbol first; NaN after the end.
-    - `rating` (N,): the settlement signal as it came, NaN where none did; `estimate` (N,): what it
-      counts as utility of the product bought, NaN where nothing was.
-    - `core`, `groves` (N, n): transfers paid. `earned` (N, n): values from purchases.
-    - `user_utility` (N,): utility of the product bought, relative to leaving; `round_costs` (N,):
-      what her queries cost.
-    - `settled_at_mean`: True where the settlement's noise is not known to the market.
+    Batch k is the same whatever else is drawn, wherever, and in whatever order.
     """
 
-    names: tuple[str, ...] = eqx.field(static=True)
-    profile: Int[np.ndarray, " N"]
-    omega: Int[np.ndarray, " N"]
-    recommendation: Int[np.ndarray, "N T ..."]
-    action: Int[np.ndarray, "N T"]
-    symbol: Int[np.ndarray, "N T"]
-    heard: Int[np.ndarray, "N T"]
-    first: Int[np.ndarray, "N n1"]
-    reported: Float[np.ndarray, "N T n"]
-    rating: Float[np.ndarray, " N"]
-    estimate: Float[np.ndarray, " N"]
-    core: Float[np.ndarray, "N n"]
-    groves: Float[np.ndarray, "N n"]
-    earned: Float[np.ndarray, "N n"]
-    user_utility: Float[np.ndarray, " N"]
-    round_costs: Float[np.ndarray, " N"]
-    settled_at_mean: bool = eqx.field(static=True)
+    def __init__(
+        self,
+        verb: str,
+        terms: AbstractTerms,
+        key: jax.Array,
+        strategies: Mapping[int | str, Strategy] | None,
+        profile: int | None,
+        under: RecommendationMDP | None,
+    ):
+        policy = terms.policy
+        self.verb, self.policy, self.stage, self.signal = verb, policy, policy, terms.estimator
+        self.words = key_words(f"{verb}(key=...)", key)
+        self.lies = by_advertiser(verb, policy.env.names, strategies)
+        self.charged = _Totals(terms, self.lies)
+        if under is not None:
+            check_totals(f"{verb}(under=...)", terms.groves)
+            self.stage = play_under(f"{verb}(under=...)", policy, under)
+            self.signal = settling_signal(policy, self.stage.env, self.signal)
+            self.charged.table = np.nan_to_num(self.charged.table, nan=0.0)
+        self.profile = None if profile is None else profile_index(policy, verb, profile)
 
     @property
-    def payment(self) -> Float[np.ndarray, "N n"]:
-        """Everything each advertiser pays."""
-        return self.core + self.groves
+    def settled_at_mean(self) -> bool:
+        """Whether the noise of what settles is not known."""
+        return self.signal.rating_noise(self.stage.env.gains) is None
 
-    @property
-    def payoff(self) -> Float[np.ndarray, "N n"]:
-        """What each advertiser earns less what she pays."""
-        return self.earned - self.payment
+    def records(self, batch: tuple[int, int]) -> dict[str, np.ndarray]:
+        """The records of batch number k, or of as many of it as are wanted."""
+        k, count = batch
+        rng = np.random.default_rng([*self.words, k])
+        if self.profile is None:
+            weights = self.stage.weights
+            drawn = rng.choice(len(weights), count, p=weights / weights.sum())
+        else:
+            drawn = np.full(count, self.profile)
+        part, reports = draw_conversations(self.stage, self.signal, self.lies, rng, drawn)
+        part["groves"] = self.charged(drawn, reports, part["omega"])
+        return part
 
-    @property
-    def surplus(self) -> Float[np.ndarray, " N"]:
-        """Values earned plus the user's utility, less what her queries cost."""
-        return self.earned.sum(axis=1) + self.user_utility - self.round_costs
 
-    @property
-    def length(self) -> Int[np.ndarray, " N"]:
-        """Rounds that took place."""
-        return (self.action >= 0).sum(axis=1)
-
-    def mean(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard error of a record: "payment", "surplus", "payoff", ..."""
-        values = np.asarray(getattr(self, name), float)
-        error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-        return np.asarray(values.mean(axis=0)), np.broadcast_to(error, values.shape[1:])
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the records to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
-
-    def to_log(self) -> Log:
-        """What a platform would have logged: recommendations, actions, ratings that came, reports.
-
-        Ratings after purchases are in money, `scale=(0, 1)`; after a query the platform's symbol
-        is logged. First signals are in columns `signal_platform`, `signal_NAME`, reported values
-        in `theta_NAME`. A conversation that ends with a query has no end in the log.
-
-        **Returns:** a `Log`, which `Log.from_frame(log.to_frame(), ...)` reads back.
-        """
-        live = self.action >= 0
-        row, turn = np.nonzero(live)
-        last = turn == self.length[row] - 1
-        n, action = len(self.names), self.action[row, turn]
-        kind = np.where(action < n, BUY, np.where(action == n, EXIT, QUERY))
-        parties = ("platform", *self.names)
-        held = [k for k in range(n + 1) if self.first[:, k].any()]
-        columns = ("conversation", "round", "shown", "action", "bought", "rating", "signal")
-        return Log(
-            conversations=np.arange(len(self.profile)),
-            offsets=np.concatenate([[0], np.cumsum(self.length)]),
-            products=self.names,
-            shown=self.recommendation[row, turn].reshape(len(row), -1),
-            kind=kind,
-            bought=np.where(kind == BUY, action, -1),
-            rating=np.where(last, self.rating[row], np.nan),
-            signal=self.heard[row, turn],
-            first=self.first if held else None,
-            reports=self.reported[row, turn],
-            first_columns=tuple(f"signal_{x}" for x in parties) if held else (),
-            reporters=self.names,
-            scale=(0.0, 1.0),
-            columns=tuple((name, name) for name in columns),
-        )
-
-    def to_frame(self):
-        """Labelled pandas table: one row a conversation and advertiser."""
-        pandas = import_extra("pandas", "experiments", "Simulation.to_frame")
-        count, n = self.core.shape
-        words = np.array([*self.names, "exit", "query", ""], dtype=object)
-        last = self.action[np.arange(count), self.length - 1]
-        return pandas.DataFrame(
-            {
-                "conversation": np.repeat(np.arange(count), n),
-                "profile": np.repeat(self.profile, n),
-                "rounds": np.repeat(self.length, n),
-                "ended_by": np.repeat(words[last], n),
-                "estimate": np.repeat(self.estimate, n),
-                "advertiser": np.tile(np.array(self.names, dtype=object), count),
-                "earned": self.earned.ravel(),
-                "core_transfer": self.core.ravel(),
-                "groves_term": self.groves.ravel(),
-                "payment": self.payment.ravel(),
-                "user_utility": np.repeat(self.user_utility, n),
-                "round_costs": np.repeat(self.round_costs, n),
-            }
-        )
+def batches(conversations: int) -> list[tuple[int, int]]:
+    """Batches of so many conversations: the number of each, and how many it has."""
+    starts = range(0, conversations, BATCH)
+    return [(k, min(BATCH, conversations - start)) for k, start in enumerate(starts)]
 
 
 def simulate(
@@ -175,34 +92,21 @@ def simulate(
     strategies: Mapping[int | str, Strategy] | None,
     profile: int | None,
     under: RecommendationMDP | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Simulation:
-    """See `AbstractTerms.simulate`."""
-    policy = terms.policy
-    conversations = whole(1)("simulate(conversations=...)", conversations)
-    names = policy.env.names
-    lies = by_advertiser(names, strategies)
-    rng = generator("simulate(key=...)", key)
-    charged, signal, stage = _Totals(terms, lies), terms.estimator, policy
-    if under is not None:
-        check_totals("simulate(under=...)", terms.groves)
-        stage = play_under("simulate(under=...)", policy, under)
-        signal = settling_signal(policy, stage.env, signal)
-        charged.table = np.nan_to_num(charged.table, nan=0.0)
-    parts = []
-    for start in range(0, conversations, _CHUNK):
-        count = min(_CHUNK, conversations - start)
-        drawn = _profiles(policy, stage, rng, count, profile)
-        part, reports = draw_conversations(stage, signal, lies, rng, drawn)
-        part["groves"] = charged(drawn, reports, part["omega"])
-        parts.append(part)
+    """See `DynamicTeamMechanism.simulate`."""
+    listed = batches(whole(1)("simulate(conversations=...)", conversations))
+    read_mesh("simulate", mesh, terms.policy.env, len(listed), f"batch of {BATCH} conversation")
+    drawing = Drawing("simulate", terms, key, strategies, profile, under)
+    parts = Work("simulate", mesh).each(drawing.records, listed)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    at_mean = signal.rating_noise(stage.env.gains) is None
+    names, at_mean = terms.policy.env.names, drawing.settled_at_mean
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
 
 
-def by_advertiser(names: tuple[str, ...], strategies) -> dict[int, Strategy]:
+def by_advertiser(verb: str, names: tuple[str, ...], strategies) -> dict[int, Strategy]:
     """Strategies by index; `OutsideSupport` for advertisers that are not there."""
-    call = "simulate(strategies=...)"
+    call = f"{verb}(strategies=...)"
     given = instance(Mapping, "a mapping from advertisers to functions")(
         call, {} if strategies is None else strategies
     )
@@ -219,13 +123,6 @@ def by_advertiser(names: tuple[str, ...], strategies) -> dict[int, Strategy]:
     return lies
 
 
-def _profiles(policy, stage, rng: np.random.Generator, count: int, profile: int | None):
-    if profile is not None:
-        return np.full(count, profile_index(policy, "simulate", profile))
-    weights = stage.weights
-    return rng.choice(len(weights), count, p=weights / weights.sum())
-
-
 def draw_conversations(
     policy: AbstractPricedPolicy | Elsewhere,
     signal: AbstractSettlementSignal,
@@ -234,7 +131,6 @@ def draw_conversations(
     profile: Int[np.ndarray, " N"],
 ) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "N _r"]]:
     """Draw one conversation for each entry of `profile`; no Groves term is charged.
-
     **Returns:** records, and the initial reports (N, 2n+1): value indices, then symbols.
     """
     env, n, count = policy.env, policy.env.products, len(profile)
@@ -298,9 +194,8 @@ class _Totals:
         omega = omega if self.table.shape[2] > 1 else 0
         if not self.lies:
             return self.table[profile, :, omega]
-        unique, inverse = np.unique(reports, axis=0, return_inverse=True)
-        found = np.array([self.known.get(tuple(row), -1) for row in unique.tolist()])
-        found = found[inverse.reshape(-1)]
+        unique, inverse = distinct_rows(reports)
+        found = np.array([self.known.get(tuple(row), -1) for row in unique.tolist()])[inverse]
         charged = np.where((found >= 0)[:, None], self.table[found, :, omega], np.nan)
         if len(self.lies) == 1:
             (liar,) = self.lies

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._devices import over
+from dynmech._devices import Work
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -208,7 +208,7 @@ def simulate_outcomes(
         moments = [f(x) for x in kinds for f in (_mean, _error)]
         return moments, [_mean(costs)[0], _error(costs)[0], played.spent]
 
-    each = over("solve_efficient_policy", mesh, one, range(len(profiles)))
+    each = Work("solve_efficient_policy", mesh).each(one, range(len(profiles)))
     found, spent = zip(*each, strict=True)
     costs, error, most = np.array(spent).T
     each = [*np.moveaxis(np.array(found), 0, -1), costs, error]

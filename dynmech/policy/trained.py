@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from dynmech._devices import over, read_mesh
+from dynmech._devices import Work, read_mesh
 from dynmech._types import in_doubles
 from dynmech.bounded import Bounded
 from dynmech.errors import ImpossibleProfile, TooLarge, describe
@@ -220,7 +220,7 @@ def _train(
         return certify(quick, *given, runs, certificate, solver.chunk)
 
     every = [(b, k) for k in range(1 + marginal) for b in range(len(profiles))]
-    certified = over(_VERB, limits.mesh, bound, every)
+    certified = Work(_VERB, limits.mesh).each(bound, every)
     first, others = certified[: len(profiles)], certified[len(profiles) :]
     blank = np.full((n, len(profiles)), np.nan)
     nothing = Bounds(blank, blank, blank, blank, blank, certificate.confidence, 0)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
+from dynmech._types import distinct_rows
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.continued import remaining
@@ -344,10 +345,10 @@ class _TreeCursor(AbstractCursor):
 
 
 def _look_up(table: dict, rows: np.ndarray) -> np.ndarray:
-    unique, inverse = np.unique(rows, axis=0, return_inverse=True)
+    unique, inverse = distinct_rows(rows)
     found = [table.get(tuple(row), -1) for row in unique.tolist()]
     if min(found) < 0:
         must = "report only what was solved: one advertiser's own alternatives in a batch"
         got = unique[int(np.argmin(found))].tolist()
         raise OutsideSupport(describe("simulate(strategies=...)", must, got))
-    return np.array(found)[inverse.reshape(-1)]
+    return np.array(found)[inverse]
