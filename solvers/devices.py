@@ -25,7 +25,7 @@ P = TypeVar("P")
 R = TypeVar("R")
 
 
-def check_mesh(mesh: object, work: int | None = None, unit: str = "part") -> None:
+def check_mesh(mesh: object, work: int | None = None, unit: str = "parts") -> None:
     """Raise `Unsuited` unless `mesh` is None or a mesh that `work` parts can be spread over.
 
     It has one axis, devices of every process, and no more of them than there is work (None: not
@@ -41,7 +41,7 @@ def check_mesh(mesh: object, work: int | None = None, unit: str = "part") -> Non
         do = f'make it with jax.make_mesh(({mesh.size},), ("parts",))'
         raise Unsuited("mesh", "have one axis, over which parts are spread", got, do)
     if work is not None and mesh.size > work:
-        must = f"have no more devices than there are {unit}s to spread, {work}"
+        must = f"have no more devices than there are {unit} to spread, {work}"
         do = "make a mesh of fewer devices, or pass None"
         raise Unsuited("mesh", must, f"{mesh.size} devices", do)
     missing = set(range(jax.process_count())) - _processes(mesh)

@@ -41,7 +41,7 @@ def run_audit(
     env, n = policy.env, policy.env.products
     shape = policy.advertiser_value.shape
     nearby = (reports, histories, interval) == ("incremental", "on-path", False)
-    parts = (len(policy.pairs.signals), "root") if nearby else (n, "advertiser")
+    parts = (len(policy.pairs.signals), "roots") if nearby else (n, "advertisers")
     read_mesh("audit", work.mesh, env, *parts)
     if nearby:
         found = search_misreports(policy, settlement, settled, work)

@@ -67,7 +67,7 @@ def audit_mechanism(
     settlement = _settlement("audit", settlement)
     if settlement.own:
         priced_scene(terms, "audit")
-    read_mesh("audit", mesh, terms.policy.env, None, "part")
+    read_mesh("audit", mesh, terms.policy.env, None, "parts")
     asked = settlement, histories, interval, tolerance
     markets = [] if under is None else list(read_markets("audit(under=...)", under))
     kept = None

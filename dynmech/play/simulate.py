@@ -96,7 +96,7 @@ def simulate(
 ) -> Simulation:
     """See `DynamicTeamMechanism.simulate`."""
     listed = batches(whole(1)("simulate(conversations=...)", conversations))
-    read_mesh("simulate", mesh, terms.policy.env, len(listed), f"batch of {BATCH} conversation")
+    read_mesh("simulate", mesh, terms.policy.env, len(listed), f"batches of {BATCH} conversations")
     drawing = Drawing("simulate", terms, key, strategies, profile, under)
     parts = Work("simulate", mesh).each(drawing.records, listed)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -46,7 +46,7 @@ def simulate_summary(
     count = whole(1)(f"{_VERB}(conversations=...)", conversations)
     flag(f"{_VERB}(progress=...)", progress)
     listed, env = batches(count), terms.policy.env
-    read_mesh(_VERB, mesh, env, len(listed), f"batch of {BATCH} conversation")
+    read_mesh(_VERB, mesh, env, len(listed), f"batches of {BATCH} conversations")
     drawing = Drawing(_VERB, terms, key, strategies, profile, under)
     scales = record_scales(env.products, env.money_scale)
 

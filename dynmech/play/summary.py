@@ -151,7 +151,7 @@ class SimulationSummary(eqx.Module):
         """Mean and standard error of a record, as `Simulation.mean`; NaN where none is known."""
         known = self.known(name)
         mean = np.where(known > 0, self._part(name, self.moments.mean), np.nan)
-        return mean, self.std(name) / np.sqrt(np.maximum(known, 1))
+        return mean, np.asarray(self.std(name) / np.sqrt(np.maximum(known, 1)))
 
     def std(self, name: str) -> Float[np.ndarray, "..."]:
         """Standard deviation of a record; NaN where fewer than two are known."""
@@ -191,7 +191,7 @@ class SimulationSummary(eqx.Module):
 
     def _part(self, name: str, row: np.ndarray) -> np.ndarray:
         found = self._flat(name, row)
-        return found if name in EACH else found[0]
+        return found if name in EACH else np.asarray(found[0])
 
     def to_frame(self):
         """Labelled pandas table: a row a record and advertiser, moments and five quantiles."""

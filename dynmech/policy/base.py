@@ -154,6 +154,8 @@ class AbstractPricedPolicy(AbstractPriced):
         gamma: Numbers | None = None,
         prior: Numbers | None = None,
         marginals: bool = False,
+        *,
+        mesh: jax.sharding.Mesh | None = None,
     ) -> Revaluation:
         """Solve the same market with other numbers; a pure function for grad, jit and vmap.
 
@@ -165,12 +167,12 @@ class AbstractPricedPolicy(AbstractPriced):
 
         **Arguments:** `theta_support` (..., n, K), money: axes before the last two are supports
         solved together, faster than by vmap; `gamma` (n, k); `prior` (m,), weights of the tastes;
-        `marginals`: also W^{-i} and Wd^{-i}.
+        `marginals`: also W^{-i} and Wd^{-i}; `mesh`: devices over which supports are spread.
 
         **Returns:** a `Revaluation`: `.value` of shape (..., *P) and the marginals (n, ..., *P);
         it stands for `.value` in JAX functions.
         """
-        return revalue(self, theta_support, gamma, prior, marginals)
+        return revalue(self, theta_support, gamma, prior, marginals, mesh)
 
     def estimate_ex_ante(self, key: jax.Array, count: int = 256, common: bool = False) -> Bounded:
         """Estimate E[V_1], `ex_ante_value`, from profiles drawn from the prior.

@@ -103,7 +103,7 @@ def solve_efficient_policy(
     check_money(env)
     env = env.with_cuts_found_anew()
     asked = float(tolerance), float(relative)
-    read_mesh(_VERB, mesh, env, None, "root")
+    read_mesh(_VERB, mesh, env, None, "roots")
     if isinstance(solver, Neural):
         limits = Limits(*asked, checkpoint=checkpoint, mesh=mesh)
         return solve_by_network(env, solver, initial, limits, progress, throw)

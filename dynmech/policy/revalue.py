@@ -8,8 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from dynmech._devices import Work, read_mesh
 from dynmech._types import Numbers, as_floats, precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.values import MarkovValues
@@ -65,6 +67,7 @@ def revalue(
     gamma: Numbers | None,
     prior: Numbers | None,
     marginals: bool,
+    mesh: jax.sharding.Mesh | None,
 ) -> Revaluation:
     """See `EfficientPolicy.revalue`."""
     policy = unshared(policy)  # met as constants, whatever the caller traces
@@ -85,15 +88,21 @@ def revalue(
             must = f"have shape {letters} = {shape}"
             raise InvalidArgument(describe(f"revalue({name}=...)", must, np.shape(value)))
         given.append(value)
+    if mesh is not None:
+        if any(isinstance(leaf, Tracer) for leaf in given):
+            must, do = "be None where the caller is traced", "spread what is called from outside"
+            raise InvalidArgument(describe("revalue(mesh=...)", must, mesh, do))
+        count = 1 if given[0] is None else int(np.prod(np.shape(given[0])[:-2]))
+        read_mesh("revalue", mesh, env, count, "supports of values")
     # Numbers of JAX bring their own precision; all others are computed in that of the market.
     if any(isinstance(value, jax.Array) for value in given):
-        return _revalue(policy, given[0], given[1], given[2], marginals)
+        return _revalue(policy, given[0], given[1], given[2], marginals, mesh)
     with precision(env.gamma):
-        found = _revalue(policy, given[0], given[1], given[2], marginals)
+        found = _revalue(policy, given[0], given[1], given[2], marginals, mesh)
         return jax.tree.map(np.asarray, found)
 
 
-def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals) -> Revaluation:
+def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals, mesh) -> Revaluation:
     env = policy.env
     markov = isinstance(env.values, MarkovValues)
     every = make_pairs(env, policy.profiles)
@@ -121,7 +130,16 @@ def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals) -> 
         found = [_together(tree, numbers, group, part) for group in assignment.groups]
         return jnp.concatenate(found, axis=1)
 
-    values = _in_parts(solve, each, max(g.coefficient.shape[1] for g in assignment.groups))
+    width = max(g.coefficient.shape[1] for g in assignment.groups)
+    if mesh is None:
+        values = _in_parts(solve, each, width)
+    else:
+        parts = np.array_split(np.asarray(each), mesh.size)
+
+        def rows(part: np.ndarray) -> np.ndarray:
+            return np.asarray(_in_parts(solve, jnp.asarray(part), width))
+
+        values = jnp.concatenate(Work("revalue", mesh).each(rows, parts))
     mass = root.sum(axis=1)
     shape = policy.value.shape
 

@@ -66,7 +66,7 @@ def solve_by_network(
     profiles = Profiles(asked.theta[cells], asked.signals[cells])
     require_few(len(profiles))
     parts = len(profiles) * (1 + (certificate.marginal_runs > 0))
-    read_mesh(_VERB, limits.mesh, env, parts, "part")
+    read_mesh(_VERB, limits.mesh, env, parts, "parts")
     played = _train(env, solver, certificate, profiles, limits, progress)
     gap, wide = float(played.bounds.gap.max()), _widest(played, limits)
     note = f"{played.solver}; gap of W {gap:.3g} at {certificate.confidence:.0%}"

@@ -54,7 +54,7 @@ class Exact(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for Exact()", problem.horizon, do)
-        check_mesh(limits.mesh, sum(len(part.root) for part in tasks.groups), "root")
+        check_mesh(limits.mesh, sum(len(part.root) for part in tasks.groups), "roots")
         listed = problem.lists(max(self.memory, _SMALL))
         room_left = self.memory - (listed.size if listed.size > _SMALL else 0.0)
         if room_left <= 0:

@@ -53,6 +53,50 @@ def test_searches_of_one_store_refuse_a_mesh(env, solver):
         dm.solve_efficient_policy(env, solver, tolerance=0.1, mesh=mesh(2), progress=False)
 
 
+def test_simulated_conversations_are_the_same(policy):
+    mechanism = dm.DynamicTeamMechanism(policy)
+    one, two = (mechanism.simulate(jax.random.key(0), 70_000, mesh=m) for m in (None, mesh(2)))
+    same(two, one)
+    one, two = (mechanism.simulate_summary(jax.random.key(0), 70_000, mesh=m, progress=False)
+                for m in (None, mesh(2)))  # fmt: skip
+    same(two, one)
+    for verb in (mechanism.simulate, mechanism.simulate_summary):
+        with pytest.raises(dm.InvalidArgument, match=r"simulate.*mesh=.*65536 conversations"):
+            verb(jax.random.key(0), 10, mesh=mesh(2))
+
+
+def audits(mechanism, mesh):
+    return [
+        mechanism.audit(mesh=mesh),
+        mechanism.audit(dm.settlement.MessageDriven(), mesh=mesh),
+        mechanism.audit(histories="all", mesh=mesh),
+    ]
+
+
+def test_audits_are_the_same(policy):
+    mechanism = dm.DynamicTeamMechanism(policy)
+    one, two = audits(mechanism, None), audits(mechanism, mesh(2))
+    assert one[1].incentive_gain.max() > 0
+    for here, there in zip(one, two, strict=True):
+        assert here.deviations == there.deviations
+        assert here.witness == there.witness
+        same(here, there)
+    with pytest.raises(dm.InvalidArgument, match=r"audit\(mesh=.*advertisers"):
+        mechanism.audit(histories="all", mesh=mesh(3))
+
+
+@pytest.mark.slow
+def test_many_supports_are_revalued_the_same(policy):
+    supports = np.linspace(0.5, 1.5, 5)[:, None, None] * policy.env.values.support
+    one, two = (policy.revalue(supports, mesh=m).value for m in (None, mesh(3)))
+    np.testing.assert_allclose(two, one, atol=1e-12 * policy.env.money_scale)
+    for bad in (supports[:2], supports[0], None):
+        with pytest.raises(dm.InvalidArgument, match=r"revalue\(mesh=.*supports of values"):
+            policy.revalue(bad, mesh=mesh(3))
+    with pytest.raises(dm.InvalidArgument, match=r"revalue\(mesh=.*traced"):
+        jax.grad(lambda x: policy.revalue(x, mesh=mesh(1)).value.sum())(jax.numpy.asarray(supports))
+
+
 @pytest.mark.slow
 def test_networks_are_trained_and_certified_the_same(env):
     two = dm.Profiles(np.array([[0, 1], [1, 0]]), np.array([[0, 0, 0], [1, 1, 0]]))
@@ -83,6 +127,12 @@ def found(mesh):
         env = logit_market(seed=1, **options)
         policy = dm.solve_efficient_policy(env, mesh=mesh, progress=False)
         numbers |= {f"{name} {key}": value for key, value in quantities(policy).items()}
+        mechanism = dm.DynamicTeamMechanism(policy)
+        audit = mechanism.audit(dm.settlement.MessageDriven(), mesh=mesh)
+        (other,) = mechanism.audit(under=[policy.env], mesh=mesh)
+        numbers[f"{name} gain elsewhere"] = other.incentive_gain
+        paid = mechanism.simulate(jax.random.key(0), 600_000, mesh=mesh).payment
+        numbers |= {f"{name} gain": audit.incentive_gain, f"{name} payment": paid}
     return numbers
 
 
@@ -104,3 +154,20 @@ def test_eight_devices_give_what_one_does(tmp_path):
         for key, value in expected.items():
             scale = np.nanmax(np.abs(np.asarray(value, float)), initial=1.0)
             np.testing.assert_allclose(archive[key], value, atol=1e-12 * scale, err_msg=key)
+
+
+def test_an_audit_finds_its_parts_again_and_makes_torn_ones_anew(policy, tmp_path):
+    mechanism, lying = dm.DynamicTeamMechanism(policy), dm.settlement.MessageDriven()
+    whole = mechanism.audit(lying)
+    mechanism.audit(lying, mesh=mesh(2), checkpoint=tmp_path)
+    parts = sorted(tmp_path.glob("part-*"))
+    assert len(parts) >= 4
+    parts[0].unlink()
+    parts[1].write_bytes(parts[1].read_bytes()[:-9])
+    before = [path.stat().st_mtime_ns for path in parts[2:]]
+    again = mechanism.audit(lying, mesh=mesh(2), checkpoint=tmp_path)
+    assert again.witness == whole.witness
+    same(again, whole)
+    assert [path.stat().st_mtime_ns for path in parts[2:]] == before
+    with pytest.raises(dm.InvalidArgument, match=r"audit\(checkpoint=.*same problem"):
+        mechanism.audit(checkpoint=tmp_path)

@@ -58,7 +58,7 @@ def test_what_a_part_raises_is_raised_and_nobody_starts_another():
 def test_wrong_meshes_are_refused(given, work, words):
     given = given() if callable(given) else given
     with pytest.raises(solvers.Unsuited, match=words) as caught:
-        solvers.check_mesh(given, work, "root")
+        solvers.check_mesh(given, work, "roots")
     assert caught.value.setting == "mesh"
 
 
