@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from dynmech.estimators.settlement_signals import (
         StoppedAverageSettlement as StoppedAverageSettlement,
     )
+    from dynmech.explorer import explore as explore
     from dynmech.explorer import report as report
     from dynmech.logs.fit import Fit as Fit
     from dynmech.logs.fit import fit as fit
@@ -140,7 +141,7 @@ else:
             "dynmech.bounded": "Bounded",
             "dynmech.policy.baselines": "PolicyComparison",
             "dynmech.solve.certificates": "Bounds Certificate",
-            "dynmech.explorer": "report",
+            "dynmech.explorer": "explore report",
             "dynmech.logs.fit": "Fit fit",
             "dynmech.logs.log": "Log",
             "dynmech.market.read": "read_market",

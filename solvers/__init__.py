@@ -43,6 +43,7 @@ from solvers.devices import shares as shares
 from solvers.devices import spread as spread
 from solvers.files import fingerprint as fingerprint
 from solvers.follow import write_out as write_out
+from solvers.host import on_host as on_host
 from solvers.listing import list_process as list_process
 from solvers.listing import one_task as one_task
 from solvers.listing import pose as pose

@@ -14,7 +14,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, answers, answers_of_all, stepped, told
-from dynmech.market.signals import NoSignals, SignalStructure
+from dynmech.market.signals import AbstractInitialSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, Values
 
@@ -75,6 +75,29 @@ class Remembering(AbstractActionRule):
         return acts(self.inner, memory[: self.kept], shown, utilities)
 
 
+class Held(AbstractInitialSignals):
+    """What the platform believes already: symbol b for one of B beliefs, likelihood (B, m).
+
+    Rows of likelihoods, not of chances: they make beliefs of the prior, up to scale.
+    """
+
+    ratio: Float[np.ndarray, "B m"]
+
+    def bind(self, utilities, weights):
+        return self
+
+    def alphabet(self, products):
+        return (len(self.ratio), *(1,) * products)
+
+    def likelihood(self, utilities, symbols):
+        return jnp.asarray(self.ratio)[np.asarray(symbols)[:, 0]]
+
+    def draw(self, rng, utilities, omega):
+        law = self.ratio[:, omega]
+        platform = rng.choice(len(law), p=law / law.sum())
+        return np.concatenate([[platform], np.zeros(len(utilities), np.int64)])
+
+
 class Later(AbstractFeedback):
     """Feedback of a market some rounds of which are over. `rounds`: how many."""
 
@@ -106,27 +129,31 @@ class Later(AbstractFeedback):
 
 def remaining(
     env: RecommendationMDP,
-    belief: Float[np.ndarray, " m"],
+    beliefs: Float[np.ndarray, "B m"],
     memory: Int[np.ndarray, " d"],
     rounds: int,
     seen: Bool[np.ndarray, " n"],
-    money: Float[np.ndarray, " n"] | None = None,
+    money: Float[np.ndarray, "n K"] | None = None,
 ) -> RecommendationMDP:
-    """The market from here on, nobody having signals but the belief.
+    """The market from here on, nobody having signals but which of the beliefs is held.
 
-    **Arguments:** `belief` (m,): not zero; `memory`: the rule's; `rounds`: over by now; `seen`
+    **Arguments:** `beliefs` (B, m): not zero; `memory`: the rule's; `rounds`: over by now; `seen`
     (n,): products shown so far; `money`: values in force where they do not move, whether or not
     they are of the support.
 
-    **Returns:** a market of the same products. Its parts were checked when the first was made.
+    **Returns:** a market of the same products, the belief held being the platform's first symbol.
+    Its parts were checked when the first was made.
     """
-    values: Values = env.values if money is None else ConstantValues(money[:, None])
+    values: Values = env.values if money is None else ConstantValues(money)
+    beliefs = beliefs / beliefs.sum(axis=1, keepdims=True)
+    prior = beliefs.mean(axis=0)
+    likelihood = beliefs / np.where(prior > 0, prior, 1.0)
     changes = {
-        "tastes": TasteGrid(np.asarray(env.tastes.points), np.asarray(belief / belief.sum())),
+        "tastes": TasteGrid(np.asarray(env.tastes.points), prior),
         "horizon": env.horizon if env.horizon == math.inf else int(env.horizon) - rounds,
         "action_rule": Continued(env.action_rule, np.asarray(memory), seen),
         "signals": SignalStructure(
-            NoSignals(), Later(env.signals.feedback, rounds), env.signals.settlement
+            Held(likelihood), Later(env.signals.feedback, rounds), env.signals.settlement
         ),
         "values": values,
     }

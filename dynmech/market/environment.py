@@ -23,7 +23,7 @@ from dynmech._checks import (
     whole,
 )
 from dynmech._html import as_html, portrait
-from dynmech._types import Numbers
+from dynmech._types import Numbers, on_host
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
@@ -48,6 +48,7 @@ _CALL = "RecommendationMDP"
 _MOST_DRAWN = 10**7
 
 
+@on_host
 class RecommendationMDP(eqx.Module):
     """A market: n products shown over T rounds to a user of hidden, static taste omega.
 

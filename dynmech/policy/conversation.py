@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._html import as_html, portrait
-from dynmech._types import query_code
+from dynmech._types import on_host, query_code
 from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
@@ -64,6 +64,7 @@ class Turn(eqx.Module):
     values: Int[np.ndarray, " n"] | None = None
 
 
+@on_host
 class Conversation(eqx.Module):
     """A conversation under the policy and truthful reports; `step` and `undo` return new ones.
 
@@ -177,7 +178,14 @@ class Conversation(eqx.Module):
         policy is simulated.
         """
         self._require_progress("worth(...)")
-        return self.evaluator.worth(self.place, self._control(recommendation))
+        control = self._control(recommendation)
+        found = self.evaluator.worths([self.place])[0, control]
+        if np.isnan(found).all():
+            got = f"{recommendation} in period {self.period}"
+            must = "be one that the solver looked into"
+            do = "recommend as the policy does, or solve with Exact()"
+            raise OutsideSupport(describe("Conversation.worth(recommendation=...)", must, got, do))
+        return found
 
     def step(
         self, action: int | str, signals: Any = None, theta: Any = None, *, shown: Any = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import instance
 from dynmech._html import Card, amount, as_html, portrait
@@ -72,10 +72,7 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
     env, chat = policy.env, conversation
     belief, taken = chat.belief, chat.evaluator.control(chat.place)
     names = displays_named(env, np.arange(len(env.controls)))
-    worth = np.full(len(names), np.nan)
-    for control, shown in enumerate(names):
-        if chat.considered(shown):
-            worth[control] = belief @ chat.worth(shown)
+    worth = chat.evaluator.worths([chat.place])[0] @ belief
     others = np.where(np.isfinite(worth), worth, -np.inf)
     others[taken] = -np.inf
     second = int(others.argmax())
@@ -108,18 +105,33 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
 def _learning(chat: Conversation) -> float:
     """What the policy is worth here above the best plan that does not listen."""
     env = chat.policy.env
-    moving = isinstance(env.values, MarkovValues)
-    rest = remaining(
-        env.without_feedback(),
-        chat.belief,
-        chat.memory,
-        chat.period - 1,
-        chat.seen,
-        None if moving else chat.theta,
-    )
-    theta = chat.place.theta
-    deaf = solve_rest(rest, theta if moving else np.zeros_like(theta))
-    return _settled(chat.value - float(deaf.value[deaf.pairs.base[0]]), env)
+    at = chat.period, chat.memory, chat.seen
+    theta = chat.place.theta if isinstance(env.values, MarkovValues) else chat.theta
+    deaf = unheard(env, *at, chat.belief[None], theta[None])
+    return _settled(chat.value - float(deaf[0]), env)
+
+
+def unheard(
+    env: RecommendationMDP,
+    period: int,
+    memory: Int[np.ndarray, " d"],
+    seen: Bool[np.ndarray, " n"],
+    beliefs: Float[np.ndarray, "B m"],
+    theta: np.ndarray,
+) -> Float[np.ndarray, " B"]:
+    """What the best plans that do not listen are worth from here on, at beliefs of mass 1.
+
+    **Arguments:** `theta` (B, n): values in force, money, or their indices where they move.
+    """
+    money, index = None, np.asarray(theta)
+    if not isinstance(env.values, MarkovValues):
+        rows = [np.unique(column, return_inverse=True) for column in index.T]
+        widest = max(len(values) for values, _ in rows)
+        money = np.stack([np.pad(x, (0, widest - len(x)), mode="edge") for x, _ in rows])
+        index = np.stack([place.reshape(-1) for _, place in rows], axis=1)
+    rest = remaining(env.without_feedback(), beliefs, memory, period - 1, seen, money)
+    deaf = solve_rest(rest, index)
+    return deaf.value[deaf.pairs.base]
 
 
 def _settled(difference: float, env: RecommendationMDP) -> float:

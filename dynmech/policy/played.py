@@ -170,7 +170,7 @@ class PlayEvaluator(AbstractEvaluator):
     def considered(self, place: Place, control: int) -> bool:
         return True
 
-    def worth(self, place: Place, control: int):
+    def worths(self, places):
         self._refuse("Conversation.worth(recommendation=...)")
 
     def certify(self, place: Place, certificate: Certificate | None) -> Bounds:

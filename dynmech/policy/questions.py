@@ -7,12 +7,14 @@ of `refuse`, which names the solver and the remedy. Nobody asks which evaluator 
 """
 
 import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech._types import on_host
 from dynmech.errors import DynmechError, InvalidArgument, describe
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from solvers import Plan, Tree
 
 
+@on_host
 class AbstractPolicy(eqx.Module):
     """A recommender for a market; one of your own is priced as `GivenPolicy` prices a function."""
 
@@ -106,6 +109,7 @@ class AbstractCursor:
         """Go on with the joint symbols that were reported."""
 
 
+@on_host
 class AbstractEvaluator(eqx.Module):
     """What follows from a policy in a market; `walked` says whether by its tree, exactly.
 
@@ -175,8 +179,11 @@ class AbstractEvaluator(eqx.Module):
         """Whether the solver looked into what a recommendation leads to from here."""
 
     @abc.abstractmethod
-    def worth(self, place: Place, control: int) -> Float[np.ndarray, " m"]:
-        """Surplus given omega of recommending this now and following the policy after."""
+    def worths(self, places: Sequence[Place]) -> Float[np.ndarray, "N C m"]:
+        """Surplus given omega of each control now and the policy after, at places of one round.
+
+        NaN for controls that the solver did not look into there.
+        """
 
     @abc.abstractmethod
     def certify(self, place: Place, certificate: "Certificate | None") -> "Bounds | Bounded":

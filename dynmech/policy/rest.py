@@ -4,12 +4,13 @@ import math
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dynmech._types import precision
 from dynmech.errors import TooLarge
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
+from dynmech.market.values import MarkovValues
 from dynmech.policy.plans import plan_of
 from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
@@ -39,16 +40,18 @@ class Rest(eqx.Module):
     exact: bool = eqx.field(static=True)
 
 
-def solve_rest(env: RecommendationMDP, theta: np.ndarray) -> Rest:
-    """Solve W alone from values of indices `theta` (n,), exactly where it fits.
+def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"]) -> Rest:
+    """Solve W alone from values of indices `theta`, one row a belief held, exactly where it fits.
 
     **Raises:** `TooLarge` where not even bounds fit.
     """
     n = env.products
-    profiles = Profiles(np.asarray(theta)[None], np.zeros((1, n + 1), np.int64))
+    signals = np.zeros((len(theta), n + 1), np.int64)
+    signals[:, 0] = np.arange(len(theta))
+    profiles = Profiles(np.asarray(theta), signals)
     endless = env.horizon == math.inf
     with precision(env.gamma), deferred():
-        pairs = make_pairs(env, profiles)
+        pairs = make_pairs(env, profiles).alone(isinstance(env.values, MarkovValues))
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
         posed, tasks = Posed(env), TaskList(assignment.groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import equinox as eqx
@@ -118,9 +119,9 @@ class TreeEvaluator(AbstractEvaluator):
             money = money_of(self.env, place.theta)
         theta = np.zeros_like(place.theta) if still else place.theta
         seen = np.zeros(self.env.products, bool) if place.seen is None else place.seen
-        at = place.belief, place.memory, place.period - 1, seen
-        rest = remaining(self.env, *at, money)
-        found = solve_rest(rest, theta)
+        at = place.belief[None], place.memory, place.period - 1, seen
+        rest = remaining(self.env, *at, None if money is None else money[:, None])
+        found = solve_rest(rest, theta[None])
         none = np.full((2, *found.pairs.own[:, :, 0, :].shape), np.nan)
         there = TreeEvaluator(
             env=found.env,
@@ -143,19 +144,22 @@ class TreeEvaluator(AbstractEvaluator):
         layer = self.plan.tree.layers[place.period - 1]
         return bool(known and (layer.child[place.node, control] >= 0).all())
 
-    def worth(self, place: Place, control: int) -> Float[np.ndarray, " m"]:
-        plan, t = self.plan, place.period - 1
-        if not self.considered(place, control):
-            got = f"{control} in period {place.period}"
-            must = "be one that the solver looked into"
-            do = "recommend as the policy does, or solve with Exact()"
-            raise OutsideSupport(describe("Conversation.worth(recommendation=...)", must, got, do))
-        return self._given_taste(plan, t, place, control)
+    def worths(self, places: Sequence[Place]) -> Float[np.ndarray, "N C m"]:
+        controls = range(self.plan.tree.structure.controls)
+        asked = [(k, c) for k, x in enumerate(places) for c in controls if self.considered(x, c)]
+        found = np.full((len(places), len(controls), self.env.tastes.size), np.nan)
+        if asked:
+            at, control = np.array(asked).T
+            pair, node = np.array([(x.pair, x.node) for x in places])[at].T
+            found[at, control] = self._given_taste(
+                self.plan, places[0].period - 1, pair, node, control
+            )
+        return found
 
-    def _given_taste(self, plan: Plan, t: int, place: Place, control: int) -> np.ndarray:
+    def _given_taste(self, plan: Plan, t: int, pair, node, control) -> Float[np.ndarray, "k m"]:
         none = np.zeros(0, np.int64)
         wanted = [(none, none, none) for _ in range(plan.horizon)]
-        wanted[t] = np.array([place.pair]), np.array([place.node]), np.array([control])
+        wanted[t] = pair, node, control
         keys, places = unfold(plan, wanted)
         support, theta = self.env.values.support, self.pairs.theta
         stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
@@ -168,18 +172,18 @@ class TreeEvaluator(AbstractEvaluator):
             earned = np.take_along_axis(money, np.maximum(product, 0), axis=1)
             return ((earned[:, :, None] + reward[product]) * stop[edge]).sum(1)[:, None]
 
-        return evaluate(plan, keys, flow)[t][places[t][0], 0]
+        return evaluate(plan, keys, flow)[t][places[t], 0]
 
     def certify(self, place: Place, certificate: Certificate | None) -> Bounds | Bounded:
         belief = place.belief / place.belief.sum()
-        t = place.period - 1
-        said = int(self.plan.actions[t][place.pair, place.node])
-        value = float(belief @ self._given_taste(self.plan, t, place, said))
+        t, at = place.period - 1, (np.array([place.pair]), np.array([place.node]))
+        said = self.plan.actions[t][at]
+        value = float(belief @ self._given_taste(self.plan, t, *at, said)[0])
         loss = 0.0 if self.gap is None else float(self.gap[t][place.pair, place.node])
         best = value
         if self.optimal is not None:
-            taken = int(self.optimal.actions[t][place.pair, place.node])
-            best = float(belief @ self._given_taste(self.optimal, t, place, taken))
+            taken = self.optimal.actions[t][at]
+            best = float(belief @ self._given_taste(self.optimal, t, *at, taken)[0])
         return Bounded([value], [value], [max(best, value) + loss])
 
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:

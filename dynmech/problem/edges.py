@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dynmech._types import precision
+from dynmech._types import on_host, precision
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
@@ -51,6 +51,7 @@ class Edges(eqx.Module):
     column_symbol: Int[np.ndarray, " C"]
 
 
+@on_host
 class Compiled(eqx.Module):
     """A market as the solvers see it, and the way back.
 

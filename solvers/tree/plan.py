@@ -21,6 +21,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.host import on_host
 from solvers.problem import Tables
 from solvers.tree.tree import Tree, ratios
 
@@ -28,6 +29,7 @@ _ROWS = 2e6  # numbers of likelihood rows that are kept along a walk
 Indices = Int[np.ndarray, " _k"]
 
 
+@on_host
 class Plan(eqx.Module):
     """Controls at every node for every pair of a root and a coefficient vector.
 

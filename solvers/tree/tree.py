@@ -15,6 +15,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.host import on_host
 from solvers.problem import Structure
 
 _COUNTLESS = 10**30  # of nodes: what long horizons have besides would not fit a float
@@ -22,6 +23,7 @@ Indices = Int[np.ndarray, " _k"]
 Words = Int[np.ndarray, "_L _w"]
 
 
+@on_host
 class Layer(eqx.Module):
     """Nodes of one round, sorted by memory class.
 
@@ -48,6 +50,7 @@ class Layer(eqx.Module):
         return self.memory.shape[0]
 
 
+@on_host
 class Tree(eqx.Module):
     """All rounds of the tree that follows any root."""
 
