@@ -69,7 +69,7 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
     call = "EfficientPolicy.explain({}=...)".format
     instance(Conversation, "a conversation of this policy")(call("conversation"), conversation)
     instance(str, "the unit of money, as 'dollars'")(call("unit"), unit)
-    env, chat = policy.env, conversation
+    env, chat, recommended = policy.env, conversation, conversation.recommendation
     belief, taken = chat.belief, chat.evaluator.control(chat.place)
     names = displays_named(env, np.arange(len(env.controls)))
     worth = chat.evaluator.worths([chat.place])[0] @ belief
@@ -86,7 +86,7 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
         unit=unit,
         period=chat.period,
         controls=words(env),
-        recommendation=names[taken],
+        recommendation=recommended,
         runner_up=names[second] if found else None,
         taken=taken,
         second=second,
