@@ -17,6 +17,7 @@ from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
     InvalidArgument,
+    OutsideSupport,
     describe,
 )
 from dynmech.errors import shown as told
