@@ -93,6 +93,7 @@ def test_all_are_listed():
 
 
 LONG = {  # slow
+    "choice_models",
     "real_case",
     "robustness",
     "static_statements",
@@ -321,6 +322,14 @@ def wrong_models_cost_no_more_than_the_bound(results):
     wrong = np.array([row["truth"] == "fewer ratings" for row in rows])
     share = gain[wrong & (far == 1)] / gain[wrong & (far == 0.5)]
     np.testing.assert_allclose(share, 2, rtol=1e-6)  # gains grow with 1 - c
+
+
+@claims("choice_models")
+def estimated_shares_are_met(results):
+    rows = read(results / "choice_models" / "cereals.csv")
+    seen, said = column(rows, "share observed"), column(rows, "share of the model")
+    assert (said > seen).all()  # the other nineteen cereals are not for sale here
+    assert np.corrcoef(seen, said)[0, 1] > 0.99
 
 
 @claims("real_case")

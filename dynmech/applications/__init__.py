@@ -2,6 +2,8 @@
 
 from dynmech.applications._cameras import cameras as cameras
 from dynmech.applications._cars import cars as cars
+from dynmech.applications._choice_models import in_money as in_money
+from dynmech.applications._choice_models import mean_utilities as mean_utilities
 from dynmech.applications._click_log import ClickLog as ClickLog
 from dynmech.applications._click_log import ClickRates as ClickRates
 from dynmech.applications._electricity import electricity as electricity

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynmech.applications._choice_models import choice_chances
 from dynmech.applications._market import Market, read_columns, require_between, shipped, spread
 from dynmech.applications._thin import thin
 from dynmech.errors import InvalidArgument, describe
@@ -158,7 +159,5 @@ def _markups(
     utils: np.ndarray, scale: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Shares s (n,) with all on the screen, and markups s_i / E[s_ia (1 - s_ia) / scale_a] (n,)."""
-    peak = np.maximum(utils.max(axis=0), 0.0)
-    attraction = np.exp(utils - peak)
-    chances = attraction / (np.exp(-peak) + attraction.sum(axis=0))
+    chances = choice_chances(np.zeros(len(utils)), utils)
     return chances @ weights, chances @ weights / ((chances * (1 - chances) / scale) @ weights)

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dynmech.applications._choice_models import in_money
 from dynmech.applications._demand import BETA, SIGMA, TRAITS, Demand, estimate, labels, load
 from dynmech.applications._market import Market, require_between, require_choice, spread
 from dynmech.applications._thin import cluster, thin
 from dynmech.errors import InvalidArgument, describe
+from dynmech.market.tastes import TasteGrid
 
 
 def cars(
@@ -88,9 +90,8 @@ def cars(
     if outside is None:
         outside = _outside(gamma @ utils.T, weights, conversion)
     utils[:, 1] -= outside
-    floor = float(np.quantile(demand.alpha, price_floor))
-    scale = 1 / np.maximum(demand.alpha, floor)
-    points = utils * scale[:, None]
+    priced, scale = in_money(TasteGrid(utils, weights), 2, floor=price_floor)
+    points, floor = np.asarray(priced.points), float(1 / scale.max())
     grid, taste_scale, error = thin(gamma, points, scale, weights, tastes)
 
     sales = np.exp(gamma @ utils.T)

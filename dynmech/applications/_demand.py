@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dynmech.applications._choice_models import choice_chances, mean_utilities
 from dynmech.applications._market import read_columns, require_between, shipped
-from dynmech.errors import DynmechError, InvalidArgument, MissingExtra, describe
+from dynmech.errors import InvalidArgument, MissingExtra, describe
 
 TRAITS = ("hpwt", "air", "mpd", "space")
 BETA = np.array([-7.061, 2.883, 1.521, -0.122, 3.460])
@@ -117,8 +118,8 @@ def load(
 def estimate(products: dict[str, np.ndarray], agents: dict[str, np.ndarray]) -> Demand:
     """Solve shares for mean utilities and first-order conditions for markups, cars by sales.
 
-    The contraction delta <- delta + log(observed) - log(predicted), to 1e-13 in every delta.
-    Markups b solve shares + (D * owned by the same firm) b = 0, D_jk = d share_k / d price_j.
+    Mean utilities by `mean_utilities`. Markups b solve shares + (D * owned by the same firm) b = 0,
+    D_jk = d share_k / d price_j.
     """
     order = np.argsort(-products["shares"], kind="stable")
     products = {key: value[order] for key, value in products.items()}
@@ -126,20 +127,9 @@ def estimate(products: dict[str, np.ndarray], agents: dict[str, np.ndarray]) -> 
     x = np.column_stack([np.ones(len(shares)), *(products[trait] for trait in TRAITS)])
     nodes = np.column_stack([agents[node] for node in NODES])
     alpha = INCOME_EFFECT / agents["income"]
-    taste = np.exp(x @ (nodes * SIGMA).T - np.outer(prices, alpha))
-    delta = np.log(shares) - np.log1p(-shares.sum())
-    for _ in range(10_000):
-        attraction = np.exp(delta)[:, None] * taste
-        chances = attraction / (1 + attraction.sum(axis=0))
-        step = np.log(shares) - np.log(chances @ weights)
-        if np.abs(step).max() < 1e-13:
-            break
-        delta = delta + step
-    else:
-        if np.abs(step).max() > 1e-9:
-            raise DynmechError(
-                describe("cars(table=...)", "have shares that the model can match", step.max())
-            )
+    moved = x @ (nodes * SIGMA).T - np.outer(prices, alpha)
+    delta = mean_utilities(shares, moved, weights)
+    chances = choice_chances(delta, moved)
     slope = chances * (weights * alpha)
     jacobian = slope @ chances.T - np.diag(slope.sum(axis=1))
     same_firm = products["firm_ids"][:, None] == products["firm_ids"]

@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from dynmech.applications._choice_models import in_money
 from dynmech.applications._market import (
     Market,
     read_columns,
@@ -100,20 +101,10 @@ def electricity(
         mean = [fit[f"mean_{trait}"] for trait in TRAITS]
         variance = np.diag([fit[f"sd_{trait}"] ** 2 for trait in TRAITS])
         utils = np.asarray(TasteGrid.from_normal(mean, variance, tastes).points)
-    alpha = -utils[:, 0]
-    if not (alpha > 0).all():
-        raise InvalidArgument(
-            describe(
-                "electricity(price_floor=...)",
-                "leave every price coefficient negative",
-                f"{int((alpha <= 0).sum())} tastes that like high prices",
-                "draw fewer tastes or use prior='households'",
-            )
-        )
-    floor = float(np.quantile(alpha, price_floor))
-    scale = 1 / np.maximum(alpha, floor)
-    points = np.column_stack([np.full(len(utils), -outside), utils * scale[:, None]])
-    weights = np.full(len(utils), 1 / len(utils))
+    weights, alpha = np.full(len(utils), 1 / len(utils)), -utils[:, 0]
+    priced, scale = in_money(TasteGrid(utils, weights), 0, floor=price_floor)
+    floor = float(1 / scale.max())
+    points = np.column_stack([np.full(len(utils), -outside), np.asarray(priced.points)])
     traits = np.column_stack([rows[trait] for trait in TRAITS])[:products]
     gamma = np.column_stack([np.ones(products), traits])
     grid, taste_scale, error = thin(gamma, points, scale, weights, tastes)

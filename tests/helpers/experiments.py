@@ -20,6 +20,7 @@ SMALL = {
         "products": 2, "tastes": 8, "symbols": (3,), "fine": 0, "settled": (2,), "profiles": 2,
     },
     "robustness": {"names": ("cars",), "quick": True},
+    "choice_models": {"names": ("cereals",), "tastes": 8},
     "real_case": {
         "products": 2, "tastes": 8, "rounds": 2, "pages": 3, "profiles": 2, "draws": 2,
     },
@@ -55,6 +56,7 @@ FILES = {
     },
     "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
     "robustness": {"robustness.csv", "robustness.png"},
+    "choice_models": {"cereals.csv", "cereals_estimates.csv", "choice_models.png"},
     "real_case": {
         "fits.csv", "fit_by_round.csv", "market.csv", "policies.csv", "payments.csv",
         "groves_terms.csv", "draws.csv", "real_case.png",
