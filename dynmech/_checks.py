@@ -91,7 +91,8 @@ def labelled(call: str, value: Any) -> tuple[Array | np.ndarray, tuple[Labels, .
     try:
         array = value if isinstance(value, jax.Array) else np.asarray(value)
     except Exception as error:  # ragged lists, and whatever a foreign __array__ raises
-        raise InvalidArgument(describe(call, must, shown(value))) from error
+        do = "give numbers, every row as many"
+        raise InvalidArgument(describe(call, must, shown(value), do)) from error
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         do = "fill or drop the masked entries"
         raise InvalidArgument(describe(call, must, f"{value.mask.sum()} masked entries", do))

@@ -232,7 +232,8 @@ class Log(eqx.Module):
         unseen[bought] = [(int(owner[r]), int(self.bought[r])) not in seen for r in bought]
         cells = np.array([self._label(k) for k in self.bought.tolist()], object)
         must = "be of a product shown to her so far"
-        rows.refuse("action", must, unseen, cells, kind=UnseenPurchase)
+        do = "write buy, exit, query, or the name of what she bought"
+        rows.refuse("action", must, unseen, cells, do, kind=UnseenPurchase)
 
     def _label(self, index: int) -> str:
         return "" if index < 0 else str(self.products[index])

@@ -65,7 +65,10 @@ from dynmech.policy.outcomes import core_receipts
 from dynmech.policy.questions import AbstractPolicy
 from dynmech.problem.settled import Settled, settled
 
-_KINDS = {"groves": "AbstractGroves", "estimator": "settlement signal"}
+_KINDS = {
+    "groves": "AbstractGroves, a term of dynmech.groves, as groves.Participation()",
+    "estimator": "settlement signal, as RatingSettlement(1.0)",
+}
 
 
 class DynamicTeamMechanism(AbstractTerms):

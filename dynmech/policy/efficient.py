@@ -97,8 +97,11 @@ def solve_efficient_policy(
     """
     began = time.monotonic()
     if not isinstance(env, RecommendationMDP):
-        must = "be a RecommendationMDP"
-        raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env)))
+        must, do = (
+            "be a RecommendationMDP",
+            "make one of arrays: RecommendationMDP(gamma, ...)",
+        )
+        raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env), do))
     check_limits(_VERB, tolerance, relative, memory, seconds)
     check_money(env)
     env = env.with_cuts_found_anew()

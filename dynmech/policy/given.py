@@ -226,4 +226,5 @@ def read_policy(call: str, policy: Any) -> AbstractPricedPolicy:
     if isinstance(env, RecommendationMDP) and callable(recommend):
         return GivenPolicy(env, recommend, name=type(policy).__name__)
     must = "be a policy: of solve_efficient_policy, a GivenPolicy, or with `env` and `recommend`"
-    raise InvalidArgument(describe(call, must, type(policy)))
+    do = "solve the market first: solve_efficient_policy(env)"
+    raise InvalidArgument(describe(call, must, type(policy), do))

@@ -123,9 +123,11 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
     symbols = indices(None)(f"{call}=...", signals)
     if symbols.shape != (len(alphabet),):
         must = f"be {len(alphabet)} integers (platform first)"
-        raise InvalidArgument(describe(f"{call}=...", must, signals))
+        do = "name those who hear something, as in {'platform': 0}"
+        raise InvalidArgument(describe(f"{call}=...", must, signals, do))
     if (symbols < 0).any() or (symbols >= np.array(alphabet)).any():
-        raise OutsideSupport(describe(f"{call}=...", f"be below {tuple(alphabet)}", signals))
+        do = "symbols count from 0, the platform's first, then each advertiser's"
+        raise OutsideSupport(describe(f"{call}=...", f"be below {tuple(alphabet)}", signals, do))
     return symbols
 
 
@@ -134,7 +136,8 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
     n, size = support.shape
     if theta is None:
         if size > 1:
-            raise InvalidArgument(describe("theta=...", "be given", None, "pass indices (n,)"))
+            do = "pass indices (n,), a mapping from names to money, or profile=0"
+            raise InvalidArgument(describe("theta=...", "be given", None, do))
         return np.zeros(n, np.int64)
     if isinstance(theta, Mapping):
         if set(theta) != set(env.names):
@@ -146,14 +149,18 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
         index = gap.argmin(axis=1)
         off = gap[np.arange(n), index] > 1e-9 * max(1.0, float(np.abs(support).max()))
         if off.any():
-            name = env.names[int(np.flatnonzero(off)[0])]
-            must = "hold money values of the declared support"
-            raise OutsideSupport(describe("theta=...", must, f"{name}: {theta[name]}"))
+            i = int(np.flatnonzero(off)[0])
+            must = f"hold money values of the declared support, {support[i].tolist()}"
+            do = "pass one of them, or declare ConstantValues(interval=...) to admit any between"
+            got = f"{env.names[i]}: {theta[env.names[i]]}"
+            raise OutsideSupport(describe("theta=...", must, got, do))
         return index
-    index = indices(None)("theta=...", theta)
+    money = np.asarray(theta).dtype.kind == "f"
+    index = np.zeros(0, np.int64) if money else indices(None)("theta=...", theta)
     if index.shape != (n,):
         must = f"be {n} integer indices, or a mapping from labels to money"
-        raise InvalidArgument(describe("theta=...", must, theta))
+        do = "for money pass {name: value}" if money else "pass one for each advertiser"
+        raise InvalidArgument(describe("theta=...", must, theta, do))
     if (index < 0).any() or (index >= size).any():
         raise OutsideSupport(describe("theta=...", f"be indices in 0..{size - 1}", theta))
     return index
