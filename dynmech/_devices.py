@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, TypeVar
 
 import jax
@@ -31,8 +32,17 @@ def read_mesh(
         return
     with _said(call):
         check_mesh(mesh, work, unit)
-        versions = f"JAX {jax.__version__}, NumPy {np.__version__}"
-        agree(mesh, {"verb": call, "versions": versions, "market": files.fingerprint(env)[:12]})
+        agree(mesh, lambda: {"verb": call, "versions": _versions(), "market": _short(env)})
+
+
+def _versions() -> str:
+    with contextlib.suppress(PackageNotFoundError):
+        return f"dynmech {version('dynmech')}, JAX {jax.__version__}, NumPy {np.__version__}"
+    return f"JAX {jax.__version__}, NumPy {np.__version__}"
+
+
+def _short(env: "eqx.Module") -> str:
+    return files.fingerprint(env)[:12]
 
 
 @dataclasses.dataclass(frozen=True)

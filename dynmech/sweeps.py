@@ -6,17 +6,14 @@ profiles drawn, the conversations simulated) cancels. A finished cell is a file 
 depends on; the same call goes on from there, whoever wrote it.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
 import math
-import multiprocessing
-import pickle
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +21,7 @@ import equinox as eqx
 import numpy as np
 
 from dynmech import files
+from dynmech._cells import Cell, Setting, elsewhere, in_process, named_numbers
 from dynmech._checks import whole
 from dynmech.errors import DynmechWarning, InvalidArgument, describe, import_extra
 from dynmech.files.writing import write
@@ -32,11 +30,8 @@ from solvers.progress import Bar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Setting = bool | int | float | str | None
-Cell = Callable[..., Mapping[str, float]]
 _FORMAT = "dynmech sweep 1"
 _MANIFEST = "sweep.json"
-_TRIES = 2  # of a cell whose worker died
 
 
 class Sweep(eqx.Module):
@@ -176,7 +171,7 @@ def sweep(
     - `progress`: show a bar when it takes more than two seconds.
 
     **Returns:** `Sweep`. Cells that fail are named in `.failures` and warned of; others go on. A
-    cell whose process dies is tried once more.
+    cell whose process dies is tried once more, by itself.
 
     **Raises:** `InvalidArgument`: a grid that is empty, values that cannot be told apart, a folder
     of another sweep, no cell that could be computed.
@@ -214,7 +209,7 @@ def sweep(
             write(path, text, call="sweep(folder=...)")
 
     with Bar("sweep", "cell", progress, len(waiting)) as bar:
-        run = _in_process if workers == 1 and executor is None else _elsewhere
+        run = in_process if workers == 1 and executor is None else elsewhere
         for task, found in run(cell, options, waiting, workers, executor):
             finish(task, found)
             bar(1)
@@ -262,18 +257,17 @@ def _claim(folder: Path, cell: Cell, mark: str) -> Path:
     """The folder, with the mark of this sweep on it, or `InvalidArgument` where another's is."""
     call, name = "sweep(folder=...)", getattr(cell, "__qualname__", type(cell).__qualname__)
     manifest = folder / _MANIFEST
-    if manifest.exists():
-        try:
-            held = json.loads(manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            held = {}
-        if held.get("mark") != mark:
-            must = "be a folder of this sweep alone"
-            got = f"{folder}, of {held.get('cell', 'something else')!r} as it was then"
-            do = "choose another folder, or delete it"
-            raise InvalidArgument(describe(call, must, got, do))
-    else:
-        write(manifest, json.dumps({"format": _FORMAT, "cell": name, "mark": mark}), call=call)
+    text = json.dumps({"format": _FORMAT, "cell": name, "mark": mark})
+    with contextlib.suppress(FileExistsError):  # of another worker, maybe just now: read it
+        write(manifest, text, call=call, fresh=True)
+    try:
+        held = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        held = {}
+    if held.get("mark") != mark:
+        must = "be a folder of this sweep alone"
+        got = f"{folder}, of {held.get('cell', 'something else')!r} as it was then"
+        raise InvalidArgument(describe(call, must, got, "choose another folder, or delete it"))
     return folder
 
 
@@ -289,74 +283,9 @@ def _kept(path: Path | None) -> dict[str, float] | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
         found = held.get("numbers") if held.get("format") == _FORMAT else None
-        return None if found is None or isinstance(_numbers(found), str) else found
+        return None if found is None or isinstance(named_numbers(found), str) else found
     except (OSError, ValueError, AttributeError):
         return None
-
-
-def _numbers(found: object) -> dict[str, float] | str:
-    """What a cell returned, or what is wrong with it."""
-    if not isinstance(found, Mapping) or not found or not all(isinstance(x, str) for x in found):
-        return f"the cell must return named numbers, it returned {found!r}"[:200]
-    read: dict[str, float] = {}
-    for name, value in found.items():
-        if np.ndim(value) != 0 or not np.isreal(value) or isinstance(value, str):
-            return f"{name!r} must be one number, got {value!r}"[:200]
-        read[name] = float(value)
-        if not math.isfinite(read[name]):
-            return f"{name!r} must be finite, got {read[name]}"
-    return read
-
-
-def _compute(cell: Cell, settings: dict[str, Setting], seed: int) -> dict[str, float] | str:
-    """One cell; its numbers, or in words what went wrong."""
-    try:
-        return _numbers(cell(seed=seed, **settings))
-    except Exception as error:  # whatever a user's function raises, the other cells go on
-        return f"{type(error).__name__}: {error}"
-
-
-def _in_process(cell, options, waiting, workers, executor):
-    for setting, seed in waiting:
-        settings = dict(zip(options, setting, strict=True))
-        yield (setting, seed), _compute(cell, settings, seed)
-
-
-def _elsewhere(cell, options, waiting, workers, executor):
-    """Results as they come, from processes of our own or from an executor that was given."""
-    try:
-        pickle.dumps(cell)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        if executor is None:
-            must, do = "be importable in other processes", "define it in a module, not in a call"
-            raise InvalidArgument(describe("sweep(cell=...)", must, str(error), do)) from error
-    rest, tries = list(waiting), dict.fromkeys(waiting, 0)
-    while rest:
-        pool = executor or ProcessPoolExecutor(
-            min(workers, len(rest)), multiprocessing.get_context("spawn")
-        )
-        jobs, again = {}, []
-        try:
-            for setting, seed in rest:
-                settings = dict(zip(options, setting, strict=True))
-                jobs[setting, seed] = pool.submit(_compute, cell, settings, seed)
-                tries[setting, seed] += 1
-            while jobs:
-                for task in [task for task, job in jobs.items() if job.done()]:
-                    try:
-                        yield task, jobs.pop(task).result()
-                    except BrokenProcessPool as error:
-                        if tries[task] < _TRIES:
-                            again.append(task)
-                        else:
-                            yield task, f"its process died {_TRIES} times: {error}"
-                    except Exception as error:  # the executor's own: a job that was lost, say
-                        yield task, f"{type(error).__name__}: {error}"
-                time.sleep(0.01)
-        finally:
-            if executor is None:
-                pool.shutdown(wait=True, cancel_futures=True)
-        rest = again
 
 
 def _collect(options, tasks, done, failed) -> Sweep:

@@ -115,14 +115,14 @@ def spread(
     return [found[k] for k in range(len(given))]
 
 
-def agree(mesh: jax.sharding.Mesh | None, facts: Mapping[str, object]) -> None:
+def agree(mesh: jax.sharding.Mesh | None, facts: Callable[[], Mapping[str, object]]) -> None:
     """Raise `Unsuited` where processes of a mesh have different facts, by name; `mesh` is checked.
 
-    **Arguments:** `facts`: the same names in every process; versions, digests, settings.
+    **Arguments:** `facts()`: the same names in every process; versions, digests, settings.
     """
     if mesh is None or len(_processes(mesh)) == 1:
         return
-    mine = {name: str(value) for name, value in facts.items()}
+    mine = {name: str(value) for name, value in facts().items()}
     for process, theirs in enumerate(_exchange(mine)):
         wrong = [name for name in mine if theirs.get(name) != mine[name]]
         if wrong:

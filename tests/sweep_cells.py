@@ -14,16 +14,9 @@ def draws(seed, noise, shift=0.0):
     return {"mean": float((shift + noise * found).mean()), "most": float((noise * found).max())}
 
 
-def dies(seed, noise):
-    """Kill the process at one setting."""
-    if noise == 2.0:
-        os._exit(1)
-    return draws(seed, noise)
-
-
-def dies_once(seed, noise, mark):
-    """Kill the first process that comes here."""
-    if not Path(mark).exists():
+def dies(seed, noise, mark):
+    """Kill the process at one setting always, at another the first time."""
+    if noise == 2.0 or (noise == 1.0 and not Path(mark).exists()):
         Path(mark).touch()
         os._exit(1)
     return draws(seed, noise)

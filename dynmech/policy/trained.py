@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import time
+from pathlib import Path
 from typing import cast
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from dynmech import files
 from dynmech._devices import Work, read_mesh
 from dynmech._types import in_doubles
 from dynmech.bounded import Bounded
@@ -28,7 +30,7 @@ from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, margin, simplify
 from dynmech.solve.outcome import missed
 from dynmech.solve.prepare import wanted_profiles
-from dynmech.solve.training import check_long, require_few, train_network
+from dynmech.solve.training import check_long, require_few, train_network, training_mark
 from solvers import REACH, Estimate, Exact, Limits, Neural, Root, Status, close_enough
 
 _VERB = "solve_efficient_policy"
@@ -219,8 +221,13 @@ def _train(
         given = economies[b][which], bounds_of[b][which], network, root[b]
         return certify(quick, *given, runs, certificate, solver.chunk)
 
+    kept = None
+    if limits.checkpoint is not None:
+        arrays = tuple(np.asarray(x) for x in jax.tree.leaves(eqx.filter(network, eqx.is_array)))
+        facts = training_mark(quick, roots, solver), repr(certificate), arrays
+        kept = files.Parts(Path(limits.checkpoint) / "certificates", facts, _VERB)
     every = [(b, k) for k in range(1 + marginal) for b in range(len(profiles))]
-    certified = Work(_VERB, limits.mesh).each(bound, every)
+    certified = Work(_VERB, limits.mesh, kept).each(bound, every, lambda part: ("bounds", *part))
     first, others = certified[: len(profiles)], certified[len(profiles) :]
     blank = np.full((n, len(profiles)), np.nan)
     nothing = Bounds(blank, blank, blank, blank, blank, certificate.confidence, 0)

@@ -25,7 +25,7 @@ def train_network(
         start, after = begin(solver), lambda training: None
         try:
             if checkpoint is not None:
-                keep = NeuralCheckpoint(checkpoint, _mark(process, roots, solver))
+                keep = NeuralCheckpoint(checkpoint, training_mark(process, roots, solver))
                 start, after = keep.load(start) or start, keep.save
             return train(process, roots, solver, start, after, progress, mesh)
         except Unkept as error:
@@ -34,7 +34,8 @@ def train_network(
             return None
 
 
-def _mark(process, roots, solver) -> str:
+def training_mark(process, roots, solver) -> str:
+    """Digest of all that a training depends on."""
     arrays = [x for x in jax.tree.leaves((process, roots)) if eqx.is_array(x)]
     solver = dataclasses.replace(solver, certificate=None)
     settings = np.frombuffer(repr((solver, process.horizon)).encode(), np.uint8)
