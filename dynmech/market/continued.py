@@ -17,6 +17,7 @@ from dynmech.market.shown import acts, answers, answers_of_all, stepped, told
 from dynmech.market.signals import AbstractInitialSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, Values
+from solvers import as_program
 
 
 class Continued(AbstractActionRule):
@@ -113,6 +114,9 @@ class Later(AbstractFeedback):
     def periodic(self):
         return self.inner.periodic()
 
+    def cut(self, product, ratings):
+        return self.inner.cut(product, ratings)
+
     def symbol(self, product, rating):
         return self.inner.symbol(product, rating)
 
@@ -172,10 +176,18 @@ def laws_at(
     **Returns:** the memory after it, the chance of every action, and the chance of a query with
     each joint symbol after it, given each taste.
     """
-    rule, shown = env.action_rule, env.controls[control]
+    given = np.asarray(memory), env.controls[control], np.array(period - 1)
     with jax.enable_x64(True):
-        utilities = jnp.asarray(np.asarray(env.utilities, float))
-        after = stepped(rule, jnp.asarray(memory), shown, env.products)
-        actions = np.asarray(acts(rule, after, shown, utilities), float)
-        law = answers(env.signals.feedback, after, shown, period - 1, utilities)
-    return np.asarray(after), actions, actions[-1] * np.asarray(law, float).T
+        found = _laws(
+            env.action_rule, env.signals.feedback, *given, np.asarray(env.utilities, float)
+        )
+    after, actions, law = (np.asarray(part) for part in found)
+    return after, actions, actions[-1] * law.T
+
+
+@as_program
+def _laws(rule, feedback, memory, shown, period, utilities):
+    """The memory after a display, the law of actions (n+2, m), and of answers (m, Z)."""
+    after = stepped(rule, memory, shown, len(utilities))
+    law = answers(feedback, after, shown, period, utilities)
+    return after, acts(rule, after, shown, utilities).astype(float), law.astype(float)

@@ -71,6 +71,15 @@ class AbstractFeedback(AbstractSymbols):
         raise InvalidArgument(describe(f"{kind}.readers", must, "no method `read`", do))
 
     @with_default
+    def cut(self, product: int, ratings: Float[np.ndarray, " k"]) -> Int[np.ndarray, " k"] | None:
+        """The platform's symbols of many numeric answers about a product shown, money.
+
+        Those of `symbol`, one by one, by default; None where answers are no numbers.
+        """
+        found = [self.symbol(product, float(rating)) for rating in ratings]
+        return None if None in found else np.array(found, np.int64)
+
+    @with_default
     def symbol(self, product: int, rating: float) -> int | None:
         """The platform's symbol of a numeric answer about a product shown, money.
 
@@ -191,8 +200,11 @@ class RatingFeedback(AbstractFeedback):
             return row[jnp.minimum(recommendation, row.shape[0] - 1)]
         return deviation
 
+    def cut(self, product, ratings):
+        return np.searchsorted(np.asarray(self.cut_points)[product], ratings)
+
     def symbol(self, product, rating):
-        return int(np.searchsorted(np.asarray(self.cut_points)[product], rating))
+        return int(self.cut(product, np.array([rating]))[0])
 
     def reading_noise(self, recommendation, period, products):
         """Standard deviation of the rating itself, before it is cut into symbols, money; traced."""

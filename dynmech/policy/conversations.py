@@ -11,16 +11,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import as_floats, indices
+from dynmech._types import on_host
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.displays import control_of, displays_named, places
 from dynmech.policy.conversation import Conversation, start_conversation
+from dynmech.policy.playable import padded
 from dynmech.policy.questions import AbstractCursor
+from dynmech.policy.said import symbols_of
 from dynmech.problem.compile import next_memories
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
 
 
+@on_host
 class Conversations(eqx.Module):
     """N conversations in step with each other; `step` returns new ones.
 
@@ -137,13 +141,15 @@ class Conversations(eqx.Module):
     def memories(self, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, "k d"]:
         """What the action rule remembers in these conversations, after what was shown last."""
         env = self.policy.env
-        memory = np.tile(env.unaware, (len(rows), 1))
-        for t in range(self.action.shape[1]):
-            live = np.flatnonzero(self.action[rows, t] >= 0)
-            given = env.action_rule, memory[live], env.controls, env.products
+        paths, index = np.unique(self.displayed[rows], axis=0, return_inverse=True)
+        memory = np.tile(env.unaware, (len(paths), 1))
+        for t in range(paths.shape[1]):
+            live = np.flatnonzero(paths[:, t] >= 0)
+            pad = live[np.minimum(np.arange(padded(len(live))), len(live) - 1)]
+            given = env.action_rule, memory[pad], env.controls, env.products
             grown = np.asarray(next_memories(*given))
-            memory[live] = grown[np.arange(len(live)), self.displayed[rows[live], t]]
-        return memory
+            memory[live] = grown[np.arange(len(live)), paths[live, t]]
+        return memory[index.reshape(-1)]
 
     def _predict(self, code, display, symbols, live, apart) -> Float[np.ndarray, " N"]:
         """`predicted`, with that of the rows that buy in this round."""
@@ -269,17 +275,10 @@ def _symbols(chats: Conversations, given: Any, display, going) -> Int[np.ndarray
         if ratings.shape != (count,) or (alphabet[1:] > 1).any():
             must = f"be ratings (N,) = ({count},), nobody else reading them"
             raise InvalidArgument(describe(call, must, ratings.shape))
-        first = env.controls[display, 0]
-        for row in np.flatnonzero(going & np.isfinite(ratings)).tolist():
-            symbol = (
-                0
-                if first[row] == env.products
-                else env.signals.feedback.symbol(int(first[row]), float(ratings[row]))
-            )
-            if symbol is None:
-                must = "be symbols: this market's feedback takes no numbers"
-                raise InvalidArgument(describe(call, must, float(ratings[row])))
-            found[row, 0] = symbol
+        first, heard = env.controls[display, 0], going & np.isfinite(ratings)
+        for product in np.unique(first[heard]).tolist():
+            rows = np.flatnonzero(heard & (first == product))
+            found[rows, 0] = symbols_of(env, product, ratings[rows])
         return found
     said = indices(None)(call, given)
     if said.shape == (count,):

@@ -66,11 +66,20 @@ def answer_of(env, control: int, signals) -> Int[np.ndarray, " n1"] | None:
 def _symbol(env, control: int, rating: float) -> int:
     if not np.isfinite(rating):
         raise NotFinite(describe("signals=...", "be a finite rating", rating))
-    product = int(env.controls[control, 0])
-    found = 0 if product == env.products else env.signals.feedback.symbol(product, rating)
+    return int(symbols_of(env, int(env.controls[control, 0]), np.array([rating]))[0])
+
+
+def symbols_of(env, product: int, ratings: Float[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+    """The platform's symbols of ratings of one product, n for none.
+
+    **Raises:** `InvalidArgument` where the market's answers are no numbers.
+    """
+    if product == env.products:
+        return np.zeros(len(ratings), np.int64)
+    found = env.signals.feedback.cut(product, ratings)
     if found is None:
         must, do = "be symbols: this market's feedback takes no numbers", "pass the symbol"
-        raise InvalidArgument(describe("signals=...", must, rating, do))
+        raise InvalidArgument(describe("signals=...", must, float(ratings[0]), do))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -205,6 +206,22 @@ def test_many_are_the_same_as_one_by_one(policy, mechanism):
         np.testing.assert_array_equal(ledger.action[here], alone.action)
     with pytest.raises(dm.InvalidArgument, match="a number wherever"):
         mechanism.settle(chats)
+
+
+def test_ten_thousand_are_held_and_settled_in_a_second(policy, mechanism):
+    """The second time: the first may compile. Ratings are numbers, as a user passes them."""
+    for _ in range(2):
+        rng, count, began = np.random.default_rng(0), 10_000, time.process_time()
+        chats = policy.start_many(rng.integers(len(policy.profiles), size=count))
+        for _ in range(3):
+            asks = rng.random(count) < 0.6
+            actions = np.where(asks | (chats.recommendation < 0), 4, chats.recommendation)
+            chats = chats.step(actions, rng.normal(size=count))
+        paid = mechanism.settle(chats, np.where(chats.bought >= 0, 0.3, np.nan)).transfer
+        took = time.process_time() - began
+    assert chats.ended.all()
+    assert np.isfinite(paid).all()
+    assert took < 1
 
 
 def test_threads_are_served_as_one_after_another(mechanism):
