@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -131,9 +131,24 @@ def members(cls: type) -> list[tuple[str, str, Any]]:
     return found
 
 
+@cache
+def examples() -> dict[str, str]:
+    """The example of each name that has one of its own page, as fenced doctests.
+
+    A heading of `examples/*.md` lists the names that the block under it is for.
+    """
+    found = {}
+    for path in sorted((Path(__file__).parent / "examples").glob("*.md")):
+        for names, block in re.findall(r"(?ms)^## (.*?)\n\n(```pycon\n.*?^```)$", path.read_text()):
+            found |= dict.fromkeys(names.split(", "), block)
+    return found
+
+
 def describe(full: str, thing: Any) -> list[str]:
     """One name as a directive of the Python domain, in Markdown."""
     doc = as_markdown(thing.__doc__ or "")
+    if (own := examples().get(full.rsplit(".", 1)[-1])) is not None:
+        doc += f"\n\n**Example**\n\n{own}"
     if not inspect.isclass(thing):
         return [f":::::{{py:function}} {full}{signature(thing)}", doc, ":::::", ""]
     kind = "exception" if issubclass(thing, Exception) else "class"
