@@ -6,7 +6,6 @@ product index; "none" is -1 in Python results and n as an index of table axes.
 
 import contextlib
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -43,25 +42,6 @@ def exit_code(products: int) -> int:
 def query_code(products: int) -> int:
     """Action code of a follow-up query."""
     return products + 1
-
-
-def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct rows of integers from 0 on, (U, d), in order, and which of them each row is, (N,).
-
-    A row is a number in mixed radix; where these are few none is sorted.
-    """
-    sizes = [int(top) + 1 for top in rows.max(axis=0)]
-    if math.prod(sizes) > 2**62 or rows.min() < 0:
-        unique, index = np.unique(rows, axis=0, return_inverse=True)
-        return unique, index.reshape(-1)
-    code = np.ravel_multi_index(tuple(rows.T), sizes)
-    if math.prod(sizes) <= 4 * len(rows):
-        met = np.zeros(math.prod(sizes), bool)
-        met[code] = True
-        unique, index = np.flatnonzero(met), (np.cumsum(met) - 1)[code]
-    else:
-        unique, index = np.unique(code, return_inverse=True)
-    return np.stack(np.unravel_index(unique, sizes), axis=1), index.reshape(-1)
 
 
 def in_doubles(tree: T) -> T:

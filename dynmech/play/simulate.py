@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from dynmech._checks import indices, instance, key_words, whole
 from dynmech._devices import Work, read_mesh
-from dynmech._types import NONE, distinct_rows
+from dynmech._types import NONE
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.market.displays import places
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -23,6 +23,7 @@ from dynmech.market.values import MarkovValues
 from dynmech.play.records import Simulation
 from dynmech.policy.priced import profile_index
 from dynmech.policy.under import Elsewhere, check_totals, play_under, settling_signal
+from dynmech.problem.compile import distinct_integers
 
 if TYPE_CHECKING:
     from dynmech.market.environment import RecommendationMDP
@@ -194,7 +195,7 @@ class _Totals:
         omega = omega if self.table.shape[2] > 1 else 0
         if not self.lies:
             return self.table[profile, :, omega]
-        unique, inverse = distinct_rows(reports)
+        unique, inverse = distinct_integers(reports)
         found = np.array([self.known.get(tuple(row), -1) for row in unique.tolist()])[inverse]
         charged = np.where((found >= 0)[:, None], self.table[found, :, omega], np.nan)
         if len(self.lies) == 1:

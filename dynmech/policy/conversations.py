@@ -145,6 +145,8 @@ class Conversations(eqx.Module):
         memory = np.tile(env.unaware, (len(paths), 1))
         for t in range(paths.shape[1]):
             live = np.flatnonzero(paths[:, t] >= 0)
+            if not len(live):  # others went on
+                break
             pad = live[np.minimum(np.arange(padded(len(live))), len(live) - 1)]
             given = env.action_rule, memory[pad], env.controls, env.products
             grown = np.asarray(next_memories(*given))

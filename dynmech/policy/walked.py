@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
-from dynmech._types import distinct_rows
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.continued import remaining
@@ -25,7 +24,7 @@ from dynmech.policy.playable import Playable, money_of, untrained
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
 from dynmech.policy.rest import solve_rest
-from dynmech.problem.compile import told_laws
+from dynmech.problem.compile import distinct_integers, told_laws
 from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import predictions, settled
 from dynmech.problem.tasks import Pairs
@@ -349,7 +348,7 @@ class _TreeCursor(AbstractCursor):
 
 
 def _look_up(table: dict, rows: np.ndarray) -> np.ndarray:
-    unique, inverse = distinct_rows(rows)
+    unique, inverse = distinct_integers(rows)
     found = [table.get(tuple(row), -1) for row in unique.tolist()]
     if min(found) < 0:
         must = "report only what was solved: one advertiser's own alternatives in a batch"

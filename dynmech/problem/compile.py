@@ -231,7 +231,8 @@ def distinct_integers(
 ) -> tuple[Int[np.ndarray, "U d"], Int[np.ndarray, " R"]]:
     """Distinct rows in the order of tuples, and the number of each row; as `numpy.unique`.
 
-    Rows of few values are compared as one integer each, in mixed radix.
+    Rows of few values are compared as one integer each, in mixed radix; where there are more rows
+    than such integers, none is sorted.
     """
     low = rows.min(axis=0, initial=0)
     radix = rows.max(axis=0, initial=0) - low + 1
@@ -239,8 +240,14 @@ def distinct_integers(
         unique, index = np.unique(rows, axis=0, return_inverse=True)
         return unique, index.reshape(-1)
     weight = np.append(np.cumprod(radix[:0:-1])[::-1], 1).astype(np.int64)
-    _, first, index = np.unique((rows - low) @ weight, return_index=True, return_inverse=True)
-    return rows[first], index.reshape(-1)
+    code, many = (rows - low) @ weight, int(np.prod(radix))
+    if many > len(rows):
+        _, first, index = np.unique(code, return_index=True, return_inverse=True)
+        return rows[first], index.reshape(-1)
+    first = np.full(many, -1)
+    first[code] = np.arange(len(rows))
+    number = np.cumsum(first >= 0) - 1
+    return rows[first[first >= 0]], number[code]
 
 
 def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

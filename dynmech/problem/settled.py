@@ -21,6 +21,7 @@ from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
+from dynmech.problem.compile import distinct_integers
 from dynmech.problem.edges import Compiled
 from solvers import Plan, as_program
 
@@ -172,12 +173,13 @@ def laws_of(
 ) -> Float[np.ndarray, "*L k"]:
     """What `signal.laws` holds of k purchases, as the mechanism sees them: at the first taste."""
     with precision(env.gamma):
-        unique, index = np.unique(
-            np.concatenate([memory, shown[:, None]], axis=1), axis=0, return_inverse=True
-        )
+        unique, index = distinct_integers(np.concatenate([memory, shown[:, None]], axis=1))
+        # As many as a power of two: another batch of purchases compiles nothing.
+        size = 1 << (len(unique) - 1).bit_length()
+        unique = unique[np.minimum(np.arange(size), len(unique) - 1)]
         display = alone(env.controls[unique[:, -1]])
         told = np.asarray(_laws_jit(signal, unique[:, :-1], display, env.gains))
-    return np.moveaxis(told[index.reshape(-1), ..., 0][np.arange(len(index)), ..., product], 0, -1)
+    return np.moveaxis(told[index, ..., 0][np.arange(len(index)), ..., product], 0, -1)
 
 
 @as_program
