@@ -38,6 +38,7 @@ _VERB = "solve_efficient_policy"
 _ROUNDING = 1e-9
 _EXACT = 1e-11
 _MEMORY = 8e9
+_PATIENCE = 30.0  # seconds, estimated, of being exact where a tolerance is given
 
 
 def run_solver(
@@ -66,12 +67,13 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
         solver = BestFirst(memory, limits.seconds)
         return _ask(solver, *given, "picked because horizon is math.inf")
     bounded = max(limits.tolerance, limits.relative) > 0
+    patience = limits.seconds or (_PATIENCE if bounded else None)
     try:
-        found = _ask(Exact(memory), *given, "picked")
+        found = _ask(Exact(memory, seconds=patience), *given, "picked")
         note = found.note.replace("picked", f"picked because {found.nodes} nodes fit", 1)
         return dataclasses.replace(found, note=note)
     except TooLarge as error:
-        if not bounded:
+        if not bounded and limits.seconds is None:
             raise
         why = f"picked because the exact tree does not fit ({error})"
     if all(part.kernel is None for part in tasks.groups):
@@ -111,6 +113,11 @@ def our_errors(name: str, limits: Limits) -> Iterator[None]:
             do += ", or give a tolerance"
         call = f"{_VERB}(solver={name}(memory=...))"
         raise TooLarge(describe(call, "fit", str(error), do)) from error
+    except TimeoutError as error:
+        do = f"give {name} more seconds, reduce rounds, symbols, products or profiles"
+        do += "" if max(limits.tolerance, limits.relative) > 0 else ", or give a tolerance"
+        call = f"{_VERB}(solver={name}(seconds=...))"
+        raise TooLarge(describe(call, "end in time", str(error), do)) from error
     except TooFine as error:
         must = f"be at least {rounded_up(error.least)} money, what "
         must += "float32 can certify in this market" if limits.single else "float64 can certify"

@@ -15,7 +15,9 @@ opens what is opened here. A pass goes down from the roots along what has slack,
 promising tips of each step (few at first, twice as many each pass: an incumbent comes early, and
 passes stay few), and backs up what it met. All tasks of a pass share its every array operation.
 
-In a class that nothing follows one control is all there is: U = L, and nothing is opened.
+In a class that nothing follows one control is all there is: U = L, and nothing is opened. Where all
+that follows is such, opening looks a round ahead and is exact. An economy that may do less than
+another, and earns no more, is bounded by what was found for the other at the same node.
 
 Beliefs in proportion are one node, so that a control that teaches nothing leads to its own node:
 that loop is summed in closed form.
@@ -29,56 +31,17 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from solvers.problem import Structure, Tables
+from solvers.search.economy import Economy
 from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
+from solvers.search.settle import settle
 from solvers.search.store import Growing, Indices, Store
 from solvers.search.ways import Ways
 
 _AGAIN = 1.25
 _LEVELS = 3
-_SETTLINGS = 100
-
-
-class Economy:
-    """One task: its root belief, what a round yields, and its bounds at every belief.
-
-    **Arguments:** `root` (m,), `yields` (E, m), `kept` (A, M, m), `told` (M, m), `allowed` (A,).
-    """
-
-    def __init__(self, structure: Structure, root, yields, kept, told, allowed):
-        self.structure, self.root, self.yields = structure, root, yields
-        self.kept, self.told, self.allowed = kept, told, allowed
-        self.controls = np.flatnonzero(allowed)
-        self._opening: dict[int, np.ndarray] = {}
-        self._bounding: dict[int, np.ndarray] = {}
-
-    def opening(self, memory: int, column: Float[np.ndarray, "C m"]) -> Float[np.ndarray, "m AAZ"]:
-        """Yields of every control, then bounds above after every control and symbol."""
-        found = self._opening.get(memory)
-        if found is None:
-            edge, after = self.structure.edge[0][memory], self.structure.successor[0][memory]
-            later = column[self.structure.columns[edge]] * self.told[after][:, None]
-            rows = np.concatenate([self.yields[edge], later.reshape(-1, len(self.root))])
-            found = self._opening[memory] = np.ascontiguousarray((rows * self.root).T)
-        return found
-
-    def bounding(self, memory: int) -> Float[np.ndarray, "m K2"]:
-        """The root's weights, the bound above, and each control allowed kept for ever."""
-        found = self._bounding.get(memory)
-        if found is None:
-            rows = [np.ones((1, len(self.root))), self.told[memory][None]]
-            rows = np.concatenate([*rows, self.kept[self.controls, memory]])
-            found = self._bounding[memory] = np.ascontiguousarray((rows * self.root).T)
-        return found
-
-    def best_kept(
-        self, memory: int, belief: Float[np.ndarray, " m"], allowed: Bool[np.ndarray, " A"]
-    ) -> int:
-        """The control that is best if kept for ever from here on."""
-        worth = self.kept[:, memory] @ belief
-        return int(np.where(allowed, worth, -np.inf).argmax())
 
 
 class Search:
@@ -106,10 +69,12 @@ class Search:
         self.top: list[int] = []
         self._pair_of: list[np.ndarray] = []
         self._kept: dict[bytes, tuple] = {}
+        self._yields: dict[bytes, np.ndarray] = {}
         alive = np.asarray((self.going > 0).any(axis=1))[structure.edge[0]]
         source, control = np.nonzero(alive)
         target = structure.successor[0][source, control]
         self.final = np.asarray(~alive.any(axis=1))
+        self.last_but_one = ~self.final & self.final[structure.successor[0]].all(axis=1)
         ways = Ways(source, target, np.ones(len(source)))
         again = (source == target).any() or ways.circular(len(structure.edge[0]))
         self.related = self.store.offset is not None and bool(again)
@@ -119,15 +84,28 @@ class Search:
         known = self.store.nodes.bytes + self.pairs.bytes + self.opened.bytes
         return known + sum(table.nbytes for table in self._pair_of) + 200 * self.store.nodes.count
 
-    def add(self, root, coefficient, counted, allowed) -> int:
-        """Add an economy; its number. Nothing is searched."""
+    def yields(self, coefficient, counted) -> Float[np.ndarray, "E m"]:
+        """What a round yields at each edge; found once for tasks with the same weights."""
+        key = coefficient.tobytes() + counted.tobytes()
+        if key not in self._yields:
+            self._yields[key] = round_yields(self.structure, self.tables, coefficient, counted)
+        return self._yields[key]
+
+    def add(self, root, coefficient, counted, allowed, above: int = -1, excess=None) -> int:
+        """Add an economy; its number. Nothing is searched.
+
+        **Arguments:** `above`: an economy of the same root that may do all that this one may: what
+        bounds it from above bounds this one, plus the belief times `excess` (M, m). -1: none.
+        """
         key = coefficient.tobytes() + counted.tobytes()
         if key not in self._kept:
-            yields = round_yields(self.structure, self.tables, coefficient, counted)
+            yields = self.yields(coefficient, counted)
             self._kept[key] = yields, one_for_ever(self.structure, yields, self.going)
         yields, kept = self._kept[key]
         told = told_for_ever(self.structure, yields, self.going, kept, allowed)
-        self.economies.append(Economy(self.structure, root, yields, kept, told, allowed))
+        self.economies.append(
+            Economy(self.structure, root, yields, kept, told, allowed, above, excess)
+        )
         self._pair_of.append(np.full(64, -1, np.int32))
         number = len(self.economies) - 1
         self.top.append(int(self._seek(np.array([number]), np.zeros(1, np.int64))[0]))
@@ -164,7 +142,7 @@ class Search:
                 raise TimeoutError
             grown = self._pass(top[open_], due[open_], width)
             if self.related:
-                self.settle(top[open_])
+                settle(self, top[open_])
             report(self.pairs.count, float(gap.max()))
             after = (pairs["upper"][top] - pairs["lower"][top]).sum()
             if not grown and not after < before:
@@ -197,10 +175,12 @@ class Search:
             if not len(active):
                 break
             visited.append(active)
+            ahead = pairs["upper"][active] > pairs["lower"][active]
+            active, spare = active[ahead], spare[ahead]
             active, more = self._onward(active, spare, rise, margin, tolerance, single)
             grown |= more
         for step in reversed(visited):
-            self._back_up(step)
+            self.back_up(step)
         return grown
 
     def _choose(self, active, spare, tip, most: int):
@@ -283,7 +263,7 @@ class Search:
                 bound = rows[fresh] @ self.economies[q].bounding(c)
                 keep = bound[:, 2:].argmax(axis=1)
                 below = np.take_along_axis(bound[:, 2:], keep[:, None], 1)[:, 0]
-                above = below if self.final[c] else np.maximum(bound[:, 1], below)
+                above = below if self.final[c] else self._above(q, c, fresh, bound[:, 1], below)
                 table[fresh] = self.pairs.append(
                     len(fresh), node=fresh, task=q, upper=above, lower=below,
                     mass=bound[:, 0], slack=-np.inf, place=-1, act=-1,
@@ -292,8 +272,23 @@ class Search:
             found[part] = table[nodes]
         return found
 
+    def _above(self, task: int, c: int, fresh: Indices, told, below) -> Float[np.ndarray, " k"]:
+        """Bounds above of pairs not met yet: told the parameter, or those of the economy above."""
+        economy = self.economies[task]
+        other = economy.above
+        if other >= 0:
+            table = self._pair_of[other]
+            known = fresh < len(table)
+            pair = np.where(known, table[np.where(known, fresh, 0)], -1)
+            bound = self.pairs["upper"][pair] + self.store.nodes["row"][fresh] @ economy.excess[c]
+            told = np.where(pair >= 0, np.minimum(told, bound), told)
+        return np.maximum(told, below)
+
     def _open(self, tips: Indices) -> None:
-        """Contract beliefs at tips with what every control yields and may lead to."""
+        """Contract beliefs at tips with what every control yields and may lead to.
+
+        Where nothing follows what follows, that is exact, and nothing has to be met to know it.
+        """
         pairs, nodes = self.pairs, self.store.nodes
         controls, symbols = self.structure.controls, self.structure.symbols
         node, task = pairs["node"][tips], pairs["task"][tips]
@@ -305,7 +300,56 @@ class Search:
         pay = total[:, :controls]
         option = pay + total[:, controls:].reshape(-1, controls, symbols).sum(axis=2)
         option[blocked] = -np.inf
-        pairs["place"][tips] = self.opened.append(len(tips), pay=pay, option=option, child=-1)
+        place = pairs["place"][tips] = self.opened.append(
+            len(tips), pay=pay, option=option, child=-1
+        )
+        for q, c, part in self._groups(task, nodes["memory"][node]):
+            if self.last_but_one[c]:
+                self._close(q, c, tips[part], place[part])
+
+    def _close(self, task: int, memory: int, tips: Indices, place: Indices) -> None:
+        """Look one round ahead at tips after which one round is left; the control taken follows."""
+        pairs, opened, one = self.pairs, self.opened, self.economies[task]
+        node = pairs["node"][tips]
+        same, other = self._taken_above(task, memory, node)
+        opened["option"][place[same]] = np.where(
+            one.allowed, opened["option"][pairs["place"][other]], -np.inf
+        )
+        new = place[~same]
+        opened["option"][new] = one.look_ahead(
+            memory, self.store.nodes["row"][node[~same]], opened["pay"][new],
+            opened["option"][new], self.store.column,
+        )  # fmt: skip
+        ahead = opened["option"][place]
+        best = ahead.argmax(axis=1)
+        self._follow(tips, place, best)
+        pairs["act"][tips] = best
+        pairs["upper"][tips] = pairs["lower"][tips] = ahead.max(axis=1)
+
+    def _taken_above(
+        self, task: int, memory: int, node: Indices
+    ) -> tuple[Bool[np.ndarray, " k"], Int[np.ndarray, " _s"]]:
+        """Where the economy above has a plan that is this one's too; its pairs there."""
+        pairs, economy = self.pairs, self.economies[task]
+        if economy.above < 0 or economy.excess.any():
+            return np.zeros(len(node), bool), np.zeros(0, np.int64)
+        above = self.economies[economy.above]
+        table, edges = self._pair_of[economy.above], self.structure.edge[0]
+        known = node < len(table)
+        pair = np.where(known, table[np.where(known, node, 0)], -1)
+        place = np.where(pair >= 0, pairs["place"][pair], -1)
+        act = np.where(place >= 0, pairs["act"][pair], -1).astype(int)
+        if economy.alike is None:
+            live = economy.root > 0
+            economy.alike = (economy.yields == above.yields)[:, live].all(axis=1)
+        after = self.structure.successor[0][memory, act]
+        keep = pairs["keep"][self.opened["child"][place, act]].astype(int)
+        shown = economy.allowed[act] & economy.allowed[keep].all(axis=1)
+        alike = economy.alike[edges[memory, act]] & economy.alike[edges[after[:, None], keep]].all(
+            1
+        )
+        same = (act >= 0) & shown & alike
+        return same, pair[same]
 
     def _follow(self, parent: Indices, row: Indices, control: Indices) -> None:
         structure, pairs, symbols = self.structure, self.pairs, self.structure.symbols
@@ -320,7 +364,7 @@ class Search:
         child[alive] = self._seek(task[alive], met)
         self.opened["child"][row, control] = child.reshape(-1, symbols)
 
-    def _back_up(self, active: Indices) -> None:
+    def back_up(self, active: Indices) -> None:
         pairs, opened = self.pairs, self.opened
         place = pairs["place"][active]
         at, control = np.nonzero(opened["child"][place][:, :, 0] >= 0)
@@ -344,51 +388,3 @@ class Search:
         pairs["act"][active[better]] = best[better]
         pairs["lower"][active] = lower
         pairs["upper"][active] = np.maximum(np.minimum(pairs["upper"][active], upper), lower)
-
-    def settle(self, top: Indices) -> None:
-        """Solve for the bounds of what is open, where ways lead back to where they came from.
-
-        Both are fixed points of the equations that a pass applies once: U of policy iteration on
-        the nodes open, with those that are not at their bounds; L of the plan.
-        """
-        pairs, opened, count = self.pairs, self.opened, self.pairs.count
-        mine = np.zeros(len(self.economies), bool)
-        mine[pairs["task"][top]] = True
-        every = np.flatnonzero(mine[pairs["task"][:count]] & (pairs["place"][:count] >= 0))
-        place, where, rows = pairs["place"][every], np.full(count, -1), np.arange(len(every))
-        where[every] = rows
-        at, control = np.nonzero(opened["child"][place][:, :, 0] >= 0)
-        child, pay = opened["child"][place[at], control], opened["pay"][place[at], control]
-        factor, symbols = self.factor(every[at], control, child), child.shape[1]
-        ways = Ways(np.repeat(at, symbols), where[child.ravel()], factor.ravel())
-        if not len(every) or not ways.circular(len(every)):
-            return
-        followed = np.full((len(every), self.structure.controls), -1)
-        followed[at, control] = np.arange(len(at))
-
-        def worth(rule, otherwise, bound):
-            """The value of following a rule; -1 and what is not followed count as they are."""
-            way = np.where(rule < 0, -1, followed[rows, rule])
-            free, way = np.flatnonzero(way >= 0), way[way >= 0]
-            there, weight = where[child[way]], factor[way]
-            right = otherwise.copy()
-            right[free] = pay[way] + np.where(there < 0, bound[child[way]] * weight, 0.0).sum(
-                axis=1
-            )
-            return Ways(np.repeat(free, symbols), there.ravel(), weight.ravel()).solve(right)
-
-        above, option = pairs["upper"][:count].copy(), opened["option"][place].copy()
-        rule = np.full(len(every), -1)
-        for _ in range(_SETTLINGS):
-            option[at, control] = pay + (above[child] * factor).sum(axis=1)
-            better = option.max(axis=1) > above[every] + 1e-15 * np.abs(above[every])
-            if (rule >= 0).all() and not better.any():
-                pairs["upper"][every] = np.minimum(pairs["upper"][every], above[every])
-                break
-            rule = np.where(better | (rule < 0), option.argmax(axis=1), rule)
-            above[every] = worth(rule, option[rows, rule], above)
-        floor = pairs["lower"][every]
-        below = worth(pairs["act"][every].astype(int), floor, pairs["lower"])
-        pairs["lower"][every] = np.maximum(floor, below)
-        pairs["upper"][every] = np.maximum(pairs["upper"][every], pairs["lower"][every])
-        self._back_up(every)

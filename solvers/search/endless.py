@@ -4,8 +4,14 @@ Tasks of one root that may use fewer controls are often solved already. Where th
 one task uses only controls that another may use, with the same yields, and the other may use no
 control that the first may not, the first's bounds on W are the other's too, and so is its plan:
 leaving out a control that the best plan never takes changes nothing. W and n economies without one
-control each then cost W and the few whose control its plan takes. The rest is searched together,
-on one store of nodes (`solvers.search.best_first`).
+control each then cost W and the few whose control its plan takes. Where the other may earn more
+from something, by at most D given the parameter whatever is done,
+
+    W'(b) <= W(b) + <b, D>,    D: what the differences of yields add up to at most, being told,
+
+its bounds are as far apart as those of the first, plus <b, D>: it follows where that is close
+enough. The rest is searched together, on one store of nodes (`solvers.search.best_first`), bounded
+from above at each node by what was found there for the first.
 """
 
 import dataclasses
@@ -15,14 +21,14 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from solvers.devices import refuse_mesh
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
-from solvers.search.forever import round_yields
+from solvers.search.forever import one_for_ever, told_for_ever
 from solvers.search.timed import with_clock
 from solvers.search.unrolled import write_finite, write_rounds
 from solvers.solution import (
@@ -44,6 +50,7 @@ _ROUNDING = 1e-13
 _SHARE = 0.8
 _REST = 0.15
 _RESOLUTION = 1e4
+_LEAVING = 0.5  # of what is asked for, where others follow whose bounds are wider
 
 
 class BestFirst(AbstractSolver):
@@ -148,8 +155,11 @@ def search_endless(
     search = Search(structure, tables)
     flat = [_parts(group, r, q) for group in groups for r, q in np.ndindex(*_shape(group))]
     parent = np.concatenate([np.zeros(0, np.int64), *_parents(structure, tables, groups)])
+    excess = _excess(search, flat, parent)
+    more = np.array([root @ one[0] for (root, *_), one in zip(flat, excess, strict=True)])
     scale = most_gained(tables, groups)
-    tolerance = max(limits.tolerance, 4e-15 * scale)
+    least, relative = 4e-15 * scale, limits.relative
+    tolerance = max(limits.tolerance, least)
     deadline = np.inf if limits.seconds is None else time.monotonic() + limits.seconds
     memory = _MEMORY if limits.memory is None else limits.memory
     economy = np.full(len(flat), -1, np.int64)
@@ -159,14 +169,18 @@ def search_endless(
         due = np.flatnonzero(parent < 0)
         while len(due):
             for part in np.split(due, np.arange(_TOGETHER, len(due), _TOGETHER)):
-                economy[part] = [search.add(*flat[q]) for q in part]
+                share = _LEAVING if (more[np.isin(parent, part)] > 0).any() else 1.0
+                above = np.where(parent[part] >= 0, economy[parent[part]], -1).tolist()
+                economy[part] = [
+                    search.add(*flat[q], one, excess[q]) for q, one in zip(part, above, strict=True)
+                ]
                 if status != Status.WITHIN_TOLERANCE:
                     continue
                 try:
+                    asked = max(share * tolerance, least), share * relative
                     met = search.run(
-                        economy[part], tolerance, limits.relative, interrupts.check, memory,
-                        deadline, report,
-                    )  # fmt: skip
+                        economy[part], *asked, interrupts.check, memory, deadline, report
+                    )
                     status = status if met else Status.STALLED
                 except MemoryError:
                     status = Status.MEMORY_LIMIT
@@ -174,11 +188,13 @@ def search_endless(
                     status = Status.TIME_LIMIT
                 except KeyboardInterrupt:
                     status = Status.INTERRUPTED
-            due = _inherit(search, flat, parent, economy)
+            due = _inherit(search, flat, parent, economy, more, (tolerance, relative))
     attained = np.array([value_plan(search, top) for top in search.top])[economy]
     upper = search.pairs["upper"][np.asarray(search.top, np.int64)[economy]]
     followers = np.flatnonzero(parent >= 0)
-    upper[followers] = np.minimum(upper[followers], upper[parent[followers]])
+    beyond = upper[parent[followers]] + more[followers]
+    inherited = economy[followers] == economy[parent[followers]]
+    upper[followers] = np.where(inherited, beyond, np.minimum(upper[followers], beyond))
     lower, upper = attained, np.maximum(upper, attained)
     if (upper - lower <= _ROUNDING * scale * tasks.mass).all():
         status = Status.EXACT
@@ -213,9 +229,10 @@ def _parts(group: Tasks, root: int, task: int):
 
 
 def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
-    """For each task one that may do all it may do, and earns no less; -1 where there is none.
+    """For each task one that may do all it may do, and earns hardly less; -1 where there is none.
 
-    Only tasks whose plans are kept are looked at: there are few of them.
+    Only tasks whose plans are kept are looked at: there are few of them; and they earn no less than
+    each other.
     """
     reward, first = np.asarray(tables.reward, float), 0
     for group in groups:
@@ -231,17 +248,34 @@ def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
             possible = np.stack([outcomes_within(structure, tables, one) for one in sets])
             possible = possible[of.reshape(-1)]
             may = np.zeros((width, group.keep), bool)
+            beyond = np.zeros((width, group.keep))
             for p in head.tolist():
                 within = ~(allowed & ~allowed[p]).any(axis=1)
-                less = ((worth <= worth[p]).all(axis=2) | ~possible).all(axis=1)
-                may[:, p] = within & less
+                over = np.where(possible[:, :, None], worth - worth[p], 0.0).max(axis=(1, 2))
+                beyond[:, p] = np.maximum(over, 0.0)
+                may[:, p] = within & ((beyond[:, p] == 0) | (order >= group.keep))
             # Of two that may do the same and earn the same the first is the parent.
             both = may[: group.keep] & may[: group.keep].T
             may[: group.keep] &= ~both | (head[None] < head[:, None])
             may &= order[:, None] != head[None]
-            best = np.where(may, allowed[head].sum(axis=1), -1).argmax(axis=1)
+            least = np.where(may, beyond, np.inf)
+            near = may & (least <= least.min(axis=1, keepdims=True))
+            best = np.where(near, allowed[head].sum(axis=1), -1).argmax(axis=1)
             yield np.where(may.any(axis=1), best + first, -1)
             first += width
+
+
+def _excess(search: Search, flat, parent: Int[np.ndarray, " F"]) -> list[np.ndarray]:
+    """D of each task over its parent, from each memory class on, (M, m); see the module."""
+    nothing = np.zeros((len(search.structure.edge[0]), search.store.column.shape[1]))
+    found = [nothing] * len(flat)
+    for q in np.flatnonzero(parent >= 0).tolist():
+        own, other = (search.yields(*flat[k][1:3]) for k in (q, parent[q]))
+        over = np.where(flat[q][0] > 0, np.maximum(own - other, 0.0), 0.0)
+        if over.any():
+            kept = one_for_ever(search.structure, over, search.going)
+            found[q] = told_for_ever(search.structure, over, search.going, kept, flat[q][3])
+    return found
 
 
 def outcomes_within(
@@ -265,11 +299,20 @@ def outcomes_within(
 
 
 def _inherit(
-    search: Search, flat, parent: Int[np.ndarray, " F"], economy: Int[np.ndarray, " F"]
+    search: Search,
+    flat,
+    parent: Int[np.ndarray, " F"],
+    economy: Int[np.ndarray, " F"],
+    more: Float[np.ndarray, " F"],
+    asked: tuple[float, float],
 ) -> Int[np.ndarray, " k"]:
-    """Give tasks the economy of their parent where its plan is theirs; which to search next."""
+    """Give tasks the economy of their parent where its plan is theirs; which to search next.
+
+    **Arguments:** `more`: what W may be above the parent's; `asked`: tolerance, and share of W.
+    """
     known: dict[int, tuple[Bool[np.ndarray, " E"], Bool[np.ndarray, " A"]]] = {}
-    edges, tables = search.structure.edge[0], search.tables
+    pairs = search.pairs
+    edges = search.structure.edge[0]
     due = np.zeros(len(economy), bool)
     left = np.flatnonzero((economy < 0) & (parent >= 0))
     while len(left):
@@ -280,9 +323,12 @@ def _inherit(
                 known[above] = used, np.array([used[of].any() for of in edges.T])
             root, coefficient, counted, allowed = flat[q]
             used, controls = known[above]
-            yields = round_yields(search.structure, tables, coefficient, counted)
+            yields = search.yields(coefficient, counted)
             same = (yields == search.economies[above].yields)[used][:, root > 0].all()
-            due[q] = not same or (controls & ~allowed).any()
+            high, low = pairs["upper"][search.top[above]], pairs["lower"][search.top[above]]
+            enough = max(asked[0] * root.sum(), asked[1] * abs(high))
+            wide = more[q] > 0 and high + more[q] - low > enough
+            due[q] = not same or (controls & ~allowed).any() or wide
             economy[q] = economy[q] if due[q] else above
         before, left = len(left), np.flatnonzero((economy < 0) & (parent >= 0) & ~due)
         if len(left) == before:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from solvers.checkpoint import Checkpoint
-from solvers.checks import check_fields, flag, positive
+from solvers.checks import check_fields, flag, optional, positive
 from solvers.devices import check_mesh, shares, spread
 from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, Tasks, cast
@@ -41,13 +41,15 @@ class Exact(AbstractSolver):
 
     - `memory`: bytes that may live at once, default 4e9.
     - `merge`: False keeps every history apart; the answer is the same, for checking.
+    - `seconds`: refused before work where the estimate, which is rough, is longer; None: never.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     merge: bool = eqx.field(static=True, default=True)
+    seconds: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_fields(self, memory=positive, merge=flag)
+        check_fields(self, memory=positive, merge=flag, seconds=optional(positive))
 
     def solve(self, problem, tasks, limits, progress):
         """Solve every task exactly; see `AbstractSolver.solve`."""
@@ -65,6 +67,9 @@ class Exact(AbstractSolver):
             structure, room = make_room(structure, numbers, groups, limits.tolerance)
         with deferred() as interrupts, interrupts.now():
             work, tree = plan_tree(structure, numbers, groups, inner)
+            if self.seconds is not None and work.seconds > self.seconds:
+                took = f"an estimate of {work.seconds:.3g} s for {work.nodes:.3g} nodes"
+                raise TimeoutError(f"{took} of {self.seconds:.3g} s allowed")
             answers = solve_exact(
                 tree,
                 numbers,

@@ -1,5 +1,7 @@
 """Best-first search of finite horizons: against brute force, and where memory or time ends it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,29 @@ def test_whenever_it_ends_there_is_a_plan():
         assert (true <= found.upper + 1e-12).all()
         assert len(found.table.tree.layers) == 5
         assert found.value.sum() < whole.value.sum() - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_economies_that_may_earn_more_are_bounded_by_those_that_may_do_more(seed):
+    """What does not count may also have been a loss: W of the second can be above the first."""
+    rng = np.random.default_rng(100 + seed)
+    problem = random_problem(rng, rounds=2 + seed % 3, roots=2, variants=4, shared=seed % 2 == 0)
+    part = problem.tasks
+    coefficient, counted = np.asarray(part.coefficient).copy(), np.asarray(part.counted).copy()
+    coefficient[:, 1:], allowed = coefficient[:, :1], np.asarray(part.allowed).copy()
+    counted[:, 0], allowed[:, 0] = 1.0, True
+    for k in range(1, counted.shape[1]):
+        counted[:, k] = np.arange(counted.shape[2]) != k % counted.shape[2]
+    problem = dataclasses.replace(
+        problem,
+        tasks=dataclasses.replace(
+            part, coefficient=coefficient * counted, counted=counted, allowed=allowed, keep=1
+        ),
+    )
+    true = values(problem).ravel()
+    mass = TaskList([problem.tasks]).mass
+    for tolerance in (0.0, 0.02, 0.2):
+        found = solve(problem, tolerance)
+        assert (found.lower <= true + 1e-12).all()
+        assert (true <= found.upper + 1e-12).all()
+        assert (found.upper - found.lower <= tolerance * mass + 1e-12).all()
