@@ -103,9 +103,10 @@ class Search:
             self._kept[key] = yields, one_for_ever(self.structure, yields, self.going)
         yields, kept = self._kept[key]
         told = told_for_ever(self.structure, yields, self.going, kept, allowed)
-        self.economies.append(
-            Economy(self.structure, root, yields, kept, told, allowed, above, excess)
-        )
+        one = Economy(self.structure, root, yields, kept, told, allowed, above, excess)
+        if above >= 0:
+            one.alike = (yields == self.economies[above].yields)[:, root > 0].all(axis=1)
+        self.economies.append(one)
         self._pair_of.append(np.full(64, -1, np.int32))
         number = len(self.economies) - 1
         self.top.append(int(self._seek(np.array([number]), np.zeros(1, np.int64))[0]))
@@ -142,7 +143,10 @@ class Search:
                 raise TimeoutError
             grown = self._pass(top[open_], due[open_], width)
             if self.related:
-                settle(self, top[open_])
+                mine = np.zeros(len(self.economies), bool)
+                mine[pairs["task"][top[open_]]] = True
+                changed = settle(pairs, self.opened, mine, self.factor)
+                self._back_up(changed)
             report(self.pairs.count, float(gap.max()))
             after = (pairs["upper"][top] - pairs["lower"][top]).sum()
             if not grown and not after < before:
@@ -180,7 +184,7 @@ class Search:
             active, more = self._onward(active, spare, rise, margin, tolerance, single)
             grown |= more
         for step in reversed(visited):
-            self.back_up(step)
+            self._back_up(step)
         return grown
 
     def _choose(self, active, spare, tip, most: int):
@@ -333,21 +337,17 @@ class Search:
         pairs, economy = self.pairs, self.economies[task]
         if economy.above < 0 or economy.excess.any():
             return np.zeros(len(node), bool), np.zeros(0, np.int64)
-        above = self.economies[economy.above]
+        alike = economy.alike
         table, edges = self._pair_of[economy.above], self.structure.edge[0]
         known = node < len(table)
         pair = np.where(known, table[np.where(known, node, 0)], -1)
         place = np.where(pair >= 0, pairs["place"][pair], -1)
         act = np.where(place >= 0, pairs["act"][pair], -1).astype(int)
-        if economy.alike is None:
-            live = economy.root > 0
-            economy.alike = (economy.yields == above.yields)[:, live].all(axis=1)
         after = self.structure.successor[0][memory, act]
         keep = pairs["keep"][self.opened["child"][place, act]].astype(int)
         shown = economy.allowed[act] & economy.allowed[keep].all(axis=1)
-        alike = economy.alike[edges[memory, act]] & economy.alike[edges[after[:, None], keep]].all(
-            1
-        )
+        last = edges[after[:, None], keep]
+        alike = alike[edges[memory, act]] & alike[last].all(axis=1)
         same = (act >= 0) & shown & alike
         return same, pair[same]
 
@@ -364,7 +364,7 @@ class Search:
         child[alive] = self._seek(task[alive], met)
         self.opened["child"][row, control] = child.reshape(-1, symbols)
 
-    def back_up(self, active: Indices) -> None:
+    def _back_up(self, active: Indices) -> None:
         pairs, opened = self.pairs, self.opened
         place = pairs["place"][active]
         at, control = np.nonzero(opened["child"][place][:, :, 0] >= 0)

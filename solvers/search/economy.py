@@ -22,7 +22,7 @@ class Economy:
         self.kept, self.told, self.allowed = kept, told, allowed
         self.excess = np.zeros_like(told) if excess is None else excess * root
         self.controls = np.flatnonzero(allowed)
-        self.alike: np.ndarray | None = None  # edges that yield the same in the economy above
+        self.alike = np.zeros(len(yields), bool)  # edges that yield the same in the economy above
         self._opening: dict[int, np.ndarray] = {}
         self._bounding: dict[int, np.ndarray] = {}
 

@@ -171,9 +171,8 @@ def search_endless(
             for part in np.split(due, np.arange(_TOGETHER, len(due), _TOGETHER)):
                 share = _LEAVING if (more[np.isin(parent, part)] > 0).any() else 1.0
                 above = np.where(parent[part] >= 0, economy[parent[part]], -1).tolist()
-                economy[part] = [
-                    search.add(*flat[q], one, excess[q]) for q, one in zip(part, above, strict=True)
-                ]
+                for q, one in zip(part.tolist(), above, strict=True):
+                    economy[q] = search.add(*flat[q], above=one, excess=excess[q])
                 if status != Status.WITHIN_TOLERANCE:
                     continue
                 try:

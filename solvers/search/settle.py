@@ -1,39 +1,43 @@
 """Bounds of what a best-first search has open, where ways lead back to where they came from."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Bool
 
-from solvers.search.store import Indices
+from solvers.search.store import Growing, Indices
 from solvers.search.ways import Ways
-
-if TYPE_CHECKING:
-    from solvers.search.best_first import Search
 
 _SETTLINGS = 100
 
 
-def settle(search: Search, top: Indices) -> None:
+def settle(
+    pairs: Growing,
+    opened: Growing,
+    tasks: Bool[np.ndarray, " F"],
+    factor_of: Callable[[Indices, Indices, np.ndarray], np.ndarray],
+) -> Indices:
     """Solve for the bounds of what is open, where ways lead back to where they came from.
 
     Both are fixed points of the equations that a pass applies once: U of policy iteration on
     the nodes open, with those that are not at their bounds; L of the plan.
+
+    **Arguments:** `pairs`, `opened`: as of the search; `tasks`: whose pairs; `factor_of` (parents,
+    controls, children): what beliefs are multiplied by.
+
+    **Returns:** the pairs that changed.
     """
-    pairs, opened, count = search.pairs, search.opened, search.pairs.count
-    mine = np.zeros(len(search.economies), bool)
-    mine[pairs["task"][top]] = True
-    every = np.flatnonzero(mine[pairs["task"][:count]] & (pairs["place"][:count] >= 0))
+    count = pairs.count
+    every = np.flatnonzero(tasks[pairs["task"][:count]] & (pairs["place"][:count] >= 0))
     place, where, rows = pairs["place"][every], np.full(count, -1), np.arange(len(every))
     where[every] = rows
     at, control = np.nonzero(opened["child"][place][:, :, 0] >= 0)
     child, pay = opened["child"][place[at], control], opened["pay"][place[at], control]
-    factor, symbols = search.factor(every[at], control, child), child.shape[1]
+    factor, symbols = factor_of(every[at], control, child), child.shape[1]
     ways = Ways(np.repeat(at, symbols), where[child.ravel()], factor.ravel())
     if not len(every) or not ways.circular(len(every)):
-        return
-    followed = np.full((len(every), search.structure.controls), -1)
+        return every[:0]
+    followed = np.full((len(every), opened["pay"].shape[1]), -1)
     followed[at, control] = np.arange(len(at))
 
     def worth(rule, otherwise, bound):
@@ -59,4 +63,4 @@ def settle(search: Search, top: Indices) -> None:
     below = worth(pairs["act"][every].astype(int), floor, pairs["lower"])
     pairs["lower"][every] = np.maximum(floor, below)
     pairs["upper"][every] = np.maximum(pairs["upper"][every], pairs["lower"][every])
-    search.back_up(every)
+    return every

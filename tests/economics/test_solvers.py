@@ -215,6 +215,17 @@ def test_a_tolerance_lets_a_market_be_solved_that_does_not_fit():
     assert solve(env, None, tolerance=0.05).solver.startswith("Exact, picked")
 
 
+def test_being_exact_is_left_where_it_takes_too_long():
+    env = hidden_taste(5, 3)
+    with pytest.raises(dm.TooLarge, match="end in time"):
+        dm.solve_efficient_policy(env, dm.Exact(seconds=1e-9), progress=False)
+    policy = dm.solve_efficient_policy(env, seconds=1e-9, progress=False)
+    assert policy.status is dm.Status.TIME_LIMIT
+    assert policy.solver.startswith("BestFirst")
+    exact = dm.solve_efficient_policy(env, progress=False).value
+    assert policy.value <= exact <= policy.upper
+
+
 def test_beliefs_merged_within_delta_cost_what_the_bounds_say():
     env = hidden_taste(12, 5)
     exact = solve(env, dm.Exact())
