@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explorer real-case test test-slow test-versions docs pictures check lint types wheel bench clean
+.PHONY: help demo explorer numbers real-case test test-slow test-versions docs pictures check lint types wheel bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ real-case: $(VENV)/.installed-run ## from logged conversations to a bill, and ho
 pictures: $(VENV)/.installed-run ## draw the pictures of the README again
 	$(RUN) -m experiments.demo --market cars
 	mkdir -p experiments/pictures && cp results/cars/policy_tree.png results/cars/incentives.png experiments/pictures/
+
+numbers: $(VENV)/.installed-run ## make the recorded numbers of README and book again, and say which moved
+	$(RUN) -m experiments.rebuild
 
 # Of the whole project only this needs node.
 explorer: ## build the script of `dm.report` again from dynmech/explorer/source
