@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import tyro
 
@@ -104,11 +105,11 @@ def look_up(number: Number, results: Path) -> float:
     """The value in a command's table. Raises `LookupError` where it is not there, once."""
     table = pd.read_csv(results / number.table)
     table.columns = [re.sub(r" \[.*?\]$", "", name) for name in table.columns]
-    for name, cell in number.row.items():
-        table = table[table[name].astype(str) == cell]
-    if len(table) != 1:
-        raise LookupError(f"{number.table} has {len(table)} rows of {number.row}")
-    return float(table[number.column].iloc[0])
+    cells = [table[name].astype(str) == cell for name, cell in number.row.items()]
+    rows = np.flatnonzero(np.all(cells, axis=0))
+    if len(rows) != 1:
+        raise LookupError(f"{number.table} has {len(rows)} rows of {number.row}")
+    return float(table[number.column].to_numpy()[rows[0]])
 
 
 def rebuild(
