@@ -22,6 +22,7 @@ from dynmech.market.tastes import TasteGrid
 
 _FLAT = 1e-9  # information below this share of the largest, per conversation, is none
 _STEPS = 40  # EM steps that weights start with
+_GAIN = 1e-4  # of the log likelihood: a step of the weights that gains less is the last one
 
 
 def asked(market: RecommendationMDP, names: Sequence[str]):
@@ -189,7 +190,8 @@ class Problem:
     def maximise(self, free, weights, parts: Blocks | None, progress: bool):
         """Coordinates and weights at which the likelihood is stationary.
 
-        Weights start with a few EM steps and then move with everything else, in logarithms.
+        Weights start with a few EM steps and then move with everything else, in logarithms, until
+        a step gains less than 1e-4 of the log likelihood, far less than a log can tell.
         """
         from scipy.optimize import minimize
         from tqdm import tqdm
@@ -211,7 +213,8 @@ class Problem:
         method = "L-BFGS-B" if self.weighted else "BFGS"
         options = {"maxiter": 2000, "gtol": 1e-7}
         if self.weighted:
-            options |= {"ftol": 1e-14, "maxcor": 30, "maxfun": 4000}
+            least = _GAIN / (count * max(1.0, abs(objective(x)[0])))
+            options |= {"ftol": least, "maxcor": 30, "maxfun": 4000}
         with tqdm(desc="fit", unit="step", disable=not progress, leave=False) as bar:
             found = minimize(
                 objective,

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech import files
+from dynmech._types import on_host
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
@@ -44,6 +45,7 @@ from dynmech.logs.reading import (
 _WORDS = ("buy", "exit", "query")
 
 
+@on_host
 class Log(eqx.Module):
     """N conversations of R rounds in all, in the order of their rows.
 
