@@ -83,7 +83,7 @@ class Options:
     """What to rebuild."""
 
     only: tuple[str, ...] = ()
-    """Commands, such as `answer`; all by default, which takes hours for those of long horizons."""
+    """Commands, such as `answer`; all by default, a quarter of an hour for long horizons."""
     write: bool = False
     """Put what moved into the pages and the records, with today's date."""
 
