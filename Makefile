@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo explorer numbers real-case test test-slow test-versions docs pictures check lint types wheel bench clean
+.PHONY: help demo explorer numbers real-case test test-slow test-versions docs pictures check lint types wheel bench bench-compare clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "Python 3.11 or newer is needed, this is %d.%d; run: make PYTHON=python3.12 ..." % v[:2])'
@@ -47,9 +47,14 @@ numbers: $(VENV)/.installed-run ## make the recorded numbers of README and book 
 explorer: ## build the script of `dm.report` again from dynmech/explorer/source
 	cd dynmech/explorer/source && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build
 
-bench: $(VENV)/.installed-run ## measure speed; tables go to results/
+bench: $(VENV)/.installed-run ## measure speed; results/benchmarks/COMMIT.json is kept
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(RUN) -m experiments.benchmarks
+
+bench-compare: $(VENV)/.installed-run ## make bench-compare OLD.json NEW.json: what became slower
+	$(RUN) -m experiments.benchmarks.compare $(filter %.json,$(MAKECMDGOALS))
+
+%.json: ;
 
 test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal

@@ -1,15 +1,20 @@
-"""Measure solving, auditing, waiting and serving on this machine, peers beside us.
+"""Measure solving, auditing, waiting and serving on this machine, peers beside us; keep the result.
 
 Instance H(m, T) is the hidden-taste benchmark of `instances`, S(n, m, T) the scale benchmark. Every
 row that compares was measured in one run, ours and the peer's in the same process. Rates depend on
 the machine and on what else it does: compare rows of one run only. SARSOP is not on the package
-index; its seconds are those published with the instances, on another machine.
+index; its seconds are those published with the instances, on another machine. R(n, m) is a user
+who leaves at the first dislike (`endless`).
+
+What was measured is kept as JSON under the commit's name: `python -m experiments.benchmarks.compare
+OLD NEW` says what became slower.
 """
 
 import dataclasses
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import jax
@@ -17,7 +22,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import audits, scaling, solving, waiting
+from experiments.benchmarks import audits, endless, scaling, solving, waiting
+from experiments.benchmarks.rows import reference
+
+_HERE = Path(__file__).parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +49,13 @@ class Options:
     """Products, tastes and rounds of each scale instance, and the gap asked for over W."""
     candidates: tuple[int, int] = (20, 50)
     """Models and sellers of the market whose needless offers are removed."""
+    churn: tuple[tuple[int, int], ...] = ((10, 10), (10, 20), (10, 100), (20, 20), (40, 10))
+    """Products and types of users who leave at the first dislike; NumPy needs a minute a draw of
+    (100, 10)."""
+    draws: int = 8
+    """Draws of each of these."""
+    real: bool = True
+    """Measure the markets from published data, and a fresh process."""
     curves: bool = True
     """Measure cost against products, tastes, symbols and rounds, with a picture."""
     results: Path = Path("results/benchmarks")
@@ -53,11 +68,13 @@ def main(options: Options) -> None:
     where = f"{platform.machine()}, {cores} cores, {jax.devices()[0].device_kind}"
     machine = f"{where}, jax {jax.__version__}"
     console = Console()
+    before = reference()
     rows = [
-        *waiting.rows(),
+        *(waiting.rows() if options.real else ()),
+        *endless.rows(options.churn, options.draws),
         *solving.rows(options.hidden, options.peer_rounds),
         *solving.bounded_rows(options.bounded),
-        *solving.real_rows(),
+        *(solving.real_rows() if options.real else ()),
         *solving.scale_rows(options.scale),
         solving.candidate_row(*options.candidates),
         *audits.rows(options.audit_values),
@@ -68,7 +85,8 @@ def main(options: Options) -> None:
         table.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row.values()))
     console.print(table)
     options.results.mkdir(parents=True, exist_ok=True)
-    written: dict = {"machine": machine, "rows": rows}
+    pace = (before + reference()) / 2
+    written: dict = {"machine": machine, "commit": commit(), "reference": pace, "rows": rows}
     if options.curves:
         curves = scaling.curves()
         written["curves"] = curves
@@ -79,8 +97,19 @@ def main(options: Options) -> None:
             table.add_row(name, values, seconds, f"{curve['exponent']:.2f}")
         console.print(table)
         scaling.picture(curves).savefig(options.results / "cost.png", dpi=150)
-    (options.results / "benchmark.json").write_text(json.dumps(written, indent=1))
-    console.print(f"Written to {options.results}.")
+    path = options.results / f"{written['commit']}.json"
+    path.write_text(json.dumps(written, indent=1))
+    console.print(f"Written to {path}.")
+
+
+def commit() -> str:
+    """The short name of what is checked out, with a mark where it was changed since."""
+    call = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        found = subprocess.run(call, capture_output=True, text=True, check=True, cwd=_HERE)
+    except (OSError, subprocess.CalledProcessError):
+        return "unversioned"
+    return found.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -7,20 +7,15 @@ process is shown apart). The published C++ seconds are of W alone: they are show
 scaled by this machine's NumPy seconds over those measured beside them.
 """
 
-import dataclasses
-import json
 import statistics
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
-from rich.console import Console
-from rich.table import Table
 
 import dynmech as dm
 from experiments.benchmarks.churn import draw, every_economy, market
+from experiments.benchmarks.rows import row
 
 PUBLISHED = {(10, 10): (0.019, 0.018), (10, 20): (0.004, 0.023), (10, 100): (0.029, 0.034),
              (20, 20): (0.025, 0.116)}  # fmt: skip
@@ -28,20 +23,27 @@ PUBLISHED = {(10, 10): (0.019, 0.018), (10, 20): (0.004, 0.023), (10, 100): (0.0
 
 
 _AXES = 29  # with more products the only profile is named, rather than a table of it
+TOLERANCE = 1e-6  # bounds closer than this, in likes
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What to measure."""
-
-    shapes: tuple[tuple[int, int], ...] = ((10, 10), (10, 20), (10, 100), (20, 20), (40, 10))
-    """Products and types; (100, 10) takes NumPy a minute a draw."""
-    draws: int = 8
-    """Draws of each shape."""
-    tolerance: float = 1e-6
-    """Bounds closer than this, in likes."""
-    results: Path = Path("results/benchmarks")
-    """Where the table goes, as JSON."""
+def rows(shapes: tuple[tuple[int, int], ...], draws: int) -> list[dict]:
+    """Medians over some draws of each shape, products and types; warm, NumPy's beside them."""
+    found = []
+    for products, types in shapes:
+        part = [measure(products, types, seed, TOLERANCE) for seed in range(draws)]
+        one = summary(part, (products, types))
+        told = "" if one["published"] is None else f", published C++ {one['published']:.2g} s"
+        found.append(
+            row(
+                f"R({products}, {types}) to 1e-6: W and every W^-i, median of {draws} draws",
+                one["ours"],
+                f"first {one['first']:.3g} s, values within {one['off']:.1g}",
+                f"most over NumPy {one['most over']:.3g} s",
+                f"NumPy {one['numpy']:.3g} s{told}",
+                one["ratio"],
+            )
+        )
+    return found
 
 
 def measure(products: int, types: int, seed: int, tolerance: float) -> dict:
@@ -68,34 +70,15 @@ def measure(products: int, types: int, seed: int, tolerance: float) -> dict:
 
 def summary(rows: list[dict], shape: tuple[int, int]) -> dict:
     """Medians of one shape, the worst excess over NumPy, and the published seconds, scaled."""
-    ours, numpy = ([row[name] for row in rows] for name in ("ours", "numpy"))
-    row = {
-        "shape": shape, "first": rows[0]["first"], "ours": statistics.median(ours),
+    ours, numpy = ([one[name] for one in rows] for name in ("ours", "numpy"))
+    found = {
+        "first": rows[0]["first"], "ours": statistics.median(ours),
         "numpy": statistics.median(numpy),
-        "ratio": statistics.median(ours) / statistics.median(numpy),
+        "ratio": statistics.median(numpy) / statistics.median(ours),
         "most over": max(a - b for a, b in zip(ours, numpy, strict=True)),
-        "off": max(row["off"] for row in rows),
+        "off": max(one["off"] for one in rows),
     }  # fmt: skip
     published, beside = PUBLISHED.get(shape, (None, None))
-    row["published"] = None if not published else published * (shape[0] + 1) * row["numpy"] / beside
-    return row
-
-
-def main(options: Options) -> None:
-    """Print the table and write it."""
-    console, rows, found = Console(), [], []
-    for shape in options.shapes:
-        part = [measure(*shape, seed, options.tolerance) for seed in range(options.draws)]
-        found += part
-        rows.append(summary(part, shape))
-    table = Table(*rows[0], title="W and every W^{-i}, seconds of the processor, medians")
-    for row in rows:
-        table.add_row(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()))
-    console.print(table)
-    options.results.mkdir(parents=True, exist_ok=True)
-    written = {"rows": rows, "draws": found}
-    (options.results / "endless.json").write_text(json.dumps(written, indent=1))
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    scale = None if not published else (shape[0] + 1) * found["numpy"] / beside
+    found["published"] = None if scale is None else published * scale
+    return found
