@@ -135,6 +135,7 @@ from solvers.tree.parametric import sweep_coefficient as sweep_coefficient
 from solvers.tree.plan import Keys as Keys
 from solvers.tree.plan import Plan as Plan
 from solvers.tree.plan import Visits as Visits
+from solvers.tree.plan import afterwards as afterwards
 from solvers.tree.plan import evaluate as evaluate
 from solvers.tree.plan import rows_after as rows_after
 from solvers.tree.plan import unfold as unfold

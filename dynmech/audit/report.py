@@ -14,7 +14,7 @@ from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
-from solvers import visit
+from solvers import afterwards, visit
 
 _TOLERANCE = 1e-9
 _HERE = Work("audit")
@@ -106,15 +106,15 @@ def _settle_truth(policy, settlement, settled) -> tuple[np.ndarray, np.ndarray]:
     """Expected payoff (B, n) under truth without Groves term, and variance of what is paid.
 
     The variance is that of one conversation's transfers, given the profile: over tastes,
-    actions, signals and the estimate's own noise; NaN where that is not known, or where what is
-    paid depends on the path (charges of a period, costs of queries).
+    actions, signals and the estimate's own noise; NaN where that is not known.
     """
     plan, n = policy.plan, policy.env.products
     start, place = np.unique(policy.pairs.base, return_inverse=True)
     sums = np.zeros((4, len(start), n))
     held = settled.held(plan)
     step = max(1, 4_000_000 // (plan.root.shape[1] * settled.mean.shape[1] * n))
-    for t, here in enumerate(visit(plan, start, by_origin=True)):
+    path = visit(plan, start, by_origin=True)
+    for t, here in enumerate(path):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
             at = situation(policy, settled, t, here.pair[part], here.node[part], here.control[part])
@@ -135,14 +135,59 @@ def _settle_truth(policy, settlement, settled) -> tuple[np.ndarray, np.ndarray]:
             asked = (toll * belief[:, None]).sum(axis=2)
             amounts = (
                 (worth * joint).sum(axis=(2, 3)) - charge * mass - asked,
-                ((paid + charge[:, :, None, None]) * joint).sum(axis=(2, 3)) + fixed,
+                ((paid + charge[:, :, None, None]) * joint).sum(axis=(2, 3)) + fixed + asked,
                 ((paid**2 + variance) * joint).sum(axis=(2, 3)),
                 np.abs(charge) * mass + asked,
             )
             origin = np.searchsorted(start, here.origin[part])
             for total, amount in zip(sums, amounts, strict=True):
                 np.add.at(total, origin, amount)
+    if sums[3].any():
+        sums[2] += _along_paths(policy, settlement, settled, path, start)
     mass = plan.root.sum(axis=1)[plan.pair_root[start]][:, None]
     sums = np.where(mass > 0, sums / np.where(mass > 0, mass, 1), np.nan)[:, place]
-    charged = np.nan if np.nanmax(np.abs(sums[3]), initial=0) > 0 else 0.0
-    return sums[0], sums[2] - sums[1] ** 2 + charged
+    return sums[0], np.maximum(sums[2] - sums[1] ** 2, 0.0)
+
+
+def _along_paths(policy, settlement, settled, path, start) -> Float[np.ndarray, "B n"]:
+    """What charges of a period and costs of queries add to the second moment, unnormalised.
+
+    A period charges c, and k more for a query, whatever comes later, F: with x paid for a purchase,
+
+        c^2 + 2 c E[x] + P(query) (2 c k + k^2) + 2 E[(c + k) F; query].
+    """
+    plan, n = policy.plan, policy.env.products
+    step = max(1, 4_000_000 // (plan.root.shape[1] * settled.mean.shape[1] * n))
+
+    def parts(t, pair, node, control):
+        at = situation(policy, settled, t, pair, node, control)
+        worth, shape = settlement.payoff(at), (len(pair), n, *at.stop.shape[1:])
+        mine = (at.product[:, None, :] == np.arange(n)[:, None])[..., None]
+        paid = mine * at.theta[:, :, None, None] - np.broadcast_to(worth, shape)
+        paid = (paid * at.stop[:, None]).sum(axis=2)
+        charge = np.broadcast_to(settlement.charge(at), (len(pair), n))[:, :, None]
+        toll = np.broadcast_to(settlement.toll(at), paid.shape)
+        return at, paid, charge, toll
+
+    def flow(t, pair, node, control):
+        found = [np.zeros((0, n, plan.root.shape[1]))]
+        for low in range(0, len(pair), step):
+            part = slice(low, low + step)
+            _, paid, charge, toll = parts(t, pair[part], node[part], control[part])
+            found.append(paid + charge + toll)
+        return np.concatenate(found)
+
+    total = np.zeros((len(start), n))
+    for t, (here, later) in enumerate(zip(path, afterwards(plan, path, flow), strict=True)):
+        for low in range(0, len(here.pair), step):
+            part = slice(low, low + step)
+            place = here.pair[part], here.node[part], here.control[part]
+            at, paid, charge, toll = parts(t, *place)
+            asked = at.asked[:, None]
+            query = np.divide(toll, asked, out=np.zeros_like(toll), where=asked > 0)
+            each = charge**2 + 2 * charge * paid + asked * (2 * charge * query + query**2)
+            each = each + 2 * (charge + query) * later[part]
+            belief = at.belief * here.weight[part, None]
+            origin = np.searchsorted(start, here.origin[part])
+            np.add.at(total, origin, np.einsum("kim,km->ki", each, belief))
+    return total

@@ -6,8 +6,8 @@ estimate of u_j. Given the conversation and omega only q is random, so that
     Var p_i = E[Var(q | omega, j bought)] + Var(E[p_i | conversation, omega]):
 
 the first part is the estimator's noise, the same for every advertiser, and can be cut by a better
-rating; the second is what users do, and cannot. Where queries cost something, what is paid depends
-on the whole path: means are exact, variances are not known.
+rating; the second is what users do, and cannot. Where queries cost something, every advertiser is
+charged on the way, too (`solvers.afterwards`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.mechanism.team import DynamicTeamMechanism
 from dynmech.play.records import Simulation
 from dynmech.problem.settled import Settled
-from solvers import visit
+from solvers import afterwards, visit
 
 _CELLS = 4_000_000
 _KINDS = ("core", "groves", "payment")
@@ -33,8 +33,7 @@ class PaymentMoments(eqx.Module):
     """Exact mean and variance of what one conversation pays under truth, Groves terms included.
 
     The first axis is the n advertisers and, last, the platform's revenue. P as in
-    `EfficientPolicy`, or (B,) for a batch; NaN at profiles of probability zero, and variances
-    where queries cost something.
+    `EfficientPolicy`, or (B,) for a batch; NaN at profiles of probability zero.
 
     - `mean`, `variance` (n+1, *P): given the initial profile. Money, money squared.
     - `noise_variance` (n+1, *P): the part of the variance due to the estimator's noise.
@@ -91,9 +90,6 @@ def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
         for table in (core + total, square, noisy)
     )
     variance = np.maximum(square - mean**2, 0.0)
-    if policy.env.toll is not None:
-        mean = mean + np.append(np.ones(n), n)[:, None] * policy.round_costs.ravel()
-        variance = np.full_like(variance, np.nan)
     weights = policy.weights
     known = np.isfinite(mean[0]) & (weights > 0)
     weights = weights[known] / weights[known].sum()
@@ -192,7 +188,34 @@ def _core_moments(mechanism, law: Settled, start, groves) -> Float[np.ndarray, "
     stop = np.asarray(plan.tables.stop)
     totals = np.zeros((4, n + 1, len(start)))
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
-    for t, here in enumerate(visit(plan, start, by_origin=True)):
+    path, query, costs = visit(plan, start, by_origin=True), policy.compiled.query, policy.env.costs
+    share = np.append(np.ones(n), n)[:, None]
+
+    def flow(t, pair, node, control):
+        edge, theta = plan.edge(t, node, control), support[np.arange(n), policy.pairs.theta[pair]]
+        total = share * (query[edge] * costs[control])[:, None]
+        means = law.means(held, t, pair, node, edge)
+        for slot in range(stop.shape[1]):
+            j = outcome[edge, slot]
+            sold, j = (j >= 0) & (j < n), np.where((j >= 0) & (j < n), j, 0)
+            others = theta[np.arange(len(j)), j][:, None] * (np.arange(n) != j[:, None])
+            others = np.concatenate([others, others.sum(axis=1, keepdims=True)], axis=1)
+            chance = np.where(sold[:, None], stop[edge, slot], 0.0)[:, None]
+            total -= chance * (others[:, :, None] + share * means[:, slot][:, None])
+        return total
+
+    toll = policy.env.toll is not None
+    for t, later in enumerate(afterwards(plan, path, flow) if toll else ()):
+        here = path[t]
+        edge, cost = plan.edge(t, here.node, here.control), costs[here.control]
+        belief = plan.belief(t, here.pair, here.node) * here.weight[:, None]
+        origin, asked = np.searchsorted(start, here.origin), belief * query[edge] * cost
+        for i, times in enumerate(share[:, 0]):
+            square = times**2 * asked * cost + 2 * times * belief * cost * later[:, i]
+            amounts = times * asked, square, 0 * asked, times * asked * groves[origin, i]
+            for row, amount in enumerate(amounts):
+                np.add.at(totals[row, i], origin, amount.sum(axis=1))
+    for t, here in enumerate(path):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
             pair, edge = here.pair[part], plan.edge(t, here.node[part], here.control[part])

@@ -269,6 +269,26 @@ def evaluate(
     return values[::-1]
 
 
+def afterwards(
+    plan: Plan,
+    path: list[Visits],
+    flow: Callable[[int, Indices, Indices, Indices], Float[np.ndarray, "_k C m"]],
+) -> list[Float[np.ndarray, "_v C m"]]:
+    """What is still to come after the round of each visit, given omega, by the chance of that.
+
+    With x_t what a round yields, E[(sum_t x_t)^2] = sum_t E[x_t^2] + 2 sum_t E[x_t sum_s>t x_s]: of
+    sums along paths whose nodes are merged this is all that has to be known.
+
+    **Arguments:** as of `evaluate`; `path`: from `visit`.
+    """
+    wanted = [(here.pair, here.node, here.control) for here in path]
+    keys, places = unfold(plan, wanted)
+    values = evaluate(plan, keys, flow)
+    return [
+        x[at] - flow(t, *wanted[t]) for t, (x, at) in enumerate(zip(values, places, strict=True))
+    ]
+
+
 def _law(plan: Plan, pair: Indices, control: Indices) -> Float[np.ndarray, "_k V"]:
     """Probability of each coefficient vector that can follow."""
     if plan.kernel is None:

@@ -210,3 +210,32 @@ def test_what_depends_on_the_taste_has_to_be_estimated():
     ):
         with pytest.raises(dm.InvalidArgument):
             call()
+
+
+def test_what_payments_vary_by_is_that_of_every_path():
+    """Costs on the way and a rating at the end, exactly, against conversations drawn."""
+    env = market(NAMES[0])
+    assert env.costs.any()
+    signals = dm.SignalStructure(
+        env.signals.initial, env.signals.feedback, dm.RatingSettlement(0.3)
+    )
+    env = dm.RecommendationMDP(
+        env.gamma, env.tastes, env.horizon, env.action_rule, signals, env.values,
+        round_cost=3 * env.costs, exit_value=env.exit_value,
+    )  # fmt: skip
+    policy = dm.solve_efficient_policy(env, progress=False)
+    mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Participation())
+    moments, budget = dm.payment_moments(mechanism), mechanism.audit().budget
+    profile = int(np.flatnonzero(policy.possible)[-1])
+    records = mechanism.simulate(jax.random.key(0), 40_000, profile=profile)
+    n = env.products
+    for table, drawn in (
+        (moments.variance.reshape(n + 1, -1)[:n, profile], records.payment),
+        (budget.payment_variance.reshape(n, -1)[:, profile], records.core),
+    ):
+        spread = drawn - drawn.mean(axis=0)
+        error = np.sqrt(((spread**4).mean(axis=0) - drawn.var(axis=0) ** 2) / len(drawn))
+        assert (np.abs(table - drawn.var(axis=0)) <= 5 * error + 1e-12).all()
+    revenue = records.payment.sum(axis=1)
+    np.testing.assert_allclose(moments.mean[n].ravel()[profile], revenue.mean(), atol=0.05)
+    np.testing.assert_allclose(moments.variance[n].ravel()[profile], revenue.var(), rtol=0.05)
