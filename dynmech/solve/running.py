@@ -67,7 +67,10 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
         solver = BestFirst(memory, limits.seconds)
         return _ask(solver, *given, "picked because horizon is math.inf")
     bounded = max(limits.tolerance, limits.relative) > 0
-    patience = limits.seconds or (_PATIENCE if bounded else None)
+    constant = all(part.kernel is None for part in tasks.groups)
+    kept = limits.checkpoint is not None or limits.mesh is not None
+    patience = limits.seconds or (_PATIENCE if bounded and constant else None)
+    patience = None if kept else patience
     try:
         found = _ask(Exact(memory, seconds=patience), *given, "picked")
         note = found.note.replace("picked", f"picked because {found.nodes} nodes fit", 1)
@@ -76,7 +79,7 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
         if not bounded and limits.seconds is None:
             raise
         why = f"picked because the exact tree does not fit ({error})"
-    if all(part.kernel is None for part in tasks.groups):
+    if constant:
         with contextlib.suppress(TooLarge):  # where memories are too many to list
             return _ask(BestFirst(memory, limits.seconds), *given, why)
     return _ask(BranchAndBound(memory, limits.seconds), *given, why)
