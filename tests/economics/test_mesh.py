@@ -99,14 +99,18 @@ def test_many_supports_are_revalued_the_same(policy):
 
 @pytest.mark.slow
 def test_networks_are_trained_and_certified_the_same(env):
-    two = dm.Profiles(np.array([[0, 1], [1, 0]]), np.array([[0, 0, 0], [1, 1, 0]]))
+    pair = dm.Profiles(np.array([[0, 1], [1, 0]]), np.array([[0, 0, 0], [1, 1, 0]]))
     found = [
-        dm.solve_efficient_policy(env, NETWORK, initial=two, mesh=m, progress=False)
+        dm.solve_efficient_policy(env, NETWORK, initial=pair, mesh=m, progress=False)
         for m in (None, mesh(3))
     ]
     same(found[1].figures, found[0].figures)
+    mechanism = dm.DynamicTeamMechanism(found[0], dm.groves.Zero())
+    one, two = (mechanism.audit(conversations=32, mesh=m) for m in (None, mesh(3)))
+    assert one.witness == two.witness
+    same(two.measured, one.measured)
     with pytest.raises(dm.InvalidArgument, match=r"mesh=.*no more devices than there are parts"):
-        dm.solve_efficient_policy(env, NETWORK, initial=two, mesh=mesh(5), progress=False)
+        dm.solve_efficient_policy(env, NETWORK, initial=pair, mesh=mesh(5), progress=False)
 
 
 MESH = """
