@@ -67,3 +67,30 @@ def test_no_mesh_and_one_that_fits_pass():
     solvers.check_mesh(mesh(3), 3)
     solvers.agree(None, dict)
     solvers.agree(mesh(3), dict)
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """As if a mesh held devices of two processes, this one the first; `said`: by the second."""
+    said = []
+    monkeypatch.setattr("solvers.devices._processes", lambda mesh: {0, 1})
+    monkeypatch.setattr("solvers.devices._exchange", lambda mine: [mine, *said])
+    return said
+
+
+def test_processes_that_differ_are_refused_by_what_differs(two_processes):
+    mine = {"versions": "JAX 1", "market": "abc"}
+    two_processes.append({"versions": "JAX 2", "market": "abc"})
+    words = "span processes with the same versions, got JAX 2 in process 1, JAX 1 in 0"
+    with pytest.raises(solvers.Unsuited, match=words):
+        solvers.agree(mesh(2), lambda: mine)
+    two_processes[:] = [mine]
+    solvers.agree(mesh(2), lambda: mine)
+
+
+def test_what_another_process_found_or_failed_at_is_here_too(two_processes):
+    two_processes.append(({5: "five"}, None))
+    assert solvers.spread(mesh(1), str, range(5)) == ["0", "1", "2", "3", "4"]
+    two_processes[:] = [({}, "MemoryError: no room")]
+    with pytest.raises(solvers.Unsuited, match="process 1: MemoryError: no room"):
+        solvers.spread(mesh(1), str, range(5))
