@@ -15,7 +15,7 @@ from dynmech.errors import InvalidArgument, describe, require_whole
 from dynmech.explorer.content import Content, content, filled, resource
 from dynmech.mechanism.team import DynamicTeamMechanism
 
-MOST = 1200  # points of conversations
+MOST = 1024  # points of conversations
 
 
 def report(

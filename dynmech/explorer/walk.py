@@ -59,6 +59,7 @@ def walk(evaluator: AbstractEvaluator, start: Place, most: int) -> tuple[list[Po
     horizon, values, said = env.horizon, env.values, env.heard
     points: list[Point] = []
     memories: dict[tuple[bytes, int], np.ndarray] = {}
+    spoken: dict[tuple[int, int], list[int]] = {}
     waiting: list[tuple[float, int, Point, Answer, int]] = []
     place, memory, before, chance = start, env.unaware, (), 1.0
     while True:
@@ -75,9 +76,10 @@ def walk(evaluator: AbstractEvaluator, start: Place, most: int) -> tuple[list[Po
         points.append(point)
         heard = columns @ belief if place.period < horizon else np.zeros(0)
         for joint in np.flatnonzero(heard > 0).tolist():
-            symbols = said.split(joint, control).tolist()
+            if (joint, control) not in spoken:
+                spoken[joint, control] = said.split(joint, control).tolist()
             for index, moved in _moves(values, control, place.theta):
-                answer = Answer(symbols, index, float(heard[joint] * moved))
+                answer = Answer(spoken[joint, control], index, float(heard[joint] * moved))
                 point.answers.append(answer)
                 row = -chance * answer.chance, next(order), point, answer, joint
                 heapq.heappush(waiting, row)
