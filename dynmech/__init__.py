@@ -121,13 +121,15 @@ if TYPE_CHECKING:
     from dynmech.policy.relaxation import Relaxation as Relaxation
     from dynmech.reduce.undominated import Undominated as Undominated
     from dynmech.reduce.undominated import undominated as undominated
-    from dynmech.solve.certificates import Bounds as Bounds
-    from dynmech.solve.certificates import Certificate as Certificate
     from dynmech.sweeps import Sweep as Sweep
     from dynmech.sweeps import sweep as sweep
+    from solvers import AbstractCritic as AbstractCritic
+    from solvers import AbstractLearner as AbstractLearner
     from solvers import AbstractSolver as AbstractSolver
     from solvers import BestFirst as BestFirst
+    from solvers import Bounds as Bounds
     from solvers import BranchAndBound as BranchAndBound
+    from solvers import Certificate as Certificate
     from solvers import Exact as Exact
     from solvers import Neural as Neural
     from solvers import PointBased as PointBased
@@ -140,7 +142,6 @@ else:
             "dynmech": "applications audit groves plotting settlement static",
             "dynmech.bounded": "Bounded",
             "dynmech.policy.baselines": "PolicyComparison",
-            "dynmech.solve.certificates": "Bounds Certificate",
             "dynmech.explorer": "explore report",
             "dynmech.logs.fit": "Fit fit",
             "dynmech.logs.log": "Log",
@@ -205,7 +206,8 @@ else:
             "dynmech.sweeps": "Sweep sweep",
             "dynmech._programs": "enable_compilation_cache",
             "solvers": (
-                "AbstractSolver BestFirst BranchAndBound Exact Neural PointBased Stationary Status"
+                "AbstractCritic AbstractLearner AbstractSolver BestFirst Bounds BranchAndBound "
+                "Certificate Exact Neural PointBased Stationary Status"
             ),
         },
     )

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from solvers.errors import DynmechError as DynmechError
+from solvers.errors import DynmechWarning as DynmechWarning
 from solvers.errors import InvalidArgument as InvalidArgument
 from solvers.errors import describe as describe
 from solvers.errors import is_number as is_number
@@ -62,10 +63,6 @@ class ToleranceMissed(DynmechError):
 
 class TrainingDiverged(ToleranceMissed):
     """Signal, with `throw`, a training that blew up; the policy it carries uses no network."""
-
-
-class DynmechWarning(UserWarning):
-    """Tell of a result that holds, and is less than what was asked for."""
 
 
 class MiscompilingJaxWarning(DynmechWarning):

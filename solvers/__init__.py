@@ -30,6 +30,14 @@ with chance .15 and costs 1 each time; three rounds:
 `solvers.testing.check` tries a solver of one's own.
 """
 
+from solvers.certify import Bounds as Bounds
+from solvers.certify import Certificate as Certificate
+from solvers.certify import attained as attained
+from solvers.certify import certify as certify
+from solvers.certify import hidden as hidden
+from solvers.certify import in_float64 as in_float64
+from solvers.certify import margin as margin
+from solvers.certify import simplify as simplify
 from solvers.checkpoint import Checkpoint as Checkpoint
 from solvers.checkpoint import Unkept as Unkept
 from solvers.confidence.betting import bernstein_lower as bernstein_lower
@@ -48,16 +56,21 @@ from solvers.listing import list_process as list_process
 from solvers.listing import one_task as one_task
 from solvers.listing import pose as pose
 from solvers.neural.checkpoint import NeuralCheckpoint as NeuralCheckpoint
+from solvers.neural.critic import AbstractCritic as AbstractCritic
+from solvers.neural.learner import AbstractLearner as AbstractLearner
+from solvers.neural.learner import Greedy as Greedy
+from solvers.neural.learner import Learned as Learned
+from solvers.neural.learner import Root as Root
+from solvers.neural.learner import learning_mark as learning_mark
 from solvers.neural.neural import Diverged as Diverged
 from solvers.neural.neural import Neural as Neural
-from solvers.neural.neural import Root as Root
-from solvers.neural.neural import Training as Training
 from solvers.neural.neural import begin as begin
 from solvers.neural.neural import train as train
 from solvers.neural.rollout import Play as Play
 from solvers.neural.rollout import Rollout as Rollout
 from solvers.neural.rollout import decide as decide
 from solvers.neural.rollout import rollout as rollout
+from solvers.neural.training import Training as Training
 from solvers.neural.value_network import ValueNetwork as ValueNetwork
 from solvers.points.point_based import PointBased as PointBased
 from solvers.points.point_based import improve_points as improve_points

@@ -60,3 +60,7 @@ def shown(value: object) -> str:
     except Exception:  # an own __repr__ that fails must not hide what is wrong
         text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class DynmechWarning(UserWarning):
+    """Tell of a result that holds, and is less than what was asked for."""

@@ -14,7 +14,7 @@ made for the problem. What is found out later is a status, returned with the bou
 import abc
 import enum
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -151,7 +151,12 @@ class Solution(eqx.Module):
 
 
 class AbstractSolver(eqx.Module):
-    """A way to solve decision problems with a static hidden parameter."""
+    """A way to solve decision problems with a static hidden parameter.
+
+    `learns`: whether it is an `AbstractLearner`, whose policy is played where no tree fits.
+    """
+
+    learns: ClassVar[bool] = False
 
     @abc.abstractmethod
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:

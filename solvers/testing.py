@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from solvers.listing import pose
 from solvers.problem import Task, TaskList, Tasks
 from solvers.process import AbstractProcess, Problem
-from solvers.solution import AbstractPlan, AbstractSolver, Limits, Node, Solution
+from solvers.solution import AbstractPlan, AbstractSolver, Limits, Node, Solution, Status
 
 _SLACK = 1e-9
 
@@ -175,7 +175,7 @@ def _check_task(where: str, known: _Known, task: Task, number: int, solution: So
     assert low <= true + _SLACK, f"{where}: lower bound {low}, and the best value is {true}"
     assert high >= true - _SLACK, f"{where}: upper bound {high}, and the best value is {true}"
     assert low <= high + _SLACK, f"{where}: bounds {low} and {high} cross"
-    if solution.status is type(solution.status).EXACT:
+    if solution.status is Status.EXACT:
         assert high - low <= _SLACK, f"{where}: exact, and bounds {low} and {high}"
     attained = _attained(known, task, solution.plan, number)
     assert attained == _attained(known, task, solution.plan, number), (

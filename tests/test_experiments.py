@@ -100,6 +100,7 @@ LONG = {  # slow
     "participation",
     "click_auction",
     "quantising",
+    "recommenders",
     "sweep",
 }
 
@@ -330,6 +331,19 @@ def estimated_shares_are_met(results):
     seen, said = column(rows, "share observed"), column(rows, "share of the model")
     assert (said > seen).all()  # the other nineteen cereals are not for sale here
     assert np.corrcoef(seen, said)[0, 1] > 0.99
+
+
+@claims("recommenders")
+def no_lie_gains_more_than_what_a_recommender_loses(results):
+    for name in ("cars", "electricity"):
+        rows = read(results / "recommenders" / f"{name}.csv")
+        value, best = column(rows, "V ["), column(rows, "W [")
+        gain, bound = column(rows, "largest gain ["), column(rows, "largest W - V")
+        assert (value <= best + 1e-9).all()
+        assert value[0] == pytest.approx(best[0])
+        assert gain[0] == pytest.approx(0.0, abs=1e-9)
+        assert (gain <= bound + 1e-9).all()
+        assert (column(rows, "largest gain, message-driven")[1:] > 0).any()
 
 
 @claims("real_case")

@@ -318,3 +318,58 @@ def test_tree_carries_no_path_of_one_machine():
                 if match := MACHINE_PATH.search(line):
                     bad.append(f"{path.relative_to(ROOT)}:{number} {match.group()}")
     assert not bad, bad
+
+
+def own_kinds() -> set[str]:
+    """Concrete classes of what answers for itself, by name."""
+    our_modules()
+    import dynmech as dm
+
+    bases = [
+        dm.AbstractSolver, dm.AbstractPolicy, dm.AbstractActionRule, dm.AbstractChoice,
+        dm.AbstractQuery, dm.AbstractGroves, dm.AbstractSettlement, dm.AbstractSettlementSignal,
+        dm.AbstractFeedback, dm.AbstractInitialSignals, dm.AbstractCritic,
+    ]  # fmt: skip
+    found, stack = set(), list(bases)
+    while stack:
+        for cls in stack.pop().__subclasses__():
+            stack.append(cls)
+            if cls.__module__.split(".")[0] in PACKAGES and not is_abstract(cls):
+                found.add(cls.__name__)
+    return found
+
+
+# Who asks all the same, and why.
+ASKED = {
+    ("dynmech/market/beside.py", "_cut_alike"): "cut points travel between readings of one kind",
+}
+
+
+def asks_for_kind(node: ast.AST, kinds: set[str]) -> bool:
+    """Whether this is `isinstance`, `issubclass`, a class pattern or a comparison of classes."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in {"isinstance", "issubclass"}:
+        return any(ast.unparse(x).split(".")[-1] in kinds for x in ast.walk(node.args[1]))
+    if isinstance(node, ast.MatchClass):
+        return ast.unparse(node.cls).split(".")[-1] in kinds
+    if isinstance(node, ast.Compare):
+        parts = [ast.unparse(x) for x in (node.left, *node.comparators)]
+        plain = any(part in {"bool", "int", "str", "float", "dict", "tuple"} for part in parts)
+        plain |= any(part.startswith(("(bool", "(tuple")) for part in parts)
+        named = any(part.startswith("type(") or part.endswith("__name__") for part in parts)
+        return named and not plain
+    return isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node).endswith(
+        "singledispatch"
+    )
+
+
+def test_nothing_asks_for_a_kind():
+    """Solvers, policies, rules, payments and feedback answer for themselves, one's own too."""
+    kinds, found = own_kinds(), set()
+    assert {"Neural", "LastShownOnly", "TabulatedFeedback", "Participation"} <= kinds
+    for path, tree in trees(*PACKAGES):
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            if any(asks_for_kind(node, kinds) for node in ast.walk(function)):
+                found.add((str(path), function.name))
+    assert found == set(ASKED), found ^ set(ASKED)

@@ -106,7 +106,7 @@ def measure_gains(
     profiles and reports are played, and their gains kept.
     """
     env = policy.env
-    player = Player(env, policy.process, policy.network, policy.chunk, runs, list(seed))
+    player = Player(env, policy.process, policy.critic, policy.chunk, runs, list(seed))
     values = reportable(env.values) if interval else env.values.support
     listed, profiles = _reports(policy, values), policy.profiles
     alpha = (1 - confidence) / (2 * max(len(listed), 1))

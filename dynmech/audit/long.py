@@ -33,8 +33,7 @@ from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.player import Played, largest_bias
-from dynmech.solve.certificates import Certificate, hidden, margin
-from solvers import betting_lower, betting_upper
+from solvers import Certificate, betting_lower, betting_upper, hidden, margin
 
 _TOLERANCE = 1e-9
 _HERE = Work("audit")

@@ -5,7 +5,6 @@ import dataclasses
 import equinox as eqx
 
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.structures import PrivateFeedback, PrivateStructures
 
 
 class Witness(eqx.Module):
@@ -81,12 +80,15 @@ class Witness(eqx.Module):
 def name_structures(env: RecommendationMDP, witness: Witness) -> Witness:
     """Name the signal structures told and held, where they are private."""
     held = env.signals.initial if witness.period == 1 else env.signals.feedback
-    if witness.period == 0 or not isinstance(held, PrivateStructures | PrivateFeedback):
+    if witness.period == 0:
         return witness
     party = env.names.index(witness.advertiser) + 1
     pairs = []
     for symbol in (witness.report[1], witness.truth[1]):
         joint = [symbol if p == party else 0 for p in range(env.products + 1)]
-        pairs.append(held.describe(joint)[party])
+        told = held.describe(joint)
+        if told is None:
+            return witness
+        pairs.append(told[party])
     labels, symbols = zip(*pairs, strict=True)
     return dataclasses.replace(witness, structures=labels, symbols=symbols)

@@ -98,11 +98,12 @@ class InversePropensity(AbstractSettlementSignal):
 
         **Raises:** `InvalidArgument` where there is no chance to believe in.
         """
-        if not isinstance(sent, MissingRatings):
+        if not sent.sends_missing():
             if self.chance is None:
                 must, do = "be given where the market's ratings always come", "pass a number"
                 raise InvalidArgument(describe(_CHANCE, must, None, do))
             sent = MissingRatings(sent, 1.0)
+        sent = cast(MissingRatings, sent)
         chance = sent.chance if self.chance is None else self.chance
         taste = sent.given == "constant" and not callable(chance) and np.ndim(chance) > 0
         if self.chance is None and taste:

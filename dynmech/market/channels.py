@@ -2,8 +2,8 @@
 
 import abc
 import math
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._checks import as_floats, chances
-from dynmech._types import Numbers
+from dynmech._types import Numbers, with_default
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.part import MarketPart
 
@@ -22,6 +22,7 @@ _FARTHEST = 8.0  # standard deviations of a shock: beyond lies 1e-15 of its law
 _STEP = 0.02  # of an expectation over a rating
 _EXPONENT = 60.0  # twice the logarithm of the error allowed, 1e-13
 _MOST_SHOCKS = 2**15
+_APART = 1e-9  # of a joint law from independence: rounding
 
 
 class AbstractSymbols(MarketPart, eqx.Module):
@@ -38,6 +39,46 @@ class AbstractSymbols(MarketPart, eqx.Module):
     @abc.abstractmethod
     def alphabet(self, products: int) -> Alphabet:
         """Number of symbols of the platform and of each advertiser, (Zp, Z1, ..., Zn)."""
+
+    @with_default
+    def describe(self, symbols: Sequence[int]) -> tuple | None:
+        """Symbols (1+n,) with the structure that each is of, where structures are private.
+
+        None, by default: a symbol is a symbol.
+        """
+        return None
+
+    @with_default
+    def encode(self, symbols: Sequence[Any]) -> tuple:
+        """Invert `describe`. **Raises:** `InvalidArgument`, by default: none are private."""
+        must = "be integers: pairs (structure, symbol) are for private structures"
+        raise InvalidArgument(describe("signals=...", must, symbols))
+
+
+def marginals(table: Float[Numbers, "m ..."]) -> list[Numbers]:
+    """Law of every single party's symbol, shapes (m, Z), from a joint law (m, Zp, Z1, ..., Zn)."""
+    parties = range(1, table.ndim)
+    return [table.sum(axis=tuple(p for p in parties if p != q)) for q in parties]
+
+
+def dependence(table: Float[Numbers, "H m ..."]) -> str | None:
+    """How far joint laws are from independence across parties, in words; None where they are not.
+
+    None as well while traced. **Arguments:** `table` (rows, m, Zp, Z1, ..., Zn).
+    """
+    if isinstance(table, Tracer):
+        return None
+    return dependence_of(np.asarray(table).reshape(-1, *table.shape[2:]))
+
+
+def dependence_of(table: Float[np.ndarray, "m ..."]) -> str | None:
+    """`dependence` of one joint law by taste."""
+    product = np.ones(table.shape[0])
+    for law in marginals(table):
+        shape = (law.shape[0], *(1,) * (product.ndim - 1), law.shape[1])
+        product = product[..., None] * law.reshape(shape)
+    gap = float(np.abs(product - table).max())
+    return f"a joint law {gap:.2g} away from independence" if gap > _APART else None
 
 
 def prior_quantiles(targets: np.ndarray, weights: np.ndarray, symbols: int) -> np.ndarray:

@@ -53,6 +53,14 @@ class AbstractChoice(MarketPart, eqx.Module):
         return None
 
     @with_default
+    def ignores_unseen(self) -> bool:
+        """Whether shares of one product alone are what they are beside products of weight 0.
+
+        False, by default: all n products are then compared.
+        """
+        return False
+
+    @with_default
     def takes_best(self) -> bool:
         """Whether the best product remembered is taken if its utility is not negative, or none."""
         return False
@@ -64,6 +72,9 @@ class Threshold(AbstractChoice):
     A product of weight d < 1 comes to mind with probability d, independently; ties go to the
     lowest index.
     """
+
+    def ignores_unseen(self):
+        return True
 
     def shares(self, utilities, weight):
         n = utilities.shape[0]
@@ -126,6 +137,9 @@ class Logit(AbstractChoice):
         weight = np.take_along_axis(np.exp(logits - peak), order, axis=0)
         gained = np.cumsum(weight * np.take_along_axis(worth, order, axis=0), axis=0)
         return (gained / (np.exp(-peak) + np.cumsum(weight, axis=0))).max(axis=0)
+
+    def ignores_unseen(self):
+        return True
 
     def shares(self, utilities, weight):
         logits = utilities / self.scale

@@ -28,7 +28,7 @@ from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.displays import Displays, controls_of, members_of
-from dynmech.market.feedback import TabulatedFeedback
+from dynmech.market.feedback import AbstractFeedback, TabulatedFeedback
 from dynmech.market.heard import Heard
 from dynmech.market.part import history_count
 from dynmech.market.profiles import Profiles, draw_profiles
@@ -39,7 +39,6 @@ from dynmech.market.rules import AbstractActionRule, Tabulated
 from dynmech.market.settlements import AbstractSettlementSignal, TabulatedSettlement
 from dynmech.market.shown import require_displays
 from dynmech.market.signals import JointSignals, SignalStructure
-from dynmech.market.structures import PrivateFeedback
 from dynmech.market.tables import write_market
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, MarkovValues, Values, reportable
@@ -138,12 +137,7 @@ class RecommendationMDP(eqx.Module):
             require_displays(call, self.controls.shape[1])
         for part in (action_rule, signals.initial, signals.feedback):
             part.check(n, tastes.size, self.horizon)
-        held = signals.feedback
-        parts = held.structures if isinstance(held, PrivateFeedback) else (held,)
-        reading = [x for x in parts if isinstance(x, TabulatedFeedback)]
-        if reading and not isinstance(action_rule, Tabulated):
-            must = f"be Tabulated: {type(reading[0]).__name__} reads its memory"
-            raise InvalidArgument(describe(f"{_CALL}(action_rule=...)", must, type(action_rule)))
+        self.check_histories(f"{_CALL}(action_rule=...)", signals.feedback)
         self.signals = _bound(signals, self.utilities, np.asarray(self.tastes.weights))
         points = self.tastes.size
         self.round_cost = _round_cost(
@@ -154,11 +148,17 @@ class RecommendationMDP(eqx.Module):
 
     def check_settlement(self, call: str, signal: AbstractSettlementSignal) -> None:
         """Raise unless purchases in this market can be settled with a signal."""
-        if signal.reads_history() and not isinstance(self.action_rule, Tabulated):
-            must = f"be Tabulated: {type(signal).__name__} reads its memory"
-            raise InvalidArgument(describe(call, must, type(self.action_rule)))
+        self.check_histories(call, signal)
         signal.check(self.products, self.tastes.size, self.horizon)
         signal.check_ratings(self.gains)
+
+    def check_histories(
+        self, call: str, reader: AbstractFeedback | AbstractSettlementSignal
+    ) -> None:
+        """Raise unless memories are the histories by which this is read, if it is by any."""
+        if reader.reads_history() and not self.action_rule.counts_histories():
+            must = f"be Tabulated: {type(reader).__name__} reads its memory"
+            raise InvalidArgument(describe(call, must, type(self.action_rule)))
 
     def __repr__(self) -> str:
         return portrait(self, market)

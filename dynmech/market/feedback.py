@@ -21,6 +21,7 @@ from dynmech.market.channels import (
     AbstractSymbols,
     as_channel,
     common_shock,
+    dependence,
     in_use,
     prior_quantiles,
     quantised_normal,
@@ -78,6 +79,21 @@ class AbstractFeedback(AbstractSymbols):
         """
         found = [self.symbol(product, float(rating)) for rating in ratings]
         return None if None in found else np.array(found, np.int64)
+
+    @with_default
+    def reads_history(self) -> bool:
+        """Whether it reads the memory of a `Tabulated` rule: the index of the history."""
+        return False
+
+    @with_default
+    def correlated(self) -> str | None:
+        """What makes parties hear alike given the taste, in words; None where nothing does."""
+        return None
+
+    @with_default
+    def word(self) -> str:
+        """What one answer is called."""
+        return "signal"
 
     @with_default
     def symbol(self, product: int, rating: float) -> int | None:
@@ -210,6 +226,12 @@ class RatingFeedback(AbstractFeedback):
         """Standard deviation of the rating itself, before it is cut into symbols, money; traced."""
         return self._noise(recommendation, period, products)
 
+    def correlated(self):
+        return f"correlation={self.correlation}" if self.correlation else None
+
+    def word(self):
+        return "rating"
+
     def periodic(self):
         return self.noise.ndim > int(self.by_product)
 
@@ -286,6 +308,9 @@ class ChannelFeedback(AbstractFeedback):
     def alphabet(self, products):
         return self.table.shape[2:]
 
+    def correlated(self):
+        return dependence(self.table)
+
     def periodic(self):
         return False
 
@@ -318,6 +343,12 @@ class TabulatedFeedback(AbstractFeedback):
 
     def alphabet(self, products):
         return self.table.shape[2:]
+
+    def reads_history(self):
+        return True
+
+    def correlated(self):
+        return dependence(self.table)
 
     def periodic(self):
         return False

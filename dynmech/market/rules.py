@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -102,6 +103,22 @@ class AbstractActionRule(MarketPart, eqx.Module):
     def possible(self, utilities: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, "n m"]:
         """Where each product may be bought after some history: everywhere, by default."""
         return np.ones(utilities.shape, bool)
+
+    @with_default
+    def counts_histories(self) -> bool:
+        """Whether the memory is the row of the history, as that of `Tabulated`, for tables."""
+        return False
+
+    @with_default
+    def alone(
+        self, shown, utilities: Float[Numbers, "n m"]
+    ) -> tuple[Float[Numbers, " m"], Float[Numbers, " m"]] | None:
+        """Chances that the one product shown, n for none, is bought, and of a query; traced.
+
+        For rules under which nothing else can be bought, whatever was shown before. None, by
+        default: `probabilities` is asked about every product.
+        """
+        return None
 
     @with_default
     def told_bound(self, told: ToldTaste) -> Sequence[AbstractToldBound] | None:
@@ -250,6 +267,17 @@ class LastShownOnly(_Recall):
         _check_parts(self)
         check_fields(self, stays=flag)
 
+    def alone(self, shown, utilities):
+        if not self.choice.ignores_unseen():
+            return None
+        n = utilities.shape[0]
+        own = jax.lax.dynamic_slice(
+            jnp.asarray(utilities), (jnp.minimum(shown, n - 1), 0), (1, utilities.shape[1])
+        )
+        share = self.choice.shares(own, jnp.ones(1))[0] * (shown < n)
+        again = asks(self.query, shown, utilities, jnp.arange(n) == shown)
+        return (1 - again) * share, again
+
     def start(self, products, horizon):
         return np.full(1, products)
 
@@ -286,6 +314,9 @@ class Tabulated(AbstractActionRule):
         if self.action.shape != shape:
             must = f"have shape (H, n+2, m) = {shape}"
             raise InvalidArgument(describe("Tabulated(action=...)", must, self.action.shape))
+
+    def counts_histories(self):
+        return True
 
     def restrict(self, keep):
         n = self.action.shape[1] - 2

@@ -99,7 +99,10 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
 
     @with_default
     def sends_missing(self) -> bool:
-        """Whether its ratings need not come, so that an estimator has to say what that counts."""
+        """Whether its ratings need not come, so that an estimator has to say what that counts.
+
+        Such a signal has the fields `rating`, `chance` and `given` of `MissingRatings`.
+        """
         return False
 
     @with_default

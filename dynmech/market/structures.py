@@ -31,12 +31,9 @@ from dynmech.errors import (
     describe,
     shown,
 )
-from dynmech.market.channels import Alphabet
+from dynmech.market.channels import Alphabet, dependence_of, marginals
 from dynmech.market.feedback import (
     AbstractFeedback,
-    ChannelFeedback,
-    RatingFeedback,
-    TabulatedFeedback,
 )
 from dynmech.market.shown import answers_of_all, told
 from dynmech.market.signals import AbstractInitialSignals
@@ -83,10 +80,10 @@ class PrivateStructures(AbstractInitialSignals):
                 return eqx.tree_at(lambda s: s.structures, self, bound)
             tables = [np.asarray(table) for table in tables]
             for label, table in zip(self.labels, tables, strict=True):
-                _check_independent(call, label, table)
-            first = _marginals(tables[0])[0]
+                _refuse_correlation(call, label, dependence_of(table))
+            first = marginals(tables[0])[0]
             for label, table in zip(self.labels, tables, strict=True):
-                if np.abs(_marginals(table)[0] - first).max() > _APART:
+                if np.abs(marginals(table)[0] - first).max() > _APART:
                     must = "give the platform the same signal in every structure"
                     got = f"another one in {label!r}"
                     raise InvalidArgument(describe(f"{call}(structures=...)", must, got))
@@ -172,13 +169,7 @@ class PrivateFeedback(AbstractFeedback):
         for label, part in zip(self.labels, bound, strict=True):
             if len(bound) == 1:
                 break
-            if isinstance(part, RatingFeedback) and part.correlation:
-                _refuse_correlation(call, label, f"correlation={part.correlation}")
-            if isinstance(part, ChannelFeedback | TabulatedFeedback) and not isinstance(
-                part.table, Tracer
-            ):
-                table = np.asarray(part.table)
-                _check_independent(call, label, table.reshape(-1, *table.shape[2:]))
+            _refuse_correlation(call, label, part.correlated())
         return eqx.tree_at(lambda s: s.structures, self, bound)
 
     def alphabet(self, products):
@@ -186,6 +177,9 @@ class PrivateFeedback(AbstractFeedback):
 
     def periodic(self):
         return any(part.periodic() for part in self.structures)
+
+    def reads_history(self):
+        return any(part.reads_history() for part in self.structures)
 
     def readers(self, shown):
         # With several structures everybody hears at least which one is hers.
@@ -264,15 +258,9 @@ def _joint(part: AbstractInitialSignals, utilities: Numbers) -> Float[Array, "m 
     return jnp.asarray(law).T.reshape(points, *alphabet)
 
 
-def _marginals(table: Float[Numbers, "m ..."]) -> list[Numbers]:
-    """Law of every single party's symbol, shapes (m, Z)."""
-    parties = range(1, table.ndim)
-    return [table.sum(axis=tuple(p for p in parties if p != q)) for q in parties]
-
-
 def _laws(tables: Sequence[Float[Numbers, "m ..."]], prior) -> list[Numbers]:
     """Law of every party's symbol of the disjoint union, shapes (m, Z)."""
-    each = [_marginals(table) for table in tables]
+    each = [marginals(table) for table in tables]
     chance = jnp.broadcast_to(jnp.asarray(prior), (len(each[0]) - 1, len(tables)))
     advertisers = [
         jnp.concatenate([laws[i + 1] * p for laws, p in zip(each, row, strict=True)], axis=1)
@@ -281,17 +269,9 @@ def _laws(tables: Sequence[Float[Numbers, "m ..."]], prior) -> list[Numbers]:
     return [each[0][0], *advertisers]
 
 
-def _check_independent(call: str, label: str, table: Float[np.ndarray, "m ..."]) -> None:
-    product = np.ones(table.shape[0])
-    for law in _marginals(table):
-        shape = (law.shape[0], *(1,) * (product.ndim - 1), law.shape[1])
-        product = product[..., None] * law.reshape(shape)
-    gap = float(np.abs(product - table).max())
-    if gap > _APART:
-        _refuse_correlation(call, label, f"a joint law {gap:.2g} away from independence")
-
-
-def _refuse_correlation(call: str, label: str, got: str) -> None:
+def _refuse_correlation(call: str, label: str, got: str | None) -> None:
+    if got is None:
+        return
     must = "have signals that are independent across parties given omega"
     do = "set correlation=0, or describe the joint law yourself with JointSignals"
     raise InvalidArgument(describe(f"{call}(structures=...)", must, f"{label!r}: {got}", do))

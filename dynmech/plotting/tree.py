@@ -9,7 +9,6 @@ import numpy as np
 from dynmech._types import NONE
 from dynmech.errors import ImpossibleProfile, import_extra
 from dynmech.market.displays import named
-from dynmech.market.feedback import RatingFeedback
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.priced import AbstractPriced
@@ -158,7 +157,7 @@ def product_label(policy: AbstractPriced, recommendation: int | tuple[int, ...])
 
 def signal_word(policy: AbstractPriced) -> str:
     """What the platform's symbols after a query are called."""
-    return "rating" if isinstance(policy.env.signals.feedback, RatingFeedback) else "signal"
+    return policy.env.signals.feedback.word()
 
 
 def signal_label(symbols: tuple[tuple[int, ...], ...]) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech.errors import InvalidArgument, describe, require_whole
-from dynmech.solve.certificates import simplify
-from solvers import Play, rollout
+from solvers import Play, rollout, simplify
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
@@ -56,7 +55,7 @@ def compare_policies(
             rng = np.random.default_rng([seed, profile])
             options = (conversations, rng, way)
             return rollout(
-                process, case, ceiling, play.network, belief, *options, chunk=play.chunk
+                process, case, ceiling, play.critic, belief, *options, chunk=play.chunk
             ).gain
 
         exact = policy.evaluator.walked

@@ -36,7 +36,7 @@ from dynmech.policy.said import (
     read_symbols,
     theta_index,
 )
-from dynmech.solve.certificates import Bounds, Certificate
+from solvers import Bounds, Certificate
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced

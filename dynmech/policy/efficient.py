@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import cast
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.base import EfficientPolicy as EfficientPolicy
 from dynmech.policy.solved import finish
-from dynmech.policy.trained import solve_by_network
+from dynmech.policy.trained import solve_by_learning
 from dynmech.problem.pose import Posed
 from dynmech.problem.tasks import assign, make_pairs
 from dynmech.solve.outcome import laid_out, told_of, with_table
@@ -27,9 +28,9 @@ from dynmech.solve.prepare import (
 )
 from dynmech.solve.running import run_solver
 from solvers import (
+    AbstractLearner,
     AbstractSolver,
     Limits,
-    Neural,
     TaskList,
     deferred,
 )
@@ -39,7 +40,7 @@ _VERB = "solve_efficient_policy"
 
 def solve_efficient_policy(
     env: RecommendationMDP,
-    solver: AbstractSolver | Neural | None = None,
+    solver: AbstractSolver | None = None,
     *,
     initial: Profiles | None = None,
     tolerance: float = 0.0,
@@ -66,11 +67,11 @@ def solve_efficient_policy(
     - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `PointBased()` (where learning
       is the point), `Stationary()` (an infinite horizon), `Neural(certificate=Certificate())` (a
       long horizon: rules are used as they are, bounds from below are simulated), or an
-      `AbstractSolver` of one's own; None picks one and says which and why in `policy.solver`:
-      exact if it fits, and by its estimate within `seconds` (half a minute where a tolerance is
-      given and values do not move), else, with a tolerance or `seconds`, `BestFirst()`, a plan of
-      its own for each economy, or, where memories are too many to list or values move,
-      `BranchAndBound()`.
+      `AbstractSolver` or `AbstractLearner` of one's own; None picks one and says which and why in
+      `policy.solver`: exact if it fits, and by its estimate within `seconds` (half a minute where a
+      tolerance is given and values do not move), else, with a tolerance or `seconds`,
+      `BestFirst()`, a plan of its own for each economy, or, where memories are too many to list or
+      values move, `BranchAndBound()`.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default; tables over them
       have axes P = (K,)*n + (Zp, Z1, ..., Zn), or, where these would be over 60 or hold over 2e6
@@ -109,10 +110,11 @@ def solve_efficient_policy(
     env = env.with_cuts_found_anew()
     asked = float(tolerance), float(relative)
     read_mesh(_VERB, mesh, env, None, "roots")
-    if isinstance(solver, Neural):
-        limits = Limits(*asked, checkpoint=checkpoint, mesh=mesh)
-        return solve_by_network(env, solver, initial, limits, progress, throw)
     check_solver(solver)
+    if solver is not None and solver.learns:
+        limits = Limits(*asked, checkpoint=checkpoint, mesh=mesh)
+        learner = cast(AbstractLearner, solver)
+        return solve_by_learning(env, learner, initial, limits, progress, throw)
     single, env = env.gamma.dtype == np.float32, in_doubles(env)
     profiles, batch = wanted_profiles(env, initial, memory)
     check_values(env)

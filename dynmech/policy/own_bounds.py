@@ -25,15 +25,18 @@ from dynmech.policy.player import Player, largest_bias
 from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from dynmech.solve.ceilings import make_ceilings
-from dynmech.solve.certificates import (
+from dynmech.solve.certificates import make_case
+from solvers import (
+    AbstractCeiling,
+    AbstractCritic,
     Bounds,
+    Case,
     Certificate,
+    Root,
     attained,
     certify,
     hidden,
-    make_case,
 )
-from solvers import AbstractCeiling, Case, Root, ValueNetwork
 
 _MOST_PAIRS = 1024
 _SEED = 5
@@ -136,7 +139,7 @@ def list_alternatives(
 def bound_alternatives(
     env: RecommendationMDP,
     process: MarketProcess,
-    network: ValueNetwork | None,
+    network: AbstractCritic | None,
     listed: Alternatives,
     certificate: Certificate,
     chunk: int,

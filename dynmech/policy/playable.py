@@ -1,8 +1,6 @@
-"""A network in a market, ready to be played."""
+"""A critic in a market, ready to be played."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
@@ -10,39 +8,28 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
-from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
-from dynmech.solve.certificates import (
-    Certificate,
-    in_float64,
-    make_case,
-)
-from solvers import AbstractCeiling, Case, ValueNetwork, decide
+from dynmech.solve.certificates import make_case
+from solvers import AbstractCeiling, AbstractCritic, Case, Certificate, decide, in_float64
 
-if TYPE_CHECKING:
-    pass
-
-_PROCESSES, _NETWORKS, _CEILINGS = Beside(), Beside(), Beside()
+_PROCESSES, _CEILINGS = Beside(), Beside()
 
 
 class Playable(eqx.Module):
-    """A network in a market, ready to be played; only arrays and settings, so that it is saved.
+    """A critic in a market, ready to be played; only arrays and settings, so that it is saved.
 
-    `profiles` (B of them) with unnormalised beliefs `root` (B, m); `parameters`: of the network,
-    in the order of its leaves, none where there is no network and play is myopic; `width`,
-    `summary`: its sizes; `chunk`: runs handled at once.
+    `profiles` (B of them) with unnormalised beliefs `root` (B, m); `critic`: what values the
+    beliefs that follow, None where nothing does and play is myopic; `chunk`: runs handled at once.
     """
 
     env: RecommendationMDP
     profiles: Profiles
     root: Float[np.ndarray, "B m"]
-    parameters: tuple[np.ndarray, ...]
-    width: int = eqx.field(static=True)
-    summary: int = eqx.field(static=True)
+    critic: AbstractCritic | None
     certificate: Certificate
     chunk: int = eqx.field(static=True)
 
@@ -50,13 +37,6 @@ class Playable(eqx.Module):
     def process(self) -> MarketProcess:
         """The market's rules, which are used as they are."""
         return _PROCESSES(self.env, lambda: market_process(self.env))
-
-    @property
-    def network(self) -> ValueNetwork | None:
-        """What values the beliefs that follow; None: nothing does."""
-        if not self.parameters:
-            return None
-        return _NETWORKS(self, lambda: _network(self.parameters, self.width, self.summary))
 
     @property
     def ceilings(self) -> list[AbstractCeiling]:
@@ -83,7 +63,7 @@ class Playable(eqx.Module):
         pad = np.minimum(np.arange(max(padded(size), 8) if size > 1 else 1), size - 1)
         with jax.enable_x64(True):
             found = decide(
-                self.process, case, ceiling, in_float64(self.network), belief[pad], memory[pad],
+                self.process, case, ceiling, in_float64(self.critic), belief[pad], memory[pad],
                 period, self.chunk,
             )  # fmt: skip
         return np.asarray(found)[:size]
@@ -101,26 +81,14 @@ def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarr
 
 
 def untrained(env: RecommendationMDP, profiles: Profiles) -> Playable:
-    """Profiles of a market without a network."""
+    """Profiles of a market without a critic."""
     root = beliefs_after(env, profiles.signals)
-    return Playable(env, profiles, root, (), 0, 0, Certificate(), 16)
+    return Playable(env, profiles, root, None, Certificate(), 16)
 
 
 def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n"]:
     """Values in money from indices into the support."""
     return np.asarray(env.values.support, float)[np.arange(env.products), theta]
-
-
-def _network(parameters: tuple[np.ndarray, ...], width: int, summary: int) -> ValueNetwork:
-    skeleton = ValueNetwork(jax.random.key(0), width, summary)
-    arrays, rest = eqx.partition(skeleton, eqx.is_array)
-    leaves, structure = jax.tree.flatten(arrays)
-    shapes, found = [np.shape(x) for x in leaves], [np.shape(x) for x in parameters]
-    if shapes != found:
-        must, do = "hold a network of this version", "solve again"
-        got = f"parameters of shapes {found}"[:300]
-        raise InvalidArgument(describe("EfficientPolicy.load(path=...)", must, got, do))
-    return eqx.combine(jax.tree.unflatten(structure, list(parameters)), rest)
 
 
 def padded(size: int) -> int:

@@ -28,13 +28,7 @@ from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
 from dynmech.problem.settled import predictions
 from dynmech.problem.tasks import Pairs
-from dynmech.solve.certificates import (
-    Bounds,
-    Certificate,
-    certify,
-    margin,
-)
-from solvers import as_program
+from solvers import Bounds, Certificate, as_program, certify, margin
 
 if TYPE_CHECKING:
     from dynmech.problem.edges import Compiled
@@ -94,7 +88,7 @@ class PlayEvaluator(AbstractEvaluator):
                 raise InvalidArgument(describe(call, must, "marginal_runs=0", do))
             listed = list_alternatives(play.env, play.process, play.profiles)
             return bound_alternatives(
-                play.env, play.process, play.network, listed, play.certificate, play.chunk
+                play.env, play.process, play.critic, listed, play.certificate, play.chunk
             )
 
         return _OWN(self, solve)
@@ -179,7 +173,7 @@ class PlayEvaluator(AbstractEvaluator):
         case, ceiling = play.cased(place.theta)
         belief = place.belief / place.belief.sum()
         return certify(
-            play.process, [case], [ceiling], play.network, belief, certificate.runs, certificate,
+            play.process, [case], [ceiling], play.critic, belief, certificate.runs, certificate,
             play.chunk, place.memory, place.period - 1,
         )  # fmt: skip
 

@@ -31,8 +31,17 @@ from dynmech.problem.process import MarketProcess, market_process
 from dynmech.problem.settled import largest_bias as worst_bias
 from dynmech.problem.settled import predictions
 from dynmech.solve.ceilings import make_ceilings
-from dynmech.solve.certificates import in_float64, make_case
-from solvers import REACH, AbstractCeiling, Case, Told, ValueNetwork, as_program, follow
+from dynmech.solve.certificates import make_case
+from solvers import (
+    REACH,
+    AbstractCeiling,
+    AbstractCritic,
+    Case,
+    Told,
+    as_program,
+    follow,
+    in_float64,
+)
 
 _CELLS = 2_000_000
 _OBSERVED = 128
@@ -124,7 +133,7 @@ class Player:
         self,
         env: RecommendationMDP,
         process: MarketProcess,
-        network: ValueNetwork | None,
+        network: AbstractCritic | None,
         chunk: int,
         runs: int,
         seed: list[int],

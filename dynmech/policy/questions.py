@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from dynmech.policy.playable import Playable
     from dynmech.problem.edges import Compiled
     from dynmech.problem.tasks import Pairs
-    from dynmech.solve.certificates import Bounds, Certificate
-    from solvers import Plan, Tree
+    from solvers import Bounds, Certificate, Plan, Tree
 
 
 @on_host

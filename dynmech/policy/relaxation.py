@@ -9,8 +9,7 @@ import jax
 import numpy as np
 
 from dynmech.errors import require_whole
-from dynmech.solve.certificates import simplify
-from solvers import relaxation
+from solvers import relaxation, simplify
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
@@ -53,7 +52,7 @@ def relax(
     with jax.enable_x64(True):
         process, (ceiling,), _ = simplify(play.process, [ceiling])
         options = (conversations, np.random.default_rng([seed, profile]), rounds, beam)
-        found = relaxation(process, case, ceiling, play.network, root, *options, chunk=play.chunk)
+        found = relaxation(process, case, ceiling, play.critic, root, *options, chunk=play.chunk)
     confidence = play.certificate.confidence
     upper = found.upper(1 - confidence)
     rounds = min(rounds, play.process.horizon)

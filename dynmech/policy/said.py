@@ -19,7 +19,6 @@ from dynmech.errors import (
     is_number,
 )
 from dynmech.errors import shown as told
-from dynmech.market.structures import PrivateFeedback, PrivateStructures
 from dynmech.market.values import MarkovValues
 
 if TYPE_CHECKING:
@@ -125,9 +124,6 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
             raise InvalidArgument(describe(f"{call}=...", "name every party", f"no {missing}"))
         signals = [signals.get(label, 0) for label in labels]
     if isinstance(signals, Sequence) and any(isinstance(given, tuple) for given in signals):
-        if not isinstance(structure, PrivateStructures | PrivateFeedback):
-            must = "be integers: pairs (structure, symbol) are for private structures"
-            raise InvalidArgument(describe(f"{call}=...", must, signals))
         signals = structure.encode(signals)
     symbols = indices(None)(f"{call}=...", signals)
     if symbols.shape != (len(alphabet),):

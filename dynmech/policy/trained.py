@@ -1,10 +1,9 @@
-"""Train a policy for a horizon that no tree fits, certify it, and walk its tree where one does."""
+"""Learn a policy for a horizon that no tree fits, certify it, and walk its tree where one does."""
 
 import contextlib
 import dataclasses
 import time
 from pathlib import Path
-from typing import cast
 
 import equinox as eqx
 import jax
@@ -27,36 +26,52 @@ from dynmech.policy.solved import solve_remembered
 from dynmech.problem.process import market_process
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.ceilings import make_ceilings
-from dynmech.solve.certificates import Bounds, Certificate, certify, make_case, margin, simplify
+from dynmech.solve.certificates import make_case
 from dynmech.solve.outcome import missed
 from dynmech.solve.prepare import wanted_profiles
-from dynmech.solve.training import check_long, require_few, train_network, training_mark
-from solvers import REACH, Estimate, Exact, Limits, Neural, Root, Status, close_enough
+from dynmech.solve.running import our_errors
+from dynmech.solve.training import check_long, read_critic, require_few
+from solvers import (
+    REACH,
+    AbstractLearner,
+    Bounds,
+    Certificate,
+    Estimate,
+    Exact,
+    Limits,
+    Root,
+    Status,
+    certify,
+    close_enough,
+    learning_mark,
+    margin,
+    simplify,
+)
 
 _VERB = "solve_efficient_policy"
 _SEED = 6  # of the simulation by product
 _TRAINED_ALONG = 256  # own alternatives that the network is trained for, at most
 
 
-def solve_by_network(
+def solve_by_learning(
     env: RecommendationMDP,
-    solver: Neural,
+    solver: AbstractLearner,
     initial: Profiles | None,
     limits: Limits,
     progress: bool,
     throw: bool,
 ) -> EfficientPolicy:
-    """Train, and bound the distance from the efficient policy; see `solve_efficient_policy`.
+    """Learn, and bound the distance from the efficient policy; see `solve_efficient_policy`.
 
     Below, the policy simulated on fresh conversations (a confidence bound); above, a platform
     that plans exactly for some rounds and is then told the taste (no sampling error). Both for W
     and for every W^{-i} and Wd^{-i}. Action rules are used as they are; their memories are never
-    enumerated, so that perfect recall over many products is no obstacle. Where training diverges
-    no network is used: the best fixed sequence of recommendations, or better round by round.
+    enumerated, so that perfect recall over many products is no obstacle. Where the learner fails
+    no critic is used: the best fixed sequence of recommendations, or better round by round.
     """
     began = time.monotonic()
-    certificate = cast(Certificate, solver.certificate or Certificate())
-    check_long(env, solver, certificate)
+    certificate = Certificate() if solver.certificate is None else solver.certificate
+    check_long(env, solver)
     env = in_doubles(env)
     asked, batch = wanted_profiles(env, initial)
     mass = beliefs_after(env, asked.signals).sum(axis=1)
@@ -77,7 +92,7 @@ def solve_by_network(
         note += f", {'not within' if wide > 0 else 'within'} the tolerance"
     policy = played_policy(played, asked, batch, note, time.monotonic() - began)
     status = Status.STALLED if wide > 0 else Status.WITHIN_TOLERANCE
-    if not played.play.parameters:
+    if played.play.critic is None:
         status = Status.TRAINING_FAILED
     policy = dataclasses.replace(policy, status=status)
     if status.met or (status is Status.STALLED and not asked_for):
@@ -179,7 +194,7 @@ def _walked(played: PlayEvaluator, asked: Profiles, batch: bool) -> EfficientPol
 
 def _train(
     env: RecommendationMDP,
-    solver: Neural,
+    solver: AbstractLearner,
     certificate: Certificate,
     profiles: Profiles,
     limits: Limits,
@@ -211,8 +226,10 @@ def _train(
     ]
     for one, ceiling in zip(more, flat[count:], strict=True):
         roots.append(Root(one.belief, one.case, ceiling, one.first))
-    training = train_network(quick, roots, solver, limits.checkpoint, progress, limits.mesh)
-    network = None if training is None else training.best
+    name = type(solver).__name__
+    with our_errors(name, limits):
+        learned = solver.learn(quick, roots, limits, progress)
+    network = read_critic(name, learned)
     runs_of = (slice(0, 1), certificate.runs), (slice(1, None), certificate.marginal_runs)
 
     def bound(part: tuple[int, int]) -> Bounds:
@@ -224,7 +241,7 @@ def _train(
     kept = None
     if limits.checkpoint is not None:
         arrays = tuple(np.asarray(x) for x in jax.tree.leaves(eqx.filter(network, eqx.is_array)))
-        facts = training_mark(quick, roots, solver), repr(certificate), arrays
+        facts = learning_mark(quick, roots, solver), repr(certificate), arrays
         kept = files.Parts(Path(limits.checkpoint) / "certificates", facts, _VERB)
     every = [(b, k) for k in range(1 + marginal) for b in range(len(profiles))]
     certified = Work(_VERB, limits.mesh, kept).each(bound, every, lambda part: ("bounds", *part))
@@ -233,20 +250,12 @@ def _train(
     nothing = Bounds(blank, blank, blank, blank, blank, certificate.confidence, 0)
     runs = certificate.marginal_runs or certificate.runs
     player = Player(env, process, network, solver.chunk, runs, [certificate.seed, _SEED])
-    arrays = [np.asarray(x) for x in jax.tree.leaves(eqx.filter(network, eqx.is_array))]
-    history, words = np.zeros((0, 5)), "Neural: training diverged, no network is used"
-    if training is not None:
-        done, best = int(training.sweep), int(training.best_sweep)
-        history = np.asarray(training.history, float)[:done]
-        words = f"Neural: {done} sweeps, the best after {best}" if done else "Neural: untrained"
     return PlayEvaluator(
         play=Playable(
             env=env,
             profiles=profiles,
             root=root,
-            parameters=tuple(arrays),
-            width=0 if network is None else int(network.lift.out_features),
-            summary=0 if network is None else network.summary,
+            critic=network,
             certificate=certificate,
             chunk=solver.chunk,
         ),
@@ -255,8 +264,8 @@ def _train(
         displayable=_stack(others, list(range(n, 2 * n))) if marginal else nothing,
         solved_own=None,
         outcomes=simulate_outcomes(player, profiles, limits.mesh),
-        history=history,
-        solver=words,
+        history=np.asarray(learned.history, float),
+        solver=f"{name}: {learned.note}",
     )
 
 

@@ -28,8 +28,7 @@ from dynmech.problem.compile import distinct_integers, told_laws
 from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import predictions, settled
 from dynmech.problem.tasks import Pairs
-from dynmech.solve.certificates import Bounds, Certificate
-from solvers import Plan, Tree, evaluate, unfold
+from solvers import Bounds, Certificate, Plan, Tree, evaluate, unfold
 
 _SAME = 1e-9  # of a belief's weights: rounding
 _PLAYERS = Beside()

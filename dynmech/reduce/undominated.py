@@ -38,12 +38,10 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._types import in_doubles, precision
 from dynmech.errors import InvalidArgument, TooLarge, UnseenPurchase, describe, import_extra
-from dynmech.market.choices import Logit, Threshold
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import check_profiles, signal_likelihood
-from dynmech.market.rules import LastShownOnly
-from dynmech.market.shown import acts, answers, asks
+from dynmech.market.shown import acts, answers
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.compile import next_memories
 from dynmech.reduce.submarket import fold, submarket
@@ -213,8 +211,8 @@ def _memories(env: RecommendationMDP) -> Int[np.ndarray, "n1 d"] | None:
 def _behaviour(env, memories) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n1 m"]]:
     """Chance that each product is bought when shown, and of a query after each recommendation."""
     n, rule, utilities = env.products, env.action_rule, jnp.asarray(env.utilities)
-    if isinstance(rule, LastShownOnly) and isinstance(rule.choice, Threshold | Logit):
-        buy, query = (np.asarray(x) for x in _screen(rule.choice, rule.query, utilities))
+    if rule.alone(n, utilities) is not None:
+        buy, query = (np.asarray(x) for x in _screen(rule, utilities))
         return buy[:n], query
     buy, query, other = (np.asarray(x) for x in _general(rule, memories, utilities))
     if (other > 0).any():
@@ -225,17 +223,11 @@ def _behaviour(env, memories) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarra
 
 
 @as_program
-def _screen(choice, query, utilities):
-    """As `LastShownOnly.probabilities`, without the shares of what is not on the screen: zero."""
-    n, points = utilities.shape
-
-    def one(shown):
-        own = jax.lax.dynamic_slice(utilities, (jnp.minimum(shown, n - 1), 0), (1, points))
-        share = choice.shares(own, jnp.ones(1))[0] * (shown < n)
-        again = asks(query, shown, utilities, jnp.arange(n) == shown)
-        return (1 - again) * share, again
-
-    return jax.lax.map(one, jnp.arange(n + 1))
+def _screen(rule, utilities):
+    """As `_general`, where the rule itself says what one product alone brings."""
+    return jax.lax.map(
+        lambda shown: rule.alone(shown, utilities), jnp.arange(utilities.shape[0] + 1)
+    )
 
 
 @as_program

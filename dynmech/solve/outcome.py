@@ -139,7 +139,7 @@ def missed(policy: P, status: Status, gap: float, limits: Limits, throw: bool) -
     do = "use `.lower` and `.upper`, which hold, or raise the tolerance, memory or seconds"
     kind = ToleranceMissed
     if status is Status.TRAINING_FAILED:
-        kind, do = TrainingDiverged, f"lower Neural(learning_rate=...), or clip more; {do}"
+        kind, do = TrainingDiverged, f"learn otherwise, as with a lower learning_rate; {do}"
     text = describe(f"{_VERB}(...)", must, got + status.value, do)
     if throw:
         raise kind(text, policy)

@@ -1,45 +1,19 @@
-"""What a long-horizon solve checks before it starts, and how it trains."""
+"""What a long-horizon solve checks before it starts."""
 
-import dataclasses
 import math
 
 import equinox as eqx
 import jax
 import numpy as np
 
+from dynmech._checks import instance
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.values import ConstantValues
-from dynmech.solve.certificates import Certificate
-from solvers import Diverged, Neural, NeuralCheckpoint, Training, Unkept, begin, fingerprint, train
+from solvers import AbstractCritic, AbstractLearner, Learned
 
 _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 64
-
-
-def train_network(
-    process, roots, solver, checkpoint, progress, mesh: jax.sharding.Mesh | None = None
-) -> Training | None:
-    """Train from the checkpoint, if there is one, in float32; None where it diverges."""
-    with jax.enable_x64(False):
-        start, after = begin(solver), lambda training: None
-        try:
-            if checkpoint is not None:
-                keep = NeuralCheckpoint(checkpoint, training_mark(process, roots, solver))
-                start, after = keep.load(start) or start, keep.save
-            return train(process, roots, solver, start, after, progress, mesh)
-        except Unkept as error:
-            raise InvalidArgument(str(error)) from error
-        except Diverged:
-            return None
-
-
-def training_mark(process, roots, solver) -> str:
-    """Digest of all that a training depends on."""
-    arrays = [x for x in jax.tree.leaves((process, roots)) if eqx.is_array(x)]
-    solver = dataclasses.replace(solver, certificate=None)
-    settings = np.frombuffer(repr((solver, process.horizon)).encode(), np.uint8)
-    return fingerprint([*map(np.asarray, arrays), settings])
 
 
 def require_few(count: int) -> None:
@@ -50,17 +24,11 @@ def require_few(count: int) -> None:
         raise TooLarge(describe(f"{_VERB}(initial=...)", must, count, do))
 
 
-def check_long(env, solver, certificate) -> None:
-    """Raise unless market, solver and certificate fit a long horizon."""
-    if not isinstance(env, RecommendationMDP):
-        raise InvalidArgument(describe(f"{_VERB}(env=...)", "be RecommendationMDP(...)", type(env)))
-    if not isinstance(solver, Neural):
-        raise InvalidArgument(describe(f"{_VERB}(solver=...)", "be Neural(...)", type(solver)))
-    if not isinstance(certificate, Certificate):
-        must = "be Certificate(...)"
-        raise InvalidArgument(describe("Neural(certificate=...)", must, type(certificate)))
+def check_long(env: RecommendationMDP, learner: AbstractLearner) -> None:
+    """Raise unless a market fits a learner."""
+    name = type(learner).__name__
     if env.displays is not None:
-        must, do = "show one product at a time for Neural()", "solve with BranchAndBound()"
+        must, do = f"show one product at a time for {name}()", "solve with BranchAndBound()"
         got = f"{len(env.controls)} displays"
         raise InvalidArgument(describe("RecommendationMDP(displays=...)", must, got, do))
     if env.horizon == math.inf:
@@ -69,3 +37,18 @@ def check_long(env, solver, certificate) -> None:
     if not isinstance(env.values, ConstantValues):
         must, do = "be ConstantValues", "solve shorter horizons with Exact() or BranchAndBound()"
         raise InvalidArgument(describe("RecommendationMDP(values=...)", must, "MarkovValues", do))
+
+
+def read_critic(name: str, learned: Learned) -> AbstractCritic | None:
+    """What a learner found, its arrays in NumPy. **Raises:** `InvalidArgument` for nonsense."""
+    call = f"{name}.learn(...)"
+    for value, kind, what in (
+        (learned, Learned, "solvers.Learned(...)"),
+        (getattr(learned, "critic", None), AbstractCritic | None, "an AbstractCritic, or none"),
+    ):
+        instance(kind, what)(call, value)
+    critic = jax.tree.map(lambda x: np.asarray(x) if eqx.is_array(x) else x, learned.critic)
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(critic) if eqx.is_inexact_array(x)):
+        must, do = "return a critic of finite numbers", "return critic=None where learning fails"
+        raise InvalidArgument(describe(call, must, "NaN or inf", do))
+    return critic

@@ -27,8 +27,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from solvers.confidence.betting import betting_lower
+from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import ahead, guarded, planned, plans_around
-from solvers.neural.value_network import ValueNetwork
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers.programs import as_program
 
@@ -95,7 +95,7 @@ def certified_runs(
     process: AbstractProcess,
     case: Case,
     ceiling: AbstractCeiling,
-    critic: ValueNetwork | None,
+    critic: AbstractCritic | None,
     belief: Float[np.ndarray, " m"],
     runs: int,
     rng: np.random.Generator,

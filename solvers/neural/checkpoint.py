@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from solvers.checkpoint import Checkpoint
-from solvers.neural.neural import Training
+from solvers.neural.training import Training
 
 _KEPT = 2
 

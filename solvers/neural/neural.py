@@ -12,6 +12,7 @@ network of the smallest residual is returned. Training is float32. A network is 
 values: only the certificates made with it (`rollout`, `lookahead`) say anything about them.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,21 +22,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
-from solvers.checks import check_fields, positive, probability, whole
+from solvers.certify import Certificate
+from solvers.checks import check_fields, instance, positive, probability, whole
 from solvers.devices import spread
+from solvers.files import fingerprint
+from solvers.neural.checkpoint import NeuralCheckpoint
+from solvers.neural.critic import case_scale, view
+from solvers.neural.learner import AbstractLearner, Learned, Root, learning_mark
 from solvers.neural.rollout import Rollout, States, rollout
-from solvers.neural.value_network import ValueNetwork, case_scale, view
-from solvers.process import AbstractCeiling, AbstractProcess, Case
+from solvers.neural.training import COLUMNS, Training
+from solvers.neural.value_network import ValueNetwork
+from solvers.process import AbstractProcess
 from solvers.programs import as_program
 from solvers.progress import Bar
 
-_COLUMNS = ("seconds", "residual", "loss", "value", "error")
 _EXPLODED = 10.0
 
 
-class Neural(eqx.Module):
+class Neural(AbstractLearner):
     """Approximate values of long horizons by a network, trained on what its policy visits.
 
     **Arguments**
@@ -50,7 +55,7 @@ class Neural(eqx.Module):
     - `persistence`, `explore`: as in `rollout`, while training.
     - `seed`: of everything drawn; runs repeat, on any number of devices of one kind.
     - `chunk`: runs handled at once; sets the memory needed.
-    - `certificate`: how hard to work for bounds; read by whoever certifies, not in training.
+    - `certificate`: how hard to work for bounds, `Certificate()` by default.
     """
 
     sweeps: int = eqx.field(static=True, default=30)
@@ -67,7 +72,7 @@ class Neural(eqx.Module):
     explore: float = eqx.field(static=True, default=0.1)
     seed: int = eqx.field(static=True, default=0)
     chunk: int = eqx.field(static=True, default=16)
-    certificate: eqx.Module | None = None
+    certificate: Certificate | None = None
 
     def __check_init__(self):
         check_fields(self, sweeps=whole(1), patience=whole(1), runs=whole(1), steps=whole(1))
@@ -75,33 +80,24 @@ class Neural(eqx.Module):
         check_fields(self, chunk=whole(1), seed=whole(0))
         check_fields(self, learning_rate=positive, clip=positive)
         check_fields(self, persistence=probability, explore=probability)
+        check_fields(self, certificate=instance(Certificate | None, "Certificate(...)"))
 
-
-class Root(eqx.Module):
-    """Where training starts: a belief, a case, and its told-omega bound.
-
-    `first`: played in every sweep; the others take turns.
-    """
-
-    belief: Float[np.ndarray, " m"]
-    case: Case
-    ceiling: AbstractCeiling
-    first: bool = eqx.field(static=True)
-
-
-class Training(eqx.Module):
-    """Everything that a resumed run needs. `history` (sweeps, 5): see `column`; NaN if not done."""
-
-    network: ValueNetwork
-    best: ValueNetwork
-    optimiser: optax.OptState
-    sweep: Array
-    best_sweep: Array
-    history: Float[Array, "s 5"]
-
-    def column(self, name: str) -> Float[np.ndarray, " _s"]:
-        """A column of the history: seconds, residual, loss, value of the first root, error."""
-        return np.asarray(self.history, float)[: int(self.sweep), _COLUMNS.index(name)]
+    def learn(self, process, roots, limits, progress):
+        """Train from the checkpoint, if there is one, in float32; see `AbstractLearner.learn`."""
+        with jax.enable_x64(False):
+            start, after = begin(self), lambda training: None
+            if limits.checkpoint is not None:
+                keep = NeuralCheckpoint(limits.checkpoint, learning_mark(process, roots, self))
+                start, after = keep.load(start) or start, keep.save
+            try:
+                found = train(process, roots, self, start, after, progress, limits.mesh)
+            except Diverged:
+                return Learned(None, "training diverged, no network is used")
+        done, best = int(found.sweep), int(found.best_sweep)
+        note = f"{done} sweeps, the best after {best}" if done else "untrained"
+        return Learned(
+            jax.tree.map(np.asarray, found.best), note, np.asarray(found.history, float)[:done]
+        )
 
 
 class Diverged(ArithmeticError):
@@ -112,7 +108,7 @@ def begin(solver: Neural) -> Training:
     """Make an untrained network and its optimiser."""
     network = ValueNetwork(jax.random.key(solver.seed), solver.width, solver.summary)
     state = _optimiser(solver).init(eqx.filter(network, eqx.is_array))
-    history = jnp.full((solver.sweeps, len(_COLUMNS)), jnp.nan)
+    history = jnp.full((solver.sweeps, len(COLUMNS)), jnp.nan)
     zero = jnp.asarray(0)
     return Training(network, network, state, zero, zero - 1, history)
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from solvers.neural.value_network import ValueNetwork, case_scale, view
+from solvers.neural.critic import AbstractCritic, case_scale, view
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers.programs import as_program
 
@@ -103,7 +103,7 @@ def rollout(
     process: AbstractProcess,
     case: Case,
     ceiling: AbstractCeiling,
-    critic: ValueNetwork | None,
+    critic: AbstractCritic | None,
     belief: Float[np.ndarray, " m"],
     runs: int,
     rng: np.random.Generator,
@@ -160,7 +160,7 @@ def decide(
     process: AbstractProcess,
     case: Case,
     ceiling: AbstractCeiling,
-    critic: ValueNetwork | None,
+    critic: AbstractCritic | None,
     beliefs: Float[np.ndarray, "C m"],
     memories: Int[np.ndarray, "C d"],
     period: int,

@@ -21,55 +21,75 @@ or of rounds T. All money enters in units of s, the case's own scale.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from solvers.errors import InvalidArgument, describe
+from solvers.neural.critic import AbstractCritic
 from solvers.problem import Numbers
-from solvers.process import AbstractProcess, Case
 
 _CLOCK = (1.0, 4.0, 16.0)
 _VIEW = 6
 
 
-class ValueNetwork(eqx.Module):
+class Layer(eqx.Module):
+    """x -> weight x + bias."""
+
+    weight: Float[Array, "O I"]
+    bias: Float[Array, " O"]
+
+    def __init__(self, key: jax.Array, inputs: int, outputs: int):
+        keys, most = jax.random.split(key), inputs**-0.5
+        self.weight = jax.random.uniform(keys[0], (outputs, inputs), minval=-most, maxval=most)
+        self.bias = jax.random.uniform(keys[1], (outputs,), minval=-most, maxval=most)
+
+    def __call__(self, x: Float[Numbers, " I"]) -> Float[Array, " O"]:
+        """Apply it to one input, traced."""
+        return self.weight @ x + self.bias
+
+
+class ValueNetwork(AbstractCritic):
     """The learned part: g (`taste`), two layers over the set of outcomes, and the head.
 
     **Arguments:** `key`; `width` of the hidden layers; `summary`: length of the image of g.
     """
 
-    taste: eqx.nn.MLP
-    lift: eqx.nn.Linear
-    mix: eqx.nn.Linear
-    head: eqx.nn.MLP
-    summary: int = eqx.field(static=True)
+    taste: tuple[Layer, Layer]
+    lift: Layer
+    mix: Layer
+    head: tuple[Layer, Layer]
 
     def __init__(self, key: jax.Array, width: int = 32, summary: int = 8):
-        keys = jax.random.split(key, 4)
+        taste, lift, mix, head = jax.random.split(key, 4)
         everything = 3 + len(_CLOCK)
-        self.summary = summary
-        self.taste = eqx.nn.MLP(_VIEW, summary, 16, 1, jax.nn.gelu, key=keys[0])
-        self.lift = eqx.nn.Linear(summary + 4 + everything, width, key=keys[1])
-        self.mix = eqx.nn.Linear(3 * width, width, key=keys[2])
-        self.head = eqx.nn.MLP(2 * width + everything, "scalar", width, 1, jax.nn.gelu, key=keys[3])
+        first, second = jax.random.split(taste)
+        self.taste = Layer(first, _VIEW, 16), Layer(second, 16, summary)
+        self.lift = Layer(lift, summary + 4 + everything, width)
+        self.mix = Layer(mix, 3 * width, width)
+        first, second = jax.random.split(head)
+        self.head = Layer(first, 2 * width + everything, width), Layer(second, width, 1)
 
-    def summaries(self, view: Float[Numbers, "n m V"]) -> Float[Array, "m nF"]:
-        """g at every outcome and grid point: what beliefs are multiplied by."""
-        image = jax.vmap(jax.vmap(self.taste))(jnp.asarray(view))
+    def __check_init__(self):
+        shapes = [
+            [np.shape(x) for x in (layer.weight, layer.bias)]
+            for layer in (*self.taste, self.lift, self.mix, *self.head)
+        ]
+        width, summary = shapes[2][0][0], shapes[1][0][0]
+        everything = 3 + len(_CLOCK)
+        wanted = [
+            (16, _VIEW), (summary, 16), (width, summary + 4 + everything), (width, 3 * width),
+            (width, 2 * width + everything), (1, width),
+        ]  # fmt: skip
+        if shapes != [[weight, weight[:1]] for weight in wanted]:
+            must, do = "hold a network of this version", "solve again"
+            raise InvalidArgument(describe("ValueNetwork(...)", must, f"shapes {shapes}", do))
+
+    def summaries(self, view):
+        """g at every outcome and grid point."""
+        image = jax.vmap(jax.vmap(lambda seen: _two(self.taste, seen)))(jnp.asarray(view))
         return jnp.moveaxis(image, 1, 0).reshape(image.shape[1], -1)
 
-    def __call__(
-        self,
-        summary: Float[Numbers, " nF"],
-        fixed: Float[Numbers, " F"],
-        remaining: Numbers | int,
-        case: Case,
-        scale: Float[Numbers, ""],
-    ) -> Float[Array, ""]:
-        """Value of one belief of mass 1.
-
-        **Arguments:** `summary`: p times `summaries`; `fixed` (n+3,): p times the `reserve` rows
-        of `Laws` and U, and (n+4,) L where it is known, n counting tolls here; `remaining`: rounds
-        left, this one included.
-        """
+    def __call__(self, summary, fixed, remaining, case, scale):
         n, every = len(case.allowed) - 1, len(case.coefficient)
         chance, (going, idle, told) = fixed[:n], fixed[every : every + 3]
         left = jnp.asarray(remaining, summary.dtype)
@@ -92,38 +112,12 @@ class ValueNetwork(eqx.Module):
         mixed = jax.nn.gelu(jax.vmap(self.mix)(jnp.concatenate([hidden, beside], axis=1)))
         ending = jnp.concatenate([mixed.mean(axis=0), mixed.max(axis=0), whole])
         if len(fixed) == every + 3:
-            return told - scale * jax.nn.softplus(self.head(ending) - 3.0)
-        return told - jnp.maximum(told - fixed[every + 3], 0.0) * jax.nn.sigmoid(self.head(ending))
+            return told - scale * jax.nn.softplus(_two(self.head, ending)[0] - 3.0)
+        return told - jnp.maximum(told - fixed[every + 3], 0.0) * jax.nn.sigmoid(
+            _two(self.head, ending)[0]
+        )
 
 
-def case_scale(case: Case, reward: Float[Numbers, "n m"]) -> Float[Array, ""]:
-    """Unit of money of a case: what the best outcome that counts yields, averaged over the grid.
-
-    Not the largest of all: a few grid points with huge rewards would make every error look small.
-    """
-    worth = jnp.abs(case.worth(reward)).max(axis=0)
-    best = jnp.maximum(case.worth(reward).max(axis=0), 0.0)
-    return jnp.maximum(best.mean(), jnp.maximum(0.01 * worth.mean(), 1e-12))
-
-
-def view(process: AbstractProcess, case: Case) -> Float[Array, "n m V"]:
-    """See each outcome at each grid point, traced.
-
-    Its worth, alone and less the best; its reward; and if its control came first: the expected
-    yield at once, alone and less the best, and the chance of going on.
-    """
-    worth, scale = case.worth(process.reward), case_scale(case, process.reward)
-    start = jnp.asarray(process.start())
-    n = process.controls - 1
-    ends = jax.vmap(lambda a: process.ends(process.step(start, a), a))(jnp.arange(n))
-    pay = (ends[:, :-1] * worth).sum(axis=1)
-    worth, reward = worth[:n], jnp.asarray(process.reward)[:n]
-    usable = (jnp.asarray(case.counted)[:n] & jnp.asarray(case.allowed)[:-1])[:, None]
-
-    def behind(value):
-        best = jnp.where(usable, value, -jnp.inf).max(axis=0)
-        return value - jnp.maximum(best, 0.0)
-
-    money = [worth, behind(worth), reward, pay, behind(pay)]
-    # Of the order of one on both sides of zero, however far the worst outcomes lie.
-    return jnp.stack([*(jnp.arcsinh(x / scale) for x in money), ends[:, -1]], axis=-1)
+def _two(layers: tuple[Layer, Layer], x: Float[Numbers, " I"]) -> Float[Array, " O"]:
+    """A hidden layer, and what is read off it."""
+    return layers[1](jax.nn.gelu(layers[0](x)))

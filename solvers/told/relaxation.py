@@ -29,8 +29,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.confidence.betting import betting_upper
+from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Play, ahead, rollout
-from solvers.neural.value_network import ValueNetwork
 from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers.programs import as_program
@@ -78,7 +78,7 @@ def relaxation(
     process: AbstractProcess,
     case: Case,
     ceiling: AbstractCeiling,
-    critic: ValueNetwork | None,
+    critic: AbstractCritic | None,
     belief: Float[np.ndarray, " m"],
     runs: int,
     rng: np.random.Generator,

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Play, _round
-from solvers.neural.value_network import ValueNetwork
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
 
@@ -66,7 +66,7 @@ def follow(
     process: AbstractProcess,
     case: Case,
     ceiling: AbstractCeiling,
-    critic: ValueNetwork | None,
+    critic: AbstractCritic | None,
     belief: Float[np.ndarray, " m"],
     noise: Float[np.ndarray, "T N 4"],
     told: Told | None = None,

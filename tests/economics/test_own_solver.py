@@ -1,6 +1,7 @@
 """A solver of one's own is used like those here: its bounds, its plan, its mistakes."""
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -89,6 +90,60 @@ def test_a_missed_tolerance_raises_on_demand_and_the_error_has_the_policy():
     with pytest.raises(dm.ToleranceMissed, match="tolerance") as caught:
         solve(market(), Stubborn(0), throw=True)
     assert isinstance(caught.value.policy, dm.EfficientPolicy)
+
+
+class ToldCritic(dm.AbstractCritic):
+    """Beliefs are worth what a platform that is told the taste would get, times a share."""
+
+    share: np.ndarray
+
+    def summaries(self, view):
+        return jnp.zeros((view.shape[1], 1))
+
+    def __call__(self, summary, fixed, remaining, case, scale):
+        return self.share * fixed[len(case.coefficient) + 2]
+
+
+class Optimist(dm.AbstractLearner):
+    """A learner that has read what to think."""
+
+    chunk: int = eqx.field(static=True, default=64)
+    certificate: dm.Certificate | None = None
+    share: float = eqx.field(static=True, default=0.9)
+
+    def learn(self, process, roots, limits, progress):
+        assert all(abs(root.belief.sum() - 1) < 1e-6 for root in roots)
+        return solvers.Learned(ToldCritic(np.asarray(self.share)), "nothing was learned")
+
+
+def test_a_learner_of_ones_own_stands_where_the_network_stands(tmp_path):
+    env, certificate = market(horizon=2), dm.Certificate(100, 50, walk=0)
+    exact, own = solve(env), solve(env, Optimist(certificate=certificate))
+    assert own.solver.startswith("Optimist: nothing was learned")
+    assert (own.lower <= exact.value + 1e-9).all()
+    assert (exact.value <= own.upper + 1e-9).all()
+    assert (own.marginal_value_lower <= exact.marginal_value + 1e-9).all()
+    assert (exact.marginal_value <= own.marginal_value_upper + 1e-9).all()
+    own.save(tmp_path / "own")
+    again = dm.EfficientPolicy.load(tmp_path / "own", parts=(ToldCritic,))
+    at = {"theta": [0, 1], "signals": [0, 0, 0]}
+    assert again.start(**at).recommendation == own.start(**at).recommendation
+    audit = dm.DynamicTeamMechanism(own).audit(conversations=64)
+    assert (audit.incentive_gain_lower <= own.incentive_bound.max() + 1e-9).all()
+
+
+def test_where_a_learners_tree_fits_it_is_walked():
+    env = market(horizon=2)
+    exact, own = solve(env), solve(env, Optimist(certificate=dm.Certificate(100, 50)))
+    assert (own.value <= exact.value + 1e-12).all()
+    assert own.value_upper.max() - own.value_lower.max() < 1e-9
+    audit = dm.DynamicTeamMechanism(own).audit()
+    assert audit.incentive_gain.max() <= audit.gap.bound + 1e-12
+
+
+def test_nonsense_of_a_learner_is_named():
+    with pytest.raises(dm.InvalidArgument, match=r"Optimist.learn.*finite"):
+        solve(market(horizon=2), Optimist(share=np.nan))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ SMALL = {
     },
     "robustness": {"names": ("cars",), "quick": True},
     "choice_models": {"names": ("cereals",), "tastes": 8},
+    "recommenders": {"quick": True},
     "real_case": {
         "products": 2, "tastes": 8, "rounds": 2, "pages": 3, "profiles": 2, "draws": 2,
     },
@@ -57,6 +58,7 @@ FILES = {
     "quantising": {"welfare.csv", "settlement.csv", "quantising.png"},
     "robustness": {"robustness.csv", "robustness.png"},
     "choice_models": {"cereals.csv", "cereals_estimates.csv", "choice_models.png"},
+    "recommenders": {"cars.csv", "electricity.csv", "recommenders.png"},
     "real_case": {
         "fits.csv", "fit_by_round.csv", "market.csv", "policies.csv", "payments.csv",
         "groves_terms.csv", "draws.csv", "real_case.png",

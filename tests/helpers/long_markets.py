@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
 import dynmech as dm
@@ -73,10 +74,10 @@ def solve(env, solver=UNTRAINED, certificate=None, *, marginal=True, **options):
 def scrambled(policy, size=1.5, seed=0):
     """The same policy with a network that is wrong, and its own certified bounds."""
     rng = np.random.default_rng(seed)
-    shaken = [
-        x + (size * rng.normal(size=x.shape)).astype(x.dtype) for x in policy.player.parameters
-    ]
-    play = dataclasses.replace(policy.player, parameters=tuple(shaken))
+    shaken = jax.tree.map(
+        lambda x: x + (size * rng.normal(size=x.shape)).astype(x.dtype), policy.player.critic
+    )
+    play = dataclasses.replace(policy.player, critic=shaken)
     worse = dataclasses.replace(policy.evaluator, play=play)
     start = np.asarray(play.process.start())
     found = [

@@ -9,8 +9,9 @@ import numpy as np
 
 from dynmech.policy.player import Player
 from dynmech.solve.ceilings import make_ceilings
-from dynmech.solve.certificates import in_float64, make_case
+from dynmech.solve.certificates import make_case
 from solvers import decide
+from solvers.certify import in_float64
 
 
 class Histories:
@@ -19,7 +20,7 @@ class Histories:
     def __init__(self, policy, theta, root):
         self.policy, self.process, self.env = policy, policy.player.process, policy.env
         self.theta, self.root = np.asarray(theta, float), np.asarray(root, float)
-        self.critic = in_float64(policy.player.network)
+        self.critic = in_float64(policy.player.critic)
         self.utilities = np.asarray(self.env.utilities)
         self.ceilings = {}
 
@@ -84,7 +85,7 @@ class Histories:
 
 def player_of(policy, runs=400, seed=3):
     return Player(
-        policy.env, policy.player.process, policy.player.network, policy.player.chunk, runs, [seed]
+        policy.env, policy.player.process, policy.player.critic, policy.player.chunk, runs, [seed]
     )
 
 

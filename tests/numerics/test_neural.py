@@ -106,7 +106,7 @@ def applied(network, case, summary, fixed, remaining=3):
 def test_relabelled_outcomes_have_the_same_value():
     network, rng = ValueNetwork(jax.random.key(0)), np.random.default_rng(0)
     n, order = 4, np.array([2, 0, 3, 1])
-    summary, fixed = rng.normal(size=(n, network.summary)), rng.normal(size=n + 3)
+    summary, fixed = rng.normal(size=(n, 8)), rng.normal(size=n + 3)
     case = Case(rng.normal(size=n), np.array([1, 1, 0, 1], bool), np.array([1, 1, 0, 1, 1], bool))
     turned = Case(case.coefficient[order], case.counted[order], case.allowed[[*order, n]])
     one = applied(network, case, summary.ravel(), fixed)

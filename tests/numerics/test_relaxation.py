@@ -36,7 +36,7 @@ def trained():
     certificate = dm.Certificate(runs=30, marginal_runs=30, rounds=1)
     solver = dataclasses.replace(solver, certificate=certificate)
     policy = dm.solve_efficient_policy(env, solver, progress=False)
-    return env, policy.player.network, dm.solve_efficient_policy(env, progress=False)
+    return env, policy.player.critic, dm.solve_efficient_policy(env, progress=False)
 
 
 SLOW = pytest.param("untrained", marks=pytest.mark.slow)

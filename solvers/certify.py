@@ -1,0 +1,217 @@
+"""Certified bounds on the value of cases, at the outset or inside, and of who is played in them.
+
+Below: the greedy policy of a critic, simulated on fresh runs, at the confidence asked for. Above:
+exact planning for some rounds, then a controller who is told the parameter; certain.
+"""
+
+import warnings
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from solvers.checks import check_fields, number, optional, whole
+from solvers.confidence.runs import Certified, certified_runs
+from solvers.errors import DynmechWarning, describe
+from solvers.neural.critic import AbstractCritic
+from solvers.process import AbstractCeiling, AbstractProcess, Case
+from solvers.search.merged_search import merged_search
+from solvers.tabular import Tabular, tabulate
+from solvers.told.lookahead import lookahead
+
+_SAME = 1e-9  # of an upper bound: rounding
+
+_LEVELS = 10  # quarterings of the level: what may be asked for jointly
+
+_FRESH = 97  # no training draws from these streams
+
+
+class Certificate(eqx.Module):
+    """How hard to work for certified bounds.
+
+    **Arguments**
+
+    - `runs`, `marginal_runs`: fresh runs that bound W, and each marginal economy, from below; at
+      least 30. `marginal_runs=0` leaves the economies without somebody unsolved: W alone is
+      bounded, and nothing that depends on the others can be charged.
+    - `confidence`: of each lower bound, in (0, 1); one-sided, by betting, for any market.
+    - `rounds`: planned exactly before the platform is told the taste, for the upper bound; None:
+      as many as `work` allows, and where laws do not depend on what was shown before, those
+      plans first that matter.
+    - `work`: multiplications allowed for the upper bound of W, and again for all the others.
+    - `seed`: of the conversations.
+    - `walk`: cells (profiles with own alternatives times beliefs of a round) up to which the
+      policy's tree is walked, so that everything under the policy is exact; 0: never.
+    """
+
+    runs: int = eqx.field(static=True, default=4096)
+    marginal_runs: int = eqx.field(static=True, default=512)
+    confidence: float = eqx.field(static=True, default=0.95)
+    rounds: int | None = eqx.field(static=True, default=None)
+    work: float = eqx.field(static=True, default=2e10)
+    seed: int = eqx.field(static=True, default=1)
+    walk: int = eqx.field(static=True, default=20_000)
+
+    def __check_init__(self):
+        check_fields(
+            self,
+            runs=whole(30),
+            marginal_runs=whole(30) if self.marginal_runs != 0 else whole(0),
+            seed=whole(0),
+            walk=whole(0),
+            work=number(above=0, finite=False),
+        )
+        check_fields(self, rounds=optional(whole(0)), confidence=number(above=0, below=1))
+
+
+class Bounds(eqx.Module):
+    """Bounds on optimal values, arrays of one shape, money.
+
+    `value`, `error`: of the policy, simulated, and its standard error; `lower`: with the stated
+    confidence (each entry by itself), below the policy's value and so below the optimum; never
+    below the best fixed plan, which is known for certain. `upper`: above the optimum for certain.
+    `rounds` were planned exactly for it, at most. `unseen`: what `margin` needs for other levels.
+    """
+
+    value: Float[np.ndarray, "..."]
+    error: Float[np.ndarray, "..."]
+    unseen: Float[np.ndarray, "..."]
+    lower: Float[np.ndarray, "..."]
+    upper: Float[np.ndarray, "..."]
+    confidence: float = eqx.field(static=True)
+    rounds: int = eqx.field(static=True)
+
+    @property
+    def gap(self) -> Float[np.ndarray, "..."]:
+        """Certified distance of the policy's value from the optimum, money."""
+        return self.upper - self.lower
+
+
+def hidden(
+    sample: Float[np.ndarray, "N *s"], reach: float | np.ndarray, going: float
+) -> Float[np.ndarray, "*s"]:
+    """Range of the draws over N - 1: what the sample has not shown may still be worth that much.
+
+    Zero if the chance of a second round, `going`, is: then everything is an exact expectation.
+    `reach`: half of the range.
+    """
+    return np.full(np.shape(sample)[1:], 2 * reach / (len(sample) - 1) if going > 0 else 0.0)
+
+
+def margin(error, unseen, confidence: float, runs: int, entries: int = 1):
+    """Distance of one-sided bounds from simulated means, for `entries` of them at once.
+
+    By the empirical Bernstein inequality (Maurer and Pontil, 2009), for any law of the draws,
+
+        sqrt(2 log(2 k / alpha)) error + 7/3 log(2 k / alpha) unseen,
+
+    with `unseen` as of `hidden`, or of `Bounds`, whose betting bounds it never exceeds.
+    """
+    log = np.log(2 * max(entries, 1) / (1 - confidence))
+    return np.sqrt(2 * log) * error + 7 / 3 * log * unseen
+
+
+def attained(
+    process: AbstractProcess,
+    case: Case,
+    ceiling: AbstractCeiling,
+    network: AbstractCritic | None,
+    belief: Float[np.ndarray, " m"],
+    runs: int,
+    seed: list[int],
+    chunk: int,
+) -> tuple[float, float, float]:
+    """What the policy is worth: mean, standard error, and what `margin` needs besides."""
+    with jax.enable_x64(True):
+        rng, belief = np.random.default_rng(seed), np.asarray(belief, float) / np.sum(belief)
+        run = certified_runs(process, case, ceiling, network, belief, runs, rng, chunk=chunk)
+    return run.mean, run.error, _unseen(run)
+
+
+def _unseen(run: Certified) -> float:
+    """The least that makes `margin` as wide as betting is, whatever the level asked for."""
+    levels = 0.25 ** np.arange(_LEVELS)
+    # In between, a level is bounded as the next one is.
+    width = np.array([run.mean - run.lower(float(level)) for level in levels[1:]])
+    levels = levels[:-1]
+    log = np.log(2 / levels)
+    return float(np.maximum((width - np.sqrt(2 * log) * run.error) / (7 / 3 * log), 0.0).max())
+
+
+def _crossed(run: Certified, lower: float, upper: float, alpha: float) -> str:
+    must = f"stay below the certain upper bound, as they do with chance {1 - alpha:g} at least"
+    got = f"{lower:.9g} above {upper:.9g}"
+    do = f"certify with more runs; until then a fixed plan bounds it, {run.sure:.9g}"
+    return describe("Certificate(...): the conversations simulated", must, got, do)
+
+
+def certify(
+    process: AbstractProcess,
+    cases: list[Case],
+    ceilings: list[AbstractCeiling],
+    network: AbstractCritic | None,
+    belief: Float[np.ndarray, " m"],
+    runs: int,
+    certificate: Certificate,
+    chunk: int,
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> Bounds:
+    """Bound every case at one belief, per unit of its mass; in float64 but for the network.
+
+    The policy that is simulated is the one that `process` has: rules are replaced by tables for
+    it only where the network does not look at them differently.
+    """
+    belief = np.asarray(belief, float) / np.sum(belief)
+    with jax.enable_x64(True):
+        quick = simplify(process, ceilings, memory, period)
+        upper, rounds = _upper(quick[0], cases, quick[1], belief, certificate, quick[2], period)
+        if quick[0].orderless == process.orderless:
+            process, ceilings, memory = quick
+        found = []
+        for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
+            rng = np.random.default_rng([_FRESH, certificate.seed, period, k])
+            options = {"memory": memory, "period": period, "chunk": chunk}
+            run = certified_runs(process, case, ceiling, network, belief, runs, rng, **options)
+            alpha = 1 - certificate.confidence
+            unseen, lower = _unseen(run), run.lower(alpha)
+            if lower > upper[k] + _SAME * abs(upper[k]):
+                warnings.warn(_crossed(run, lower, upper[k], alpha), DynmechWarning, stacklevel=2)
+                unseen, lower = np.inf, run.sure
+            found.append((run.mean, run.error, unseen, lower))
+    value, error, unseen, lower = np.array(found).T
+    return Bounds(value, error, unseen, lower, upper, certificate.confidence, rounds)
+
+
+def simplify(
+    process: AbstractProcess,
+    ceilings: list[AbstractCeiling],
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> tuple[AbstractProcess, list[AbstractCeiling], np.ndarray | None]:
+    """Replace rules by tables where laws depend on neither memory nor round; with float64."""
+    table = None if isinstance(process, Tabular) else tabulate(process, memory, period)
+    if table is None:
+        return process, ceilings, memory
+    return table, [table.ceiling(one) for one in ceilings], None
+
+
+def _upper(process, cases, ceilings, belief, certificate: Certificate, memory, period: int):
+    """Search the multisets of what can happen where order is of no matter, else every history."""
+    rounds, work = certificate.rounds, certificate.work
+    if rounds is not None or not isinstance(process, Tabular):
+        return lookahead(process, cases, ceilings, belief, rounds, memory, period, work)
+    found = [
+        merged_search(process, case, ceiling, belief, work / len(cases), period)
+        for case, ceiling in zip(cases, ceilings, strict=True)
+    ]
+    planned = max(one.depth for one in found) + 2
+    return np.array([one.upper for one in found]), min(planned, process.horizon - period)
+
+
+def in_float64(network: AbstractCritic | None) -> AbstractCritic | None:
+    """The same network with parameters in float64."""
+    return jax.tree.map(
+        lambda x: np.asarray(x, np.float64) if eqx.is_inexact_array(x) else x, network
+    )
