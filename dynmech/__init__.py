@@ -210,4 +210,20 @@ else:
                 "Certificate Exact Neural PointBased Stationary Status"
             ),
         },
+        beside=(
+            # results
+            "AuditsUnder BestResponse Bounds Comparison EstimatorReport EstimatorWitness "
+            "Explanation Fit Ledger MeasuredGains PaymentMoments PolicyComparison Relaxation "
+            "Simulation SimulationSummary Sweep Undominated Witness "
+            # estimators and decoders
+            "AveragedSettlement ChannelSettlement Decoder OracleSettlement PosteriorMeanSettlement "
+            "QuantisedRatingSettlement StoppedAverageSettlement check_assumption_3 decode_tastes "
+            "decode_utilities payment_distribution payment_moments purchase_support "
+            # parts of tables, and of what is private
+            "BestFirst ConstantQuery PrivateFeedback PrivateStructures RatingLaw Tabulated "
+            "TabulatedFeedback TabulatedSettlement "
+            # errors that say more than DynmechError, all of which are some
+            "ImpossibleProfile InvalidArgument InvalidProbability MiscompilingJaxWarning "
+            "MissingExtra NotFinite NotIdentified OutsideSupport TrainingDiverged UnseenPurchase"
+        ),
     )

@@ -13,12 +13,13 @@ from typing import Any
 
 
 def late(
-    package: dict[str, Any], homes: dict[str, str]
+    package: dict[str, Any], homes: dict[str, str], beside: str = ""
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make a package's `__getattr__` and `__dir__`.
 
     **Arguments:** `package`: its `globals()`; `homes`: for each module the names that come from
-    it, apart by spaces; names that come from the package itself are its modules.
+    it, apart by spaces; names that come from the package itself are its modules. `beside`: names
+    that `dir` leaves out, because one meets them as results or rarely.
     """
     own = package["__name__"]
     home = {name: module for module, names in homes.items() for name in names.split()}
@@ -44,7 +45,8 @@ def late(
         package[name] = getattr(importlib.import_module(home[name]), name)
         return package[name]
 
-    return find, lambda: sorted({*package, *home})
+    listed = set(home) - set(beside.split())
+    return find, lambda: sorted({*listed, *(name for name in package if name[:2] == "__")})
 
 
 def require_own(package: str, beside: str) -> None:

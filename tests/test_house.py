@@ -20,7 +20,7 @@ from tests.helpers import ROOT
 PACKAGES = ("dynmech", "solvers")
 EXTRAS = ("matplotlib", "pandas", "pyblp", "rich", "tyro", "xlogit")
 SLOW_TO_IMPORT = ("scipy.stats",)
-LONGEST_FILE = 600
+LONGEST_FILE = 400
 ECONOMICS = re.compile(
     r"(?<![a-z])(advertiser|payment|theta|groves|purchase)s?(?![a-z])", re.IGNORECASE
 )
@@ -197,7 +197,10 @@ def test_late_names_are_those_that_type_checkers_see():
         for alias in node.names
     }
     package = importlib.import_module("dynmech")
-    assert set(package.__all__) == set(seen) <= set(dir(package))
+    assert set(package.__all__) == set(seen)
+    listed = {name for name in dir(package) if not name.startswith("_")}
+    assert listed < set(seen)
+    assert 50 <= len(listed) <= 70  # what one begins with; the rest is in the reference
     for name, (module, there) in seen.items():
         if module == "dynmech":
             assert getattr(package, name) is importlib.import_module(f"dynmech.{name}")
@@ -293,7 +296,7 @@ def test_public_names_are_documented():
     bad = []
     for package in PACKAGES:
         module = importlib.import_module(package)
-        for name in dir(module):
+        for name in getattr(module, "__all__", None) or dir(module):
             value = getattr(module, name)
             ours = getattr(value, "__module__", "").split(".")[0] in PACKAGES
             public = not name.startswith("_") and ours

@@ -6,9 +6,6 @@ certified bounds where no tree was walked. Exact numbers have bounds that equal 
 
 from __future__ import annotations
 
-import os
-from typing import Self
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
@@ -74,7 +71,7 @@ class NodeBound(eqx.Module):
     bound: float = eqx.field(static=True)
 
 
-class Audit(eqx.Module):
+class Audit(files.Kept, eqx.Module):
     """Incentives, participation, no subsidy, budget and window of a mechanism, money.
 
     - `gain` (n,): largest gain, conditional on the node, of a misreport that was compared with
@@ -229,18 +226,6 @@ class Audit(eqx.Module):
         known = bool(np.isfinite(floor).any())
         found["window"] = _say(known and room, bool(closed) and self.runs == 0, False, sure)
         return found
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the audit to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
 
     def to_frame(self):
         """Labelled pandas table: one row an advertiser; money, worst over profiles."""

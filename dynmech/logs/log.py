@@ -6,7 +6,6 @@ products are the labels found in it, and are matched with a market's names by `L
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -46,7 +45,7 @@ _WORDS = ("buy", "exit", "query")
 
 
 @on_host
-class Log(eqx.Module):
+class Log(files.Kept, eqx.Module):
     """N conversations of R rounds in all, in the order of their rows.
 
     Built by `Log.from_frame`, or by `Simulation.to_log`.
@@ -76,18 +75,6 @@ class Log(eqx.Module):
     reporters: tuple[str, ...] = eqx.field(static=True)
     scale: tuple[float, float] | None = eqx.field(static=True)
     columns: tuple[tuple[str, str], ...] = eqx.field(static=True)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the log to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
 
     @classmethod
     def from_frame(

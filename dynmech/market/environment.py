@@ -28,7 +28,7 @@ from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.displays import Displays, controls_of, members_of
-from dynmech.market.feedback import AbstractFeedback, TabulatedFeedback
+from dynmech.market.feedback import AbstractFeedback, NoFeedback, TabulatedFeedback
 from dynmech.market.heard import Heard
 from dynmech.market.part import history_count
 from dynmech.market.profiles import Profiles, draw_profiles
@@ -262,8 +262,6 @@ class RecommendationMDP(eqx.Module):
 
         Its efficient policy is the best fixed sequence of recommendations.
         """
-        from dynmech.market.feedback import NoFeedback
-
         return eqx.tree_at(lambda env: env.signals.feedback, self, NoFeedback())
 
     def with_cuts_found_anew(self) -> Self:

@@ -10,7 +10,7 @@ something, everybody is charged it; where leaving is worth x to her, u_j - x tak
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast, overload
+from typing import Any, cast, overload
 
 import equinox as eqx
 import jax
@@ -71,7 +71,7 @@ _KINDS = {
 }
 
 
-class DynamicTeamMechanism(AbstractTerms):
+class DynamicTeamMechanism(files.Kept, AbstractTerms):
     """Efficient recommendations with data-driven dynamic team transfers (paper C, Theorem 1).
 
     With an estimate that is unbiased given the history and omega, truth is periodic ex-post
@@ -148,18 +148,6 @@ class DynamicTeamMechanism(AbstractTerms):
 
     def __eq__(self, other) -> bool:
         return self is other
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write mechanism and policy to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
 
     def payment(
         self,

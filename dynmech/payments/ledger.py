@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Self
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +12,7 @@ from dynmech.errors import import_extra
 from dynmech.market.displays import named
 
 
-class Ledger(eqx.Module):
+class Ledger(files.Kept, eqx.Module):
     """What one conversation settled at, period by period, money paid by the advertisers.
 
     - `period` (rows,), counted from 1; `recommendation`, `shown`: what was recommended and what
@@ -53,18 +50,6 @@ class Ledger(eqx.Module):
 
     def _repr_html_(self) -> str:
         return portrait(self, _card, as_html)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the ledger to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
 
     def to_frame(self):
         """Labelled pandas table: one row a period and advertiser."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from typing import Self
-
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,7 +12,7 @@ from dynmech.logs.log import Log
 from dynmech.logs.reading import BUY, EXIT, QUERY
 
 
-class Simulation(eqx.Module):
+class Simulation(files.Kept, eqx.Module):
     """Records of N simulated conversations; money unless said otherwise.
 
     - `profile` (N,): index into the policy's profiles; `omega` (N,): taste point drawn.
@@ -76,18 +73,6 @@ class Simulation(eqx.Module):
         values = np.asarray(getattr(self, name), float)
         error = values.std(axis=0, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
         return np.asarray(values.mean(axis=0)), np.broadcast_to(error, values.shape[1:])
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the records to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
 
     def to_log(self) -> Log:
         """What a platform would have logged: recommendations, actions, ratings that came, reports.

@@ -14,9 +14,7 @@ and stands for 2 LEAST g^k / (1 + g): no number in it is further from that than 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from typing import Self
 
 import equinox as eqx
 import numpy as np
@@ -125,7 +123,7 @@ def record_table(records: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N F"]:
     return np.concatenate(columns, axis=1).astype(float)
 
 
-class SimulationSummary(eqx.Module):
+class SimulationSummary(files.Kept, eqx.Module):
     """Moments and quantiles of simulated conversations; money unless said otherwise.
 
     Of "payment", "payoff", "core", "groves" and "earned", (n,) each, and of "surplus",
@@ -207,18 +205,6 @@ class SimulationSummary(eqx.Module):
         shares = ["5%", "25%", "50%", "75%", "95%"]
         columns = ["record", "advertiser", "known", "mean", "standard_error", "std", "least"]
         return pandas.DataFrame(rows, columns=[*columns, *shares, "most"])
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write it to one sealed file, in one step; see `dynmech.files`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
-        """Read what `save` wrote; `parts` lists your own classes that it holds, if any.
-
-        **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.
-        """
-        return files.load(path, cls, parts)
 
 
 def record_scales(products: int, scale: float) -> Float[np.ndarray, " F"]:

@@ -62,9 +62,8 @@ def names_of(where: str) -> list[tuple[str, str, Any]]:
     """Return the full name, the short name and the thing, for each name of a group or module."""
     inside = where not in GROUPS
     module = importlib.import_module(where) if inside else dynmech
-    found = [(name, getattr(module, name)) for name in dir(module) if not name.startswith("_")]
-    known = set(getattr(module, "__all__", ())) or {name for name, _ in found}
-    found = [(name, thing) for name, thing in found if name in known]
+    known = getattr(module, "__all__", None) or dir(module)
+    found = [(name, getattr(module, name)) for name in sorted(known) if not name.startswith("_")]
     if inside:
         ours = [
             (name, thing)

@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from solvers.confidence.betting import betting_lower
+from solvers.confidence.sample import AbstractSample
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import ahead, guarded, planned, plans_around
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
@@ -39,7 +40,7 @@ _ROUNDING = 2e-13
 _SMALL = 4  # runs that are handled together when few are left
 
 
-class Certified(eqx.Module):
+class Certified(AbstractSample):
     """Runs: `gain` (N,), each with the policy's value as its mean and none below `floor`.
 
     `sure`: a bound on the value from below that holds for certain. `slack`: most that rounding
@@ -51,15 +52,6 @@ class Certified(eqx.Module):
     sure: float
     slack: float
     rounds: float
-
-    @property
-    def mean(self) -> float:
-        return float(self.gain.mean())
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean."""
-        return float(self.gain.std(ddof=1) / len(self.gain) ** 0.5)
 
     def lower(self, alpha: float) -> float:
         """Bound the policy's value from below, with confidence 1 - `alpha`."""

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from solvers.confidence.sample import AbstractSample
 from solvers.neural.critic import AbstractCritic, case_scale, view
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers.programs import as_program
@@ -77,7 +78,7 @@ class Step(eqx.Module):
     span: Float[Array, "C 2"]
 
 
-class Rollout(eqx.Module):
+class Rollout(AbstractSample):
     """Runs: `gain` (N,), each unbiased for the policy's value; `states` if they were kept.
 
     `rounds`: mean length; `going`: chance, known exactly, that a run goes beyond its first round.
@@ -87,16 +88,6 @@ class Rollout(eqx.Module):
     rounds: float
     going: float
     states: States | None
-
-    @property
-    def mean(self) -> float:
-        return float(self.gain.mean())
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean; infinite for a single run."""
-        count = len(self.gain)
-        return float(self.gain.std(ddof=1) / count**0.5) if count > 1 else np.inf
 
 
 def rollout(

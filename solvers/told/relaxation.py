@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.confidence.betting import betting_upper
+from solvers.confidence.sample import AbstractSample
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Play, ahead, rollout
 from solvers.problem import Numbers
@@ -38,29 +39,20 @@ from solvers.programs import as_program
 _SPREAD = 2.0  # c_t in units of the mean of U - V where the policy goes
 
 
-class Relaxed(eqx.Module):
-    """`bound` (N,): each has a mean of at least the optimum. `cut`: share that the beam decided.
+class Relaxed(AbstractSample):
+    """`gain` (N,): each has a mean of at least the optimum. `cut`: share that the beam decided.
 
     `told`: the told-omega bound, for certain; `most`: no draw is above it.
     """
 
-    bound: Float[np.ndarray, " N"]
+    gain: Float[np.ndarray, " N"]
     cut: float = eqx.field(static=True)
     told: float = eqx.field(static=True)
     most: float = eqx.field(static=True)
 
-    @property
-    def mean(self) -> float:
-        return float(self.bound.mean())
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean."""
-        return float(self.bound.std(ddof=1) / len(self.bound) ** 0.5)
-
     def upper(self, alpha: float) -> float:
         """Bound the optimum from above, with confidence 1 - `alpha`; never above `told`."""
-        return min(float(betting_upper(self.bound, self.most, alpha)), self.told)
+        return min(float(betting_upper(self.gain, self.most, alpha)), self.told)
 
 
 class Branches(eqx.Module):

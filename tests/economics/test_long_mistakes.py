@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -20,11 +19,12 @@ from dynmech.solve.certificates import make_case
 from dynmech.solve.running import our_errors
 from solvers import Limits, Root, begin
 from solvers.neural.checkpoint import NeuralCheckpoint
+from solvers.testing import random_process
 from tests.helpers.learning import learning_market
 
 NEURAL = {"sweeps": 2, "runs": 2, "steps": 1, "batch": 2, "cases": 2, "chunk": 2}
 TINY = dm.Neural(sweeps=2, runs=32, steps=1, batch=8, cases=2, chunk=32, learning_rate=1e-5)
-NO_PROCESS = SimpleNamespace(horizon=2)  # what is refused is refused before it is used
+NO_PROCESS = random_process(np.random.default_rng(0), rounds=2)
 NAN, INF = float("nan"), float("inf")
 
 

@@ -76,7 +76,7 @@ def test_what_the_beam_cuts_is_counted(trained):
     whole, _ = relaxed(env, network, beam=10_000)
     narrow, _ = relaxed(env, network, beam=1)
     assert narrow.cut > 0
-    assert (narrow.bound >= whole.bound - 1e-12).all()
+    assert (narrow.gain >= whole.gain - 1e-12).all()
     assert narrow.mean >= exact.value.item() - 4 * narrow.error
     assert relaxed(env, None, beam=1)[0].mean == np.inf
 
@@ -84,7 +84,7 @@ def test_what_the_beam_cuts_is_counted(trained):
 def test_one_round_is_the_bound_of_one_round_without_error(trained):
     env, network, _ = trained
     found, told = relaxed(env, network, runs=5, rounds=1)
-    np.testing.assert_allclose(found.bound, told, rtol=1e-12)
+    np.testing.assert_allclose(found.gain, told, rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -1,0 +1,22 @@
+"""Independent draws of one number: their mean, and how far it may be off."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+
+class AbstractSample(eqx.Module):
+    """Draws `gain` (N,), each with the number in question as its mean."""
+
+    gain: eqx.AbstractVar[Float[np.ndarray, " N"]]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the draws."""
+        return float(self.gain.mean())
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; infinite for a single draw."""
+        count = len(self.gain)
+        return float(self.gain.std(ddof=1) / count**0.5) if count > 1 else np.inf
