@@ -12,7 +12,6 @@ network of the smallest residual is returned. Training is float32. A network is 
 values: only the certificates made with it (`rollout`, `lookahead`) say anything about them.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +25,6 @@ import optax
 from solvers.certify import Certificate
 from solvers.checks import check_fields, instance, positive, probability, whole
 from solvers.devices import spread
-from solvers.files import fingerprint
 from solvers.neural.checkpoint import NeuralCheckpoint
 from solvers.neural.critic import case_scale, view
 from solvers.neural.learner import AbstractLearner, Learned, Root, learning_mark
