@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.market.feedback import AbstractFeedback
 from experiments.benchmarks.instances import hidden_taste, scale
 from tests.economics.test_cases import NAMES, expected_of, load
+from tests.helpers.by_history import SignalsByHistory
 from tests.helpers.markets import random_market, relabelled
 from tests.helpers.oracle import money_scale
 from tests.helpers.quantities import TOLERANCE, market_of
@@ -43,25 +43,6 @@ class Ending(dm.AbstractActionRule):
         return len(self.action) - 1
 
 
-class Following(AbstractFeedback):
-    """Tables over histories, read from the memory of `Ending`."""
-
-    table: np.ndarray
-
-    def bind(self, utilities, weights):
-        return self
-
-    def alphabet(self, products):
-        return self.table.shape[2:]
-
-    def periodic(self):
-        return False
-
-    def likelihood(self, memory, recommendation, period, utilities):
-        law = jnp.asarray(self.table)[memory[0]]
-        return law.reshape(law.shape[0], -1)
-
-
 def posed(case, solver):
     """The market of a case, in the form that a solver takes."""
     env = market_of(case)
@@ -77,7 +58,9 @@ def posed(case, solver):
     table = np.asarray(env.signals.feedback.table)
     return dm.RecommendationMDP(
         env.gamma, env.tastes, math.inf, Ending(np.concatenate([action, gone])),
-        dm.SignalStructure(env.signals.initial, Following(np.concatenate([table, table[-1:]]))),
+        dm.SignalStructure(
+            env.signals.initial, SignalsByHistory(np.concatenate([table, table[-1:]]))
+        ),
         env.values,
     )  # fmt: skip
 

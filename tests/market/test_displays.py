@@ -14,6 +14,7 @@ from dynmech.solve.ceilings import told_taste
 from dynmech.solve.certificates import make_case
 from solvers import enumerate_ceilings, list_memories
 from tests.helpers import CASES
+from tests.helpers.by_history import SignalsByHistory
 from tests.helpers.quantities import tables_of
 
 NAMES = sorted(path.stem for path in (CASES / "displays").glob("*.npz"))
@@ -34,23 +35,6 @@ class ByHistory(dm.AbstractActionRule):
 
     def probabilities(self, memory, shown, utilities):
         return jnp.asarray(self.action)[memory[0]]
-
-
-class SignalsByHistory(dm.AbstractFeedback):
-    table: np.ndarray
-
-    def bind(self, utilities, weights):
-        return self
-
-    def alphabet(self, products):
-        return self.table.shape[2:]
-
-    def periodic(self):
-        return False
-
-    def likelihood(self, memory, shown, period, utilities):
-        law = jnp.asarray(self.table)[memory[0]]
-        return law.reshape(law.shape[0], -1)
 
 
 @functools.cache
