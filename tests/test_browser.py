@@ -129,3 +129,29 @@ def test_it_is_read_in_the_dark_on_a_narrow_screen_and_aloud(opened):
     for control in light.locator("button, select, input").all():
         assert control.evaluate("x => x.innerText || x.labels.length > 0")
     assert light.get_by_role("status").count() == 2
+
+
+RENDER = """async ([source, body, data]) => {
+  const address = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const { default: widget } = await import(address);
+  const el = document.body.appendChild(document.createElement("div"));
+  return typeof widget.render({ model: { get: (name) => ({ body, data })[name] }, el });
+}"""
+
+
+def test_the_widget_is_played_like_the_page(browser, made):
+    """As a notebook does: twice on one page, each with a part of its own."""
+    pytest.importorskip("anywidget")
+    page = browser.new_page()
+    page.set_default_timeout(5000)
+    for _ in range(2):
+        widget = dm.explore(made[0], unit="dollars")
+        given = [widget._esm, widget.body, widget.data]
+        assert page.evaluate(RENDER, given) == "function"  # called when the cell goes
+    first, second = (page.locator(".dynmech-report").nth(k) for k in range(2))
+    first.get_by_role("button", name="She leaves").click()
+    assert first.locator('[data-part="bill"] table').count() == 1
+    assert second.locator('[data-part="bill"] table').count() == 0
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map((x) => x.id)")
+    assert len(ids) == len(set(ids)) > 0
+    page.close()
