@@ -22,7 +22,7 @@ from dynmech.market.tastes import TasteGrid
 
 _FLAT = 1e-9  # information below this share of the largest, per conversation, is none
 _STEPS = 40  # EM steps that weights start with
-_GAIN = 1e-4  # of the log likelihood: a step of the weights that gains less is the last one
+_AGAIN = 1e-3  # gained by starting once more from weights that are all positive
 
 
 def asked(market: RecommendationMDP, names: Sequence[str]):
@@ -190,21 +190,40 @@ class Problem:
     def maximise(self, free, weights, parts: Blocks | None, progress: bool):
         """Coordinates and weights at which the likelihood is stationary.
 
-        Weights start with a few EM steps and then move with everything else, in logarithms, until
-        a step gains less than 1e-4 of the log likelihood, far less than a log can tell.
+        Weights start with a few EM steps and then move with everything else, in logarithms. A
+        taste whose weight vanished while the rest was still wrong cannot come back by itself: where
+        the mean of P(c | omega) / P(c) over the log says that one should (Lindsay 1983), weights
+        are raised and moved again, as long as that gains.
         """
+        parts = self.parts if parts is None else parts
+        count, q = float(parts.weight.sum()), len(free)
+        if not self.weighted:
+            x = np.asarray(free, float)
+            return (self._climb(x, weights, parts, progress)[1] if q else x), weights
+        found = self._climb(self._raised(free, weights, parts), weights, parts, progress)
+        while _missed(found, q) * count > _AGAIN:
+            moved = np.asarray(jax.nn.softmax(found[1][q:]), float)
+            start = self._raised(found[1][:q], moved, parts)
+            again = self._climb(start, weights, parts, progress)
+            gained = (found[0] - again[0]) * count
+            found = again if gained > 0 else found
+            if gained < _AGAIN:
+                break
+        return found[1][:q], np.asarray(jax.nn.softmax(found[1][q:]), float)
+
+    def _raised(self, free, weights, parts: Blocks) -> np.ndarray:
+        """Coordinates and log weights, all of them positive, a few EM steps on."""
+        raised = jnp.maximum(jnp.asarray(weights), 1e-3 / len(weights))
+        raised = self.steps(jnp.asarray(free), raised / raised.sum(), parts)[0]
+        log = np.log(np.maximum(np.asarray(raised, float), 1e-12))
+        return np.concatenate([np.asarray(free, float), log])
+
+    def _climb(self, x, weights, parts: Blocks, progress: bool):
+        """Minus the mean log likelihood, where it is, and its slope there, uphill from `x`."""
         from scipy.optimize import minimize
         from tqdm import tqdm
 
-        parts = self.parts if parts is None else parts
-        count, q = float(parts.weight.sum()), len(free)
-        x = np.asarray(free, float)
-        if self.weighted:
-            raised = jnp.maximum(jnp.asarray(weights), 1e-3 / len(weights))
-            raised = self.steps(jnp.asarray(free), raised / raised.sum(), parts)[0]
-            x = np.concatenate([x, np.log(np.maximum(np.asarray(raised, float), 1e-12))])
-        if not len(x):
-            return x, weights
+        count = float(parts.weight.sum())
 
         def objective(at):
             value, slope = self.slope(jnp.asarray(at), jnp.asarray(weights), parts)
@@ -213,8 +232,7 @@ class Problem:
         method = "L-BFGS-B" if self.weighted else "BFGS"
         options = {"maxiter": 2000, "gtol": 1e-7}
         if self.weighted:
-            least = _GAIN / (count * max(1.0, abs(objective(x)[0])))
-            options |= {"ftol": least, "maxcor": 30, "maxfun": 4000}
+            options |= {"ftol": 1e-14, "maxcor": 30, "maxfun": 4000}
         with tqdm(desc="fit", unit="step", disable=not progress, leave=False) as bar:
             found = minimize(
                 objective,
@@ -224,9 +242,8 @@ class Problem:
                 options=options,
                 callback=lambda _: bar.update(),
             )
-        if not self.weighted:
-            return np.asarray(found.x[:q], float), weights
-        return np.asarray(found.x[:q], float), np.asarray(jax.nn.softmax(found.x[q:]), float)
+        at = np.asarray(found.x, float)
+        return float(found.fun), at, np.asarray(found.jac, float)
 
     def information(self, free, weights, groups) -> Spread:
         """Clustered sandwich; with weights, the outer product of scores of both."""
@@ -282,6 +299,12 @@ class Problem:
             shift = np.stack([w for _, w in found])
             factor = (shift - shift.mean(axis=0)).T / math.sqrt(max(number - 1, 1))
         return Spread(covariance, factor, np.zeros((len(free), 0)))
+
+
+def _missed(found: tuple[float, np.ndarray, np.ndarray], q: int) -> float:
+    """The most by which the mean ratio of a taste's likelihood to the log's exceeds 1."""
+    weights = np.asarray(jax.nn.softmax(found[1][q:]), float)
+    return float(np.max(-found[2][q:] / np.maximum(weights, 1e-300)))
 
 
 def _inverse(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
