@@ -7,8 +7,10 @@ refuses it with an error that names the call. Those of single numbers and parts 
 
 import functools
 import inspect
+import os
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -226,16 +228,42 @@ def indices(*lengths: int | None) -> Convert:
     """Integers of this shape, None for any length; floats are refused."""
 
     def convert(call: str, value: Any) -> Int[np.ndarray, "..."]:
+        axes = [str(size) for size in lengths if size is not None]
         must = f"hold integers, in {len(lengths)} axes"
+        must += f", of length {', '.join(axes)}" if axes else ""
         try:
             array = np.asarray(value)
         except Exception as error:
             raise InvalidArgument(describe(call, must, shown(value))) from error
         empty = array.size == 0 and array.ndim == len(lengths)
-        if array.ndim != len(lengths) or not (array.dtype.kind in "iu" or empty):
+        fits = array.ndim == len(lengths) and all(
+            wanted in (None, size) for size, wanted in zip(array.shape, lengths, strict=True)
+        )
+        if not fits or not (array.dtype.kind in "iu" or empty):
             got = f"{array.dtype} entries of shape {array.shape}"
             raise InvalidArgument(describe(call, must, got))
         return array.astype(np.int64)
+
+    return convert
+
+
+def path(call: str, value: Any) -> Path:
+    """The path of a file or folder, of at least one character."""
+    named = isinstance(value, str | os.PathLike)
+    text = os.fspath(value) if named else ""
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidArgument(describe(call, 'be a path, as "results/here"', shown(value)))
+    return Path(text)
+
+
+def several(kind: Any, example: str) -> Convert:
+    """A sequence of at least one instance of a kind, as a tuple; `example` says how one is made."""
+
+    def convert(call: str, value: Any) -> tuple:
+        held = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
+        if not held or not all(isinstance(one, kind) for one in value):
+            raise InvalidArgument(describe(call, f"be a sequence of {example}", shown(value)))
+        return tuple(value)
 
     return convert
 

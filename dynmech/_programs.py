@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from dynmech import _checks as checks
 from dynmech.errors import InvalidArgument, describe
 
 _CALL = "enable_compilation_cache(path=...)"
@@ -52,9 +53,7 @@ def enable_compilation_cache(path: str | os.PathLike | None = None) -> Path:
 
 
 def _checked(path: str | os.PathLike) -> Path:
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise InvalidArgument(describe(_CALL, "be a path, or None", repr(path)))
-    folder = Path(path).expanduser()
+    folder = checks.path(_CALL, path).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InvalidArgument(describe(_CALL, "be a folder", str(folder), "name another one"))
     return folder

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, describe, is_number
+from dynmech.errors import InvalidArgument, describe, is_number, shown
 
 Table = Float[np.ndarray, "..."]
 
@@ -62,11 +62,13 @@ class Bounded(eqx.Module):
             whole = [np.broadcast_to(part, shape) for part in arrays]
         except (TypeError, ValueError) as failure:
             must = "hold numbers whose shapes broadcast"
-            got = ", ".join(repr(part)[:40] for part in parts)
+            got = ", ".join(shown(part) for part in parts)
             raise InvalidArgument(describe("Bounded(value=...)", must, got)) from failure
         self.value, self.lower, self.upper, self.error = (x.copy() for x in whole)
+        if (self.error < 0).any():
+            raise InvalidArgument(describe("Bounded(error=...)", "be at least 0", shown(error)))
         if not (is_number(confidence) and 0 < confidence <= 1):
-            must, got = "be a number in (0, 1]", repr(confidence)[:80]
+            must, got = "be a number in (0, 1]", shown(confidence)
             raise InvalidArgument(describe("Bounded(confidence=...)", must, got))
         self.confidence = float(confidence)
         if self.confidence == 1 and bool((self.lower > self.upper).any()):

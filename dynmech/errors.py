@@ -168,4 +168,4 @@ def require_whole(call: str, number, least: int, why: str = "") -> None:
     """Raise `InvalidArgument` unless `number` is an integer, at least `least`."""
     if not is_number(number, "iu") or number < least:
         must = f"be an integer, at least {least}{why}"
-        raise InvalidArgument(describe(call, must, repr(number)[:80]))
+        raise InvalidArgument(describe(call, must, shown(number)))

@@ -22,8 +22,9 @@ import numpy as np
 
 from dynmech import files
 from dynmech._cells import Cell, Setting, elsewhere, in_process, named_numbers
+from dynmech._checks import path as as_path
 from dynmech._checks import whole
-from dynmech.errors import DynmechWarning, InvalidArgument, describe, import_extra
+from dynmech.errors import DynmechWarning, InvalidArgument, describe, import_extra, shown
 from dynmech.files.writing import write
 from solvers.progress import Bar
 
@@ -82,7 +83,7 @@ class Sweep(eqx.Module):
         values = list(dict.fromkeys(setting[at] for setting in self.settings))
         if base not in values:
             must = f"be one of {', '.join(map(repr, values))}"
-            raise InvalidArgument(describe(call("base"), must, repr(base)))
+            raise InvalidArgument(describe(call("base"), must, shown(base)))
         found = dict(zip(zip(self.settings, self.seeds, strict=True), self.numbers, strict=True))
         rows = []
         for setting in dict.fromkeys(self.settings):
@@ -191,8 +192,11 @@ def sweep(
     """
     options, settings, numbers = _read(cell, grid, seeds)
     workers = whole(1)("sweep(workers=...)", workers)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        must = "have submit(function, *given), as an Executor of concurrent.futures"
+        raise InvalidArgument(describe("sweep(executor=...)", must, shown(executor)))
     mark = files.mark_of(cell)
-    place = None if folder is None else _claim(Path(folder), cell, mark)
+    place = None if folder is None else _claim(as_path("sweep(folder=...)", folder), cell, mark)
     tasks = [(setting, seed) for setting in settings for seed in numbers]
     paths = {task: _file(place, options, mark, *task) for task in tasks}
     done = {task: found for task in tasks if (found := _kept(paths[task])) is not None}
@@ -220,21 +224,21 @@ def _read(cell, grid, seeds) -> tuple[tuple[str, ...], list[tuple[Setting, ...]]
     call = "sweep({}=...)".format
     if not callable(cell):
         must = "be a function cell(seed=..., **settings) of named numbers"
-        raise InvalidArgument(describe(call("cell"), must, repr(cell)))
+        raise InvalidArgument(describe(call("cell"), must, shown(cell)))
     if not isinstance(grid, Mapping) or not grid:
         must = "be a mapping from names of settings to their values"
-        raise InvalidArgument(describe(call("grid"), must, repr(grid)[:80]))
+        raise InvalidArgument(describe(call("grid"), must, shown(grid)))
     values = []
     for name, given in grid.items():
         if not isinstance(name, str) or name == "seed":
             must = "name its settings by strings other than 'seed'"
-            raise InvalidArgument(describe(call("grid"), must, repr(name)))
+            raise InvalidArgument(describe(call("grid"), must, shown(name)))
         here = [x.item() if isinstance(x, np.generic) else x for x in _listed(name, given)]
         fits = all(isinstance(x, bool | int | float | str | None) for x in here)
         finite = fits and all(not isinstance(x, float) or math.isfinite(x) for x in here)
         if not here or not finite or len({json.dumps(x) for x in here}) < len(here):
             must = f"give {name!r} finite numbers, strings, booleans or None, each once"
-            raise InvalidArgument(describe(call("grid"), must, repr(here)[:120]))
+            raise InvalidArgument(describe(call("grid"), must, shown(here)))
         values.append(here)
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool):
         numbers = list(range(whole(1)(call("seeds"), seeds)))
@@ -242,14 +246,14 @@ def _read(cell, grid, seeds) -> tuple[tuple[str, ...], list[tuple[Setting, ...]]
         numbers = [whole(0)(call("seeds"), seed) for seed in _listed("seeds", seeds)]
         if not numbers or len(set(numbers)) < len(numbers):
             must = "be a number of seeds, or different seeds"
-            raise InvalidArgument(describe(call("seeds"), must, repr(numbers)[:80]))
+            raise InvalidArgument(describe(call("seeds"), must, shown(numbers)))
     return tuple(grid), list(itertools.product(*values)), numbers
 
 
 def _listed(name: str, given: object) -> list[Any]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         must = f"list the values of {name!r}"
-        raise InvalidArgument(describe("sweep(grid=...)", must, repr(given)[:80]))
+        raise InvalidArgument(describe("sweep(grid=...)", must, shown(given)))
     return list(given)
 
 

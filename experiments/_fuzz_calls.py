@@ -7,6 +7,8 @@ import jax
 import numpy as np
 
 import dynmech as dm
+from experiments._fuzz_parts import constructors, parts
+from experiments._fuzz_statics import statics
 
 Calls = dict[str, tuple[Callable, dict[str, Any]]]
 
@@ -16,139 +18,65 @@ def calls() -> Calls:
     return constructors() | verbs() | statics()
 
 
-def constructors() -> Calls:
-    """The parts of a market, solvers and Groves terms."""
-    half, points = np.array([0.5, 0.5]), np.array([[0.5, 1.0], [1.0, 0.2]])
-    support = np.array([[0.5, 0.6], [0.6, 0.7]])
-    rows, cov = np.array([[0.5, 0.5], [0.2, 0.8]]), np.eye(2)
-    return {
-        "TasteGrid": (dm.TasteGrid, {"points": points, "weights": half}),
-        "from_normal": (dm.TasteGrid.from_normal, {"mean": half, "cov": cov, "size": 8, "seed": 0}),
-        "from_lognormal": (
-            dm.TasteGrid.from_lognormal,
-            {"mean": half, "cov": cov, "size": 8, "signs": np.ones(2), "normal_coordinates": [0]},
-        ),
-        "from_samples": (
-            dm.TasteGrid.from_samples,
-            {"samples": points, "weights": half, "size": 2},
-        ),
-        "ConstantValues": (
-            dm.ConstantValues,
-            {"support": support, "prior": rows, "interval": np.array([0.0, 1.0])},
-        ),
-        "MarkovValues": (
-            dm.MarkovValues,
-            {"support": support, "prior": rows, "kernel": np.stack([rows, rows])},
-        ),
-        "Logit": (dm.Logit, {"scale": 0.5}),
-        "ConstantQuery": (dm.ConstantQuery, {"level": 0.5}),
-        "ProductQuery": (dm.ProductQuery, {"level": half, "none": 0.5}),
-        "FallingQuery": (
-            dm.FallingQuery,
-            {"level": 1.0, "location": 0.0, "slope": 1.0, "low": 0.1, "high": 0.9, "nothing": 1.0},
-        ),
-        "PerfectRecall": (dm.PerfectRecall, {"choice": dm.Threshold(), "query": 0.5}),
-        "ImperfectRecall": (
-            dm.ImperfectRecall,
-            {"choice": dm.Logit(1.0), "query": 0.5, "decay": 0.5},
-        ),
-        "LastShownOnly": (
-            dm.LastShownOnly,
-            {"choice": dm.Logit(1.0), "query": 0.5, "stays": False},
-        ),
-        "Tabulated": (dm.Tabulated, {"action": np.full((3, 4, 2), 0.25)}),
-        "GaussianSignals": (
-            dm.GaussianSignals,
-            {"platform": 1.0, "advertisers": half, "symbols": 3, "correlation": 0.1, "nodes": 8},
-        ),
-        "RatingFeedback": (
-            dm.RatingFeedback,
-            {
-                "noise": 1.0,
-                "symbols": 3,
-                "advertisers": 1.0,
-                "correlation": 0.0,
-                "by_product": False,
-            },
-        ),
-        "JointSignals": (dm.JointSignals, {"table": np.full((2, 2, 1, 1), 0.5)}),
-        "ChannelFeedback": (dm.ChannelFeedback, {"table": np.full((3, 2, 2, 1, 1), 0.5)}),
-        "RatingSettlement": (
-            dm.RatingSettlement,
-            {"deviation": 1.0, "limits": (-2.0, 2.0), "outside": "cap"},
-        ),
-        "MissingRatings": (
-            dm.MissingRatings,
-            {"rating": dm.RatingSettlement(), "chance": 0.4, "given": "constant"},
-        ),
-        "RatingLaw": (dm.RatingLaw, {"intercept": 0.0, "slope": 1.0, "low": 0.1}),
-        "InversePropensity": (
-            dm.InversePropensity,
-            {"chance": 0.4, "augment": True, "cap": 3.0},
-        ),
-        "TabulatedSettlement": (dm.TabulatedSettlement, {"utility": np.ones((3, 2, 2))}),
-        "SignalStructure": (
-            dm.SignalStructure,
-            {
-                "initial": dm.GaussianSignals(1.0),
-                "feedback": dm.RatingFeedback(1.0),
-                "settlement": dm.RatingSettlement(),
-            },
-        ),
-        "PrivateStructures": (
-            dm.PrivateStructures,
-            {"structures": [dm.NoSignals(), dm.NoSignals()], "prior": half, "labels": ["a", "b"]},
-        ),
-        "Profiles": (
-            dm.Profiles,
-            {"theta": np.zeros((1, 2), int), "signals": np.zeros((1, 3), int)},
-        ),
-        "Displays": (dm.Displays, {"size": 2, "ordered": False, "of": [(0,), (0, 1)]}),
-        "RecommendationMDP": (dm.RecommendationMDP, parts()),
-        "Exact": (dm.Exact, {"memory": 1e9, "merge": True}),
-        "BranchAndBound": (
-            dm.BranchAndBound,
-            {"memory": 1e9, "seconds": 9.0, "merge_within": 0.0},
-        ),
-        "PointBased": (dm.PointBased, {"memory": 1e9, "beliefs": 8, "everywhere": False}),
-        "Stationary": (dm.Stationary, {"memory": 1e9, "merge": True}),
-        "Neural": (dm.Neural, {"sweeps": 2, "learning_rate": 1e-3, "explore": 0.1, "seed": 0}),
-        "Certificate": (dm.Certificate, {"runs": 64, "confidence": 0.9, "rounds": 2, "work": 1e6}),
-    }
-
-
-def parts() -> dict[str, Any]:
-    """The parts of a small market."""
-    return {
-        "gamma": np.array([[0.4], [-0.2]]),
-        "tastes": dm.TasteGrid([[0.5], [1.0], [2.0]], [0.25, 0.25, 0.5]),
-        "horizon": 2,
-        "action_rule": dm.LastShownOnly(dm.Logit(0.5), dm.ConstantQuery(0.6)),
-        "signals": dm.SignalStructure(),
-        "values": dm.ConstantValues(np.array([[0.5, 0.6], [0.6, 0.7]])),
-        "names": ("a", "b"),
-        "displays": dm.Displays(2),
-        "round_cost": 0.05,
-        "exit_value": np.array([0.0, 0.1, 0.2]),
-    }
-
-
 def verbs() -> Calls:
     """What is done with a market, a policy, a conversation and a mechanism."""
     env, key = dm.RecommendationMDP(**parts()), jax.random.key(0)
     policy = dm.solve_efficient_policy(env, progress=False)
     mechanism = dm.DynamicTeamMechanism(policy)
     chat = policy.start(profile=0)
-    bought, theta = chat.step("a"), np.array([0.5, 0.6])
+    policy.save("saved.dm")
+    env.write("written")
+    bought, theta, signals = chat.step("a"), np.array([0.5, 0.6]), np.zeros(3, int)
     return {
         "sample_profiles": (env.sample_profiles, {"key": key, "count": 3}),
+        "env.write": (env.write, {"path": "market"}),
         "solve_efficient_policy": (
             lambda **given: dm.solve_efficient_policy(progress=False, **given),
-            {"env": env, "solver": dm.Exact(), "tolerance": 0.0, "initial": None},
+            {
+                "env": env,
+                "solver": dm.Exact(),
+                "tolerance": 0.0,
+                "relative": 0.0,
+                "memory": 1e9,
+                "seconds": 60.0,
+                "initial": None,
+                "checkpoint": None,
+                "mesh": None,
+                "throw": False,
+            },
         ),
-        "start": (policy.start, {"theta": np.array([0, 1]), "signals": np.zeros(3, int)}),
+        "start": (policy.start, {"theta": np.array([0, 1]), "signals": signals}),
         "start(profile)": (policy.start, {"profile": 0}),
-        "step": (chat.step, {"action": "query", "signals": np.zeros(3, int)}),
+        "start_many": (policy.start_many, {"profiles": np.array([0, 1])}),
+        "recommend": (
+            policy.recommend,
+            {
+                "belief": np.array(env.tastes.weights),
+                "memory": chat.memory,
+                "theta": theta,
+                "period": 1,
+            },
+        ),
+        "explain": (policy.explain, {"conversation": chat, "unit": "money"}),
+        "resume": (policy.resume, {"record": chat.record()}),
+        "estimate_ex_ante": (policy.estimate_ex_ante, {"key": key, "count": 4, "common": True}),
+        "relax": (
+            policy.relax,
+            {"conversations": 30, "rounds": 2, "beam": 4, "profile": 0, "seed": 3},
+        ),
+        "baseline": (
+            policy.baseline,
+            {"name": "myopic", "conversations": 8, "profile": 0, "seed": 2},
+        ),
+        "policy.compare": (
+            policy.compare,
+            {"names": ("myopic",), "conversations": 8, "profile": 0, "seed": 2},
+        ),
+        "policy.save": (policy.save, {"path": "policy.dm"}),
+        "step": (chat.step, {"action": "query", "signals": signals, "theta": None, "shown": None}),
+        "considered": (chat.considered, {"recommendation": (0, 1)}),
+        "worth": (chat.worth, {"recommendation": (0,)}),
+        "certify": (chat.certify, {"certificate": dm.Certificate()}),
         "revalue": (
             policy.revalue,
             {"theta_support": env.values.support, "gamma": env.gamma, "prior": env.tastes.weights},
@@ -164,45 +92,115 @@ def verbs() -> Calls:
             },
         ),
         "payment": (mechanism.payment, {"theta": theta, "action": 1, "estimate": 0.4}),
-        "settle": (mechanism.settle, {"conversation": bought, "estimate": 0.4}),
+        "settle": (
+            mechanism.settle,
+            {"conversation": bought, "estimate": 0.4, "totals": None, "costs": None},
+        ),
         "simulate": (
             mechanism.simulate,
-            {"key": key, "conversations": 3, "strategies": None, "profile": 0},
+            {"key": key, "conversations": 3, "strategies": None, "profile": 0, "under": env},
         ),
         "audit": (
             mechanism.audit,
-            {"settlement": dm.settlement.Estimator(), "histories": "on-path", "interval": False},
-        ),
-        "best_response": (mechanism.best_response, {"profiles": np.array([0])}),
-    }
-
-
-def statics() -> Calls:
-    """A few of the static theory."""
-    static, eye = dm.static, np.eye(2)
-    env = static.ShoppingAssistant(np.array([1.0, 0.5]), eye, np.ones(2), 1.0, np.ones((3, 2)), 2)
-    return {
-        "ShoppingAssistant": (
-            static.ShoppingAssistant,
             {
-                "prior_mean": np.array([1.0, 0.5]),
-                "prior_covariance": eye,
-                "signal_noise": np.ones(2),
-                "context_noise": 1.0,
-                "feedback": np.ones((3, 2)),
-                "rounds": 2,
+                "settlement": dm.settlement.Estimator(),
+                "histories": "on-path",
+                "interval": False,
+                "under": None,
+                "key": key,
+                "conversations": 8,
+                "nodes": 0,
+                "confidence": 0.9,
+                "tolerance": 1e-6,
             },
         ),
-        "assistant.profile": (
-            env.profile,
-            {"theta": np.array([0.3, 0.4]), "signals": np.zeros((2, 2)), "context": np.zeros(2)},
+        "best_response": (
+            mechanism.best_response,
+            {"settlement": dm.settlement.NoTransfers(), "profiles": np.array([0]), "under": None},
         ),
-        "JointPrediction": (
-            static.JointPrediction,
-            {"theta": np.ones(2), "noise": np.ones(2), "prior_variance": 1.0},
+        "compare": (
+            dm.compare,
+            {"mechanism": mechanism, "settlements": (dm.settlement.MessageDriven(),)},
         ),
-        "Estimator": (
-            static.Estimator,
-            {"points": np.array([[0.0], [1.0]]), "kernel": np.full((2, 2), 0.5)},
+        "payment_moments": (dm.payment_moments, {"mechanism": mechanism}),
+        "payment_distribution": (
+            dm.payment_distribution,
+            {"source": mechanism, "key": key, "conversations": 50, "quantiles": (0.1, 0.5)},
+        ),
+        "check_assumption_3": (
+            dm.check_assumption_3,
+            {"market": env, "estimator": None, "tolerance": 1e-9},
+        ),
+        "purchase_support": (dm.purchase_support, {"market": env}),
+        "undominated": (dm.undominated, {"env": env, "beliefs": "reachable"}),
+        "report": (
+            dm.report,
+            {
+                "mechanism": mechanism,
+                "path": "page.html",
+                "audit": None,
+                "profile": 0,
+                "unit": "money",
+                "points": 10,
+            },
+        ),
+        "load": (dm.EfficientPolicy.load, {"path": "saved.dm", "parts": ()}),
+        "read_market": (dm.read_market, {"path": "written"}),
+    } | logged(key)
+
+
+def logged(key: jax.Array) -> Calls:
+    """What is done with a log."""
+    env = dm.RecommendationMDP(
+        np.array([[0.4], [-0.2]]),
+        dm.TasteGrid([[0.5], [2.0]], [0.5, 0.5]),
+        2,
+        dm.PerfectRecall(dm.Logit(0.5), dm.ConstantQuery(0.6)),
+        dm.SignalStructure(feedback=dm.RatingFeedback(1.0)),
+        dm.ConstantValues(np.array([[0.5], [0.6]])),
+        names=("a", "b"),
+    )
+    policy = dm.solve_efficient_policy(env, progress=False)
+    log = dm.DynamicTeamMechanism(policy).simulate(key, 60).to_log()
+    fit = dm.fit(log, env, ["query"], progress=False)
+    columns = ("conversation", "round", "shown", "action", "bought", "signal")
+    return {
+        "from_frame": (
+            dm.Log.from_frame,
+            {name: name for name in columns}
+            | {
+                "frame": log.to_frame(),
+                "rating": "rating",
+                "first": None,
+                "reports": None,
+                "scale": (0.0, 1.0),
+            },
+        ),
+        "keep": (log.keep, {"which": np.arange(60) < 30}),
+        "by_answer": (log.by_answer, {"groups": 5}),
+        "fit": (
+            lambda **given: dm.fit(progress=False, **given),
+            {
+                "log": log,
+                "market": env,
+                "parameters": ["query"],
+                "throw": False,
+                "cluster": None,
+                "bootstrap": 0,
+                "key": key,
+            },
+        ),
+        "draws": (fit.draws, {"key": key, "count": 2}),
+        "fit.to_frame": (fit.to_frame, {"confidence": 0.95}),
+        "sweep": (
+            lambda **given: dm.sweep(progress=False, **given),
+            {
+                "cell": lambda seed, side: {"area": side * side + seed},
+                "grid": {"side": [1.0, 2.0]},
+                "seeds": 2,
+                "folder": None,
+                "workers": 1,
+                "executor": None,
+            },
         ),
     }

@@ -113,7 +113,11 @@ class Truth:
         self.utility = np.asarray(env.utilities, float)
 
     def surplus(self, profile: int, reported: int) -> float:
-        """Expected surplus at a profile if another one is reported."""
+        """Expected surplus at a profile if another one is reported, in doubles."""
+        with jax.enable_x64(True):
+            return self._surplus(profile, reported)
+
+    def _surplus(self, profile: int, reported: int) -> float:
         theta = np.asarray(self.env.values.support, float)[
             np.arange(self.n), self.policy.profiles.theta[profile]
         ]

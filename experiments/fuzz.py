@@ -8,9 +8,11 @@ probabilities that sum to one. Anything else is a failure: a raw error of Python
     python -m experiments.fuzz --count 4000 --seed 0
 """
 
+import contextlib
 import json
 import math
 import random
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +26,8 @@ import pandas as pd
 import tyro
 
 import dynmech as dm
+from dynmech.estimators.decoders import Decoder
+from dynmech.policy.conversations import Conversations
 from experiments._figures import RESULTS
 from experiments._fuzz_calls import calls
 
@@ -69,7 +73,7 @@ def spoiled(value: Any, rng: random.Random) -> Any:
     rows = np.atleast_1d(value).reshape(len(np.atleast_1d(value)), -1)
     others = [
         nan,
-        -np.asarray(value),
+        -1 * np.asarray(value),
         value + 1j,
         value.astype(str),
         value.astype(object),
@@ -118,7 +122,18 @@ def unsound(answer: Any) -> str:
             return "complex numbers"
         allowed = isinstance(
             answer,
-            dm.Simulation | dm.Audit | dm.Ledger | dm.BestResponse | dm.DynamicTeamMechanism,
+            dm.Bounded
+            | dm.Simulation
+            | dm.Audit
+            | dm.Ledger
+            | dm.BestResponse
+            | dm.Comparison
+            | dm.DynamicTeamMechanism
+            | dm.PaymentMoments
+            | Conversations
+            | Decoder
+            | dm.Log
+            | dm.Fit,
         )  # NaN: there was none
         if not allowed and isinstance(leaf, np.ndarray | float) and np.isnan(leaf).any():
             return "NaN"
@@ -127,6 +142,12 @@ def unsound(answer: Any) -> str:
 
 def run(count: int, seed: int) -> dict[str, Any]:
     """Make `count` bad calls; count what became of them, and keep the failures."""
+    # Some calls write where they are told to.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return _run(count, seed)
+
+
+def _run(count: int, seed: int) -> dict[str, Any]:
     rng, table, failures = random.Random(seed), {}, []
     known = calls()
     for _ in range(count):

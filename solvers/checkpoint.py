@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from solvers.errors import shown
 from solvers.files import Damaged, seal, set_aside, unseal, write
 
 _FORMAT = 2
@@ -36,7 +37,7 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike, mark: str, call: str = "solve(checkpoint=...)"):
         self.call = call
         if not isinstance(path, str | os.PathLike) or "\0" in str(path):
-            raise Unkept(self._refusal("be the path of a folder", repr(path)[:80]))
+            raise Unkept(self._refusal("be the path of a folder", shown(path)))
         self.path, self.mark = Path(path), mark
         with self._disk():
             self._claim()

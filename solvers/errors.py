@@ -34,11 +34,18 @@ def describe(call: str, must: str, got: object, do: str | None = None) -> str:
 
     ```
     """
-    parts = [f"`{call}` must {must}", f"got {got}"]
+    parts = [f"`{call}` must {must}", f"got {_said(got)}"]
     if do is not None:
         parts.append(do)
     text = "; ".join(parts)
     return text if text.endswith("?") else text + "."
+
+
+def _said(got: object) -> str:
+    try:
+        return str(got)
+    except Exception:  # as in `shown`
+        return shown(got)
 
 
 def is_number(value: object, kinds: str = "iuf") -> bool:

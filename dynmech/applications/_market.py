@@ -15,7 +15,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float
 
-from dynmech.errors import InvalidArgument, describe, require_finite
+from dynmech.errors import InvalidArgument, describe, require_finite, shown
 from dynmech.market.tastes import TasteGrid
 
 
@@ -142,13 +142,13 @@ def require_between(call: str, value: float, low: float, high: float, whole: boo
     good = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
     if not good:
         kind = "be a whole number" if whole else "be a number"
-        raise InvalidArgument(describe(call, f"{kind} from {low} to {high}", repr(value)))
+        raise InvalidArgument(describe(call, f"{kind} from {low} to {high}", shown(value)))
 
 
 def require_choice(call: str, value: object, options: Sequence[str]) -> None:
     """Raise `InvalidArgument` unless `value` is one of `options`."""
     if not isinstance(value, str) or value not in options:
-        raise InvalidArgument(describe(call, f"be one of {', '.join(options)}", repr(value)))
+        raise InvalidArgument(describe(call, f"be one of {', '.join(options)}", shown(value)))
 
 
 def spread(utilities: np.ndarray, weights: np.ndarray) -> Mapping[str, float]:

@@ -16,7 +16,12 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float
 
 from dynmech._types import Numbers
-from dynmech.errors import InvalidArgument, describe, import_extra
+from dynmech.errors import (
+    InvalidArgument,
+    describe,
+    import_extra,
+    is_number,
+)
 from dynmech.estimators.means import (
     Reports,
     means_of,
@@ -202,7 +207,7 @@ def check_assumption_3(
         estimator = market.estimator if own else env.signals.settlement
     if tolerance is None:
         tolerance = _TOLERANCE * env.money_scale
-    elif not tolerance >= 0:
+    elif not is_number(tolerance) or not tolerance >= 0:
         raise InvalidArgument(describe(f"{call}(tolerance=...)", "be >= 0", tolerance))
     tally = _Tally(env, compiled)
     known, missing = isinstance(estimator, AbstractSettlementSignal), False

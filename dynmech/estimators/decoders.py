@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 
+from dynmech._checks import choice, number
 from dynmech._types import as_floats
 from dynmech.errors import (
     InvalidArgument,
@@ -262,7 +263,11 @@ def decode_tastes(
     **Raises:** as `decode_utilities`.
     """
     call = "decode_tastes"
-    points = tastes.points if isinstance(tastes, TasteGrid) else as_floats(tastes)
+    held = tastes.points if isinstance(tastes, TasteGrid) else tastes
+    points, channel = (
+        as_floats(held, f"{call}(tastes=...)"),
+        as_floats(channel, f"{call}(channel=...)"),
+    )
     if isinstance(tastes, TasteGrid) and prior is None:
         prior = tastes.weights
     if np.ndim(points) != 2 or np.ndim(channel) != 2:
@@ -270,6 +275,7 @@ def decode_tastes(
         got = f"shapes {np.shape(points)} and {np.shape(channel)}"
         raise InvalidArgument(describe(f"{call}(tastes=...)", must, got))
     if support is not None:
+        support = as_floats(support, f"{call}(support=...)")
         if np.shape(support) != np.shape(points)[:1]:
             must = f"have shape {np.shape(points)[:1]}"
             raise InvalidArgument(describe(f"{call}(support=...)", must, np.shape(support)))
@@ -290,12 +296,9 @@ def _decode(call, name, channel, target, support, prior, fallback, slack, allow)
         must = f"have shape ({m}, Z) or ({n}, {m}, Z), a row for each taste of `{name}`"
         raise InvalidArgument(describe(f"{call}(channel=...)", must, f"shape {law.shape}"))
     law = require_probabilities(f"{call}(channel=...)", law)
-    if fallback not in _FALLBACKS:
-        must = f"be one of {', '.join(_FALLBACKS)}"
-        raise InvalidArgument(describe(f"{call}(fallback=...)", must, repr(fallback)))
+    choice(*_FALLBACKS)(f"{call}(fallback=...)", fallback)
     for word, value in (("slack", slack), ("allow", allow)):
-        if not 0 <= value < np.inf:
-            raise InvalidArgument(describe(f"{call}({word}=...)", "be finite, >= 0", value))
+        number(least=0)(f"{call}({word}=...)", value)
     if allow > 0 and fallback != "minimax":
         must = 'be 0 unless fallback="minimax"'
         raise InvalidArgument(describe(f"{call}(allow=...)", must, allow))
@@ -328,7 +331,7 @@ def _decode(call, name, channel, target, support, prior, fallback, slack, allow)
 
 
 def _table(call: str, given, shape: tuple[int, int]) -> Float[np.ndarray, "n m"]:
-    array = np.asarray(given, np.float64)
+    array = np.asarray(as_floats(given, call), np.float64)
     if array.shape not in (shape, shape[1:]):
         must = f"have shape {shape[1:]} or {shape}"
         raise InvalidArgument(describe(call, must, f"shape {array.shape}"))

@@ -97,7 +97,7 @@ def _table(call: str, given, env: RecommendationMDP) -> Float[np.ndarray, "n m"]
     """E[<gamma_j, omega_hat> - x | omega, j bought] from a table of tastes in the grid's span."""
     n = env.products
     points = np.asarray(env.tastes.points, float)
-    if isinstance(given, str) or np.ndim(given) not in (2, 3):
+    if isinstance(given, str) or np.ndim(as_floats(given, call)) not in (2, 3):
         must = "be a settlement signal, a function of reports, or a table of tastes"
         raise InvalidArgument(describe(call, must, type(given).__name__))
     table = np.asarray(as_floats(given), float)

@@ -8,6 +8,8 @@ decoder satisfy it; `QuantisedRatingSettlement`, `PosteriorMeanSettlement` and
 
 from __future__ import annotations
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -15,15 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import as_floats, check_fields, flag, number, within
+from dynmech._checks import as_floats, check_fields, flag, shaped, whole, within
 from dynmech._types import Numbers, precision
 from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
 from dynmech.estimators.decoders import Decoder
 from dynmech.market.channels import normal_expectation, quantised_normal
 from dynmech.market.settlements import AbstractSettlementSignal
 
-_REACH, _STEP = 8.5, 0.1  # of the quadrature over a standard normal
-_CELLS = 4_000_000
+_REACH, _STEP, _CELLS = 8.5, 0.1, 4_000_000  # of the quadrature over a standard normal
 
 
 class OracleSettlement(AbstractSettlementSignal):
@@ -58,14 +59,13 @@ class AveragedSettlement(AbstractSettlementSignal):
     **Arguments:** `deviation`: of one rating, money, not negative; `count`: at least 1.
     """
 
-    deviation: Float[Numbers, ""] = eqx.field(converter=as_floats)
+    deviation: Float[Numbers, ""] = eqx.field(
+        converter=partial(shaped(), "AveragedSettlement(deviation=...)")
+    )
     count: int = eqx.field(static=True)
 
     def __check_init__(self):
-        check_fields(self, deviation=within(least=0))
-        if isinstance(self.count, bool) or int(self.count) != self.count or self.count < 1:
-            must = "be a whole number of ratings, at least 1"
-            raise InvalidArgument(describe("AveragedSettlement(count=...)", must, self.count))
+        check_fields(self, deviation=within(least=0), count=whole(1))
 
     def forgets(self):
         return True
@@ -97,13 +97,15 @@ class StoppedAverageSettlement(AbstractSettlementSignal):
     **Arguments:** `deviation`: of one rating, money, positive; `threshold`: c, money.
     """
 
-    deviation: Float[Numbers, ""] = eqx.field(converter=as_floats)
-    threshold: Float[Numbers, ""] = eqx.field(converter=as_floats)
+    deviation: Float[Numbers, ""] = eqx.field(
+        converter=partial(shaped(), "StoppedAverageSettlement(deviation=...)")
+    )
+    threshold: Float[Numbers, ""] = eqx.field(
+        converter=partial(shaped(), "StoppedAverageSettlement(threshold=...)")
+    )
 
     def __check_init__(self):
-        call = "StoppedAverageSettlement(threshold=...)"
-        require_finite(call, np.asarray(self.threshold, float))
-        check_fields(self, deviation=within(above=0), threshold=number())
+        check_fields(self, deviation=within(above=0))
 
     def forgets(self):
         return True
@@ -162,7 +164,8 @@ class ChannelSettlement(AbstractSettlementSignal):
     ):
         self.missing = flag("ChannelSettlement(missing=...)", missing)
         law = np.asarray(as_floats(channel, "ChannelSettlement(channel=...)"))
-        values = np.asarray(decoder.values if isinstance(decoder, Decoder) else as_floats(decoder))
+        held = decoder.values if isinstance(decoder, Decoder) else decoder
+        values = np.asarray(as_floats(held, "ChannelSettlement(decoder=...)"))
         shape = (*values.shape[:1], *law.shape[-2:])
         wrong = values.ndim != 2 or law.ndim not in (2, 3) or law.shape not in (shape[1:], shape)
         if wrong or law.shape[-1] != values.shape[-1]:

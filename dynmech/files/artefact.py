@@ -13,9 +13,10 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from dynmech import _checks as checks
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.files.tree import decode, encode, known_classes
-from dynmech.files.writing import checked, write
+from dynmech.files.writing import write
 from solvers import fingerprint as hash_arrays
 from solvers.files import Damaged, seal, unseal
 
@@ -52,7 +53,7 @@ def save(module: eqx.Module, path: str | os.PathLike, call: str | None = None) -
     """
     arrays: dict[str, Any] = {}
     call = f"{call or type(module).__name__}.save(path=...)"
-    place = checked(path, call)
+    place = checks.path(call, path)
     tree = encode(module, arrays)
     document = {"format": FORMAT, "market": _market(module), "tree": tree}
     write(place, *seal(arrays, document), call=call)
@@ -71,7 +72,7 @@ def load(
     """
     call = f"{name or kind.__name__}.load"
     known = known_classes(parts, call)
-    place = checked(path, f"{call}(path=...)")
+    place = checks.path(f"{call}(path=...)", path)
     try:
         return _read(place, kind, known, call, name or kind.__name__)
     except (Damaged, DynmechError, OSError) as error:

@@ -18,7 +18,12 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from dynmech.errors import InvalidArgument, InvalidProbability, describe
+from dynmech.errors import (
+    InvalidArgument,
+    InvalidProbability,
+    describe,
+    shown,
+)
 from solvers.files import Damaged
 
 _PACKAGES = ("dynmech", "solvers")
@@ -94,7 +99,7 @@ def known_classes(parts: Any, call: str) -> dict[str, type]:
     wrong = [part for part in parts if not isinstance(part, type)]
     if wrong:
         must, do = "hold classes", "pass them as load(path, parts=(MyRule,))"
-        got = repr(wrong[0])[:80]
+        got = shown(wrong[0])
         raise InvalidArgument(describe(f"{call}(parts=...)", must, got, do))
     return {_label(part): part for part in parts}
 

@@ -1,8 +1,8 @@
 """Write any file in one step, and say clearly what the disk refuses."""
 
 import os
-from pathlib import Path
 
+from dynmech import _checks as checks
 from dynmech.errors import InvalidArgument, describe
 from solvers.files import Chunk
 from solvers.files import write as write_whole
@@ -25,7 +25,7 @@ def write(
     or refuses, or the place is a symbolic link, a folder, a device or a file without leave to
     write; nothing is changed or left then.
     """
-    place = checked(path, call)
+    place = checks.path(call, path)
     content = [chunk.encode() if isinstance(chunk, str) else chunk for chunk in chunks]
     try:
         write_whole(place, *content, fresh=fresh)
@@ -35,10 +35,3 @@ def write(
         got = f"{place}: {error.strerror or error}"
         do = "choose another place, or make room"
         raise InvalidArgument(describe(call, "name a file that can be written", got, do)) from error
-
-
-def checked(path: str | os.PathLike, call: str) -> Path:
-    """The path of a file, or `InvalidArgument`."""
-    if not isinstance(path, str | os.PathLike) or "\0" in str(path) or not str(path):
-        raise InvalidArgument(describe(call, "be the path of a file", repr(path)[:80]))
-    return Path(path)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._checks import checked, generator, key, number, whole
 from dynmech._html import Card, as_html, portrait
 from dynmech.errors import (
     InvalidArgument,
@@ -31,6 +32,7 @@ from dynmech.errors import (
     describe,
     import_extra,
     require_whole,
+    shown,
 )
 from dynmech.logs.chance import Chance, by_shares, rating_chance
 from dynmech.logs.estimate import Problem, Spread, asked, factor_of, rebuilt
@@ -38,6 +40,8 @@ from dynmech.logs.likelihood import records, tables
 from dynmech.logs.log import Log
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.shown import acts
+
+_MOST_DRAWN = 10**6
 
 
 class Fit(eqx.Module):
@@ -90,6 +94,7 @@ class Fit(eqx.Module):
             for name, value, error in zip(self.labels, self.values, self.errors)
         }
 
+    @checked(confidence=number(above=0, below=1))
     def to_frame(self, confidence: float = 0.95) -> Any:
         """Estimates as a pandas DataFrame: estimate, error, lower, upper; one row a parameter.
 
@@ -98,9 +103,6 @@ class Fit(eqx.Module):
         from scipy.special import ndtri
 
         pandas = import_extra("pandas", "logs", "Fit.to_frame")
-        if not 0 < confidence < 1:
-            must = "be in (0, 1)"
-            raise InvalidArgument(describe("Fit.to_frame(confidence=...)", must, confidence))
         half = float(ndtri(0.5 + confidence / 2)) * self.errors
         table = {
             "estimate": self.values,
@@ -119,6 +121,7 @@ class Fit(eqx.Module):
         lines += [f"  {name}: {v:.6g} ({e:.2g})" for name, (v, e) in self.estimates.items()]
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
+    @checked(key=key, count=whole(1, _MOST_DRAWN))
     def draws(self, key: jax.Array, count: int) -> list[RecommendationMDP]:
         """Markets drawn from the estimates' sampling distribution (approximate).
 
@@ -127,8 +130,7 @@ class Fit(eqx.Module):
 
         **Arguments:** `key`: consumed; `count`: how many, at least 1.
         """
-        require_whole("Fit.draws(count=...)", count, 1)
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+        rng = generator("Fit.draws(key=...)", key)
         root = factor_of(self.free_covariance)
         moves = self.free + rng.standard_normal((count, root.shape[1])) @ root.T
         found = asked(self.base, self.parameters)[0]
@@ -240,10 +242,14 @@ def _check_inputs(log, market, parameters) -> None:
     if not isinstance(market, RecommendationMDP):
         must = "be a RecommendationMDP"
         raise InvalidArgument(describe("fit(market=...)", must, type(market)))
-    names = list(parameters) if not isinstance(parameters, str) else []
-    if not names or len(set(names)) < len(names):
+    try:
+        names = [] if isinstance(parameters, str | bytes) else list(parameters)
+    except TypeError:  # arrays of no axis say so when they are read
+        names = []
+    words = all(isinstance(name, str) for name in names)
+    if not names or not words or len(set(names)) < len(names):
         must = "be a list of different parameters' names"
-        raise InvalidArgument(describe("fit(parameters=...)", must, repr(parameters)[:80]))
+        raise InvalidArgument(describe("fit(parameters=...)", must, shown(parameters)))
     both = {"taste mean", "taste covariance"} <= set(names)
     anchored = log.scale is not None and np.isfinite(log.rating).any()
     if both and "choice scale" in names and not anchored:

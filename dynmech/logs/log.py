@@ -22,6 +22,7 @@ from dynmech.errors import (
     describe,
     import_extra,
     require_whole,
+    shown,
 )
 from dynmech.logs.reading import (
     BUY,
@@ -37,6 +38,7 @@ from dynmech.logs.reading import (
     read_scale,
     real,
     reporter,
+    several_columns,
     vocabulary,
     whole,
 )
@@ -139,8 +141,7 @@ class Log(files.Kept, eqx.Module):
         blank, none = np.full(len(seen), np.nan), np.full(len(seen), -1)
         counts = np.bincount(codes)
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        firsts = (first,) if isinstance(first, str) else tuple(first or ())
-        heard = (reports,) if isinstance(reports, str) else tuple(reports or ())
+        firsts, heard = several_columns("first", first), several_columns("reports", reports)
         reporters = tuple(reporter(x) for x in heard)
         starts = offsets[:-1]
         log = cls(
@@ -252,7 +253,7 @@ class Log(files.Kept, eqx.Module):
 
     def keep(self, which: np.ndarray) -> Self:
         """The conversations `which` (indices or a mask, (M,)), repetitions allowed, as a log."""
-        index = np.arange(len(self))[np.asarray(which)]
+        index = self._asked(which)
         counts = np.diff(self.offsets)[index]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         rows = np.repeat(self.offsets[index] - offsets[:-1], counts) + np.arange(offsets[-1])
@@ -270,6 +271,21 @@ class Log(files.Kept, eqx.Module):
             columns=self.columns,
             **parts,
         )
+
+    def _asked(self, which: Any) -> Int[np.ndarray, " M"]:
+        call, count = "Log.keep(which=...)", len(self)
+        try:
+            given = np.asarray(which)
+        except Exception:  # ragged lists, and whatever a foreign __array__ raises
+            given = np.zeros((0, 0))
+        mask = given.dtype.kind == "b" and given.shape == (count,)
+        if not mask and (given.ndim != 1 or (given.size > 0 and given.dtype.kind not in "iu")):
+            must = f"be indices of conversations, or a mask of shape ({count},)"
+            raise InvalidArgument(describe(call, must, shown(which)))
+        if not mask and given.size and not (given.min() >= 0 and given.max() < count):
+            must, got = f"be in 0..{count - 1}", f"{given.min()} to {given.max()}"
+            raise OutsideSupport(describe(call, must, got))
+        return np.flatnonzero(given) if mask else given.astype(np.int64)
 
     def to_frame(self) -> Any:
         """One row a round, in the columns it was read from: `from_frame` reads it back.

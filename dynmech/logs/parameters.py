@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dynmech._types import Numbers
-from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.market.environment import RecommendationMDP
 
 Free = Float[Array, " q"]
@@ -71,7 +71,7 @@ def parameter(env: RecommendationMDP, name: str) -> list[Parameter]:
         raise InvalidArgument(describe("fit(parameters=...)", must, got, "set round_cost= by hand"))
     if name not in NAMES:
         must = f"name parameters among {', '.join(NAMES)}"
-        raise OutsideSupport(describe("fit(parameters=...)", must, repr(name)))
+        raise OutsideSupport(describe("fit(parameters=...)", must, shown(name)))
     if name in _BUILDERS:
         return [_BUILDERS[name](env)]
     found = [
@@ -82,7 +82,7 @@ def parameter(env: RecommendationMDP, name: str) -> list[Parameter]:
     if not found:
         must = f"name parameters that the market has: nothing in it declares {name!r}"
         do = "leave it out, or use a rule, choice, query or feedback with that parameter"
-        raise InvalidArgument(describe("fit(parameters=...)", must, repr(name), do))
+        raise InvalidArgument(describe("fit(parameters=...)", must, shown(name), do))
     return found
 
 

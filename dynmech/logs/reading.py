@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from dynmech.errors import (
     OutsideSupport,
     describe,
     is_number,
+    shown,
 )
 
 BUY, EXIT, QUERY = 0, 1, 2
@@ -27,9 +28,9 @@ def column(frame: Any, argument: str, name: object) -> np.ndarray:
 
     **Raises:** `OutsideSupport`, listing the columns there are.
     """
-    if name not in frame.columns:
+    if not isinstance(name, Hashable) or name not in frame.columns:
         must = "name a column of the frame"
-        got = f"{name!r}; the columns are {', '.join(map(str, frame.columns))}"
+        got = f"{shown(name)}; the columns are {', '.join(map(str, frame.columns))}"
         raise OutsideSupport(describe(_call(argument), must, got))
     found = frame[name]
     if found.ndim != 1:
@@ -217,11 +218,21 @@ def money(table, name: str, rows: Rows) -> np.ndarray:
     return numbers
 
 
+def several_columns(argument: str, names: object) -> tuple[Any, ...]:
+    """One name of a column or several, None for none, as a tuple."""
+    if names is None or isinstance(names, str):
+        return () if names is None else (names,)
+    if not isinstance(names, list | tuple | np.ndarray) or np.ndim(np.array(names, object)) != 1:
+        must = "name columns of the frame, or be None"
+        raise InvalidArgument(describe(_call(argument), must, shown(names)))
+    return tuple(names)
+
+
 def reporter(name: object) -> str:
-    if not str(name).startswith("theta_") or str(name) == "theta_":
+    if not isinstance(name, str) or not name.startswith("theta_") or name == "theta_":
         must = "name columns theta_NAME, NAME a product"
-        raise InvalidArgument(describe("Log.from_frame(reports=...)", must, repr(name)))
-    return str(name).removeprefix("theta_")
+        raise InvalidArgument(describe("Log.from_frame(reports=...)", must, shown(name)))
+    return name.removeprefix("theta_")
 
 
 def read_scale(scale) -> tuple[float, float] | None:
@@ -230,5 +241,5 @@ def read_scale(scale) -> tuple[float, float] | None:
     pair = tuple(scale) if isinstance(scale, tuple | list | np.ndarray) else ()
     if len(pair) != 2 or not all(is_number(x) and np.isfinite(x) for x in pair) or pair[1] == 0:
         must = "be (a, b), finite, b not 0: rating = a + b u + noise"
-        raise InvalidArgument(describe("Log.from_frame(scale=...)", must, repr(scale)[:80]))
+        raise InvalidArgument(describe("Log.from_frame(scale=...)", must, shown(scale)))
     return float(pair[0]), float(pair[1])

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
@@ -117,8 +118,9 @@ def control_of(call: str, env: Any, shown: Any) -> int:
 
     **Raises:** `OutsideSupport` for what is no product, or no feasible display.
     """
-    alone = isinstance(shown, str) or np.ndim(shown) == 0
-    products: list[Any] = [shown] if alone else list(shown)
+    held = isinstance(shown, np.ndarray | jax.Array) and shown.ndim == 1
+    several = held or isinstance(shown, list | tuple)
+    products: list[Any] = list(shown) if several else [shown]
     row = [_product(call, env, product) for product in products]
     row = tuple(product for product in row if product < env.products)
     if env.displays is not None and not env.displays.ordered:

@@ -24,7 +24,7 @@ from dynmech._checks import (
 )
 from dynmech._html import as_html, portrait
 from dynmech._types import Numbers, on_host
-from dynmech.errors import InvalidArgument, describe, require_finite
+from dynmech.errors import InvalidArgument, describe, require_finite, shown
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
 from dynmech.market.displays import Displays, controls_of, members_of
@@ -387,7 +387,7 @@ def _horizon(horizon) -> int | float:
         return math.inf
     whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
     if not whole and not (isinstance(horizon, float | np.floating) and horizon % 1 == 0):
-        raise InvalidArgument(describe(call, must, repr(horizon), "pass the number of rounds"))
+        raise InvalidArgument(describe(call, must, shown(horizon), "pass the number of rounds"))
     if horizon < 1:
         raise InvalidArgument(describe(call, must, horizon, "pass the number of rounds"))
     return int(horizon)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from dynmech._checks import Convert, as_floats, choice, instance, number, within
 from dynmech._types import Estimable, Numbers
-from dynmech.errors import InvalidArgument, InvalidProbability, describe
+from dynmech.errors import InvalidArgument, InvalidProbability, describe, shown
 from dynmech.market.part import history_count
 from dynmech.market.settlements import AbstractSettlementSignal
 
@@ -190,7 +190,7 @@ def read_chance(call: str, chance, given: str):
             raise InvalidArgument(describe(call, must, "a function", do))
         return chance
     if not axes:
-        raise InvalidArgument(describe(call, must, repr(chance)[:80]))
+        raise InvalidArgument(describe(call, must, shown(chance)))
     array = as_floats(chance, call)
     if np.ndim(array) not in axes:
         raise InvalidArgument(describe(call, must, f"shape {np.shape(array)}"))

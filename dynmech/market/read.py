@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from dynmech import _checks as checks
 from dynmech.errors import DynmechError, InvalidArgument, OutsideSupport, describe
 from dynmech.market import choices, feedback, rules, signals
 from dynmech.market.displays import Displays
@@ -61,7 +62,7 @@ def read_market(path: str | os.PathLike) -> RecommendationMDP:
 
     **Raises:** a `DynmechError` naming the file and the line, and the column or key at fault.
     """
-    folder = Path(path)
+    folder = checks.path("read_market(path=...)", path)
     if not folder.is_dir():
         must = f"be a folder with {', '.join(_FILES)}"
         raise InvalidArgument(describe("read_market(path=...)", must, repr(str(path))))

@@ -10,11 +10,11 @@ import io
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dynmech import _checks as checks
 from dynmech.errors import InvalidArgument, describe
 from dynmech.files.writing import write
 from dynmech.market import choices, feedback, rules, signals, values
@@ -79,7 +79,7 @@ def write_market(env: Any, path: str | os.PathLike) -> None:
     points = np.column_stack([env.tastes.weights, np.asarray(env.tastes.points, float)])
     tastes = [["weight", *features], *([*map(_digits, row)] for row in points.tolist())]
     text = _settings(env, joint=prior.shape != support.shape)
-    folder = Path(path)
+    folder = checks.path("write(path=...)", path)
     write(folder / "products.csv", _csv(products), call="write(path=...)")
     write(folder / "tastes.csv", _csv(tastes), call="write(path=...)")
     write(folder / "market.toml", text, call="write(path=...)")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import equinox as eqx
 import numpy as np
 
+from dynmech._checks import instance, several
 from dynmech._html import as_html, portrait
 from dynmech.audit import Audit
 from dynmech.errors import import_extra
@@ -84,6 +85,9 @@ def compare(
     from dynmech.mechanism.team import DynamicTeamMechanism
     from dynmech.payments.groves import Zero
 
+    instance(DynamicTeamMechanism, "a DynamicTeamMechanism")("compare(mechanism=...)", mechanism)
+    ways = several(settlement.AbstractSettlement, "settlements, as settlement.Estimator()")
+    settlements = ways("compare(settlements=...)", settlements)
     policy = mechanism.policy
     plain = DynamicTeamMechanism(policy, Zero(), mechanism.estimator, mechanism.reports)
     audits = tuple(

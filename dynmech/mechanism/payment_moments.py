@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._checks import checked, instance, within
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.mechanism.team import DynamicTeamMechanism
 from dynmech.play.records import Simulation
@@ -65,6 +66,7 @@ class PaymentMoments(eqx.Module):
         )
 
 
+@checked(mechanism=instance(DynamicTeamMechanism, "a DynamicTeamMechanism"))
 def payment_moments(mechanism: DynamicTeamMechanism) -> PaymentMoments:
     """Compute the mean and variance of every payment under truth, exactly on the grid.
 
@@ -128,9 +130,10 @@ def payment_distribution(
     """
     call = "payment_distribution"
     pandas = import_extra("pandas", "experiments", call)
-    levels = np.atleast_1d(np.asarray(quantiles, float))
-    if levels.ndim != 1 or not ((levels >= 0) & (levels <= 1)).all():
-        raise InvalidArgument(describe(f"{call}(quantiles=...)", "lie in [0, 1]", quantiles))
+    levels = np.atleast_1d(np.asarray(within(0, 1)(f"{call}(quantiles=...)", quantiles)))
+    if levels.ndim != 1:
+        must = "be a number, or a sequence of them, in [0, 1]"
+        raise InvalidArgument(describe(f"{call}(quantiles=...)", must, quantiles))
     exact = np.full((2, 1), np.nan)
     if isinstance(source, DynamicTeamMechanism):
         if key is None:

@@ -15,6 +15,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._checks import instance
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -74,6 +75,7 @@ def stand_in(
     **Raises:** `InvalidArgument` for what is not defined there; `TooLarge`.
     """
     check_totals(call, mechanism.groves)
+    instance(RecommendationMDP, "one RecommendationMDP")(call, truth)
     if not settlement.own:
         must = "be settlement.Estimator(): under another market no belief of the platform is true"
         raise InvalidArgument(describe("audit(settlement=...)", must, type(settlement).__name__))

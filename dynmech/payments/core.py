@@ -29,6 +29,11 @@ def core_payment(
 ) -> Float[Numbers, " n"]:
     """Charge each advertiser the core transfer; see `DynamicTeamMechanism.payment`."""
     theta = matched("payment(theta=...)", theta, products=env.names)
+    if not isinstance(action, Tracer) and not (
+        is_number(action, "iu") and 0 <= action < env.products + 2
+    ):
+        must = f"be a code in 0..{env.products + 1}"
+        raise OutsideSupport(describe("payment(action=...)", must, shown(action)))
     cost = _charged(env, action, control)
     if estimate is None:
         estimate = _needless(env, action, cost)
@@ -101,9 +106,6 @@ def _leaving(env: RecommendationMDP) -> float:
 
 
 def _check_realised(theta, action, estimate, n: int) -> None:
-    if not isinstance(action, Tracer) and not (is_number(action, "iu") and 0 <= action < n + 2):
-        must = f"be a code in 0..{n + 1}"
-        raise OutsideSupport(describe("payment(action=...)", must, shown(action)))
     for name, value in (("theta", theta), ("estimate", estimate)):
         if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
             raise NotFinite(describe(f"payment({name}=...)", "be finite", value))

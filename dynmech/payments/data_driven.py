@@ -21,6 +21,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._checks import choice, optional, shaped
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.payments.groves import AbstractGroves, OwnTables
 
@@ -68,11 +69,8 @@ class DataDriven(AbstractGroves):
     functions: Float[np.ndarray, "m F"] | None = None
 
     def __check_init__(self):
-        if self.objective not in ("slack", "revenue", "variance"):
-            must = "be 'slack', 'revenue' or 'variance'"
-            raise InvalidArgument(
-                describe("groves.DataDriven(objective=...)", must, self.objective)
-            )
+        choice("slack", "revenue", "variance")("groves.DataDriven(objective=...)", self.objective)
+        optional(shaped("m", "F"))("groves.DataDriven(functions=...)", self.functions)
 
     def reads_spread(self):
         return self.objective == "variance"

@@ -11,12 +11,14 @@ this payoff is the same for all advertisers.
 """
 
 import abc
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._checks import as_floats, check_fields, instance, shaped, whole
 from dynmech._types import with_default
 
 
@@ -147,6 +149,10 @@ class NoTransfers(AbstractSettlement):
         return _nothing(at)
 
 
+def _amounts(call: str, value: Any) -> Float[np.ndarray, " n"]:
+    return np.asarray(shaped("n")(call, np.atleast_1d(np.asarray(as_floats(value, call)))), float)
+
+
 class ChargeOnReach(AbstractSettlement):
     """Charge constants when a period is reached, on top of another settlement: do not do this.
 
@@ -159,9 +165,16 @@ class ChargeOnReach(AbstractSettlement):
 
     team: ClassVar[bool] = True
 
-    amount: Float[np.ndarray, " n"] = eqx.field(converter=lambda x: np.asarray(x, float))
+    amount: Float[np.ndarray, " n"] = eqx.field(
+        converter=partial(_amounts, "ChargeOnReach(amount=...)")
+    )
     period: int = eqx.field(static=True, default=2)
     base: AbstractSettlement = eqx.field(default_factory=Estimator)
+
+    def __check_init__(self):
+        check_fields(
+            self, period=whole(1), base=instance(AbstractSettlement, "a settlement, as Estimator()")
+        )
 
     def payoff(self, at):
         return self.base.payoff(at)

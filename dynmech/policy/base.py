@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech import files
+from dynmech._checks import indices, shaped, whole, within
 from dynmech._types import Numbers
 from dynmech.bounded import Bounded
 from dynmech.errors import (
@@ -46,7 +47,16 @@ class AbstractPricedPolicy(AbstractPriced):
         check_tables(self)
 
     def recommend(self, belief, memory, theta, period: int) -> int:
-        return self.evaluator.recommend(belief, memory, theta, period)
+        call, env = "recommend({}=...)".format, self.env
+        size = len(env.unaware)
+        return self.evaluator.recommend(
+            np.asarray(
+                within(least=0)(call("belief"), shaped(env.tastes.size)(call("belief"), belief))
+            ),
+            indices(size)(call("memory"), memory),
+            np.asarray(shaped(env.products)(call("theta"), theta)),
+            whole(1, env.horizon)(call("period"), period),
+        )
 
     def start(
         self, theta: Any = None, signals: Any = None, *, profile: int | None = None

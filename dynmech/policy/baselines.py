@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, describe, require_whole
+from dynmech._checks import choice, several
+from dynmech.errors import require_whole
 from solvers import Play, rollout, simplify
 
 if TYPE_CHECKING:
@@ -41,9 +42,8 @@ def compare_policies(
     require_whole("compare(conversations=...)", conversations, 2)
     require_whole("compare(seed=...)", seed, 0)
     known = ["this policy", *SIMPLER]
-    for name in names:
-        if name not in known:
-            raise InvalidArgument(describe("compare(names=...)", f"be among {known}", name))
+    for name in several(str, f"names among {', '.join(known)}")("compare(names=...)", names):
+        choice(*known)("compare(names=...)", name)
     every = ("this policy", *(name for name in names if name != "this policy"))
     play, (index, signals) = policy.player, policy.profile_at("compare", profile)
     case, ceiling = play.cased(index)

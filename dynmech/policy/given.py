@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
+from dynmech._checks import flag, instance, optional
 from dynmech._types import NONE, in_doubles
-from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe
+from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe, shown
 from dynmech.market.continued import Remembering
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
@@ -103,11 +105,14 @@ class GivenPolicy(AbstractPricedPolicy):
         if not isinstance(env, RecommendationMDP):
             must = "be a RecommendationMDP"
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, type(env)))
-        if not callable(recommend):
-            raise InvalidArgument(describe(_CALL, "be a function", repr(recommend)[:80]))
+        if not _takes_four(recommend):
+            must = "be a function recommend(belief, memory, theta, period)"
+            raise InvalidArgument(describe(_CALL, must, shown(recommend)))
         if env.horizon == float("inf"):
             must, do = "have a finite horizon", "cut it after as many rounds as matter"
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, env.horizon, do))
+        flag("GivenPolicy(batched=...)", batched)
+        optional(instance(str, "a string"))("GivenPolicy(name=...)", name)
         label = name or getattr(recommend, "__name__", type(recommend).__name__)
         env = in_doubles(env)
         if memory is not None:
@@ -134,14 +139,30 @@ class GivenPolicy(AbstractPricedPolicy):
         return self.evaluator.env
 
 
+def _takes_four(recommend: Any) -> bool:
+    """Whether it can be called with what recommenders are told, as far as it says."""
+    if not callable(recommend) or isinstance(recommend, type):
+        return False
+    try:
+        inspect.signature(recommend).bind(None, None, None, 1)
+    except TypeError:
+        return False
+    except ValueError:  # some built-in functions have no signature
+        pass
+    return True
+
+
 def _remembering(env: RecommendationMDP, memory) -> RecommendationMDP:
     """The market with a rule that keeps the recommender's memory beside its own."""
     call = "GivenPolicy(memory=...)"
     start, step = memory if isinstance(memory, tuple) and len(memory) == 2 else (None, None)
-    first = np.asarray(start)
+    try:
+        first = np.asarray(start)
+    except Exception:  # ragged lists, and whatever a foreign __array__ raises
+        first = np.zeros(())
     if first.ndim != 1 or first.dtype.kind not in "iu" or not callable(step):
         must = "be (start, step): integers (d,) and a function step(memory, control) of them"
-        raise InvalidArgument(describe(call, must, repr(memory)[:80]))
+        raise InvalidArgument(describe(call, must, shown(memory)))
     kept = len(np.asarray(env.action_rule.start(env.products, env.horizon)))
     rule = Remembering(env.action_rule, first, step, kept)
     return eqx.tree_at(lambda market: market.action_rule, env, rule)
@@ -208,7 +229,7 @@ class _Asked:
         fits = law.shape == (none + 1,) and np.isfinite(law).all() and law.min() >= 0
         if not fits or abs(law.sum() - 1) > 1e-9:
             must = f"return one control, an integer in 0..{none}, or a law over {none + 1} of them"
-            raise InvalidArgument(describe(_CALL, must, repr(said)[:80]))
+            raise InvalidArgument(describe(_CALL, must, shown(said)))
         if law.max() == law.sum():
             return int(law.argmax())
         law = law / law.sum()

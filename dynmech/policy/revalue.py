@@ -11,8 +11,9 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from dynmech._checks import finite
 from dynmech._devices import Work, read_mesh
-from dynmech._types import Numbers, as_floats, precision
+from dynmech._types import Numbers, precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.values import MarkovValues
 from dynmech.problem.compile import compile_market, tables
@@ -82,7 +83,7 @@ def revalue(
         if value is None:
             given.append(None)
             continue
-        value = as_floats(value, f"revalue({name}=...)")
+        value = finite(f"revalue({name}=...)", value)
         many = name == "theta_support" and np.ndim(value) > 2
         if np.shape(value)[-2 if many else 0 :] != shape:
             must = f"have shape {letters} = {shape}"

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech._checks import choice
 from dynmech._types import in_doubles, precision
 from dynmech.errors import InvalidArgument, TooLarge, UnseenPurchase, describe, import_extra
 from dynmech.market.environment import RecommendationMDP
@@ -171,9 +172,7 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
     if not isinstance(env, RecommendationMDP):
         must = "be a RecommendationMDP"
         raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env)))
-    if beliefs not in ("reachable", "any"):
-        must = "be 'reachable' or 'any'"
-        raise InvalidArgument(describe(f"{_VERB}(beliefs=...)", must, repr(beliefs)))
+    choice("reachable", "any")(f"{_VERB}(beliefs=...)", beliefs)
     wide = in_doubles(env)
     with precision(np.zeros(())):
         memories = _memories(wide) if env.displays is None else None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, NotFinite, TooLarge, describe, is_number
+from dynmech.errors import InvalidArgument, NotFinite, TooLarge, describe, is_number, shown
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import (
@@ -42,7 +42,7 @@ def check_tolerance(verb: str, tolerance: Any) -> None:
     """Raise unless a tolerance is a number that bounds can be compared with."""
     if not (is_number(tolerance) and tolerance >= 0):
         must = "be >= 0, a number, in money"
-        raise InvalidArgument(describe(f"{verb}(tolerance=...)", must, repr(tolerance)))
+        raise InvalidArgument(describe(f"{verb}(tolerance=...)", must, shown(tolerance)))
 
 
 def check_limits(verb: str, tolerance: Any, relative: Any, memory: Any, seconds: Any) -> None:
@@ -50,11 +50,11 @@ def check_limits(verb: str, tolerance: Any, relative: Any, memory: Any, seconds:
     check_tolerance(verb, tolerance)
     if not (is_number(relative) and 0 <= relative < 1):
         must = "be a share of the upper bound, in [0, 1)"
-        raise InvalidArgument(describe(f"{verb}(relative=...)", must, repr(relative)))
+        raise InvalidArgument(describe(f"{verb}(relative=...)", must, shown(relative)))
     for name, given, what in (("memory", memory, "bytes"), ("seconds", seconds, "seconds")):
         if given is not None and not (is_number(given) and 0 < given < math.inf):
             must = f"be a positive, finite number of {what}, or None"
-            raise InvalidArgument(describe(f"{verb}({name}=...)", must, repr(given)))
+            raise InvalidArgument(describe(f"{verb}({name}=...)", must, shown(given)))
 
 
 def check_money(env: RecommendationMDP) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, TooLarge, describe
+from dynmech.errors import InvalidArgument, TooLarge, describe, shown
 from dynmech.market.tastes import TasteGrid
 from dynmech.static.click_data import (
     binomial,
@@ -204,7 +204,7 @@ def click_lottery(
         raise InvalidArgument(describe("click_lottery(efficient_chance=...)", must, p, do))
     if rule not in ("pivot", "printed"):
         must = "be 'pivot' or 'printed'"
-        raise InvalidArgument(describe("click_lottery(rule=...)", must, repr(rule)))
+        raise InvalidArgument(describe("click_lottery(rule=...)", must, shown(rule)))
     chances = auction.lottery(p)
     env = chances.env
     data = inverse_propensity(chances.rates, np.asarray(env.allocations), chances.impressions)
@@ -220,7 +220,7 @@ def require_chance(call: str, chance: float) -> float:
     """Return p as a float, or raise `InvalidArgument` unless it is in (0, 1]."""
     number = isinstance(chance, int | float | np.integer | np.floating)
     if isinstance(chance, bool) or not number or not 0 < chance <= 1:
-        raise InvalidArgument(describe(call, "be a number in (0, 1]", repr(chance)))
+        raise InvalidArgument(describe(call, "be a number in (0, 1]", shown(chance)))
     return float(chance)
 
 

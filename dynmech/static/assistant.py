@@ -25,7 +25,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from dynmech._types import NONE, as_floats
-from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite, shown
 
 Feedback = Callable[[tuple[int, ...]], npt.ArrayLike]
 _SINGULAR = 1e-13
@@ -155,7 +155,7 @@ class ShoppingAssistant(eqx.Module):
         self.context_noise = context
         if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 1:
             must = "be an integer, at least 1"
-            raise InvalidArgument(describe(call("rounds"), must, repr(rounds)))
+            raise InvalidArgument(describe(call("rounds"), must, shown(rounds)))
         self.rounds = int(rounds)
         self.names = tuple(names) if names is not None else tuple(f"{j + 1}" for j in range(n))
         if len(self.names) != n:

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.static.assistant import (
     AssistantHistory,
     AssistantProfile,
@@ -73,7 +73,7 @@ class AssistantMechanism(eqx.Module):
         require_nodes("AssistantMechanism", nodes)
         if groves not in GROVES:
             must = f"be one of {', '.join(map(repr, GROVES))}"
-            raise InvalidArgument(describe("AssistantMechanism(groves=...)", must, repr(groves)))
+            raise InvalidArgument(describe("AssistantMechanism(groves=...)", must, shown(groves)))
         n = env.products
         if len(types) != n or any(own.signals.shape[1] != n for own in types):
             must = f"hold {n} `AssistantTypes` of {n} products"

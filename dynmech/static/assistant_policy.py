@@ -20,7 +20,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from dynmech._types import NONE
-from dynmech.errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, describe, shown
 from dynmech.static.assistant import (
     AssistantHistory,
     AssistantProfile,
@@ -245,7 +245,7 @@ def require_nodes(verb: str, nodes: int, rule: str = "cells") -> None:
         raise InvalidArgument(describe(f"{verb}(nodes=...)", must, nodes))
     if rule not in _RULES:
         must = f"be one of {', '.join(map(repr, _RULES))}"
-        raise InvalidArgument(describe(f"{verb}(rule=...)", must, repr(rule)))
+        raise InvalidArgument(describe(f"{verb}(rule=...)", must, shown(rule)))
 
 
 def _marginal(tree: Tree, level: np.ndarray, past: tuple[int, ...], displayable: bool):

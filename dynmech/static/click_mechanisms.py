@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, describe, shown
 from dynmech.static.clicks import ClickAuction, click_prices
 from dynmech.static.estimators import Estimator, IdealData
 from dynmech.static.mechanisms import DirectMechanism
@@ -61,7 +61,7 @@ def per_impression_pivot(auction: ClickAuction, information: str = "prior") -> D
     if information not in ("prior", "others", "reported"):
         must = "be 'prior', 'others' or 'reported'"
         call = "per_impression_pivot(information=...)"
-        raise InvalidArgument(describe(call, must, repr(information)))
+        raise InvalidArgument(describe(call, must, shown(information)))
     prices = click_prices(auction.values(), auction.slots)
     mean = np.asarray(auction.rates.mean, np.float64)
     transfers = []

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 
-from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
+from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite, shown
 from dynmech.market.tastes import TasteGrid
 from dynmech.static.click_data import require_count, require_rates
 from dynmech.static.environment import StaticEnvironment
@@ -191,7 +191,7 @@ def click_prices(
     """
     if rule not in ("pivot", "generalised second price"):
         must = "be 'pivot' or 'generalised second price'"
-        raise InvalidArgument(describe("click_prices(rule=...)", must, repr(rule)))
+        raise InvalidArgument(describe("click_prices(rule=...)", must, shown(rule)))
     values = require_values("click_prices(theta=...)", theta, dimensions=None)
     require_count("click_prices(slots=...)", slots)
     n = values.shape[-1]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
+from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite, shown
 from dynmech.static.environment import StaticEnvironment
 from dynmech.static.estimators import IdealData
 from dynmech.static.mechanisms import DirectMechanism
@@ -49,7 +49,7 @@ def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMecha
     """
     if groves not in ("zero", "pivot", "informed"):
         must = "be 'zero', 'pivot' or 'informed'"
-        raise InvalidArgument(describe("message_vcg(groves=...)", must, repr(groves)))
+        raise InvalidArgument(describe("message_vcg(groves=...)", must, shown(groves)))
     require_common_prior("message_vcg", env)
     allocation = env.efficient_allocation()
     transfers = []

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
-from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
+from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite, shown
 from dynmech.static.audit import StaticAudit, run_static_audit
 from dynmech.static.environment import StaticEnvironment
 from dynmech.static.estimators import AbstractData, IdealData
@@ -175,7 +175,7 @@ def data_driven_vcg(
         raise InvalidArgument(describe("data_driven_vcg(data=...)", must, got))
     if isinstance(groves, str) and groves not in ("zero", "pivot"):
         must = "be 'zero', 'pivot' or a table for each agent"
-        raise InvalidArgument(describe("data_driven_vcg(groves=...)", must, repr(groves)))
+        raise InvalidArgument(describe("data_driven_vcg(groves=...)", must, shown(groves)))
     allocation = env.efficient_allocation()
     transfers = []
     for i in range(n):
