@@ -9,6 +9,7 @@ Utils become money by `dynmech.applications.in_money`; each market is then solve
     python -m experiments.choice_models
 """
 
+import importlib
 import importlib.util
 import io
 from collections.abc import Callable
@@ -97,8 +98,7 @@ def cereals(options: Options) -> Model:
 
 def modes(options: Options) -> Model:
     """Plane, train and bus between Australian cities, the car being what one takes otherwise."""
-    from statsmodels.discrete.conditional_models import ConditionalLogit
-
+    models = importlib.import_module("statsmodels.discrete.conditional_models")
     path = _beside("statsmodels") / "datasets" / "modechoice" / "modechoice.csv"
     data: Any = pd.read_csv(path, sep=";")
     names = ["air", "train", "bus"]
@@ -106,7 +106,9 @@ def modes(options: Options) -> Model:
         data[name] = (data["mode"] == code).astype(float)
     data["air by income"] = data["hinc"] * data["air"]
     columns = [*names, "ttme", "invc", "invt", "air by income"]
-    fit = ConditionalLogit(data["choice"], data[columns], groups=data["individual"]).fit(disp=False)
+    fit = models.ConditionalLogit(data["choice"], data[columns], groups=data["individual"]).fit(
+        disp=False
+    )
     found = dict(zip(columns, np.asarray(fit.params, float).tolist()))
     mean = data.groupby("mode")[["ttme", "invc", "invt"]].mean().to_numpy()
     traits = [*names, "ttme", "invc", "invt"]

@@ -14,10 +14,6 @@ from dynmech import files
 from dynmech._checks import indices, shaped, whole, within
 from dynmech._types import Numbers
 from dynmech.bounded import Bounded
-from dynmech.errors import (
-    import_extra,
-)
-from dynmech.market.displays import named
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -33,7 +29,8 @@ from dynmech.policy.ex_ante import estimate_ex_ante
 from dynmech.policy.explain import Explanation, explain
 from dynmech.policy.given_actions import other_actions
 from dynmech.policy.invariants import check_tables
-from dynmech.policy.priced import BOUNDED, AbstractPriced, Figures
+from dynmech.policy.labelled import policy_dataset, policy_frame
+from dynmech.policy.priced import AbstractPriced, Figures
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator
 from dynmech.policy.relaxation import Relaxation, relax
 from dynmech.policy.revalue import Revaluation, revalue
@@ -201,34 +198,19 @@ class AbstractPricedPolicy(AbstractPriced):
 
     def to_frame(self):
         """Labelled pandas table: one row a profile and product, money, with bounds and errors."""
-        pandas = import_extra("pandas", "experiments", "EfficientPolicy.to_frame")
-        env, n, count = self.env, self.env.products, len(self.profiles)
-        figures = self.figures
-        shown = [
-            named(env.names, self.start(profile=b).recommendation) if known else "none"
-            for b, known in enumerate(self.possible)
-        ]
-        columns = {
-            "profile": np.repeat(np.arange(count), n),
-            "product": np.tile(np.array(env.names, dtype=object), count),
-            "theta": env.values.support[np.arange(n), self.profiles.theta].ravel(),
-            "signal": self.profiles.signals[:, 1:].ravel(),
-            "platform_signal": np.repeat(self.profiles.signals[:, 0], n),
-            "first_recommendation": np.repeat(shown, n),
-            "confidence": self.confidence,
-        }
-        wide = {
-            "W": self.value, "W_error": figures.value.error, "W_lower": self.lower,
-            "W_upper": self.upper,
-        }  # fmt: skip
-        columns |= {name: np.repeat(table.ravel(), n) for name, table in wide.items()}
-        for name in BOUNDED[1:]:
-            table = self.bounded(name)
-            parts = {"": table.value, "_error": table.error, "_lower": table.lower}
-            for end, part in {**parts, "_upper": table.upper}.items():
-                rows = np.broadcast_to(part.reshape(-1, count), (n, count))
-                columns[name + end] = rows.T.ravel()
-        return pandas.DataFrame(columns)
+        return policy_frame(self)
+
+    def to_xarray(self):
+        """Labelled xarray Dataset: every table with its bounds and errors over the axes P.
+
+        Dimensions: "product" and, where all profiles were solved, "theta NAME" (coordinates in
+        money), "signal platform" and "signal NAME" (symbols); else "profile", with the profiles'
+        values and signals as coordinates. Money but for `purchase`. `W`, `W_lower`, `W_upper` are
+        V_1 of the plan and bounds on the optimum; attributes: `solver`, `exact`, `confidence`.
+
+        **Raises:** `MissingExtra` without the package `xarray`.
+        """
+        return policy_dataset(self)
 
     def with_actions(self, actions: Sequence[Int[np.ndarray, "P _N"]]) -> "AbstractPricedPolicy":
         """Use other recommendations on the same tree: a policy that need not be efficient.

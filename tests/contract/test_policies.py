@@ -109,6 +109,7 @@ QUESTIONS = {
     "bounds": lambda p, tmp: (p.lower, p.upper, p.value_lower, p.value_upper, p.incentive_bound),
     "facts": lambda p, tmp: (p.exact, p.confidence, p.solver, p.work, p.partial, p.complete),
     "frame": lambda p, tmp: p.to_frame(),
+    "dataset": lambda p, tmp: p.to_xarray(),
     "save": lambda p, tmp: (p.save(tmp / "p"), type(p).load(tmp / "p"))[1],
     "conversation": lambda p, tmp: p.start(profile=0).step("query", [0, 0, 0]).undo().value,
     "considered": lambda p, tmp: p.start(profile=0).considered(0),

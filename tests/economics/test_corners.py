@@ -171,6 +171,10 @@ def test_a_policy_as_a_table():
     frame = policy.to_frame()
     assert len(frame) == 2 * policy.value.size
     np.testing.assert_allclose(frame["W"].to_numpy()[::2], policy.value.ravel())
+    labelled = policy.to_xarray()
+    assert labelled["marginal_value"].sel(product="table").shape == policy.value.shape
+    first = {"theta chair": frame["theta"][0], "signal platform": frame["platform_signal"][0]}
+    np.testing.assert_allclose(labelled["W"].sel(first).to_numpy(), policy.value[0][:, 0])
     words = (*env.names, "none")
     for number, row in enumerate(frame.itertuples()):
         if number % 7 == 0:
