@@ -62,27 +62,30 @@ def run_solver(
 def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:
     """Exact where its tree fits; else a search, of lists of memories or from the rules."""
     memory = limits.memory or _MEMORY
-    given = (problem, tasks, limits, progress)
+    # Searches keep their bounds when interrupted, and no parts.
+    search = problem, tasks, dataclasses.replace(limits, checkpoint=None), progress
+    unkept = "" if limits.checkpoint is None else "; it keeps nothing in the checkpoint"
     if problem.horizon == math.inf:
-        solver = BestFirst(memory, limits.seconds)
-        return _ask(solver, *given, "picked because horizon is math.inf")
+        why = f"picked because horizon is math.inf{unkept}"
+        return _ask(BestFirst(memory, limits.seconds), *search, why)
     bounded = max(limits.tolerance, limits.relative) > 0
     constant = all(part.kernel is None for part in tasks.groups)
     kept = limits.checkpoint is not None or limits.mesh is not None
     patience = limits.seconds or (_PATIENCE if bounded and constant else None)
     patience = None if kept else patience
     try:
-        found = _ask(Exact(memory, seconds=patience), *given, "picked")
+        exact = Exact(memory, seconds=patience)
+        found = _ask(exact, problem, tasks, limits, progress, "picked")
         note = found.note.replace("picked", f"picked because {found.nodes} nodes fit", 1)
         return dataclasses.replace(found, note=note)
     except TooLarge as error:
         if not bounded and limits.seconds is None:
             raise
-        why = f"picked because the exact tree does not fit ({error})"
+        why = f"picked because the exact tree does not fit ({error}){unkept}"
     if constant:
         with contextlib.suppress(TooLarge):  # where memories are too many to list
-            return _ask(BestFirst(memory, limits.seconds), *given, why)
-    return _ask(BranchAndBound(memory, limits.seconds), *given, why)
+            return _ask(BestFirst(memory, limits.seconds), *search, why)
+    return _ask(BranchAndBound(memory, limits.seconds), *search, why)
 
 
 def _ask(

@@ -23,7 +23,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from solvers.devices import refuse_mesh
+from solvers.devices import refuse_parts
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
@@ -76,7 +76,7 @@ class BestFirst(AbstractSolver):
         of 0 where beliefs take no finite number of directions, are left to `Stationary`.
         """
         began = time.monotonic()
-        refuse_mesh("BestFirst", limits.mesh)
+        refuse_parts(self, limits)
         if problem.horizon < math.inf:
             return self._finite(problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
