@@ -256,6 +256,19 @@ def path(call: str, value: Any) -> Path:
     return Path(text)
 
 
+def takes(function: Any, count: int) -> bool:
+    """Whether this is a function of so many arguments, as far as it says; a class is none."""
+    if not callable(function) or isinstance(function, type):
+        return False
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # some built-in functions have no signature
+        pass
+    return True
+
+
 def several(kind: Any, example: str) -> Convert:
     """A sequence of at least one instance of a kind, as a tuple; `example` says how one is made."""
 

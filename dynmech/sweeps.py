@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import equinox as eqx
 import numpy as np
@@ -251,10 +251,13 @@ def _read(cell, grid, seeds) -> tuple[tuple[str, ...], list[tuple[Setting, ...]]
 
 
 def _listed(name: str, given: object) -> list[Any]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        must = f"list the values of {name!r}"
-        raise InvalidArgument(describe("sweep(grid=...)", must, shown(given)))
-    return list(given)
+    try:
+        if not isinstance(given, str | bytes):
+            return list(cast("Iterable[Any]", given))
+    except TypeError:  # arrays of no axis say so when they are read
+        pass
+    call = "sweep(seeds=...)" if name == "seeds" else "sweep(grid=...)"
+    raise InvalidArgument(describe(call, f"list the values of {name!r}", shown(given)))
 
 
 def _claim(folder: Path, cell: Cell, mark: str) -> Path:

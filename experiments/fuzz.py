@@ -128,6 +128,7 @@ def unsound(answer: Any) -> str:
             | dm.Ledger
             | dm.BestResponse
             | dm.Comparison
+            | dm.Conversation
             | dm.DynamicTeamMechanism
             | dm.PaymentMoments
             | Conversations

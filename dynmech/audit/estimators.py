@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float
 
+from dynmech._checks import takes
 from dynmech._types import Numbers
 from dynmech.errors import (
     InvalidArgument,
@@ -215,7 +216,7 @@ def check_assumption_3(
         estimator = estimator.sent_by(env.signals.settlement)
         missing = estimator.counts_missing()
         env.check_settlement(f"{call}(estimator=...)", estimator)
-    reads = callable(estimator) and not known
+    reads = takes(estimator, 4) and not known
     if reads:
         for reports in possible_reports(env, _solved(market), len(compiled.situation)):
             found = reported_means(estimator, env, compiled, reports)

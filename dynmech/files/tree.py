@@ -10,7 +10,7 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence, Set
 from typing import Any
 
 import equinox as eqx
@@ -95,7 +95,7 @@ def _named(value: tuple) -> bool:
 
 def known_classes(parts: Any, call: str) -> dict[str, type]:
     """Own classes by import path; `InvalidArgument` for what is no class."""
-    parts = tuple(parts) if isinstance(parts, Iterable) else (parts,)
+    parts = tuple(parts) if isinstance(parts, Sequence | Set) else (parts,)
     wrong = [part for part in parts if not isinstance(part, type)]
     if wrong:
         must, do = "hold classes", "pass them as load(path, parts=(MyRule,))"

@@ -268,10 +268,13 @@ def _check_inputs(log, market, parameters) -> None:
 def _clusters(cluster, log: Log) -> Int[np.ndarray, " N"]:
     if cluster is None:
         return np.arange(len(log))
-    given = np.asarray(cluster)
+    try:
+        given = np.asarray(cluster)
+    except Exception:  # ragged lists, and keys of jax.random
+        given = np.zeros(())
     if given.shape != (len(log),):
         must = f"have shape (N,) = ({len(log)},), one a conversation"
-        raise InvalidArgument(describe("fit(cluster=...)", must, given.shape))
+        raise InvalidArgument(describe("fit(cluster=...)", must, shown(cluster)))
     return np.unique(given, return_inverse=True)[1].reshape(-1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
-from dynmech._checks import flag, instance, optional
+from dynmech._checks import flag, instance, optional, takes
 from dynmech._types import NONE, in_doubles
 from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe, shown
 from dynmech.market.continued import Remembering
@@ -105,7 +104,7 @@ class GivenPolicy(AbstractPricedPolicy):
         if not isinstance(env, RecommendationMDP):
             must = "be a RecommendationMDP"
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, type(env)))
-        if not _takes_four(recommend):
+        if not takes(recommend, 4):
             must = "be a function recommend(belief, memory, theta, period)"
             raise InvalidArgument(describe(_CALL, must, shown(recommend)))
         if env.horizon == float("inf"):
@@ -137,19 +136,6 @@ class GivenPolicy(AbstractPricedPolicy):
     def env(self) -> RecommendationMDP:
         """The market."""
         return self.evaluator.env
-
-
-def _takes_four(recommend: Any) -> bool:
-    """Whether it can be called with what recommenders are told, as far as it says."""
-    if not callable(recommend) or isinstance(recommend, type):
-        return False
-    try:
-        inspect.signature(recommend).bind(None, None, None, 1)
-    except TypeError:
-        return False
-    except ValueError:  # some built-in functions have no signature
-        pass
-    return True
 
 
 def _remembering(env: RecommendationMDP, memory) -> RecommendationMDP:

@@ -19,7 +19,8 @@ class Relaxation(eqx.Module):
     """An upper bound on W by simulation, money.
 
     `value`, `error`: mean and standard error of draws whose mean is at least W; `upper`: above W
-    with `confidence`; `rounds`: looked ahead; `cut`: share of the draws that the beam made larger.
+    with `confidence`; `rounds`: looked ahead; `cut`: share of the draws that the beam made larger,
+    infinite where there is no network to bound them, and then `value` and `error` are.
     """
 
     value: float

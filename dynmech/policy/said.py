@@ -160,7 +160,10 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
             got = f"{env.names[i]}: {theta[env.names[i]]}"
             raise OutsideSupport(describe("theta=...", must, got, do))
         return index
-    money = np.asarray(theta).dtype.kind == "f"
+    try:
+        money = np.asarray(theta).dtype.kind == "f"
+    except Exception:  # ragged lists and keys, which are no indices either
+        money = False
     index = np.zeros(0, np.int64) if money else indices(None)("theta=...", theta)
     if index.shape != (n,):
         must = f"be {n} integer indices, or a mapping from labels to money"

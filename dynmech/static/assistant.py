@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import takes
 from dynmech._types import NONE, as_floats
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite, shown
 
@@ -275,6 +276,9 @@ def _numbers(call: str, value: npt.ArrayLike, shape: tuple[int, ...] | None = No
 
 def _feedback(call: str, feedback: npt.ArrayLike | Feedback, n: int) -> Feedback:
     if callable(feedback):
+        if not takes(feedback, 1):
+            must = "be a table, or a function of the recommendations so far"
+            raise InvalidArgument(describe(call, must, shown(feedback)))
         return feedback
     table = _numbers(call, feedback, (n + 1, n))
     if (table <= 0).any():

@@ -17,6 +17,7 @@ class AbstractSample(eqx.Module):
 
     @property
     def error(self) -> float:
-        """Standard error of the mean; infinite for a single draw."""
+        """Standard error of the mean; infinite for a single draw, and where a draw is infinite."""
         count = len(self.gain)
-        return float(self.gain.std(ddof=1) / count**0.5) if count > 1 else np.inf
+        known = count > 1 and bool(np.isfinite(self.gain).all())
+        return float(self.gain.std(ddof=1) / count**0.5) if known else np.inf
