@@ -290,7 +290,7 @@ def test_one_compilation_for_many_blocks_of_one_shape(caplog):
     assert min(numbers[1:]) > 2
     messages = compilations(caplog, lambda: backward(tree, problem.tables, problem.tasks, block=8))
     # One for the last round, which nothing follows, and one that all other rounds share.
-    assert sum("jit(_step)" in message for message in messages) == 2
+    assert sum("jit(bellman_step)" in message for message in messages) == 2
 
 
 def test_many_rounds_share_two_compilations(caplog):
@@ -302,7 +302,7 @@ def test_many_rounds_share_two_compilations(caplog):
 
     def steps(problem):
         solve = partial(backward, tree, problem.tables, problem.tasks, block=64)
-        return sum("jit(_step)" in message for message in compilations(caplog, solve))
+        return sum("jit(bellman_step)" in message for message in compilations(caplog, solve))
 
     assert steps(first) == 2
     assert steps(dataclasses.replace(first, tables=second.tables)) == 0
