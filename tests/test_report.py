@@ -146,6 +146,17 @@ def test_a_build_gives_the_same_bytes(tmp_path):
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes()
 
 
+def test_the_script_was_built_from_these_sources():
+    """Its first line names their digest: a change without a build fails with no node, too."""
+    source = FOLDER / "source"
+    names = sorted((source / "src").iterdir(), key=lambda path: path.name)
+    digest = hashlib.sha256()
+    for path in (source / "build.mjs", source / "package-lock.json", *names):
+        digest.update(path.read_bytes())
+    first = (FOLDER / "explorer.js").read_text(encoding="utf-8").splitlines()[0]
+    assert f"Sources: {digest.hexdigest()} " in first
+
+
 def test_packages_are_pinned_without_an_address():
     source = FOLDER / "source"
     lock = json.loads((source / "package-lock.json").read_text(encoding="utf-8"))
