@@ -1,4 +1,4 @@
-"""Good calls of the public constructors and verbs, for `experiments.fuzz` to spoil."""
+"""Good calls of constructors and verbs, for `experiments.fuzz` to spoil."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Random bad calls: what every public constructor and verb makes of arguments of the wrong kind.
+"""Random bad calls: what constructors and verbs make of arguments of the wrong kind.
 
 Each call is a good one with one argument spoiled, or two swapped. Right is a `DynmechError` that
 names the argument, or an answer that is sound: finite numbers, ordered bounds, W at least W^{-i},
