@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 import dynmech as dm
+from experiments.benchmarks.instances import hidden_taste
 
 Begin = Callable[[], None]
 BEGUN = "begun"  # what a process says where its work begins
@@ -38,6 +39,29 @@ def solve(folder: Path, begin: Begin) -> list[np.ndarray]:
         env, dm.Exact(memory=60_000), checkpoint=folder / "parts", progress=False
     )
     return [policy.value, policy.marginal_value]
+
+
+def _search(solver: dm.AbstractSolver, folder: Path, begin: Begin) -> list[np.ndarray]:
+    """Solve by a search, whose state is kept between its passes."""
+    env = hidden_taste(8, 6)
+    begin()
+    policy = dm.solve_efficient_policy(env, solver, checkpoint=folder / "parts", progress=False)
+    return [policy.value, policy.upper, policy.marginal_value, policy.marginal_upper]
+
+
+def best_first(folder: Path, begin: Begin) -> list[np.ndarray]:
+    """Search best first."""
+    return _search(dm.BestFirst(), folder, begin)
+
+
+def branch_and_bound(folder: Path, begin: Begin) -> list[np.ndarray]:
+    """Search by branch and bound."""
+    return _search(dm.BranchAndBound(), folder, begin)
+
+
+def point_based(folder: Path, begin: Begin) -> list[np.ndarray]:
+    """Search from beliefs visited."""
+    return _search(dm.PointBased(), folder, begin)
 
 
 def train(folder: Path, begin: Begin) -> list[np.ndarray]:
@@ -114,7 +138,12 @@ def _policy(folder: Path) -> dm.EfficientPolicy:
     return dm.EfficientPolicy.load(path)
 
 
-JOBS = {one.__name__: one for one in (solve, train, audit, simulate, sweep, save)}
+JOBS = {
+    one.__name__: one
+    for one in (
+        solve, best_first, branch_and_bound, point_based, train, audit, simulate, sweep, save,
+    )
+}  # fmt: skip
 
 
 def answer(job: str, folder: Path, begin: Begin) -> str:

@@ -74,9 +74,9 @@ from solvers.neural.training import Training as Training
 from solvers.neural.value_network import ValueNetwork as ValueNetwork
 from solvers.points.point_based import PointBased as PointBased
 from solvers.points.point_based import improve_points as improve_points
-from solvers.points.point_based import root_beliefs as root_beliefs
 from solvers.points.point_based import solve_point_based as solve_point_based
 from solvers.points.points import PointSets as PointSets
+from solvers.points.starts import root_beliefs as root_beliefs
 from solvers.problem import Structure as Structure
 from solvers.problem import Tables as Tables
 from solvers.problem import Task as Task

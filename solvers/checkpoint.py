@@ -4,19 +4,28 @@ A checkpoint is a folder with a manifest, which says whose it is, and one sealed
 part, which bears the problem's mark and its own name: parts that are torn, changed, out of place
 or of another problem are set aside in a folder `unreadable-*` and made again. Two equal jobs may
 share a folder.
+
+Work that is no sum of parts, a search or a training, keeps its state instead: the last two, so
+that a torn one costs little.
 """
 
 import contextlib
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import equinox as eqx
+import jax
 import numpy as np
 
 from solvers.errors import shown
-from solvers.files import Damaged, seal, set_aside, unseal, write
+from solvers.files import Damaged, fingerprint, seal, set_aside, unseal, write
 
 _FORMAT = 2
+_KEPT = 2
+_SHARE = 0.1  # of the time, at most, that writing states takes
 Part = tuple[int | str, ...]
 
 
@@ -28,17 +37,23 @@ class Checkpoint:
     """Parts of one problem in a folder.
 
     **Arguments:** `path`: the folder, made if absent; `mark`: the problem's fingerprint; `call`:
-    what users call the folder, for the messages.
+    what users call the folder, for the messages; `inside`: folders in it, to be one of several.
 
     **Raises:** `Unkept` if it is no folder or cannot be written, or holds parts of another
     problem; nothing in it is changed then.
     """
 
-    def __init__(self, path: str | os.PathLike, mark: str, call: str = "solve(checkpoint=...)"):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        mark: str,
+        call: str = "solve(checkpoint=...)",
+        inside: tuple[str, ...] = (),
+    ):
         self.call = call
         if not isinstance(path, str | os.PathLike) or "\0" in str(path):
             raise Unkept(self._refusal("be the path of a folder", shown(path)))
-        self.path, self.mark = Path(path), mark
+        self.path, self.mark = Path(path, *inside), mark
         with self._disk():
             self._claim()
 
@@ -72,6 +87,11 @@ class Checkpoint:
         """Forget a part."""
         with contextlib.suppress(OSError):
             self._file(part).unlink()
+
+    def forget(self, kind: str) -> None:
+        """Drop all states (kind, k) but the last two."""
+        for k in self.numbers(kind)[_KEPT:]:
+            self.drop((kind, k))
 
     def numbers(self, kind: str) -> list[int]:
         """Numbers k of the parts (kind, k) that are there, the largest first."""
@@ -110,6 +130,69 @@ class Checkpoint:
     def _refusal(self, must: str, got: str) -> str:
         do = "choose another folder, delete this one, or make room"
         return f"`{self.call}` must {must}; got {got}; {do}."
+
+
+class States:
+    """States of a search, each in place of those before; the same search goes on from the last.
+
+    Written where little time is lost by it: never for more than a tenth of what passes.
+
+    **Arguments:** `path`: a checkpoint's folder, None to keep nothing; `name`: of the kind of
+    search, which has a folder of its own in it; `mark()`: as in `Checkpoint`.
+
+    **Raises:** `Unkept`, as `Checkpoint`.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, name: str, mark: Callable[[], str]):
+        self.parts, self.held = None, None
+        if path is not None:
+            self.parts = Checkpoint(path, mark(), inside=(name,))
+        self.next, self.due = {}, 0.0
+
+    def last(self, kind: str = "state") -> dict[str, np.ndarray] | None:
+        """The last whole state of this kind, None where there is none."""
+        numbers = [] if self.parts is None else self.parts.numbers(kind)
+        self.next[kind] = max(numbers, default=0) + 1
+        found = (self.parts.load((kind, k)) for k in numbers if self.parts is not None)
+        return next((one for one in found if one is not None), None)
+
+    def hold(self, state: Callable[[], dict[str, np.ndarray]]) -> None:
+        """Take the state as it is now, if it is time to write one, for `keep`."""
+        wanted = self.parts is not None and time.monotonic() >= self.due
+        self.held = {name: np.array(x) for name, x in state().items()} if wanted else None
+
+    def keep(self, kind: str = "state") -> None:
+        """Write the state held."""
+        if self.parts is None or self.held is None:
+            return
+        began = time.monotonic()
+        self.parts.save((kind, self.next[kind]), self.held)
+        self.parts.forget(kind)
+        self.next[kind] += 1
+        now = time.monotonic()
+        self.due, self.held = now + (now - began) / _SHARE, None
+
+    def save(self, state: Callable[[], dict[str, np.ndarray]], kind: str = "state") -> None:
+        """Write the state as it is now, if it is time."""
+        self.hold(state)
+        self.keep(kind)
+
+
+def mark_of(numbers: object, *words: object) -> str:
+    """Digest of the numbers of a tree and of words: whose a checkpoint is."""
+    arrays = [np.asarray(x) for x in jax.tree.leaves(numbers) if eqx.is_array_like(x)]
+    return fingerprint([*arrays, np.frombuffer(repr(words).encode(), np.uint8)])
+
+
+def named(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays with a prefix before their names, to lie beside others."""
+    return {f"{prefix}/{name}": x for name, x in arrays.items()}
+
+
+def within(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that have the prefix, without it."""
+    start = f"{prefix}/"
+    return {name[len(start) :]: x for name, x in arrays.items() if name.startswith(start)}
 
 
 def _read(manifest: Path) -> dict | None:

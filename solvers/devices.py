@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from solvers.solution import AbstractSolver, Limits, Unsuited
+from solvers.solution import Unsuited
 
 # Of JAX, which belong to a thread: those of the caller are to hold in every one.
 _SETTINGS = attrgetter("jax_enable_x64", "jax_default_matmul_precision")
@@ -147,12 +147,3 @@ def _exchange(mine: Any) -> list[Any]:
     padded[: len(data)] = data
     rows = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(sizes), -1)
     return [pickle.loads(row[:length].tobytes()) for row, length in zip(rows, sizes, strict=True)]
-
-
-def refuse_parts(solver: AbstractSolver, limits: Limits) -> None:
-    """Raise `Unsuited` where a solver that keeps its bounds is asked to keep or to spread."""
-    refuse_mesh(type(solver).__name__, limits.mesh)
-    if limits.checkpoint is not None:
-        must = f"be None with {type(solver).__name__}(), which keeps its bounds when interrupted"
-        do = "leave it out, or solve with Exact()"
-        raise Unsuited("checkpoint", must, limits.checkpoint, do)

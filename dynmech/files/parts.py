@@ -66,7 +66,6 @@ class Parts:
                 return k, found
         return 0, None
 
-    def forget(self, kind: str, few: int) -> None:
-        """Drop all parts (kind, k) but those of the `few` largest k."""
-        for k in self.kept.numbers(kind)[few:]:
-            self.kept.drop((kind, k))
+    def forget(self, kind: str) -> None:
+        """Drop all parts (kind, k) but the last two."""
+        self.kept.forget(kind)

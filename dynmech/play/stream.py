@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _VERB = "simulate_summary"
 _WAVE = 8  # batches of a device between two states that are kept
-_KEPT = 2
 
 
 def simulate_summary(
@@ -64,7 +63,7 @@ def simulate_summary(
             done += len(wave)
             if kept is not None and done * BATCH <= count:
                 kept.save(moments, "moments", done)
-                kept.forget("moments", _KEPT)
+                kept.forget("moments")
             bar(sum(size for _, size in wave))
     assert moments is not None
     given = env.names, count, env.money_scale, moments, drawing.settled_at_mean

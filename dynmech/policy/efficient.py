@@ -81,7 +81,8 @@ def solve_efficient_policy(
       solver is exact for any; an infinite horizon needs one.
     - `memory`: bytes (8e9 by default), `seconds`: for the solver that None picks; a solver's own
       settings win.
-    - `checkpoint`: a folder where finished parts are kept; the same call resumes from it.
+    - `checkpoint`: a folder where finished parts are kept, or the state of a search between its
+      passes; the same call resumes from it.
     - `mesh`: a `jax.sharding.Mesh` of one axis, over whose devices work is spread, also those of
       other processes (`jax.distributed`), all of which make the same call: roots for `Exact()` and
       `Stationary()`; cases and profiles for `Neural()`. Answers are those of one device.

@@ -62,17 +62,14 @@ def run_solver(
 def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:
     """Exact where its tree fits; else a search, of lists of memories or from the rules."""
     memory = limits.memory or _MEMORY
-    # Searches keep their bounds when interrupted, and no parts.
-    search = problem, tasks, dataclasses.replace(limits, checkpoint=None), progress
-    unkept = "" if limits.checkpoint is None else "; it keeps nothing in the checkpoint"
+    search = problem, tasks, limits, progress
     if problem.horizon == math.inf:
-        why = f"picked because horizon is math.inf{unkept}"
+        why = "picked because horizon is math.inf"
         return _ask(BestFirst(memory, limits.seconds), *search, why)
     bounded = max(limits.tolerance, limits.relative) > 0
     constant = all(part.kernel is None for part in tasks.groups)
-    kept = limits.checkpoint is not None or limits.mesh is not None
     patience = limits.seconds or (_PATIENCE if bounded and constant else None)
-    patience = None if kept else patience
+    patience = None if limits.mesh is not None else patience  # searches take no mesh
     try:
         exact = Exact(memory, seconds=patience)
         found = _ask(exact, problem, tasks, limits, progress, "picked")
@@ -81,7 +78,7 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
     except TooLarge as error:
         if not bounded and limits.seconds is None:
             raise
-        why = f"picked because the exact tree does not fit ({error}){unkept}"
+        why = f"picked because the exact tree does not fit ({error})"
     if constant:
         with contextlib.suppress(TooLarge):  # where memories are too many to list
             return _ask(BestFirst(memory, limits.seconds), *search, why)

@@ -14,8 +14,6 @@ import numpy as np
 from solvers.checkpoint import Checkpoint
 from solvers.neural.training import Training
 
-_KEPT = 2
-
 
 class NeuralCheckpoint:
     """Training states in a folder, one part a sweep.
@@ -34,8 +32,7 @@ class NeuralCheckpoint:
         leaves = jax.tree.leaves(eqx.filter(training, eqx.is_array))
         arrays = {str(k): np.asarray(leaf) for k, leaf in enumerate(leaves)}
         self.parts.save(("sweep", int(training.sweep)), arrays)
-        for old in self.parts.numbers("sweep")[_KEPT:]:
-            self.parts.drop(("sweep", old))
+        self.parts.forget("sweep")
 
     def load(self, like: Training) -> Training | None:
         """Return the last state that is whole; `like` gives shapes and types.

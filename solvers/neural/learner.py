@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from solvers.certify import Certificate, certify, simplify
-from solvers.files import fingerprint
+from solvers.checkpoint import mark_of
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import decide
 from solvers.problem import TaskList
@@ -136,9 +136,7 @@ class AbstractLearner(AbstractSolver):
 def learning_mark(process: AbstractProcess, roots: list[Root], learner: AbstractLearner) -> str:
     """Digest of all that learning depends on: the problem's numbers, and settings but bounds'."""
     kept = eqx.tree_at(lambda s: s.certificate, learner, None, is_leaf=lambda x: x is None)
-    arrays = [np.asarray(x) for x in jax.tree.leaves((process, roots, kept)) if eqx.is_array(x)]
-    settings = np.frombuffer(repr((kept, process.horizon)).encode(), np.uint8)
-    return fingerprint([*arrays, settings])
+    return mark_of((process, roots, kept), kept, process.horizon)
 
 
 class Greedy(AbstractPlan):

@@ -13,7 +13,10 @@ Guarantee: lower <= W <= upper at any time, at every node of the tree; neither e
 visited belief.
 """
 
+import functools
+import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,14 +26,19 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from solvers.checkpoint import States, mark_of, named, within
 from solvers.checks import check_fields, flag, positive, time_limit, whole
-from solvers.devices import refuse_parts
+from solvers.devices import refuse_mesh
 from solvers.points.points import Points, PointSets
+from solvers.points.starts import Starts, Wanted, loose_nodes, root_beliefs
 from solvers.problem import Structure, Tables, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.branch_and_bound import Bounded, kept_gaps, stopped
 from solvers.search.growing import (
+    Passes,
+    as_passes,
     caps_at,
+    elapsed,
     fits_a_plan,
     most_nodes,
     require_plan,
@@ -39,8 +47,7 @@ from solvers.search.growing import (
 )
 from solvers.solution import AbstractSolver, Status, Unsuited, close_enough
 from solvers.told.bounds import open_columns
-from solvers.tree.backward import likelihood_rows
-from solvers.tree.tree import Layer, Tree, build_tree
+from solvers.tree.tree import Layer, build_tree
 
 _SMALL = 1e6  # bytes of laws that are not counted
 _IGNORED = 0.5
@@ -76,7 +83,7 @@ class PointBased(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for PointBased()", problem.horizon, do)
-        refuse_parts(self, limits)
+        refuse_mesh("PointBased", limits.mesh)
         listed = problem.lists(max(2 * self.memory, _SMALL))
         with fits_a_plan():
             found = solve_point_based(
@@ -87,19 +94,9 @@ class PointBased(AbstractSolver):
                 tolerance=limits.tolerance,
                 relative=limits.relative,
                 progress=progress,
+                checkpoint=limits.checkpoint,
             )
         return found.solution(tasks)
-
-
-class Wanted(eqx.Module):
-    """Beliefs of mass one in one round and memory class, and their weight for every task."""
-
-    belief: Float[np.ndarray, "N m"]
-    weight: Float[np.ndarray, "N U"]
-
-
-Starts = dict[tuple[int, int], Wanted]
-Passes = list[tuple[int, float, float]]
 
 
 def solve_point_based(
@@ -111,24 +108,31 @@ def solve_point_based(
     tolerance: float = 0.0,
     relative: float = 0.0,
     progress: bool = False,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Bounded:
     """Back up batches of beliefs until bounds meet, within `tolerance` per unit of root mass.
 
-    Or within `relative`, a share of the upper bound: either is enough, task by task.
+    Or within `relative`, a share of the upper bound: either is enough, task by task. `checkpoint`:
+    a folder where what is known is kept, pass by pass, and found again.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
-    began = time.monotonic()
+    facts = solver.beliefs, solver.everywhere, tolerance, relative
+    mark = functools.partial(mark_of, (structure, tables, tasks), "PointBased", *facts)
+    states = States(checkpoint, "point-based", mark)
     sets = PointSets(structure, tables, tasks)
     told = [sets.per_group(g) for g in range(len(tasks))]
     require_plan(structure, tables, tasks, told, solver)
     starts = root_beliefs(sets, tasks)
     passes: Passes = []
     best: Any = None
-    options = (solver, tolerance, passes, began, progress)
+    given = sets, starts, solver, tolerance, passes
     with deferred() as interrupts:
-        while True:
-            status = improve_points(sets, starts, *options, interrupts.check, relative)
+        for stage in itertools.count():
+            began = time.monotonic() - elapsed(passes)
+            how = progress, interrupts.check, relative, states, f"stage{stage}"
+            status = improve_points(*given, began, *how)
+            began = time.monotonic() - elapsed(passes)
             try:
                 with interrupts.now(best is not None):
                     grown = _grow(sets, tables, tasks, solver, told if best is None else None)
@@ -144,7 +148,7 @@ def solve_point_based(
                 if not solver.everywhere or status not in _MADE:
                     break
                 with interrupts.now():
-                    loose = _loose(sets, tree, tasks, swept, best[1], tolerance)
+                    loose = loose_nodes(sets, tree, tasks, swept, best[1], tolerance)
             except (KeyboardInterrupt, MemoryError) as error:
                 if best is None:
                     raise
@@ -169,15 +173,30 @@ def improve_points(
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
     relative: float = 0.0,
+    states: States | None = None,
+    kind: str = "stage0",
 ) -> Status:
     """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
 
     Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
-    between backups, to raise if it is to stop.
+    between backups, to raise if it is to stop. `states`: where what is known is kept, as `kind`.
     """
     previous, least = np.zeros(0), tolerance
+    states = States(None, "point-based", str) if states is None else states
+    kept = states.last(kind)
+    if kept is not None:
+        sets.restore(within("sets", kept))
+        previous, least, passes[:] = kept["bounds"], float(kept["least"]), as_passes(kept["passes"])
+        began = time.monotonic() - elapsed(passes)
+
+    def state() -> dict[str, np.ndarray]:
+        numbers = {"bounds": previous, "least": np.array(least)}
+        numbers["passes"] = np.reshape(np.array(passes), (-1, 3))
+        return {**numbers, **named("sets", sets.state())}
+
     with Bar("backing up", "pass", progress) as bar:
         while True:
+            states.save(state, kind)
             try:
                 fresh = _improve(sets, starts, solver, least, check)
             except KeyboardInterrupt:
@@ -245,65 +264,6 @@ def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance, che
 
 def _join(old: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.concatenate([old, more])
-
-
-def _loose(sets: PointSets, tree: Tree, tasks, swept, answers, tolerance: float) -> Starts:
-    """Nodes that the kept policies visit with a gap above the tolerance, by round and class."""
-    column = open_columns(np.asarray(sets.tables.column))
-    column[-1] = 1.0
-    rows = likelihood_rows(tree, column, len(tree.layers))
-    found: dict[tuple[int, int], list] = {}
-    for g, part in enumerate(tasks):
-        root = np.asarray(part.root)
-        law = None if part.kernel is None else np.asarray(part.kernel)
-        reached = np.ones((1, len(root), part.keep), bool)
-        for t, layer in enumerate(tree.layers):
-            belief = rows[t][layer.likelihood][:, None] * root
-            mass = belief.sum(axis=2)
-            reached &= mass[:, :, None] > 0
-            one = swept[g][t]
-            rounded = one.error + one.share * abs(one.upper)
-            excess = (one.upper - one.lower - 4 * rounded)[:, :, : part.keep]
-            node, r, k = np.nonzero(reached & (excess > tolerance * mass[:, :, None]))
-            weight = np.zeros((len(node), sets.tasks))
-            weight[np.arange(len(node)), sets.place[g][r, k]] = 1.0
-            for memory in np.unique(layer.memory[node]).tolist():
-                at = layer.memory[node] == memory
-                flat = belief[node[at], r[at]] / mass[node[at], r[at]][:, None]
-                found.setdefault((t, memory), []).append((flat, weight[at]))
-            if t == len(tree.layers) - 1:
-                break
-            node, r, k = np.nonzero(reached)
-            control = answers[g].actions[t][node, r, k].astype(np.int64)
-            child = layer.child[node, control]
-            reached = np.zeros((tree.layers[t + 1].nodes, *reached.shape[1:]), bool)
-            if law is None:
-                reached[child, r[:, None], k[:, None]] = True
-                continue
-            size = law.shape[1]
-            for v in range(size):
-                live = law[control, k % size, v] > 0
-                reached[child[live], r[live, None], (k - k % size + v)[live, None]] = True
-    return {
-        key: Wanted(*(np.concatenate(x) for x in zip(*parts, strict=True)))
-        for key, parts in found.items()
-    }
-
-
-def root_beliefs(sets: PointSets, tasks: Sequence[Tasks]) -> Starts:
-    """Every root, of mass one, with weight one for its tasks."""
-    beliefs, weights = [], []
-    for part, place in zip(tasks, sets.place, strict=True):
-        root = np.asarray(part.root)
-        mass = root.sum(axis=1)
-        for r in np.flatnonzero(mass > 0):
-            weight = np.zeros(sets.tasks)
-            weight[place[r]] = 1.0
-            beliefs.append(root[r] / mass[r])
-            weights.append(weight)
-    if not beliefs:
-        return {}
-    return {(0, 0): Wanted(np.array(beliefs), np.array(weights))}
 
 
 def _follow(sets: PointSets, t, memory, index, weight, candidates) -> None:

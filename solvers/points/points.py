@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.checkpoint import named, within
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import RELATIVE
 from solvers.told.bounds import bound_after, expected, open_columns, told_parameter
@@ -20,6 +21,12 @@ from solvers.told.interpolate import NEAR, best_plan, upper_between
 
 _CELLS = 16_384
 _ROUNDED = 1e-15
+_FOUND = ("belief", "upper", "lower", "best", "ceiling", "alpha", "plan", "control", "after")
+
+
+def _words(belief: Float[np.ndarray, "N m"]) -> Int[np.ndarray, "N m"]:
+    """Equal where beliefs of mass one are one up to rounding."""
+    return np.round(belief * 2.0**44).astype(np.int64)
 
 
 class Found(eqx.Module):
@@ -61,16 +68,26 @@ class Points:
         self.place: dict[bytes, int] = {}
         self._cache: dict[str, tuple] = {}
 
+    def state(self) -> dict[str, np.ndarray]:
+        """What was found, for a checkpoint."""
+        return {name: getattr(self, name) for name in _FOUND}
+
+    def restore(self, kept: dict[str, np.ndarray]) -> None:
+        """Become what was kept."""
+        for name in _FOUND:
+            setattr(self, name, kept[name].copy())
+        self.place = {row.tobytes(): k for k, row in enumerate(_words(self.belief))}
+        self._cache.clear()
+
     def bytes(self) -> int:
         arrays = (self.belief, self.upper, self.lower, self.alpha, self.after)
         return sum(array.nbytes for array in arrays)
 
     def visit(self, belief: np.ndarray) -> Int[np.ndarray, " n"]:
         """Where beliefs of mass one are among those visited; new ones are added."""
-        words = np.round(belief * 2.0**44).astype(np.int64)
         index = np.empty(len(belief), np.int64)
         fresh = []
-        for n, row in enumerate(words):
+        for n, row in enumerate(_words(belief)):
             known = self.place.setdefault(row.tobytes(), len(self.place))
             index[n] = known
             if known == len(self.belief) + len(fresh):
@@ -163,6 +180,19 @@ class PointSets:
             symbols = self.structure.symbols
             self.sets[key] = Points(told, least, nothing, controls, symbols, self.regimes)
         return self.sets[key]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was found, for a checkpoint."""
+        found = {"order": np.array(list(self.sets), np.int64).reshape(-1, 2)}
+        for (t, memory), points in self.sets.items():
+            found |= named(f"{t}-{memory}", points.state())
+        return found
+
+    def restore(self, kept: dict[str, np.ndarray]) -> None:
+        """Become what was kept."""
+        self.sets.clear()
+        for t, memory in kept["order"].tolist():
+            self.at(t, memory).restore(within(f"{t}-{memory}", kept))
 
     @property
     def tasks(self) -> int:

@@ -67,7 +67,7 @@ class Search:
         self.pairs.append(1, place=-1, act=-1, keep=controls - 1)
         self.economies: list[Economy] = []
         self.top: list[int] = []
-        self._pair_of: list[np.ndarray] = []
+        self.pair_of: list[np.ndarray] = []
         self._kept: dict[bytes, tuple] = {}
         self._yields: dict[bytes, np.ndarray] = {}
         alive = np.asarray((self.going > 0).any(axis=1))[structure.edge[0]]
@@ -82,7 +82,7 @@ class Search:
     @property
     def bytes(self) -> int:
         known = self.store.nodes.bytes + self.pairs.bytes + self.opened.bytes
-        return known + sum(table.nbytes for table in self._pair_of) + 200 * self.store.nodes.count
+        return known + sum(table.nbytes for table in self.pair_of) + 200 * self.store.nodes.count
 
     def yields(self, coefficient, counted) -> Float[np.ndarray, "E m"]:
         """What a round yields at each edge; found once for tasks with the same weights."""
@@ -107,7 +107,7 @@ class Search:
         if above >= 0:
             one.alike = (yields == self.economies[above].yields)[:, root > 0].all(axis=1)
         self.economies.append(one)
-        self._pair_of.append(np.full(64, -1, np.int32))
+        self.pair_of.append(np.full(64, -1, np.int32))
         number = len(self.economies) - 1
         self.top.append(int(self._seek(np.array([number]), np.zeros(1, np.int64))[0]))
         return number
@@ -121,16 +121,20 @@ class Search:
         memory: float = np.inf,
         deadline: float = np.inf,
         report: Callable[[int, float], object] = lambda pairs, gap: None,
+        keep: Callable[[int, float], object] = lambda width, before: None,
+        begun: tuple[int, float] = (1, np.inf),
     ) -> bool:
         """Search until bounds meet within `tolerance` per unit of root mass, for these tasks.
 
-        Or, where `relative` is positive, within this share of the upper bound.
+        Or, where `relative` is positive, within this share of the upper bound. `keep` is called
+        before every pass with what `begun` must be to go on from there.
 
         **Returns:** whether they do. **Raises:** `MemoryError`, `TimeoutError` once limits are
         met; bounds and plans are whole then, and whenever `check` raises.
         """
-        pairs, top, width, before = self.pairs, np.asarray(self.top)[tasks], 1, np.inf
+        pairs, top, (width, before) = self.pairs, np.asarray(self.top)[tasks], begun
         while True:
+            keep(width, before)
             check()
             gap = pairs["upper"][top] - pairs["lower"][top]
             due = np.maximum(tolerance * pairs["mass"][top], relative * np.abs(pairs["upper"][top]))
@@ -256,10 +260,10 @@ class Search:
         found = np.zeros(len(node), np.int64)
         memory, rows = self.store.nodes["memory"], self.store.nodes["row"]
         for q, c, part in self._groups(task, memory[node]):
-            table = self._pair_of[q]
+            table = self.pair_of[q]
             if len(table) < self.store.nodes.count:
                 more = max(2 * len(table), self.store.nodes.count) - len(table)
-                table = self._pair_of[q] = np.concatenate([table, np.full(more, -1, np.int32)])
+                table = self.pair_of[q] = np.concatenate([table, np.full(more, -1, np.int32)])
             nodes = node[part]
             fresh = nodes[table[nodes] < 0]
             if len(fresh):
@@ -281,7 +285,7 @@ class Search:
         economy = self.economies[task]
         other = economy.above
         if other >= 0:
-            table = self._pair_of[other]
+            table = self.pair_of[other]
             known = fresh < len(table)
             pair = np.where(known, table[np.where(known, fresh, 0)], -1)
             bound = self.pairs["upper"][pair] + self.store.nodes["row"][fresh] @ economy.excess[c]
@@ -338,7 +342,7 @@ class Search:
         if economy.above < 0 or economy.excess.any():
             return np.zeros(len(node), bool), np.zeros(0, np.int64)
         alike = economy.alike
-        table, edges = self._pair_of[economy.above], self.structure.edge[0]
+        table, edges = self.pair_of[economy.above], self.structure.edge[0]
         known = node < len(table)
         pair = np.where(known, table[np.where(known, node, 0)], -1)
         place = np.where(pair >= 0, pairs["place"][pair], -1)

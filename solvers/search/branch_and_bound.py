@@ -17,7 +17,9 @@ exact when nothing that is not followed can be better.
 """
 
 import dataclasses
+import functools
 import math
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,15 +28,19 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, number, positive, time_limit
-from solvers.devices import refuse_parts
+from solvers.devices import refuse_mesh
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.growing import (
     Known,
+    begin_again,
     caps_at,
+    elapsed,
     fits_a_plan,
     follow_more,
+    followed,
     grow,
     most_nodes,
     require_plan,
@@ -85,7 +91,7 @@ class BranchAndBound(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for BranchAndBound()", problem.horizon, do)
-        refuse_parts(self, limits)
+        refuse_mesh("BranchAndBound", limits.mesh)
         moving = any(part.kernel is not None for part in tasks.groups)
         searchable = not moving and self.merge_within == 0
         try:
@@ -109,6 +115,7 @@ class BranchAndBound(AbstractSolver):
                 relative=limits.relative,
                 progress=progress,
                 dtype=None if room is None else np.float32,
+                checkpoint=limits.checkpoint,
             )
         return found.solution(tasks, room)
 
@@ -123,6 +130,7 @@ class BranchAndBound(AbstractSolver):
                 tolerance=limits.tolerance,
                 relative=limits.relative,
                 progress=progress,
+                checkpoint=limits.checkpoint,
             )
         nodes, seconds, gap = found.history[-1]
         table = lay_out(found.rounds, tasks, found.value)
@@ -188,26 +196,32 @@ def solve_branch_and_bound(
     relative: float = 0.0,
     progress: bool = False,
     dtype: type[np.floating] | None = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Bounded:
     """Grow the tree until upper and lower bounds meet, within `tolerance` per unit of root mass.
 
-    Or within `relative`, a share of the upper bound: either is enough, task by task.
+    Or within `relative`, a share of the upper bound: either is enough, task by task. `checkpoint`:
+    a folder where what is followed is kept, pass by pass, and found again.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
-    began = time.monotonic()
+    wanted = (tolerance, relative)
+    facts = (structure, tables, tasks), "BranchAndBound", solver.merge_within, *wanted, str(dtype)
+    states = States(checkpoint, "branch-and-bound", functools.partial(mark_of, *facts))
     told = [told_parameter(structure, tables, part) for part in tasks]
     leaders = Leaders(solver.merge_within, tables, tasks) if solver.merge_within > 0 else None
     if leaders is not None:
-        wanted = (tolerance, relative)
-        return _solve_merging(structure, tables, tasks, told, leaders, solver, wanted, dtype)
+        parts = structure, tables, tasks, told
+        return _solve_merging(*parts, leaders, solver, wanted, dtype, states)
     known = [Known(structure.controls) for _ in range(structure.horizon)]
     best: Any = None
-    passes: list[tuple[int, float, float]] = []
+    passes = begin_again(states.last(), known)
+    began = time.monotonic() - elapsed(passes)
     status: Status | None = None
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
         while status is None:
             try:
+                states.hold(lambda: followed(known, passes))
                 with interrupts.now():
                     tree = grow(structure, tables, tasks, told, known, solver)
                     swept = [
@@ -216,6 +230,7 @@ def solve_branch_and_bound(
                     ]
                     reached, gap = summary(tree, tables, tasks, swept)
                 best = reached
+                states.keep()
                 passes.append((tree.nodes, time.monotonic() - began, gap))
                 bar(1, f"gap {gap:.3g}, {tree.nodes} nodes")
                 allowed = allowances(tasks, reached[2], tolerance, relative)
@@ -233,22 +248,24 @@ def solve_branch_and_bound(
 
 
 def _solve_merging(
-    structure, tables, tasks, told, leaders: Leaders, solver, asked: tuple[float, float], dtype
-) -> Bounded:
+    structure, tables, tasks, told, leaders: Leaders, solver, asked: tuple[float, float], dtype,
+    states: States,
+) -> Bounded:  # fmt: skip
     """Search with merged beliefs, then follow what was found on a tree of exact ones.
 
     Where that tree does not fit, what was found bounds the plan of who is told the parameter.
     """
-    began = time.monotonic()
     require_plan(structure, tables, tasks, told, solver)
     known = [Known(structure.controls) for _ in range(structure.horizon)]
+    passes = begin_again(states.last(), known, leaders)
+    began = time.monotonic() - elapsed(passes)
     all_kept = [dataclasses.replace(part, keep=part.coefficient.shape[1]) for part in tasks]
-    passes: list[tuple[int, float, float]] = []
     found: Any = None
     status: Status | None = None
     with deferred() as interrupts:
         while status is None:
             try:
+                states.hold(lambda: followed(known, passes, leaders))
                 with interrupts.now():
                     leaders.begin()
                     tree = grow(structure, tables, tasks, told, known, solver, near=leaders)
@@ -266,6 +283,7 @@ def _solve_merging(
                     ]
                 off = max(float(cost.off[0].max(initial=0.0)) for cost in costs)
                 found = tree, swept, costs
+                states.keep()
                 passes.append((tree.nodes, time.monotonic() - began, gap + 2 * off))
                 wanted = [
                     np.maximum(one - 2 * off, one / 4)

@@ -15,6 +15,7 @@ from above at each node by what was found there for the first.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Sequence
@@ -23,12 +24,14 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from solvers.devices import refuse_parts
+from solvers.checkpoint import States, mark_of
+from solvers.devices import refuse_mesh
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
 from solvers.search.forever import one_for_ever, told_for_ever
+from solvers.search.kept import restore_search, search_state
 from solvers.search.timed import with_clock
 from solvers.search.unrolled import write_finite, write_rounds
 from solvers.solution import (
@@ -76,7 +79,7 @@ class BestFirst(AbstractSolver):
         of 0 where beliefs take no finite number of directions, are left to `Stationary`.
         """
         began = time.monotonic()
-        refuse_parts(self, limits)
+        refuse_mesh("BestFirst", limits.mesh)
         if problem.horizon < math.inf:
             return self._finite(problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
@@ -160,26 +163,56 @@ def search_endless(
     scale = most_gained(tables, groups)
     least, relative = 4e-15 * scale, limits.relative
     tolerance = max(limits.tolerance, least)
-    deadline = np.inf if limits.seconds is None else time.monotonic() + limits.seconds
     memory = _MEMORY if limits.memory is None else limits.memory
     economy = np.full(len(flat), -1, np.int64)
     status = Status.WITHIN_TOLERANCE
+    mark = functools.partial(
+        mark_of, (structure, tables, groups), "BestFirst", limits.tolerance, relative
+    )
+    states, added = States(limits.checkpoint, "best-first", mark), []
+    due, done, begun, began = np.flatnonzero(parent < 0), 0, (1, np.inf), time.monotonic()
+
+    def add(q: int) -> None:
+        above = int(economy[parent[q]]) if parent[q] >= 0 else -1
+        root, coefficient, counted, allowed = flat[q]
+        economy[q] = search.add(root, coefficient, counted, allowed, above, excess[q])
+        added.append(q)
+
+    def keep(due: Int[np.ndarray, " k"], done: int, width: int, before: float) -> None:
+        states.save(
+            lambda: {
+                **search_state(search),
+                "added": np.array(added), "economy": economy, "due": due, "done": np.array(done),
+                "width": np.array(width), "before": np.array(before),
+                "seconds": np.array(time.monotonic() - began),
+            }
+        )  # fmt: skip
+
+    kept = states.last()
+    if kept is not None:
+        economy[:], due, done = kept["economy"], kept["due"], int(kept["done"])
+        for q in kept["added"].tolist():
+            add(q)
+        restore_search(search, kept)
+        begun, began = (int(kept["width"]), float(kept["before"])), began - float(kept["seconds"])
+    deadline = np.inf if limits.seconds is None else began + limits.seconds
     with deferred() as interrupts, Bar("bounding", "pair", progress) as bar:
         report = _Report(bar)
-        due = np.flatnonzero(parent < 0)
         while len(due):
-            for part in np.split(due, np.arange(_TOGETHER, len(due), _TOGETHER)):
+            parts = np.split(due, np.arange(_TOGETHER, len(due), _TOGETHER))
+            for k, part in enumerate(parts[done:], done):
                 share = _LEAVING if (more[np.isin(parent, part)] > 0).any() else 1.0
-                above = np.where(parent[part] >= 0, economy[parent[part]], -1).tolist()
-                for q, one in zip(part.tolist(), above, strict=True):
-                    economy[q] = search.add(*flat[q], above=one, excess=excess[q])
+                for q in part[economy[part] < 0].tolist():
+                    add(q)
                 if status != Status.WITHIN_TOLERANCE:
                     continue
                 try:
                     asked = max(share * tolerance, least), share * relative
                     met = search.run(
-                        economy[part], *asked, interrupts.check, memory, deadline, report
-                    )
+                        economy[part], *asked, interrupts.check, memory, deadline, report,
+                        functools.partial(keep, due, k), begun,
+                    )  # fmt: skip
+                    begun = 1, np.inf
                     status = status if met else Status.STALLED
                 except MemoryError:
                     status = Status.MEMORY_LIMIT
@@ -187,6 +220,7 @@ def search_endless(
                     status = Status.TIME_LIMIT
                 except KeyboardInterrupt:
                     status = Status.INTERRUPTED
+            done = 0
             due = _inherit(search, flat, parent, economy, more, (tolerance, relative))
     attained = np.array([value_plan(search, top) for top in search.top])[economy]
     upper = search.pairs["upper"][np.asarray(search.top, np.int64)[economy]]

@@ -36,10 +36,10 @@ class Flat(eqx.Module):
 class Nodes:
     """Nodes of one place: arrays that grow together along their first axis."""
 
-    def __init__(self, **like: np.ndarray):
+    def __init__(self, room: int = 4, **like: np.ndarray):
         self.count = 0
         self.number: dict[bytes, int] = {}
-        self.array = {name: np.zeros((4, *x.shape[1:]), x.dtype) for name, x in like.items()}
+        self.array = {name: np.zeros((room, *x.shape[1:]), x.dtype) for name, x in like.items()}
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.array[name][: self.count]
@@ -57,6 +57,10 @@ class Nodes:
             array[self.count : self.count + more] = x
         self.count += more
         return self.size - before
+
+    @property
+    def room(self) -> int:
+        return len(self.array["mass"])
 
     @property
     def size(self) -> int:
@@ -359,7 +363,11 @@ class Graph:
         self.own = tasks[:OWN].tolist()
         self.epoch += 1
         for task in self.own:
-            self.offers.variant(1 + task, self._worth(np.array([task])), self.flat.allowed[task])
+            self.keep_own_bounds(task)
+
+    def keep_own_bounds(self, task: int) -> None:
+        """Let the offers keep bounds for one task alone."""
+        self.offers.variant(1 + task, self._worth(np.array([task])), self.flat.allowed[task])
 
     def errors(self, t: int, nodes: Nodes) -> Float[np.ndarray, "k F"]:
         """What the plans' values at the nodes of a place can be off by."""

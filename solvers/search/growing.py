@@ -10,9 +10,11 @@ from solvers.problem import Tables, Tasks, cast
 from solvers.table import Answer
 from solvers.told.bounds import bound_after, open_columns
 from solvers.tree.backward import Swept, likelihood_rows, sweep
+from solvers.tree.merging import Leaders
 from solvers.tree.tree import Layer, Tree, build_tree
 
 _CACHE = 64e6
+Passes = list[tuple[int, float, float]]  # nodes, seconds, largest gap
 
 
 class Known:
@@ -36,6 +38,39 @@ class Known:
         self.follow = np.zeros((len(self.keys), follow.shape[1]), bool)
         np.logical_or.at(self.follow, self.place, follow)
         return self.follow[self.place]
+
+
+def followed(
+    known: list[Known], passes: Passes, leaders: Leaders | None = None
+) -> dict[str, np.ndarray]:
+    """What is followed before a pass, for a checkpoint."""
+    arrays = {f"keys{t}": one.keys for t, one in enumerate(known)}
+    arrays |= {f"follow{t}": one.follow for t, one in enumerate(known)}
+    arrays |= {} if leaders is None else leaders.state()
+    return {**arrays, "passes": np.reshape(np.array(passes), (-1, 3))}
+
+
+def begin_again(
+    kept: dict[str, np.ndarray] | None, known: list[Known], leaders: Leaders | None = None
+) -> Passes:
+    """Follow what was kept; the passes that there had been."""
+    if kept is None:
+        return []
+    for t, one in enumerate(known):
+        one.keys, one.follow = kept[f"keys{t}"], kept[f"follow{t}"]
+    if leaders is not None:
+        leaders.restore(kept)
+    return as_passes(kept["passes"])
+
+
+def as_passes(rows: Float[np.ndarray, "k 3"]) -> Passes:
+    """Passes from the rows of a checkpoint."""
+    return [(int(nodes), seconds, gap) for nodes, seconds, gap in rows.tolist()]
+
+
+def elapsed(passes: Passes) -> float:
+    """Seconds that passes took."""
+    return passes[-1][1] if passes else 0.0
 
 
 def _keys(layer: Layer, words: np.ndarray) -> np.ndarray:

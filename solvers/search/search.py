@@ -11,6 +11,8 @@ for all of them. Constant coefficients only.
 Guarantee: lower <= W <= upper for every task at any time.
 """
 
+import functools
+import os
 import time
 from collections.abc import Sequence
 
@@ -18,10 +20,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from solvers.checkpoint import States, mark_of, named, within
 from solvers.problem import Tasks
 from solvers.process import AbstractProcess
 from solvers.progress import Bar, deferred
 from solvers.search.graph import OWN, Flat, Full, Graph
+from solvers.search.growing import Passes, as_passes, elapsed
+from solvers.search.kept import graph_state, restore_graph
 from solvers.search.offers import Place
 from solvers.solution import Status, close_enough
 from solvers.table import Grown
@@ -179,39 +184,56 @@ def search_process(
     tolerance: float = 0.0,
     relative: float = 0.0,
     progress: bool = False,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Searched:
     """Search until bounds meet for every task, within `tolerance` per unit of root mass.
 
-    Or within `relative`, a share of the upper bound: either is enough.
+    Or within `relative`, a share of the upper bound: either is enough. `checkpoint`: a folder where
+    the state is kept, pass by pass, and found again.
 
     An interrupt ends the search, and its bounds are returned; a second one raises.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit; `ArithmeticError`
     if the process's chances are not laws.
     """
-    began = time.monotonic()
     flat = flatten(groups)
+    facts = (process, flat), process.horizon, "BranchAndBound", tolerance, relative
+    states = States(checkpoint, "branch-and-bound-from-rules", functools.partial(mark_of, *facts))
+    kept = states.last()
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
         graph = Graph(process, flat, memory, interrupts.check)
-        passes: list[tuple[int, float, float]] = []
+        passes: Passes = []
         status = Status.WITHIN_TOLERANCE
         order = np.argsort(~flat.kept, kind="stable")
+        size, stuck, chosen = 1, np.zeros(len(flat.of), bool), np.zeros(0, np.int64)
+        mass = graph.nodes[0][0]["mass"][0][flat.of]
+        allowance = np.zeros(len(flat.of))
+        if kept is not None:
+            size, stuck, chosen = int(kept["size"]), kept["stuck"].copy(), kept["chosen"]
+            passes, allowance = as_passes(kept["passes"]), kept["allowance"]
+            restore_graph(graph, within("graph", kept))
+        began = time.monotonic() - elapsed(passes)
+
+        def state() -> dict[str, np.ndarray]:
+            numbers = {"size": np.array(size), "stuck": stuck, "chosen": chosen}
+            numbers |= {"allowance": allowance, "passes": np.reshape(np.array(passes), (-1, 3))}
+            return {**numbers, **named("graph", graph_state(graph))}
+
         try:
-            size = 1
-            mass = graph.nodes[0][0]["mass"][0][flat.of]
-            stuck = np.zeros(len(flat.of), bool)
             while True:
-                graph.evaluate()
-                upper = graph.nodes[0][0]["upper"][0]
-                allowance = close_enough(tolerance, relative, mass, upper)
-                open_ = (graph.gaps() > allowance) & ~stuck
-                if not open_.any():
-                    break
-                chosen = order[open_[order]][:size]
-                graph.take(chosen if len(flat.of) > 1 else chosen[:0])
+                if not len(chosen):
+                    graph.evaluate()
+                    upper = graph.nodes[0][0]["upper"][0]
+                    allowance = close_enough(tolerance, relative, mass, upper)
+                    open_ = (graph.gaps() > allowance) & ~stuck
+                    if not open_.any():
+                        break
+                    chosen = order[open_[order]][:size]
+                    graph.take(chosen if len(flat.of) > 1 else chosen[:0])
                 wanted = np.zeros(len(flat.of), bool)
                 wanted[chosen] = True
                 while True:
+                    states.save(state)
                     progressed = descend(graph, wanted, allowance)
                     graph.offers.refresh()
                     gap = graph.gaps()
@@ -225,7 +247,7 @@ def search_process(
                         break
                     if seconds is not None and passes[-1][1] > seconds:
                         raise TimeoutError
-                size = min(2 * size, OWN)
+                size, chosen = min(2 * size, OWN), chosen[:0]
         except Full:
             status = Status.MEMORY_LIMIT
         except TimeoutError:

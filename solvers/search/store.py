@@ -42,6 +42,18 @@ class Growing:
         self.count = last
         return np.arange(first, last)
 
+    def state(self) -> dict[str, np.ndarray]:
+        """The rows, and the room that they have, for a checkpoint."""
+        rows = {name: x[: self.count] for name, x in self.array.items()}
+        return {**rows, "room": np.array(len(next(iter(self.array.values()))))}
+
+    def restore(self, kept: dict[str, np.ndarray]) -> None:
+        """Become what was kept."""
+        for name, old in self.array.items():
+            self.count = len(kept[name])
+            self.array[name] = np.zeros((int(kept["room"]), *old.shape[1:]), old.dtype)
+            self.array[name][: self.count] = kept[name]
+
 
 class Store:
     """Nodes met by any search: `memory`, `words`, `size` of each, and `row`, its likelihood.
@@ -85,6 +97,12 @@ class Store:
                 size=0.0 if self.offset is None else nodes["size"][origin] + self.offset[seen],
             )
         return index
+
+    def restore(self, kept: dict[str, np.ndarray]) -> None:
+        """Become what was kept of `nodes`; what number each has follows."""
+        self.nodes.restore(kept)
+        keys = zip(kept["memory"].tolist(), *kept["words"].T.tolist(), strict=True)
+        self.number = {key: k for k, key in enumerate(keys)}
 
     def ratio(self, node: Indices, column: Indices, child: Indices) -> Float[np.ndarray, " k"]:
         """Belief after `column` at `node` over that of `child`."""

@@ -53,6 +53,17 @@ class Leaders:
         self.rows = [np.ones((1, self.column.shape[1]))]
         self.distance = [0.0]
 
+    def state(self) -> dict[str, np.ndarray]:
+        """The names of leaders, for a checkpoint."""
+        names = [sorted(one) for one in self.known]
+        flat = [np.frombuffer(b"".join(one), np.uint8).reshape(len(one), -1) for one in names]
+        return {f"leaders{t}": one for t, one in enumerate(flat)}
+
+    def restore(self, kept: dict[str, np.ndarray]) -> None:
+        """Become what was kept."""
+        count = sum(name.startswith("leaders") for name in kept)
+        self.known = [{row.tobytes() for row in kept[f"leaders{t}"]} for t in range(count)]
+
     def __call__(self, rows, first, words, source, picked):
         """Merge rows that are close: their new numbers, and who stands for each."""
         here = self.rows[-1][source[first]] * self.column[picked[first]]

@@ -264,27 +264,6 @@ def test_settings_that_cannot_work_are_named(solver, words):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("solver", [dm.BranchAndBound(), dm.PointBased(), dm.BestFirst()])
-def test_a_checkpoint_is_refused_by_name(solver, tmp_path):
-    with pytest.raises(dm.InvalidArgument, match=rf"checkpoint.*{type(solver).__name__}"):
-        solve(hidden_taste(8, 3), solver, checkpoint=tmp_path)
-
-
-def test_a_picked_search_says_that_it_keeps_nothing(tmp_path):
-    env = dm.RecommendationMDP(
-        np.eye(2),
-        dm.TasteGrid(np.eye(2), [0.5, 0.5]),
-        math.inf,
-        dm.LastShownOnly(dm.Logit(1.0), dm.ConstantQuery(0.5)),
-        dm.SignalStructure(feedback=dm.RatingFeedback(1.0, symbols=2)),
-        dm.ConstantValues(np.ones((2, 1))),
-    )
-    found = solve(env, None, tolerance=0.1, checkpoint=tmp_path)
-    assert "BestFirst" in found.solver
-    assert "keeps nothing in the checkpoint" in found.solver
-    assert not any(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("solver", SOLVERS, ids=IDS)
 @pytest.mark.parametrize("memory", [100, 20_000])
 def test_memory_for_less_than_one_chunk_is_refused_before_any_work(solver, memory, monkeypatch):

@@ -1,0 +1,121 @@
+"""Searches that keep their state: killed after any pass, they go on to the same bits."""
+
+import math
+
+import numpy as np
+import pytest
+
+import dynmech as dm
+from experiments.benchmarks.instances import hidden_taste
+from solvers import BestFirst, BranchAndBound, Limits, Listed, PointBased, Unkept, checkpoint
+from solvers import Problem as Posed
+from solvers.problem import TaskList
+from tests.economics.test_search import unlisted as unlisted
+from tests.helpers.problems import random_problem
+
+
+class Killed(Exception):
+    """The process is gone, just after a state was written."""
+
+
+def killed_again_and_again(solve, folder, monkeypatch):
+    """What is found at last, and how many kills there were, each after a pass."""
+    usual, written, kills = checkpoint.Checkpoint.save, [], 0
+
+    def save(self, part, arrays):
+        usual(self, part, arrays)
+        written.append(part)
+        if len(written) == 2:  # the first is that with which it began
+            raise Killed
+
+    monkeypatch.setattr(checkpoint, "_SHARE", math.inf)
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", save)
+    while True:
+        written.clear()
+        try:
+            return solve(folder), kills
+        except Killed:
+            kills += 1
+            assert len(list(folder.rglob("part-*"))) <= 4, "states pile up"
+
+
+def solved(seed, solver, tolerance, **options):
+    """Solve a random problem; `options` are those of its limits."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, rounds=3, symbols=3, roots=2, variants=2, shared=False)
+    listed = Listed(problem.structure, problem.tables)
+    posed = Posed(lambda: None, lambda limit: listed, 3, problem.structure.controls)
+    tasks = TaskList([problem.tasks])
+    return solver.solve(posed, tasks, Limits(tolerance, **options), False)
+
+
+SEARCHES = [
+    BestFirst(),
+    BranchAndBound(),
+    BranchAndBound(merge_within=0.2),
+    PointBased(),
+    PointBased(everywhere=True),
+]
+
+
+@pytest.mark.parametrize("solver", SEARCHES, ids=str)
+def test_a_killed_search_goes_on_to_the_same_answer(solver, tmp_path, monkeypatch):
+    whole = solved(4, solver, 0.0)
+    found, kills = killed_again_and_again(
+        lambda folder: solved(4, solver, 0.0, checkpoint=folder), tmp_path, monkeypatch
+    )
+    assert kills >= 1
+    assert found.nodes == whole.nodes
+    for name in ("value", "lower", "upper"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name), err_msg=name)
+    with pytest.raises(Unkept, match="same problem"):
+        solved(2, solver, 0.0, checkpoint=tmp_path)
+    with pytest.raises(Unkept, match="same problem"):
+        solved(4, solver, 0.5, checkpoint=tmp_path)
+
+
+def test_torn_states_cost_a_pass_and_no_more(tmp_path, monkeypatch):
+    solver = BestFirst()
+    whole = solved(4, solver, 0.0, checkpoint=tmp_path)
+    for part in tmp_path.rglob("part-*"):
+        part.write_bytes(part.read_bytes()[:-1])
+    again = solved(4, solver, 0.0, checkpoint=tmp_path)
+    np.testing.assert_array_equal(again.value, whole.value)
+    assert list(tmp_path.rglob("unreadable-*"))
+
+
+def endless():
+    """Some taste may query for ever: beliefs take no finite number of directions."""
+    return dm.RecommendationMDP(
+        np.eye(2),
+        dm.TasteGrid(np.eye(2), np.full(2, 1 / 2)),
+        math.inf,
+        dm.LastShownOnly(dm.Logit(1.0), dm.ConstantQuery(0.5)),
+        dm.SignalStructure(feedback=dm.RatingFeedback(1.0, symbols=2)),
+        dm.ConstantValues(np.ones((2, 1))),
+    )
+
+
+def assert_the_same_market(env, solver, tolerance, folder, monkeypatch):
+    def solve(checkpoint):
+        options = {"tolerance": tolerance, "checkpoint": checkpoint, "progress": False}
+        return dm.solve_efficient_policy(env, solver, **options)
+
+    whole = solve(None)
+    found, kills = killed_again_and_again(solve, folder, monkeypatch)
+    assert kills >= 1
+    assert found.solver == whole.solver
+    for name in ("value", "lower", "upper", "marginal_value", "marginal_upper"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name), err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_picked_for_an_endless_horizon_is_kept(tmp_path, monkeypatch):
+    assert_the_same_market(endless(), None, 0.05, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unlisted")
+def test_a_search_from_the_rules_is_kept(tmp_path, monkeypatch):
+    solver = dm.BranchAndBound()
+    assert_the_same_market(hidden_taste(8, 3), solver, 0.0, tmp_path, monkeypatch)
