@@ -231,7 +231,9 @@ def test_memory_that_runs_out_on_a_second_tree_keeps_the_first(learning, monkeyp
         return real(*arguments, **options)
 
     monkeypatch.setattr(module, "build_tree", build)
-    monkeypatch.setattr(module, "_loose", lambda sets, _, tasks, *__: root_beliefs(sets, tasks))
+    monkeypatch.setattr(
+        module, "loose_nodes", lambda sets, _, tasks, *__: root_beliefs(sets, tasks)
+    )
     found = solve(env, dm.PointBased(everywhere=True))
     assert len(calls) == 2
     assert "memory" in found.solver
