@@ -8,10 +8,13 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array
 
 from dynmech._checks import as_floats as as_floats
@@ -63,11 +66,19 @@ def precision(array: Numbers) -> Iterator[None]:
     """Compute in float64 inside the block if `array` is float64, whatever JAX's default is.
 
     What is computed is computed now, also where the caller is being traced: programs in float64
-    never become part of one in float32.
+    never become part of one in float32. Where nobody is, constants of a program are part of it.
     """
     _warn_of_miscompiler(jax.__version__)
-    with jax.ensure_compile_time_eval(), _width(array.dtype == np.float64):
+    now = jax.ensure_compile_time_eval() if _traced() else contextlib.nullcontext()
+    with now, _width(array.dtype == np.float64):
         yield
+
+
+def _traced() -> bool:
+    """Whether the caller is being traced."""
+    here = get_opaque_trace_state()
+    with jax.core.eval_context():
+        return here != get_opaque_trace_state()
 
 
 @functools.cache
@@ -89,6 +100,11 @@ def in_double_precision() -> contextlib.AbstractContextManager[None]:
 
 def _width(double: bool) -> contextlib.AbstractContextManager:
     return jax.enable_x64(True) if double else contextlib.nullcontext()
+
+
+def module_of(*numbers: Any) -> ModuleType:
+    """NumPy where no number is one of JAX's, whose module is the answer where one is."""
+    return jnp if any(isinstance(x, jax.Array) for x in numbers) else np
 
 
 def split_symbol(joint, alphabet: tuple[int, ...]) -> np.ndarray:

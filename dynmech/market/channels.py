@@ -3,12 +3,14 @@
 import abc
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -97,12 +99,16 @@ def prior_quantiles(targets: np.ndarray, weights: np.ndarray, symbols: int) -> n
     return np.array(cuts)
 
 
-def quantised_normal(mean: Numbers, deviation: Numbers | float, cuts: Numbers) -> Array:
+def quantised_normal(
+    mean: Numbers, deviation: Numbers | float, cuts: Numbers, arrays: ModuleType = jnp
+) -> Numbers:
     """P(mean + deviation * N(0,1) falls between consecutive cuts), last axis the symbols."""
-    below = jax.scipy.special.ndtr((cuts - jnp.asarray(mean)[..., None]) / deviation)
-    above = jax.scipy.special.ndtr((jnp.asarray(mean)[..., None] - cuts) / deviation)
-    middle = jnp.where(below[..., :-1] < 0.5, jnp.diff(below), -jnp.diff(above))
-    return jnp.concatenate([below[..., :1], middle, above[..., -1:]], axis=-1)
+    normal = scipy.special.ndtr if arrays is np else jax.scipy.special.ndtr
+    with np.errstate(over="ignore", invalid="ignore"):
+        below = normal((cuts - arrays.asarray(mean)[..., None]) / deviation)
+        above = normal((arrays.asarray(mean)[..., None] - cuts) / deviation)
+    middle = arrays.where(below[..., :-1] < 0.5, arrays.diff(below), -arrays.diff(above))
+    return arrays.concatenate([below[..., :1], middle, above[..., -1:]], axis=-1)
 
 
 def normal_expectation(function: Callable[[Array], Array], mean: Array, deviation) -> Array:

@@ -25,7 +25,7 @@ from dynmech._checks import (
     whole,
     within,
 )
-from dynmech._types import Numbers
+from dynmech._types import Numbers, module_of
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -180,20 +180,23 @@ class GaussianSignals(AbstractInitialSignals):
         return (1 if self.platform is None else self.symbols, *(advertisers,) * products)
 
     def likelihood(self, utilities, symbols):
-        u, (shocks, weights) = jnp.asarray(utilities), self._shocks(len(utilities))
-        targets, cuts = jnp.concatenate([u.mean(axis=0, keepdims=True), u]), self.cut_points
-        total = jnp.zeros((len(symbols), u.shape[1]), u.dtype)
+        given = utilities, self.platform, self.advertisers, self.correlation, self.cut_points
+        arrays = module_of(*given)
+        u, (shocks, weights) = arrays.asarray(utilities), self._shocks(len(utilities))
+        targets, cuts = arrays.concatenate([u.mean(axis=0, keepdims=True), u]), given[-1]
+        total = arrays.zeros((len(symbols), u.shape[1]), u.dtype)
         size = max(1, _CELLS // max(total.size, 1))
         for first in range(0, len(shocks), size):
             part = slice(first, first + size)
             shared = np.sqrt(self.correlation) * shocks[part, None]
-            joint = jnp.ones((len(shared), *total.shape), u.dtype)
+            joint = arrays.ones((len(shared), *total.shape), u.dtype)
             for party, noise in enumerate(self._noises(len(u))):
                 if noise is not None:
                     own = np.sqrt(1 - self.correlation) * noise
-                    law = quantised_normal(targets[party] + noise * shared, own, cuts[party])
-                    joint = joint * jnp.moveaxis(law, -1, 1)[:, symbols[:, party]]
-            total = total + jnp.tensordot(jnp.asarray(weights[part], u.dtype), joint, 1)
+                    reading = targets[party] + noise * shared
+                    law = quantised_normal(reading, own, cuts[party], arrays)
+                    joint = joint * arrays.moveaxis(law, -1, 1)[:, symbols[:, party]]
+            total = total + arrays.tensordot(arrays.asarray(weights[part], u.dtype), joint, 1)
         return total
 
     def draw(self, rng, utilities, omega):

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.ties import rounding, signed
-from solvers.tree.bellman import Later, bellman_step, chunk_size
+from solvers.tree.bellman import Later, bellman_step, chunk_size, host_seconds, step_on_host
 from solvers.tree.tree import Layer, Tree, ratios
 
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
@@ -34,6 +34,7 @@ _COMMON = 4096  # nodes handled at once in every round where padding costs nothi
 _INDICES = 4e6  # bytes of these
 _SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
 _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
+HOST_SECONDS = 0.2  # of rounds that are worked on without compiling a program
 _MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a program of its own
 
 
@@ -52,20 +53,21 @@ def backward(
     *,
     block: int,
     tick: Callable[[int], None] = lambda nodes: None,
+    host: float = HOST_SECONDS,
 ) -> tuple[Float[Array, "R Q"], list[Int[np.ndarray, "_N _R _K"]]]:
     """Solve every task at every node: the values at the roots and the policies kept.
 
     Exact up to rounding. Pure when traced (policies are then not returned).
 
     **Arguments:** `tree`, `tables`, `tasks`; `block`: the most nodes handled at once;
-    `tick`: called with the number of nodes done.
+    `tick`: called with the number of nodes done; `host` as in `sweep`.
 
     **Returns:** W at the roots, shape (R, Q); per round the control taken, shape
     (N_t, R, keep), empty when traced.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     value, actions = jnp.zeros((1, *tasks.coefficient.shape[:2])), []
-    for layer in sweep(tree, tables, tasks, block=block, tick=tick):
+    for layer in sweep(tree, tables, tasks, block=block, tick=tick, host=host):
         value = layer.best
         if not traced:
             actions.append(layer.action)
@@ -119,6 +121,7 @@ def sweep(
     caps: Sequence[Float[np.ndarray, "_N _R _Q"]] | None = None,
     share: Callable[[int, Int[np.ndarray, " k"]], Numbers | None] | None = None,
     tick: Callable[[int], None] = lambda nodes: None,
+    host: float = HOST_SECONDS,
 ) -> Iterator[Swept]:
     """Solve the rounds of a tree, the last one first.
 
@@ -127,7 +130,8 @@ def sweep(
     control counts there at what it yields at once and the bound after it. `caps`, with bounds:
     other upper bounds on W at the nodes of every round but the last. `share(t, nodes)`: belief
     after each control and symbol over that of the child, (k, A, Z, R), where trees merge beliefs
-    that are not in proportion.
+    that are not in proportion. `host`: seconds that rounds worked on in NumPy may take in all, the
+    quickest first: a program takes longer to compile.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     arrays: ModuleType = jnp if traced else np
@@ -135,11 +139,16 @@ def sweep(
     # A column of ones, which index -1 (no column seen yet) picks.
     column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
-    given = column, tables, tasks
-    given = jax.tree.map(jnp.asarray, given) if traced else jax.device_put(given)
+    numbers = column, tables, tasks
+    quick = _on_host(tree, tasks, 0.0 if traced else host)
+    given = numbers
+    if traced:
+        given = jax.tree.map(jnp.asarray, numbers)
+    elif not all(quick):
+        given = jax.device_put(numbers)
     shapes = _shapes(tree, rows, tasks, block, traced)
     shared = None
-    if shapes.shared:
+    if shapes.shared and not all(quick):
         shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
     room = rounding(tree.structure, tables, tasks, column.dtype)
     carried, ill = signed(tables, tasks), False
@@ -151,34 +160,38 @@ def sweep(
         last = t == len(tree.layers) - 1
         parts, bound, at = [], None, -1
         before = max(t - 1, 0)
-        if shared is None:
+        if shared is None or quick[t]:
             start, previous = 0, rows[before]
-            previous = previous if traced else _padded(previous, _length(len(previous)))
+            previous = previous if traced or quick[t] else _padded(previous, _length(len(previous)))
         else:
             start, previous = sum(map(len, rows[:before])), shared
         partial = bool((layer.child[:, :, :1] < 0).any())
         least = 1 if last else shapes.block
-        for first, size, nodes in blocks(layer, shapes.most, least, exact=traced):
+        for first, size, nodes in blocks(layer, shapes.most, least, exact=traced or quick[t]):
             if bounds is not None and not last and layer.memory[first] != at:
                 at = layer.memory[first]
-                bound = jnp.asarray(bounds(t, int(at)), column.dtype)
-            found = bellman_step(
+                bound = (np if quick[t] else jnp).asarray(bounds(t, int(at)), column.dtype)
+            picked = nodes[:size] if quick[t] else nodes
+            here = (
                 previous,
-                layer.parent[layer.likelihood[nodes]] + start,
-                layer.column[layer.likelihood[nodes]],
+                layer.parent[layer.likelihood[picked]] + start,
+                layer.column[layer.likelihood[picked]],
                 tree.structure.edge[t][layer.memory[first]],
-                layer.child[nodes],
-                layer.child[nodes, :, 0] >= 0 if partial else None,
-                ratios(tree, t, nodes) if share is None else share(t, nodes),
+                layer.child[picked],
+                layer.child[picked, :, 0] >= 0 if partial else None,
+                ratios(tree, t, picked) if share is None else share(t, picked),
                 following,
                 bound,
-                given[0],
-                given[1],
-                tree.structure.outcome,
-                given[2],
-                np.asarray([room.each[t], room.now, room.later], column.dtype),
-                None if traced else np.asarray(size, np.int32),
             )
+            rest = (
+                tree.structure.outcome,
+                np.asarray([room.each[t], room.now, room.later], column.dtype),
+            )
+            if quick[t]:
+                found = step_on_host(*here, column, tables, rest[0], tasks, rest[1])
+            else:
+                counted = None if traced else np.asarray(size, np.int32)
+                found = bellman_step(*here, *given[:2], rest[0], given[2], rest[1], counted)
             parts.append(jax.tree.map(lambda x, size=size: arrays.asarray(x)[:size], found))
             tick(size)
         joined = jax.tree.map(lambda *x: arrays.concatenate(x), *parts)
@@ -194,12 +207,32 @@ def sweep(
             best = value = value + jax.lax.stop_gradient(best - value)
         same = traced or np.array_equal(best, value)
         following = Later(best, None if same else value, joined.amount if carried else None, upper)
-        if not traced:
+        if not traced and t > 0 and not quick[t - 1]:
             length = max(shapes.following, _length(layer.nodes))
             following = jax.tree.map(lambda x, length=length: _padded(x, length), following)
         action = joined.action[:, :, : tasks.keep]
         end = room.each[t], room.lost
         yield Swept(value, best, amount, action, upper, joined.hopeful, ill, *end)
+
+
+def _on_host(tree: Tree, tasks: Tasks, seconds: float) -> list[bool]:
+    """Which rounds NumPy works on: the quickest, as many as take `seconds` in all."""
+    controls, symbols = tree.structure.controls, tree.structure.symbols
+    slots, last = tree.structure.outcome.shape[1], len(tree.layers) - 1
+    takes = [
+        host_seconds(
+            layer.nodes,
+            1 + int(np.count_nonzero(np.diff(layer.memory))),
+            controls,
+            0 if t == last else symbols,
+            slots,
+            tasks,
+        )
+        for t, layer in enumerate(tree.layers)
+    ]
+    order = np.argsort(takes, kind="stable")
+    fits = np.cumsum(np.asarray(takes)[order]) <= seconds
+    return (np.argsort(order)[None] < fits.sum())[0].tolist()
 
 
 class _Shapes(eqx.Module):

@@ -1,5 +1,7 @@
 """One Bellman step for a block of nodes of one memory class."""
 
+from types import ModuleType
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,8 @@ from solvers.ties import take
 _CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
 
 _UNROLLED = 8  # symbols whose values are added up without a loop
+# Of passes in NumPy: cells and products a second, seconds a call, cells that comparing takes.
+_CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1e9, 5e9, 5e-4, 30
 
 
 class Later(eqx.Module):
@@ -65,18 +69,7 @@ def bellman_step(
     """
     nodes = parent, picked, child, followed, ratio
     chunk = chunk_size(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
-    root = jnp.asarray(tasks.root)
-    wide = following.amount is not None
-    features = _features(edges, tables, outcomes, root, previous.dtype, wide)
-
-    def solve(part):
-        parent, picked, child, followed, ratio = part
-        belief = previous[parent] * column[picked]
-        return _bellman(
-            belief, features, edges, child, followed, ratio, following, bound, outcomes, tasks,
-            shares,
-        )  # fmt: skip
-
+    solve = _solver(previous, edges, following, bound, column, tables, outcomes, tasks, shares, jnp)
     if chunk == len(parent):
         return solve(nodes)
     count = len(parent) // chunk
@@ -95,6 +88,44 @@ def bellman_step(
     return jax.tree.map(lambda x: x.reshape(len(parent), *x.shape[2:]), found)
 
 
+def step_on_host(
+    previous: Float[np.ndarray, "L m"],
+    parent: Int[np.ndarray, " C"],
+    picked: Int[np.ndarray, " C"],
+    edges: Int[np.ndarray, " A"],
+    child: Int[np.ndarray, "C A Z"],
+    followed: Bool[np.ndarray, "C A"] | None,
+    ratio: Float[np.ndarray, "C A Z"] | Float[np.ndarray, "C A Z R"] | None,
+    following: Later,
+    bound: Float[np.ndarray, "A _R _Q m"] | None,
+    column: Float[np.ndarray, "C1 m"],
+    tables: Tables,
+    outcomes: Int[np.ndarray, "E J"],
+    tasks: Tasks,
+    shares: Float[np.ndarray, " three"],
+) -> Found:
+    """`bellman_step` in NumPy, for passes that take less time than their program to compile."""
+    nodes = parent, picked, child, followed, ratio
+    chunk = chunk_size(1 << 15, previous.shape[1], len(edges), outcomes.shape[1], tasks)
+    with np.errstate(all="ignore"):
+        solve = _solver(
+            previous, edges, following, bound, column, tables, outcomes, tasks, shares, np
+        )
+        parts = [
+            solve(jax.tree.map(lambda x, low=low: x[low : low + chunk], nodes))
+            for low in range(0, len(parent), chunk)
+        ]
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+
+
+def host_seconds(nodes: int, blocks: int, controls: int, symbols: int, slots: int, tasks: Tasks):
+    """What `step_on_host` takes for all blocks of a round, roughly, on one core."""
+    roots, variants = tasks.coefficient.shape[:2]
+    cells = nodes * controls * roots * variants * (4 * slots + 2 * symbols + _COMPARED)
+    products = nodes * roots * tasks.root.shape[1] * 3 * controls * slots
+    return cells / _CELL_RATE + products / _HOST_RATE + blocks * _CALL_SECONDS
+
+
 def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks) -> int:
     """How many of a block's nodes are worked on at once."""
     roots, variants = tasks.coefficient.shape[:2]
@@ -105,112 +136,153 @@ def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks)
     return nodes
 
 
+def _solver(
+    previous, edges, following, bound, column, tables, outcomes, tasks, shares, arrays: ModuleType
+):  # fmt: skip
+    """The step as a function of nodes: parents, columns, children, who is followed, ratios."""
+    root, wide = arrays.asarray(tasks.root), following.amount is not None
+    features = _features(edges, tables, outcomes, root, previous.dtype, wide, arrays)
+
+    def solve(part):
+        parent, picked, child, followed, ratio = part
+        belief = previous[parent] * column[picked]
+        return _bellman(
+            belief, features, edges, child, followed, ratio, following, bound, outcomes, tasks,
+            shares, arrays,
+        )  # fmt: skip
+
+    return solve
+
+
 def _bellman(
     belief, features, edges, child, followed, ratio, following: Later, bound, outcomes, tasks,
-    shares,
+    shares, arrays: ModuleType,
 ) -> Found:  # fmt: skip
     """The step for the nodes of a chunk."""
     wide = following.amount is not None
-    mass, parts = _contract(belief, features, outcomes.shape[1], len(edges))
-    outcome = jnp.asarray(outcomes)[edges]
-    coefficient = jnp.moveaxis(jnp.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
-    counted = jnp.moveaxis(jnp.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
-    allowed = jnp.moveaxis(jnp.asarray(tasks.allowed, bool), 2, 0)[:, None]
-    now = _yield(parts[0], parts[1], coefficient, counted)
+    kept_apart = _same if arrays is np else jax.lax.optimization_barrier
+    constant = _same if arrays is np else jax.lax.stop_gradient
+    mass, parts = _contract(belief, features, outcomes.shape[1], len(edges), arrays)
+    outcome = arrays.asarray(outcomes)[edges]
+    coefficient = arrays.moveaxis(arrays.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
+    counted = arrays.moveaxis(arrays.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
+    allowed = arrays.moveaxis(arrays.asarray(tasks.allowed, bool), 2, 0)[:, None]
+    now = _yield(parts[0], parts[1], coefficient, counted, arrays)
     size = None
     if wide:
-        size = jax.lax.stop_gradient(_yield(parts[0], parts[2], abs(coefficient), counted))
+        size = constant(_yield(parts[0], parts[2], abs(coefficient), counted, arrays))
 
     def usable(total, rest):
         if followed is not None:
-            total = jnp.where(jnp.asarray(followed).T[:, :, None, None], total, rest)
+            total = arrays.where(arrays.asarray(followed).T[:, :, None, None], total, rest)
         # The barrier keeps what follows from being added up again for each comparison.
-        return jax.lax.optimization_barrier(jnp.where(allowed, total, -jnp.inf))
+        return kept_apart(arrays.where(allowed, total, -jnp.inf))
 
-    total = usable(now + _continue(child, ratio, following.best, tasks.kernel), -jnp.inf)
+    total = usable(now + _continue(child, ratio, following.best, tasks.kernel, arrays), -jnp.inf)
     kept = amount = upper = hopeful = None
     if following.value is not None:
-        kept = usable(now + _continue(child, ratio, following.value, tasks.kernel), -jnp.inf)
+        kept = usable(
+            now + _continue(child, ratio, following.value, tasks.kernel, arrays), -jnp.inf
+        )
     if size is not None:
-        amount = jax.lax.stop_gradient(_continue(child, ratio, following.amount, tasks.kernel))
-        amount = jax.lax.optimization_barrier(size + amount)
+        amount = constant(_continue(child, ratio, following.amount, tasks.kernel, arrays))
+        amount = kept_apart(size + amount)
     live = mass[:, :, None] > 0
-    taken = take(total, amount, shares[0], live, kept=kept, arrays=jnp)
+    taken = take(total, amount, shares[0], live, kept=kept, arrays=arrays)
     if following.upper is not None:
-        high = _continue(child, ratio, following.upper, tasks.kernel)
+        high = _continue(child, ratio, following.upper, tasks.kernel, arrays)
         spread = high
         if size is not None:
-            spread = _continue(child, ratio, abs(following.upper), tasks.kernel)
+            spread = _continue(child, ratio, abs(following.upper), tasks.kernel, arrays)
         size = now if size is None else size
         more, rest = now + high + shares[1] * size + shares[2] * spread, -jnp.inf
         if followed is not None and bound is not None:
-            root = jnp.asarray(tasks.root)
-            ahead, room = _after(belief, root, bound), _after(belief, root, abs(bound))
+            root = arrays.asarray(tasks.root)
+            ahead, room = (
+                _after(belief, root, bound, arrays),
+                _after(belief, root, abs(bound), arrays),
+            )
             rest = now + ahead + shares[1] * (size + room)
-        hope = take(usable(more, rest), None, 0.0, live, arrays=jnp)
+        hope = take(usable(more, rest), None, 0.0, live, arrays=arrays)
         upper, hopeful = hope.value, hope.choice
-    ill = None if taken.ill is None else jnp.any(taken.ill, axis=(1, 2))
+    ill = None if taken.ill is None else arrays.any(taken.ill, axis=(1, 2))
     return Found(taken.best, taken.value, taken.choice, taken.amount, ill, upper, hopeful)
 
 
-def _yield(chances, rewards, coefficient, counted):
+def _same(numbers):
+    return numbers
+
+
+def _product(arrays: ModuleType, axes: str, *given):
+    """A sum of products, never of rounded factors."""
+    if arrays is np:
+        return np.einsum(axes, *given, optimize=True)
+    return jnp.einsum(axes, *given, precision=jax.lax.Precision.HIGHEST)
+
+
+def _yield(chances, rewards, coefficient, counted, arrays: ModuleType):
     """What each control yields at once, (A, C, R, Q), of chances and rewards (A, J, C, R)."""
     shape = (*chances.shape[:1], *chances.shape[2:], coefficient.shape[-1])
-    total = jnp.zeros(shape, chances.dtype)
+    total = arrays.zeros(shape, chances.dtype)
     for slot in range(chances.shape[1]):
         total = total + chances[:, slot, :, :, None] * coefficient[:, slot, None]
         total = total + rewards[:, slot, :, :, None] * counted[:, slot, None]
     return total
 
 
-def _after(belief, root, bound):
+def _after(belief, root, bound, arrays: ModuleType):
     """Bound what follows each control at each belief, shape (A, C, R, Q or 1)."""
-    weighted = bound * root[:, None]
-    return jnp.einsum("cm,arqm->acrq", belief, weighted, precision=jax.lax.Precision.HIGHEST)
+    return _product(arrays, "cm,arqm->acrq", belief, bound * root[:, None])
 
 
-def _features(edges, tables, outcomes, root, kind, wide: bool) -> Float[Array, "F R m"]:
+def _features(
+    edges, tables, outcomes, root, kind, wide: bool, arrays: ModuleType
+) -> Float[Numbers, "F R m"]:
     """What beliefs are contracted with, of every root: chances, rewards (and sizes), and ones."""
-    stop = jnp.asarray(tables.stop)[edges]
-    reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
+    stop = arrays.asarray(tables.stop)[edges]
+    reward = arrays.asarray(tables.reward)[arrays.asarray(outcomes)[edges]]
     points = stop.shape[2]
     rows = [stop, stop * reward] + ([stop * abs(reward)] if wide else [])
-    features = jnp.concatenate([*(x.reshape(-1, points) for x in rows), jnp.ones((1, points))])
+    rows = [*(x.reshape(-1, points) for x in rows), arrays.ones((1, points))]
+    features = arrays.concatenate(rows)
     return features.astype(kind)[:, None, :] * root[None]
 
 
-def _contract(belief, features, slots: int, controls: int):
+def _contract(belief, features, slots: int, controls: int, arrays: ModuleType):
     """Contract beliefs with what every control's edge yields: the heavy stage.
 
     Returns the mass of each belief (C, R); and per kind, control and slot (A, J, C, R) the
     probability of the outcome, the reward it brings, and its size.
     """
-    product = jnp.einsum("frm,cm->fcr", features, belief, precision=jax.lax.Precision.HIGHEST)
+    product = _product(arrays, "frm,cm->fcr", features, belief)
     return product[-1], product[:-1].reshape(-1, controls, slots, *product.shape[1:])
 
 
-def _continue(child, ratio, following, kernel):
+def _continue(child, ratio, following, kernel, arrays: ModuleType):
     """Expected value of what follows each control, shape (A, C, R, Q)."""
-    start = jnp.zeros((child.shape[1], child.shape[0], *following.shape[1:]), following.dtype)
+    shape = (child.shape[1], child.shape[0], *following.shape[1:])
+    total = arrays.zeros(shape, following.dtype)
     if child.shape[2] == 0:
-        return start
-    step = jnp.maximum(jnp.transpose(jnp.asarray(child), (2, 1, 0)), 0)
-    if ratio is None:
-        total, _ = jax.lax.scan(
-            lambda sum_, index: (sum_ + following[index], None), start, step, unroll=_UNROLLED
-        )
-    else:
-        ratio = jnp.asarray(ratio, start.dtype)
+        return total
+    step = arrays.maximum(arrays.transpose(arrays.asarray(child), (2, 1, 0)), 0)
+    share = None
+    if ratio is not None:
+        ratio = arrays.asarray(ratio, total.dtype)
         ratio = ratio[..., None] if ratio.ndim == 3 else ratio
-        share = jnp.transpose(ratio, (2, 1, 0, 3))[..., None]
-        total, _ = jax.lax.scan(
-            lambda sum_, at: (sum_ + at[1] * following[at[0]], None),
-            start,
-            (step, share),
-            unroll=_UNROLLED,
-        )
+        share = arrays.transpose(ratio, (2, 1, 0, 3))[..., None]
+
+    def add(total, at):
+        index, share = at
+        later = following[index]
+        return total + (later if share is None else share * later), None
+
+    if arrays is np:
+        for z, index in enumerate(step):
+            total, _ = add(total, (index, None if share is None else share[z]))
+    else:
+        total, _ = jax.lax.scan(add, total, (step, share), unroll=_UNROLLED)
     if kernel is None:
         return total
-    law = jnp.asarray(kernel)
+    law = arrays.asarray(kernel)
     split = total.reshape(*total.shape[:3], -1, law.shape[1])
-    return jnp.einsum("acrxw,avw->acrxv", split, law).reshape(total.shape)
+    return arrays.einsum("acrxw,avw->acrxv", split, law).reshape(total.shape)

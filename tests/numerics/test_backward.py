@@ -1,7 +1,9 @@
 """The backward recursion against brute force: blocks, chunks, ties, roots of no mass, tracing."""
 
 import dataclasses
+import itertools
 import logging
+import math
 from functools import partial
 
 import equinox as eqx
@@ -18,6 +20,7 @@ from tests.helpers.problems import options, random_problem, value, values
 from tests.helpers.quantities import assert_same, quantities, solve
 from tests.helpers.small import logit_market
 
+HOSTS = 0.0, math.inf  # seconds that rounds may take in NumPy: none are, and all
 EPS = 1e-13  # of sums of a few hundred products of numbers of order one
 
 KINDS = {
@@ -38,9 +41,9 @@ def problem_of(name, seed=0):
 def test_values_are_those_of_brute_force(name):
     problem = problem_of(name)
     expected = values(problem)
-    for merge in (True, False):
+    for merge, host in itertools.product((True, False), HOSTS):
         tree = build_tree(problem.structure, merge)
-        found, _ = backward(tree, problem.tables, problem.tasks, block=4096)
+        found, _ = backward(tree, problem.tables, problem.tasks, block=4096, host=host)
         np.testing.assert_allclose(found, expected, rtol=0, atol=EPS)
     assert np.abs(expected).max() > 0.05
 
@@ -51,7 +54,8 @@ def test_block_sizes_do_not_change_anything(block):
     tree = build_tree(problem.structure)
     assert max(layer.nodes for layer in tree.layers) > 60
     ticks = []
-    found, actions = backward(tree, problem.tables, problem.tasks, block=block, tick=ticks.append)
+    given = tree, problem.tables, problem.tasks
+    found, actions = backward(*given, block=block, tick=ticks.append, host=0.0)
     expected, same = backward(tree, problem.tables, problem.tasks, block=10**6)
     np.testing.assert_allclose(found, expected, rtol=0, atol=EPS)
     for a, b in zip(actions, same, strict=True):
@@ -67,7 +71,9 @@ def test_chunks_do_not_change_anything(block, cached, monkeypatch):
     expected, same = backward(tree, problem.tables, problem.tasks, block=block)
     monkeypatch.setattr("solvers.tree.bellman._CACHED", cached)
     jax.clear_caches()  # the sizes are no argument of the compiled step
-    found, actions = backward(tree, problem.tables, problem.tasks, block=block)
+    given = tree, problem.tables, problem.tasks
+    found, actions = backward(*given, block=block, host=0.0)
+    np.testing.assert_allclose(backward(*given, block=block)[0], expected, rtol=0, atol=EPS)
     np.testing.assert_allclose(found, expected, rtol=0, atol=EPS)
     for a, b in zip(actions, same, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -104,7 +110,8 @@ def follow(problem, tree, actions, t, node, memory, belief, root, task):
 def test_kept_policies_attain_the_values(name, merge):
     problem = problem_of(name, seed=1)
     tree = build_tree(problem.structure, merge)
-    _, actions = backward(tree, problem.tables, problem.tasks, block=64)
+    host = 0.0 if merge else math.inf
+    _, actions = backward(tree, problem.tables, problem.tasks, block=64, host=host)
     roots, width = problem.tasks.coefficient.shape[:2]
     assert len(actions) == problem.structure.horizon
     for layer, taken in zip(tree.layers, actions, strict=True):
@@ -140,8 +147,14 @@ def two_controls(difference, mass=1.0, controls=3):
     tables = Tables(stop, np.zeros((0, 1)), np.zeros((1, 1)))
     one = np.ones((1, 1, 1))
     tasks = Tasks(np.full((1, 1), mass), one, one, np.ones((1, 1, controls), bool), 1)
-    found, actions = backward(build_tree(structure), tables, tasks, block=8)
-    return float(found[0, 0]), int(actions[0][0, 0, 0])
+    (one, same) = (
+        (float(found[0, 0]), int(actions[0][0, 0, 0]))
+        for found, actions in (
+            backward(build_tree(structure), tables, tasks, block=8, host=host) for host in HOSTS
+        )
+    )
+    assert one == same
+    return one
 
 
 @pytest.mark.parametrize("mass", [1.0, 1e-30])
@@ -270,7 +283,7 @@ def compilations(caplog, work):
 def test_a_second_solve_of_the_same_shapes_compiles_nothing(caplog, markov):
     # Nothing is clipped and nothing merges by chance, so that shapes are the same for all seeds.
     rule = dm.LastShownOnly(dm.Logit(0.5), 0.5)
-    shape = {"m": 6, "horizon": 3, "markov": markov, "advertisers": None, "rule": rule}
+    shape = {"m": 6 + markov, "horizon": 3, "markov": markov, "advertisers": None, "rule": rule}
     first = compilations(caplog, lambda: solve(logit_market(seed=1, **shape)))
     assert first  # else nothing would be counted
     again = compilations(caplog, lambda: solve(logit_market(seed=2, **shape)))
@@ -288,7 +301,8 @@ def test_one_compilation_for_many_blocks_of_one_shape(caplog):
     numbers = [len(list(blocks(layer, 8))) for layer in tree.layers]
     assert numbers[0] == 1
     assert min(numbers[1:]) > 2
-    messages = compilations(caplog, lambda: backward(tree, problem.tables, problem.tasks, block=8))
+    given = tree, problem.tables, problem.tasks
+    messages = compilations(caplog, lambda: backward(*given, block=8, host=0.0))
     # One for the last round, which nothing follows, and one that all other rounds share.
     assert sum("jit(bellman_step)" in message for message in messages) == 2
 
@@ -301,11 +315,29 @@ def test_many_rounds_share_two_compilations(caplog):
     assert len({layer.nodes for layer in tree.layers}) > 4
 
     def steps(problem):
-        solve = partial(backward, tree, problem.tables, problem.tasks, block=64)
+        solve = partial(backward, tree, problem.tables, problem.tasks, block=64, host=0.0)
         return sum("jit(bellman_step)" in message for message in compilations(caplog, solve))
 
     assert steps(first) == 2
     assert steps(dataclasses.replace(first, tables=second.tables)) == 0
+
+
+def test_small_passes_compile_nothing_and_bounds_are_the_same(caplog, monkeypatch):
+    """Rounds in NumPy: no program, and what a search bounds with them is what programs find."""
+    problem = random_problem(np.random.default_rng(3), rounds=3, points=9)
+    tree = build_tree(problem.structure)
+    assert (
+        compilations(caplog, lambda: backward(tree, problem.tables, problem.tasks, block=64)) == []
+    )
+    env, found = logit_market(seed=3, horizon=3, m=7), []
+    for host in HOSTS:
+        monkeypatch.setattr(
+            "solvers.tree.backward._on_host",
+            lambda tree, tasks, seconds, host=host: [host > 0] * len(tree.layers),
+        )
+        policy = dm.solve_efficient_policy(env, dm.BranchAndBound(), tolerance=1e-3, progress=False)
+        found.append(np.stack([policy.lower, policy.upper, *policy.marginal_upper]))
+    np.testing.assert_allclose(*found, rtol=0, atol=EPS)
 
 
 def test_structure_is_not_changed_by_solving():
