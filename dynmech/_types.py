@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_context
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array
 
@@ -77,7 +78,7 @@ def precision(array: Numbers) -> Iterator[None]:
 def _traced() -> bool:
     """Whether the caller is being traced."""
     here = get_opaque_trace_state()
-    with jax.core.eval_context():
+    with eval_context():
         return here != get_opaque_trace_state()
 
 

@@ -172,26 +172,20 @@ def sweep(
                 at = layer.memory[first]
                 bound = (np if quick[t] else jnp).asarray(bounds(t, int(at)), column.dtype)
             picked = nodes[:size] if quick[t] else nodes
-            here = (
-                previous,
-                layer.parent[layer.likelihood[picked]] + start,
-                layer.column[layer.likelihood[picked]],
-                tree.structure.edge[t][layer.memory[first]],
-                layer.child[picked],
-                layer.child[picked, :, 0] >= 0 if partial else None,
-                ratios(tree, t, picked) if share is None else share(t, picked),
-                following,
-                bound,
-            )
-            rest = (
-                tree.structure.outcome,
-                np.asarray([room.each[t], room.now, room.later], column.dtype),
-            )
+            parent = layer.parent[layer.likelihood[picked]] + start
+            seen = layer.column[layer.likelihood[picked]]
+            edges, child = tree.structure.edge[t][layer.memory[first]], layer.child[picked]
+            followed = layer.child[picked, :, 0] >= 0 if partial else None
+            ratio = ratios(tree, t, picked) if share is None else share(t, picked)
+            off = np.asarray([room.each[t], room.now, room.later], column.dtype)
+            here = previous, parent, seen, edges, child, followed, ratio, following, bound
             if quick[t]:
-                found = step_on_host(*here, column, tables, rest[0], tasks, rest[1])
+                found = step_on_host(*here, column, tables, tree.structure.outcome, tasks, off)
             else:
                 counted = None if traced else np.asarray(size, np.int32)
-                found = bellman_step(*here, *given[:2], rest[0], given[2], rest[1], counted)
+                found = bellman_step(
+                    *here, given[0], given[1], tree.structure.outcome, given[2], off, counted
+                )
             parts.append(jax.tree.map(lambda x, size=size: arrays.asarray(x)[:size], found))
             tick(size)
         joined = jax.tree.map(lambda *x: arrays.concatenate(x), *parts)

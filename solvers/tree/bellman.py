@@ -53,7 +53,7 @@ def bellman_step(
     followed: Bool[Numbers, "C A"] | None,
     ratio: Float[Numbers, "C A Z"] | Float[Numbers, "C A Z R"] | None,
     following: Later,
-    bound: Float[Array, "A _R _Q m"] | None,
+    bound: Float[Numbers, "A _R _Q m"] | None,
     column: Float[Numbers, "C1 m"],
     tables: Tables,
     outcomes: Int[Numbers, "E J"],
@@ -89,20 +89,20 @@ def bellman_step(
 
 
 def step_on_host(
-    previous: Float[np.ndarray, "L m"],
-    parent: Int[np.ndarray, " C"],
-    picked: Int[np.ndarray, " C"],
-    edges: Int[np.ndarray, " A"],
-    child: Int[np.ndarray, "C A Z"],
-    followed: Bool[np.ndarray, "C A"] | None,
-    ratio: Float[np.ndarray, "C A Z"] | Float[np.ndarray, "C A Z R"] | None,
+    previous: Float[Numbers, "L m"],
+    parent: Int[Numbers, " C"],
+    picked: Int[Numbers, " C"],
+    edges: Int[Numbers, " A"],
+    child: Int[Numbers, "C A Z"],
+    followed: Bool[Numbers, "C A"] | None,
+    ratio: Float[Numbers, "C A Z"] | Float[Numbers, "C A Z R"] | None,
     following: Later,
-    bound: Float[np.ndarray, "A _R _Q m"] | None,
-    column: Float[np.ndarray, "C1 m"],
+    bound: Float[Numbers, "A _R _Q m"] | None,
+    column: Float[Numbers, "C1 m"],
     tables: Tables,
-    outcomes: Int[np.ndarray, "E J"],
+    outcomes: Int[Numbers, "E J"],
     tasks: Tasks,
-    shares: Float[np.ndarray, " three"],
+    shares: Float[Numbers, " three"],
 ) -> Found:
     """`bellman_step` in NumPy, for passes that take less time than their program to compile."""
     nodes = parent, picked, child, followed, ratio
