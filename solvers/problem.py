@@ -29,10 +29,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from solvers.host import on_host
+
 Numbers = Array | np.ndarray
 T = TypeVar("T")
 
 
+@on_host
 class Structure(eqx.Module):
     """What can follow what: host-side integers, the same whatever the numbers are.
 
@@ -72,6 +75,7 @@ class Structure(eqx.Module):
         return self.columns.shape[1]
 
 
+@on_host
 class Tables(eqx.Module):
     """The numbers of a problem; may be traced.
 
@@ -88,6 +92,7 @@ class Tables(eqx.Module):
     reward: Float[Numbers, "n m"]
 
 
+@on_host
 class Tasks(eqx.Module):
     """Roots, and the maximisations asked for at each of them.
 

@@ -58,6 +58,8 @@ class Growing:
 class Store:
     """Nodes met by any search: `memory`, `words`, `size` of each, and `row`, its likelihood.
 
+    `seen`: how many columns the first way in has.
+
     The belief of a root at a node is the root times its row. Rows are those of the first way in;
     another way's belief is in proportion, in the ratio exp of the difference of sizes.
     """
@@ -72,8 +74,9 @@ class Store:
         self.offset = None if digits is None else np.asarray(structure.offset, float)
         self.column = column
         self.nodes = Growing(
-            memory=np.int32(0), words=np.zeros(2, np.int64), size=0.0, row=column[0]
-        )
+            memory=np.int32(0), words=np.zeros(2, np.int64), size=0.0, row=column[0],
+            seen=np.int32(0),
+        )  # fmt: skip
         self.number: dict[tuple[int, int, int], int] = {(0, 0, 0): 0}
         self.nodes.append(1, row=1.0)
 
@@ -82,20 +85,49 @@ class Store:
         nodes = self.nodes
         with np.errstate(over="ignore"):
             words = nodes["words"][node] + self.digit[column]
-        keys = list(zip(memory.tolist(), *words.T.tolist(), strict=True))
-        number, before = self.number, len(self.number)
+
+        def made(first: Indices) -> dict[str, np.ndarray]:
+            row = nodes["row"][node[first]] * self.column[column[first]]
+            return {"row": row, "times": np.ones(len(first), np.int32)}
+
+        return self._met(node, column, memory, words, made)
+
+    def repeated(
+        self, node: Indices, column: Indices, rows: Float[np.ndarray, "k t m"], times: Indices
+    ) -> Int[np.ndarray, " n"]:
+        """The nodes reached by seeing `column` again and again, `times`, in the same class.
+
+        **Arguments:** `rows`: likelihoods after each time.
+
+        **Returns:** those of the first node after one time, two times and so on, then the others'.
+        """
+        at = np.repeat(np.arange(len(node)), times)
+        often = 1 + np.arange(len(at)) - np.repeat(np.cumsum(times) - times, times)
+        node, column = node[at], column[at]
+        with np.errstate(over="ignore"):
+            words = self.nodes["words"][node] + often[:, None] * self.digit[column]
+
+        def made(first: Indices) -> dict[str, np.ndarray]:
+            return {"row": rows[at[first], often[first] - 1], "times": often[first]}
+
+        return self._met(node, column, self.nodes["memory"][node], words, made)
+
+    def _met(self, node, column, memory, words, made) -> Indices:
+        """Numbers of nodes; those not known yet are entered, with what `made` says of them."""
+        keys = zip(memory.tolist(), *words.T.tolist(), strict=True)
+        number, before, nodes = self.number, len(self.number), self.nodes
         index = np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
         if len(number) > before:
             fresh, first = np.unique(index, return_index=True)
             first = first[fresh >= before]
-            origin, seen = node[first], column[first]
+            more, origin = made(first), node[first]
+            size = 0.0
+            if self.offset is not None:
+                size = nodes["size"][origin] + more["times"] * self.offset[column[first]]
             nodes.append(
-                len(first),
-                memory=memory[first],
-                words=words[first],
-                row=nodes["row"][origin] * self.column[seen],
-                size=0.0 if self.offset is None else nodes["size"][origin] + self.offset[seen],
-            )
+                len(first), memory=memory[first], words=words[first], row=more["row"], size=size,
+                seen=nodes["seen"][origin] + more["times"],
+            )  # fmt: skip
         return index
 
     def restore(self, kept: dict[str, np.ndarray]) -> None:

@@ -22,6 +22,7 @@ from solvers.tree.tree import Layer, Tree
 from solvers.truncation import unroll
 
 _MOST_ROUNDS = 10_000
+_FEW, _TOGETHER = 64, 16  # entries of a round that is looked at with others, so many rounds
 
 
 class _Entries(NamedTuple):
@@ -127,7 +128,7 @@ class _Writer:
         found = self._table(rounds, entries, children, structure)
         assert found.tree is not None
         layers = tuple(
-            dataclasses.replace(layer, memory=layer.memory - np.int32(first))
+            layer._replace(memory=layer.memory - np.int32(first))
             for layer, first in zip(found.tree.layers, start, strict=True)
         )
         return dataclasses.replace(found, tree=Tree(layers, structure))
@@ -159,21 +160,38 @@ class _Writer:
         structure = self.structure
         rounds, entries = [self._first()], [self._top()]
         children: list[np.ndarray] = []
-        used = 0.0
+        used, looked = 0.0, least - 1
         while True:
             here, at = rounds[-1], entries[-1]
-            left = np.bincount(at.task, self._to_come(here, at), len(self.kept))
             used += self._bytes(here, at)
-            if len(rounds) >= least and (left <= rest[self.kept]).all():
-                break
-            if len(rounds) >= _MOST_ROUNDS or used * structure.symbols > memory:
+            last = len(rounds) >= _MOST_ROUNDS or used * structure.symbols > memory
+            due = last or len(at.node) > _FEW or len(rounds) - looked >= _TOGETHER
+            if due and len(rounds) > looked:
+                left = self._left(rounds[looked:], entries[looked:])
+                enough = np.flatnonzero((left <= rest[self.kept]).all(axis=1))
+                looked, last = len(rounds), last or len(enough) > 0
+                if len(enough):
+                    looked = len(rounds) - len(left) + int(enough[0]) + 1
+            if last:
                 break
             following, child, after = self._next(here, at)
             children.append(child)
             rounds.append(following)
             entries.append(after)
+        count = max(looked, 1)
+        rounds, entries, children = rounds[:count], entries[:count], children[: count - 1]
         children.append(np.zeros((len(rounds[-1].node), structure.controls, 0), np.int32))
         return self._table(rounds, entries, children, unroll(structure, len(rounds)))
+
+    def _left(self, rounds: list[_Round], entries: list[_Entries]) -> Float[np.ndarray, "t K"]:
+        """What is still to come from each of some rounds on, by kept task."""
+        here, at = _joined(rounds, entries)
+        low, high = self._bounds(here, at)
+        worth = at.weight * np.maximum(np.abs(low), np.abs(high)) * self._scale(here, at)
+        width = len(self.kept)
+        code = np.repeat(np.arange(len(rounds)), [len(one.node) for one in entries]) * width
+        left = np.bincount(code + at.task, worth, width * len(rounds))
+        return left.reshape(len(rounds), width)
 
     def _control(self, at: _Entries) -> Indices:
         act = self.search.pairs["act"][at.pair].astype(np.int64)
@@ -191,11 +209,6 @@ class _Writer:
             high[mine] = (belief * one.told[where]).sum(axis=1)
         return low, np.maximum(high, low)
 
-    def _to_come(self, here: _Round, at: _Entries) -> Float[np.ndarray, " k"]:
-        low, high = self._bounds(here, at)
-        scale = self._scale(here, at)
-        return at.weight * np.maximum(np.abs(low), np.abs(high)) * scale
-
     def _scale(self, here: _Round, at: _Entries) -> Float[np.ndarray, " k"]:
         """The belief of a round's node over that of the store's, 1 unless columns are related."""
         if here.size is None:
@@ -209,7 +222,7 @@ class _Writer:
         structure, store, search = self.structure, self.search.store, self.search
         symbols = structure.symbols
         control = self._control(at)
-        ways, which = np.unique(at.node * structure.controls + control, return_inverse=True)
+        ways, which = _distinct(at.node * structure.controls + control)[1:]
         source, taken = np.divmod(ways, structure.controls)
         memory = here.memory[source]
         column = structure.columns[structure.edge[0][memory, taken]].ravel().astype(np.int64)
@@ -219,16 +232,15 @@ class _Writer:
         number = -1 - after
         if not dead.all():
             number[~dead] = store.after(here.node[source[~dead]], column[~dead], after[~dead])
-        keys = np.stack([after, number])
-        nodes, first, index = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-        index = index.reshape(-1)
+        classes = len(structure.edge[0])
+        first, _, index = _distinct(after * (store.nodes.count + classes) + number + classes)
         row = here.row[source[first]] * store.column[column[first]]
         row[dead[first]] = 0.0
         size = None
         if here.size is not None and store.offset is not None:
             size = here.size[source[first]] + store.offset[column[first]]
         following = _Round(
-            np.maximum(nodes[1], -1), nodes[0], source[first], column[first], row, size
+            np.maximum(number[first], -1), after[first], source[first], column[first], row, size
         )
         child = np.full((len(here.node), structure.controls, symbols), -1, np.int32)
         child[source, np.repeat(taken, symbols), np.tile(np.arange(symbols), len(ways))] = index
@@ -259,8 +271,10 @@ class _Writer:
 
     def _merged(self, here: _Round, at: _Entries) -> _Entries:
         """One entry a node and plan: where ways differ in what they keep, what is worth most."""
-        low = self._bounds(here, at)[0] * self._scale(here, at)
         key = at.node * len(self.kept) + at.task
+        if len(key) == 1 or (np.diff(key) > 0).all():
+            return at
+        low = self._bounds(here, at)[0] * self._scale(here, at)
         order = np.lexsort((-low, key))
         key = key[order]
         first = np.flatnonzero(np.diff(key, prepend=-1))
@@ -276,43 +290,52 @@ class _Writer:
         written: Structure,
     ) -> PlanTable:
         """Backward over the tree of the structure written: what plans attain, what they lack."""
-        structure, width = self.structure, len(self.kept)
-        later = np.zeros((len(rounds[-1].node), width))
-        actions, gaps = [], []
+        controls, width = self.structure.controls, len(self.kept)
+        nodes = np.cumsum([0, *(len(one.node) for one in rounds)])
+        ends = np.cumsum([0, *(len(one.node) for one in entries)])
+        parts = [self._numbers(rounds[k : k + _TOGETHER], entries[k : k + _TOGETHER])
+                 for k in range(0, len(rounds), _TOGETHER)]  # fmt: skip
+        control, edge, yields, high, mass = map(np.concatenate, zip(*parts, strict=True))
+        value, gap = np.zeros((2, nodes[-1], width))
+        taken = np.full((nodes[-1], width), controls - 1)
         for t in reversed(range(len(rounds))):
             here, at, child = rounds[t], entries[t], children[t]
-            control = self._control(at)
-            edge = structure.edge[0][here.memory[at.node], control]
-            value = np.zeros((len(here.node), width))
-            belief = here.row[at.node] * self.root[at.task]
-            yields = np.zeros(len(at.node))
-            for f in np.unique(at.task).tolist():
-                mine = at.task == f
-                yields[mine] = (belief[mine] * self.economies[f].yields[edge[mine]]).sum(axis=1)
+            mine = slice(ends[t], ends[t + 1])
             if child.shape[2]:
-                reached = child[at.node, control]
-                factor = self._ratio(here, rounds[t + 1], at, edge, reached)
-                yields += (later[reached, at.task[:, None]] * factor).sum(axis=1)
-            value[at.node, at.task] = yields
-            high = self._bounds(here, at)[1] * self._scale(here, at)
-            if t == 0:
-                high = self.upper[self.kept[at.task]]
-            mass = belief.sum(axis=1)
-            gap = np.zeros((len(here.node), width))
-            lack = np.maximum(high - yields, 0.0)
-            gap[at.node, at.task] = np.where(mass > 0, lack / np.where(mass > 0, mass, 1.0), 0.0)
-            taken = np.full((len(here.node), width), structure.controls - 1)
-            taken[at.node, at.task] = control
-            actions.append(taken)
-            gaps.append(gap)
-            later = value
+                reached = child[at.node, control[mine]]
+                later = value[nodes[t + 1] + reached, at.task[:, None]]
+                if here.size is not None:
+                    later = later * self._ratio(here, rounds[t + 1], at, edge[mine], reached)
+                yields[mine] += later.sum(axis=1)
+            value[nodes[t] + at.node, at.task] = yields[mine]
+        at = _Entries(*map(np.concatenate, zip(*entries, strict=True)))
+        at = at._replace(node=at.node + np.repeat(nodes[:-1], np.diff(ends)))
+        high[: ends[1]] = self.upper[self.kept[entries[0].task]]
+        lack = np.maximum(high - yields, 0.0)
+        gap[at.node, at.task] = np.where(mass > 0, lack / np.where(mass > 0, mass, 1.0), 0.0)
+        taken[at.node, at.task] = control
+        actions, gaps = (np.split(x, nodes[1:-1]) for x in (taken, gap))
         layers = tuple(map(_layer, rounds, children))
-        return self._laid_out(Tree(layers, written), actions[::-1], gaps[::-1], later[0])
+        return self._laid_out(Tree(layers, written), actions, gaps, value[0])
+
+    def _numbers(self, rounds: Sequence[_Round], entries: Sequence[_Entries]):
+        """Of every entry: control, edge, yield, bound above, and mass."""
+        here, at = _joined(rounds, entries)
+        control = self._control(at)
+        edge = self.structure.edge[0][here.memory[at.node], control]
+        belief = here.row[at.node] * self.root[at.task]
+        yields = np.zeros(len(at.node))
+        for f in np.unique(at.task).tolist():
+            mine = at.task == f
+            yields[mine] = (belief[mine] * self.economies[f].yields[edge[mine]]).sum(axis=1)
+        high = self._bounds(here, at)[1] * self._scale(here, at)
+        return control, edge, yields, high, belief.sum(axis=1)
 
     def _ratio(self, here: _Round, after: _Round, at: _Entries, edge, reached):
         offset = self.search.store.offset
-        if offset is None or here.size is None or after.size is None:
-            return np.ones(reached.shape)
+        assert offset is not None
+        assert here.size is not None
+        assert after.size is not None
         column = self.structure.columns[edge]
         return np.exp(here.size[at.node][:, None] + offset[column] - after.size[reached])
 
@@ -328,6 +351,29 @@ class _Writer:
             lacking.append(tuple(one[:, mine].reshape(shape) for one in gaps))
             first = mine.stop
         return PlanTable(tree, None, answers, lacking)
+
+
+def _joined(rounds: Sequence[_Round], entries: Sequence[_Entries]) -> tuple[_Round, _Entries]:
+    """Rounds side by side as one, and their entries."""
+    if len(rounds) == 1:
+        return rounds[0], entries[0]
+    ways = ([one.node, one.memory, one.parent, one.column] for one in rounds)
+    node, memory, parent, column = map(np.concatenate, zip(*ways, strict=True))
+    row = np.concatenate([one.row for one in rounds])
+    sizes = [one.size for one in rounds if one.size is not None]
+    starts = np.cumsum([0, *(len(one.node) for one in rounds[:-1])])
+    first = np.repeat(starts, [len(one.node) for one in entries])
+    at = _Entries(*map(np.concatenate, zip(*entries, strict=True)))
+    size = np.concatenate(sizes) if sizes else None
+    return _Round(node, memory, parent, column, row, size), at._replace(node=first + at.node)
+
+
+def _distinct(code: Indices) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each number that there is comes first, the numbers in order, and which each is."""
+    if len(code) == 1:
+        return np.zeros(1, np.int64), code, np.zeros(1, np.int64)
+    found, first, index = np.unique(code, return_index=True, return_inverse=True)
+    return first, found, index.reshape(-1)
 
 
 def _layer(here: _Round, child: np.ndarray) -> Layer:

@@ -16,6 +16,7 @@ Host-side NumPy: the sets are ragged and small beside the tree.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -102,7 +103,7 @@ def rows_after(
     return None if rows is None else rows[layer.parent] * column[layer.column]
 
 
-class Visits(eqx.Module):
+class Visits(NamedTuple):
     """Nodes that plans visit in one round, each once for every (origin, pair) and control used.
 
     `weight` counts the merged paths, times the probability of the coefficients that lead there
@@ -132,36 +133,49 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
     path = [here]
     for t in range(plan.horizon - 1):
         child = plan.tree.layers[t].child[here.node, here.control]
-        nodes = plan.tree.layers[t + 1].nodes
-        sibling = plan.sibling[here.pair]
-        law = _law(plan, here.pair, here.control)
-        shape = (*child.shape, sibling.shape[1])
-        live = np.broadcast_to((law > 0)[:, None, :], shape)
-        visit_index, symbol, _ = np.nonzero(live)
-        node = np.broadcast_to(child[:, :, None], shape)[live].astype(np.int64)
-        pair = np.broadcast_to(sibling[:, None, :], shape)[live].astype(np.int64)
-        weight = here.weight[:, None, None] * law[:, None, :]
         ratio = ratios(plan.tree, t, here.node)
-        if ratio is not None:
-            weight = weight * ratio[np.arange(len(ratio)), here.control][:, :, None]
-        weight = np.broadcast_to(weight, shape)[live]
-        origin = here.origin[visit_index] if by_origin else pair
-        key = (origin * len(plan.pair_root) + pair) * nodes + node
-        _, first, index = np.unique(key, return_index=True, return_inverse=True)
-        weight = np.bincount(index.reshape(-1), weight, len(first))
+        each = None if ratio is None else ratio[np.arange(len(ratio)), here.control]
+        on = _ways if plan.kernel is None else _moved_ways
+        index, symbol, origin, pair, node, weight = on(plan, here, child, each)
+        origin = origin if by_origin else pair
+        if len(node) > 1:
+            nodes = plan.tree.layers[t + 1].nodes
+            key = (origin * len(plan.pair_root) + pair) * nodes + node
+            _, first, merged = np.unique(key, return_index=True, return_inverse=True)
+            weight = np.bincount(merged.reshape(-1), weight, len(first))
+        else:
+            first = np.zeros(len(node), np.int64)
         entry, control, chance = Plan.split(plan, plan.actions[t + 1][pair[first], node[first]])
         first, weight = first[entry], weight[entry] * chance
         here = Visits(
-            origin[first],
-            pair[first],
-            node[first],
-            control,
-            weight,
-            visit_index[first],
-            symbol[first],
+            origin[first], pair[first], node[first], control, weight, index[first], symbol[first]
         )
         path.append(here)
     return path
+
+
+def _ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio):
+    """What follows visits, if coefficients stay: visit, symbol, origin, pair, node, weight."""
+    count, symbols = child.shape
+    index, symbol = np.repeat(np.arange(count), symbols), np.tile(np.arange(symbols), count)
+    weight = here.weight[index] if ratio is None else (here.weight[:, None] * ratio).ravel()
+    return index, symbol, here.origin[index], here.pair[index], child.ravel().astype(int), weight
+
+
+def _moved_ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio):
+    """The same if they move."""
+    sibling = plan.sibling[here.pair]
+    law = _law(plan, here.pair, here.control)
+    shape = (*child.shape, sibling.shape[1])
+    live = np.broadcast_to((law > 0)[:, None, :], shape)
+    index, symbol, _ = np.nonzero(live)
+    node = np.broadcast_to(child[:, :, None], shape)[live].astype(np.int64)
+    pair = np.broadcast_to(sibling[:, None, :], shape)[live].astype(np.int64)
+    weight = here.weight[:, None, None] * law[:, None, :]
+    if ratio is not None:
+        weight = weight * ratio[:, :, None]
+    weight = np.broadcast_to(weight, shape)[live]
+    return index, symbol, here.origin[index], pair, node, weight
 
 
 class Keys(eqx.Module):

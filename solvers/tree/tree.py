@@ -9,7 +9,7 @@ proportion, in the same memory class.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -23,8 +23,7 @@ Indices = Int[np.ndarray, " _k"]
 Words = Int[np.ndarray, "_L _w"]
 
 
-@on_host
-class Layer(eqx.Module):
+class Layer(NamedTuple):
     """Nodes of one round, sorted by memory class.
 
     - `parent`, `column`: shape (L,): likelihood row l is row `parent[l]` of the round before

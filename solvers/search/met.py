@@ -1,0 +1,247 @@
+"""Economies at the nodes of one store: bounds where they are met, and what follows once opened.
+
+A *pair* is an economy at a node. Its bounds, when it is met, are one control for ever and being
+told the parameter (`solvers.search.forever`), or what was found for an economy that may do more.
+Opened, it has what every control yields and may lead to; backed up, the best of that.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.problem import Structure, Tables
+from solvers.search.economy import Economy
+from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
+from solvers.search.store import Growing, Indices, Store
+from solvers.search.ways import Ways
+
+
+class Met:
+    """Bounds and plans of economies on one store.
+
+    `pairs`: an economy at a node: `upper`, `lower`, `mass`; `place`, its row in `opened`, or -1;
+    `act`: the control of its plan, or -1 where `keep` is kept for ever. `opened`: `pay` (A,),
+    `option` (A,): bounds above by control; `child` (A, Z): pairs that follow, -1 if not followed.
+    Pair 0 stands for an impossible belief. `related`: whether beliefs can come back to themselves.
+    """
+
+    def __init__(self, structure: Structure, tables: Tables):
+        self.structure, self.tables, self.dead = structure, tables, structure.dead
+        self.store = Store(structure, tables)
+        self.going = going_on(structure, tables)
+        controls, symbols = structure.controls, structure.symbols
+        self.pairs = Growing(
+            node=np.int32(0), task=np.int32(0), upper=0.0, lower=0.0, mass=0.0, slack=0.0,
+            place=np.int32(0), act=np.int16(0), keep=np.int16(0),
+        )  # fmt: skip
+        child = np.zeros((controls, symbols), np.int32)
+        self.opened = Growing(pay=np.zeros(controls), option=np.zeros(controls), child=child)
+        self.pairs.append(1, place=-1, act=-1, keep=controls - 1)
+        self.economies: list[Economy] = []
+        self.top: list[int] = []
+        self.pair_of: list[np.ndarray] = []
+        self._kept: dict[bytes, tuple] = {}
+        self._yields: dict[bytes, np.ndarray] = {}
+        alive = np.asarray((self.going > 0).any(axis=1))[structure.edge[0]]
+        source, control = np.nonzero(alive)
+        target = structure.successor[0][source, control]
+        self.final = np.asarray(~alive.any(axis=1))
+        self.last_but_one = ~self.final & self.final[structure.successor[0]].all(axis=1)
+        ways = Ways(source, target, np.ones(len(source)))
+        again = (source == target).any() or ways.circular(len(structure.edge[0]))
+        self.related = self.store.offset is not None and bool(again)
+
+    @property
+    def bytes(self) -> int:
+        known = self.store.nodes.bytes + self.pairs.bytes + self.opened.bytes
+        return known + sum(table.nbytes for table in self.pair_of) + 200 * self.store.nodes.count
+
+    def yields(self, coefficient, counted) -> Float[np.ndarray, "E m"]:
+        """What a round yields at each edge; found once for tasks with the same weights."""
+        key = coefficient.tobytes() + counted.tobytes()
+        if key not in self._yields:
+            self._yields[key] = round_yields(self.structure, self.tables, coefficient, counted)
+        return self._yields[key]
+
+    def add(self, root, coefficient, counted, allowed, above: int = -1, excess=None) -> int:
+        """Add an economy; its number. Nothing is searched.
+
+        **Arguments:** `above`: an economy of the same root that may do all that this one may: what
+        bounds it from above bounds this one, plus the belief times `excess` (M, m). -1: none.
+        """
+        key = coefficient.tobytes() + counted.tobytes()
+        if key not in self._kept:
+            yields = self.yields(coefficient, counted)
+            self._kept[key] = yields, one_for_ever(self.structure, yields, self.going)
+        yields, kept = self._kept[key]
+        told = told_for_ever(self.structure, yields, self.going, kept, allowed)
+        one = Economy(self.structure, root, yields, kept, told, allowed, above, excess)
+        if above >= 0:
+            one.alike = (yields == self.economies[above].yields)[:, root > 0].all(axis=1)
+        self.economies.append(one)
+        self.pair_of.append(np.full(64, -1, np.int32))
+        number = len(self.economies) - 1
+        self.top.append(int(self._seek(np.array([number]), np.zeros(1, np.int64))[0]))
+        return number
+
+    def factor(self, parent, control, child) -> Float[np.ndarray, "k Z"]:
+        """Belief after each symbol over that of the pair that follows, 0 where it is impossible."""
+        if self.store.offset is None:
+            return np.ones(child.shape)
+        node, symbols = self.pairs["node"], child.shape[1]
+        memory = self.store.nodes["memory"][node[parent]]
+        column = self.structure.columns[self.structure.edge[0][memory, control]]
+        flat = np.repeat(node[parent], symbols), column.ravel(), node[child.ravel()]
+        return np.where(child > 0, self.store.ratio(*flat).reshape(child.shape), 0.0)
+
+    def _groups(self, task: Indices, memory: Indices) -> Iterator[tuple[int, int, Indices | slice]]:
+        """Positions of each (task, memory class)."""
+        if not len(task):
+            return
+        code = task.astype(np.int64) * len(self.structure.edge[0]) + memory
+        if (code == code[0]).all():
+            yield int(task[0]), int(memory[0]), slice(None)
+            return
+        order = np.argsort(code, kind="stable")
+        starts = np.flatnonzero(np.diff(code[order], prepend=-1))
+        for one in np.split(order, starts[1:]):
+            yield int(task[one[0]]), int(memory[one[0]]), one
+
+    def _seek(self, task: Indices, node: Indices) -> Indices:
+        """The pairs of these tasks and nodes; those not met yet get their bounds."""
+        found = np.zeros(len(node), np.int64)
+        memory, rows = self.store.nodes["memory"], self.store.nodes["row"]
+        for q, c, part in self._groups(task, memory[node]):
+            table = self.pair_of[q]
+            if len(table) < self.store.nodes.count:
+                more = max(2 * len(table), self.store.nodes.count) - len(table)
+                table = self.pair_of[q] = np.concatenate([table, np.full(more, -1, np.int32)])
+            nodes = node[part]
+            fresh = nodes[table[nodes] < 0]
+            if len(fresh):
+                fresh = np.unique(fresh)
+                bound = rows[fresh] @ self.economies[q].bounding(c)
+                keep = bound[:, 2:].argmax(axis=1)
+                below = np.take_along_axis(bound[:, 2:], keep[:, None], 1)[:, 0]
+                above = below if self.final[c] else self._above(q, c, fresh, bound[:, 1], below)
+                table[fresh] = self.pairs.append(
+                    len(fresh), node=fresh, task=q, upper=above, lower=below,
+                    mass=bound[:, 0], slack=-np.inf, place=-1, act=-1,
+                    keep=self.economies[q].controls[keep],
+                )  # fmt: skip
+            found[part] = table[nodes]
+        return found
+
+    def _above(self, task: int, c: int, fresh: Indices, told, below) -> Float[np.ndarray, " k"]:
+        """Bounds above of pairs not met yet: told the parameter, or those of the economy above."""
+        economy = self.economies[task]
+        other = economy.above
+        if other >= 0:
+            table = self.pair_of[other]
+            known = fresh < len(table)
+            pair = np.where(known, table[np.where(known, fresh, 0)], -1)
+            bound = self.pairs["upper"][pair] + self.store.nodes["row"][fresh] @ economy.excess[c]
+            told = np.where(pair >= 0, np.minimum(told, bound), told)
+        return np.maximum(told, below)
+
+    def _open(self, tips: Indices) -> None:
+        """Contract beliefs at tips with what every control yields and may lead to.
+
+        Where nothing follows what follows, that is exact, and nothing has to be met to know it.
+        """
+        pairs, nodes = self.pairs, self.store.nodes
+        controls, symbols = self.structure.controls, self.structure.symbols
+        node, task = pairs["node"][tips], pairs["task"][tips]
+        total = np.empty((len(tips), controls * (1 + symbols)))
+        blocked = np.zeros((len(tips), controls), bool)
+        for q, c, part in self._groups(task, nodes["memory"][node]):
+            total[part] = nodes["row"][node[part]] @ self.economies[q].opening(c, self.store.column)
+            blocked[part] = ~self.economies[q].allowed
+        pay = total[:, :controls]
+        option = pay + total[:, controls:].reshape(-1, controls, symbols).sum(axis=2)
+        option[blocked] = -np.inf
+        place = pairs["place"][tips] = self.opened.append(
+            len(tips), pay=pay, option=option, child=-1
+        )
+        for q, c, part in self._groups(task, nodes["memory"][node]):
+            if self.last_but_one[c]:
+                self._close(q, c, tips[part], place[part])
+
+    def _close(self, task: int, memory: int, tips: Indices, place: Indices) -> None:
+        """Look one round ahead at tips after which one round is left; the control taken follows."""
+        pairs, opened, one = self.pairs, self.opened, self.economies[task]
+        node = pairs["node"][tips]
+        same, other = self._taken_above(task, memory, node)
+        opened["option"][place[same]] = np.where(
+            one.allowed, opened["option"][pairs["place"][other]], -np.inf
+        )
+        new = place[~same]
+        opened["option"][new] = one.look_ahead(
+            memory, self.store.nodes["row"][node[~same]], opened["pay"][new],
+            opened["option"][new], self.store.column,
+        )  # fmt: skip
+        ahead = opened["option"][place]
+        best = ahead.argmax(axis=1)
+        self._follow(tips, place, best)
+        pairs["act"][tips] = best
+        pairs["upper"][tips] = pairs["lower"][tips] = ahead.max(axis=1)
+
+    def _taken_above(
+        self, task: int, memory: int, node: Indices
+    ) -> tuple[Bool[np.ndarray, " k"], Int[np.ndarray, " _s"]]:
+        """Where the economy above has a plan that is this one's too; its pairs there."""
+        pairs, economy = self.pairs, self.economies[task]
+        if economy.above < 0 or economy.excess.any():
+            return np.zeros(len(node), bool), np.zeros(0, np.int64)
+        alike = economy.alike
+        table, edges = self.pair_of[economy.above], self.structure.edge[0]
+        known = node < len(table)
+        pair = np.where(known, table[np.where(known, node, 0)], -1)
+        place = np.where(pair >= 0, pairs["place"][pair], -1)
+        act = np.where(place >= 0, pairs["act"][pair], -1).astype(int)
+        after = self.structure.successor[0][memory, act]
+        keep = pairs["keep"][self.opened["child"][place, act]].astype(int)
+        shown = economy.allowed[act] & economy.allowed[keep].all(axis=1)
+        last = edges[after[:, None], keep]
+        alike = alike[edges[memory, act]] & alike[last].all(axis=1)
+        same = (act >= 0) & shown & alike
+        return same, pair[same]
+
+    def _follow(self, parent: Indices, row: Indices, control: Indices) -> None:
+        structure, pairs, symbols = self.structure, self.pairs, self.structure.symbols
+        node = pairs["node"][parent]
+        memory = self.store.nodes["memory"][node]
+        column = structure.columns[structure.edge[0][memory, control]].ravel()
+        after = np.repeat(structure.successor[0][memory, control], symbols)
+        source, task = np.repeat(node, symbols), np.repeat(pairs["task"][parent], symbols)
+        child = np.zeros(len(column), np.int64)
+        alive = column != structure.dead
+        met = self.store.after(source[alive], column[alive], after[alive])
+        child[alive] = self._seek(task[alive], met)
+        self.opened["child"][row, control] = child.reshape(-1, symbols)
+
+    def _back_up(self, active: Indices) -> None:
+        pairs, opened = self.pairs, self.opened
+        place = pairs["place"][active]
+        at, control = np.nonzero(opened["child"][place][:, :, 0] >= 0)
+        row, parent = place[at], active[at]
+        child = opened["child"][row, control]
+        factor = self.factor(parent, control, child)
+        loop = child == parent[:, None]
+        again = 1.0 - np.where(loop, factor, 0.0).sum(axis=1)
+        factor = np.where(loop, 0.0, factor)
+        pay = opened["pay"][row, control]
+        above = (pay + (pairs["upper"][child] * factor).sum(axis=1)) / again
+        below = (pay + (pairs["lower"][child] * factor).sum(axis=1)) / again
+        opened["option"][row, control] = np.minimum(opened["option"][row, control], above)
+        upper = opened["option"][place].max(axis=1)
+        floor = np.full((len(active), self.structure.controls), -np.inf)
+        floor[at, control] = below
+        best = floor.argmax(axis=1)
+        reached = floor[np.arange(len(active)), best]
+        better = reached > pairs["lower"][active]
+        lower = np.where(better, reached, pairs["lower"][active])
+        pairs["act"][active[better]] = best[better]
+        pairs["lower"][active] = lower
+        pairs["upper"][active] = np.maximum(np.minimum(pairs["upper"][active], upper), lower)
