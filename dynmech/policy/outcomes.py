@@ -86,39 +86,56 @@ def expected_outcomes(
     stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
     outcome = plan.tree.structure.outcome
     step = max(1, _CELLS // (stop.shape[1] * stop.shape[2]))
-    edge_of, belief_at = Plan.edge, Plan.belief  # bound, they would walk the tree at every call
-    held, rows = plan if settled is None else settled.held(plan), None
-    for t, here in enumerate(visit(plan, wanted, by_origin=True)):
-        rows, like = rows_after(plan, t, rows), plan.tree.layers[t].likelihood
-        for low in range(0, len(here.pair), step):
-            part = slice(low, low + step)
-            pair, edge = here.pair[part], edge_of(plan, t, here.node[part], here.control[part])
-            node = here.node[part]
-            if rows is None:
-                belief = belief_at(plan, t, pair, node)
-            else:
-                belief = plan.root[plan.pair_root[pair]] * rows[like[node]]
-            belief = belief * here.weight[part, None]
-            origin = np.searchsorted(wanted, here.origin[part])
-            if settled is not None:
-                estimate = settled.means(held, t, pair, here.node[part], edge)
-            for slot in range(stop.shape[1]):
-                product = outcome[edge, slot]
-                tolled, live = product == n, (product >= 0) & (product < n)
-                if tolled.any():
-                    cost = -(belief[tolled] * stop[edge[tolled], slot] * reward[n]).sum(axis=1)
-                    np.add.at(spent, origin[tolled], cost)
-                joint = belief[live] * stop[edge[live], slot]
-                bought, at = product[live], origin[live]
-                mass = joint.sum(axis=1)
-                utility = np.einsum("km,km->k", joint, reward[bought])
-                estimated = utility
-                if settled is not None:
-                    estimated = np.einsum("km,km->k", joint, estimate[live, slot])
-                theta = support[bought, pairs.theta[pair[live], bought]]
-                for row, amount in enumerate((mass, theta * mass, utility, estimated)):
-                    np.add.at(totals[row], (at, bought), amount)
+    for origin, pair, edge, belief, estimate in _met(plan, wanted, settled, step):
+        for slot in range(stop.shape[1]):
+            product = outcome[edge, slot]
+            tolled, live = product == n, (product >= 0) & (product < n)
+            if tolled.any():
+                cost = -(belief[tolled] * stop[edge[tolled], slot] * reward[n]).sum(axis=1)
+                np.add.at(spent, origin[tolled], cost)
+            joint = belief[live] * stop[edge[live], slot]
+            bought, at = product[live], origin[live]
+            mass = joint.sum(axis=1)
+            utility = np.einsum("km,km->k", joint, reward[bought])
+            estimated = utility
+            if estimate is not None:
+                estimated = np.einsum("km,km->k", joint, estimate[live, slot])
+            theta = support[bought, pairs.theta[pair[live], bought]]
+            for row, amount in enumerate((mass, theta * mass, utility, estimated)):
+                np.add.at(totals[row], (at, bought), amount)
     mass = plan.root.sum(axis=1)[plan.pair_root[wanted]]
     each = np.where(mass > 0, mass, np.nan)
     purchase, earned, utility, estimated = (totals / each[:, None])[:, place]
     return Outcomes(purchase, earned, utility, estimated, (spent / each)[place])
+
+
+def _met(plan: Plan, wanted: Int[np.ndarray, " B"], settled: Settled | None, step: int):
+    """What plans visit, about `step` visits at a time, of several rounds where these are small.
+
+    **Returns:** of each, which of `wanted`, its pair, edge, belief times the chance of being there,
+    and what purchases are settled at, (k, J, m).
+    """
+    edge_of, belief_at = Plan.edge, Plan.belief  # bound, they would walk the tree at every call
+    held, rows = plan if settled is None else settled.held(plan), None
+    waiting: list[tuple] = []
+    for t, here in enumerate(visit(plan, wanted, by_origin=True)):
+        rows, like = rows_after(plan, t, rows), plan.tree.layers[t].likelihood
+        for low in range(0, len(here.pair), step):
+            part = slice(low, low + step)
+            pair, node = here.pair[part], here.node[part]
+            edge = edge_of(plan, t, node, here.control[part])
+            if rows is None:
+                belief = belief_at(plan, t, pair, node)
+            else:
+                belief = plan.root[plan.pair_root[pair]] * rows[like[node]]
+            origin = np.searchsorted(wanted, here.origin[part])
+            one = origin, pair, edge, belief * here.weight[part, None]
+            if settled is not None:
+                yield *one, settled.means(held, t, pair, node, edge)
+                continue
+            waiting.append(one)
+            if sum(len(each[0]) for each in waiting) >= step:
+                yield *map(np.concatenate, zip(*waiting, strict=True)), None
+                waiting = []
+    if waiting:
+        yield *map(np.concatenate, zip(*waiting, strict=True)), None

@@ -29,10 +29,9 @@ def plan_of(
 
 def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
     """Lay per-group tables (N_t, R, keep) of every round out as (pairs, N_t)."""
-    laid = []
-    for parts in zip(*rounds, strict=True):
-        table = np.zeros((count, len(parts[0])), kind)
-        for pair, part in zip(assignment.group_pair, parts, strict=True):
-            table[pair.ravel()] = np.moveaxis(part, 0, -1).reshape(-1, len(part))
-        laid.append(table)
-    return tuple(laid)
+    sizes = [len(part) for part in rounds[0]] if rounds else []
+    table = np.zeros((count, sum(sizes)), kind)
+    for pair, parts in zip(assignment.group_pair, rounds, strict=True):
+        every = np.concatenate(parts)
+        table[pair.ravel()] = np.moveaxis(every, 0, -1).reshape(-1, len(every))
+    return tuple(map(np.ascontiguousarray, np.split(table, np.cumsum(sizes)[:-1], axis=1)))

@@ -38,7 +38,7 @@ from solvers.search.settle import settle
 from solvers.search.store import Indices
 
 _AGAIN = 1.25
-_LEVELS = 3
+_LEVELS, _MOST = 3, 1 << 14  # steps of a pass that open pairs, and how many pairs an economy
 _AHEAD, _LANES = 48, 8  # pairs met a step by keeping what few pairs keep, if ways do not branch
 
 
@@ -88,7 +88,7 @@ class Search(Met):
             after = (pairs["upper"][top] - pairs["lower"][top]).sum()
             if not grown and not after < before:
                 return False
-            before, width = after, min(2 * width, 1 << 14)
+            before, width = after, min(2 * width, _MOST)
 
     def _pass(self, top: Indices, due: Float[np.ndarray, " k"], width: int) -> bool:
         """Go down from these roots, open tips, back up; whether anything was opened."""
@@ -99,7 +99,7 @@ class Search(Met):
         rise, margin, tolerance = np.zeros((3, len(self.economies)))
         margin[task] = due
         tolerance[task] = due / np.where(pairs["mass"][top] > 0, pairs["mass"][top], 1.0)
-        active, visited, levels, grown = top, [], 0, False
+        active, visited, levels, grown, before = top, [], 0, False, self.opened.count
         while len(active):
             spare = pairs["slack"][active] - rise[pairs["task"][active]]
             live = spare > 0
@@ -124,7 +124,9 @@ class Search(Met):
             active, more = self._onward(active, spare, rise, margin, tolerance, single)
             grown |= more
             if single:  # there is one way on, so that what was not chosen is as good as it was
-                active, width = np.union1d(active, waiting), 2 * width
+                active, width = np.union1d(active, waiting), min(2 * width, _MOST)
+                if self.opened.count - before > _MOST:
+                    break
         for step in self._deepest_first(visited) if single else reversed(visited):
             self._back_up(step)
         return grown
@@ -165,7 +167,7 @@ class Search(Met):
         )
         told = np.array([one.told[c] * one.root for one, c in zip(own, memory, strict=True)])
         rows = np.empty((len(at), times + 1, pays.shape[1]))
-        rows[:, 0], rows[:, 1:] = store.nodes["row"][node], store.column[column][:, None]
+        rows[:, 0], rows[:, 1:] = store.rows(node), store.column[column][:, None]
         rows = np.multiply.accumulate(rows, axis=1)
         earned = (rows[:, :-1] @ pays[:, :, None])[:, :, 0].cumsum(axis=1)
         start = (spare[at] - pairs["upper"][active[at]])[:, None] + earned

@@ -74,7 +74,7 @@ class EndlessPlan(AbstractPlan):
         start = np.zeros(len(reached))
         start[0] = 1.0
         count = onward.back().solve(start)
-        weight = count[:, None] * store.nodes["row"][node]
+        weight = count[:, None] * store.rows(node)
         at = np.flatnonzero(act >= 0)
         np.add.at(total, structure.edge[0][memory[at], act[at]], weight[at])
         for one in np.flatnonzero(act < 0):

@@ -13,7 +13,7 @@ Arrays = dict[str, np.ndarray]
 def search_state(search: Search) -> Arrays:
     """All that a best-first search has found, but its economies."""
     return {
-        **named("nodes", search.store.nodes.state()),
+        **named("store", search.store.state()),
         **named("pairs", search.pairs.state()),
         **named("opened", search.opened.state()),
         "top": np.array(search.top),
@@ -23,7 +23,7 @@ def search_state(search: Search) -> Arrays:
 
 def restore_search(search: Search, kept: Arrays) -> None:
     """Give a best-first search to which the same economies were added what had been found."""
-    search.store.restore(within("nodes", kept))
+    search.store.restore(within("store", kept))
     search.pairs.restore(within("pairs", kept))
     search.opened.restore(within("opened", kept))
     search.top = kept["top"].tolist()

@@ -16,6 +16,8 @@ from solvers.search.forever import going_on, one_for_ever, round_yields, told_fo
 from solvers.search.store import Growing, Indices, Store
 from solvers.search.ways import Ways
 
+_CELLS = 4e6  # numbers of likelihoods at once
+
 
 class Met:
     """Bounds and plans of economies on one store.
@@ -54,8 +56,8 @@ class Met:
 
     @property
     def bytes(self) -> int:
-        known = self.store.nodes.bytes + self.pairs.bytes + self.opened.bytes
-        return known + sum(table.nbytes for table in self.pair_of) + 200 * self.store.nodes.count
+        known = self.store.bytes + self.pairs.bytes + self.opened.bytes
+        return known + sum(table.nbytes for table in self.pair_of)
 
     def yields(self, coefficient, counted) -> Float[np.ndarray, "E m"]:
         """What a round yields at each edge; found once for tasks with the same weights."""
@@ -111,7 +113,7 @@ class Met:
     def _seek(self, task: Indices, node: Indices) -> Indices:
         """The pairs of these tasks and nodes; those not met yet get their bounds."""
         found = np.zeros(len(node), np.int64)
-        memory, rows = self.store.nodes["memory"], self.store.nodes["row"]
+        memory, step = self.store.nodes["memory"], max(1, int(_CELLS / self.store.column.shape[1]))
         for q, c, part in self._groups(task, memory[node]):
             table = self.pair_of[q]
             if len(table) < self.store.nodes.count:
@@ -119,31 +121,33 @@ class Met:
                 table = self.pair_of[q] = np.concatenate([table, np.full(more, -1, np.int32)])
             nodes = node[part]
             fresh = nodes[table[nodes] < 0]
-            if len(fresh):
-                fresh = np.unique(fresh)
-                bound = rows[fresh] @ self.economies[q].bounding(c)
-                keep = bound[:, 2:].argmax(axis=1)
-                below = np.take_along_axis(bound[:, 2:], keep[:, None], 1)[:, 0]
-                above = below if self.final[c] else self._above(q, c, fresh, bound[:, 1], below)
-                table[fresh] = self.pairs.append(
-                    len(fresh), node=fresh, task=q, upper=above, lower=below,
-                    mass=bound[:, 0], slack=-np.inf, place=-1, act=-1,
-                    keep=self.economies[q].controls[keep],
-                )  # fmt: skip
+            fresh = np.unique(fresh)
+            for some in (fresh[low : low + step] for low in range(0, len(fresh), step)):
+                table[some] = self._bounded(q, c, some)
             found[part] = table[nodes]
         return found
 
-    def _above(self, task: int, c: int, fresh: Indices, told, below) -> Float[np.ndarray, " k"]:
-        """Bounds above of pairs not met yet: told the parameter, or those of the economy above."""
-        economy = self.economies[task]
-        other = economy.above
-        if other >= 0:
-            table = self.pair_of[other]
+    def _bounded(self, task: int, c: int, fresh: Indices) -> Int[np.ndarray, " k"]:
+        """Pairs of nodes of one class that a task meets for the first time.
+
+        Bounds above: told the parameter, or those of the economy above.
+        """
+        economy, rows = self.economies[task], self.store.rows(fresh)
+        bound = rows @ economy.bounding(c)
+        keep = bound[:, 2:].argmax(axis=1)
+        below, above = bound[np.arange(len(keep)), 2 + keep], bound[:, 1]
+        if self.final[c]:
+            above = below
+        elif economy.above >= 0:
+            table = self.pair_of[economy.above]
             known = fresh < len(table)
             pair = np.where(known, table[np.where(known, fresh, 0)], -1)
-            bound = self.pairs["upper"][pair] + self.store.nodes["row"][fresh] @ economy.excess[c]
-            told = np.where(pair >= 0, np.minimum(told, bound), told)
-        return np.maximum(told, below)
+            other = self.pairs["upper"][pair] + rows @ economy.excess[c]
+            above = np.where(pair >= 0, np.minimum(above, other), above)
+        return self.pairs.append(
+            len(fresh), node=fresh, task=task, upper=np.maximum(above, below), lower=below,
+            mass=bound[:, 0], slack=-np.inf, place=-1, act=-1, keep=economy.controls[keep],
+        )  # fmt: skip
 
     def _open(self, tips: Indices) -> None:
         """Contract beliefs at tips with what every control yields and may lead to.
@@ -153,10 +157,12 @@ class Met:
         pairs, nodes = self.pairs, self.store.nodes
         controls, symbols = self.structure.controls, self.structure.symbols
         node, task = pairs["node"][tips], pairs["task"][tips]
+        self.store.keep(node)
+        rows = self.store.rows(node)
         total = np.empty((len(tips), controls * (1 + symbols)))
         blocked = np.zeros((len(tips), controls), bool)
         for q, c, part in self._groups(task, nodes["memory"][node]):
-            total[part] = nodes["row"][node[part]] @ self.economies[q].opening(c, self.store.column)
+            total[part] = rows[part] @ self.economies[q].opening(c, self.store.column)
             blocked[part] = ~self.economies[q].allowed
         pay = total[:, :controls]
         option = pay + total[:, controls:].reshape(-1, controls, symbols).sum(axis=2)
@@ -178,7 +184,7 @@ class Met:
         )
         new = place[~same]
         opened["option"][new] = one.look_ahead(
-            memory, self.store.nodes["row"][node[~same]], opened["pay"][new],
+            memory, self.store.rows(node[~same]), opened["pay"][new],
             opened["option"][new], self.store.column,
         )  # fmt: skip
         ahead = opened["option"][place]

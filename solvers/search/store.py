@@ -8,9 +8,11 @@ expands and plans at it is a *pair*, kept in tables of its own by the search.
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.checkpoint import named, within
 from solvers.problem import Structure, Tables
 
 Indices = Int[np.ndarray, " k"]
+_ENTRY = 250  # bytes that a node's key takes
 
 
 class Growing:
@@ -56,12 +58,12 @@ class Growing:
 
 
 class Store:
-    """Nodes met by any search: `memory`, `words`, `size` of each, and `row`, its likelihood.
+    """Nodes met by any search: `memory`, `words`, `size`, and `seen`, how many columns.
 
-    `seen`: how many columns the first way in has.
-
-    The belief of a root at a node is the root times its row. Rows are those of the first way in;
-    another way's belief is in proportion, in the ratio exp of the difference of sizes.
+    The belief of a root at a node is the root times its likelihood (`rows`), that of the first way
+    in, over column `column` from node `origin`; another way's belief is in proportion, in the ratio
+    exp of the difference of sizes. Likelihoods are kept where something leads on, in row `slot` of
+    `likelihood`; most nodes are only met, and theirs are found again when asked for.
     """
 
     def __init__(self, structure: Structure, tables: Tables):
@@ -74,23 +76,40 @@ class Store:
         self.offset = None if digits is None else np.asarray(structure.offset, float)
         self.column = column
         self.nodes = Growing(
-            memory=np.int32(0), words=np.zeros(2, np.int64), size=0.0, row=column[0],
-            seen=np.int32(0),
+            memory=np.int32(0), words=np.zeros(2, np.int64), size=0.0, seen=np.int32(0),
+            origin=np.int32(0), column=np.int32(0), slot=np.int32(0),
         )  # fmt: skip
+        self.likelihood = Growing(row=column[0])
         self.number: dict[tuple[int, int, int], int] = {(0, 0, 0): 0}
-        self.nodes.append(1, row=1.0)
+        self.nodes.append(1)
+        self.likelihood.append(1, row=1.0)
+
+    @property
+    def bytes(self) -> int:
+        return self.nodes.bytes + self.likelihood.bytes + _ENTRY * self.nodes.count
+
+    def rows(self, node: Indices) -> Float[np.ndarray, "k m"]:
+        """Likelihoods at nodes."""
+        nodes, slot = self.nodes, self.nodes["slot"][node]
+        new = slot < 0
+        if not new.any():
+            return self.likelihood["row"][slot]
+        found = self.likelihood["row"][np.where(new, nodes["slot"][nodes["origin"][node]], slot)]
+        found[new] *= self.column[nodes["column"][node[new]]]
+        return found
+
+    def keep(self, node: Indices) -> None:
+        """Keep the likelihoods of nodes that something leads on from."""
+        late = node[self.nodes["slot"][node] < 0]
+        if len(late):
+            late = np.unique(late)
+            self.nodes["slot"][late] = self.likelihood.append(len(late), row=self.rows(late))
 
     def after(self, node: Indices, column: Indices, memory: Indices) -> Indices:
         """The nodes reached from `node` by seeing `column`, in class `memory`."""
-        nodes = self.nodes
         with np.errstate(over="ignore"):
-            words = nodes["words"][node] + self.digit[column]
-
-        def made(first: Indices) -> dict[str, np.ndarray]:
-            row = nodes["row"][node[first]] * self.column[column[first]]
-            return {"row": row, "times": np.ones(len(first), np.int32)}
-
-        return self._met(node, column, memory, words, made)
+            words = self.nodes["words"][node] + self.digit[column]
+        return self._met(node, column, memory, words)[0]
 
     def repeated(
         self, node: Indices, column: Indices, rows: Float[np.ndarray, "k t m"], times: Indices
@@ -106,34 +125,45 @@ class Store:
         node, column = node[at], column[at]
         with np.errstate(over="ignore"):
             words = self.nodes["words"][node] + often[:, None] * self.digit[column]
+        index, first = self._met(node, column, self.nodes["memory"][node], words, often)
+        if len(first):
+            kept = self.likelihood.append(len(first), row=rows[at[first], often[first] - 1])
+            self.nodes["slot"][index[first]] = kept
+        return index
 
-        def made(first: Indices) -> dict[str, np.ndarray]:
-            return {"row": rows[at[first], often[first] - 1], "times": often[first]}
-
-        return self._met(node, column, self.nodes["memory"][node], words, made)
-
-    def _met(self, node, column, memory, words, made) -> Indices:
-        """Numbers of nodes; those not known yet are entered, with what `made` says of them."""
+    def _met(self, node, column, memory, words, times=None) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of nodes; those not known yet are entered: where they come first."""
         keys = zip(memory.tolist(), *words.T.tolist(), strict=True)
         number, before, nodes = self.number, len(self.number), self.nodes
         index = np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
-        if len(number) > before:
-            fresh, first = np.unique(index, return_index=True)
-            first = first[fresh >= before]
-            more, origin = made(first), node[first]
-            size = 0.0
-            if self.offset is not None:
-                size = nodes["size"][origin] + more["times"] * self.offset[column[first]]
-            nodes.append(
-                len(first), memory=memory[first], words=words[first], row=more["row"], size=size,
-                seen=nodes["seen"][origin] + more["times"],
-            )  # fmt: skip
-        return index
+        if len(number) == before:
+            return index, index[:0]
+        fresh, first = np.unique(index, return_index=True)
+        first = first[fresh >= before]
+        origin, seen, often = node[first], column[first], 1 if times is None else times[first]
+        self.keep(origin)
+        size = 0.0
+        if self.offset is not None:
+            size = nodes["size"][origin] + often * self.offset[seen]
+        nodes.append(
+            len(first), memory=memory[first], words=words[first], size=size, origin=origin,
+            seen=nodes["seen"][origin] + often, column=seen, slot=-1,
+        )  # fmt: skip
+        return index, first
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All nodes, for a checkpoint."""
+        return {
+            **named("nodes", self.nodes.state()),
+            **named("likelihood", self.likelihood.state()),
+        }
 
     def restore(self, kept: dict[str, np.ndarray]) -> None:
-        """Become what was kept of `nodes`; what number each has follows."""
-        self.nodes.restore(kept)
-        keys = zip(kept["memory"].tolist(), *kept["words"].T.tolist(), strict=True)
+        """Become what was kept; what number each node has follows."""
+        nodes = within("nodes", kept)
+        self.nodes.restore(nodes)
+        self.likelihood.restore(within("likelihood", kept))
+        keys = zip(nodes["memory"].tolist(), *nodes["words"].T.tolist(), strict=True)
         self.number = {key: k for k, key in enumerate(keys)}
 
     def ratio(self, node: Indices, column: Indices, child: Indices) -> Float[np.ndarray, " k"]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from solvers.problem import Structure, TaskList
 from solvers.search.endless_plan import EndlessPlan
@@ -39,9 +39,10 @@ class _Entries(NamedTuple):
 
 
 class _Round(NamedTuple):
-    """Nodes of a round: store nodes or, where belief is zero, -1; and the rest as in `Layer`."""
+    """Nodes of a round: words of what was seen, whether belief is zero; the rest as in `Layer`."""
 
-    node: Int[np.ndarray, " N"]
+    words: Int[np.ndarray, "N w"]
+    dead: Bool[np.ndarray, " N"]
     memory: Int[np.ndarray, " N"]
     parent: Int[np.ndarray, " N"]
     column: Int[np.ndarray, " N"]
@@ -118,13 +119,13 @@ class _Writer:
                 at = entries[-1] = self._settled(at)
             used += self._bytes(here, at)
             if used * structure.symbols > memory:
-                raise MemoryError(f"round {t + 1} of a plan has {len(here.node)} nodes")
+                raise MemoryError(f"round {t + 1} of a plan has {len(here.memory)} nodes")
             if t < horizon - 1:
                 after, child, reached = self._next(here, at)
                 children.append(child)
                 rounds.append(after)
                 entries.append(reached)
-        children.append(np.zeros((len(rounds[-1].node), structure.controls, 0), np.int32))
+        children.append(np.zeros((len(rounds[-1].memory), structure.controls, 0), np.int32))
         found = self._table(rounds, entries, children, structure)
         assert found.tree is not None
         layers = tuple(
@@ -141,7 +142,8 @@ class _Writer:
     def _first(self) -> _Round:
         first, points = np.zeros(1, np.int64), self.root.shape[1]
         size = None if self.search.store.offset is None else np.zeros(1)
-        return _Round(first, first, first, first - 1, np.ones((1, points)), size)
+        words, ones = self.search.store.nodes["words"][:1], np.ones((1, points))
+        return _Round(words, np.zeros(1, bool), first, first, first - 1, ones, size)
 
     def _top(self) -> _Entries:
         """Every plan at its root."""
@@ -153,7 +155,7 @@ class _Writer:
     def _bytes(self, here: _Round, at: _Entries) -> float:
         """Bytes of a round, while it is written and solved."""
         each = 8.0 * (2 * self.root.shape[1] + self.structure.controls * self.structure.symbols)
-        return (each + 16.0 * len(self.kept)) * len(here.node) + 48.0 * len(at.node)
+        return (each + 16.0 * len(self.kept)) * len(here.memory) + 48.0 * len(at.node)
 
     def write(self, rest: Float[np.ndarray, " N"], memory: float, least: int) -> PlanTable:
         """See `write_rounds`."""
@@ -180,7 +182,7 @@ class _Writer:
             entries.append(after)
         count = max(looked, 1)
         rounds, entries, children = rounds[:count], entries[:count], children[: count - 1]
-        children.append(np.zeros((len(rounds[-1].node), structure.controls, 0), np.int32))
+        children.append(np.zeros((len(rounds[-1].memory), structure.controls, 0), np.int32))
         return self._table(rounds, entries, children, unroll(structure, len(rounds)))
 
     def _left(self, rounds: list[_Round], entries: list[_Entries]) -> Float[np.ndarray, "t K"]:
@@ -213,36 +215,32 @@ class _Writer:
         """The belief of a round's node over that of the store's, 1 unless columns are related."""
         if here.size is None:
             return np.ones(len(at.node))
-        node = here.node[at.node]
-        known = self.search.store.nodes["size"][np.maximum(node, 0)]
-        return np.where((node >= 0) & (at.pair > 0), np.exp(here.size[at.node] - known), 1.0)
+        known = self.search.store.nodes["size"][self.search.pairs["node"][at.pair]]
+        return np.where(at.pair > 0, np.exp(here.size[at.node] - known), 1.0)
 
     def _next(self, here: _Round, at: _Entries) -> tuple[_Round, np.ndarray, _Entries]:
         """Nodes after every control taken and symbol, where they are, and the plans there."""
         structure, store, search = self.structure, self.search.store, self.search
-        symbols = structure.symbols
+        symbols, controls = structure.symbols, structure.controls
         control = self._control(at)
-        ways, which = _distinct(at.node * structure.controls + control)[1:]
-        source, taken = np.divmod(ways, structure.controls)
+        ways, which = _distinct(at.node * controls + control)[1:]
+        source, taken = np.divmod(ways, controls)
         memory = here.memory[source]
         column = structure.columns[structure.edge[0][memory, taken]].ravel().astype(np.int64)
         after = np.repeat(structure.successor[0][memory, taken], symbols).astype(np.int64)
         source = np.repeat(source, symbols)
-        dead = (here.node[source] < 0) | (column == structure.dead)
-        number = -1 - after
-        if not dead.all():
-            number[~dead] = store.after(here.node[source[~dead]], column[~dead], after[~dead])
-        classes = len(structure.edge[0])
-        first, _, index = _distinct(after * (store.nodes.count + classes) + number + classes)
-        row = here.row[source[first]] * store.column[column[first]]
+        dead = here.dead[source] | (column == structure.dead)
+        with np.errstate(over="ignore"):
+            words = np.where(dead[:, None], 0, here.words[source] + store.digit[column])
+        first, index = _places(after, dead, words)
+        origin, seen = source[first], column[first]
+        row = here.row[origin] * store.column[seen]
         row[dead[first]] = 0.0
         size = None
         if here.size is not None and store.offset is not None:
-            size = here.size[source[first]] + store.offset[column[first]]
-        following = _Round(
-            np.maximum(number[first], -1), after[first], source[first], column[first], row, size
-        )
-        child = np.full((len(here.node), structure.controls, symbols), -1, np.int32)
+            size = here.size[origin] + store.offset[seen]
+        following = _Round(words[first], dead[first], after[first], origin, seen, row, size)
+        child = np.full((len(here.memory), controls, symbols), -1, np.int32)
         child[source, np.repeat(taken, symbols), np.tile(np.arange(symbols), len(ways))] = index
         # Where a plan goes on: the pair that follows, or what it keeps for ever.
         spot = index.reshape(-1, symbols)[which]
@@ -253,7 +251,7 @@ class _Writer:
         keep = np.where(
             pair > 0,
             search.pairs["keep"][pair],
-            np.where(inside, structure.controls - 1, at.keep)[:, None],
+            np.where(inside, controls - 1, at.keep)[:, None],
         )
         weight = np.repeat(at.weight, symbols)
         if size is not None and here.size is not None and store.offset is not None:
@@ -291,7 +289,7 @@ class _Writer:
     ) -> PlanTable:
         """Backward over the tree of the structure written: what plans attain, what they lack."""
         controls, width = self.structure.controls, len(self.kept)
-        nodes = np.cumsum([0, *(len(one.node) for one in rounds)])
+        nodes = np.cumsum([0, *(len(one.memory) for one in rounds)])
         ends = np.cumsum([0, *(len(one.node) for one in entries)])
         parts = [self._numbers(rounds[k : k + _TOGETHER], entries[k : k + _TOGETHER])
                  for k in range(0, len(rounds), _TOGETHER)]  # fmt: skip
@@ -357,15 +355,16 @@ def _joined(rounds: Sequence[_Round], entries: Sequence[_Entries]) -> tuple[_Rou
     """Rounds side by side as one, and their entries."""
     if len(rounds) == 1:
         return rounds[0], entries[0]
-    ways = ([one.node, one.memory, one.parent, one.column] for one in rounds)
-    node, memory, parent, column = map(np.concatenate, zip(*ways, strict=True))
-    row = np.concatenate([one.row for one in rounds])
+    words, dead, memory, parent, column, row = (
+        np.concatenate([one[k] for one in rounds])  # pyright: ignore[reportArgumentType]
+        for k in range(6)
+    )
     sizes = [one.size for one in rounds if one.size is not None]
-    starts = np.cumsum([0, *(len(one.node) for one in rounds[:-1])])
+    starts = np.cumsum([0, *(len(one.memory) for one in rounds[:-1])])
     first = np.repeat(starts, [len(one.node) for one in entries])
     at = _Entries(*map(np.concatenate, zip(*entries, strict=True)))
     size = np.concatenate(sizes) if sizes else None
-    return _Round(node, memory, parent, column, row, size), at._replace(node=first + at.node)
+    return _Round(words, dead, memory, parent, column, row, size), at._replace(node=first + at.node)
 
 
 def _distinct(code: Indices) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -376,11 +375,20 @@ def _distinct(code: Indices) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first, found, index.reshape(-1)
 
 
+def _places(after: np.ndarray, dead: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Nodes told apart, by memory first: where each comes first, and which each is."""
+    if len(after) == 1:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    keys = np.concatenate([after[:, None], ~dead[:, None], words], axis=1)
+    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return first, index.reshape(-1)
+
+
 def _layer(here: _Round, child: np.ndarray) -> Layer:
     def small(numbers: np.ndarray) -> np.ndarray:
         return numbers.astype(np.int32)
 
-    at = np.arange(len(here.node), dtype=np.int32)
+    at = np.arange(len(here.memory), dtype=np.int32)
     return Layer(
         small(here.parent), small(here.column), at, small(here.memory), child, here.size, here.row
     )
