@@ -355,16 +355,14 @@ def _joined(rounds: Sequence[_Round], entries: Sequence[_Entries]) -> tuple[_Rou
     """Rounds side by side as one, and their entries."""
     if len(rounds) == 1:
         return rounds[0], entries[0]
-    words, dead, memory, parent, column, row = (
-        np.concatenate([one[k] for one in rounds])  # pyright: ignore[reportArgumentType]
-        for k in range(6)
-    )
+    ways = ((one.words, one.dead, one.memory, one.parent, one.column, one.row) for one in rounds)
+    sides = [np.concatenate(side) for side in zip(*ways, strict=True)]
     sizes = [one.size for one in rounds if one.size is not None]
     starts = np.cumsum([0, *(len(one.memory) for one in rounds[:-1])])
     first = np.repeat(starts, [len(one.node) for one in entries])
     at = _Entries(*map(np.concatenate, zip(*entries, strict=True)))
     size = np.concatenate(sizes) if sizes else None
-    return _Round(words, dead, memory, parent, column, row, size), at._replace(node=first + at.node)
+    return _Round(*sides, size=size), at._replace(node=first + at.node)
 
 
 def _distinct(code: Indices) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
