@@ -70,14 +70,18 @@ class AbstractPricedPolicy(AbstractPriced):
         """
         return start_conversation(self, theta, signals, profile)
 
-    def start_many(self, profiles: Any) -> Conversations:
+    def start_many(self, profiles: Any, mesh: jax.sharding.Mesh | None = None) -> Conversations:
         """Start N conversations at solved profiles, to be stepped together.
 
-        **Arguments:** `profiles` (N,): indices of solved profiles, repetitions allowed.
+        **Arguments:** `profiles` (N,): indices of solved profiles, repetitions allowed; `mesh`: a
+        `jax.sharding.Mesh` of one axis, of at most N devices, each of which follows a run of the
+        conversations; the answers are those of one device.
 
         **Returns:** `Conversations` with `.recommendation` (N,), `.ended` and `.step`.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile`.
         """
-        return start_many(self, profiles)
+        return start_many(self, profiles, mesh)
 
     def resume(self, record: Any) -> Conversation:
         """Go on with a conversation from its `record()`, in any process.

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import as_floats, indices
+from dynmech._devices import Work, read_mesh
 from dynmech._types import on_host
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.displays import control_of, displays_named, places
@@ -18,6 +20,7 @@ from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.playable import padded
 from dynmech.policy.questions import AbstractCursor
 from dynmech.policy.said import symbols_of
+from dynmech.policy.spread import SpreadCursor
 from dynmech.problem.compile import next_memories
 
 if TYPE_CHECKING:
@@ -158,7 +161,7 @@ class Conversations(eqx.Module):
         found, n = self.predicted.copy(), self.policy.env.products
         plain = live[self.rows] & (code[self.rows] < n)
         plain &= display[self.rows] == self.control[self.rows]
-        plain &= [row not in apart for row in self.rows.tolist()]
+        plain &= np.array([row not in apart for row in self.rows.tolist()], bool)
         at = np.flatnonzero(plain)
         rows = self.rows[at]
         if len(rows):
@@ -192,7 +195,9 @@ class Conversations(eqx.Module):
         return _step_one(chat, code[row], display[row], symbols[row])
 
 
-def start_many(policy: AbstractPriced, profiles: Any) -> Conversations:
+def start_many(
+    policy: AbstractPriced, profiles: Any, mesh: jax.sharding.Mesh | None = None
+) -> Conversations:
     """See `EfficientPolicy.start_many`."""
     call = "EfficientPolicy.start_many(profiles=...)"
     index = indices(None)(call, profiles)
@@ -203,7 +208,12 @@ def start_many(policy: AbstractPriced, profiles: Any) -> Conversations:
         raise OutsideSupport(describe(call, must, index.tolist()[:8]))
     for profile in np.unique(index).tolist():
         policy.profile_at("start_many", profile)
-    cursor = policy.evaluator.cursor(policy.env.signals.settlement)
+    read_mesh("start_many", mesh, policy.env, len(index), "conversations")
+
+    def make() -> AbstractCursor:
+        return policy.evaluator.cursor(policy.env.signals.settlement)
+
+    cursor = make() if mesh is None else SpreadCursor(Work("start_many", mesh), make)
     cursor.begin(policy.profiles.signals[index])
     n, count = policy.env.products, len(index)
     return Conversations(

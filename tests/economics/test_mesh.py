@@ -65,6 +65,23 @@ def test_simulated_conversations_are_the_same(policy):
             verb(jax.random.key(0), 10, mesh=mesh(2))
 
 
+def served(policy, mesh):
+    """What five conversations are shown, to the end, and what was predicted of their purchases."""
+    chats, found = policy.start_many([0, 5, 1, 0, 3], mesh), []
+    for actions in ([3, 3, 0, 3, 3], [3, 1, 0, 3, 2], [0, 0, 0, 1, 0]):
+        found.append(chats.recommendation)
+        chats = chats.step(np.array(actions), np.zeros(5, np.int64))
+    assert chats.ended.all()
+    return [*found, chats.predicted]
+
+
+def test_conversations_served_in_batches_are_the_same(policy):
+    for devices in (2, 4):
+        same(served(policy, mesh(devices)), served(policy, None))
+    with pytest.raises(dm.InvalidArgument, match=r"start_many\(mesh=.*conversations"):
+        policy.start_many([0], mesh(2))
+
+
 def audits(mechanism, mesh):
     return [
         mechanism.audit(mesh=mesh),
@@ -89,7 +106,7 @@ def test_audits_are_the_same(policy):
 def test_many_supports_are_revalued_the_same(policy):
     supports = np.linspace(0.5, 1.5, 5)[:, None, None] * policy.env.values.support
     one, two = (policy.revalue(supports, mesh=m).value for m in (None, mesh(3)))
-    np.testing.assert_allclose(two, one, atol=1e-12 * policy.env.money_scale)
+    np.testing.assert_allclose(two, one, rtol=0, atol=1e-12 * policy.env.money_scale)
     for bad in (supports[:2], supports[0], None):
         with pytest.raises(dm.InvalidArgument, match=r"revalue\(mesh=.*supports of values"):
             policy.revalue(bad, mesh=mesh(3))
@@ -105,6 +122,10 @@ def test_networks_are_trained_and_certified_the_same(env):
         for m in (None, mesh(3))
     ]
     same(found[1].figures, found[0].figures)
+    one, two = (
+        found[0].start_many([0, 1, 1], m).step([3, 3, 3], [0, 1, 1]) for m in (None, mesh(2))
+    )
+    np.testing.assert_array_equal(two.recommendation, one.recommendation)
     mechanism = dm.DynamicTeamMechanism(found[0], dm.groves.Zero())
     one, two = (mechanism.audit(conversations=32, mesh=m) for m in (None, mesh(3)))
     assert one.witness == two.witness
@@ -157,7 +178,7 @@ def test_eight_devices_give_what_one_does(tmp_path):
         assert set(archive) == set(expected)
         for key, value in expected.items():
             scale = np.nanmax(np.abs(np.asarray(value, float)), initial=1.0)
-            np.testing.assert_allclose(archive[key], value, atol=1e-12 * scale, err_msg=key)
+            np.testing.assert_allclose(archive[key], value, rtol=0, atol=1e-12 * scale, err_msg=key)
 
 
 def test_an_audit_finds_its_parts_again_and_makes_torn_ones_anew(policy, tmp_path):
