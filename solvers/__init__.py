@@ -40,9 +40,12 @@ from solvers.certify import margin as margin
 from solvers.certify import simplify as simplify
 from solvers.checkpoint import Checkpoint as Checkpoint
 from solvers.checkpoint import Unkept as Unkept
+from solvers.chooser import AbstractChooser as AbstractChooser
+from solvers.chooser import draw_controls as draw_controls
 from solvers.confidence.betting import bernstein_lower as bernstein_lower
 from solvers.confidence.betting import betting_lower as betting_lower
 from solvers.confidence.betting import betting_upper as betting_upper
+from solvers.confidence.chosen import chosen_runs as chosen_runs
 from solvers.confidence.runs import Certified as Certified
 from solvers.confidence.runs import certified_runs as certified_runs
 from solvers.devices import agree as agree

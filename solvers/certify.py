@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from solvers.checks import check_fields, number, optional, whole
+from solvers.chooser import AbstractChooser
+from solvers.confidence.chosen import ChosenRuns, chosen_runs
 from solvers.confidence.runs import Certified, certified_runs
 from solvers.errors import DynmechWarning, describe
 from solvers.neural.critic import AbstractCritic
@@ -19,6 +21,7 @@ from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.search.merged_search import merged_search
 from solvers.tabular import Tabular, tabulate
 from solvers.told.lookahead import lookahead
+from solvers.tree.misled import Told
 
 _SAME = 1e-9  # of an upper bound: rounding
 
@@ -72,6 +75,8 @@ class Bounds(eqx.Module):
     confidence (each entry by itself), below the policy's value and so below the optimum; never
     below the best fixed plan, which is known for certain. `upper`: above the optimum for certain.
     `rounds` were planned exactly for it, at most. `unseen`: what `margin` needs for other levels.
+    Of a policy that is somebody's own, `most`: above its value, and `least`: below the optimum;
+    None where `upper` and `lower` are all that is known.
     """
 
     value: Float[np.ndarray, "..."]
@@ -81,6 +86,8 @@ class Bounds(eqx.Module):
     upper: Float[np.ndarray, "..."]
     confidence: float = eqx.field(static=True)
     rounds: int = eqx.field(static=True)
+    most: Float[np.ndarray, "..."] | None = None
+    least: Float[np.ndarray, "..."] | None = None
 
     @property
     def gap(self) -> Float[np.ndarray, "..."]:
@@ -121,28 +128,32 @@ def attained(
     runs: int,
     seed: list[int],
     chunk: int,
+    chooser: AbstractChooser | None = None,
 ) -> tuple[float, float, float]:
     """What the policy is worth: mean, standard error, and what `margin` needs besides."""
     with jax.enable_x64(True):
         rng, belief = np.random.default_rng(seed), np.asarray(belief, float) / np.sum(belief)
-        run = certified_runs(process, case, ceiling, network, belief, runs, rng, chunk=chunk)
+        if chooser is None:
+            run = certified_runs(process, case, ceiling, network, belief, runs, rng, chunk=chunk)
+        else:
+            run = chosen_runs(process, case, ceiling, chooser, belief, runs, rng, chunk=chunk)
     return run.mean, run.error, _unseen(run)
 
 
-def _unseen(run: Certified) -> float:
+def _unseen(run: Certified | ChosenRuns) -> float:
     """The least that makes `margin` as wide as betting is, whatever the level asked for."""
     levels = 0.25 ** np.arange(_LEVELS)
     # In between, a level is bounded as the next one is.
-    width = np.array([run.mean - run.lower(float(level)) for level in levels[1:]])
+    width = np.array([run.width(float(level)) for level in levels[1:]])
     levels = levels[:-1]
     log = np.log(2 / levels)
     return float(np.maximum((width - np.sqrt(2 * log) * run.error) / (7 / 3 * log), 0.0).max())
 
 
-def _crossed(run: Certified, lower: float, upper: float, alpha: float) -> str:
+def _crossed(lower: float, upper: float, sure: float, alpha: float) -> str:
     must = f"stay below the certain upper bound, as they do with chance {1 - alpha:g} at least"
     got = f"{lower:.9g} above {upper:.9g}"
-    do = f"certify with more runs; until then a fixed plan bounds it, {run.sure:.9g}"
+    do = f"certify with more runs; until then a fixed plan bounds it, {sure:.9g}"
     return describe("Certificate(...): the conversations simulated", must, got, do)
 
 
@@ -157,31 +168,44 @@ def certify(
     chunk: int,
     memory: np.ndarray | None = None,
     period: int = 0,
+    chooser: AbstractChooser | None = None,
+    told: Told | None = None,
 ) -> Bounds:
     """Bound every case at one belief, per unit of its mass; in float64 but for the network.
 
     The policy that is simulated is the one that `process` has: rules are replaced by tables for
     it only where the network does not look at them differently.
+
+    **Arguments:** `chooser`: whose policy it is, told what `told` says; None: greedy for
+    `network`.
     """
-    belief = np.asarray(belief, float) / np.sum(belief)
+    belief, at = np.asarray(belief, float) / np.sum(belief), (memory, period, chunk)
+    alpha, found = 1 - certificate.confidence, []
     with jax.enable_x64(True):
         quick = simplify(process, ceilings, memory, period)
         upper, rounds = _upper(quick[0], cases, quick[1], belief, certificate, quick[2], period)
+        played, bounds = process, ceilings
         if quick[0].orderless == process.orderless:
-            process, ceilings, memory = quick
-        found = []
-        for k, (case, ceiling) in enumerate(zip(cases, ceilings, strict=True)):
+            played, bounds = quick[:2]
+            at = quick[2], period, chunk
+        for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True)):
             rng = np.random.default_rng([_FRESH, certificate.seed, period, k])
-            options = {"memory": memory, "period": period, "chunk": chunk}
-            run = certified_runs(process, case, ceiling, network, belief, runs, rng, **options)
-            alpha = 1 - certificate.confidence
+            count = runs if chooser is None else 1
+            run = certified_runs(played, case, ceiling, network, belief, count, rng, *at)
+            sure, most, worst = run.sure, upper[k], run.sure
+            if chooser is not None:
+                own = process, case, ceilings[k], chooser, belief, runs, rng
+                run = chosen_runs(*own, memory, period, chunk, told)
+                most, worst = min(run.upper(alpha), most), run.floor
             unseen, lower = _unseen(run), run.lower(alpha)
             if lower > upper[k] + _SAME * abs(upper[k]):
-                warnings.warn(_crossed(run, lower, upper[k], alpha), DynmechWarning, stacklevel=2)
-                unseen, lower = np.inf, run.sure
-            found.append((run.mean, run.error, unseen, lower))
-    value, error, unseen, lower = np.array(found).T
-    return Bounds(value, error, unseen, lower, upper, certificate.confidence, rounds)
+                warning = _crossed(lower, upper[k], sure, alpha)
+                warnings.warn(warning, DynmechWarning, stacklevel=2)
+                unseen, lower, most = np.inf, worst, upper[k]
+            found.append((run.mean, run.error, unseen, lower, max(most, lower), max(sure, lower)))
+    value, error, unseen, lower, most, least = np.array(found).T
+    more = (None, None) if chooser is None else (most, least)
+    return Bounds(value, error, unseen, lower, upper, certificate.confidence, rounds, *more)
 
 
 def simplify(

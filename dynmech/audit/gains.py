@@ -106,7 +106,8 @@ def measure_gains(
     profiles and reports are played, and their gains kept.
     """
     env = policy.env
-    player = Player(env, policy.process, policy.critic, policy.chunk, runs, list(seed))
+    given = env, policy.process, policy.critic, policy.chunk, runs, list(seed), policy.chooser
+    player = Player(*given)
     values = reportable(env.values) if interval else env.values.support
     listed, profiles = _reports(policy, values), policy.profiles
     alpha = (1 - confidence) / (2 * max(len(listed), 1))
@@ -127,7 +128,9 @@ def measure_gains(
     kinds = (int, int, float, int, float, float, int, int, int, float, float)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    gains = MeasuredGains(env.names, words(env), *arrays, confidence=confidence, runs=runs)
+    gains = MeasuredGains(
+        env.names, (*words(env), "a draw"), *arrays, confidence=confidence, runs=runs
+    )
     return gains, Truth(tuple(truths))
 
 

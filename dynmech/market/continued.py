@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -16,6 +17,7 @@ from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, answers, answers_of_all, stepped, told
 from dynmech.market.signals import AbstractInitialSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
+from dynmech.market.told import AbstractToldBound
 from dynmech.market.values import ConstantValues, Values
 from solvers import as_program
 
@@ -64,6 +66,13 @@ class Remembering(AbstractActionRule):
     def possible(self, utilities):
         return self.inner.possible(utilities)
 
+    def told_bound(self, told):
+        bounds = self.inner.told_bound(told)
+        if bounds is None:
+            return None
+        kinds = {True: _ExactlyBounded, False: _Bounded}
+        return [kinds[bound.exact](bound, self.kept) for bound in bounds]
+
     def start(self, products, horizon):
         return np.concatenate([self.inner.start(products, horizon), self.first])
 
@@ -74,6 +83,28 @@ class Remembering(AbstractActionRule):
 
     def probabilities(self, memory, shown, utilities):
         return acts(self.inner, memory[: self.kept], shown, utilities)
+
+
+class _Bounded(AbstractToldBound):
+    """A bound of a rule, told more than the rule remembers."""
+
+    exact: ClassVar[bool] = False
+    inner: AbstractToldBound
+    kept: int = eqx.field(static=True)
+
+    def value(self, period, memories):
+        return self.inner.value(period, memories[:, : self.kept])
+
+
+class _ExactlyBounded(AbstractToldBound):
+    """The same, of a bound that is exact."""
+
+    exact: ClassVar[bool] = True
+    inner: AbstractToldBound
+    kept: int = eqx.field(static=True)
+
+    def value(self, period, memories):
+        return self.inner.value(period, memories[:, : self.kept])
 
 
 class Held(AbstractInitialSignals):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from dynmech._checks import choice, several
 from dynmech.errors import require_whole
-from solvers import Play, rollout, simplify
+from solvers import Play, rollout
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
@@ -49,14 +49,16 @@ def compare_policies(
     case, ceiling = play.cased(index)
     belief = play.beliefs(signals[None])[0]
     with jax.enable_x64(True):
-        process, (ceiling,), _ = simplify(play.process, [ceiling])
+        process, ceiling = play.quick(ceiling)
 
         def run(way: Play) -> np.ndarray:
             rng = np.random.default_rng([seed, profile])
             options = (conversations, rng, way)
+            chooser = play.chooser if way is Play.GREEDY else None
             return rollout(
-                process, case, ceiling, play.critic, belief, *options, chunk=play.chunk
-            ).gain
+                process, case, ceiling, play.critic, belief, *options, chunk=play.chunk,
+                chooser=chooser,
+            ).gain  # fmt: skip
 
         exact = policy.evaluator.walked
         own = np.full(conversations, policy.value.ravel()[profile]) if exact else run(Play.GREEDY)

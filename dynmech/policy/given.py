@@ -2,42 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, Int
 
 from dynmech._checks import flag, instance, optional, takes
-from dynmech._types import NONE, in_doubles
-from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe, shown
+from dynmech._devices import Work
+from dynmech._types import in_doubles
+from dynmech.errors import InvalidArgument, TooLarge, describe, shown
 from dynmech.market.continued import Remembering
-from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.policy.base import AbstractPricedPolicy, Figures, with_actions
-from dynmech.policy.nodes import recommendations
-from dynmech.policy.playable import money_of
+from dynmech.market.values import ConstantValues
+from dynmech.policy.base import AbstractPricedPolicy, Figures
+from dynmech.policy.certified import certified_play, list_economies, played_policy, walk_play
+from dynmech.policy.playable import Playable, untrained
 from dynmech.policy.questions import AbstractEvaluator
-from dynmech.policy.solved import solve_remembered
+from dynmech.policy.recommender import CALL, Recommend, Recommender, Repeated
+from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.prepare import wanted_profiles
-from solvers import Estimate
+from dynmech.solve.training import require_few
+from solvers import Certificate, Estimate
 
-Recommend = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
-_CALL = "GivenPolicy(recommend=...)"
-_ASKED_AGAIN = 64
-_MOST_CALLS = 2_000_000
+_CHUNK = 64
 
 
 class GivenPolicy(AbstractPricedPolicy):
     """Somebody's own recommender: what it is worth, beside what is best.
 
-    Its value is exact: the market's tree is walked, and `recommend` called once at every node.
-    `upper` is W, solved on the same tree, so that `incentive_bound` = W - V certifies what any
-    report planned at the outset can gain under it. It has everything that an `EfficientPolicy` has.
+    Where the market's tree fits its value is exact: `recommend` is called once at every node, and
+    `upper` is W, solved on the same tree. Where it does not, values are constant and one product
+    is shown at a time, V is simulated, with bounds for any law of what it yields, and W is bounded
+    for certain, as under `Neural`. In both, `incentive_bound` = `upper` - `value_lower` certifies
+    what any report planned at the outset can gain, and all that an `EfficientPolicy` answers is
+    answered.
 
     **Arguments**
 
@@ -54,13 +58,14 @@ class GivenPolicy(AbstractPricedPolicy):
     - `batched`: it is asked for a whole round at once: belief (C, m), memory (C, d), theta (C, n);
       it returns (C,), or laws (C, n+1).
     - `name`: what it is called, that of the function by default. `initial`: profiles, all of them
-      by default. The walk takes the memory of `Exact()`.
+      by default. The walk takes the memory of `Exact()`. `certificate`: how hard to work for
+      bounds where it does not; with one, the tree is walked up to `certificate.walk` cells only.
 
     What is drawn for a conversation is drawn by a hash of where it is; a simulation draws by its
     key.
 
     **Raises:** `OutsideSupport` and `InvalidArgument` for an answer that is no control, or another
-    one to the same question; `TooLarge` where the tree does not fit.
+    one to the same question; `TooLarge` where the tree does not fit and cannot be simulated.
 
     ```python
     >>> import dynmech as dm, numpy as np
@@ -99,6 +104,7 @@ class GivenPolicy(AbstractPricedPolicy):
         batched: bool = False,
         name: str | None = None,
         initial: Profiles | None = None,
+        certificate: Certificate | None = None,
     ):
         began = time.monotonic()
         if not isinstance(env, RecommendationMDP):
@@ -106,7 +112,7 @@ class GivenPolicy(AbstractPricedPolicy):
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, type(env)))
         if not takes(recommend, 4):
             must = "be a function recommend(belief, memory, theta, period)"
-            raise InvalidArgument(describe(_CALL, must, shown(recommend)))
+            raise InvalidArgument(describe(CALL, must, shown(recommend)))
         if env.horizon == float("inf"):
             must, do = "have a finite horizon", "cut it after as many rounds as matter"
             raise InvalidArgument(describe("GivenPolicy(env=...)", must, env.horizon, do))
@@ -116,20 +122,21 @@ class GivenPolicy(AbstractPricedPolicy):
         env = in_doubles(env)
         if memory is not None:
             env = _remembering(env, memory)
+        certificate = optional(instance(Certificate, "Certificate(...)"))(
+            "GivenPolicy(certificate=...)", certificate
+        )
         profiles, batch = wanted_profiles(env, initial)
-        efficient, memories = solve_remembered(env, profiles, batch)
-        asked = _Asked(efficient.env, recommend, batched)
-        cells = sum(taken.size for taken in efficient.actions)
-        if cells > _MOST_CALLS:
-            must = f"be asked at most {_MOST_CALLS} times: nodes times profiles with alternatives"
-            do = "pass initial=env.sample_profiles(key, 16), or reduce rounds or symbols"
-            raise TooLarge(describe(_CALL, must, cells, do))
-        actions = recommendations(efficient.plan, efficient.pairs, memories, asked)
-        asked.again()
-        found = with_actions(efficient, actions, f"given: {label}", asked.table)
+        play = untrained(env, profiles, Recommender(env, recommend, batched))
+        try:
+            limit = None if certificate is None else certificate.walk
+            found = walk_play(play, profiles, batch, f"given: {label}", limit)
+        except TooLarge as why:
+            settings = Certificate() if certificate is None else certificate
+            play = dataclasses.replace(play, certificate=settings, chunk=_CHUNK)
+            found = _play(play, profiles, batch, f"given: {label}", why)
         self.evaluator, self.figures = found.evaluator, found.figures
         self.profiles, self.batch = found.profiles, found.batch
-        self.exact, self.confidence, self.solver = False, 1.0, found.solver
+        self.exact, self.confidence, self.solver = False, found.confidence, found.solver
         self.work, self.seconds = found.work, time.monotonic() - began
 
     @property
@@ -154,72 +161,30 @@ def _remembering(env: RecommendationMDP, memory) -> RecommendationMDP:
     return eqx.tree_at(lambda market: market.action_rule, env, rule)
 
 
-class _Asked:
-    """A recommender and its answers, checked. Laws get numbers, n+1 and on, as they are met."""
-
-    def __init__(self, env: RecommendationMDP, recommend: Recommend, batched: bool):
-        self.env, self.recommend, self.batched = env, recommend, batched
-        self.questions: list[tuple] = []
-        self.laws: dict[bytes, int] = {}
-
-    def __call__(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
-        money = money_of(self.env, theta)
-        if self.batched:
-            said = self.recommend(belief, memory, np.tile(money, (len(belief), 1)), period + 1)
-            taken = np.asarray(said)
-            if taken.shape[:1] != (len(belief),) or taken.ndim > 2:
-                must = f"return one control or law each, for {len(belief)} at once"
-                raise InvalidArgument(describe(_CALL, must, f"shape {taken.shape}"))
-            found = np.array([self._control(one) for one in taken])
-        else:
-            found = np.array(
-                [
-                    self._control(self.recommend(b, h, money, period + 1))
-                    for b, h in zip(belief, memory, strict=True)
-                ]
-            )
-        if len(self.questions) < _ASKED_AGAIN:
-            self.questions.append((belief[:1], memory[:1], money, period + 1, int(found[0])))
-        return found
-
-    @property
-    def table(self) -> Float[np.ndarray, "L A"] | None:
-        """The laws met, by their numbers; None where nothing is drawn."""
-        if not self.laws:
-            return None
-        return np.stack([np.frombuffer(law) for law in self.laws])
-
-    def again(self) -> None:
-        """Ask a few questions again. **Raises:** `InvalidArgument` for other answers."""
-        for belief, memory, money, period, first in self.questions:
-            if self.batched:
-                said = np.asarray(self.recommend(belief, memory, money[None], period))[0]
-            else:
-                said = self.recommend(belief[0], memory[0], money, period)
-            if self._control(said) != first:
-                must, do = "be a function of its arguments", "return a law, do not draw from it"
-                got = f"two answers, {said} the second, at one belief in period {period}"
-                raise InvalidArgument(describe(_CALL, must, got, do))
-
-    def _control(self, said) -> int:
-        none = len(self.env.controls) - 1
-        if isinstance(said, tuple) and self.env.displays is not None:
-            return control_of(_CALL, self.env, said)
-        answer = np.asarray(said)
-        if answer.ndim == 0 and answer.dtype.kind in "iu":
-            if not NONE <= answer <= none:
-                must = f"return a control 0..{none - 1}, or {none} for none"
-                raise OutsideSupport(describe(_CALL, must, int(answer)))
-            return none if answer == NONE else int(answer)
-        law = answer.astype(float) if answer.dtype.kind in "iuf" else np.zeros(0)
-        fits = law.shape == (none + 1,) and np.isfinite(law).all() and law.min() >= 0
-        if not fits or abs(law.sum() - 1) > 1e-9:
-            must = f"return one control, an integer in 0..{none}, or a law over {none + 1} of them"
-            raise InvalidArgument(describe(_CALL, must, shown(said)))
-        if law.max() == law.sum():
-            return int(law.argmax())
-        law = law / law.sum()
-        return none + 1 + self.laws.setdefault(law.tobytes(), len(self.laws))
+def _play(
+    play: Playable, profiles: Profiles, batch: bool, label: str, why: TooLarge
+) -> AbstractPricedPolicy:
+    """Ask in simulated conversations alone. **Raises:** `why` where not even that can be."""
+    env, began = play.env, time.monotonic()
+    if env.displays is not None or not isinstance(env.values, ConstantValues):
+        raise why
+    known = np.flatnonzero(play.root.sum(axis=1) > 0)
+    played = Profiles(profiles.theta[known], profiles.signals[known])
+    require_few(len(known), "GivenPolicy")
+    play = dataclasses.replace(play, profiles=played, root=play.root[known])
+    ask = Repeated(play.laws)
+    start = np.asarray(play.process.start())[None]
+    for belief, theta in zip(play.root, played.theta, strict=True):
+        ask(theta, (belief / belief.sum())[None], start, 0)
+    ask.again()
+    economies = list_economies(env, played, play.certificate.marginal_runs > 0)
+    with jax.enable_x64(True):
+        bounds_of = [make_ceilings(env, play.process, cases) for cases in economies]
+    history, work = np.zeros((0, 5)), Work("GivenPolicy")
+    found = certified_play(play, play.process, economies, bounds_of, history, label, work)
+    note = f"{label}; simulated, gap of W {float(found.bounds.gap.max()):.3g}"
+    note += f" at {play.certificate.confidence:.0%}"
+    return played_policy(found, profiles, batch, note, time.monotonic() - began)
 
 
 def read_policy(call: str, policy: Any) -> AbstractPricedPolicy:

@@ -50,6 +50,7 @@ def other_actions(
         plan=used,
         pair_value=worth,
         optimal=policy.optimal or plan,
+        behind=None,
         exact=False,
     )
     earned, utility, purchase = (

@@ -4,11 +4,14 @@ from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from dynmech.market.beside import MarketBeside
 from dynmech.problem.tasks import Pairs
 from solvers import Plan
+
+# What is recommended at every node, and the laws that numbers beyond the controls stand for.
+Followed = tuple[tuple[Int[np.ndarray, "P _N"], ...], Float[np.ndarray, "L A"] | None]
 
 
 class Wider(eqx.Module):

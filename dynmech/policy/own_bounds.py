@@ -28,6 +28,7 @@ from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
 from solvers import (
     AbstractCeiling,
+    AbstractChooser,
     AbstractCritic,
     Bounds,
     Case,
@@ -143,11 +144,15 @@ def bound_alternatives(
     listed: Alternatives,
     certificate: Certificate,
     chunk: int,
+    chooser: AbstractChooser | None = None,
 ) -> OwnBounds:
-    """Simulate and bound every alternative with `certificate.marginal_runs` conversations."""
+    """Simulate and bound every alternative with `certificate.marginal_runs` conversations.
+
+    `chooser`: whose policy it is with everybody there, as of `Player`.
+    """
     pairs, n = listed.pairs, env.products
     runs = certificate.marginal_runs
-    player = Player(env, process, network, chunk, runs, [certificate.seed, _SEED])
+    player = Player(env, process, network, chunk, runs, [certificate.seed, _SEED], chooser)
     money = np.asarray(env.values.support, float)[np.arange(n), pairs.theta]
     bias = largest_bias(env, env.signals.settlement)
     mean, error, unseen = np.full((3, len(pairs.root), n + 1), np.nan)
@@ -160,7 +165,7 @@ def bound_alternatives(
         unseen[p, 1:] = hidden(left, played.left_reach + played.stray, played.going)
         mean[p, 0], error[p, 0], unseen[p, 0] = attained(
             process, economy.cases[0], economy.ceilings[0], network, listed.root[economy.root],
-            runs, [certificate.seed, _SEED + 1], chunk,
+            runs, [certificate.seed, _SEED + 1], chunk, chooser,
         )  # fmt: skip
     shape = (*pairs.own.shape[:2], pairs.own.shape[3])
     table, rounds = np.full((2, 5, *shape), np.nan), []

@@ -1,6 +1,8 @@
-"""A critic in a market, ready to be played."""
+"""A critic or a recommender in a market, ready to be played."""
 
 from __future__ import annotations
+
+import hashlib
 
 import equinox as eqx
 import jax
@@ -14,16 +16,29 @@ from dynmech.market.roots import signal_likelihood
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
-from solvers import AbstractCeiling, AbstractCritic, Case, Certificate, decide, in_float64
+from solvers import (
+    AbstractCeiling,
+    AbstractChooser,
+    AbstractCritic,
+    AbstractProcess,
+    Case,
+    Certificate,
+    decide,
+    draw_controls,
+    in_float64,
+    simplify,
+)
 
 _PROCESSES, _CEILINGS = Beside(), Beside()
 
 
 class Playable(eqx.Module):
-    """A critic in a market, ready to be played; only arrays and settings, so that it is saved.
+    """Who plays in a market: a critic, or somebody whose recommendations are asked for.
 
     `profiles` (B of them) with unnormalised beliefs `root` (B, m); `critic`: what values the
-    beliefs that follow, None where nothing does and play is myopic; `chunk`: runs handled at once.
+    beliefs that follow, None where nothing does and play is myopic; `chunk`: runs handled at once;
+    `chooser`: who recommends instead, if anybody. Without one it is only arrays and settings, so
+    that it is saved.
     """
 
     env: RecommendationMDP
@@ -32,6 +47,7 @@ class Playable(eqx.Module):
     critic: AbstractCritic | None
     certificate: Certificate
     chunk: int = eqx.field(static=True)
+    chooser: AbstractChooser | None = None
 
     @property
     def process(self) -> MarketProcess:
@@ -49,24 +65,71 @@ class Playable(eqx.Module):
 
     def cased(self, theta: Int[np.ndarray, " n"]) -> tuple[Case, AbstractCeiling]:
         """The economy of everyone at value indices, and its told-omega bound."""
-        case, kept = make_case(self.env, money_of(self.env, theta)), _CEILINGS(self, dict)
-        key = np.asarray(theta, np.int64).tobytes()
+        return self.priced(money_of(self.env, theta))
+
+    def priced(self, money: Float[np.ndarray, " n"]) -> tuple[Case, AbstractCeiling]:
+        """The economy of everyone at values in money, and its told-omega bound."""
+        case, kept = make_case(self.env, money), _CEILINGS(self, dict)
+        key = np.asarray(money, float).tobytes()
         if key not in kept:
             with jax.enable_x64(True):
                 (kept[key],) = make_ceilings(self.env, self.process, [case])
         return case, kept[key]
 
-    def choose(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
-        """Greedy controls (C,) at beliefs (C, m) of mass 1 and memories (C, d); round from 0."""
-        case, ceiling = self.cased(theta)
-        size = len(belief)
+    def quick(self, ceiling: AbstractCeiling) -> tuple[AbstractProcess, AbstractCeiling]:
+        """Rules and bound, as tables where memory is of no matter to anybody."""
+        if self.chooser is not None:
+            return self.process, ceiling
+        process, (ceiling,), _ = simplify(self.process, [ceiling])
+        return process, ceiling
+
+    def choose(
+        self,
+        theta: Int[np.ndarray, " n"],
+        belief: Float[np.ndarray, "C m"],
+        memory: Int[np.ndarray, "C d"],
+        period: int,
+        rng: np.random.Generator | None = None,
+    ) -> Int[np.ndarray, " C"]:
+        """Controls (C,) at beliefs (C, m) of mass 1 and memories (C, d); round from 0.
+
+        Where they are drawn, by `rng`, or by a hash of where that is.
+        """
+        laws = self.laws(theta, belief, memory, period)
+        if rng is not None and self.chooser is not None:
+            return draw_controls(laws, rng.random(len(laws)))
+        found, drawn = laws.argmax(axis=1), np.flatnonzero(laws.max(axis=1) < laws.sum(axis=1))
+        for row in drawn.tolist():
+            # Beliefs of conversations followed together are the same up to rounding.
+            place = np.round(belief[row], 9) + 0.0
+            words = b"".join(x.tobytes() for x in (place, np.asarray(memory[row], np.int64), theta))
+            seed = [period, int.from_bytes(hashlib.sha256(words).digest()[:8], "big")]
+            uniform = np.random.default_rng(seed).random(1)
+            found[row] = draw_controls(laws[row][None], uniform)[0]
+        return found
+
+    def laws(
+        self, theta: Int[np.ndarray, " n"], belief, memory, period: int
+    ) -> Float[np.ndarray, "C A"]:
+        """Laws over controls (C, A); arguments as of `choose`."""
+        return self.laws_at(money_of(self.env, theta), belief, memory, period)
+
+    def laws_at(
+        self, money: Float[np.ndarray, " n"], belief, memory, period: int
+    ) -> Float[np.ndarray, "C A"]:
+        """`laws` at values in money."""
+        size, count = len(belief), len(self.env.controls)
+        if self.chooser is not None:
+            at = np.asarray(belief, float), np.asarray(memory), period, np.zeros(size, np.int64)
+            return self.chooser.laws(make_case(self.env, money), *at)
+        case, ceiling = self.priced(money)
         pad = np.minimum(np.arange(max(padded(size), 8) if size > 1 else 1), size - 1)
         with jax.enable_x64(True):
             found = decide(
                 self.process, case, ceiling, in_float64(self.critic), belief[pad], memory[pad],
                 period, self.chunk,
             )  # fmt: skip
-        return np.asarray(found)[:size]
+        return np.eye(count)[np.asarray(found)[:size]]
 
     def beliefs(self, signals: Int[np.ndarray, "N n1"]) -> Float[np.ndarray, "N m"]:
         """Unnormalised beliefs after initial symbols."""
@@ -80,10 +143,12 @@ def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarr
     return (np.asarray(env.tastes.weights) * likelihood)[index.reshape(-1)]
 
 
-def untrained(env: RecommendationMDP, profiles: Profiles) -> Playable:
-    """Profiles of a market without a critic."""
+def untrained(
+    env: RecommendationMDP, profiles: Profiles, chooser: AbstractChooser | None = None
+) -> Playable:
+    """Profiles of a market without a critic, `chooser` recommending if there is one."""
     root = beliefs_after(env, profiles.signals)
-    return Playable(env, profiles, root, None, Certificate(), 16)
+    return Playable(env, profiles, root, None, Certificate(), 16, chooser)
 
 
 def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n"]:

@@ -6,6 +6,7 @@ No number of the network is reported.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import equinox as eqx
@@ -20,12 +21,14 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
+from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
-from dynmech.policy.nodes import Wider, recommendations
+from dynmech.policy.nodes import Followed, Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
 from dynmech.policy.playable import Playable, padded
 from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
+from dynmech.policy.recommender import Numbered
 from dynmech.problem.settled import predictions
 from dynmech.problem.tasks import Pairs
 from solvers import Bounds, Certificate, as_program, certify, margin
@@ -88,8 +91,9 @@ class PlayEvaluator(AbstractEvaluator):
                 raise InvalidArgument(describe(call, must, "marginal_runs=0", do))
             listed = list_alternatives(play.env, play.process, play.profiles)
             return bound_alternatives(
-                play.env, play.process, play.critic, listed, play.certificate, play.chunk
-            )
+                play.env, play.process, play.critic, listed, play.certificate, play.chunk,
+                play.chooser,
+            )  # fmt: skip
 
         return _OWN(self, solve)
 
@@ -156,10 +160,13 @@ class PlayEvaluator(AbstractEvaluator):
         return Place(place.period + 1, place.theta, belief, memory)
 
     def leave(self, place: Place, money=None):
-        if money is not None:
-            must = "be of the declared support under a network"
-            raise OutsideSupport(describe("EfficientPolicy.start(theta=...)", must, money))
-        return self, place
+        if money is None:
+            return self, place
+        values = ConstantValues(np.asarray(money, float)[:, None])
+        env = eqx.tree_at(lambda market: market.values, self.env, values)
+        play = dataclasses.replace(self.play, env=env)
+        place = dataclasses.replace(place, theta=np.zeros_like(place.theta))
+        return dataclasses.replace(self, play=play), place
 
     def considered(self, place: Place, control: int) -> bool:
         return True
@@ -174,20 +181,22 @@ class PlayEvaluator(AbstractEvaluator):
         belief = place.belief / place.belief.sum()
         return certify(
             play.process, [case], [ceiling], play.critic, belief, certificate.runs, certificate,
-            play.chunk, place.memory, place.period - 1,
+            play.chunk, place.memory, place.period - 1, play.chooser,
         )  # fmt: skip
 
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
         return play_cursor(self.play, signal)
 
-    def follow_on(self, wider: Wider) -> tuple[Int[np.ndarray, "P _N"], ...]:
+    def follow_on(self, wider: Wider) -> Followed:
         """Ask at every node what is recommended for what the mechanism believes there."""
         both, play = wider.both, self.play
 
         def ask(theta, belief, memory, period):
-            return play.choose(theta, both.belief(belief), both.memory(memory), period)
+            return play.laws(theta, both.belief(belief), both.memory(memory), period)
 
-        return recommendations(wider.plan, wider.pairs, list(wider.memories), ask)
+        asked = Numbered(ask)
+        taken = recommendations(wider.plan, wider.pairs, list(wider.memories), asked)
+        return taken, asked.table
 
     def own_tables(
         self,
@@ -276,7 +285,7 @@ class _PlayCursor(AbstractCursor):
             rows = np.flatnonzero((index.reshape(-1) == k) & self.belief.any(axis=1))
             if len(rows):
                 at = self.belief[rows], self.memory[rows], self.t
-                control[rows] = self.play.choose(values, *at)
+                control[rows] = self.play.choose(values, *at, rng)
         return control
 
     def laws(self, control, omega):

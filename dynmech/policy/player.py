@@ -35,6 +35,7 @@ from dynmech.solve.certificates import make_case
 from solvers import (
     REACH,
     AbstractCeiling,
+    AbstractChooser,
     AbstractCritic,
     Case,
     Told,
@@ -60,7 +61,8 @@ class Played(eqx.Module):
     - `costs` (N,): expected running costs. `spent`: most that they can add up to.
     - `surplus` (N,): with the critic's control variate; `excess` (N, n): payoff less surplus.
     - `reach`, `left_reach`, `stray`: half of the range of every `steady_payoff`, `left`, `excess`.
-    - `first`: recommended first, n for none. `going`: chance of a second round.
+    - `first`: recommended first, n for none, one more where it is drawn. `going`: chance of a
+      second round, 1 where the first is drawn.
     """
 
     earned: Float[np.ndarray, "N n"]
@@ -126,7 +128,8 @@ class Report(eqx.Module):
 class Player:
     """A policy with what its simulations share: noise, ceilings, the network in float64.
 
-    **Arguments:** `chunk`: runs handled at once, at least; `seed`: of the noise.
+    **Arguments:** `chunk`: runs handled at once, at least; `seed`: of the noise; `chooser`: who
+    recommends, greedily for the network if nobody does.
     """
 
     def __init__(
@@ -137,8 +140,10 @@ class Player:
         chunk: int,
         runs: int,
         seed: list[int],
+        chooser: AbstractChooser | None = None,
     ):
         self.env, self.process, self.critic = env, process, in_float64(network)
+        self.chooser = chooser
         shape = (self.process.horizon, runs, 4)
         self.noise = np.random.default_rng(seed).random(shape)
         self.chunk = wide_chunk(env, process, chunk)
@@ -176,14 +181,13 @@ class Player:
                 said[report.owner], heard[report.owner + 1] = report.value, report.signal
                 believed = self.belief(heard)
                 parts = [self.cased(said), *([] if report.lasting else [(case, ceiling)])]
-                told = Told(
-                    believed / max(believed.sum(), 1e-300), *map(tuple, zip(*parts, strict=True))
-                )
+                cases, ceilings = zip(*parts, strict=True)
+                told = Told(believed / max(believed.sum(), 1e-300), cases, ceilings)
             watch = _Watch(self, np.asarray(theta, float), settlement, signal)
             limits = watch.limits(belief, stray)
             found = follow(
                 self.process, case, ceiling, self.critic, belief, self.noise, told,
-                watch, _FEATURES * self.env.products, self.chunk, limits,
+                watch, _FEATURES * self.env.products, self.chunk, limits, self.chooser,
             )  # fmt: skip
         parts = np.split(found.seen, _FEATURES, axis=1)
         earned, utility, purchase, payoff, excess, left, charge, costs = parts

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dynmech.market.profiles import Profiles
     from dynmech.market.settlements import AbstractSettlementSignal
     from dynmech.payments.groves import OwnTables
-    from dynmech.policy.nodes import Wider
+    from dynmech.policy.nodes import Followed, Wider
     from dynmech.policy.playable import Playable
     from dynmech.problem.edges import Compiled
     from dynmech.problem.tasks import Pairs
@@ -193,7 +193,7 @@ class AbstractEvaluator(eqx.Module):
         """Follow many conversations, settled by `signal`."""
 
     @abc.abstractmethod
-    def follow_on(self, wider: "Wider") -> tuple[Int[np.ndarray, "P _N"], ...]:
+    def follow_on(self, wider: "Wider") -> "Followed":
         """Recommendations at every node of a wider tree, which tells apart all that this does.
 
         **Raises:** `InvalidArgument` for pairs that were not solved.

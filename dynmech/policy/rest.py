@@ -12,13 +12,14 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues
 from dynmech.policy.plans import plan_of
+from dynmech.problem.compile import compile_remembered
 from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
 from dynmech.problem.tasks import Pairs, assign, make_pairs
 from dynmech.solve.outcome import laid_out, with_table
 from dynmech.solve.prepare import root_beliefs
 from dynmech.solve.running import run_solver
-from solvers import Limits, Plan, Status, TaskList, deferred
+from solvers import Exact, Limits, Plan, Status, TaskList, deferred
 
 _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there is no last round
 
@@ -26,7 +27,8 @@ _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there i
 class Rest(eqx.Module):
     """W of one profile, solved: the market on its tree, the plan, and how far it may be off.
 
-    `value` (P,): surplus of each pair per unit of mass; `gap` as in `AbstractEvaluator`.
+    `value` (P,): surplus of each pair per unit of mass; `gap` as in `AbstractEvaluator`;
+    `memories`: of each round, by memory class, where they were kept apart.
     """
 
     env: RecommendationMDP
@@ -36,12 +38,15 @@ class Rest(eqx.Module):
     plan: Plan
     value: Float[np.ndarray, " P"]
     gap: tuple[Float[np.ndarray, "P _N"], ...] | None
+    memories: tuple[Int[np.ndarray, "_M d"], ...] | None
     complete: bool = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
 
 
-def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"]) -> Rest:
+def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"], apart: bool = False) -> Rest:
     """Solve W alone from values of indices `theta`, one row a belief held, exactly where it fits.
+
+    **Arguments:** `apart`: on a tree that keeps memories apart, for others to be asked there.
 
     **Raises:** `TooLarge` where not even bounds fit.
     """
@@ -54,13 +59,17 @@ def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"]) -> Rest:
         pairs = make_pairs(env, profiles).alone(isinstance(env.values, MarkovValues))
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        posed, tasks = Posed(env), TaskList(assignment.groups)
+        memories, solver = None, Exact() if apart else None
+        if apart:
+            compiled, memories = compile_remembered(env, 2 * Exact().memory)
+        posed = Posed(env, compiled) if apart else Posed(env)
+        tasks = TaskList(assignment.groups)
         for limits in (Limits(), Limits(relative=_SHARE))[1 if endless else 0 :]:
             try:
-                found = run_solver(posed.problem, tasks, None, limits, False)
+                found = run_solver(posed.problem, tasks, solver, limits, False)
                 break
             except TooLarge:
-                if limits.relative:
+                if limits.relative or apart:
                     raise
         found = with_table(posed.problem, tasks, found, limits)
         market, solved = laid_out(posed, found, limits)
@@ -75,6 +84,7 @@ def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"]) -> Rest:
         plan=plan,
         value=attained[assignment.pair] / mass,
         gap=gap,
+        memories=None if memories is None else tuple(memories),
         complete=solved.complete,
         exact=solved.complete and solved.status is Status.EXACT,
     )

@@ -50,8 +50,8 @@ def walk_under(
     profiles = policy.profiles
     best, memories = solve_remembered(both.env, profiles, policy.batch)
     held = eqx.tree_at(lambda plan: plan.root, best.plan, both.start(best.pairs.signals))
-    taken = policy.evaluator.follow_on(Wider(both, held, best.pairs, tuple(memories)))
-    laws = policy.plan.laws if policy.evaluator.walked else None
+    wider = Wider(both, held, best.pairs, tuple(memories))
+    taken, laws = policy.evaluator.follow_on(wider)
     return with_actions(best, taken, f"{policy.solver}, under another market", laws)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -18,12 +19,12 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
-from dynmech.policy.nodes import Wider
+from dynmech.policy.nodes import Followed, Wider, recommendations
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.playable import Playable, money_of, untrained
-from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
-from dynmech.policy.rest import solve_rest
+from dynmech.policy.recommender import Numbered
+from dynmech.policy.rest import Rest, solve_rest
 from dynmech.problem.compile import distinct_integers, told_laws
 from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import predictions, settled
@@ -31,7 +32,7 @@ from dynmech.problem.tasks import Pairs
 from solvers import Bounds, Certificate, Plan, Tree, evaluate, unfold
 
 _SAME = 1e-9  # of a belief's weights: rounding
-_PLAYERS = Beside()
+_PLAYERS, _ASKED = Beside(), Beside()
 
 
 class TreeEvaluator(AbstractEvaluator):
@@ -55,7 +56,7 @@ class TreeEvaluator(AbstractEvaluator):
     own: Bounded
     optimal: Plan | None
     gap: tuple[Float[np.ndarray, "P _N"], ...] | None
-    behind: PlayEvaluator | None
+    behind: Playable | None
     complete: bool = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
 
@@ -64,9 +65,14 @@ class TreeEvaluator(AbstractEvaluator):
         return (self.compiled, self.plan.tree) if self.complete else None
 
     @property
+    def asked(self) -> Playable | None:
+        """Who can be asked where the plan has no answer: a network, or `keep_asked`."""
+        return _ASKED(self, lambda: self.behind)
+
+    @property
     def player(self) -> Playable:
-        if self.behind is not None:
-            return self.behind.play
+        if self.asked is not None:
+            return self.asked
         return _PLAYERS(self, lambda: untrained(self.env, self.profiles))
 
     def begin(self, theta, signals) -> Place:
@@ -107,7 +113,8 @@ class TreeEvaluator(AbstractEvaluator):
         return self._place(place.period + 1, pair, node)
 
     def leave(self, place: Place, money=None):
-        if self.optimal is not None:
+        asked = self.asked
+        if self.optimal is not None and asked is None:
             must = "stay on the tree of a policy that is not W's own"
             do = "follow its recommendations, or solve the market and follow the efficient policy"
             got = f"another belief in period {place.period}"
@@ -119,21 +126,25 @@ class TreeEvaluator(AbstractEvaluator):
         seen = np.zeros(self.env.products, bool) if place.seen is None else place.seen
         at = place.belief[None], place.memory, place.period - 1, seen
         rest = remaining(self.env, *at, None if money is None else money[:, None])
-        found = solve_rest(rest, theta[None])
+        found = solve_rest(rest, theta[None], asked is not None)
+        plan, value, best = found.plan, found.value, None
+        if asked is not None:
+            best = plan
+            plan, value = _recommended(found, asked, place.period - 1)
         none = np.full((2, *found.pairs.own[:, :, 0, :].shape), np.nan)
         there = TreeEvaluator(
             env=found.env,
             profiles=found.profiles,
             compiled=found.compiled,
             pairs=found.pairs,
-            plan=found.plan,
-            pair_value=found.value,
+            plan=plan,
+            pair_value=value,
             own=Bounded(none, none, none),
-            optimal=None,
+            optimal=best,
             gap=found.gap,
             behind=None,
             complete=found.complete,
-            exact=found.exact,
+            exact=found.exact and asked is None,
         )
         return there, there.begin(theta, np.zeros(self.env.products + 1, np.int64))
 
@@ -187,7 +198,7 @@ class TreeEvaluator(AbstractEvaluator):
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
         return _TreeCursor(self, signal)
 
-    def follow_on(self, wider: Wider) -> tuple[Int[np.ndarray, "P _N"], ...]:
+    def follow_on(self, wider: Wider) -> Followed:
         """Walk both trees abreast: the wider one's nodes know where they are in this one."""
         pair, none = self._pair_of(wider.pairs), len(self.env.controls) - 1
         layers, own = wider.plan.tree.layers, self.plan.tree.layers
@@ -205,7 +216,7 @@ class TreeEvaluator(AbstractEvaluator):
             place = np.full(layers[t + 1].nodes, -1)
             # Where the mechanism thinks a way in impossible another one may know better.
             np.maximum.at(place, child[child >= 0], there[child >= 0])
-        return tuple(taken)
+        return tuple(taken), self.plan.laws
 
     def _pair_of(self, pairs: Pairs) -> Int[np.ndarray, " P"]:
         """Which of these pairs other pairs are."""
@@ -274,6 +285,25 @@ class TreeEvaluator(AbstractEvaluator):
         got = f"{len(said)} recommendations at this belief in period {period}"
         do = "start a conversation there, or solve a market whose prior is this belief"
         raise InvalidArgument(describe("EfficientPolicy.recommend(belief=...)", must, got, do))
+
+
+def keep_asked(evaluator: AbstractEvaluator, play: Playable) -> None:
+    """Keep who recommends beside the evaluator of the tree: a function is no part of its data."""
+    _ASKED(evaluator, lambda: play)
+
+
+def _recommended(rest: Rest, asked: Playable, rounds: int) -> tuple[Plan, np.ndarray]:
+    """What somebody recommends in what remains, `rounds` of which are over, and its surplus."""
+    env = rest.env
+
+    def ask(theta, belief, memory, period):
+        return asked.laws_at(money_of(env, theta), belief, memory, period + rounds)
+
+    numbered, memories = Numbered(ask), list(rest.memories or ())
+    taken = recommendations(rest.plan, rest.pairs, memories, numbered)
+    plan = dataclasses.replace(rest.plan, actions=taken, laws=numbered.table)
+    every = np.arange(len(rest.pairs.root))
+    return plan, expected_outcomes(plan, env.values.support, rest.pairs, every).surplus
 
 
 def _draw(

@@ -16,12 +16,12 @@ _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 64
 
 
-def require_few(count: int) -> None:
-    """Raise `TooLarge` beyond the most profiles that one network is trained for."""
+def require_few(count: int, verb: str = _VERB) -> None:
+    """Raise `TooLarge` beyond the most profiles that one network is trained for, or played at."""
     if count > _MOST_PROFILES:
         must = f"hold at most {_MOST_PROFILES} profiles"
         do = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
-        raise TooLarge(describe(f"{_VERB}(initial=...)", must, count, do))
+        raise TooLarge(describe(f"{verb}(initial=...)", must, count, do))
 
 
 def check_long(env: RecommendationMDP, learner: AbstractLearner) -> None:

@@ -57,6 +57,10 @@ class Certified(AbstractSample):
         """Bound the policy's value from below, with confidence 1 - `alpha`."""
         return max(float(betting_lower(self.gain, self.floor, alpha)) - self.slack, self.sure)
 
+    def width(self, alpha: float) -> float:
+        """How far the bound at that level is from the mean."""
+        return self.mean - self.lower(alpha)
+
 
 class _Spread(eqx.Module):
     """What C beliefs of mass 1 get in a round, and all that may follow the greedy control.

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from solvers.chooser import AbstractChooser, chosen
 from solvers.confidence.sample import AbstractSample
 from solvers.neural.critic import AbstractCritic, case_scale, view
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
@@ -105,12 +106,14 @@ def rollout(
     persistence: float = 0.0,
     explore: float = 0.0,
     keep: bool = False,
+    chooser: AbstractChooser | None = None,
 ) -> Rollout:
     """Simulate `runs` runs from one belief; gains are per unit of its mass.
 
     **Arguments:** `chunk`: runs handled at once; `persistence`: runs go on with at least this
     chance, `explore`: share of controls drawn at random. Both change which states are met; gains
-    are unbiased only if both are zero. `keep`: return the states met.
+    are unbiased only if both are zero. `keep`: return the states met. `chooser`: who chooses
+    controls, whatever `play` is.
     """
     start = np.asarray(process.start() if memory is None else memory)
     belief = np.asarray(belief, float) / np.sum(belief)
@@ -121,18 +124,21 @@ def rollout(
         order = np.lexsort(memories.T[::-1])
         beliefs, memories, alive = beliefs[order], memories[order], alive[order]
         fixed = None if fixed is None else fixed[order]
-        noise = rng.random((runs, 4))[alive]
+        noise, forced = rng.random((runs, 4))[alive], None
+        if chooser is not None:
+            here = beliefs, memories, t, np.zeros(len(alive), np.int64), noise[:, 3]
+            forced, _ = chosen(chooser, case, *here, process.controls)
         step = _round(
             process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore,
-            guard=not keep,
+            forced, guard=not keep,
         )  # fmt: skip
         backup = np.asarray(step.backup, float)
-        chosen = backup[np.arange(len(alive)), step.control]
+        taken = backup[np.arange(len(alive)), step.control]
         if keep and fixed is not None:
             remaining = np.full(len(alive), process.horizon - t)
             target = np.where(np.asarray(case.allowed), backup, -np.inf).max(axis=1)
             kept.append(States(beliefs, fixed, remaining, subtract[alive].copy(), target))
-        gain[alive] += chosen - subtract[alive]
+        gain[alive] += taken - subtract[alive]
         rounds += len(alive)
         going = float(step.going[0]) if t == period else going
         if t == process.horizon - 1:

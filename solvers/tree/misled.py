@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from solvers.chooser import AbstractChooser, chosen
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Play, _round
 from solvers.process import AbstractCeiling, AbstractProcess, Case
@@ -42,18 +43,20 @@ class Told(eqx.Module):
     """What controls are chosen for.
 
     `belief` (m,); `cases`, `ceilings`: of the rounds from the first on, the last one repeated.
-    Where the told belief has no mass, nothing is done.
+    Where the told belief has no mass, nothing is done. `place`: where a chooser starts.
     """
 
     belief: Float[np.ndarray, " m"]
     cases: tuple[Case, ...]
     ceilings: tuple[AbstractCeiling, ...]
+    place: int = eqx.field(static=True, default=0)
 
 
 class Followed(eqx.Module):
     """Runs: `gain` (N,), each unbiased for the expected yield; `seen` (N, F): what was observed.
 
-    `first`: the control of the first round; `going`: the chance to go beyond it.
+    `first`: the control of the first round, their number where it is drawn; `going`: the chance
+    to go beyond it, 1 where it is drawn.
     """
 
     gain: Float[np.ndarray, " N"]
@@ -74,6 +77,9 @@ def follow(
     features: int = 0,
     chunk: int = 16,
     limits: Float[np.ndarray, " F1"] | None = None,
+    chooser: AbstractChooser | None = None,
+    memory: np.ndarray | None = None,
+    period: int = 0,
 ) -> Followed:
     """Draw runs from one belief; call it with float64 enabled.
 
@@ -86,28 +92,39 @@ def follow(
       expected amounts of the round, added up over a run: (C, `features`) of its ending, and
       (C, 1 + `features`) that come in any case, the first column part of what is yielded.
     - `limits` of what one ending yields and of each of the features; none by default.
+    - `chooser`: who chooses controls, told as `told` says; None: greedily for `critic`.
+    - `memory`, `period`: where runs start, at the outset by default.
     """
     runs = noise.shape[1]
     belief = np.asarray(belief, float) / np.sum(belief)
     true = np.tile(belief, (runs, 1))
     held = true if told is None else np.tile(np.asarray(told.belief, float), (runs, 1))
-    memories = np.tile(np.asarray(process.start()), (runs, 1))
+    start = np.asarray(process.start() if memory is None else memory)
+    memories, places = np.tile(start, (runs, 1)), np.full(runs, 0 if told is None else told.place)
     counted = _Counted(runs, np.full(1 + features, np.inf) if limits is None else limits)
     alive, first, going = np.arange(runs), 0, 0.0
-    for t in range(process.horizon):
+    for t in range(period, process.horizon):
         order = np.lexsort(memories.T[::-1])
         true, held, memories, alive = true[order], held[order], memories[order], alive[order]
-        forced = None if told is None else _choose(process, told, critic, held, memories, t, chunk)
+        places, uniform, drawn = places[order], noise[t - period, alive], False
+        if chooser is not None:
+            now = case if told is None else told.cases[min(t - period, len(told.cases) - 1)]
+            given = now, held, memories, t, places, uniform[:, 3], process.controls
+            forced, drawn = chosen(chooser, *given)
+        else:
+            at = held, memories, t, chunk
+            forced = None if told is None else _choose(process, told, critic, *at, period)
         step = _round(
-            process, case, ceiling, critic, true, memories, noise[t, alive], t, Play.GREEDY,
-            chunk, 0.0, forced,
+            process, case, ceiling, critic, true, memories, uniform, t, Play.GREEDY, chunk, 0.0,
+            forced,
         )  # fmt: skip
         control = np.asarray(step.control)
-        if t == 0:
+        if t == period:
             first, going = int(control[0]), float(step.going[0])
+            first, going = (process.controls, 1.0) if drawn else (first, going)
         last = t == process.horizon - 1
         backup = np.asarray(step.backup, float)[np.arange(len(alive)), control]
-        on = np.zeros(len(alive), bool) if last else noise[t, alive, 1] < step.going
+        on = np.zeros(len(alive), bool) if last else uniform[:, 1] < step.going
         amounts, passing = np.zeros((len(alive), features)), np.zeros((len(alive), 1 + features))
         if observe is not None:
             amounts, passing = observe(t, memories, control, true, held)
@@ -122,6 +139,10 @@ def follow(
             here = (memories[pad], control[pad], step.symbol[pad], jnp.asarray(t))
             column = np.asarray(_columns(process, *here))[:count]
             held, true = _unit(held[on] * column), step.belief[on]
+        if chooser is not None:
+            places = chooser.follow(places[on], t, control[on], np.asarray(step.symbol)[on])
+        else:
+            places = places[on]
         alive, memories = alive[on], step.memory[on]
     return Followed(counted.total[:, 0], counted.total[:, 1:], first, going)
 
@@ -158,9 +179,9 @@ class _Counted:
         self.total[alive] += passing + np.where(on[:, None], 0.0, ending) + scaled * came
 
 
-def _choose(process, told: Told, critic, held, memories, t: int, chunk: int) -> np.ndarray:
+def _choose(process, told: Told, critic, held, memories, t: int, chunk: int, start: int):
     """Greedy controls for what is told; nothing where it is thought impossible."""
-    which = min(t, len(told.cases) - 1)
+    which = min(t - start, len(told.cases) - 1)
     case, ceiling = told.cases[which], told.ceilings[which]
     control = np.full(len(held), process.controls - 1)
     live = held.any(axis=1)

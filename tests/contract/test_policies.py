@@ -6,6 +6,7 @@ The market is tiny, so that every answer can be held against the exact solver's 
 import dataclasses
 import math
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ def likes(belief, memory, theta, period):
     return int(np.argmin(UTILITIES @ belief))
 
 
+class Likes(eqx.Module):
+    """`likes` as a part that is saved with the policy."""
+
+    def __call__(self, belief, memory, theta, period):
+        return likes(belief, memory, theta, period)
+
+
 class Shop(dm.AbstractPolicy):
     """A recommender of somebody's own, with an environment."""
 
@@ -79,7 +87,7 @@ SOLVERS = {
         NETWORK, certificate=dataclasses.replace(QUICK, walk=0)
     ),
 }
-KINDS = (*SOLVERS, "GivenPolicy", "own policy")
+KINDS = (*SOLVERS, "GivenPolicy", "GivenPolicy, simulated", "own policy")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,9 @@ def policies():
             env, solver, initial=PROFILES, tolerance=tolerance, progress=False
         )
     found["GivenPolicy"] = dm.GivenPolicy(market(), likes, initial=PROFILES)
+    found["GivenPolicy, simulated"] = dm.GivenPolicy(
+        market(), Likes(), initial=PROFILES, certificate=dataclasses.replace(QUICK, walk=0)
+    )
     found["own policy"] = dm.DynamicTeamMechanism(Shop(market()), dm.groves.Zero()).policy
     return found
 
@@ -110,7 +121,7 @@ QUESTIONS = {
     "facts": lambda p, tmp: (p.exact, p.confidence, p.solver, p.work, p.partial, p.complete),
     "frame": lambda p, tmp: p.to_frame(),
     "dataset": lambda p, tmp: p.to_xarray(),
-    "save": lambda p, tmp: (p.save(tmp / "p"), type(p).load(tmp / "p"))[1],
+    "save": lambda p, tmp: (p.save(tmp / "p"), type(p).load(tmp / "p", (Likes,)))[1],
     "conversation": lambda p, tmp: p.start(profile=0).step("query", [0, 0, 0]).undo().value,
     "considered": lambda p, tmp: p.start(profile=0).considered(0),
     "worth": lambda p, tmp: p.start(profile=0).worth(p.start(profile=0).recommendation),

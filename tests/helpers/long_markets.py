@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 import dynmech as dm
+from dynmech.policy.certified import played_policy
 from dynmech.policy.questions import Place
-from dynmech.policy.trained import played_policy
 
 UNTRAINED = dm.Neural(sweeps=1, runs=2, steps=1, batch=2, cases=2, chunk=64)
 # Profile 1 is profile 0 with another report of advertiser 0; profile 2 is 1 with one of 1.

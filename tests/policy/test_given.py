@@ -10,15 +10,20 @@ import dynmech as dm
 SUPPORT = np.array([[0.2, 0.9], [0.6, 0.3]])
 
 
-def market(horizon=2):
+def market(horizon=2, prior=None, **values):
     return dm.RecommendationMDP(
         [[1.0, -0.5], [-0.4, 0.9]],
-        dm.TasteGrid([[1.0, 0.2], [-0.3, 1.0], [0.5, 0.6]], [0.4, 0.3, 0.3]),
+        dm.TasteGrid([[1.0, 0.2], [-0.3, 1.0], [0.5, 0.6]], prior or [0.4, 0.3, 0.3]),
         horizon,
         dm.LastShownOnly(dm.Logit(0.5), query=0.6),
-        dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2)),
-        dm.ConstantValues(SUPPORT),
+        dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2, cuts=[[0.1], [0.3]])),
+        dm.ConstantValues(SUPPORT, **values),
     )
+
+
+def quick(**changes):
+    """A certificate of a policy whose tree is never walked."""
+    return dm.Certificate(**({"runs": 256, "marginal_runs": 60, "walk": 0} | changes))
 
 
 def sampled(env):
@@ -72,15 +77,22 @@ def brute(env, reported, true, law):
     return walk(weights, np.asarray(env.action_rule.start(n, env.horizon)), (), 1)
 
 
+def law_of(recommend):
+    """What a recommender does as a law, for `brute`."""
+
+    def law(belief, theta, period, past):
+        said = recommend(belief, None, theta, period)
+        return np.eye(3)[said] if np.ndim(said) == 0 else said
+
+    return law
+
+
 @pytest.mark.parametrize("kind", [sampled, lambda env: modest], ids=["Thompson", "modest"])
 def test_a_law_over_controls_is_worth_its_mean_and_audited(kind):
     env = market()
     recommend = kind(env)
     policy = dm.GivenPolicy(env, recommend)
-
-    def law(belief, theta, period, past):
-        return recommend(belief, None, theta, period)
-
+    law = law_of(recommend)
     money = [[SUPPORT[0, i], SUPPORT[1, j]] for i in range(2) for j in range(2)]
     worth = np.array([brute(env, theta, theta, law) for theta in money])
     np.testing.assert_allclose(policy.value.ravel(), worth, atol=1e-12)
@@ -137,6 +149,80 @@ def test_a_recommender_may_remember_more_than_the_user():
     theta = SUPPORT[:, 0]
     worth = brute(env, theta, theta, law)
     np.testing.assert_allclose(policy.value.ravel()[0], worth, atol=1e-12)
+
+
+def worst(belief, memory, theta, period):
+    """Show whom the user likes least."""
+    return int(np.argmin(market(1).utilities @ belief))
+
+
+def test_simulated_bounds_hold_the_exact_numbers():
+    env, missed = market(), 0
+    exact = dm.GivenPolicy(env, modest)
+    for seed in range(3):
+        found = dm.GivenPolicy(env, modest, certificate=quick(seed=seed))
+        assert not found.evaluator.walked
+        missed += (found.value_lower > exact.value).sum() + (found.value_upper < exact.value).sum()
+        assert (found.value_upper - found.value_lower < 0.3).all()
+        assert (found.lower <= exact.upper + 1e-9).all()
+        assert (found.upper >= exact.upper - 1e-9).all()
+        assert (found.marginal_upper >= exact.marginal_value - 1e-9).all()
+        assert (found.incentive_bound >= exact.incentive_bound - 1e-9).all()
+    assert missed <= 3  # of 24, each at 95%
+    audit = dm.DynamicTeamMechanism(found, dm.groves.Zero()).audit(conversations=200)
+    gains = dm.DynamicTeamMechanism(exact, dm.groves.Zero()).audit().gain_by_period[:, 0]
+    assert (audit.incentive_gain_lower <= gains + 1e-9).all()
+    assert (gains <= audit.incentive_gain_upper + 1e-9).all()
+    np.testing.assert_allclose(audit.profile_bound[0], found.incentive_bound, atol=0.2)
+    chat = found.start(profile=0).step("query", [1, 0, 0], shown=1)
+    other = exact.start(profile=0).step("query", [1, 0, 0], shown=1)
+    bounds = chat.certify()
+    assert bounds.lower[0] - 1e-9 <= other.value <= bounds.most[0] + 1e-9
+
+
+def test_where_no_tree_fits_a_recommender_is_simulated():
+    rng = np.random.default_rng(0)
+    env = dm.RecommendationMDP(
+        rng.normal(size=(8, 3)),
+        dm.TasteGrid(rng.normal(size=(12, 3)), np.full(12, 1 / 12)),
+        12,
+        dm.LastShownOnly(dm.Logit(0.5), query=0.7),
+        dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=4)),
+        dm.ConstantValues(rng.uniform(0.2, 0.8, (8, 1))),
+    )
+    batch = env.sample_profiles(jax.random.key(0), 1)
+    with pytest.raises(dm.TooLarge):
+        dm.solve_efficient_policy(env, dm.Exact(), initial=batch)
+    likes = quick(runs=60, rounds=1, marginal_runs=0)
+    policy = dm.GivenPolicy(
+        env, lambda b, h, theta, t: int(np.argmax(env.utilities @ b)), initial=batch,
+        certificate=likes,
+    )  # fmt: skip
+    assert "simulated" in policy.solver
+    assert policy.value_lower < policy.value < policy.value_upper <= policy.upper
+    np.testing.assert_allclose(policy.incentive_bound, policy.upper - policy.value_lower)
+    chat = policy.start(profile=0).step("query", np.eye(9, dtype=int)[0], shown=3)
+    assert chat.recommendation == np.argmax(env.utilities @ chat.belief)
+    again = policy.resume(chat.record())
+    np.testing.assert_array_equal(again.belief, chat.belief)
+
+
+def test_a_function_can_be_asked_off_its_tree():
+    """What was displayed instead of the recommendation, and bids within a declared interval."""
+    env = market(interval=[[0.1, 1.0], [0.2, 0.7]])
+    for recommend in (worst, modest):
+        policy = dm.GivenPolicy(env, recommend)
+        chat = policy.start(profile=1).step("query", [1, 0, 0], shown=1)
+        rest = dm.GivenPolicy(market(1, chat.belief.tolist()), recommend)
+        if recommend is worst:
+            assert chat.recommendation == worst(chat.belief, None, None, 2)
+        assert chat.value == pytest.approx(rest.value[0, 1, 0, 0, 0], abs=1e-12)
+        bid = dict(zip(env.names, (0.33, 0.44), strict=True))
+        right = brute(env, (0.33, 0.44), (0.33, 0.44), law_of(recommend))
+        assert policy.start(theta=bid, signals=[0, 0, 0]).value == pytest.approx(right, abs=1e-12)
+        played = dm.GivenPolicy(env, recommend, certificate=quick(marginal_runs=0))
+        found = played.start(theta=bid, signals=[0, 0, 0]).certify()
+        assert found.lower[0] <= right <= found.most[0]
 
 
 @pytest.mark.parametrize(

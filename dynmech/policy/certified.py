@@ -1,0 +1,205 @@
+"""Certify who is played: bounds on the policy, on W and on every economy, and a policy of them."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dynmech._devices import Work
+from dynmech.bounded import Bounded
+from dynmech.errors import TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles
+from dynmech.policy.base import EfficientPolicy, Figures, with_actions
+from dynmech.policy.nodes import recommendations
+from dynmech.policy.playable import Playable, beliefs_after, money_of
+from dynmech.policy.played import PlayEvaluator
+from dynmech.policy.player import Player, simulate_outcomes
+from dynmech.policy.recommender import Numbered, Repeated
+from dynmech.policy.solved import solve_remembered
+from dynmech.policy.walked import keep_asked
+from dynmech.problem.tasks import make_pairs
+from dynmech.solve.certificates import make_case
+from solvers import (
+    REACH,
+    AbstractCeiling,
+    AbstractProcess,
+    Bounds,
+    Case,
+    Estimate,
+    Exact,
+    Status,
+    certify,
+    margin,
+)
+
+_ARRAYS = ("value", "error", "unseen", "lower", "upper", "most", "least")
+_MOST_CALLS = 2_000_000
+_SEED = 6  # of the simulation by product
+
+
+def list_economies(env: RecommendationMDP, profiles: Profiles, marginal: bool) -> list[list[Case]]:
+    """W of each profile, then, with `marginal`, every W^{-i} and every Wd^{-i}."""
+    found = []
+    for index in profiles.theta:
+        theta, n = money_of(env, index), env.products
+        others = [make_case(env, theta, i, shown) for shown in (False, True) for i in range(n)]
+        found.append([make_case(env, theta), *(others if marginal else [])])
+    return found
+
+
+def certified_play(
+    play: Playable,
+    quick: AbstractProcess,
+    economies: list[list[Case]],
+    bounds_of: list[list[AbstractCeiling]],
+    history: np.ndarray,
+    note: str,
+    work: Work,
+) -> PlayEvaluator:
+    """Bound every economy of every profile, and simulate what is bought and earned.
+
+    **Arguments:** `quick`: the market's rules, as tables where that may be; `bounds_of`: of each of
+    `economies`; `history`: of the training, if any; `work`: where it is done, and kept.
+    """
+    env, certificate, count = play.env, play.certificate, len(play.profiles)
+    n, marginal = env.products, certificate.marginal_runs > 0
+    runs_of = (slice(0, 1), certificate.runs), (slice(1, None), certificate.marginal_runs)
+
+    def bound(part: tuple[int, int]) -> Bounds:
+        b, others = part
+        which, runs = runs_of[others]
+        given = economies[b][which], bounds_of[b][which], play.critic, play.root[b]
+        chooser = None if others else play.chooser
+        return certify(quick, *given, runs, certificate, play.chunk, chooser=chooser)
+
+    every = [(b, k) for k in range(1 + marginal) for b in range(count)]
+    certified = work.each(bound, every, lambda part: ("bounds", *part))
+    first, others = certified[:count], certified[count:]
+    blank = np.full((n, count), np.nan)
+    nothing = Bounds(blank, blank, blank, blank, blank, certificate.confidence, 0)
+    runs = certificate.marginal_runs or certificate.runs
+    seed = [certificate.seed, _SEED]
+    player = Player(env, play.process, play.critic, play.chunk, runs, seed, play.chooser)
+    return PlayEvaluator(
+        play=play,
+        bounds=_stack(first, [0], squeeze=True),
+        marginal=_stack(others, list(range(n))) if marginal else nothing,
+        displayable=_stack(others, list(range(n, 2 * n))) if marginal else nothing,
+        solved_own=None,
+        outcomes=simulate_outcomes(player, play.profiles, work.mesh),
+        history=history,
+        solver=note,
+    )
+
+
+def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bounds:
+    """Join the profiles' bounds: (rows, B), or (B,)."""
+
+    def joined(name: str) -> np.ndarray | None:
+        if getattr(parts[0], name) is None:
+            return None
+        found = np.stack([getattr(part, name)[rows] for part in parts], axis=1)
+        return found[0] if squeeze else found
+
+    arrays: Any = {name: joined(name) for name in _ARRAYS}
+    return Bounds(**arrays, confidence=parts[0].confidence, rounds=parts[0].rounds)
+
+
+def played_policy(
+    played: PlayEvaluator, asked: Profiles, batch: bool, note: str, seconds: float
+) -> EfficientPolicy:
+    """The policy that an evaluator by simulation stands for.
+
+    **Arguments:** `asked`: the profiles asked for, of which the evaluator has the possible ones.
+    """
+    env = played.env
+    shape = (len(asked),) if batch else env.profile_shape
+    cells = np.flatnonzero(beliefs_after(env, asked.signals).sum(axis=1) > 0)
+
+    def laid(numbers: np.ndarray) -> np.ndarray:
+        *lead, _ = numbers.shape
+        found = np.full((*lead, len(asked)), np.nan)
+        found[..., cells] = numbers
+        return found.reshape(*lead, *shape)
+
+    sure, bounds = played.bounds.confidence, played.bounds
+    # The policy is worth no more than the best one.
+    above = np.maximum(bounds.upper if bounds.most is None else bounds.most, bounds.value)
+    least = bounds.lower if bounds.least is None else bounds.least
+    value = Bounded(*map(laid, (bounds.value, bounds.lower, above, bounds.error)), confidence=sure)
+    upper, seen = laid(np.maximum(bounds.upper, least)), played.outcomes
+
+    def simulated(
+        mean: np.ndarray, error: np.ndarray, most: np.ndarray, reach: float = REACH
+    ) -> Bounded:
+        # A conversation adds up to REACH times what one purchase can be at most.
+        unseen = 2 * reach * most / (seen.runs - 1)
+        step = margin(error, unseen, sure, seen.runs, 2)
+        parts = (mean, np.maximum(mean - step, -most), np.minimum(mean + step, most), error)
+        return Bounded(*map(laid, parts), confidence=sure)
+
+    def economy(one: Bounds) -> Bounded:
+        parts = (one.value, one.lower, np.maximum(one.upper, one.lower), one.error)
+        return Bounded(*map(laid, parts), confidence=one.confidence)
+
+    support, n = np.asarray(env.values.support, float), env.products
+    theta = np.abs(support[np.arange(n)[:, None], played.play.profiles.theta.T])
+    utility = np.abs(np.asarray(env.gains, float)).max(axis=1, keepdims=True) + 0 * theta
+    figures = Figures(
+        value=value,
+        lower=laid(least),
+        upper=upper,
+        marginal=economy(played.marginal),
+        displayable=economy(played.displayable),
+        earned=simulated(seen.earned, seen.earned_error, theta),
+        utility=simulated(seen.utility, seen.utility_error, utility),
+        purchase=simulated(seen.purchase, seen.purchase_error, np.ones_like(theta)),
+        costs=simulated(seen.costs, seen.costs_error, np.full(len(seen.costs), seen.spent), 0.5),
+    )
+    return EfficientPolicy(
+        evaluator=played,
+        figures=figures,
+        profiles=asked,
+        batch=batch,
+        exact=False,
+        confidence=sure,
+        solver=note,
+        work=Estimate(0, 0.0, seconds),
+        seconds=seconds,
+        status=Status.STALLED,
+    )
+
+
+def walk_play(
+    play: Playable, profiles: Profiles, batch: bool, label: str, limit: int | None = None
+) -> EfficientPolicy:
+    """What is recommended over the whole tree, W beside it.
+
+    **Arguments:** `limit`: cells, profiles with own alternatives times beliefs of a round; None: as
+    many as the memory of `Exact()` holds, of which each is asked for.
+
+    **Raises:** `TooLarge`; `InvalidArgument` for two answers to one question.
+    """
+    env = play.env
+    must = f"have at most {_MOST_CALLS if limit is None else limit} cells in its tree"
+    if limit is None:
+        best, memories = solve_remembered(env, profiles, batch)
+        cells = sum(taken.size for taken in best.actions)
+        if cells > _MOST_CALLS:
+            raise TooLarge(describe("GivenPolicy(recommend=...)", must, cells))
+    else:
+        cells = len(make_pairs(env, profiles).root) * len(env.controls) * env.heard.count
+        if cells > limit:
+            raise TooLarge(describe("Certificate(walk=...)", must, cells))
+        settings = Exact(memory=64.0 * limit)
+        best, memories = solve_remembered(env, profiles, batch, settings, limit)
+    repeated = Repeated(play.laws, 0 if play.chooser is None else 64)
+    numbered = Numbered(repeated)
+    actions = recommendations(best.plan, best.pairs, memories, numbered)
+    repeated.again()
+    found = with_actions(best, actions, label, numbered.table)
+    if play.chooser is not None:
+        keep_asked(found.evaluator, play)
+        return found
+    return dataclasses.replace(found, evaluator=dataclasses.replace(found.evaluator, behind=play))
