@@ -11,6 +11,14 @@ const folder = process.argv[2];
 const sources = ["build.mjs", "package-lock.json", ...readdirSync(join(here, "src")).sort().map((x) => `src/${x}`)];
 const digest = createHash("sha256");
 for (const name of sources) digest.update(readFileSync(join(here, name)));
+// Modules of ours in place of larger ones of which little is used.
+const smaller = {
+  name: "smaller",
+  setup({ onResolve }) {
+    onResolve({ filter: /^d3$/ }, () => ({ path: join(here, "src", "d3.js") }));
+    onResolve({ filter: /\/schemes\.js$/ }, () => ({ path: join(here, "src", "schemes.js") }));
+  },
+};
 const made = await build({
   absWorkingDir: here,
   entryPoints: ["src/main.js"],
@@ -23,6 +31,7 @@ const made = await build({
   legalComments: "none",
   metafile: true,
   minify: true,
+  plugins: [smaller],
   target: "es2022",
   write: false,
 });
