@@ -50,8 +50,8 @@ from solvers.tree.closed import close_beliefs
 _TOGETHER = 256
 _MEMORY = 4e9
 _ROUNDING = 1e-13
-_SHARE = 0.8
-_REST = 0.15
+_SHARE = 0.6
+_REST = 0.35
 _RESOLUTION = 1e4
 _LEAVING = 0.5  # of what is asked for, where others follow whose bounds are wider
 

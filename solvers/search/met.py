@@ -5,6 +5,7 @@ told the parameter (`solvers.search.forever`), or what was found for an economy 
 Opened, it has what every control yields and may lead to; backed up, the best of that.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -106,8 +107,9 @@ class Met:
             yield int(task[0]), int(memory[0]), slice(None)
             return
         order = np.argsort(code, kind="stable")
-        starts = np.flatnonzero(np.diff(code[order], prepend=-1))
-        for one in np.split(order, starts[1:]):
+        starts = [*np.flatnonzero(np.diff(code[order], prepend=-1)).tolist(), len(order)]
+        for low, high in itertools.pairwise(starts):
+            one = order[low:high]
             yield int(task[one[0]]), int(memory[one[0]]), one
 
     def _seek(self, task: Indices, node: Indices) -> Indices:
@@ -233,13 +235,17 @@ class Met:
         at, control = np.nonzero(opened["child"][place][:, :, 0] >= 0)
         row, parent = place[at], active[at]
         child = opened["child"][row, control]
-        factor = self.factor(parent, control, child)
-        loop = child == parent[:, None]
-        again = 1.0 - np.where(loop, factor, 0.0).sum(axis=1)
-        factor = np.where(loop, 0.0, factor)
         pay = opened["pay"][row, control]
-        above = (pay + (pairs["upper"][child] * factor).sum(axis=1)) / again
-        below = (pay + (pairs["lower"][child] * factor).sum(axis=1)) / again
+        above, below = pairs["upper"][child], pairs["lower"][child]
+        if self.store.offset is None:  # every belief is that of its own node
+            above, below = pay + above.sum(axis=1), pay + below.sum(axis=1)
+        else:
+            factor = self.factor(parent, control, child)
+            loop = child == parent[:, None]
+            again = 1.0 - np.where(loop, factor, 0.0).sum(axis=1)
+            factor = np.where(loop, 0.0, factor)
+            above = (pay + (above * factor).sum(axis=1)) / again
+            below = (pay + (below * factor).sum(axis=1)) / again
         opened["option"][row, control] = np.minimum(opened["option"][row, control], above)
         upper = opened["option"][place].max(axis=1)
         floor = np.full((len(active), self.structure.controls), -np.inf)

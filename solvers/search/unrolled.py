@@ -8,46 +8,21 @@ then an exact sum over the tree.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from solvers.problem import Structure, TaskList
 from solvers.search.endless_plan import EndlessPlan
+from solvers.search.rounds import Entries, Round, as_layer, distinct, joined, places
 from solvers.search.store import Indices
 from solvers.search.timed import starts
 from solvers.table import Answer, PlanTable
-from solvers.tree.tree import Layer, Tree
+from solvers.tree.tree import Tree
 from solvers.truncation import unroll
 
 _MOST_ROUNDS = 10_000
 _FEW, _TOGETHER = 64, 16  # entries of a round that is looked at with others, so many rounds
-
-
-class _Entries(NamedTuple):
-    """Plans at the nodes of a round: the kept task, its pair (0: none), the control kept for ever.
-
-    `weight`: the plan's belief there over that of the node.
-    """
-
-    node: Int[np.ndarray, " k"]
-    task: Int[np.ndarray, " k"]
-    pair: Int[np.ndarray, " k"]
-    keep: Int[np.ndarray, " k"]
-    weight: Float[np.ndarray, " k"]
-
-
-class _Round(NamedTuple):
-    """Nodes of a round: words of what was seen, whether belief is zero; the rest as in `Layer`."""
-
-    words: Int[np.ndarray, "N w"]
-    dead: Bool[np.ndarray, " N"]
-    memory: Int[np.ndarray, " N"]
-    parent: Int[np.ndarray, " N"]
-    column: Int[np.ndarray, " N"]
-    row: Float[np.ndarray, "N m"]
-    size: Float[np.ndarray, " N"] | None
 
 
 def write_rounds(
@@ -134,25 +109,25 @@ class _Writer:
         )
         return dataclasses.replace(found, tree=Tree(layers, structure))
 
-    def _settled(self, at: _Entries) -> _Entries:
+    def _settled(self, at: Entries) -> Entries:
         """The same entries, from here on with the control that is best kept."""
         keep = np.where(at.pair > 0, self.search.pairs["keep"][at.pair], at.keep)
         return at._replace(pair=np.zeros_like(at.pair), keep=keep.astype(np.int64))
 
-    def _first(self) -> _Round:
+    def _first(self) -> Round:
         first, points = np.zeros(1, np.int64), self.root.shape[1]
         size = None if self.search.store.offset is None else np.zeros(1)
         words, ones = self.search.store.nodes["words"][:1], np.ones((1, points))
-        return _Round(words, np.zeros(1, bool), first, first, first - 1, ones, size)
+        return Round(words, np.zeros(1, bool), first, first, first - 1, ones, size)
 
-    def _top(self) -> _Entries:
+    def _top(self) -> Entries:
         """Every plan at its root."""
         top = np.asarray(self.search.top, np.int64)[self.plan.economy[self.kept]]
         every = np.arange(len(self.kept))
         keep = self.search.pairs["keep"][top].astype(np.int64)
-        return _Entries(0 * every, every, top, keep, np.ones(len(every)))
+        return Entries(0 * every, every, top, keep, np.ones(len(every)))
 
-    def _bytes(self, here: _Round, at: _Entries) -> float:
+    def _bytes(self, here: Round, at: Entries) -> float:
         """Bytes of a round, while it is written and solved."""
         each = 8.0 * (2 * self.root.shape[1] + self.structure.controls * self.structure.symbols)
         return (each + 16.0 * len(self.kept)) * len(here.memory) + 48.0 * len(at.node)
@@ -176,6 +151,14 @@ class _Writer:
                     looked = len(rounds) - len(left) + int(enough[0]) + 1
             if last:
                 break
+            way = self._only_way(here, at)
+            if way is not None and len(rounds) < _MOST_ROUNDS - _TOGETHER:
+                more = self._again(here, *way)
+                children += more[0]
+                rounds += more[1]
+                entries += [at._replace(pair=np.zeros_like(at.pair))] * len(more[1])
+                used += len(more[1]) * self._bytes(here, at)
+                continue
             following, child, after = self._next(here, at)
             children.append(child)
             rounds.append(following)
@@ -185,9 +168,9 @@ class _Writer:
         children.append(np.zeros((len(rounds[-1].memory), structure.controls, 0), np.int32))
         return self._table(rounds, entries, children, unroll(structure, len(rounds)))
 
-    def _left(self, rounds: list[_Round], entries: list[_Entries]) -> Float[np.ndarray, "t K"]:
+    def _left(self, rounds: list[Round], entries: list[Entries]) -> Float[np.ndarray, "t K"]:
         """What is still to come from each of some rounds on, by kept task."""
-        here, at = _joined(rounds, entries)
+        here, at = joined(rounds, entries)
         low, high = self._bounds(here, at)
         worth = at.weight * np.maximum(np.abs(low), np.abs(high)) * self._scale(here, at)
         width = len(self.kept)
@@ -195,11 +178,11 @@ class _Writer:
         left = np.bincount(code + at.task, worth, width * len(rounds))
         return left.reshape(len(rounds), width)
 
-    def _control(self, at: _Entries) -> Indices:
+    def _control(self, at: Entries) -> Indices:
         act = self.search.pairs["act"][at.pair].astype(np.int64)
         return np.where((at.pair > 0) & (act >= 0), act, at.keep)
 
-    def _bounds(self, here: _Round, at: _Entries) -> tuple[np.ndarray, np.ndarray]:
+    def _bounds(self, here: Round, at: Entries) -> tuple[np.ndarray, np.ndarray]:
         """What the plan attains from here on, for ever, and bounds above, unweighted."""
         pairs = self.search.pairs
         low, high = pairs["lower"][at.pair].copy(), pairs["upper"][at.pair].copy()
@@ -211,19 +194,19 @@ class _Writer:
             high[mine] = (belief * one.told[where]).sum(axis=1)
         return low, np.maximum(high, low)
 
-    def _scale(self, here: _Round, at: _Entries) -> Float[np.ndarray, " k"]:
+    def _scale(self, here: Round, at: Entries) -> Float[np.ndarray, " k"]:
         """The belief of a round's node over that of the store's, 1 unless columns are related."""
         if here.size is None:
             return np.ones(len(at.node))
         known = self.search.store.nodes["size"][self.search.pairs["node"][at.pair]]
         return np.where(at.pair > 0, np.exp(here.size[at.node] - known), 1.0)
 
-    def _next(self, here: _Round, at: _Entries) -> tuple[_Round, np.ndarray, _Entries]:
+    def _next(self, here: Round, at: Entries) -> tuple[Round, np.ndarray, Entries]:
         """Nodes after every control taken and symbol, where they are, and the plans there."""
         structure, store, search = self.structure, self.search.store, self.search
         symbols, controls = structure.symbols, structure.controls
         control = self._control(at)
-        ways, which = _distinct(at.node * controls + control)[1:]
+        ways, which = distinct(at.node * controls + control)[1:]
         source, taken = np.divmod(ways, controls)
         memory = here.memory[source]
         column = structure.columns[structure.edge[0][memory, taken]].ravel().astype(np.int64)
@@ -232,14 +215,14 @@ class _Writer:
         dead = here.dead[source] | (column == structure.dead)
         with np.errstate(over="ignore"):
             words = np.where(dead[:, None], 0, here.words[source] + store.digit[column])
-        first, index = _places(after, dead, words)
+        first, index = places(after, dead, words)
         origin, seen = source[first], column[first]
         row = here.row[origin] * store.column[seen]
         row[dead[first]] = 0.0
         size = None
         if here.size is not None and store.offset is not None:
             size = here.size[origin] + store.offset[seen]
-        following = _Round(words[first], dead[first], after[first], origin, seen, row, size)
+        following = Round(words[first], dead[first], after[first], origin, seen, row, size)
         child = np.full((len(here.memory), controls, symbols), -1, np.int32)
         child[source, np.repeat(taken, symbols), np.tile(np.arange(symbols), len(ways))] = index
         # Where a plan goes on: the pair that follows, or what it keeps for ever.
@@ -263,11 +246,39 @@ class _Writer:
             child,
             self._merged(
                 following,
-                _Entries(spot.ravel(), task, pair.ravel(), keep.ravel().astype(np.int64), weight),
+                Entries(spot.ravel(), task, pair.ravel(), keep.ravel().astype(np.int64), weight),
             ),
         )
 
-    def _merged(self, here: _Round, at: _Entries) -> _Entries:
+    def _only_way(self, here: Round, at: Entries) -> tuple[int, int] | None:
+        """The control and column, where all that follows is one control kept in one class."""
+        structure, keep = self.structure, int(at.keep[0])
+        if structure.symbols > 1 or len(here.memory) > 1 or here.size is not None:
+            return None
+        memory, act = int(here.memory[0]), self.search.pairs["act"][at.pair]
+        column = int(structure.columns[structure.edge[0][memory, keep], 0])
+        stays = structure.successor[0][memory, keep] == memory and column != structure.dead
+        leaves = (at.pair > 0) & (act >= 0)
+        return (keep, column) if stays and not leaves.any() and (at.keep == keep).all() else None
+
+    def _again(self, here: Round, control: int, column: int):
+        """Children and rounds that follow from the only way on."""
+        store, times = self.search.store, np.arange(1, _TOGETHER + 1)[:, None]
+        child = np.full((1, self.structure.controls, 1), -1, np.int32)
+        child[0, control, 0] = 0
+        row = np.repeat(store.column[column][None], _TOGETHER + 1, axis=0)
+        row[0] = here.row[0]
+        row = np.multiply.accumulate(row, axis=0)[1:]
+        with np.errstate(over="ignore"):
+            words = here.words + times * store.digit[column]
+        zero, seen = np.zeros(1, np.int64), np.full(1, column)
+        rounds = [
+            Round(words[t : t + 1], here.dead, here.memory, zero, seen, row[t : t + 1], None)
+            for t in range(_TOGETHER)
+        ]
+        return [child] * _TOGETHER, rounds
+
+    def _merged(self, here: Round, at: Entries) -> Entries:
         """One entry a node and plan: where ways differ in what they keep, what is worth most."""
         key = at.node * len(self.kept) + at.task
         if len(key) == 1 or (np.diff(key) > 0).all():
@@ -278,12 +289,12 @@ class _Writer:
         first = np.flatnonzero(np.diff(key, prepend=-1))
         weight = np.add.reduceat(at.weight[order], first)
         best = order[first]
-        return _Entries(at.node[best], at.task[best], at.pair[best], at.keep[best], weight)
+        return Entries(at.node[best], at.task[best], at.pair[best], at.keep[best], weight)
 
     def _table(
         self,
-        rounds: Sequence[_Round],
-        entries: Sequence[_Entries],
+        rounds: Sequence[Round],
+        entries: Sequence[Entries],
         children: Sequence[np.ndarray],
         written: Structure,
     ) -> PlanTable:
@@ -306,19 +317,19 @@ class _Writer:
                     later = later * self._ratio(here, rounds[t + 1], at, edge[mine], reached)
                 yields[mine] += later.sum(axis=1)
             value[nodes[t] + at.node, at.task] = yields[mine]
-        at = _Entries(*map(np.concatenate, zip(*entries, strict=True)))
+        at = Entries(*map(np.concatenate, zip(*entries, strict=True)))
         at = at._replace(node=at.node + np.repeat(nodes[:-1], np.diff(ends)))
         high[: ends[1]] = self.upper[self.kept[entries[0].task]]
         lack = np.maximum(high - yields, 0.0)
         gap[at.node, at.task] = np.where(mass > 0, lack / np.where(mass > 0, mass, 1.0), 0.0)
         taken[at.node, at.task] = control
         actions, gaps = (np.split(x, nodes[1:-1]) for x in (taken, gap))
-        layers = tuple(map(_layer, rounds, children))
+        layers = tuple(map(as_layer, rounds, children))
         return self._laid_out(Tree(layers, written), actions, gaps, value[0])
 
-    def _numbers(self, rounds: Sequence[_Round], entries: Sequence[_Entries]):
+    def _numbers(self, rounds: Sequence[Round], entries: Sequence[Entries]):
         """Of every entry: control, edge, yield, bound above, and mass."""
-        here, at = _joined(rounds, entries)
+        here, at = joined(rounds, entries)
         control = self._control(at)
         edge = self.structure.edge[0][here.memory[at.node], control]
         belief = here.row[at.node] * self.root[at.task]
@@ -329,7 +340,7 @@ class _Writer:
         high = self._bounds(here, at)[1] * self._scale(here, at)
         return control, edge, yields, high, belief.sum(axis=1)
 
-    def _ratio(self, here: _Round, after: _Round, at: _Entries, edge, reached):
+    def _ratio(self, here: Round, after: Round, at: Entries, edge, reached):
         offset = self.search.store.offset
         assert offset is not None
         assert here.size is not None
@@ -349,44 +360,3 @@ class _Writer:
             lacking.append(tuple(one[:, mine].reshape(shape) for one in gaps))
             first = mine.stop
         return PlanTable(tree, None, answers, lacking)
-
-
-def _joined(rounds: Sequence[_Round], entries: Sequence[_Entries]) -> tuple[_Round, _Entries]:
-    """Rounds side by side as one, and their entries."""
-    if len(rounds) == 1:
-        return rounds[0], entries[0]
-    ways = ((one.words, one.dead, one.memory, one.parent, one.column, one.row) for one in rounds)
-    sides = [np.concatenate(side) for side in zip(*ways, strict=True)]
-    sizes = [one.size for one in rounds if one.size is not None]
-    starts = np.cumsum([0, *(len(one.memory) for one in rounds[:-1])])
-    first = np.repeat(starts, [len(one.node) for one in entries])
-    at = _Entries(*map(np.concatenate, zip(*entries, strict=True)))
-    size = np.concatenate(sizes) if sizes else None
-    return _Round(*sides, size=size), at._replace(node=first + at.node)
-
-
-def _distinct(code: Indices) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each number that there is comes first, the numbers in order, and which each is."""
-    if len(code) == 1:
-        return np.zeros(1, np.int64), code, np.zeros(1, np.int64)
-    found, first, index = np.unique(code, return_index=True, return_inverse=True)
-    return first, found, index.reshape(-1)
-
-
-def _places(after: np.ndarray, dead: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Nodes told apart, by memory first: where each comes first, and which each is."""
-    if len(after) == 1:
-        return np.zeros(1, np.int64), np.zeros(1, np.int64)
-    keys = np.concatenate([after[:, None], ~dead[:, None], words], axis=1)
-    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return first, index.reshape(-1)
-
-
-def _layer(here: _Round, child: np.ndarray) -> Layer:
-    def small(numbers: np.ndarray) -> np.ndarray:
-        return numbers.astype(np.int32)
-
-    at = np.arange(len(here.memory), dtype=np.int32)
-    return Layer(
-        small(here.parent), small(here.column), at, small(here.memory), child, here.size, here.row
-    )

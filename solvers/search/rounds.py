@@ -1,0 +1,76 @@
+"""Rounds of plans while they are written out: their nodes, and which plan is where."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.search.store import Indices
+from solvers.tree.tree import Layer
+
+
+class Entries(NamedTuple):
+    """Plans at the nodes of a round: the kept task, its pair (0: none), the control kept for ever.
+
+    `weight`: the plan's belief there over that of the node.
+    """
+
+    node: Int[np.ndarray, " k"]
+    task: Int[np.ndarray, " k"]
+    pair: Int[np.ndarray, " k"]
+    keep: Int[np.ndarray, " k"]
+    weight: Float[np.ndarray, " k"]
+
+
+class Round(NamedTuple):
+    """Nodes of a round: words of what was seen, whether belief is zero; the rest as in `Layer`."""
+
+    words: Int[np.ndarray, "N w"]
+    dead: Bool[np.ndarray, " N"]
+    memory: Int[np.ndarray, " N"]
+    parent: Int[np.ndarray, " N"]
+    column: Int[np.ndarray, " N"]
+    row: Float[np.ndarray, "N m"]
+    size: Float[np.ndarray, " N"] | None
+
+
+def joined(rounds: Sequence[Round], entries: Sequence[Entries]) -> tuple[Round, Entries]:
+    """Rounds side by side as one, and their entries."""
+    if len(rounds) == 1:
+        return rounds[0], entries[0]
+    ways = ((one.words, one.dead, one.memory, one.parent, one.column, one.row) for one in rounds)
+    sides = [np.concatenate(side) for side in zip(*ways, strict=True)]
+    sizes = [one.size for one in rounds if one.size is not None]
+    starts = np.cumsum([0, *(len(one.memory) for one in rounds[:-1])])
+    first = np.repeat(starts, [len(one.node) for one in entries])
+    at = Entries(*map(np.concatenate, zip(*entries, strict=True)))
+    size = np.concatenate(sizes) if sizes else None
+    return Round(*sides, size=size), at._replace(node=first + at.node)
+
+
+def distinct(code: Indices) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each number that there is comes first, the numbers in order, and which each is."""
+    if len(code) == 1:
+        return np.zeros(1, np.int64), code, np.zeros(1, np.int64)
+    found, first, index = np.unique(code, return_index=True, return_inverse=True)
+    return first, found, index.reshape(-1)
+
+
+def places(after: np.ndarray, dead: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Nodes told apart, by memory first: where each comes first, and which each is."""
+    if len(after) == 1:
+        return np.zeros(1, np.int64), np.zeros(1, np.int64)
+    keys = np.concatenate([after[:, None], ~dead[:, None], words], axis=1)
+    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    return first, index.reshape(-1)
+
+
+def as_layer(here: Round, child: np.ndarray) -> Layer:
+    def small(numbers: np.ndarray) -> np.ndarray:
+        return numbers.astype(np.int32)
+
+    at = np.arange(len(here.memory), dtype=np.int32)
+    return Layer(
+        small(here.parent), small(here.column), at, small(here.memory), child, here.size, here.row
+    )
