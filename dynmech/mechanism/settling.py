@@ -4,7 +4,7 @@ Each round charges what a query cost and its installment of the Groves total; th
 the core transfer of what was bought and what is left of the total.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
     describe,
+    is_number,
 )
+from dynmech.errors import shown as told
 from dynmech.market.displays import control_of, places
 from dynmech.mechanism.rated import estimated, estimated_many
 from dynmech.payments.core import core_payment, query_cost
@@ -68,6 +70,55 @@ def settle_one(
     )
 
 
+def settle_each(
+    terms: AbstractTerms, given: Sequence[Any], estimate: Any, totals: Any, costs: Any
+) -> Ledger:
+    """One ledger of conversations or records, one after the other; lists run over them."""
+    if not len(given):
+        must = "hold at least one conversation"
+        raise InvalidArgument(describe("settle(conversation=...)", must, given))
+
+    def parts(name: str, value: Any) -> list[Any]:
+        if value is None:
+            return [None] * len(given)
+        if np.ndim(value) == 0 or len(value) != len(given):
+            must = (
+                f"hold one entry for each of {len(given)} conversations, None where there is none"
+            )
+            raise InvalidArgument(describe(f"settle({name}=...)", must, told(value)))
+        return [None if part is None or _missing(part) else part for part in value]
+
+    each = [
+        settle_one(terms, own_conversation(terms, chat), *rest)
+        for chat, *rest in zip(
+            given, parts("estimate", estimate), parts("totals", totals), parts("costs", costs)
+        )
+    ]
+    rows = [len(ledger.period) for ledger in each]
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(ledger, name) for ledger in each])
+
+    return Ledger(
+        names=terms.policy.env.names,
+        period=joined("period"),
+        recommendation=joined("recommendation"),
+        shown=joined("shown"),
+        action=joined("action"),
+        estimate=joined("estimate"),
+        cost=joined("cost"),
+        core=joined("core"),
+        groves=joined("groves"),
+        off_model=any(ledger.off_model for ledger in each),
+        conversation=np.repeat(np.arange(len(each)), rows),
+    )
+
+
+def _missing(part: Any) -> bool:
+    """Whether an entry of a list is NaN: nothing came."""
+    return is_number(part) and bool(np.isnan(float(part)))
+
+
 def settle_many(
     terms: AbstractTerms, chats: Conversations, estimate: Any, totals: Any, costs: Any
 ) -> Ledger:
@@ -82,9 +133,7 @@ def settle_many(
         raise InvalidArgument(describe("settle(conversation=...)", must, got))
     given = estimated_many(env, terms.estimator, chats, estimate)
     sold = chats.bought >= 0
-    money = np.asarray(env.values.support, float)[
-        np.arange(n), terms.policy.profiles.theta[chats.profile]
-    ]
+    money = chats.reported
     buyer, product = np.flatnonzero(sold), chats.bought[sold]
     core = np.zeros((count, n))
     core[buyer] = -(money[buyer, product] + given[buyer])[:, None]
@@ -100,13 +149,14 @@ def settle_many(
     return Ledger(
         names=env.names,
         period=turn + 1,
-        recommendation=chats.shown[row, turn],
+        recommendation=places(env, chats.advised)[row, turn],
         shown=chats.shown[row, turn],
         action=chats.action[row, turn],
         estimate=np.where(last & sold[row], given[row], np.nan),
         cost=spent,
         core=np.where(last[:, None], core[row], 0.0) + spent[:, None],
         groves=charged[:, None] * total[row],
+        off_model=bool(chats.off_model.any()),
         conversation=row,
     )
 

@@ -40,7 +40,7 @@ from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.mechanism import cards
 from dynmech.mechanism.auditing import audit_mechanism, respond_best
-from dynmech.mechanism.settling import own_conversation, settle_many, settle_one
+from dynmech.mechanism.settling import own_conversation, settle_each, settle_many, settle_one
 from dynmech.mechanism.under import Scene, over_markets, priced_scene, scene_of
 from dynmech.payments.core import core_payment
 from dynmech.payments.groves import (
@@ -176,16 +176,17 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
 
     def settle(
         self,
-        conversation: Conversation | Conversations | Mapping[str, Any],
-        estimate: Numbers | float | None = None,
-        totals: Numbers | None = None,
+        conversation: Conversation | Conversations | Mapping[str, Any] | Sequence[Any],
+        estimate: Any = None,
+        totals: Any = None,
         costs: Any = None,
     ) -> Ledger:
         """Settle conversations period by period, the Groves total by installments.
 
         **Arguments**
 
-        - `conversation`: one that has ended, its record, or `Conversations`.
+        - `conversation`: one that has ended, its record, `Conversations`, or a list of the first
+          two; the other arguments are then lists too, None or NaN where there is nothing to give.
         - `estimate`: after a purchase, the settlement signal: estimated utility of the product
           bought (a number, relative to leaving; (N,) for many) or a taste (k,). None (NaN among
           many): no rating came, for mechanisms whose estimator says what that counts, as
@@ -202,6 +203,8 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         """
         if isinstance(conversation, Conversations):
             return settle_many(self, conversation, estimate, totals, costs)
+        if isinstance(conversation, list | tuple):
+            return settle_each(self, conversation, estimate, totals, costs)
         return settle_one(self, own_conversation(self, conversation), estimate, totals, costs)
 
     def simulate(

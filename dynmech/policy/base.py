@@ -19,11 +19,7 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.baselines import SIMPLER, PolicyComparison, compare_policies
-from dynmech.policy.conversation import (
-    Conversation,
-    resume_conversation,
-    start_conversation,
-)
+from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.conversations import Conversations, start_many
 from dynmech.policy.ex_ante import estimate_ex_ante
 from dynmech.policy.explain import Explanation, explain
@@ -33,6 +29,7 @@ from dynmech.policy.labelled import policy_dataset, policy_frame
 from dynmech.policy.priced import AbstractPriced, Figures
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator
 from dynmech.policy.relaxation import Relaxation, relax
+from dynmech.policy.resumed import resume_conversation
 from dynmech.policy.revalue import Revaluation, revalue
 from solvers import Estimate, Status
 
@@ -60,9 +57,9 @@ class AbstractPricedPolicy(AbstractPriced):
     ) -> Conversation:
         """Start a conversation from an initial profile.
 
-        **Arguments:** `theta`, `signals`: indices into supports (n,) and alphabets (1+n,), or
-        mappings from labels ("platform" for the platform's signal) to indices or, for theta,
-        money; or `profile`: the index of a solved profile.
+        **Arguments:** `theta`, `signals`: integers are indices into supports (n,) and alphabets
+        (1+n,); floats (n,), for theta, are money; or mappings from labels ("platform" for the
+        platform's signal) to indices or, for theta, money; or `profile`: the index of a solved one.
 
         **Returns:** a `Conversation` with `.recommendation`, `.belief`, `.value`, `.step`.
 

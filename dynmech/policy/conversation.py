@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -147,9 +146,9 @@ class Conversation(eqx.Module):
     @property
     def left(self) -> bool:
         """Whether the conversation left the policy's plan: what remained was solved by itself."""
+        at = self.turns[0].edge if self.turns else 0
         return self.evaluator is not self.policy.evaluator or any(
-            turn.shown != turn.recommendation or (turn.edge < 0 <= self.turns[0].edge)
-            for turn in self.turns
+            turn.shown != turn.recommendation or turn.edge < 0 <= at for turn in self.turns
         )
 
     def certify(self, certificate: Certificate | None = None) -> Bounds | Bounded:
@@ -162,8 +161,7 @@ class Conversation(eqx.Module):
         """
         self._require_progress("certify(...)")
         if not isinstance(certificate, Certificate | None):
-            must = "be Certificate(...)"
-            call = "Conversation.certify(certificate=...)"
+            call, must = "Conversation.certify(certificate=...)", "be Certificate(...)"
             raise InvalidArgument(describe(call, must, type(certificate)))
         return self.evaluator.certify(self.place, certificate)
 
@@ -218,8 +216,8 @@ class Conversation(eqx.Module):
         again = code == query_code(env.products)
         goes_on = again and self.period < env.horizon
         if not again and signals is not None:
-            must = "be given only after a query"
-            raise InvalidArgument(describe("Conversation.step(signals=...)", must, told(signals)))
+            call, must = "Conversation.step(signals=...)", "be given only after a query"
+            raise InvalidArgument(describe(call, must, told(signals)))
         symbols = answer_of(env, control, signals) if goes_on else None
         index = next_values(env, place.theta, theta, goes_on)
         planned = control == taken
@@ -241,7 +239,8 @@ class Conversation(eqx.Module):
         elif goes_on:
             memory, _, _ = laws_at(env, self.memory, control, self.period)
             seen = self.seen | env.members[control]
-            beyond = Place(self.period + 1, index, here / here.sum(), memory, seen)
+            held = index if isinstance(env.values, MarkovValues) else self._opened
+            beyond = Place(self.period + 1, held, here / here.sum(), memory, seen)
             there, after = self.policy.evaluator.leave(beyond, self._bid)
         moved = goes_on and isinstance(env.values, MarkovValues)
         turn = Turn(
@@ -274,6 +273,11 @@ class Conversation(eqx.Module):
     def _shown(self) -> list[int]:
         """The controls displayed so far."""
         return [self._control(turn.shown) for turn in self.turns]
+
+    @property
+    def _opened(self) -> Int[np.ndarray, " n"]:
+        """Indices of the initial values in the market's support, zeros where they are a bid."""
+        return np.array(self.opening[0] if self._bid is None else [0] * len(self.opening[0]))
 
     @property
     def _bid(self) -> Float[np.ndarray, " n"] | None:
@@ -356,33 +360,6 @@ def start_conversation(policy: AbstractPriced, theta, signals, profile) -> Conve
     return Conversation(
         policy, profile, place, place.belief, 1.0, (), False, None, evaluator, opening
     )  # fmt: skip
-
-
-def resume_conversation(policy: AbstractPriced, record: Any) -> Conversation:
-    """See `EfficientPolicy.resume`."""
-    call = "EfficientPolicy.resume(record=...)"
-    keys = {"policy", "theta", "signals", "turns"}
-    if not isinstance(record, Mapping) or set(record) != keys:
-        raise InvalidArgument(describe(call, "be what Conversation.record() gave", told(record)))
-    if record["policy"] != policy.fingerprint:
-        must, do = "be of this policy", "resume it under the policy that it was held with"
-        raise InvalidArgument(describe(call, must, "one of another policy", do))
-    theta = record["theta"]
-    if any(isinstance(x, float) for x in theta):
-        theta = dict(zip(policy.env.names, theta, strict=True))
-    chat = start_conversation(policy, theta, record["signals"], None)
-    n = policy.env.products
-    for turn in record["turns"]:
-        shown = turn["shown"]
-        shown = tuple(shown) if isinstance(shown, list) else shown
-        same = shown == chat.recommendation
-        chat = chat.step(
-            int(turn["action"]),
-            turn["signals"] if turn["action"] == n + 1 else None,
-            turn["values"],
-            shown=None if same else shown,
-        )
-    return chat
 
 
 def _learned(

@@ -16,12 +16,14 @@ from dynmech._devices import Work, read_mesh
 from dynmech._types import on_host
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.displays import control_of, displays_named, places
+from dynmech.market.values import MarkovValues
 from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.playable import padded
 from dynmech.policy.questions import AbstractCursor
-from dynmech.policy.said import symbols_of
+from dynmech.policy.said import next_values, symbols_of
 from dynmech.policy.spread import SpreadCursor
 from dynmech.problem.compile import next_memories
+from dynmech.problem.settled import predictions
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
@@ -34,8 +36,11 @@ class Conversations(eqx.Module):
     Rows on the plan are followed together; a row that leaves it goes on as a `Conversation`.
 
     - `profile` (N,): the profile that each started from. `ended` (N,).
-    - `control` (N,): recommended now, and `displayed` (N, t): so far, as rows of `env.controls`, -1
-      where a conversation had ended; `recommendation` and `shown` name the products.
+    - `control` (N,): recommended now; `advised`, `displayed` (N, t): recommended and displayed so
+      far; rows of `env.controls`, -1 where a conversation had ended. `recommendation` and `shown`
+      name the products.
+    - `off_model` (N,): whether something happened that the model thought impossible.
+    - `values` (N, t + 1, n): indices of the values in force in each round, the coming one's last.
     - `action` (N, t), `signals` (N, t, 1+n): what happened in the t rounds so far; -1 where a
       conversation had ended, and for what was not said.
     - `predicted` (N,): E[u_j | reports, history, purchase] of what was bought, NaN elsewhere.
@@ -44,8 +49,11 @@ class Conversations(eqx.Module):
     policy: AbstractPriced
     profile: Int[np.ndarray, " N"]
     ended: Bool[np.ndarray, " N"]
+    off_model: Bool[np.ndarray, " N"]
     control: Int[np.ndarray, " N"]
+    advised: Int[np.ndarray, "N t"]
     displayed: Int[np.ndarray, "N t"]
+    values: Int[np.ndarray, "N t1 n"]
     action: Int[np.ndarray, "N t"]
     signals: Int[np.ndarray, "N t n1"]
     predicted: Float[np.ndarray, " N"]
@@ -80,7 +88,9 @@ class Conversations(eqx.Module):
         product = np.where(self.action < self.policy.env.products, self.action, -1)
         return product.max(axis=1, initial=-1)
 
-    def step(self, actions: Any, signals: Any = None, shown: Any = None) -> Conversations:
+    def step(
+        self, actions: Any, signals: Any = None, shown: Any = None, theta: Any = None
+    ) -> Conversations:
         """Go on with what the users did.
 
         **Arguments**
@@ -90,6 +100,7 @@ class Conversations(eqx.Module):
         - `signals`: after queries, the platform's symbols (N,) or every party's (N, 1+n), -1 where
           nothing was said; floats (N,) are ratings, money, NaN where none came. None: nothing said.
         - `shown` (N,), or (N, K): what was displayed, -1 for none; the recommendations by default.
+        - `theta` (N, n): with Markov values, indices of the next values, where a row goes on.
 
         **Returns:** the conversations one round later. **Raises:** as `Conversation.step`.
         """
@@ -100,13 +111,17 @@ class Conversations(eqx.Module):
         again = live & (code == n + 1)
         going = again & (self.period < env.horizon)
         symbols = _symbols(self, signals, display, going)
-        fresh = self._new_rows(code, display, symbols, going)
+        after = _next_values(self, theta, going)
+        odd, predicted = self._met(code, display, symbols, going)
+        silent = (symbols < 0).any(axis=1)
+        planned = np.isin(np.arange(count), self.rows)
+        away = live & ~(planned & (display == self.control) & ~(going & (silent | odd)))
         apart = {
-            row: self._moved_apart(row, code, display, symbols)
-            for row in sorted({*self.apart, *fresh})
-            if live[row]
+            row: self._moved_apart(row, code, display, symbols, after)
+            for row in np.flatnonzero(away).tolist()
         }
-        predicted = self._predict(code, display, symbols, live, apart)
+        for row, chat in apart.items():
+            odd[row], predicted[row] = chat.off_model, chat.predicted
         stay = np.array([row not in apart for row in self.rows.tolist()], bool)
         cursor, rows = copy.copy(self.cursor), self.rows
         ahead = stay & going[rows]
@@ -116,15 +131,18 @@ class Conversations(eqx.Module):
             cursor.symbols(ahead, np.zeros(len(kept), np.int64))
             heard = env.heard.join(symbols[kept].T, display[kept])
             cursor.advance(heard)
-            control[kept] = _choose(self.policy, cursor, self.profile[kept])
+            control[kept] = _choose(cursor, after[kept])
         for row, chat in apart.items():
             control[row] = -1 if chat.ended else chat.evaluator.control(chat.place)
         return Conversations(
             policy=self.policy,
             profile=self.profile,
             ended=self.ended | (live & ~going),
+            off_model=self.off_model | odd,
             control=control,
+            advised=_grown(self.advised, np.where(live, self.control, -1)),
             displayed=_grown(self.displayed, np.where(live, display, -1)),
+            values=np.concatenate([self.values, after[:, None]], axis=1),
             action=_grown(self.action, np.where(live, code, -1)),
             signals=np.concatenate(
                 [self.signals, np.where(going[:, None], symbols, -1)[:, None]], axis=1
@@ -156,23 +174,25 @@ class Conversations(eqx.Module):
             memory[live] = grown[np.arange(len(live)), paths[live, t]]
         return memory[index.reshape(-1)]
 
-    def _predict(self, code, display, symbols, live, apart) -> Float[np.ndarray, " N"]:
-        """`predicted`, with that of the rows that buy in this round."""
-        found, n = self.predicted.copy(), self.policy.env.products
-        plain = live[self.rows] & (code[self.rows] < n)
-        plain &= display[self.rows] == self.control[self.rows]
-        plain &= np.array([row not in apart for row in self.rows.tolist()], bool)
-        at = np.flatnonzero(plain)
+    def _met(self, code, display, symbols, going) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows that follow the plan: where the model thinks what happened impossible (N,), and
+        `predicted` with that of those that buy now."""
+        odd, found = np.zeros(len(self), bool), self.predicted.copy()
+        env, cursor = self.policy.env, self.cursor
+        at = np.flatnonzero(display[self.rows] == self.control[self.rows])
         rows = self.rows[at]
-        if len(rows):
-            found[rows] = self.cursor.predict(at, code[rows])
-        for row in np.flatnonzero(live & (code < n)).tolist():
-            if np.isnan(found[row]):
-                chat = (
-                    apart[row] if row in apart else self._moved_apart(row, code, display, symbols)
-                )
-                found[row] = chat.predicted
-        return found
+        if not len(rows):
+            return odd, found
+        belief = cursor.beliefs(at)
+        weight = belief * cursor.acted(at, code[rows])
+        buys = code[rows] < env.products
+        found[rows[buys]] = predictions(weight[buys], cursor.gains[code[rows[buys]]])
+        said = np.flatnonzero(going[rows] & (symbols[rows] >= 0).all(axis=1))
+        if len(said):
+            joint = env.heard.join(symbols[rows[said]].T, display[rows[said]])
+            weight[said] = belief[said] * cursor.heard(at[said], joint)
+        odd[rows] = weight.sum(axis=1) <= 0
+        return odd, found
 
     def one(self, row: int) -> Conversation:
         """The conversation of one row, by itself."""
@@ -180,19 +200,21 @@ class Conversations(eqx.Module):
         for t in range(self.action.shape[1]):
             if self.action[row, t] < 0:
                 break
-            display, said = self.displayed[row, t], self.signals[row, t]
-            chat = _step_one(chat, self.action[row, t], display, said)
+            given = self.action[row, t], self.displayed[row, t], self.signals[row, t]
+            chat = _step_one(chat, *given, self.values[row, t + 1])
         return chat
 
-    def _new_rows(self, code, display, symbols, going) -> list[int]:
-        """Rows that leave the plan in this round: other products shown, nothing said."""
-        silent = (symbols < 0).any(axis=1)
-        leaves = going & (silent | (display != self.control))
-        return [row for row in np.flatnonzero(leaves).tolist() if row not in self.apart]
+    @property
+    def reported(self) -> Float[np.ndarray, "N n"]:
+        """Values in force in the last round of each, money."""
+        rounds = np.maximum((self.action >= 0).sum(axis=1) - 1, 0)
+        theta = self.values[np.arange(len(self)), rounds]
+        support = np.asarray(self.policy.env.values.support, float)
+        return support[np.arange(theta.shape[1]), theta]
 
-    def _moved_apart(self, row: int, code, display, symbols) -> Conversation:
+    def _moved_apart(self, row: int, code, display, symbols, after) -> Conversation:
         chat = self.apart[row] if row in self.apart else self.one(row)
-        return _step_one(chat, code[row], display[row], symbols[row])
+        return _step_one(chat, code[row], display[row], symbols[row], after[row])
 
 
 def start_many(
@@ -220,8 +242,11 @@ def start_many(
         policy=policy,
         profile=index,
         ended=np.zeros(count, bool),
-        control=_choose(policy, cursor, index),
+        off_model=np.zeros(count, bool),
+        control=_choose(cursor, policy.profiles.theta[index]),
+        advised=np.zeros((count, 0), np.int64),
         displayed=np.zeros((count, 0), np.int64),
+        values=policy.profiles.theta[index][:, None],
         action=np.zeros((count, 0), np.int64),
         signals=np.zeros((count, 0, n + 1), np.int64),
         predicted=np.full(count, np.nan),
@@ -231,19 +256,39 @@ def start_many(
     )
 
 
-def _choose(policy, cursor: AbstractCursor, profile: np.ndarray) -> np.ndarray:
+def _choose(cursor: AbstractCursor, theta: Int[np.ndarray, "k n"]) -> np.ndarray:
     """Recommendations of a cursor's rows, and its laws made ready for what is heard next."""
-    control = np.asarray(cursor.choose(policy.profiles.theta[profile]))
+    control = np.asarray(cursor.choose(theta))
     cursor.laws(control, np.zeros(len(control), np.int64))
     return control
 
 
-def _step_one(chat: Conversation, code, display, symbols) -> Conversation:
+def _next_values(chats: Conversations, theta: Any, going) -> Int[np.ndarray, "N n"]:
+    """Value indices of the next round, those in force where values are constant."""
+    env, held = chats.policy.env, chats.values[:, -1]
+    if theta is None:
+        if going.any():
+            next_values(env, held[0], None, True)
+        return held
+    call, size = "Conversations.step(theta=...)", env.values.support.shape[1]
+    index = indices(*held.shape)(call, theta)
+    if (going[:, None] & ((index < 0) | (index >= size))).any():
+        raise OutsideSupport(describe(call, f"be indices in 0..{size - 1}", "another"))
+    still = not isinstance(env.values, MarkovValues)
+    if still and (going[:, None] & (index != held)).any():
+        raise InvalidArgument(describe(call, "stay the same: values are constant", "others"))
+    return np.where(going[:, None], index, held)
+
+
+def _step_one(chat: Conversation, code, display, symbols, after) -> Conversation:
     shown = displays_named(chat.policy.env, np.array([display]))[0]
     said = None if (symbols < 0).any() else symbols
     query = int(code) == chat.policy.env.products + 1
     other = None if shown == chat.recommendation else shown
-    return chat.step(int(code), said if query else None, shown=other)
+    moves = isinstance(chat.policy.env.values, MarkovValues)
+    goes_on = query and chat.period < chat.policy.env.horizon
+    theta = after if moves and goes_on else None
+    return chat.step(int(code), said if query else None, theta, shown=other)
 
 
 def _displays(env, given: Any, live) -> Int[np.ndarray, " N"]:
@@ -292,7 +337,7 @@ def _symbols(chats: Conversations, given: Any, display, going) -> Int[np.ndarray
             rows = np.flatnonzero(heard & (first == product))
             found[rows, 0] = symbols_of(env, product, ratings[rows])
         return found
-    said = indices(None)(call, given)
+    said = indices(*(None,) * max(array.ndim, 1))(call, given)
     if said.shape == (count,):
         found[:, 0] = said
     elif said.shape == (count, len(alphabet)):

@@ -14,7 +14,6 @@ from jaxtyping import Float
 
 from dynmech._checks import flag, generator, whole
 from dynmech.bounded import Bounded
-from dynmech.errors import InvalidArgument, describe
 from dynmech.market.profiles import Profiles, draw_profiles
 from dynmech.policy.playable import beliefs_after
 from dynmech.policy.priced import AbstractPriced
@@ -74,11 +73,6 @@ def _worth(policy: AbstractPriced, theta, signals) -> tuple[float, float, float]
         value, low, high = (x.ravel() for x in (figures.value, figures.lower, figures.upper))
         return float(value[at]), float(low[at]), float(high[at])
     evaluator = policy.evaluator
-    if evaluator.walked and evaluator.optimal is not None:
-        must = "be asked of a policy that knows what to do at every profile"
-        got = f"{policy.solver}, at profiles that it was not made for"
-        do = "make it for all profiles, or for env.sample_profiles(key, count), and average .value"
-        raise InvalidArgument(describe("estimate_ex_ante(...)", must, got, do))
     belief = np.asarray(beliefs_after(env, signals[None])[0], float)
     there, place = evaluator.leave(Place(1, theta, belief, env.unaware))
     bounds = there.certify(place, None)

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import instance
 from dynmech._html import Card, amount, as_html, portrait
+from dynmech.errors import InvalidArgument, describe
 from dynmech.market.continued import remaining
 from dynmech.market.displays import displays_named, words
 from dynmech.market.values import MarkovValues
@@ -69,6 +70,9 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
     call = "EfficientPolicy.explain({}=...)".format
     instance(Conversation, "a conversation of this policy")(call("conversation"), conversation)
     instance(str, "the unit of money, as 'dollars'")(call("unit"), unit)
+    if conversation.policy is not policy and conversation.policy.fingerprint != policy.fingerprint:
+        must, got = "be of this policy", "one of another policy"
+        raise InvalidArgument(describe(call("conversation"), must, got))
     env, chat, recommended = policy.env, conversation, conversation.recommendation
     belief, taken = chat.belief, chat.evaluator.control(chat.place)
     names = displays_named(env, np.arange(len(env.controls)))

@@ -29,7 +29,6 @@ from dynmech.policy.playable import Playable, padded
 from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
 from dynmech.policy.recommender import Numbered
-from dynmech.problem.settled import predictions
 from dynmech.problem.tasks import Pairs
 from solvers import Bounds, Certificate, as_program, certify, margin
 
@@ -306,13 +305,19 @@ class _PlayCursor(AbstractCursor):
         )
         return np.moveaxis(told, 0, -2), self.play.process.leaves(ends.T).T
 
-    def predict(self, rows, product):
+    def beliefs(self, rows):
+        return self.belief[rows]
+
+    def acted(self, rows, code):
         size = len(rows)
         pad = rows[np.minimum(np.arange(padded(size)), size - 1)] if size else rows
         with jax.enable_x64(True):
             ends = _ends_met(self.play.process, self.after[pad], self.control[pad])
-        chance = np.asarray(ends, float)[np.arange(size), product]
-        return predictions(self.belief[rows] * chance, self.gains[product])
+        chances = self.play.process.leaves(np.moveaxis(np.asarray(ends, float)[:size], 1, 0))
+        return chances[code, np.arange(size)]
+
+    def heard(self, rows, joint):
+        return self.going[rows] * self.law[rows, :, joint]
 
     def symbols(self, going, omega):
         self.belief, self.memory = self.belief[going], self.after[going]

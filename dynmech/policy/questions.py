@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._types import on_host
 from dynmech.errors import DynmechError, InvalidArgument, describe
+from dynmech.problem.settled import predictions
 
 if TYPE_CHECKING:
     from dynmech.bounded import Bounded
@@ -72,7 +73,12 @@ class Place(eqx.Module):
 
 
 class AbstractCursor:
-    """Follow many conversations at once, those that still go on; rows are conversations."""
+    """Follow many conversations at once, those that still go on; rows are conversations.
+
+    `gains` (n, m): u - x, money.
+    """
+
+    gains: Float[np.ndarray, "n m"]
 
     @abc.abstractmethod
     def begin(self, signals: Int[np.ndarray, "N n1"]) -> None:
@@ -94,10 +100,26 @@ class AbstractCursor:
         """The signal's `laws`, and chances of the actions, given the tastes."""
 
     @abc.abstractmethod
+    def beliefs(self, rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k m"]:
+        """What is believed in rows, not normalised."""
+
+    @abc.abstractmethod
+    def acted(
+        self, rows: Int[np.ndarray, " k"], code: Int[np.ndarray, " k"]
+    ) -> Float[np.ndarray, "k m"]:
+        """Chance of one action in each row given every taste, after `laws`."""
+
     def predict(
         self, rows: Int[np.ndarray, " k"], product: Int[np.ndarray, " k"]
     ) -> Float[np.ndarray, " k"]:
         """E[u_j | reports, history, purchase] of rows that buy, after `laws`; 0 if impossible."""
+        return predictions(self.beliefs(rows) * self.acted(rows, product), self.gains[product])
+
+    @abc.abstractmethod
+    def heard(
+        self, rows: Int[np.ndarray, " k"], joint: Int[np.ndarray, " k"]
+    ) -> Float[np.ndarray, "k m"]:
+        """Chance of asking again and one joint symbol in each row, after `laws`."""
 
     @abc.abstractmethod
     def symbols(self, going: np.ndarray, omega: np.ndarray) -> Float[np.ndarray, "N Z"]:

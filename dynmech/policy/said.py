@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,12 +25,26 @@ if TYPE_CHECKING:
     pass
 
 
+def named_money(env, theta) -> Any:
+    """Values reported: floats (n,), which are money, as a mapping from names; else as given."""
+    given = by_label(theta)
+    if isinstance(given, Mapping):
+        return given
+    try:
+        array = np.asarray(given)
+    except Exception:  # ragged lists and keys, which are no values either
+        return given
+    if array.dtype.kind != "f" or array.shape != (env.products,):
+        return given
+    return dict(zip(env.names, array.tolist(), strict=True))
+
+
 def bid_of(env, theta) -> Float[np.ndarray, " n"] | None:
     """Values as money inside the declared interval where they are off the support, else None.
 
     **Raises:** `OutsideSupport` for money outside the interval.
     """
-    interval, given = getattr(env.values, "interval", None), by_label(theta)
+    interval, given = getattr(env.values, "interval", None), named_money(env, theta)
     if interval is None or not isinstance(given, Mapping) or set(given) != set(env.names):
         return None
     money = np.asarray(finite("theta=...", [given[name] for name in env.names]), float)
@@ -137,7 +151,7 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
 
 
 def theta_index(env, theta) -> Int[np.ndarray, " n"]:
-    support, theta = env.values.support, by_label(theta)
+    support, theta = env.values.support, named_money(env, theta)
     n, size = support.shape
     if theta is None:
         if size > 1:
@@ -160,14 +174,10 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
             got = f"{env.names[i]}: {theta[env.names[i]]}"
             raise OutsideSupport(describe("theta=...", must, got, do))
         return index
-    try:
-        money = np.asarray(theta).dtype.kind == "f"
-    except Exception:  # ragged lists and keys, which are no indices either
-        money = False
-    index = np.zeros(0, np.int64) if money else indices(None)("theta=...", theta)
+    index = indices(None)("theta=...", theta)
     if index.shape != (n,):
-        must = f"be {n} integer indices, or a mapping from labels to money"
-        do = "for money pass {name: value}" if money else "pass one for each advertiser"
+        must = f"be {n} integer indices, {n} floats of money, or a mapping from labels to money"
+        do = "pass one for each advertiser"
         raise InvalidArgument(describe("theta=...", must, theta, do))
     if (index < 0).any() or (index >= size).any():
         raise OutsideSupport(describe("theta=...", f"be indices in 0..{size - 1}", theta))

@@ -52,18 +52,31 @@ class SpreadCursor(AbstractCursor):
         told, actions = zip(*found, strict=True)
         return np.concatenate(told, axis=-2), np.concatenate(actions)
 
-    def predict(
-        self, rows: Int[np.ndarray, " k"], product: Int[np.ndarray, " k"]
-    ) -> Float[np.ndarray, " k"]:
+    @property
+    def gains(self) -> Float[np.ndarray, "n m"]:
+        return self.cursors[0].gains
+
+    def beliefs(self, rows):
+        return self._picked(lambda one, rows: one.beliefs(rows), rows)
+
+    def acted(self, rows, code):
+        return self._picked(lambda one, rows, code: one.acted(rows, code), rows, code)
+
+    def heard(self, rows, joint):
+        return self._picked(lambda one, rows, joint: one.heard(rows, joint), rows, joint)
+
+    def _picked(
+        self, ask: Callable[..., Any], rows: Int[np.ndarray, " k"], *more: np.ndarray
+    ) -> Float[np.ndarray, "k m"]:
+        """What the cursors of some rows answer, row by row."""
         first = np.concatenate([[0], np.cumsum(self.sizes)])
         owner = np.searchsorted(first, rows, side="right") - 1
         mine = [np.flatnonzero(owner == k) for k in range(len(self.cursors))]
         parts = [rows[at] - first[k] for k, at in enumerate(mine)]
-        found = np.empty(len(rows))
-        answers = self._each(
-            lambda one, *part: one.predict(*part), parts, [product[at] for at in mine]
-        )
-        found[np.concatenate(mine)] = np.concatenate(answers)
+        answers = self._each(ask, parts, *([given[at] for at in mine] for given in more))
+        found = np.empty((len(rows), self.gains.shape[1]))
+        if answers:
+            found[np.concatenate(mine)] = np.concatenate(answers)
         return found
 
     def symbols(self, going: np.ndarray, omega: np.ndarray) -> Float[np.ndarray, "N Z"]:

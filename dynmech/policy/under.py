@@ -103,7 +103,7 @@ class _CursorElsewhere(AbstractCursor):
     """The policy's own rows say what is shown, the true market's what happens."""
 
     def __init__(self, held: AbstractCursor, truth: AbstractCursor, *heard: Heard):
-        self.held, self.truth = held, truth
+        self.held, self.truth, self.gains = held, truth, held.gains
         self.numbered, self.said = heard
 
     def begin(self, signals) -> None:
@@ -118,8 +118,14 @@ class _CursorElsewhere(AbstractCursor):
         self.held.laws(control, np.zeros_like(omega))
         return self.truth.laws(control, omega)
 
-    def predict(self, rows, product):
-        return self.held.predict(rows, product)
+    def beliefs(self, rows):
+        return self.held.beliefs(rows)
+
+    def acted(self, rows, code):
+        return self.held.acted(rows, code)
+
+    def heard(self, rows, joint):
+        return self.held.heard(rows, self._as_held(joint, self.control[rows]))
 
     def symbols(self, going, omega):
         self.control = self.control[going]
@@ -127,9 +133,12 @@ class _CursorElsewhere(AbstractCursor):
         return self.truth.symbols(going, omega)
 
     def advance(self, heard) -> None:
-        said = self.said.split(heard, self.control)
-        self.held.advance(self.numbered.join(said, self.control))
+        self.held.advance(self._as_held(heard, self.control))
         self.truth.advance(heard)
+
+    def _as_held(self, heard, control):
+        """The joint symbol as the policy's own market numbers it."""
+        return self.numbered.join(self.said.split(heard, control), control)
 
 
 def settling_signal(

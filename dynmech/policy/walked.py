@@ -27,7 +27,7 @@ from dynmech.policy.recommender import Numbered
 from dynmech.policy.rest import Rest, solve_rest
 from dynmech.problem.compile import distinct_integers, told_laws
 from dynmech.problem.edges import Compiled
-from dynmech.problem.settled import predictions, settled
+from dynmech.problem.settled import settled
 from dynmech.problem.tasks import Pairs
 from solvers import Bounds, Certificate, Plan, Tree, evaluate, unfold
 
@@ -359,10 +359,19 @@ class _TreeCursor(AbstractCursor):
         told = self.told[self.edge[:, None], ..., omega[:, None]][:, 0]
         return np.moveaxis(told, 0, -2), self.compiled.actions_at(self.edge, omega)
 
-    def predict(self, rows, product):
-        belief = self.plan.belief(self.t, self.pair[rows], self.node[rows])
-        chance = self.compiled.bought(self.edge[rows], product)
-        return predictions(belief * chance, self.gains[product])
+    def beliefs(self, rows):
+        return self.plan.belief(self.t, self.pair[rows], self.node[rows])
+
+    def acted(self, rows, code):
+        edge, n = self.edge[rows], self.compiled.products
+        chance = self.compiled.bought(edge, code)
+        for at, law in ((n, self.compiled.leave), (n + 1, self.compiled.query)):
+            chance[code == at] = law[edge[code == at]]
+        return chance
+
+    def heard(self, rows, joint):
+        column = np.asarray(self.plan.tables.column)
+        return column[self.plan.tree.structure.columns[self.edge[rows], joint]]
 
     def symbols(self, going, omega):
         self.root, self.node, self.control, self.edge = (

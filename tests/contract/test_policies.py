@@ -180,6 +180,18 @@ def test_every_policy_answers_or_refuses_in_words(policies, question, tmp_path):
         assert [part for part in ("must", "; got ", named) if part not in words] == [], words
 
 
+def test_every_policy_goes_on_after_silence_and_other_displays(policies):
+    for kind, policy in policies.items():
+        chat = policy.start([1, 0], [0, 0, 0]).step("query")
+        assert chat.recommendation in (-1, 0, 1), kind
+        assert np.isfinite(chat.value), kind
+        end = chat.step(0, shown=0)
+        np.testing.assert_allclose(end.theta, [0.8, 0.3], err_msg=kind)
+        mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
+        paid = mechanism.settle([end, policy.start(profile=0).step("exit")], [0.2, None])
+        np.testing.assert_allclose(paid.transfer.sum(axis=0), [-0.2, -1.0], err_msg=kind)
+
+
 def test_at_most_one_cell_in_ten_is_refused(policies):
     """Asked last: each for a reason of mathematics, no belief tree or not all of it."""
     assert len(REFUSED) <= len(QUESTIONS) * len(policies) / 10, sorted(REFUSED)

@@ -1,5 +1,6 @@
 """Conversations as they really go: other displays, silence, late purchases, bids, batches, days."""
 
+import dataclasses
 import json
 import pickle
 import time
@@ -86,6 +87,21 @@ def test_silence_moves_the_belief_by_the_action_alone(policy):
     value, control = best_from(env, after.weights, [chat.recommendation], chat.theta, 2)
     assert after.value == pytest.approx(value / after.weights.sum(), abs=1e-12)
     assert after.recommendation == control
+    again = after.step("query")  # values in force stay what they were
+    value, control = best_from(env, again.weights, again.seen.nonzero()[0], chat.theta, 1)
+    assert again.value == pytest.approx(value / again.weights.sum(), abs=1e-12)
+    np.testing.assert_array_equal(again.theta, chat.theta)
+
+
+def test_floats_are_money_and_integers_are_indices(policy):
+    support = policy.env.values.support
+    index = np.array([1, 0, 1])
+    money = support[np.arange(3), index]
+    for given in (money, money.tolist(), dict(zip("abc", money.tolist(), strict=True))):
+        np.testing.assert_array_equal(policy.start(given, [1, 0, 0, 0]).theta, money)
+    np.testing.assert_array_equal(policy.start(index, [1, 0, 0, 0]).theta, money)
+    with pytest.raises(dm.OutsideSupport, match="declared support"):
+        policy.start(money + 0.01, [1, 0, 0, 0])
 
 
 def test_a_rating_may_be_a_number(policy):
@@ -163,8 +179,13 @@ def test_records_travel_and_are_refused_elsewhere(policy, mechanism, tmp_path):
     for form in (chat, record):
         with pytest.raises(dm.InvalidArgument, match="another policy"):
             other.settle(form)
-    with pytest.raises(dm.InvalidArgument, match="record"):
-        policy.resume({"turns": []})
+    turns = [{"shown": 0}], ["x"], 3
+    odd = [{**record, "turns": x} for x in turns] + [{**record, "theta": None}, {"turns": []}, None]
+    for form in odd:
+        with pytest.raises(dm.InvalidArgument, match="record"):
+            policy.resume(form)
+    with pytest.raises(dm.InvalidArgument, match="another policy"):
+        other.policy.explain(policy.start(profile=0))
 
 
 def test_a_rating_that_no_taste_gives_is_warned_of(policy, mechanism):
@@ -175,7 +196,21 @@ def test_a_rating_that_no_taste_gives_is_warned_of(policy, mechanism):
         mechanism.settle(chat, estimate=1e9)
 
 
-def test_many_are_the_same_as_one_by_one(policy, mechanism):
+def market_with_zeros():
+    """Some answers tell tastes for certain, some never come; nobody buys what she dislikes."""
+    table = np.zeros((4, 5, 3, 1, 1, 1))
+    table[..., 0, 0, 0] = [[1.0, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 1, 0], [0, 0.2, 0.8]]
+    table[3] = table[0, 0]
+    env = market(rule=dm.LastShownOnly(dm.Threshold(), 0.7))
+    feedback = dm.ChannelFeedback(table)
+    return dataclasses.replace(env, signals=dataclasses.replace(env.signals, feedback=feedback))
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_many_are_the_same_as_one_by_one(policy, mechanism, zeros):
+    if zeros:
+        policy = dm.solve_efficient_policy(market_with_zeros(), progress=False)
+        mechanism = dm.DynamicTeamMechanism(policy, dm.groves.WindowCeiling())
     rng, n = np.random.default_rng(5), 3
     chats = policy.start_many(rng.integers(len(policy.profiles), size=40))
     singles = [policy.start(profile=int(b)) for b in chats.profile]
@@ -189,7 +224,8 @@ def test_many_are_the_same_as_one_by_one(policy, mechanism):
         shown[away] = rng.integers(n, size=away.sum())
         actions = np.where(luck < 0.7, n + 1, np.where((luck < 0.9) & (shown >= 0), shown, n))
         signals = rng.integers(-1, 3, size=count)
-        chats = chats.step(actions, signals, shown)
+        every = np.stack([signals, *[np.zeros(count, int)] * n], axis=1)
+        chats = chats.step(actions, every if zeros else signals, shown)
         for k, one in enumerate(singles):
             if one.ended:
                 continue
@@ -197,15 +233,42 @@ def test_many_are_the_same_as_one_by_one(policy, mechanism):
             same = shown[k] == one.recommendation
             singles[k] = one.step(int(actions[k]), said, shown=None if same else int(shown[k]))
     assert all(one.ended for one in singles)
+    assert chats.off_model.tolist() == [one.off_model for one in singles]
+    assert 0 < chats.off_model.sum() < len(chats) or not zeros
     estimate = np.where(chats.bought >= 0, 0.25, np.nan)
-    ledger = mechanism.settle(chats, estimate)
+    together, ledger = mechanism.settle(singles, estimate), mechanism.settle(chats, estimate)
+    assert ledger.off_model == together.off_model == zeros
     for k, one in enumerate(singles):
         alone = mechanism.settle(one, 0.25 if chats.bought[k] >= 0 else None)
-        here = ledger.conversation == k
-        np.testing.assert_allclose(ledger.transfer[here], alone.transfer, atol=1e-14)
-        np.testing.assert_array_equal(ledger.action[here], alone.action)
+        for many in (ledger, together):
+            here = many.conversation == k
+            np.testing.assert_allclose(many.transfer[here], alone.transfer, atol=1e-14)
+            for name in ("action", "recommendation", "shown"):
+                np.testing.assert_array_equal(getattr(many, name)[here], getattr(alone, name))
     with pytest.raises(dm.InvalidArgument, match="a number wherever"):
         mechanism.settle(chats)
+    for bad in ([], singles[:1], [3]):
+        with pytest.raises(dm.InvalidArgument, match="settle"):
+            mechanism.settle(bad, [0.1, 0.2])
+
+
+def test_values_that_move_are_told_to_many():
+    kernel = np.array([[[0.7, 0.3], [0.2, 0.8]]] * 3)
+    env = market(2, rule=dm.LastShownOnly(dm.Logit(0.5), 0.7))
+    values = dm.MarkovValues(env.values.support, None, kernel)
+    policy = dm.solve_efficient_policy(dataclasses.replace(env, values=values), progress=False)
+    chats, after = policy.start_many([0, 9, 20]), np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]])
+    with pytest.raises(dm.InvalidArgument, match="values move"):
+        chats.step([4, 4, 4], [0, 1, 2])
+    going = chats.step([4, 4, 3], [0, -1, -1], theta=after)
+    singles = [policy.start(profile=k).step("query", theta=after[j]) for j, k in ((1, 9),)]
+    singles.insert(0, policy.start(profile=0).step("query", [0, 0, 0, 0], theta=after[0]))
+    assert going.recommendation[:2].tolist() == [one.recommendation for one in singles]
+    mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
+    paid = mechanism.settle(going.step([1, 2, 3]), [0.1, 0.2, np.nan])
+    alone = [mechanism.settle(singles[0].step(1), 0.1), mechanism.settle(singles[1].step(2), 0.2)]
+    for k, one in enumerate(alone):
+        np.testing.assert_allclose(paid.transfer[paid.conversation == k], one.transfer)
 
 
 def test_ten_thousand_are_held_and_settled_in_a_second(policy, mechanism):
