@@ -193,7 +193,7 @@ class AbstractPricedPolicy(AbstractPriced):
 
         **Returns:** `Bounded`: the mean, its standard error, and bounds that hold at 95% (betting).
 
-        **Raises:** `InvalidArgument` for recommenders of your own at profiles they do not know.
+        **Raises:** `InvalidArgument` for recommendations given as a table, at other profiles.
         """
         return estimate_ex_ante(self, key, count, common)
 

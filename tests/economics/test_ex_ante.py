@@ -44,11 +44,16 @@ def test_common_draws_tell_markets_apart_with_less_error(solved):
     assert errors[0] < errors[1] / 5
 
 
-def test_a_recommender_of_ones_own_is_not_asked_elsewhere(solved):
+def test_a_recommender_of_ones_own_is_asked_at_profiles_drawn(solved):
     env = solved[0]
     batch = env.sample_profiles(jax.random.key(9), 1)
-    given = dm.GivenPolicy(env, lambda belief, memory, theta, period: 0, initial=batch)
-    with pytest.raises(dm.InvalidArgument, match="estimate_ex_ante"):
-        given.estimate_ex_ante(jax.random.key(0), 20)
+    always = lambda belief, memory, theta, period: 0  # noqa: E731
+    given = dm.GivenPolicy(env, always, initial=batch)
+    found = given.estimate_ex_ante(jax.random.key(0), 16)
+    true = dm.GivenPolicy(env, always).ex_ante_value
+    assert abs(found.value - true) < 5 * found.error
+    table = solved[1].with_actions([np.zeros_like(taken) for taken in solved[1].actions])
+    with pytest.raises(dm.InvalidArgument, match="given as a table"):
+        table.start(profile=0).step("query", shown=-1)
     with pytest.raises(dm.InvalidArgument, match="count"):
         solved[1].estimate_ex_ante(jax.random.key(0), 1)
