@@ -53,7 +53,7 @@ def test_a_recommender_of_ones_own_is_asked_at_profiles_drawn(solved):
     true = dm.GivenPolicy(env, always).ex_ante_value
     assert abs(found.value - true) < 5 * found.error
     table = solved[1].with_actions([np.zeros_like(taken) for taken in solved[1].actions])
-    with pytest.raises(dm.InvalidArgument, match="not W.s own"):
+    with pytest.raises(dm.InvalidArgument, match="stay on the tree"):
         table.start(profile=0).step("query", shown=-1)
     with pytest.raises(dm.InvalidArgument, match="count"):
         solved[1].estimate_ex_ante(jax.random.key(0), 1)
