@@ -21,7 +21,9 @@ from jaxtyping import Array, Int
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
+    OutsideSupport,
     describe,
+    is_number,
     require_finite,
     require_probabilities,
     shown,
@@ -254,6 +256,33 @@ def path(call: str, value: Any) -> Path:
     if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidArgument(describe(call, 'be a path, as "results/here"', shown(value)))
     return Path(text)
+
+
+def member(call: str, value: Any, count: int) -> int:
+    """One of the numbers 0..count-1, as a Python int."""
+    if not is_number(value, "iu") or not 0 <= value < count:
+        raise OutsideSupport(describe(call, f"be in 0..{count - 1}", shown(value)))
+    return int(value)
+
+
+def arrays(call: str, value: Any) -> list[np.ndarray]:
+    """A sequence of arrays of real numbers, each in float64."""
+    rows = isinstance(value, np.ndarray | jax.Array) and value.ndim > 0
+    if not rows and not isinstance(value, list | tuple):
+        raise InvalidArgument(describe(call, "be a list of arrays", shown(value)))
+    at = call.removesuffix("=...)")
+    return [as_doubles(f"{at}[{i}]=...)", one) for i, one in enumerate(value)]
+
+
+def function(count: int, example: str) -> Convert:
+    """A function of so many arguments; `example` says which."""
+
+    def convert(call: str, value: Any) -> Any:
+        if not takes(value, count):
+            raise InvalidArgument(describe(call, f"be a function {example}", shown(value)))
+        return value
+
+    return convert
 
 
 def takes(function: Any, count: int) -> bool:

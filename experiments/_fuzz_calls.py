@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 import dynmech as dm
+from experiments._fuzz_assistant import assistants, pictures
 from experiments._fuzz_parts import constructors, parts
 from experiments._fuzz_statics import statics
 
@@ -15,7 +16,7 @@ Calls = dict[str, tuple[Callable, dict[str, Any]]]
 
 def calls() -> Calls:
     """A name for each call, the function, and arguments that it accepts."""
-    return constructors() | verbs() | statics()
+    return constructors() | verbs() | statics() | assistants()
 
 
 def verbs() -> Calls:
@@ -161,7 +162,8 @@ def logged(key: jax.Array) -> Calls:
         names=("a", "b"),
     )
     policy = dm.solve_efficient_policy(env, progress=False)
-    log = dm.DynamicTeamMechanism(policy).simulate(key, 60).to_log()
+    mechanism = dm.DynamicTeamMechanism(policy)
+    log = mechanism.simulate(key, 60).to_log()
     fit = dm.fit(log, env, ["query"], progress=False)
     columns = ("conversation", "round", "shown", "action", "bought", "signal")
     return {
@@ -203,4 +205,4 @@ def logged(key: jax.Array) -> Calls:
                 "executor": None,
             },
         ),
-    }
+    } | pictures(mechanism, log)

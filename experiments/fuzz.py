@@ -121,7 +121,7 @@ def unsound(answer: Any) -> str:
         if isinstance(leaf, np.ndarray | float) and np.asarray(leaf).dtype.kind == "c":
             return "complex numbers"
         allowed = isinstance(
-            answer,
+            answer[0] if isinstance(answer, tuple) and answer else answer,
             dm.Bounded
             | dm.Simulation
             | dm.Audit
@@ -133,6 +133,9 @@ def unsound(answer: Any) -> str:
             | dm.PaymentMoments
             | Conversations
             | Decoder
+            | dm.static.Lottery
+            | dm.static.Relevance
+            | dm.static.Separation
             | dm.Log
             | dm.Fit,
         )  # NaN: there was none

@@ -14,7 +14,6 @@ from dynmech._checks import (
     Labels,
     chances,
     distinct,
-    finite,
     generator,
     in_order,
     instance,
@@ -345,7 +344,7 @@ class RecommendationMDP(eqx.Module):
             estimator = np.asarray(shaped(*sizes)("from_tables(estimator=...)", estimator))
             estimate = np.einsum("jk,hjmk->hjm", gamma, estimator)
         for name, given, check in (
-            ("theta_support", theta_support, finite), ("theta_prior", theta_prior, chances),
+            ("theta_support", theta_support, shaped(n, "K")), ("theta_prior", theta_prior, chances),
         ):  # fmt: skip
             call = f"from_tables({name}=...)"
             check(call, labelled(call, given)[0])

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dynmech._checks import checked, instance
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.displays import display, words
-from dynmech.plotting.style import GREY, bare, new_figure, plain, product_colours
+from dynmech.plotting.style import GREY, TITLE, UNIT, bare, new_figure, plain, product_colours
 from dynmech.plotting.tree import product_label, signal_word
 from dynmech.policy.conversation import Conversation
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@checked(
+    conversation=instance(Conversation, "a `Conversation`, as policy.start()"),
+    unit=UNIT,
+    title=TITLE,
+)
 def plot_conversation(
     conversation: Conversation, *, unit: str = "money", title: str = ""
 ) -> "Figure":
@@ -66,7 +72,11 @@ def plot_conversation(
     for axes in (above, below):
         _grid(axes)
     figure.suptitle(
-        title or "A conversation, round by round", x=0.01, ha="left", fontsize=14, weight="bold"
+        plain(title) or "A conversation, round by round",
+        x=0.01,
+        ha="left",
+        fontsize=14,
+        weight="bold",
     )
     return figure
 

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dynmech._checks import checked, instance
 from dynmech.logs.log import Log
-from dynmech.plotting.style import GREY, NOTHING, PALETTE, bare, new_figure, wrapped
+from dynmech.plotting.style import GREY, NOTHING, PALETTE, TITLE, bare, new_figure, plain, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _KINDS = (("bought", PALETTE[2]), ("left", NOTHING), ("asked", PALETTE[0]))
 
 
+@checked(log=instance(Log, "a `Log`, as Log.from_frame(...)"), title=TITLE)
 def plot_log(log: Log, *, title: str = "") -> "Figure":
     """Draw what happened in each round, for each product, and after each answer.
 
@@ -39,7 +41,7 @@ def plot_log(log: Log, *, title: str = "") -> "Figure":
     first.set_ylabel("share")
     first.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(plain(title))
     return figure
 
 

@@ -5,18 +5,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dynmech._checks import checked
 from dynmech.audit import Audit
-from dynmech.errors import InvalidArgument, describe
 from dynmech.mechanism.team import DynamicTeamMechanism
 from dynmech.plotting.style import (
     GREY,
     PALETTE,
     PAYS,
     RECEIVES,
+    TITLE,
+    UNIT,
     bare,
+    labelled,
     new_figure,
     plain,
     product_colours,
+    require_same,
     wrapped,
 )
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@checked(mechanisms=labelled(DynamicTeamMechanism, '{"ours": mechanism}'), unit=UNIT, title=TITLE)
 def plot_payments(
     mechanisms: Mapping[str, DynamicTeamMechanism], *, unit: str = "money", title: str = ""
 ) -> "Figure":
@@ -34,9 +39,8 @@ def plot_payments(
 
     **Arguments:** `mechanisms`: label to mechanism; `unit`: of money.
     """
-    if not mechanisms:
-        must = "hold at least one mechanism"
-        raise InvalidArgument(describe("plot_payments(mechanisms=...)", must, "none"))
+    all_names = [m.policy.env.names for m in mechanisms.values()]
+    require_same("plot_payments(mechanisms=...)", all_names)
     columns = min(4, len(mechanisms))
     rows = -(-len(mechanisms) // columns)
     names = next(iter(mechanisms.values())).policy.env.names
@@ -61,7 +65,7 @@ def plot_payments(
     for axes in list(grid.flat)[len(mechanisms) :]:
         axes.set_visible(False)
     figure.suptitle(
-        title or "Expected payment of each advertiser, by Groves term",
+        plain(title) or "Expected payment of each advertiser, by Groves term",
         x=0.01, ha="left", fontsize=14, weight="bold",
     )  # fmt: skip
     figure.supxlabel(
@@ -79,6 +83,7 @@ def mean_payments(mechanism: DynamicTeamMechanism) -> np.ndarray:
     return np.nanmean(paid.reshape(len(paid), -1), axis=1)
 
 
+@checked(audits=labelled(Audit, '{"ours": mechanism.audit()}'), unit=UNIT, title=TITLE)
 def plot_incentives(
     audits: Mapping[str, Audit], *, unit: str = "money", title: str = ""
 ) -> "Figure":
@@ -87,8 +92,7 @@ def plot_incentives(
     **Arguments:** `audits`: label to audit; `unit`: of money. Gains below an audit's tolerance
     are rounding and marked 0.
     """
-    if not audits:
-        raise InvalidArgument(describe("plot_incentives(audits=...)", "hold one audit", "none"))
+    require_same("plot_incentives(audits=...)", [audit.names for audit in audits.values()])
     names = next(iter(audits.values())).names
     at, width = np.arange(len(names)), 0.8 / len(audits)
     height = 1.6 + len(names) * (0.2 + 0.22 * len(audits))
@@ -116,7 +120,7 @@ def plot_incentives(
     axes.set_axisbelow(True)
     bare(axes, "bottom")
     figure.suptitle(
-        title or "What an advertiser gains by misreporting",
+        plain(title) or "What an advertiser gains by misreporting",
         x=0.01, ha="left", fontsize=14, weight="bold",
     )  # fmt: skip
     figure.legend(loc="outside lower center", ncols=len(audits), frameon=False, fontsize=10)

@@ -4,9 +4,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dynmech._checks import checked, optional, probability
 from dynmech._types import NONE
-from dynmech.plotting.style import GREY, NOTHING, bare, new_figure, product_colours, wrapped
-from dynmech.plotting.tree import Branch, policy_tree, product_label, signal_label, signal_word
+from dynmech.plotting.style import (
+    GREY,
+    NOTHING,
+    TITLE,
+    bare,
+    new_figure,
+    plain,
+    product_colours,
+    wrapped,
+)
+from dynmech.plotting.tree import (
+    PRICED,
+    Branch,
+    policy_tree,
+    product_label,
+    signal_label,
+    signal_word,
+)
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.priced import AbstractPriced
 
@@ -18,6 +35,7 @@ _MOST_ROWS = 18
 _BOX, _GAP = 1.0, 1.0
 
 
+@checked(policy=PRICED, least=optional(probability), title=TITLE)
 def plot_policy_tree(
     policy: AbstractPricedPolicy, profile: int = 0, *, least: float | None = None, title: str = ""
 ) -> "Figure":
@@ -67,7 +85,7 @@ def plot_policy_tree(
     axes.set_xticks([])
     axes.set_yticks([])
     bare(axes)
-    names = title or "What is recommended after what was heard"
+    names = plain(title) or "What is recommended after what was heard"
     figure.suptitle(names, x=0.01, ha="left", fontsize=14, weight="bold")
     axes.set_title(_caption(policy, root, word, level), loc="left", fontsize=9.5, color=GREY)
     return figure

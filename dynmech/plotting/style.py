@@ -1,10 +1,11 @@
 """What all pictures share: colours, figures, wrapped labels; no global settings."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dynmech.errors import import_extra
+from dynmech._checks import Convert, instance
+from dynmech.errors import InvalidArgument, describe, import_extra, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,33 @@ PALETTE = (
 NOTHING = "#D9D9D9"
 PAYS, RECEIVES = "#0072B2", "#D55E00"
 GREY = "#555555"
+
+
+UNIT = instance(str, "the unit of money, as 'dollars'")
+TITLE = instance(str, "a title")
+
+
+def labelled(kind: type, example: str) -> Convert:
+    """A mapping from labels to at least one of a kind, all of the same products."""
+
+    def convert(call: str, value: Any) -> dict[str, Any]:
+        fits = isinstance(value, Mapping) and bool(value)
+        if not fits or not all(
+            isinstance(k, str) and isinstance(v, kind) for k, v in value.items()
+        ):
+            must = f"hold at least one {kind.__name__} by its label, as {example}"
+            raise InvalidArgument(describe(call, must, shown(value)))
+        return dict(value)
+
+    return convert
+
+
+def require_same(call: str, names: Sequence[tuple[str, ...]]) -> None:
+    """Raise unless all that is in one picture is of the same products."""
+    for other in names:
+        if other != names[0]:
+            got = f"{', '.join(names[0])} beside {', '.join(other)}"
+            raise InvalidArgument(describe(call, "be of the same products", got))
 
 
 def new_figure(verb: str, width: float, height: float, **subplots: Any) -> tuple["Figure", Any]:

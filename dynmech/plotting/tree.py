@@ -6,12 +6,16 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
+from dynmech._checks import checked, flag, instance, number
 from dynmech._types import NONE
 from dynmech.errors import ImpossibleProfile, import_extra
 from dynmech.market.displays import named
+from dynmech.plotting.style import UNIT
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.priced import AbstractPriced
+
+PRICED = instance(AbstractPricedPolicy, "a policy, as solve_efficient_policy(env)")
 
 
 class Branch(eqx.Module):
@@ -38,6 +42,7 @@ class Branch(eqx.Module):
         """Number of branches that end here."""
         return sum(child.leaves for child in self.children) or 1
 
+    @checked(least=number(least=0, most=1))
     def prune(self, least: float) -> "Branch":
         """Leave out the branches of probability below `least`, and all that follow them."""
         kept = tuple(child.prune(least) for child in self.children if child.probability >= least)
@@ -62,6 +67,7 @@ class _Node(NamedTuple):
     mass: float
 
 
+@checked(policy=PRICED, merge=flag)
 def policy_tree(policy: AbstractPricedPolicy, profile: int = 0, *, merge: bool = True) -> Branch:
     """Grow the tree of recommendations that a policy makes from an initial profile.
 
@@ -130,6 +136,7 @@ def _mass(chat: Conversation) -> float:
     return float(chat.probability)
 
 
+@checked(policy=PRICED, root=instance(Branch, "a `Branch`, as policy_tree(policy)"), unit=UNIT)
 def branch_table(policy: AbstractPriced, root: Branch, unit: str = "money"):
     """List the branches of a tree in a labelled pandas table, one row each."""
     pandas = import_extra("pandas", "experiments", "branch_table")
@@ -166,9 +173,9 @@ def signal_label(symbols: tuple[tuple[int, ...], ...]) -> str:
         return ", ".join("|".join(str(s + 1) for s in joint) for joint in symbols)
     numbers = [joint[0] + 1 for joint in symbols]
     runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
+    for symbol in numbers:
+        if runs and symbol == runs[-1][-1] + 1:
+            runs[-1].append(symbol)
         else:
-            runs.append([number])
+            runs.append([symbol])
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}–{r[-1]}" for r in runs)

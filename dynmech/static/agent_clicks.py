@@ -20,18 +20,18 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, TooLarge, describe, shown
+from dynmech._checks import checked, choice, distinct, instance, number, whole
+from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.tastes import TasteGrid
 from dynmech.static.click_data import (
     binomial,
     inverse_propensity,
-    require_count,
     require_rates,
 )
 from dynmech.static.clicks import expected_states, profile_values, require_values
 from dynmech.static.environment import StaticEnvironment
 from dynmech.static.mechanisms import DirectMechanism, data_driven_vcg
-from dynmech.static.signals import PrivateSignals
+from dynmech.static.signals import SIGNALS, PrivateSignals
 
 _CELLS = 20_000_000
 
@@ -69,6 +69,7 @@ class AgentClickAuction(eqx.Module):
     efficient_chance: float = eqx.field(static=True)
     env: StaticEnvironment
 
+    @checked(impressions=whole(1), signals=SIGNALS)
     def __init__(
         self,
         rates: TasteGrid,
@@ -84,11 +85,12 @@ class AgentClickAuction(eqx.Module):
         if points.shape[1] != n:
             must, got = f"have one coordinate for each of {n} agents", points.shape
             raise InvalidArgument(describe("AgentClickAuction(rates=...)", must, got))
-        require_count("AgentClickAuction(impressions=...)", impressions)
         p = require_chance("AgentClickAuction(efficient_chance=...)", efficient_chance)
         self.rates, self.impressions, self.efficient_chance = rates, int(impressions), p
         count = float(impressions)
-        labels = [f"agent {i}" for i in range(n)] if names is None else [str(x) for x in names]
+        labels = [f"agent {i}" for i in range(n)]
+        if names is not None:
+            labels = list(distinct("AgentClickAuction(names=...)", names, n))
         self.env = StaticEnvironment(
             lambda agent, x, omega, theta: count * theta * omega[agent] * x[agent],
             p * np.eye(n) + (1 - p) / n,
@@ -96,9 +98,7 @@ class AgentClickAuction(eqx.Module):
             values,
             signals,
             names=labels,
-            allocation_names=[f"{label} is shown" for label in labels]
-            if len(labels) == n
-            else None,
+            allocation_names=[f"{label} is shown" for label in labels],
         )
 
     def values(self) -> Float[np.ndarray, "..."]:
@@ -152,6 +152,10 @@ class AgentClickAuction(eqx.Module):
         return seen[np.ix_(*(own.signal for own in self.env.types))]
 
 
+AUCTION = instance(AgentClickAuction, "an `AgentClickAuction`")
+
+
+@checked(auction=AUCTION)
 def per_click_second_price(auction: AgentClickAuction) -> DirectMechanism:
     """Build the per-click second price with scores theta_i E[omega_i | reports] (footnote 20).
 
@@ -179,6 +183,7 @@ def per_click_second_price(auction: AgentClickAuction) -> DirectMechanism:
     return DirectMechanism(env, allocation, transfers, laws, "per-click second price")
 
 
+@checked(auction=AUCTION, rule=choice("pivot", "printed"))
 def click_lottery(
     auction: AgentClickAuction, efficient_chance: float, rule: str = "pivot"
 ) -> DirectMechanism:
@@ -202,9 +207,6 @@ def click_lottery(
     if p == 1:
         must, do = "be below 1", "some chance must be left to the others for their rates to be seen"
         raise InvalidArgument(describe("click_lottery(efficient_chance=...)", must, p, do))
-    if rule not in ("pivot", "printed"):
-        must = "be 'pivot' or 'printed'"
-        raise InvalidArgument(describe("click_lottery(rule=...)", must, shown(rule)))
     chances = auction.lottery(p)
     env = chances.env
     data = inverse_propensity(chances.rates, np.asarray(env.allocations), chances.impressions)
@@ -218,10 +220,7 @@ def click_lottery(
 
 def require_chance(call: str, chance: float) -> float:
     """Return p as a float, or raise `InvalidArgument` unless it is in (0, 1]."""
-    number = isinstance(chance, int | float | np.integer | np.floating)
-    if isinstance(chance, bool) or not number or not 0 < chance <= 1:
-        raise InvalidArgument(describe(call, "be a number in (0, 1]", shown(chance)))
-    return float(chance)
+    return float(number(above=0, most=1)(call, chance))
 
 
 def require_no_lottery(call: str, auction: AgentClickAuction) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import takes
+from dynmech._checks import distinct, indices, instance, member, optional, takes, whole
 from dynmech._types import NONE, as_floats
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite, shown
 
@@ -53,7 +53,8 @@ class AssistantProfile(eqx.Module):
     context: Float[np.ndarray, " n"]
 
     def __check_init__(self):
-        call, n = "AssistantProfile({}=...)".format, np.size(self.theta)
+        call = "AssistantProfile({}=...)".format
+        n = np.size(_numbers(call("theta"), self.theta))
         shapes = {"theta": (n,), "signals": (n, n), "signal_noise": (n, n, n), "context": (n,)}
         for name, shape in shapes.items():
             _numbers(call(name), getattr(self, name), shape)
@@ -70,9 +71,15 @@ class AssistantProfile(eqx.Module):
         """Return the profile with the report of one advertiser changed; None keeps a part."""
         values, signals = self.theta.copy(), self.signals.copy()
         noises = self.signal_noise.copy()
-        for table, part in ((values, theta), (signals, signal), (noises, noise)):
+        i = member("AssistantProfile.replace(agent=...)", agent, len(values))
+        for name, table, part in (
+            ("theta", values, theta),
+            ("signal", signals, signal),
+            ("noise", noises, noise),
+        ):
             if part is not None:
-                table[agent] = np.asarray(part, np.float64)
+                call = f"AssistantProfile.replace({name}=...)"
+                table[i] = _numbers(call, part, table.shape[1:])
         return AssistantProfile(values, signals, noises, self.context)
 
 
@@ -81,6 +88,14 @@ class AssistantHistory(eqx.Module):
 
     recommendations: tuple[int, ...] = eqx.field(static=True)
     feedback: Float[np.ndarray, "t n"]
+
+    def __check_init__(self):
+        call = "AssistantHistory({}=...)".format
+        past = indices(None)(call("recommendations"), self.recommendations)
+        table = _numbers(call("feedback"), self.feedback)
+        if table.ndim != 2 or len(table) != len(past):
+            must = f"have shape ({len(past)}, n), a row for each recommendation"
+            raise InvalidArgument(describe(call("feedback"), must, table.shape))
 
 
 class ShoppingAssistant(eqx.Module):
@@ -154,14 +169,10 @@ class ShoppingAssistant(eqx.Module):
             raise InvalidArgument(describe(call("context_noise"), must, context.shape))
         require_covariance(call("context_noise"), context)
         self.context_noise = context
-        if isinstance(rounds, bool) or not isinstance(rounds, int | np.integer) or rounds < 1:
-            must = "be an integer, at least 1"
-            raise InvalidArgument(describe(call("rounds"), must, shown(rounds)))
-        self.rounds = int(rounds)
-        self.names = tuple(names) if names is not None else tuple(f"{j + 1}" for j in range(n))
-        if len(self.names) != n:
-            must = f"hold {n} names"
-            raise InvalidArgument(describe(call("names"), must, len(self.names)))
+        self.rounds = whole(1)(call("rounds"), rounds)
+        self.names = tuple(f"{j + 1}" for j in range(n))
+        if names is not None:
+            self.names = distinct(call("names"), names, n)
         self.feedback = _feedback(call("feedback"), feedback, n)
         for r in (*range(n), NONE):
             self.precision((r,))
@@ -176,7 +187,11 @@ class ShoppingAssistant(eqx.Module):
 
         **Raises:** `InvalidArgument`, `NotFinite` for what the feedback function may not return.
         """
-        call, n = f"ShoppingAssistant(feedback({recommendations})=...)", self.products
+        past, n = self._past("precision(recommendations=...)", recommendations), self.products
+        if not past:
+            must = "hold one recommendation at least"
+            raise InvalidArgument(describe("precision(recommendations=...)", must, "none"))
+        call, recommendations = f"ShoppingAssistant(feedback({past})=...)", past
         table = _numbers(call, self.feedback(recommendations))
         if table.shape not in ((n,), (n, n)):
             must = f"have shape ({n},) or ({n}, {n})"
@@ -223,14 +238,12 @@ class ShoppingAssistant(eqx.Module):
 
         **Raises:** `InvalidArgument`, `OutsideSupport`, `NotFinite`.
         """
-        past, n = tuple(int(r) for r in recommendations), self.products
+        past, n = self._past("history(recommendations=...)", recommendations), self.products
         if len(past) >= self.rounds:
             must = f"hold fewer than {self.rounds} recommendations"
             raise InvalidArgument(describe("history(recommendations=...)", must, len(past)))
-        if any(r not in (*range(n), NONE) for r in past):
-            must = f"be in 0..{n - 1}, or -1 for none"
-            raise OutsideSupport(describe("history(recommendations=...)", must, past))
-        table = np.asarray(feedback, np.float64).reshape((0, n) if not past else np.shape(feedback))
+        table = as_floats(feedback, "history(feedback=...)")
+        table = table if past or table.size else np.zeros((0, n))
         return AssistantHistory(past, _numbers("history(feedback=...)", table, (len(past), n)))
 
     def belief(
@@ -241,6 +254,15 @@ class ShoppingAssistant(eqx.Module):
         P^-1 = Sigma^-1 + sum of the signals' precisions; m = P times the sum of precision times
         observation.
         """
+        PROFILE("belief(profile=...)", profile)
+        HISTORY("belief(history=...)", history)
+        for name, given in (
+            ("profile", profile.signals),
+            ("history", history and history.feedback),
+        ):
+            if given is not None and given.shape[-1] != self.products:
+                must = f"be of {self.products} products"
+                raise InvalidArgument(describe(f"belief({name}=...)", must, given.shape[-1]))
         weight = np.linalg.inv(self.prior_covariance)
         pull = weight @ self.prior_mean
         seen = [*zip(profile.signal_noise, profile.signals, strict=True)]
@@ -253,6 +275,18 @@ class ShoppingAssistant(eqx.Module):
                 weight, pull = weight + precision, pull + precision @ reaction
         covariance = np.linalg.inv((weight + weight.T) / 2)
         return GaussianBelief(covariance @ pull, (covariance + covariance.T) / 2)
+
+    def _past(self, call: str, recommendations: Sequence[int]) -> tuple[int, ...]:
+        past = tuple(indices(None)(call, recommendations).tolist())
+        n = self.products
+        if any(r not in (*range(n), NONE) for r in past):
+            raise OutsideSupport(describe(call, f"be in 0..{n - 1}, or -1 for none", past))
+        return past
+
+
+ASSISTANT = instance(ShoppingAssistant, "a `ShoppingAssistant`")
+PROFILE = instance(AssistantProfile, "reports, as env.profile(theta, signals, context)")
+HISTORY = optional(instance(AssistantHistory, "a history, as env.history(...)"))
 
 
 def require_covariance(call: str, table: np.ndarray) -> None:

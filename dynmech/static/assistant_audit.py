@@ -11,11 +11,18 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, OutsideSupport, describe, import_extra
-from dynmech.static.assistant import AssistantHistory, AssistantProfile, ShoppingAssistant
+from dynmech._checks import checked, member
+from dynmech.errors import InvalidArgument, describe, import_extra
+from dynmech.static.assistant import (
+    ASSISTANT,
+    PROFILE,
+    AssistantHistory,
+    AssistantProfile,
+    ShoppingAssistant,
+)
 from dynmech.static.assistant_play import QUOTED, SETTLED, SHOWN, play
 from dynmech.static.assistant_tree import Tree, build_tree
-from dynmech.static.assistant_types import AssistantTypes
+from dynmech.static.assistant_types import TYPES, AssistantTypes
 
 
 class AssistantWitness(eqx.Module):
@@ -143,6 +150,7 @@ def report_gains(
     return gain, np.concatenate([honest, flow])[:, SHOWN, agent]
 
 
+@checked(env=ASSISTANT, types=TYPES, profile=PROFILE)
 def least_message_gain(
     env: ShoppingAssistant, types: AssistantTypes, profile: AssistantProfile, agent: int
 ) -> float:
@@ -162,9 +170,7 @@ def least_message_gain(
     if env.rounds != 1:
         must, do = "have one round", "pass the environment with rounds=1"
         raise InvalidArgument(describe("least_message_gain(env=...)", must, env.rounds, do))
-    if agent not in range(env.products):
-        must = f"be in 0..{env.products - 1}"
-        raise OutsideSupport(describe("least_message_gain(agent=...)", must, agent))
+    agent = member("least_message_gain(agent=...)", agent, env.products)
     cutoffs = []
     for noise in types.noise:
         for signal in types.signals:

@@ -28,8 +28,12 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
+from dynmech._checks import checked, choice, flag, member, several, shaped, whole
+from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.static.assistant import (
+    ASSISTANT,
+    HISTORY,
+    PROFILE,
     AssistantHistory,
     AssistantProfile,
     ShoppingAssistant,
@@ -62,6 +66,12 @@ class AssistantMechanism(eqx.Module):
     displayable: bool = eqx.field(static=True)
     nodes: int = eqx.field(static=True)
 
+    @checked(
+        env=ASSISTANT,
+        types=several(AssistantTypes, "`AssistantTypes`, one an advertiser"),
+        groves=choice(*GROVES),
+        displayable=flag,
+    )
     def __init__(
         self,
         env: ShoppingAssistant,
@@ -71,9 +81,6 @@ class AssistantMechanism(eqx.Module):
         nodes: int = 16,
     ):
         require_nodes("AssistantMechanism", nodes)
-        if groves not in GROVES:
-            must = f"be one of {', '.join(map(repr, GROVES))}"
-            raise InvalidArgument(describe("AssistantMechanism(groves=...)", must, shown(groves)))
         n = env.products
         if len(types) != n or any(own.signals.shape[1] != n for own in types):
             must = f"hold {n} `AssistantTypes` of {n} products"
@@ -81,6 +88,7 @@ class AssistantMechanism(eqx.Module):
         self.env, self.types, self.groves = env, tuple(types), groves
         self.displayable, self.nodes = displayable, nodes
 
+    @checked(profile=PROFILE)
     def groves_total(self, profile: AssistantProfile) -> Float[np.ndarray, " n"]:
         """Compute total_i at what the others report: the extreme of i's marginal economy."""
         if self.groves == "zero":
@@ -88,6 +96,7 @@ class AssistantMechanism(eqx.Module):
         worst = np.max if self.groves == "no subsidy" else np.min
         return np.array([worst(self._pivots(profile, i)) for i in range(self.env.products)])
 
+    @checked(profile=PROFILE, recommendation=whole(-1))
     def transfers(
         self, profile: AssistantProfile, recommendation: int, estimate: npt.ArrayLike
     ) -> Float[np.ndarray, " n"]:
@@ -97,11 +106,8 @@ class AssistantMechanism(eqx.Module):
 
         **Raises:** `InvalidArgument`, `OutsideSupport`.
         """
-        n, seen = self.env.products, np.asarray(estimate, float)
-        if seen.shape != (n,):
-            raise InvalidArgument(
-                describe("transfers(estimate=...)", f"have shape ({n},)", seen.shape)
-            )
+        n = self.env.products
+        seen = np.asarray(shaped(n)("transfers(estimate=...)", estimate), np.float64)
         if recommendation not in range(-1, n):
             must = f"be in 0..{n - 1}, or -1 for none"
             raise OutsideSupport(describe("transfers(recommendation=...)", must, recommendation))
@@ -110,6 +116,7 @@ class AssistantMechanism(eqx.Module):
         others = np.arange(n) != recommendation
         return seen[recommendation] + others * profile.theta[recommendation]
 
+    @checked(profile=PROFILE, history=HISTORY)
     def audit(
         self, profile: AssistantProfile, history: AssistantHistory | None = None
     ) -> AssistantAudit:
@@ -146,6 +153,7 @@ class AssistantMechanism(eqx.Module):
             tolerance=1e-9 * (1 + float(np.abs(welfare))),
         )
 
+    @checked(profile=PROFILE, history=HISTORY)
     def misreport_gain(
         self,
         profile: AssistantProfile,
@@ -164,14 +172,9 @@ class AssistantMechanism(eqx.Module):
         **Raises:** `InvalidArgument`, `OutsideSupport`, `TooLarge`.
         """
         env = self.env
-        if agent not in range(env.products):
-            must = f"be in 0..{env.products - 1}"
-            raise OutsideSupport(describe("misreport_gain(agent=...)", must, agent))
-        own = AssistantTypes(
-            [profile.theta[agent] if theta is None else theta],
-            np.atleast_2d(profile.signals[agent] if signal is None else np.asarray(signal, float)),
-            profile.signal_noise[agent] if noise is None else noise,
-        )
+        agent = member("misreport_gain(agent=...)", agent, env.products)
+        told = profile.replace(agent, theta, signal, noise)
+        own = AssistantTypes(told.theta[[agent]], told.signals[[agent]], told.signal_noise[agent])
         past = () if history is None else history.recommendations
         belief = env.belief(profile, history)
         tree = build_tree(env, belief.covariance, "cells", self.nodes, past)

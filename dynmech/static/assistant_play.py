@@ -17,11 +17,12 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._checks import checked, shaped, whole
+from dynmech._checks import key as one_key
 from dynmech._types import NONE
-from dynmech.errors import InvalidArgument, describe
-from dynmech.static.assistant import AssistantProfile, ShoppingAssistant
+from dynmech.static.assistant import ASSISTANT, PROFILE, AssistantProfile, ShoppingAssistant
+from dynmech.static.assistant_policy import require_nodes
 from dynmech.static.assistant_tree import (
-    CLOSED_FORM_PRODUCTS,
     Step,
     Tree,
     action_values,
@@ -29,7 +30,7 @@ from dynmech.static.assistant_tree import (
     choose,
     make_step,
 )
-from dynmech.static.gaussian import select_largest
+from dynmech.static.gaussian import CLOSED_FORM_PRODUCTS, select_largest
 
 SHOWN, UTILITY, SETTLED, QUOTED = range(4)
 _ROWS = 1 << 15
@@ -128,6 +129,7 @@ class AssistantConversations(eqx.Module):
     quote: Float[np.ndarray, "D T n"]
 
 
+@checked(env=ASSISTANT, truth=PROFILE, reported=PROFILE, key=one_key, draws=whole(2))
 def simulate_assistant(
     env: ShoppingAssistant,
     truth: AssistantProfile,
@@ -147,9 +149,10 @@ def simulate_assistant(
 
     **Raises:** `InvalidArgument`, `TooLarge`.
     """
-    if draws < 2:
-        raise InvalidArgument(describe("simulate_assistant(draws=...)", "be at least 2", draws))
+    require_nodes("simulate_assistant", nodes)
     n, rounds = env.products, env.rounds
+    if omega is not None:
+        omega = np.asarray(shaped(n)("simulate_assistant(omega=...)", omega), np.float64)
     belief, told = env.belief(truth), env.belief(reported)
     tree = build_tree(env, told.covariance, "cells", nodes)
     first, second = jax.random.split(key)
@@ -157,7 +160,7 @@ def simulate_assistant(
         state = np.asarray(jax.random.normal(first, (draws, n), "float64"))
         shocks = np.asarray(jax.random.normal(second, (draws, rounds, n), "float64"))
     drawn = belief.mean + state @ np.linalg.cholesky(belief.covariance).T
-    values = drawn if omega is None else np.broadcast_to(np.asarray(omega, float), drawn.shape)
+    values = drawn if omega is None else np.broadcast_to(omega, drawn.shape)
     shape = (draws, rounds, n)
     pick = np.zeros((draws, rounds), np.int64)
     reaction, quote = np.zeros(shape), np.zeros(shape)

@@ -19,16 +19,19 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import checked, choice, whole
 from dynmech._types import NONE
-from dynmech.errors import InvalidArgument, describe, shown
+from dynmech.errors import InvalidArgument, describe, is_number, shown
 from dynmech.static.assistant import (
+    ASSISTANT,
+    HISTORY,
+    PROFILE,
     AssistantHistory,
     AssistantProfile,
     GaussianBelief,
     ShoppingAssistant,
 )
 from dynmech.static.assistant_tree import (
-    CLOSED_FORM_PRODUCTS,
     Economy,
     Tree,
     action_values,
@@ -38,7 +41,7 @@ from dynmech.static.assistant_tree import (
     make_step,
     value,
 )
-from dynmech.static.gaussian import expected_maximum, product_rule
+from dynmech.static.gaussian import CLOSED_FORM_PRODUCTS, expected_maximum, product_rule
 
 _BOUND_EVALUATIONS = 3e5
 _LEAST_NODES, _MOST_NODES = 6, 100
@@ -91,6 +94,7 @@ class AssistantSolution(eqx.Module):
         return self.worth.value
 
 
+@checked(env=ASSISTANT, profile=PROFILE, history=HISTORY)
 def solve_assistant(
     env: ShoppingAssistant,
     profile: AssistantProfile,
@@ -163,6 +167,7 @@ def solve_assistant(
     )
 
 
+@checked(env=ASSISTANT, profile=PROFILE, history=HISTORY, lookahead=whole(1))
 def bound_assistant(
     env: ShoppingAssistant,
     profile: AssistantProfile,
@@ -194,6 +199,7 @@ def bound_assistant(
     return float(value(commit, level, past)[0]), float(value(told, level, past)[0]) + rest
 
 
+@checked(env=ASSISTANT)
 def assistant_ex_ante(
     env: ShoppingAssistant, theta: npt.ArrayLike, *, nodes: int = 16, rule: str = "cells"
 ) -> AssistantBracket:
@@ -240,12 +246,10 @@ def full_information(level: Float[np.ndarray, " n"], covariance: np.ndarray) -> 
 
 def require_nodes(verb: str, nodes: int, rule: str = "cells") -> None:
     """Raise unless the number of quadrature points is sensible and the rule is known."""
-    if nodes not in range(_LEAST_NODES, _MOST_NODES + 1, 2):
+    if not is_number(nodes, "iu") or nodes not in range(_LEAST_NODES, _MOST_NODES + 1, 2):
         must = f"be even, in {_LEAST_NODES}..{_MOST_NODES}"
-        raise InvalidArgument(describe(f"{verb}(nodes=...)", must, nodes))
-    if rule not in _RULES:
-        must = f"be one of {', '.join(map(repr, _RULES))}"
-        raise InvalidArgument(describe(f"{verb}(rule=...)", must, shown(rule)))
+        raise InvalidArgument(describe(f"{verb}(nodes=...)", must, shown(nodes)))
+    choice(*_RULES)(f"{verb}(rule=...)", rule)
 
 
 def _marginal(tree: Tree, level: np.ndarray, past: tuple[int, ...], displayable: bool):

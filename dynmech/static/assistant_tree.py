@@ -16,9 +16,13 @@ from jaxtyping import Float
 from dynmech._types import NONE
 from dynmech.errors import TooLarge, describe
 from dynmech.static.assistant import ShoppingAssistant
-from dynmech.static.gaussian import Rule, expected_maximum, product_rule
+from dynmech.static.gaussian import (
+    CLOSED_FORM_PRODUCTS,
+    Rule,
+    expected_maximum,
+    product_rule,
+)
 
-CLOSED_FORM_PRODUCTS = 2
 MOST_EVALUATIONS = 3e7
 _ROWS = 1 << 17
 _NEGLIGIBLE = 1e-10

@@ -5,9 +5,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import as_doubles
-from dynmech.errors import InvalidArgument, describe, require_finite
-from dynmech.static.assistant import ShoppingAssistant, require_covariance
+from dynmech._checks import as_doubles, checked, instance, member, number, whole
+from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
+from dynmech.static.assistant import ASSISTANT, ShoppingAssistant, require_covariance
+
+_MOST_SIGNALS = 1_000_000
 
 
 class AssistantTypes(eqx.Module):
@@ -46,6 +48,7 @@ class AssistantTypes(eqx.Module):
             require_covariance(f"AssistantTypes(noise[{q}]=...)", table)
 
     @staticmethod
+    @checked(env=ASSISTANT, radius=number(least=0), points=whole(1))
     def box(
         env: ShoppingAssistant,
         agent: int,
@@ -56,9 +59,19 @@ class AssistantTypes(eqx.Module):
         """Build a grid of signals around the prior mean, `radius` standard deviations of S_i wide.
 
         `points` a product; the structure is the environment's.
+
+        **Raises:** `InvalidArgument`, `OutsideSupport`, `TooLarge`.
         """
+        agent = member("AssistantTypes.box(agent=...)", agent, env.products)
+        if float(points) ** env.products > _MOST_SIGNALS:
+            must, do = f"give at most {_MOST_SIGNALS:.0e} signals", "take fewer points a product"
+            got = f"{points} ** {env.products}"
+            raise TooLarge(describe("AssistantTypes.box(points=...)", must, got, do))
         noise = env.signal_noise[agent]
         spread = radius * np.sqrt(np.diagonal(env.prior_covariance + noise))
         line = np.linspace(-1, 1, points) if points > 1 else np.zeros(1)
         grid = line[np.indices((points,) * env.products).reshape(env.products, -1)].T
         return AssistantTypes(theta, env.prior_mean + grid * spread, noise)
+
+
+TYPES = instance(AssistantTypes, "`AssistantTypes` of the advertiser")

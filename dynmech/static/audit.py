@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import as_doubles
+from dynmech._checks import arrays, as_doubles, checked
 from dynmech.errors import InvalidArgument, describe, import_extra, require_probabilities
-from dynmech.static.environment import StaticEnvironment
-from dynmech.static.estimators import AbstractData, distances_to_states
+from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
+from dynmech.static.estimators import DATA, AbstractData, distances_to_states
 
 _TOLERANCE = 1e-9
 
@@ -150,6 +150,7 @@ class EpsilonBounds(eqx.Module):
     lipschitz: Float[np.ndarray, " n"]
 
 
+@checked(env=ENVIRONMENT, data=DATA)
 def epsilon_bounds(env: StaticEnvironment, data: AbstractData) -> EpsilonBounds:
     """Compute epsilon of Definition 6 exactly, and the bounds of Lemmas 1 and 2.
 
@@ -288,7 +289,7 @@ def _profile_chances(env, theta_prior, structure_prior) -> Float[np.ndarray, "n 
     sizes = env.signals.table.shape[1 : 1 + n]
     if structure_prior is None:
         structure_prior = [np.full(size, 1 / size) for size in sizes]
-    kinds = [as_doubles("audit(structure_prior=...)", law) for law in structure_prior]
+    kinds = arrays("audit(structure_prior=...)", structure_prior)
     if [law.shape for law in kinds] != [(size,) for size in sizes]:
         must = f"hold {n} laws, of lengths {tuple(int(size) for size in sizes)}"
         got = [law.shape for law in kinds]

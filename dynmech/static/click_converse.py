@@ -26,12 +26,14 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe
+from dynmech._checks import checked, finite, flag, indices, member
+from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.static.click_mechanisms import click_pivot
-from dynmech.static.clicks import ClickAuction
+from dynmech.static.clicks import AUCTION, ClickAuction
 from dynmech.static.mechanisms import DirectMechanism
 
 _ENTRIES = 4_000_000
+_CALL = "replace_transfers(transfers=...)"
 
 
 class TransferRange(eqx.Module):
@@ -62,6 +64,7 @@ class TransferRange(eqx.Module):
         return float(max(np.nanmax(self.mean_upper), -np.nanmin(self.mean_lower)))
 
 
+@checked(auction=AUCTION, informed=flag)
 def transfer_range(
     auction: ClickAuction, agent: int, others: Sequence[int], *, informed: bool = True
 ) -> TransferRange:
@@ -113,6 +116,7 @@ def transfer_range(
     return TransferRange(agent, pivot, tables[0], tables[1], means[0], means[1], widest)
 
 
+@checked(auction=AUCTION)
 def replace_transfers(
     auction: ClickAuction, agent: int, others: Sequence[int], transfers: npt.ArrayLike
 ) -> DirectMechanism:
@@ -126,11 +130,11 @@ def replace_transfers(
     **Raises:** `InvalidArgument`, `NotFinite`, `OutsideSupport`.
     """
     pivot, cell = click_pivot(auction), _cell("replace_transfers", auction, agent, others)
-    table, given = np.array(pivot.transfer[agent]), np.asarray(transfers, np.float64)
+    table, given = np.array(pivot.transfer[agent]), finite(_CALL, transfers)
     if given.shape != table[cell].shape:
         must = f"have shape {table[cell].shape}"
-        raise InvalidArgument(describe("replace_transfers(transfers=...)", must, given.shape))
-    table[cell] = given
+        raise InvalidArgument(describe(_CALL, must, given.shape))
+    table[cell] = np.asarray(given)
     paid = [table if j == agent else old for j, old in enumerate(pivot.transfer)]
     name = f"pivot with other transfers of {auction.env.names[agent]}"
     return DirectMechanism(auction.env, pivot.allocation, paid, pivot.law, name)
@@ -174,13 +178,9 @@ def _program(belief, can, earned, value, group, floor) -> _Program:
 
 def _cell(verb: str, auction: ClickAuction, agent: int, others: Sequence[int]) -> tuple:
     """Index all own types of an agent at one profile of the others."""
-    shape = auction.env.shape
-    known = 0 <= agent < len(shape) and len(others) == len(shape)
-    if not known or any(
-        j != agent and not 0 <= e < size for j, (e, size) in enumerate(zip(others, shape))
-    ):
-        must = f"be an agent in 0..{len(shape) - 1} and one index into each of {shape}"
-        raise OutsideSupport(
-            describe(f"{verb}(agent=..., others=...)", must, (agent, tuple(others)))
-        )
-    return tuple(slice(None) if j == agent else int(e) for j, e in enumerate(others))
+    agent = member(f"{verb}(agent=...)", agent, auction.env.agents)
+    call = f"{verb}(others=...)"
+    rest = indices(None)(call, others).tolist()
+    rest[agent : agent + 1] = [0] * len(rest[agent : agent + 1])
+    cell = auction.env.cell(call, rest)
+    return tuple(slice(None) if j == agent else e for j, e in enumerate(cell))

@@ -18,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import as_doubles, checked, indices, whole
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
     TooLarge,
     describe,
-    require_finite,
     require_probabilities,
 )
 from dynmech.market.tastes import TasteGrid
+from dynmech.static.environment import GRID
 from dynmech.static.estimators import Estimator
 from dynmech.static.signals import PrivateSignals
 
@@ -35,8 +36,7 @@ _CELLS = 20_000_000
 
 def require_rates(call: str, rates: TasteGrid) -> Float[np.ndarray, "m k"]:
     """Return the points in float64, or raise `OutsideSupport` for one outside [0, 1]."""
-    points = np.asarray(rates.points, np.float64)
-    require_finite(call, points)
+    points = np.asarray(GRID(call, rates).points, np.float64)
     wrong = (points < 0) | (points > 1)
     if wrong.any():
         where = tuple(int(k) for k in np.argwhere(wrong)[0])
@@ -44,12 +44,6 @@ def require_rates(call: str, rates: TasteGrid) -> Float[np.ndarray, "m k"]:
         do = "give clicks per impression, not per cent"
         raise OutsideSupport(describe(call, "hold click rates in [0, 1]", got, do))
     return points
-
-
-def require_count(call: str, count: int) -> None:
-    """Raise `InvalidArgument` unless `count` is an integer of at least 1."""
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise InvalidArgument(describe(call, "be an integer of at least 1", count))
 
 
 def binomial(rates: npt.ArrayLike, count: int) -> Float[np.ndarray, "... R"]:
@@ -63,6 +57,7 @@ def binomial(rates: npt.ArrayLike, count: int) -> Float[np.ndarray, "... R"]:
     return mass / mass.sum(axis=-1, keepdims=True)
 
 
+@checked(impressions=whole(1))
 def click_frequency(rates: TasteGrid, impressions: int) -> Estimator:
     """Build the share of impressions clicked, one coordinate for each rate.
 
@@ -90,7 +85,6 @@ def click_frequency(rates: TasteGrid, impressions: int) -> Estimator:
     ```
     """
     points = require_rates("click_frequency(rates=...)", rates)
-    require_count("click_frequency(impressions=...)", impressions)
     states, coordinates = points.shape
     size = float(impressions + 1) ** coordinates * states
     if size > _CELLS:
@@ -104,6 +98,7 @@ def click_frequency(rates: TasteGrid, impressions: int) -> Estimator:
     return Estimator(counts / impressions, kernel)
 
 
+@checked(impressions=whole(1))
 def inverse_propensity(
     rates: TasteGrid, allocations: npt.ArrayLike, impressions: int = 1
 ) -> Estimator:
@@ -127,9 +122,8 @@ def inverse_propensity(
     `OutsideSupport`, `InvalidArgument`, `InvalidProbability`, `TooLarge`.
     """
     points = require_rates("inverse_propensity(rates=...)", rates)
-    require_count("inverse_propensity(impressions=...)", impressions)
     call = "inverse_propensity(allocations=...)"
-    chance = np.asarray(allocations, np.float64)
+    chance = as_doubles(call, allocations)
     states, n = points.shape
     if chance.ndim != 2 or chance.shape[1] != n:
         raise InvalidArgument(describe(call, f"have shape (A, {n})", chance.shape))
@@ -154,6 +148,7 @@ def inverse_propensity(
     return Estimator(values, kernel)
 
 
+@checked(impressions=whole(1))
 def sampled_clicks(
     rates: TasteGrid, coordinates: Sequence[int], impressions: int, cuts: Sequence[int]
 ) -> PrivateSignals:
@@ -179,13 +174,14 @@ def sampled_clicks(
     ```
     """
     points = require_rates("sampled_clicks(rates=...)", rates)
-    require_count("sampled_clicks(impressions=...)", impressions)
-    ladder = [0, *cuts, impressions + 1]
+    counts = indices(None)("sampled_clicks(cuts=...)", cuts).tolist()
+    held = indices(None)("sampled_clicks(coordinates=...)", coordinates).tolist()
+    ladder = [0, *counts, impressions + 1]
     if any(b <= a for a, b in itertools.pairwise(ladder)):
         must = f"be increasing counts in 1..{impressions}"
-        raise InvalidArgument(describe("sampled_clicks(cuts=...)", must, list(cuts)))
-    if not all(0 <= c < points.shape[1] for c in coordinates):
+        raise InvalidArgument(describe("sampled_clicks(cuts=...)", must, counts))
+    if not all(0 <= c < points.shape[1] for c in held):
         must = f"hold integers in 0..{points.shape[1] - 1}"
-        raise OutsideSupport(describe("sampled_clicks(coordinates=...)", must, list(coordinates)))
+        raise OutsideSupport(describe("sampled_clicks(coordinates=...)", must, held))
     law = np.add.reduceat(binomial(points, impressions), ladder[:-1], axis=-1)
-    return PrivateSignals.independent([law[:, c] for c in coordinates])
+    return PrivateSignals.independent([law[:, c] for c in held])

@@ -8,14 +8,16 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, describe, shown
-from dynmech.static.clicks import ClickAuction, click_prices
-from dynmech.static.estimators import Estimator, IdealData
-from dynmech.static.mechanisms import DirectMechanism
+from dynmech._checks import checked, choice, optional
+from dynmech.errors import InvalidArgument, describe
+from dynmech.static.clicks import AUCTION, ClickAuction, click_prices
+from dynmech.static.estimators import ESTIMATOR, Estimator, IdealData
+from dynmech.static.mechanisms import MECHANISM, DirectMechanism
 
 _SAME = 1e-12
 
 
+@checked(auction=AUCTION, data=optional(ESTIMATOR))
 def click_pivot(auction: ClickAuction, data: Estimator | None = None) -> DirectMechanism:
     """Build the data-driven pivot mechanism of click auctions, (16).
 
@@ -39,6 +41,7 @@ def click_pivot(auction: ClickAuction, data: Estimator | None = None) -> DirectM
     return _per_click(auction, data, "pivot", "per-click pivot")
 
 
+@checked(auction=AUCTION, data=optional(ESTIMATOR))
 def generalised_second_price(
     auction: ClickAuction, data: Estimator | None = None
 ) -> DirectMechanism:
@@ -50,6 +53,7 @@ def generalised_second_price(
     return _per_click(auction, data, rule, rule)
 
 
+@checked(auction=AUCTION, information=choice("prior", "others", "reported"))
 def per_impression_pivot(auction: ClickAuction, information: str = "prior") -> DirectMechanism:
     """Build the message-driven pivot: (16) at expected clicks, charged whatever is clicked.
 
@@ -58,10 +62,6 @@ def per_impression_pivot(auction: ClickAuction, information: str = "prior") -> D
 
     **Raises:** `InvalidArgument`.
     """
-    if information not in ("prior", "others", "reported"):
-        must = "be 'prior', 'others' or 'reported'"
-        call = "per_impression_pivot(information=...)"
-        raise InvalidArgument(describe(call, must, shown(information)))
     prices = click_prices(auction.values(), auction.slots)
     mean = np.asarray(auction.rates.mean, np.float64)
     transfers = []
@@ -90,6 +90,7 @@ class RealisedSlack(eqx.Module):
     subsidy: Float[np.ndarray, " n"]
 
 
+@checked(auction=AUCTION, mechanism=MECHANISM, clicks=ESTIMATOR)
 def realised_slack(
     auction: ClickAuction, mechanism: DirectMechanism, clicks: Estimator
 ) -> RealisedSlack:

@@ -21,11 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 
-from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite, shown
+from dynmech._checks import as_doubles, checked, choice, distinct, instance, member, whole
+from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
 from dynmech.market.tastes import TasteGrid
-from dynmech.static.click_data import require_count, require_rates
+from dynmech.static.click_data import require_rates
 from dynmech.static.environment import StaticEnvironment
-from dynmech.static.signals import PrivateSignals
+from dynmech.static.signals import SIGNALS, PrivateSignals
 
 _SAME = 1e-12
 _ALLOCATIONS = 5_000
@@ -64,6 +65,7 @@ class ClickAuction(eqx.Module):
     env: StaticEnvironment
     seats: Int[np.ndarray, "A K"]
 
+    @checked(impressions=whole(1), signals=SIGNALS)
     def __init__(
         self,
         rates: TasteGrid,
@@ -83,7 +85,6 @@ class ClickAuction(eqx.Module):
         if n < slots:
             must, got = f"have a row for each of n >= K = {slots} agents", n
             raise InvalidArgument(describe("ClickAuction(theta=...)", must, got))
-        require_count("ClickAuction(impressions=...)", impressions)
         if math.perm(n, slots) > _ALLOCATIONS:
             must = f"leave at most {_ALLOCATIONS} assignments of agents to slots"
             do = "take fewer agents or slots; `click_prices` needs no such list"
@@ -94,7 +95,9 @@ class ClickAuction(eqx.Module):
         self.seats = np.array(list(itertools.permutations(range(n), slots)))
         held = np.zeros((len(self.seats), n, slots))
         held[np.arange(len(held))[:, None], self.seats, np.arange(slots)] = 1.0
-        labels = [f"agent {i}" for i in range(n)] if names is None else [str(x) for x in names]
+        labels = [f"agent {i}" for i in range(n)]
+        if names is not None:
+            labels = list(distinct("ClickAuction(names=...)", names, n))
         count = float(impressions)
 
         def payoff(agent, x, omega, theta):
@@ -107,9 +110,7 @@ class ClickAuction(eqx.Module):
             values,
             signals,
             names=labels,
-            allocation_names=[" > ".join(labels[i] for i in row) for row in self.seats]
-            if len(labels) == n
-            else None,
+            allocation_names=[" > ".join(labels[i] for i in row) for row in self.seats],
         )
 
     @property
@@ -156,6 +157,7 @@ class ClickAuction(eqx.Module):
         return found
 
 
+@checked(slots=whole(1), rule=choice("pivot", "generalised second price"))
 def click_prices(
     theta: npt.ArrayLike, slots: int, rule: str = "pivot"
 ) -> Float[np.ndarray, "... n K"]:
@@ -189,11 +191,7 @@ def click_prices(
 
     ```
     """
-    if rule not in ("pivot", "generalised second price"):
-        must = "be 'pivot' or 'generalised second price'"
-        raise InvalidArgument(describe("click_prices(rule=...)", must, shown(rule)))
     values = require_values("click_prices(theta=...)", theta, dimensions=None)
-    require_count("click_prices(slots=...)", slots)
     n = values.shape[-1]
     if n < slots:
         must = f"hold values of n >= K = {slots} agents on the last axis"
@@ -216,7 +214,7 @@ def require_values(
     call: str, theta: npt.ArrayLike, dimensions: int | None = 2
 ) -> Float[np.ndarray, "..."]:
     """Return values per click in float64, or raise unless (n, V), finite and nonnegative."""
-    values = np.asarray(theta, np.float64)
+    values = as_doubles(call, theta)
     wrong = values.ndim == 0 if dimensions is None else values.ndim != dimensions
     if wrong or 0 in values.shape:
         must = "have shape (..., n)" if dimensions is None else "have shape (n, V)"
@@ -237,6 +235,11 @@ def profile_values(env: StaticEnvironment) -> Float[np.ndarray, "..."]:
 def expected_states(env: StaticEnvironment, without: int | None = None) -> Float[np.ndarray, "..."]:
     """Compute E[omega | S = s] by type profile under the common prior: (E_1, ..., E_n, k)."""
     points = np.asarray(env.states.points, np.float64)
+    if without is not None:
+        without = member("expected_rates(without=...)", without, env.agents)
     if without is not None and env.agents == 1:
         return (np.asarray(env.states.weights, np.float64) @ points)[None]
     return env.posterior(1 if without == 0 else 0, without) @ points
+
+
+AUCTION = instance(ClickAuction, "a `ClickAuction`")

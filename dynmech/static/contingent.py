@@ -20,14 +20,23 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite, shown
-from dynmech.static.environment import StaticEnvironment
+from dynmech._checks import (
+    as_doubles,
+    checked,
+    choice,
+    function,
+    optional,
+    shaped,
+)
+from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
+from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
 from dynmech.static.estimators import IdealData
 from dynmech.static.mechanisms import DirectMechanism
 
 _ROWS = 2_000_000
 
 
+@checked(env=ENVIRONMENT, groves=choice("zero", "pivot", "informed"))
 def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMechanism:
     """Build the generalised VCG mechanism on messages alone.
 
@@ -47,9 +56,6 @@ def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMecha
 
     `InvalidArgument`.
     """
-    if groves not in ("zero", "pivot", "informed"):
-        must = "be 'zero', 'pivot' or 'informed'"
-        raise InvalidArgument(describe("message_vcg(groves=...)", must, shown(groves)))
     require_common_prior("message_vcg", env)
     allocation = env.efficient_allocation()
     transfers = []
@@ -76,6 +82,7 @@ class MessageBound(eqx.Module):
     mechanism: DirectMechanism
 
 
+@checked(env=ENVIRONMENT)
 def least_message_epsilon(env: StaticEnvironment) -> MessageBound:
     """Find the message-driven transfers with the least epsilon, by linear programs (HiGHS).
 
@@ -130,6 +137,7 @@ def least_message_epsilon(env: StaticEnvironment) -> MessageBound:
     return MessageBound(epsilon, DirectMechanism(env, allocation, transfers, name=name))
 
 
+@checked(env=ENVIRONMENT, second_stage=optional(function(1, "of the payoffs realised")))
 def mezzetti(
     env: StaticEnvironment, second_stage: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> DirectMechanism:
@@ -158,7 +166,10 @@ def mezzetti(
             if j == i:
                 continue
             table = env.payoff_by_type(j)
-            told = table if second_stage is None else np.asarray(second_stage(table))
+            told = table
+            if second_stage is not None:
+                call = "mezzetti(second_stage=...)"
+                told = np.asarray(shaped(*table.shape)(call, second_stage(table)), np.float64)
             whole = np.broadcast_to(told, (*env.shape, *told.shape[-2:]))
             at = np.take_along_axis(whole, allocation[..., None, None], axis=-2)
             total = total + at[..., 0, :]
@@ -166,6 +177,7 @@ def mezzetti(
     return DirectMechanism(env, allocation, transfers, [law] * env.agents, "Mezzetti, first stage")
 
 
+@checked(groves=optional(function(2, "of an agent and the others' reports")))
 def mezzetti_transfers(
     utilities: npt.ArrayLike,
     groves: Callable[[int, np.ndarray], float] | None = None,
@@ -179,17 +191,21 @@ def mezzetti_transfers(
 
     **Raises:** `InvalidArgument`, `NotFinite`.
     """
-    told = np.asarray(utilities, np.float64)
+    told = as_doubles("mezzetti_transfers(utilities=...)", utilities)
     if told.ndim != 1 or not told.size:
         raise InvalidArgument(
             describe("mezzetti_transfers(utilities=...)", "have shape (n,)", told.shape)
         )
     require_finite("mezzetti_transfers(utilities=...)", told)
     others = [np.delete(told, i) for i in range(told.size)]
-    extra = [0.0 if groves is None else groves(i, rest) for i, rest in enumerate(others)]
-    return np.array([rest.sum() for rest in others]) + np.array(extra)
+    extra = np.zeros(told.size)
+    if groves is not None:
+        given = [groves(i, rest) for i, rest in enumerate(others)]
+        extra = shaped(told.size)("mezzetti_transfers(groves=...)", given)
+    return np.array([rest.sum() for rest in others]) + np.asarray(extra)
 
 
+@checked(env=ENVIRONMENT, reports=optional(shaped("L")))
 def second_stage_spread(
     env: StaticEnvironment, reports: npt.ArrayLike | None = None
 ) -> Float[np.ndarray, " n"]:

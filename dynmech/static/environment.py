@@ -19,21 +19,35 @@ import numpy.typing as npt
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from dynmech._checks import as_doubles
+from dynmech._checks import (
+    as_doubles,
+    checked,
+    distinct,
+    finite,
+    flag,
+    function,
+    indices,
+    instance,
+    member,
+    optional,
+)
 from dynmech._types import Numbers, as_floats, precision
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
+    OutsideSupport,
     TooLarge,
     describe,
     require_finite,
     require_probabilities,
+    shown,
 )
 from dynmech.market.tastes import TasteGrid
-from dynmech.static.signals import PrivateSignals
+from dynmech.static.signals import SIGNALS, PrivateSignals
 
 _TIE = 1e-12
 _CELLS = 50_000_000
+GRID = instance(TasteGrid, "a `TasteGrid` of states, as TasteGrid(points, weights)")
 
 
 class Types(eqx.Module):
@@ -99,6 +113,12 @@ class StaticEnvironment(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     allocation_names: tuple[str, ...] = eqx.field(static=True)
 
+    @checked(
+        payoff=function(4, "of agent, x, omega, theta"),
+        states=GRID,
+        signals=SIGNALS,
+        interdependent=flag,
+    )
     def __init__(
         self,
         payoff: Callable,
@@ -162,6 +182,7 @@ class StaticEnvironment(eqx.Module):
         tops = [np.abs(np.asarray(self.payoff_table(i))).max() for i in range(self.agents)]
         return float(max(sum(tops), np.finfo(float).tiny))
 
+    @checked(points=optional(finite))
     def payoff_table(
         self, agent: int, points: Float[Numbers, "R k"] | None = None
     ) -> Float[Array, "..."]:
@@ -172,7 +193,13 @@ class StaticEnvironment(eqx.Module):
         **Returns:** shape (K_1, ..., K_n, A, R), where K_j is 1 for every other agent unless
         preferences are interdependent.
         """
-        return self.tables[agent] if points is None else self._tabulate(agent, points)
+        i = self._agent("payoff_table(agent=...)", agent)
+        if points is None:
+            return self.tables[i]
+        if points.ndim != 2 or points.shape[1] != self.states.dimension:
+            must = f"have shape (R, {self.states.dimension}), the coordinates of the states"
+            raise InvalidArgument(describe("payoff_table(points=...)", must, points.shape))
+        return self._tabulate(i, points)
 
     def payoff_by_type(
         self, agent: int, points: Float[Numbers, "R k"] | None = None
@@ -195,6 +222,7 @@ class StaticEnvironment(eqx.Module):
 
         **Returns:** shape (E_1, ..., E_n, m); zero where no state can produce the profile.
         """
+        agent, without = self._agents("posterior", agent, without)
         if without == agent:
             must = "leave out another agent than the one who believes"
             raise InvalidArgument(describe("posterior(without=...)", must, without))
@@ -210,6 +238,7 @@ class StaticEnvironment(eqx.Module):
         **Arguments, Returns:** as `posterior`.
         """
         n, table = self.agents, self.signals.table
+        agent, without = self._agents("likelihood", agent, without)
         if without is not None:
             table = table.sum(axis=1 + n + without, keepdims=True)
         zero = np.zeros(1, np.int64)
@@ -245,6 +274,7 @@ class StaticEnvironment(eqx.Module):
 
         **Returns:** index of the allocation, shape (E_1, ..., E_n).
         """
+        _, without = self._agents("efficient_allocation", 0, without)
         if without is not None and self.interdependent:
             must = "be None where payoffs depend on the values of all"
             raise InvalidArgument(describe("efficient_allocation(without=...)", must, without))
@@ -256,15 +286,32 @@ class StaticEnvironment(eqx.Module):
         best = surplus.max(axis=-1, keepdims=True)
         return (surplus >= best - _TIE * self.money_scale).argmax(axis=-1)
 
+    def cell(self, call: str, profile: Sequence[int]) -> tuple[int, ...]:
+        """Return n indices into `types`, one an agent, or raise `OutsideSupport`."""
+        given = indices(None)(call, profile).tolist()
+        known = len(given) == self.agents
+        if not known or not all(0 <= e < size for e, size in zip(given, self.shape, strict=True)):
+            must = f"hold one index into each of {self.shape}"
+            raise OutsideSupport(describe(call, must, shown(profile)))
+        return tuple(given)
+
+    def _agent(self, call: str, agent: int) -> int:
+        return member(call, agent, self.agents)
+
+    def _agents(self, verb: str, agent: int, without: int | None) -> tuple[int, int | None]:
+        left = None if without is None else self._agent(f"{verb}(without=...)", without)
+        return self._agent(f"{verb}(agent=...)", agent), left
+
     def _tabulate(self, agent: int, points: Float[Numbers, "R k"]) -> Float[Array, "..."]:
         n, values = self.theta.shape[:2]
+        call = "StaticEnvironment(payoff=...)"
 
         def single(x, omega, theta):
-            worth = jnp.asarray(self.payoff(agent, x, omega, theta))
-            if worth.shape != ():
-                must, got = "return a scalar", f"shape {worth.shape}"
-                raise InvalidArgument(describe("StaticEnvironment(payoff=...)", must, got))
-            return worth
+            worth = self.payoff(agent, x, omega, theta)
+            array = worth if isinstance(worth, Tracer) else as_floats(worth, call)
+            if array.shape != ():
+                raise InvalidArgument(describe(call, "return a scalar", f"shape {array.shape}"))
+            return jnp.asarray(array)
 
         each = jax.vmap(
             jax.vmap(jax.vmap(single, (None, 0, None)), (0, None, None)), (None, None, 0)
@@ -316,7 +363,7 @@ def _priors(states: TasteGrid, priors: npt.ArrayLike | None, n: int) -> Float[np
 def _labels(name: str, given: Sequence[str] | None, count: int, word: str) -> tuple[str, ...]:
     if given is None:
         return tuple(f"{word} {i}" for i in range(count))
-    if len(given) != count:
-        must = f"hold {count} labels"
-        raise InvalidArgument(describe(f"StaticEnvironment({name}=...)", must, len(given)))
-    return tuple(str(label) for label in given)
+    return distinct(f"StaticEnvironment({name}=...)", given, count)
+
+
+ENVIRONMENT = instance(StaticEnvironment, "a `StaticEnvironment`")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import as_doubles
+from dynmech._checks import as_doubles, checked, instance, number, several, whole
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
@@ -25,9 +25,10 @@ from dynmech.errors import (
     require_probabilities,
 )
 from dynmech.market.tastes import TasteGrid
-from dynmech.static.environment import StaticEnvironment
+from dynmech.static.environment import ENVIRONMENT, GRID, StaticEnvironment
 
 _CELLS = 20_000_000
+_MOST_NODES = 180  # beyond, weights of Gauss-Hermite rules underflow
 
 
 class AbstractData(eqx.Module):
@@ -53,16 +54,20 @@ class AbstractData(eqx.Module):
 class IdealData(AbstractData):
     """The state itself is observed after the allocation (section 4.1)."""
 
+    @checked(env=ENVIRONMENT)
     def law(self, env):
         shape = (len(env.allocations), env.states.size, env.states.size)
         return np.broadcast_to(np.eye(env.states.size), shape).copy()
 
+    @checked(env=ENVIRONMENT)
     def credit(self, env, agent):
         return env.payoff_by_type(agent)
 
+    @checked(env=ENVIRONMENT)
     def distance(self, env):
         return np.zeros((len(env.allocations), env.states.size))
 
+    @checked(env=ENVIRONMENT)
     def support(self, env):
         return np.asarray(env.states.points, np.float64)
 
@@ -104,6 +109,7 @@ class Estimator(AbstractData):
             raise InvalidArgument(describe("Estimator(kernel=...)", must, self.kernel.shape, do))
         self.kernel = require_probabilities("Estimator(kernel=...)", self.kernel)
 
+    @checked(env=ENVIRONMENT)
     def law(self, env):
         points = np.asarray(env.states.points)
         if self.points.shape[1] != points.shape[1]:
@@ -113,20 +119,25 @@ class Estimator(AbstractData):
             )
         return _kernel("Estimator(kernel=...)", self.kernel, env)
 
+    @checked(env=ENVIRONMENT)
     def credit(self, env, agent):
         return env.payoff_by_type(agent, self.points)
 
+    @checked(env=ENVIRONMENT)
     def distance(self, env):
         return np.einsum("amr,rm->am", self.law(env), distances_to_states(self.points, env))
 
+    @checked(env=ENVIRONMENT)
     def support(self, env):
         return self.points
 
+    @checked(env=ENVIRONMENT)
     def bias(self, env: StaticEnvironment) -> Float[np.ndarray, "A m k"]:
         """Return E[omega_hat | omega, x] - omega, zero where Theorem 1 asks it to be."""
         return self.law(env) @ self.points - np.asarray(env.states.points)
 
     @staticmethod
+    @checked(rates=GRID, samples=whole(1))
     def frequency(rates: TasteGrid, samples: int) -> "Estimator":
         """Build the share of successes in `samples` draws of probability omega, k = 1.
 
@@ -143,13 +154,13 @@ class Estimator(AbstractData):
         if (points < 0).any() or (points > 1).any():
             got = points[(points < 0) | (points > 1)][0]
             raise OutsideSupport(describe("Estimator.frequency(rates=...)", "be in [0, 1]", got))
-        _require_count("Estimator.frequency(samples=...)", samples)
         hits = np.arange(samples + 1)
         choose = gammaln(samples + 1) - gammaln(hits + 1) - gammaln(samples - hits + 1)
         mass = np.exp(choose + xlogy(hits, points) + xlog1py(samples - hits, -points))
         return Estimator(hits[:, None] / samples, mass / mass.sum(axis=1, keepdims=True))
 
     @staticmethod
+    @checked(states=GRID, deviation=number(above=0), nodes=whole(1, _MOST_NODES))
     def gaussian(states: TasteGrid, deviation: float, nodes: int = 9) -> "Estimator":
         """Build omega + deviation * Z with Z standard normal, by Gauss-Hermite points.
 
@@ -162,13 +173,13 @@ class Estimator(AbstractData):
         if points.shape[1] != 1 or not 0 < deviation < np.inf:
             must = "be positive and finite, with states of one coordinate"
             raise InvalidArgument(describe("Estimator.gaussian(deviation=...)", must, deviation))
-        _require_count("Estimator.gaussian(nodes=...)", nodes)
         shocks, mass = np.polynomial.hermite_e.hermegauss(nodes)
         values = (points + deviation * shocks).reshape(-1, 1)
         kernel = np.kron(np.eye(len(points)), mass / mass.sum())
         return Estimator(values, kernel)
 
     @staticmethod
+    @checked(states=GRID)
     def posterior_mean(states: TasteGrid, channel: npt.ArrayLike) -> "Estimator":
         """Build omega_hat = E[omega | y] from a further signal y (Lemma 5, Corollary 2).
 
@@ -188,6 +199,7 @@ class Estimator(AbstractData):
         `TooLarge`.
         """
         call = "Estimator.average(estimators=...)"
+        estimators = several(Estimator, "at least one estimator")(call, estimators)
         shapes = [(e.points.shape[1], e.kernel.shape[-2]) for e in estimators]
         if not shapes or len(set(shapes)) > 1:
             must = "hold at least one estimator, all of the same states"
@@ -215,9 +227,11 @@ class Estimator(AbstractData):
 
         **Raises:** `InvalidArgument`, `TooLarge`.
         """
+        call = "Estimator.leave_one_out(estimators=...)"
+        estimators = several(Estimator, "at least one estimator")(call, estimators)
         if len(estimators) < 2:
             must, got = "hold one estimator for each of at least two agents", len(estimators)
-            raise InvalidArgument(describe("Estimator.leave_one_out(estimators=...)", must, got))
+            raise InvalidArgument(describe(call, must, got))
         return tuple(
             Estimator.average([e for j, e in enumerate(estimators) if j != i])
             for i in range(len(estimators))
@@ -237,19 +251,24 @@ class BayesianData(AbstractData):
     posterior: Float[np.ndarray, "Y m"]
     kernel: Float[np.ndarray, "m Y"]
 
+    @checked(states=GRID)
     def __init__(self, states: TasteGrid, channel: npt.ArrayLike):
         self.posterior, self.kernel = _bayes("BayesianData(channel=...)", states, channel)
 
+    @checked(env=ENVIRONMENT)
     def law(self, env):
         return _kernel("BayesianData(channel=...)", self.kernel, env)
 
+    @checked(env=ENVIRONMENT)
     def credit(self, env, agent):
         return env.payoff_by_type(agent) @ self.posterior.T
 
+    @checked(env=ENVIRONMENT)
     def distance(self, env):
         to_state = self.posterior @ distances_to_states(np.asarray(env.states.points), env)
         return np.einsum("amy,ym->am", self.law(env), to_state)
 
+    @checked(env=ENVIRONMENT)
     def support(self, env):
         return np.asarray(env.states.points, np.float64)
 
@@ -280,6 +299,5 @@ def _bayes(call: str, states: TasteGrid, channel: npt.ArrayLike):
     return joint[seen] / joint[seen].sum(axis=1, keepdims=True), kernel[:, seen]
 
 
-def _require_count(call: str, count: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-        raise InvalidArgument(describe(call, "be an integer of at least 1", count))
+DATA = instance(AbstractData, "data, as `IdealData()` or an `Estimator`")
+ESTIMATOR = instance(Estimator, "an `Estimator`, as click_frequency(rates, impressions)")

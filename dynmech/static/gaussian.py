@@ -21,7 +21,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-_FLOOR = 1e-15
+from dynmech._checks import finite, shaped
+from dynmech.errors import InvalidArgument, describe
+
+_FLOOR, _SAME = 1e-15, 1e-9
+CLOSED_FORM_PRODUCTS = 2
 
 
 class Selection(eqx.Module):
@@ -56,7 +60,8 @@ def select_largest(
     full = np.zeros((p + 1, p + 1))
     full[:p, :p] = covariance
     level = np.concatenate([mean, np.zeros((*mean.shape[:-1], 1))], axis=-1)
-    spread = np.sqrt(np.maximum(_variance_of_gaps(full), (_FLOOR * (1 + full.max())) ** 2))
+    scale = max(np.sqrt(full.max()), np.abs(level).max(initial=0), np.finfo(float).tiny / _FLOOR)
+    spread = np.maximum(np.sqrt(np.maximum(_variance_of_gaps(full), 0)), _FLOOR * scale)
     height = (level[..., :, None] - level[..., None, :]) / spread
     density = np.exp(-(height**2) / 2) / (np.sqrt(2 * np.pi) * spread)
     if p == 0:
@@ -85,13 +90,28 @@ def expected_maximum(
 
     sum_i E[X_i] P_i + sum_{i<j} Var(X_i - X_j) tie_ij. Exact up to rounding.
 
+    **Arguments:** `mean`: (..., p), money; `covariance`: (p, p), positive semidefinite.
+
+    **Raises:** `InvalidArgument`, `NotFinite`.
+
     ```python
     >>> float(expected_maximum(np.zeros(1), np.eye(1)) * np.sqrt(2 * np.pi))
     1.0
 
     ```
     """
-    p = mean.shape[-1]
+    call = "expected_maximum({}=...)".format
+    mean = np.asarray(finite(call("mean"), mean), np.float64)
+    p = mean.shape[-1] if mean.ndim else -1
+    if not 0 <= p <= CLOSED_FORM_PRODUCTS:
+        must = f"have a last axis of at most {CLOSED_FORM_PRODUCTS}"
+        raise InvalidArgument(describe(call("mean"), must, mean.shape))
+    covariance = np.asarray(shaped(p, p)(call("covariance"), covariance), np.float64)
+    low = np.linalg.eigvalsh((covariance + covariance.T) / 2).min(initial=0)
+    size = np.abs(covariance).max(initial=0)
+    if low < -_SAME * size or not (np.abs(covariance - covariance.T) <= _SAME * size).all():
+        must, got = "be symmetric, positive semidefinite", f"a smallest eigenvalue of {low:.3g}"
+        raise InvalidArgument(describe(call("covariance"), must, got))
     found = select_largest(mean, covariance)
     full = np.zeros((p + 1, p + 1))
     full[:p, :p] = covariance

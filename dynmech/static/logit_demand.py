@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import as_doubles
+from dynmech._checks import as_doubles, checked, flag, instance, number
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
@@ -55,6 +55,7 @@ class LogitDemand(eqx.Module):
     quality: Float[np.ndarray, " n"]
     outside: bool = eqx.field(static=True)
 
+    @checked(outside=flag)
     def __init__(self, alpha: npt.ArrayLike, quality: npt.ArrayLike, outside: bool = True):
         self.alpha = as_doubles("LogitDemand(alpha=...)", alpha)
         self.quality = as_doubles("LogitDemand(quality=...)", quality)
@@ -79,6 +80,7 @@ class LogitDemand(eqx.Module):
         return taken / (taken.sum(axis=-1, keepdims=True) + self.outside * np.exp(-top))
 
     @staticmethod
+    @checked(alpha=number(above=0), outside=flag)
     def from_shares(
         alpha: npt.ArrayLike, prices: npt.ArrayLike, shares: npt.ArrayLike, outside: bool = True
     ) -> "LogitDemand":
@@ -91,8 +93,8 @@ class LogitDemand(eqx.Module):
         **Raises:** `InvalidArgument`, `OutsideSupport`, `InvalidProbability`, `NotFinite`.
         """
         call = "LogitDemand.from_shares(shares=...)"
-        parts = np.asarray(shares, np.float64)
-        if parts.ndim != 1:
+        parts = as_doubles(call, shares)
+        if parts.ndim != 1 or not len(parts):
             raise InvalidArgument(describe(call, "have shape (n,)", parts.shape))
         money = as_goods("LogitDemand.from_shares(prices=...)", prices, len(parts))
         require_shares(call, parts, outside)
@@ -116,6 +118,7 @@ class DemandEstimate(eqx.Module):
     choices: float = eqx.field(static=True)
 
 
+@checked(outside=flag)
 def estimate_logit(
     prices: npt.ArrayLike,
     choices: npt.ArrayLike,
@@ -155,7 +158,8 @@ def estimate_logit(
     ```
     """
     xlogit = import_extra("xlogit", "data", "estimate_logit")
-    money, counts = np.asarray(prices, np.float64), np.asarray(choices, np.float64)
+    money = as_doubles("estimate_logit(prices=...)", prices)
+    counts = as_doubles("estimate_logit(choices=...)", choices)
     if money.ndim != 2 or 0 in money.shape:
         raise InvalidArgument(
             describe("estimate_logit(prices=...)", "have shape (T, n)", money.shape)
@@ -171,7 +175,7 @@ def estimate_logit(
         must, got = "be counts, not all zero", f"a least one of {counts.min():g}"
         raise InvalidArgument(describe("estimate_logit(choices=...)", must, got))
     traits = np.eye(n)[:, (0 if outside else 1) :] if characteristics is None else characteristics
-    traits = np.asarray(traits, np.float64)
+    traits = as_doubles("estimate_logit(characteristics=...)", traits)
     if traits.ndim not in (2, 3) or traits.shape[:-1] not in ((n,), (T, n)):
         must = f"have shape ({n}, d) or ({T}, {n}, d)"
         call = "estimate_logit(characteristics=...)"
@@ -260,7 +264,7 @@ def _maximise(table: np.ndarray, taken: np.ndarray, weights: np.ndarray, start: 
 
 def as_goods(call: str, values: npt.ArrayLike, n: int) -> Float[np.ndarray, "..."]:
     """Return an array of numbers with one entry a good along its last axis, or complain."""
-    array = np.asarray(values, np.float64)
+    array = as_doubles(call, values)
     if array.ndim == 0 or array.shape[-1] != n:
         must = f"have a last axis of length {n}, one entry a good"
         raise InvalidArgument(describe(call, must, array.shape))
@@ -288,3 +292,6 @@ def _wrong_sign(call: str, alpha: npt.ArrayLike) -> str:
     must = "have a positive price coefficient alpha: utility is x'beta - alpha p"
     do = "check the sign convention, and that prices do not follow demand (use instruments)"
     return describe(call, must, f"{float(np.asarray(alpha)):.4g}", do)
+
+
+DEMAND = instance(LogitDemand, "a `LogitDemand`, as LogitDemand(alpha, quality)")

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
-from dynmech._checks import as_doubles
+from dynmech._checks import as_doubles, checked, optional
 from dynmech.errors import InvalidArgument, describe, require_probabilities
 from dynmech.static.contingent import message_vcg, require_common_prior
-from dynmech.static.environment import StaticEnvironment
-from dynmech.static.estimators import AbstractData, IdealData
+from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
+from dynmech.static.estimators import DATA, AbstractData, IdealData
 from dynmech.static.mechanisms import DirectMechanism
 
 _SAME = 1e-9
@@ -135,6 +135,7 @@ class Relevance(eqx.Module):
         return lines
 
 
+@checked(env=ENVIRONMENT, data=optional(DATA))
 def check_relevance(
     env: StaticEnvironment, data: AbstractData | None = None
 ) -> tuple[Relevance, ...]:
@@ -179,6 +180,7 @@ class Lottery(eqx.Module):
     relevance: tuple[Relevance, ...]
 
 
+@checked(env=ENVIRONMENT, data=optional(DATA))
 def lottery_mechanism(env: StaticEnvironment, data: AbstractData | None = None) -> Lottery:
     """Build the lottery mechanism of Proposition 5.
 
@@ -193,6 +195,7 @@ def lottery_mechanism(env: StaticEnvironment, data: AbstractData | None = None) 
     return _with_bets(env, message_vcg(env, "zero"), data, "lottery_mechanism", "lottery")
 
 
+@checked(env=ENVIRONMENT, data=optional(DATA))
 def surplus_extraction(env: StaticEnvironment, data: AbstractData | None = None) -> Lottery:
     """Build the mechanism that leaves no rent, Proposition 6.
 

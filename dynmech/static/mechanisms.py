@@ -17,10 +17,23 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
 
+from dynmech._checks import (
+    arrays,
+    as_doubles,
+    chances,
+    checked,
+    flag,
+    indices,
+    instance,
+    member,
+    optional,
+)
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite, shown
 from dynmech.static.audit import StaticAudit, run_static_audit
-from dynmech.static.environment import StaticEnvironment
+from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
 from dynmech.static.estimators import AbstractData, IdealData
+
+LABEL = instance(str, "a label for tables")
 
 
 class DirectMechanism(eqx.Module):
@@ -47,6 +60,7 @@ class DirectMechanism(eqx.Module):
     law: tuple[Float[np.ndarray, "A m R"], ...]
     name: str = eqx.field(static=True)
 
+    @checked(env=ENVIRONMENT, transfer=arrays, law=optional(arrays), name=LABEL)
     def __init__(
         self,
         env: StaticEnvironment,
@@ -57,10 +71,7 @@ class DirectMechanism(eqx.Module):
     ):
         n, size = env.agents, (len(env.allocations), env.states.size)
         self.env, self.name = env, name
-        self.allocation = np.asarray(allocation)
-        if self.allocation.shape != env.shape or self.allocation.dtype.kind not in "iu":
-            must, got = f"be integers of shape {env.shape}", self.allocation.shape
-            raise InvalidArgument(describe("DirectMechanism(allocation=...)", must, got))
+        self.allocation = indices(*env.shape)("DirectMechanism(allocation=...)", allocation)
         if self.allocation.min() < 0 or self.allocation.max() >= size[0]:
             must, got = f"be in 0..{size[0] - 1}", self.allocation.max()
             raise OutsideSupport(describe("DirectMechanism(allocation=...)", must, got))
@@ -68,19 +79,22 @@ class DirectMechanism(eqx.Module):
         if len(transfer) != n or len(laws) != n:
             must, got = f"hold one array for each of {n} agents", len(transfer)
             raise InvalidArgument(describe("DirectMechanism(transfer=..., law=...)", must, got))
-        self.law = tuple(np.asarray(table, np.float64) for table in laws)
         tables = [np.asarray(table, np.float64) for table in transfer]
+        held = []
         for i, table in enumerate(tables):
-            wanted = (*env.shape, self.law[i].shape[-1])
+            law_call, of = f"DirectMechanism(law[{i}]=...)", np.shape(laws[i])
+            if len(of) != 3 or of[:2] != size:
+                must = f"have shape ({size[0]}, {size[1]}, R)"
+                raise InvalidArgument(describe(law_call, must, of))
+            held.append(np.asarray(chances(law_call, laws[i]), np.float64))
+            wanted = (*env.shape, of[-1])
             call = f"DirectMechanism(transfer[{i}]=...)"
             if table.ndim != len(wanted) or any(
                 a not in (1, b) for a, b in zip(table.shape, wanted, strict=True)
             ):
                 raise InvalidArgument(describe(call, f"broadcast to {wanted}", table.shape))
-            if self.law[i].shape[:2] != size:
-                must, got = f"have shape ({size[0]}, {size[1]}, R)", self.law[i].shape
-                raise InvalidArgument(describe(f"DirectMechanism(law[{i}]=...)", must, got))
             require_finite(call, table)
+        self.law = tuple(held)
         self.transfer = tuple(
             np.broadcast_to(table, (*env.shape, self.law[i].shape[-1]))
             for i, table in enumerate(tables)
@@ -88,6 +102,7 @@ class DirectMechanism(eqx.Module):
 
     def expected_transfer(self, agent: int) -> Float[np.ndarray, "..."]:
         """Compute E[t_i(xi, data) | omega] for every profile of reports: (E_1, ..., E_n, m)."""
+        agent = member("expected_transfer(agent=...)", agent, self.env.agents)
         table = np.zeros((*self.env.shape, self.env.states.size))
         for index in np.unique(self.allocation):
             here = self.allocation == index
@@ -119,6 +134,7 @@ class DirectMechanism(eqx.Module):
         )
 
 
+@checked(env=ENVIRONMENT, name=optional(LABEL))
 def data_driven_vcg(
     env: StaticEnvironment,
     data: AbstractData | Sequence[AbstractData] | None = None,
@@ -169,20 +185,27 @@ def data_driven_vcg(
     n = env.agents
     if data is None:
         data = IdealData()
-    each = [data] * n if isinstance(data, AbstractData) else list(data)
-    if len(each) != n:
-        must, got = f"be one for all or one for each of {n} agents", len(each)
-        raise InvalidArgument(describe("data_driven_vcg(data=...)", must, got))
+    each = [data] * n if isinstance(data, AbstractData) else data
+    fits = isinstance(each, list | tuple) and all(isinstance(one, AbstractData) for one in each)
+    if not fits or len(each) != n:
+        must = f"be data, as `IdealData()` or an `Estimator`, or one for each of {n} agents"
+        raise InvalidArgument(describe("data_driven_vcg(data=...)", must, shown(data)))
+    must = "be 'zero', 'pivot' or a table for each agent"
     if isinstance(groves, str) and groves not in ("zero", "pivot"):
-        must = "be 'zero', 'pivot' or a table for each agent"
         raise InvalidArgument(describe("data_driven_vcg(groves=...)", must, shown(groves)))
+    tables = [] if isinstance(groves, str) else arrays("data_driven_vcg(groves=...)", groves)
     allocation = env.efficient_allocation()
     transfers = []
     for i in range(n):
         worths = [each[i].credit(env, j) for j in range(n) if j != i]
         total = sum((_at(worth, allocation, env.shape) for worth in worths), np.zeros(1))
         if not isinstance(groves, str):
-            total = total + _groves_table(env, groves, i)
+            own, size = _groves_table(env, tables, i), each[i].law(env).shape[-1]
+            wanted = (*(1 if j == i else e for j, e in enumerate(env.shape)), size)
+            if any(a not in (1, b) for a, b in zip(own.shape, wanted, strict=True)):
+                call = f"data_driven_vcg(groves[{i}]=...)"
+                raise InvalidArgument(describe(call, f"broadcast to {wanted}", own.shape))
+            total = total + own
         elif groves == "pivot":
             without = env.efficient_allocation(without=i)
             shape = without.shape
@@ -196,6 +219,7 @@ def data_driven_vcg(
     return DirectMechanism(env, allocation, transfers, [one.law(env) for one in each], name)
 
 
+@checked(env=ENVIRONMENT, pivot=flag)
 def realised_transfers(
     env: StaticEnvironment,
     profile: Sequence[int],
@@ -211,16 +235,13 @@ def realised_transfers(
 
     **Raises:** `InvalidArgument`, `OutsideSupport`, `NotFinite`.
     """
-    points = np.asarray(estimate, np.float64)
+    points = as_doubles("realised_transfers(estimate=...)", estimate)
     if points.ndim not in (1, 2) or points.shape[-1] != env.states.dimension:
         must = f"have shape ({env.states.dimension},) or (L, {env.states.dimension})"
         raise InvalidArgument(describe("realised_transfers(estimate=...)", must, points.shape))
     require_finite("realised_transfers(estimate=...)", points)
-    near, n, cell = np.atleast_2d(points), env.agents, tuple(profile)
-    known = len(cell) == n and all(0 <= e < size for e, size in zip(cell, env.shape, strict=True))
-    if not known:
-        must = f"hold one index into each of {env.shape}"
-        raise OutsideSupport(describe("realised_transfers(profile=...)", must, cell))
+    near, n = np.atleast_2d(points), env.agents
+    cell = env.cell("realised_transfers(profile=...)", profile)
     worth = [_whole(env.payoff_by_type(j, near), env.shape)[cell] for j in range(n)]
     chosen = int(env.efficient_allocation()[cell])
     paid = np.zeros((len(near), n))
@@ -243,15 +264,19 @@ def _at(credit: np.ndarray, allocation: np.ndarray, shape: tuple[int, ...]) -> n
     return found[..., 0, :]
 
 
-def _groves_table(env: StaticEnvironment, groves: Sequence[npt.ArrayLike], agent: int):
+def _groves_table(env: StaticEnvironment, groves: list[np.ndarray], agent: int):
     """Return h_i, or complain that it depends on the agent's own report."""
     call = f"data_driven_vcg(groves[{agent}]=...)"
     if len(groves) != env.agents:
         must, got = f"hold one table for each of {env.agents} agents", len(groves)
         raise InvalidArgument(describe("data_driven_vcg(groves=...)", must, got))
-    table = np.asarray(groves[agent], np.float64)
+    table = groves[agent]
     if table.ndim != env.agents + 1 or table.shape[agent] != 1:
         must = f"have {env.agents + 1} axes, of length 1 along axis {agent}, the agent's own"
         do = "h_i may depend on the others' reports and the data only"
         raise InvalidArgument(describe(call, must, table.shape, do))
+    require_finite(call, table)
     return table
+
+
+MECHANISM = instance(DirectMechanism, "a `DirectMechanism`, as click_pivot(auction)")

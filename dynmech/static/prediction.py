@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Float
 
+from dynmech._checks import checked, finite, member, number, whole
+from dynmech._checks import key as one_key
 from dynmech._types import Numbers, as_floats, precision
-from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
+from dynmech.errors import InvalidArgument, describe, require_finite
 
 
 class Simulated(eqx.Module):
@@ -109,7 +111,8 @@ class JointPrediction(eqx.Module):
         **Arguments:** `signals`: (..., n), as reported. `estimate`: (...), of omega.
         """
         with precision(self.theta):
-            near, theta = jnp.asarray(estimate)[..., None], jnp.asarray(self.theta)
+            near = finite("JointPrediction.pivot_transfers(estimate=...)", estimate)
+            near, theta = jnp.asarray(near)[..., None], jnp.asarray(self.theta)
             miss = (self.allocation(signals)[..., None] - theta - near) ** 2
             paid = []
             for i in range(self.agents):
@@ -142,7 +145,8 @@ class JointPrediction(eqx.Module):
         Under any data-driven VCG with an unbiased estimate of a law that x does not change.
         """
         with precision(self.theta):
-            return self.agents * (jnp.asarray(allocation) - self.allocation(signals)) ** 2
+            moved = finite("JointPrediction.loss_from_lying(allocation=...)", allocation)
+            return self.agents * (jnp.asarray(moved) - self.allocation(signals)) ** 2
 
     def bias_epsilon(self, bias) -> Float[Array, ""]:
         """Return epsilon of Definition 6 for an estimator of bias E[omega_hat | omega] - omega = b.
@@ -152,7 +156,8 @@ class JointPrediction(eqx.Module):
         """
         with precision(self.theta):
             n = self.agents
-            return (n - 1) ** 2 * jnp.asarray(bias) ** 2 / n
+            wrong = finite("JointPrediction.bias_epsilon(bias=...)", bias)
+            return (n - 1) ** 2 * jnp.asarray(wrong) ** 2 / n
 
     def message_lie(self, agent: int, signals) -> tuple[Array, Array, Array]:
         """Find the best lie under generalised VCG on messages, t_i = E[sum_{j != i} u_j | s'].
@@ -165,23 +170,20 @@ class JointPrediction(eqx.Module):
 
         **Raises:** `OutsideSupport`.
         """
-        if agent not in range(self.agents):
-            must = f"be in 0..{self.agents - 1}"
-            raise OutsideSupport(describe("message_lie(agent=...)", must, agent))
+        agent = member("message_lie(agent=...)", agent, self.agents)
         with precision(self.theta):
             own, rest = jnp.asarray(self.theta)[agent], self._bias(agent)
             weight = self._weights(None)[agent] / self.posterior_precision()
             told = self._known(signals)[..., agent] + (own - rest) / weight
             return rest, told, (self.agents - 1) / self.agents * (own - rest) ** 2
 
+    @checked(key=one_key, draws=whole(2), deviation=number(least=0))
     def simulate(self, key: jax.Array, draws: int, deviation: float = 0.0) -> Simulated:
         """Average the realised pivot transfers over draws of omega, signals and the estimate.
 
         **Arguments:** `key`: consumed. `draws`: at least 2. `deviation`: of an estimate that is
         omega plus normal noise; 0: omega itself.
         """
-        if draws < 2:
-            raise InvalidArgument(describe("simulate(draws=...)", "be at least 2", draws))
         state_key, noise_key, estimate_key = jax.random.split(key, 3)
         with precision(self.theta):
             kind = jnp.asarray(self.theta).dtype
@@ -196,13 +198,18 @@ class JointPrediction(eqx.Module):
 
     def _weights(self, without: int | None) -> Float[Array, " n"]:
         """C^-1 1 of the agents who report, zero for the one left out."""
+        without = self._left_out(without)
         kept = jnp.array([j for j in range(self.agents) if j != without])
         block = jnp.asarray(self.noise)[kept[:, None], kept]
         return jnp.zeros(self.agents).at[kept].set(jnp.linalg.solve(block, jnp.ones(len(kept))))
 
     def _bias(self, without: int | None) -> Float[Array, ""]:
-        theta = jnp.asarray(self.theta)
+        theta, without = jnp.asarray(self.theta), self._left_out(without)
         return (theta if without is None else jnp.delete(theta, without)).mean()
+
+    def _left_out(self, without: int | None) -> int | None:
+        call = "JointPrediction(without=...)"
+        return None if without is None else member(call, without, self.agents)
 
     def _steering(self) -> Float[Array, " n"]:
         """(mean theta - mean theta_-i)^2."""
@@ -210,7 +217,7 @@ class JointPrediction(eqx.Module):
         return (self._bias(None) - rest) ** 2
 
     def _known(self, signals) -> Float[Array, "... n"]:
-        seen = jnp.asarray(signals)
+        seen = jnp.asarray(finite("JointPrediction(signals=...)", signals))
         if seen.ndim == 0 or seen.shape[-1] != self.agents:
             must = f"have a last axis of length {self.agents}"
             raise InvalidArgument(describe("JointPrediction(signals=...)", must, seen.shape))

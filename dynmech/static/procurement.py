@@ -18,12 +18,15 @@ Berry, Levinsohn and Pakes, "Automobile prices in market equilibrium", Econometr
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 import numpy.typing as npt
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from dynmech._checks import as_doubles, as_floats, checked, distinct, function
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
 from dynmech.market.tastes import TasteGrid
 from dynmech.static.audit import EpsilonBounds, bound_errors
@@ -62,6 +65,7 @@ class Procurement(eqx.Module):
     benefits: Float[np.ndarray, " n"]
     env: StaticEnvironment
 
+    @checked(cost=function(3, "of seller, theta, omega"))
     def __init__(
         self,
         cost: Callable,
@@ -71,19 +75,22 @@ class Procurement(eqx.Module):
         signals: PrivateSignals | None = None,
         names: Sequence[str] | None = None,
     ):
-        worth = np.asarray(benefits, np.float64)
-        if worth.ndim != 1 or len(worth) < 2 or np.shape(theta)[:1] != worth.shape:
+        worth = as_doubles("Procurement(benefits=...)", benefits)
+        own = np.shape(as_floats(theta, "Procurement(theta=...)"))
+        if worth.ndim != 1 or len(worth) < 2 or own[:1] != worth.shape:
             must = "have shape (n,), one for each seller in theta, at least two"
-            got = f"{worth.shape} for theta of shape {np.shape(theta)}"
+            got = f"{worth.shape} for theta of shape {own}"
             raise InvalidArgument(describe("Procurement(benefits=...)", must, got))
         require_finite("Procurement(benefits=...)", worth)
         if (worth < 0).any():
             got = float(worth.min())
             raise OutsideSupport(describe("Procurement(benefits=...)", "be nonnegative", got))
-        labels = [f"seller {i}" for i in range(len(worth))] if names is None else list(names)
+        labels = [f"seller {i}" for i in range(len(worth))]
+        if names is not None:
+            labels = list(distinct("Procurement(names=...)", names, len(worth)))
         self.benefits = worth
         self.env = StaticEnvironment(
-            lambda i, x, omega, own: x[i] * (worth[i] - cost(i, own, omega)),
+            lambda i, x, omega, own: x[i] * (worth[i] - _amount(cost(i, own, omega))),
             np.eye(len(worth)),
             states,
             theta,
@@ -120,11 +127,8 @@ class Procurement(eqx.Module):
 
         **Raises:** `InvalidArgument`, `OutsideSupport`, `NotFinite`.
         """
-        cell, n, shape = tuple(profile), self.env.agents, self.env.shape
-        if len(cell) != n or not all(0 <= e < s for e, s in zip(cell, shape, strict=True)):
-            must = f"hold one index into each of {shape}"
-            raise OutsideSupport(describe("transfers(profile=...)", must, cell))
-        near = np.asarray(cost_estimates, np.float64)
+        cell, n = self.env.cell("transfers(profile=...)", profile), self.env.agents
+        near = as_doubles("transfers(cost_estimates=...)", cost_estimates)
         if near.ndim == 0 or near.shape[-1] != n:
             must = f"have a last axis of length {n}, one estimate a seller"
             raise InvalidArgument(describe("transfers(cost_estimates=...)", must, near.shape))
@@ -162,11 +166,13 @@ class Procurement(eqx.Module):
         `InvalidArgument`, `NotFinite`.
         """
         wanted = self.costs().shape
-        apart = np.abs(np.asarray(errors, np.float64)) if distances is None else distances
         tables = []
-        for name, given in (("errors", errors), ("distances", apart)):
-            table = np.asarray(given, np.float64)
+        for name, given in (("errors", errors), ("distances", distances)):
             call = f"Procurement.epsilon_bounds({name}=...)"
+            if name == "distances" and given is None:
+                tables.append(np.abs(tables[0]))
+                continue
+            table = as_doubles(call, given)
             if table.ndim > len(wanted) or any(
                 a not in (1, b) for a, b in zip(table.shape[::-1], wanted[::-1], strict=False)
             ):
@@ -199,3 +205,8 @@ class Procurement(eqx.Module):
     def _by_type(self, table: np.ndarray) -> np.ndarray:
         """Lay a table over value profiles out over type profiles."""
         return table[np.ix_(*(own.theta for own in self.env.types))]
+
+
+def _amount(cost: Any) -> Any:
+    """A cost that is a number, traced or not."""
+    return cost if isinstance(cost, Tracer) else as_floats(cost, "Procurement(cost=...)")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import as_doubles
+from dynmech._checks import arrays, as_doubles, checked, instance, optional, whole
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
@@ -77,6 +77,7 @@ class PrivateSignals(eqx.Module):
         return (self.table.ndim - 1) // 2
 
     @staticmethod
+    @checked(states=whole(1), agents=whole(1))
     def none(states: int, agents: int) -> "PrivateSignals":
         """Build signals that say nothing: one structure, one realisation each."""
         return PrivateSignals(np.ones((states, *(1,) * (2 * agents))))
@@ -102,8 +103,7 @@ class PrivateSignals(eqx.Module):
         ```
         """
         call = "PrivateSignals.independent(channels=...)"
-        laws = [as_doubles("PrivateSignals.independent(channels=...)", law) for law in channels]
-        laws = [law[None] if law.ndim == 2 else law for law in laws]
+        laws = [law[None] if law.ndim == 2 else law for law in arrays(call, channels)]
         n = len(laws)
         if n == 0 or any(law.ndim != 3 or law.shape[1] != laws[0].shape[1] for law in laws):
             must = "hold arrays of shape (Q_i, m, Z_i) or (m, Z_i) with the same m"
@@ -142,14 +142,15 @@ class PrivateSignals(eqx.Module):
         call = "PrivateSignals.from_maps(maps=...)"
         mass = as_doubles("PrivateSignals.from_maps(weights=...)", weights)
         mass = require_probabilities("PrivateSignals.from_maps(weights=...)", mass)
-        seen = [np.asarray(item) for item in maps]
+        seen = arrays(call, maps)
         seen = [item[None] if item.ndim == 2 else item for item in seen]
         shapes = [item.shape for item in seen]
         if not seen or any(len(s) != 3 or s[1:] != (shapes[0][1], *mass.shape) for s in shapes):
             must = f"hold arrays of shape (Q_i, m, {mass.size}) or (m, {mass.size})"
             raise InvalidArgument(describe(call, must, shapes))
-        if any(item.dtype.kind not in "iu" or (item < 0).any() for item in seen):
+        if any((item < 0).any() or (item != np.rint(item)).any() for item in seen):
             raise OutsideSupport(describe(call, "hold integers counted from 0", "other values"))
+        seen = [item.astype(np.int64) for item in seen]
         n, states = len(seen), shapes[0][1]
         structures = [s[0] for s in shapes]
         symbols = [int(item.max()) + 1 for item in seen]
@@ -159,3 +160,6 @@ class PrivateSignals(eqx.Module):
                 own = tuple(seen[i][chosen[i], :, r] for i in range(n))
                 flat[(np.arange(states), k, *own)] += mass[r]
         return PrivateSignals(flat.reshape(states, *structures, *symbols))
+
+
+SIGNALS = optional(instance(PrivateSignals, "a `PrivateSignals`"))

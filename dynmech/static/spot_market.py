@@ -19,13 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from dynmech._checks import as_doubles, checked
 from dynmech.errors import InvalidArgument, describe
-from dynmech.static.logit_demand import LogitDemand, as_goods, require_shares
+from dynmech.static.logit_demand import DEMAND, LogitDemand, as_goods, require_shares
 
 _SOLVED = 1e-9
 _HIGHEST = 300.0
 
 
+@checked(demand=DEMAND)
 def recover_costs(
     prices: npt.ArrayLike,
     demand: LogitDemand,
@@ -55,11 +57,12 @@ def recover_costs(
     ```
     """
     money = as_goods("recover_costs(prices=...)", prices, len(demand.quality))
-    parts = demand.shares(money) if shares is None else np.asarray(shares, np.float64)
+    call = "recover_costs(shares=...)"
+    parts = demand.shares(money) if shares is None else as_doubles(call, shares)
     if parts.shape != money.shape:
         must = f"have shape {money.shape}, as prices have"
-        raise InvalidArgument(describe("recover_costs(shares=...)", must, parts.shape))
-    require_shares("recover_costs(shares=...)", parts, demand.outside)
+        raise InvalidArgument(describe(call, must, parts.shape))
+    require_shares(call, parts, demand.outside)
     return money - 1 / (demand.alpha * (1 - parts))
 
 
@@ -71,6 +74,7 @@ class SpotEquilibrium(eqx.Module):
     residual: float = eqx.field(static=True)
 
 
+@checked(demand=DEMAND)
 def spot_equilibrium(demand: LogitDemand, costs: npt.ArrayLike) -> SpotEquilibrium:
     """Solve the pricing game: p_j = c_j + 1 / (alpha (1 - s_j(p))) for every firm j.
 

@@ -234,7 +234,7 @@ MISTAKES = {
     "nodes=.*reduce the rounds, the products or the nodes": lambda: st.solve_assistant(
         market(6), reports(market(6))
     ),
-    "rule=.*'cells', 'hermite'": lambda: st.solve_assistant(
+    "rule=.*'cells' or 'hermite'": lambda: st.solve_assistant(
         market(), reports(market()), rule="simpson"
     ),
     "lookahead=": lambda: st.bound_assistant(market(), reports(market()), lookahead=3),

@@ -69,7 +69,7 @@ MISTAKES = {
     "click_lottery.*below 1": lambda: st.click_lottery(SINGLE, 1.0),
     "click_lottery.efficient_chance=": lambda: st.click_lottery(SINGLE, 0.0),
     "click_lottery.rule=": lambda: st.click_lottery(SINGLE, 0.5, "efficient"),
-    "agent=.*others=": lambda: st.transfer_range(AUCTION, 2, [0, 0]),
+    "agent=.*0..1": lambda: st.transfer_range(AUCTION, 2, [0, 0]),
     "others=.*index": lambda: st.transfer_range(AUCTION, 0, [0, 5]),
     "transfer_range.auction=": lambda: st.transfer_range(
         st.ClickAuction(RATES, np.linspace(0, 1, 800) * np.ones((2, 1))), 0, [0, 0]
@@ -87,7 +87,7 @@ MISTAKES = {
     "replace_transfers.transfers=": lambda: st.replace_transfers(
         AUCTION, 0, [0, 0], [0.0, 0.0]
     ),
-    "transfer.0.=.*finite": lambda: st.replace_transfers(
+    "transfers=.*finite": lambda: st.replace_transfers(
         AUCTION, 0, [0, 0], np.full((2, 2), np.nan)
     ),
 }  # fmt: skip
