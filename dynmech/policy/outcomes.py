@@ -117,7 +117,7 @@ def _met(plan: Plan, wanted: Int[np.ndarray, " B"], settled: Settled | None, ste
     """
     edge_of, belief_at = Plan.edge, Plan.belief  # bound, they would walk the tree at every call
     held, rows = plan if settled is None else settled.held(plan), None
-    waiting: list[tuple] = []
+    waiting, count = [], 0
     for t, here in enumerate(visit(plan, wanted, by_origin=True)):
         rows, like = rows_after(plan, t, rows), plan.tree.layers[t].likelihood
         for low in range(0, len(here.pair), step):
@@ -134,8 +134,9 @@ def _met(plan: Plan, wanted: Int[np.ndarray, " B"], settled: Settled | None, ste
                 yield *one, settled.means(held, t, pair, node, edge)
                 continue
             waiting.append(one)
-            if sum(len(each[0]) for each in waiting) >= step:
+            count += len(pair)
+            if count >= step:
                 yield *map(np.concatenate, zip(*waiting, strict=True)), None
-                waiting = []
+                waiting, count = [], 0
     if waiting:
         yield *map(np.concatenate, zip(*waiting, strict=True)), None
