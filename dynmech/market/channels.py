@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._checks import as_floats, chances
-from dynmech._types import Numbers, with_default
+from dynmech._types import Numbers, on_host, with_default
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.part import MarketPart
 
@@ -27,6 +27,7 @@ _MOST_SHOCKS = 2**15
 _APART = 1e-9  # of a joint law from independence: rounding
 
 
+@on_host
 class AbstractSymbols(MarketPart, eqx.Module):
     """Joint symbols of the platform and the advertisers, completed for a market by `bind`."""
 

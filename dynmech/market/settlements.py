@@ -17,7 +17,7 @@ from dynmech._checks import (
     number,
     shaped,
 )
-from dynmech._types import Estimable, Numbers, precision, with_default
+from dynmech._types import Estimable, Numbers, on_host, precision, with_default
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.channels import (
     capped_normal,
@@ -28,6 +28,7 @@ from dynmech.market.part import MarketPart, kept_histories
 _LIMITS = "RatingSettlement(limits=...)"
 
 
+@on_host
 class AbstractSettlementSignal(MarketPart, eqx.Module):
     """The signal after a purchase, from which the utility of the product bought is estimated.
 

@@ -73,11 +73,11 @@ class Posed:
         return env, compiled, jax.tree.map(np.asarray, tables(env, compiled)), tree
 
     def cut(self, rounds: int) -> RecommendationMDP:
-        """The market with so many rounds."""
-        env = self.env
-        if rounds == env.horizon:
-            return env
-        return RecommendationMDP(
-            env.gamma, env.tastes, rounds, env.action_rule, env.signals, env.values, env.names,
-            env.displays, round_cost=env.round_cost, exit_value=env.exit_value,
-        )  # fmt: skip
+        """The market with so many rounds: all else was checked for any number of them."""
+        if rounds == self.env.horizon:
+            return self.env
+        market = object.__new__(type(self.env))
+        for part in dataclasses.fields(self.env):
+            object.__setattr__(market, part.name, getattr(self.env, part.name))
+        object.__setattr__(market, "horizon", rounds)
+        return market
