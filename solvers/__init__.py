@@ -30,6 +30,7 @@ with chance .15 and costs 1 each time; three rounds:
 `solvers.testing.check` tries a solver of one's own.
 """
 
+from solvers import testing as testing
 from solvers.certify import Bounds as Bounds
 from solvers.certify import Certificate as Certificate
 from solvers.certify import attained as attained

@@ -5,7 +5,8 @@
 - `tastes.csv`: `weight` and the same characteristics, in any order; or a section `[tastes]` of
   `market.toml` with `kind` "normal", "lognormal" or "mixed_logit" and that constructor's arguments.
 - `market.toml`: `horizon` and sections `[behaviour]` (`rule`, its arguments, `choice` and its
-  arguments, `query`: a chance, one for each product, or `{kind = "FallingQuery", ...}`),
+  arguments, `query`: a chance, one for each product, or `{kind = "FallingQuery", ...}`;
+  `trembling`: the chance of `Trembling`),
   `[signals]`, `[feedback]`, `[settlement]`, `[values]` (`kind`, and the constructor's arguments;
   `chance` and `given` of a settlement: a rating that need not come, as in `MissingRatings`),
   `[displays]` (`size`, `ordered`, `of`) and `[money]` (`unit`, `round_cost`, `exit_value`).
@@ -32,8 +33,9 @@ from dynmech.market import choices, feedback, rules, signals
 from dynmech.market.displays import Displays
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.missing import MissingRatings, RatingLaw
-from dynmech.market.tables import DISPLAYS, KINDS, LAW, MONEY
+from dynmech.market.tables import CHOOSE, DISPLAYS, KINDS, LAW, MONEY
 from dynmech.market.tastes import TasteGrid
+from dynmech.market.trembling import Trembling
 
 _FILES = ("products.csv", "tastes.csv", "market.toml")
 _TASTES = {
@@ -254,6 +256,10 @@ def _class(settings: _Settings, section: str, key: str, part: str, name: object)
 def _part(settings: _Settings, section: str, given: dict[str, Any], default: type) -> Any:
     """One part from its section: `kind` and the constructor's arguments."""
     kind = _class(settings, section, "kind", section, given.pop("kind", default.__name__))
+    if isinstance(given.get("structures"), list):
+        parts = [_part(settings, section, dict(one), default) for one in given.pop("structures")]
+        rest = _known(settings, section, given, KINDS[section][kind])
+        return settings.build(section, kind, structures=parts, **rest)
     return settings.build(section, kind, **_known(settings, section, given, KINDS[section][kind]))
 
 
@@ -275,7 +281,10 @@ def _known(settings: _Settings, section: str, given: Mapping[str, Any], names) -
         if key not in names:
             must = f"hold {', '.join(names) or 'nothing else'}"
             raise OutsideSupport(describe(settings.where(section, key), must, key))
-    return {key: np.array(x) if isinstance(x, list) else x for key, x in given.items()}
+    return {
+        key: np.array(x) if isinstance(x, list) and key != "labels" else x
+        for key, x in given.items()
+    }
 
 
 def _behaviour(settings: _Settings) -> rules.AbstractActionRule:
@@ -284,6 +293,19 @@ def _behaviour(settings: _Settings) -> rules.AbstractActionRule:
         must = "hold a section [behaviour] with rule, choice and query"
         raise InvalidArgument(describe(settings.path.name, must, "nothing"))
     rule = _class(settings, "behaviour", "rule", "rule", given.pop("rule", None))
+    chance = given.pop("trembling", None)
+    if chance is not None:
+        return settings.build(
+            "behaviour", Trembling, rule=_rule(settings, rule, given), chance=chance
+        )
+    return _rule(settings, rule, given)
+
+
+def _rule(settings: _Settings, rule: type, given: dict[str, Any]) -> rules.AbstractActionRule:
+    """A rule of its own arguments, and of a choice and a query where it takes them."""
+    if rule not in CHOOSE:
+        rest = _known(settings, "behaviour", given, KINDS["rule"][rule])
+        return settings.build("behaviour", rule, **rest)
     choice = _class(settings, "behaviour", "choice", "choice", given.pop("choice", "Logit"))
     mine = {key: given.pop(key) for key in KINDS["choice"][choice] if key in given}
     query = given.pop("query", None)

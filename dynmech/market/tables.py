@@ -17,14 +17,16 @@ import numpy as np
 from dynmech import _checks as checks
 from dynmech.errors import InvalidArgument, describe
 from dynmech.files.writing import write
-from dynmech.market import choices, feedback, rules, signals, values
+from dynmech.market import choices, feedback, rules, settlements, signals, structures, values
 from dynmech.market.missing import RatingLaw
+from dynmech.market.trembling import Trembling
 
 _GAUSS = ("platform", "advertisers", "symbols", "correlation", "nodes", "cuts")
 LAW = ("intercept", "slope", "low")  # of a chance by the rating
 _RATING = ("noise", "symbols", "advertisers", "correlation", "by_product", "cuts")
 MONEY = ("round_cost", "exit_value")
 DISPLAYS = ("size", "ordered", "of")
+_PRIVATE = ("structures", "prior", "labels")
 
 # Section -> names that `kind` may have, with the arguments that the class takes.
 KINDS: dict[str, dict[type, tuple[str, ...]]] = {
@@ -32,6 +34,7 @@ KINDS: dict[str, dict[type, tuple[str, ...]]] = {
         rules.PerfectRecall: (),
         rules.LastShownOnly: ("stays",),
         rules.ImperfectRecall: ("decay",),
+        rules.Tabulated: ("action",),
     },
     "choice": {choices.Logit: ("scale",), choices.Threshold: ()},
     "query": {
@@ -43,18 +46,26 @@ KINDS: dict[str, dict[type, tuple[str, ...]]] = {
         signals.GaussianSignals: _GAUSS,
         signals.JointSignals: ("table",),
         signals.NoSignals: (),
+        structures.PrivateStructures: _PRIVATE,
     },
     "feedback": {
         feedback.RatingFeedback: _RATING,
         feedback.ChannelFeedback: ("table",),
+        feedback.TabulatedFeedback: ("table",),
         feedback.NoFeedback: (),
+        structures.PrivateFeedback: _PRIVATE,
     },
-    "settlement": {signals.RatingSettlement: ("deviation", "limits", "outside")},
+    "settlement": {
+        signals.RatingSettlement: ("deviation", "limits", "outside"),
+        settlements.TabulatedSettlement: ("utility",),
+    },
     "values": {
         values.ConstantValues: ("prior", "interval"),
         values.MarkovValues: ("prior", "kernel"),
     },
 }
+
+CHOOSE = (rules.PerfectRecall, rules.LastShownOnly, rules.ImperfectRecall)  # by choice and query
 
 
 def write_market(env: Any, path: str | os.PathLike) -> None:
@@ -87,15 +98,17 @@ def write_market(env: Any, path: str | os.PathLike) -> None:
 
 def _settings(env: Any, joint: bool) -> str:
     """`market.toml` of a market of built-in parts."""
-    rule = env.action_rule
+    rule, lines = env.action_rule, [f"horizon = {_value(env.horizon)}", "", "[behaviour]"]
+    outer = type(rule)
+    if outer in (Trembling,):  # not a class of one's own made of it
+        lines += [f"trembling = {_value(rule.chance)}"]
+        rule = rule.rule
     kind, own = _written("action_rule", "rule", rule)
-    choice, scale = _written("action_rule.choice", "choice", rule.choice)
-    query, level = _written("action_rule.query", "query", rule.query)
-    inline = ", ".join(f"{key} = {value}" for key, value in level.items())
-    lines = [f"horizon = {_value(env.horizon)}", "", "[behaviour]", f'rule = "{kind}"']
-    lines += [f"{key} = {value}" for key, value in own.items()]
-    lines += [f'choice = "{choice}"', *(f"{key} = {value}" for key, value in scale.items())]
-    lines += [f'query = {{ kind = "{query}", {inline} }}']
+    lines += [f'rule = "{kind}"', *(f"{key} = {value}" for key, value in own.items())]
+    if isinstance(rule, CHOOSE):
+        choice, scale = _written("action_rule.choice", "choice", rule.choice)
+        lines += [f'choice = "{choice}"', *(f"{key} = {value}" for key, value in scale.items())]
+        lines += [f"query = {_inline('action_rule.query', 'query', rule.query)}"]
     rating, chance = _rated(env.signals.settlement)
     parts = {
         "signals": env.signals.initial,
@@ -146,7 +159,17 @@ def _written(place: str, section: str, part: object) -> tuple[str, dict[str, str
         do = "save the policy instead, or keep the market in Python"
         raise InvalidArgument(describe(f"write: {place}", must, kind.__name__, do))
     given = {name: getattr(part, name) for name in KINDS[section][kind]}
-    return kind.__name__, {key: _value(x) for key, x in given.items() if x is not None}
+    told = {key: _value(x) for key, x in given.items() if x is not None and key != "structures"}
+    if "structures" in given:
+        held = (_inline(place, section, one) for one in given["structures"])
+        told["structures"] = f"[{', '.join(held)}]"
+    return kind.__name__, told
+
+
+def _inline(place: str, section: str, part: object) -> str:
+    """A part as one TOML table."""
+    kind, given = _written(place, section, part)
+    return f"{{ {', '.join([f'kind = {json.dumps(kind)}', *map(' = '.join, given.items())])} }}"
 
 
 def _value(value: Any) -> str:

@@ -16,12 +16,12 @@ from dynmech._checks import (
 )
 from dynmech.errors import (
     InvalidArgument,
-    OutsideSupport,
     describe,
     is_number,
 )
 from dynmech.errors import shown as told
 from dynmech.market.displays import control_of, places
+from dynmech.mechanism.openings import totals_at
 from dynmech.mechanism.rated import estimated, estimated_many
 from dynmech.payments.core import core_payment, query_cost
 from dynmech.payments.ledger import Ledger
@@ -208,8 +208,7 @@ def _totals_at(terms: AbstractTerms, conversation: Conversation, totals) -> Floa
     if totals is not None:
         return np.asarray(shaped(terms.policy.env.products)("settle(totals=...)", totals))
     if conversation.profile < 0:
-        must = "start from a profile asked for in initial="
-        raise OutsideSupport(describe("settle(conversation=...)", must, "an alternative"))
+        return totals_at(terms, conversation)
     return terms.groves_total.reshape(terms.policy.env.products, -1)[:, conversation.profile]
 
 

@@ -158,6 +158,30 @@ def test_a_bid_inside_the_interval_is_that_market(policy):
         known.start({"a": 1.5, "b": 0.5, "c": 0.5}, [1, 0, 0, 0])
 
 
+def test_totals_at_a_bid_depend_on_the_others_bids_alone():
+    support = np.array([[0.2, 0.8], [0.3, 0.7]])
+    known = dm.solve_efficient_policy(market(2, support, (0.0, 1.0), n=2), progress=False)
+    said = [1, 0, 0]
+    i, other = 1, 0.5
+    worth, left = [], []
+    for own in support[i]:
+        bid = np.insert([other], i, own)
+        alone = dm.solve_efficient_policy(market(2, bid[:, None], n=2), progress=False)
+        at = (0, 0, 1, 0, 0)
+        worth.append(alone.value[at])
+        left.append(alone.value[at] - (alone.advertiser_value + alone.user_utility)[i][at])
+    for term, right in (
+        (dm.groves.WindowCeiling(), min(worth)),
+        (dm.groves.WindowFloor(), max(left)),
+        (dm.groves.Zero(), 0.0),
+    ):
+        mechanism = dm.DynamicTeamMechanism(known, term)
+        for own in (0.05, 0.9):
+            chat = known.start(np.insert([other], i, own), said).step("exit")
+            paid = mechanism.settle(chat).transfer.sum(axis=0)
+            assert paid[i] == pytest.approx(right, abs=1e-12)
+
+
 def test_records_travel_and_are_refused_elsewhere(policy, mechanism, tmp_path):
     chat = policy.start(profile=7).step("query").step("query", signals=[1, 0, 0, 0], shown=-1)
     chat = chat.step("exit")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
+from tests.helpers.markets import random_market
 
 PRODUCTS = "name,size,price,theta\nbig,2.0,-1,0.5\nsmall,0.5,-0.4,0.3\n"
 TASTES = "weight,price,size\n0.25,1.0,0.2\n0.75,1.0,0.9\n"
@@ -110,9 +111,22 @@ def markets():
         ),
     ):
         yield dm.RecommendationMDP(gamma, grid, 2, rule, signals, values, ['a, "b"', "cß"])
+    two = [dm.GaussianSignals(1.0, noise, symbols=2) for noise in (0.5, 5.0)]
+    cut = [dm.RatingFeedback(1.0, 2, advertisers=noise) for noise in (1.0, 3.0)]
+    yield dm.RecommendationMDP(
+        gamma, grid, 2, dm.Trembling(dm.LastShownOnly(dm.Threshold(), 0.5), 0.05),
+        dm.SignalStructure(
+            dm.PrivateStructures(two, [0.3, 0.7], ["sharp", "blunt"]), dm.PrivateFeedback(cut)
+        ),
+        dm.ConstantValues([0.5, 0.3]),
+    )  # fmt: skip
+    yield dm.RecommendationMDP.from_tables(**random_market(np.random.default_rng(0)))
 
 
-@pytest.mark.parametrize("env", list(markets()), ids=["recall", "imperfect", "channel"])
+KINDS = ["recall", "imperfect", "channel", "trembling, private", "tables"]
+
+
+@pytest.mark.parametrize("env", list(markets()), ids=KINDS)
 def test_what_is_written_reads_back(env, tmp_path):
     env.write(tmp_path / "market")
     again = dm.read_market(tmp_path / "market")
@@ -136,12 +150,14 @@ def test_a_rule_of_ones_own_is_code(tmp_path):
     class Own(dm.LastShownOnly):
         pass
 
-    env = next(iter(markets()))
-    own = dm.RecommendationMDP(
-        env.gamma, env.tastes, 2, Own(dm.Threshold(), 0.5), env.signals, env.values
-    )
-    with pytest.raises(dm.InvalidArgument, match=r"action_rule.*PerfectRecall.*got Own"):
-        own.write(tmp_path / "own")
+    class Shaky(dm.Trembling):
+        pass
+
+    env, rule = next(iter(markets())), Own(dm.Threshold(), 0.5)
+    for mine in (rule, dm.Trembling(rule, 0.1), Shaky(dm.PerfectRecall(dm.Threshold(), 0.5), 0.1)):
+        own = dm.RecommendationMDP(env.gamma, env.tastes, 2, mine, env.signals, env.values)
+        with pytest.raises(dm.InvalidArgument, match=r"PerfectRecall.*got (Own|Shaky)"):
+            own.write(tmp_path / "own")
     assert not (tmp_path / "own").exists()
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import solvers
-import solvers.testing
 from solvers.listing import one_task, pose
 
 KINDS = [

@@ -1,0 +1,90 @@
+"""Groves totals at first reports that were not solved for: bids inside a declared interval, say.
+
+A total is a function of the others' reports and the platform's context, wherever these lie: the
+market is solved once more with these reports beside the support, and the term reduces the same own
+types as everywhere, those of the support.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from dynmech._beside import Beside
+from dynmech.errors import OutsideSupport, TooLarge, describe
+from dynmech.market.environment import RecommendationMDP
+from dynmech.market.profiles import Profiles
+from dynmech.market.values import ConstantValues
+from dynmech.payments.groves import check_total
+from dynmech.play.terms import AbstractTerms
+from dynmech.policy.base import EfficientPolicy
+from dynmech.policy.conversation import Conversation
+from dynmech.policy.efficient import solve_efficient_policy
+
+_SHARE = 1e-3  # of the upper bound, where the market is not solved exactly
+_KEPT = 4096
+_TOTALS = Beside()
+
+
+def totals_at(terms: AbstractTerms, conversation: Conversation) -> Float[np.ndarray, " n"]:
+    """Totals (n,), money, of a conversation that started from no profile asked for.
+
+    **Raises:** `OutsideSupport` under policies whose totals there are not known.
+    """
+    kept = _TOTALS(terms, dict)
+    opening = conversation.opening
+    if opening not in kept:
+        if len(kept) >= _KEPT:
+            kept.clear()
+        kept[opening] = _totals(terms, *opening)
+    return kept[opening]
+
+
+def _totals(terms: AbstractTerms, theta, signals) -> Float[np.ndarray, " n"]:
+    policy, groves = terms.policy, terms.groves
+    if not groves.reads_own and not groves.robust:
+        return np.asarray(groves.total(terms.own), float)[0]
+    if groves.robust or not policy.evaluator.walked or policy.evaluator.optimal is not None:
+        must = f"start from a profile asked for in initial=, for {type(groves).__name__}"
+        do = "solve for it, settle with groves.Zero(), or pass an efficient policy"
+        got = f"first reports that {policy.solver} was not made for"
+        raise OutsideSupport(describe("settle(conversation=...)", must, got, do))
+    size = policy.env.values.support.shape[1]
+    env, index = _with_bids(policy.env, np.asarray(theta))
+    start = Profiles(index[None], np.asarray(signals, np.int64)[None])
+    there = _solved(env, start, policy.exact)
+    own = there.own_tables(terms.estimator, groves.side)
+    own = dataclasses.replace(
+        own,
+        payoff=own.payoff[:, :, :size],
+        contribution=own.contribution[:, :, :size],
+        own_pair=own.own_pair[:, :, :size],
+        ex_ante=terms.own.ex_ante,
+        batch_mean=terms.own.batch_mean,
+    )
+    return check_total(groves, own)[0]
+
+
+def _with_bids(env: RecommendationMDP, theta: np.ndarray) -> tuple[RecommendationMDP, np.ndarray]:
+    """The market with bids, money, as one more value of each advertiser's, never drawn."""
+    if theta.dtype.kind != "f":
+        return env, theta
+    support, prior = np.asarray(env.values.support, float), np.asarray(env.values.prior, float)
+    n, size = support.shape
+    wider = [(0, 1)] * n if env.values.correlated else [(0, 0), (0, 1)]
+    values = ConstantValues(np.column_stack([support, theta]), np.pad(prior, wider))
+    return eqx.tree_at(lambda market: market.values, env, values), np.full(n, size)
+
+
+def _solved(env: RecommendationMDP, start: Profiles, exact: bool) -> EfficientPolicy:
+    """The efficient policy at one profile, exactly where it was and fits, else with bounds."""
+    given = {"initial": start, "progress": False}
+    if exact:
+        try:
+            return solve_efficient_policy(env, **given)
+        except TooLarge:
+            pass
+    return solve_efficient_policy(env, relative=_SHARE, **given)
