@@ -12,6 +12,7 @@ made for the problem. What is found out later is a status, returned with the bou
 """
 
 import abc
+import dataclasses
 import enum
 import os
 from typing import Any, ClassVar
@@ -120,7 +121,8 @@ class AbstractPlan(eqx.Module):
         """The control to use; the same answer whenever the same question is asked."""
 
 
-class Solution(eqx.Module):
+@dataclasses.dataclass(frozen=True)
+class Solution:
     """What a solver found, task by task, in units of the mass of each task's root.
 
     - `lower` <= W <= `upper` (N,): bounds on the best value. `value` (N,): what the plan attains,
@@ -134,14 +136,14 @@ class Solution(eqx.Module):
 
     lower: Float[np.ndarray, " N"]
     upper: Float[np.ndarray, " N"]
-    status: Status = eqx.field(static=True)
+    status: Status
     plan: AbstractPlan
     value: Float[np.ndarray, " N"] | None = None
-    confidence: float = eqx.field(static=True, default=1.0)
-    note: str = eqx.field(static=True, default="")
-    nodes: int = eqx.field(static=True, default=0)
-    bytes: float = eqx.field(static=True, default=0.0)
-    seconds: float = eqx.field(static=True, default=0.0)
+    confidence: float = 1.0
+    note: str = ""
+    nodes: int = 0
+    bytes: float = 0.0
+    seconds: float = 0.0
     table: Any = None
     rounding: Float[np.ndarray, " N"] | None = None
 

@@ -6,7 +6,6 @@ import dataclasses
 import warnings
 from typing import TypeVar
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
@@ -40,7 +39,8 @@ _MEMORY = 8e9
 P = TypeVar("P")
 
 
-class Solved(eqx.Module):
+@dataclasses.dataclass(frozen=True)
+class Solved:
     """A solution on a tree of the market that was solved.
 
     `lower`, `upper` (N,): bounds on W of every task; `answers`: per group, what the plans attain;
@@ -57,9 +57,9 @@ class Solved(eqx.Module):
     upper: Float[np.ndarray, " N"]
     gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]] | None
     work: Estimate
-    status: Status = eqx.field(static=True)
-    complete: bool = eqx.field(static=True)
-    note: str = eqx.field(static=True)
+    status: Status
+    complete: bool
+    note: str
 
 
 def with_table(problem: Problem, tasks: TaskList, found: Solution, limits: Limits) -> Solution:

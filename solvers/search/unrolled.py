@@ -307,7 +307,12 @@ class _Writer:
         control, edge, yields, high, mass = map(np.concatenate, zip(*parts, strict=True))
         value, gap = np.zeros((2, nodes[-1], width))
         taken = np.full((nodes[-1], width), controls - 1)
-        for t in reversed(range(len(rounds))):
+        chain = self.structure.symbols == 1 and rounds[0].size is None
+        chain = chain and nodes[-1] == len(rounds) and ends[-1] == len(rounds) * width
+        if chain:  # one node a round, and every plan there in the same order
+            value = yields.reshape(-1, width)[::-1].cumsum(axis=0)[::-1]
+            yields = value.ravel()
+        for t in () if chain else reversed(range(len(rounds))):
             here, at, child = rounds[t], entries[t], children[t]
             mine = slice(ends[t], ends[t + 1])
             if child.shape[2]:
