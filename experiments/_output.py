@@ -5,11 +5,19 @@ Columns of a table carry their unit in brackets, and `[money]` stands for the ma
 title that states the unit.
 """
 
+import dataclasses
+import datetime as dt
+import json
+import os
+import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -17,6 +25,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+
+import dynmech as dm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,6 +51,7 @@ class Output:
     unit: str
     console: Console = field(default_factory=make_console)
     written: list[Path] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,17 +97,30 @@ class Output:
         self.console.print(table)
 
     def picture(self, name: str, figure: "Figure") -> None:
-        """Write `name.png`."""
-        path = self.folder / f"{name}.png"
-        figure.savefig(path, dpi=150)
-        if path not in self.written:
-            self.written.append(path)
+        """Write `name.png` and `name.svg`."""
+        for path in (self.folder / f"{name}.png", self.folder / f"{name}.svg"):
+            figure.savefig(path, dpi=150)
+            if path not in self.written:
+                self.written.append(path)
 
-    def finish(self) -> None:
-        """Say what was written, and keep all that was printed in `report.txt`."""
+    def finish(self, options: Any) -> None:
+        """Say what was written, and keep all that was printed in `report.txt`.
+
+        And in `record.json` how: the `options`, a dataclass, versions, device, date and seconds.
+        """
         names = ", ".join(path.name for path in self.written)
         self.heading("Files")
-        self.say(f"In {self.folder}: {names}, report.txt")
+        self.say(f"In {self.folder}: {names}, report.txt, record.json")
+        record = {
+            "options": dataclasses.asdict(options),
+            "versions": {"python": platform.python_version(), "dynmech": dm.__version__}
+            | {name: version(name) for name in ("jax", "numpy", "scipy", "pandas")},
+            "device": [jax.devices()[0].device_kind, platform.machine(), f"{os.cpu_count()} cores"],
+            "date": f"{dt.date.today()}",
+            "seconds": round(time.monotonic() - self.began, 1),
+        }
+        text = json.dumps(record, indent=1, default=str)
+        (self.folder / "record.json").write_text(text + "\n", encoding="utf-8")
         lines = self.console.export_text(clear=False).splitlines()
         report = "\n".join(line.rstrip() for line in lines) + "\n"
         (self.folder / "report.txt").write_text(report, encoding="utf-8")

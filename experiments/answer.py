@@ -107,7 +107,7 @@ def main(options: Options) -> None:
     output.table("terms", terms(names["policy"]), "One Groves term a row")
     if options.timed:
         output.table("seconds", seconds(), "The example in a fresh process")
-    output.finish()
+    output.finish(options)
 
 
 if __name__ == "__main__":

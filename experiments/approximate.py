@@ -155,7 +155,7 @@ def main(options: Options) -> None:
             f"from the outset exceed the root gap in {start}."
         )
         picture(table, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def main(options: Options) -> None:
         tidy(axis, name, "", "share, %")
     axes[0, 0].legend(frameon=False, fontsize=8)
     out.picture("choice_models", figure)
-    out.finish()
+    out.finish(options)
 
 
 def _named(grid: dm.TasteGrid, names: list[str]) -> dm.TasteGrid:

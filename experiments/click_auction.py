@@ -271,7 +271,7 @@ def main(options: Options) -> None:
     slot_auctions(output, log, options)
     converse(output, options)
     item_auctions(output, log, options)
-    output.finish()
+    output.finish(options)
 
 
 if __name__ == "__main__":

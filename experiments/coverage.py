@@ -235,7 +235,7 @@ def main(options: Options) -> None:
     output.heading("False statements")
     sure = f"{100 * options.confidence:g}%"
     output.table("coverage", pd.DataFrame(rows), f"Statements at {sure}, and how many are false")
-    output.finish()
+    output.finish(options)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def run(options: Options) -> None:
     _incentives(out, solved, audits)
     _conversation(out, solved, mechanism, chosen, options.seed)
     out.say("", f"{time.monotonic() - began:.0f} s for this market.")
-    out.finish()
+    out.finish(options)
 
 
 def _recommendations(out: Output, solved: Solved, profile: int | None) -> int:

@@ -17,13 +17,11 @@ import tyro
 import dynmech as dm
 from experiments import _markets as markets
 from experiments._figures import BLUE, GREEN, ORANGE, RED, RESULTS, new_figure, tidy
+from experiments._means import ADVERTISERS, GAIN, MESSAGE, REVENUE, SOLD, USER, row_of_means
 from experiments._output import Output
 
 REAL: tuple[markets.Real, ...] = ("cars", "electricity")
-TOTAL, ADVERTISERS, USER = "surplus [money]", "advertisers' values [money]", "user surplus [money]"
-REVENUE, SOLD = "revenue [money]", "conversations that sell [%]"
-DATA, MESSAGE = "gain, data-driven [money]", "gain, message-driven [money]"
-OPEN = "window open [%]"
+TOTAL, OPEN = "surplus [money]", "window open [%]"
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,7 @@ def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applic
         )  # fmt: skip
         profiles = env.sample_profiles(jax.random.key(options.seed), options.profiles)
         policy = dm.solve_efficient_policy(env, initial=profiles, progress=False)
-        mechanism = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy(displayable=True))
-        audit = mechanism.audit()
-        told = mechanism.audit(dm.settlement.MessageDriven())
+        row, _, audit = row_of_means(policy)
         first = [policy.start(profile=b).recommendation for b in range(len(profiles))]
         rows.append(
             {
@@ -68,15 +64,9 @@ def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applic
                 "displays": len(env.controls) - 1,
                 "shown first [1]": float(np.mean([_shown(display) for display in first])),
                 TOTAL: policy.value.mean(),
-                ADVERTISERS: policy.advertiser_value.sum(axis=0).mean(),
-                USER: audit.budget.user_surplus.mean(),
-                SOLD: 100 * policy.purchase.sum(axis=0).mean(),
-                REVENUE: audit.budget.revenue.mean(),
-                "worst participation [money]": audit.participation.min(),
+                **row,
                 "worst no subsidy [money]": audit.no_subsidy.min(),
                 OPEN: 100 * audit.window.open.mean(),
-                DATA: audit.incentive_gain.max(),
-                MESSAGE: told.incentive_gain.max(),
             }
         )
     return pd.DataFrame(rows), market
@@ -96,8 +86,8 @@ def picture(found: dict[str, tuple[pd.DataFrame, str]], out: Output) -> None:
         for k, (column, colour) in enumerate(bars):
             label = column.removesuffix(" [money]")
             row[0].bar(x + 0.2 * (k - 1.5), table[column], 0.18, color=colour, label=label)
-        for column, colour in ((DATA, BLUE), (MESSAGE, RED)):
-            label = column.removesuffix(" [money]").removeprefix("gain, ")
+        for column, colour in ((GAIN, BLUE), (MESSAGE, RED)):
+            label = column.removesuffix(" [money]").removeprefix("largest ")
             row[1].plot(x, table[column], "o-", color=colour, label=label)
         for axis, title in ((row[0], "a conversation"), (row[1], "largest gain of a misreport")):
             axis.set_xticks(x, table["places"])
@@ -129,7 +119,7 @@ def main(options: Options) -> None:
             )
             found[name] = (table, market.unit)
         picture(found, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

@@ -246,7 +246,7 @@ def run(options: Options) -> None:
         out.table(f"payments_{name}", paid, f"Payments settled with the {name}", show=False)
     out.picture("estimator_quality", draw(table, symbols, bench.market.unit))
     out.say(f"{time.monotonic() - began:.0f} s.")
-    out.finish()
+    out.finish(options)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def main(options: Options) -> None:
     table = pd.DataFrame(rows).rename(columns=names)
     out.table("kills", table, "The answer is that of an undisturbed run, to the last bit")
     (out.folder / "kills.json").write_text(json.dumps(rows))
-    out.finish()
+    out.finish(options)
     if any(row["same"] < row["ended"] for row in rows):
         raise SystemExit("an answer differs")
 

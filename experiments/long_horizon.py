@@ -308,7 +308,7 @@ def main(options: Options) -> None:
     output.heading("Simpler policies")
     title = "Values by simulation, on the same draws but for the policy without feedback"
     output.table("baselines", pd.DataFrame(baselines), title)
-    output.finish()
+    output.finish(options)
 
 
 def _computing() -> float:

@@ -207,7 +207,7 @@ def main(options: Options) -> None:
         out.table("lies", found.drop(columns="witness"), "Largest gain of one misreport")
         out.say(f"Settled on reports: {found['witness'][1]}")
         picture(policy, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def report(options: Options, out: Output) -> None:
         "the advertisers, ever less likely."
     )
     out.table("corollary_1_limit", limit(options, out), "Worst or largest over markets")
-    out.finish()
+    out.finish(options)
 
 
 def main(options: Options) -> None:
@@ -218,7 +218,7 @@ def main(options: Options) -> None:
             "advertiser's own first signal can bring about, mean over profiles (0 to 1)."
         )
         cars.table("informational_size", information(options, cars), "Car market")
-        cars.finish()
+        cars.finish(options)
 
 
 if __name__ == "__main__":

@@ -372,7 +372,7 @@ def main(options: Options) -> None:
         if wrong is not None:
             out.table("cars", wrong, "Costs of cars", show=False)
             picture_cars(wrong, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ def main(options: Options) -> None:
         settled = settlement(options)
         out.table("settlement", settled, "Gains, and what bounds them")
         picture(coarse, settled, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

@@ -302,7 +302,7 @@ def run(options: Options) -> None:
     audits = audit_draws(out, charge(out, policy, draws), draws)
     picture(out, options, fits, worth, audits)
     out.say(f"{time.monotonic() - began:.0f} s.")
-    out.finish()
+    out.finish(options)
 
 
 def main(options: Options) -> None:

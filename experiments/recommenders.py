@@ -22,16 +22,22 @@ import tyro
 import dynmech as dm
 from experiments import _markets as markets
 from experiments._figures import BLUE, GREEN, ORANGE, RED, RESULTS, new_figure, tidy
+from experiments._means import (
+    ADVERTISERS,
+    GAIN,
+    MESSAGE,
+    REVENUE,
+    SOLD,
+    USER,
+    WORST,
+    row_of_means,
+)
 from experiments._output import Output
 
 REAL: tuple[markets.Real, ...] = ("cars", "electricity")
 NAME, VALUE, BEST = "recommender", "V [money]", "W [money]"
-ADVERTISERS, USER = "advertisers' values [money]", "user surplus [money]"
-BOUND, GAIN = "largest W - V [money]", "largest gain [money]"
-MESSAGE = "largest gain, message-driven [money]"
-SOLD, REVENUE = "conversations that sell [%]", "revenue [money]"
+BOUND = "largest W - V [money]"
 PAID, SPREAD = "paid, simulated [money]", "its standard deviation [money]"
-WORST = "worst participation [money]"
 
 
 @dataclass(frozen=True)
@@ -124,25 +130,17 @@ def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applic
     keys = jax.random.split(jax.random.key(options.seed))
     rows = []
     for label, policy in policies(env, env.sample_profiles(keys[0], options.profiles)).items():
-        mechanism = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy(displayable=True))
-        audit = mechanism.audit()
-        told = mechanism.audit(dm.settlement.MessageDriven())
+        row, mechanism, _ = row_of_means(policy)
         paid = mechanism.simulate(keys[1], options.conversations).payment.sum(axis=1)
         rows.append(
             {
                 NAME: label,
                 VALUE: policy.value.mean(),
                 BEST: policy.upper.mean(),
-                ADVERTISERS: policy.advertiser_value.sum(axis=0).mean(),
-                USER: audit.budget.user_surplus.mean(),
-                SOLD: 100 * policy.purchase.sum(axis=0).mean(),
+                **row,
                 BOUND: policy.incentive_bound.max(),
-                GAIN: audit.incentive_gain.max(),
-                MESSAGE: told.incentive_gain.max(),
-                REVENUE: audit.budget.revenue.mean(),
                 PAID: paid.mean(),
                 SPREAD: paid.std(ddof=1),
-                WORST: audit.participation.min(),
             }
         )
     return pd.DataFrame(rows), market
@@ -202,7 +200,7 @@ def main(options: Options) -> None:
                 )
             found[name] = (table, market.unit)
         picture(found, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

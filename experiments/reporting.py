@@ -168,7 +168,7 @@ def main(options: Options) -> None:
             "Installments of one total, what is left charged when the conversation ends, add to "
             "the same on every path and move no incentive."
         )
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

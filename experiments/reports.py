@@ -252,7 +252,7 @@ def main(options: Options) -> None:
         out.table("structures_witnesses", table, "With witnesses", show=False)
         out.table("structures", table.drop(columns="witness"), "Known and private structures")
         out.say(f"Constructed, settled by messages: {table.iloc[0]['witness']}")
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

@@ -160,7 +160,7 @@ def main(options: Options) -> None:
         )
         out.table("robustness", found, "A wrong model")
         picture(found, units, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

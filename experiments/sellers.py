@@ -172,7 +172,7 @@ def main(options: Options) -> None:
         )
         out.say(f"Largest gain of a misreport over the four cases: {gain:.1e}.")
         picture(found, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

@@ -387,7 +387,7 @@ def main(options: Options) -> None:
     out.table("slip_5", slip_5(), "Showing i reveals omega_j: participation misses 1/2")
     draw_values(compared, nodes, out)
     draw_lies(options, every, out)
-    out.finish()
+    out.finish(options)
 
 
 if __name__ == "__main__":

@@ -207,7 +207,7 @@ def main(options: Options) -> None:
     names = {"done": "done [1]", "seconds": "seconds [s]",
              "at first": "held at first [MB]", "at last": "held at last [MB]"}  # fmt: skip
     out.table("soak", pd.DataFrame(rows).rename(columns=names), "Megabytes held by one process")
-    out.finish()
+    out.finish(options)
 
 
 if __name__ == "__main__":

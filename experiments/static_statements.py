@@ -102,7 +102,7 @@ def main(options: Options) -> None:
             f"Fail as stated, hold as corrected ({len(told[FAILS])}): {'; '.join(told[FAILS])}.",
         ]
     )
-    out.finish()
+    out.finish(options)
     if told[BROKEN]:
         raise SystemExit(f"not reproduced: {'; '.join(told[BROKEN])}")
 

@@ -104,7 +104,7 @@ def main(options: Options) -> None:
         title = f"Less noise than {options.base:g} times the demo's: differences paired by seed"
         out.table("differences", paired, title)
         out.picture("noise", found.plot("noise"))
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

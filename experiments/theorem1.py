@@ -180,7 +180,7 @@ def main(options: Options) -> None:
         shown = cars.drop(columns="witness")
         out.table("cars", cars, "With witnesses", show=False)
         out.table("cars_gains", shown, "Largest gain over truth (0: below the audit's tolerance)")
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

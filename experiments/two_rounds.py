@@ -197,7 +197,7 @@ def main(options: Options) -> None:
             "allocative decision' is not the first one. Truth stays optimal when settled on data."
         )
         picture(table, out)
-        out.finish()
+        out.finish(options)
 
 
 if __name__ == "__main__":

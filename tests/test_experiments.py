@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -118,7 +119,13 @@ def test_tables_are_labelled_and_pictures_written_and_claims_hold(results, name)
     for path in folder.rglob("*.png"):
         assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert path.stat().st_size > 5_000
+        assert path.with_suffix(".svg").exists()
     assert all(p.stat().st_size > 200 for p in folder.rglob("report.txt"))
+    for path in folder.rglob("record.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert record["versions"]["dynmech"] == dm.__version__
+        assert record["options"]["results"] == str(folder.parent)
+    assert list(folder.rglob("record.json"))
     CLAIMS.get(name, lambda results: None)(results)
 
 

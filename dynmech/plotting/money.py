@@ -46,7 +46,7 @@ def plot_payments(
     names = next(iter(mechanisms.values())).policy.env.names
     height = 1.3 + rows * (0.8 + 0.34 * len(names))
     figure, grid = new_figure(
-        "plot_payments", 2.2 + 2.75 * columns, height,
+        "plot_payments", max(2.2 + 2.75 * columns, 6.6), height,
         nrows=rows, ncols=columns, sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
     for axes, (label, mechanism) in zip(grid.flat, mechanisms.items(), strict=False):
@@ -64,15 +64,20 @@ def plot_payments(
     grid[0, 0].invert_yaxis()
     for axes in list(grid.flat)[len(mechanisms) :]:
         axes.set_visible(False)
+    for axes in list(grid.flat)[max(len(mechanisms) - columns, 0) : len(mechanisms)]:
+        axes.tick_params(labelbottom=True)  # also above a place that is empty
     figure.suptitle(
         plain(title) or "Expected payment of each advertiser, by Groves term",
         x=0.01, ha="left", fontsize=14, weight="bold",
     )  # fmt: skip
-    figure.supxlabel(
-        f"{plain(unit)} per conversation, mean over profiles; "
+    label = figure.supxlabel(
+        f"{plain(unit)} per conversation, mean over profiles;\n"
         "left of zero the platform pays the advertiser",
         fontsize=10,
     )
+    figure.draw_without_rendering()  # lays out: names take room on the left
+    first, last = grid[0, 0].get_position(), grid[0, -1].get_position()
+    label.set_x((first.x0 + last.x1) / 2)
     return figure
 
 
