@@ -101,7 +101,7 @@ class Setting:
 
 def setting(options: Options, table: pd.DataFrame) -> Setting:
     """Build the auction: b_i the retail price, c_i = theta_i (1 + omega)."""
-    rows = table[table["category"] == options.category]
+    rows = pd.DataFrame(table[table["category"] == options.category])
     prices, share = rows["price"].to_numpy(), rows["model_share"].to_numpy()
     share = share / share.sum() * (1 - options.outside)
     demand = static.LogitDemand.from_shares(rows["alpha"].iloc[0], prices, share)
