@@ -22,7 +22,9 @@ def solve(problem, tolerance=0.0, **options):
 @pytest.mark.parametrize("seed", range(6))
 def test_bounds_hold_and_plans_attain_them(seed):
     rng = np.random.default_rng(seed)
-    problem = random_problem(rng, rounds=1 + seed % 4, shared=seed % 2 == 0, dead=seed == 4)
+    symbols = 1 if seed % 3 == 2 else 2
+    shared, dead = seed % 2 == 0, seed == 4
+    problem = random_problem(rng, rounds=1 + seed % 4, symbols=symbols, shared=shared, dead=dead)
     true = values(problem).ravel()
     for tolerance in (0.0, 0.05):
         found = solve(problem, tolerance)
