@@ -150,7 +150,7 @@ class AssistantMechanism(eqx.Module):
             utility=flow[UTILITY],
             participation=own + team - total,
             no_subsidy=flow[UTILITY] - team + total,
-            tolerance=1e-9 * (1 + float(np.abs(welfare))),
+            tolerance=1e-9 * float(np.abs(flow[UTILITY]).sum() + profile.theta @ flow[SHOWN]),
         )
 
     @checked(profile=PROFILE, history=HISTORY)

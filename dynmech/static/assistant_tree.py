@@ -188,7 +188,7 @@ def action_values(
 def choose(worth: Float[np.ndarray, "B r"]) -> np.ndarray:
     """Return the index of the best, lowest first, none last, among those tied within rounding."""
     best = worth.max(axis=1, keepdims=True)
-    return np.argmax(worth >= best - 1e-12 * (1 + np.abs(best)), axis=1)
+    return np.argmax(worth >= best - 1e-12 * np.abs(best), axis=1)
 
 
 def continuation(

@@ -238,7 +238,7 @@ def run_static_audit(
     n, shape = env.agents, env.shape
     chance = _profile_chances(env, theta_prior, structure_prior)
     possible = env.possible()
-    gains, witness, count = np.full((n, *shape), np.nan), [], 0
+    gains, witness, count, amount = np.full((n, *shape), np.nan), [], 0, 0.0
     honest = np.full((n, *shape), np.nan)
     worst = np.full((2, n, *shape), np.nan)
     expected = np.full((n, *shape), np.nan)
@@ -254,8 +254,9 @@ def run_static_audit(
         for k, table in enumerate((net, -transfers[i])):
             low = np.where(belief > 0, table, np.inf).min(axis=-1)
             worst[k, i] = np.where(possible, low, np.nan)
-        gain, report, compared = _best_lies(belief, payoff, allocation, transfers[i], possible, i)
-        gains[i], count = gain, count + compared
+        found = _best_lies(belief, payoff, allocation, transfers[i], possible, i)
+        gain, report, compared, most = found
+        gains[i], count, amount = gain, count + compared, max(amount, most)
         witness.append(_witness(env, allocation, gain, report, i))
     return StaticAudit(
         name=name,
@@ -272,7 +273,7 @@ def run_static_audit(
         ex_ante_no_subsidy=_average(-expected, chance),
         probability=chance,
         revenue=-expected.sum(axis=0),
-        tolerance=_TOLERANCE * max(env.money_scale, *(float(np.abs(t).max()) for t in transfers)),
+        tolerance=_TOLERANCE * max(amount, float(np.finfo(float).tiny)),
     )
 
 
@@ -310,11 +311,14 @@ def _average(table: np.ndarray, chance: np.ndarray) -> Float[np.ndarray, " n"]:
 
 
 def _best_lies(belief, payoff, allocation, transfer, possible, agent):
-    """Largest gain at each profile and the report that makes it; how many were compared."""
+    """Largest gain at each profile and the report that makes it; how many were compared.
+
+    Last the largest sum of sizes of terms behind truth or such a report: what rounding is of.
+    """
     front = [np.moveaxis(table, agent, 0) for table in (belief, payoff, allocation, transfer)]
     belief, payoff, allocation, transfer = front
     can = np.moveaxis(possible, agent, 0)
-    size = len(allocation)
+    size, most = len(allocation), 0.0
     gain, report = np.full(can.shape, np.nan), np.zeros(can.shape, np.int64)
     for true in range(size):
         at_report = np.broadcast_to(payoff[true], (size, *payoff.shape[1:]))
@@ -323,8 +327,11 @@ def _best_lies(belief, payoff, allocation, transfer, possible, agent):
         extra = total - total[true]
         report[true] = extra.argmax(axis=0)
         gain[true] = np.where(can[true], extra.max(axis=0), np.nan)
+        terms = ((np.abs(own) + np.abs(transfer)) * belief[true]).sum(axis=-1)
+        told = np.take_along_axis(terms, report[true][None], axis=0)[0]
+        most = max(most, float(np.maximum(terms[true], told)[can[true]].max(initial=0.0)))
     compared = int(can.sum()) * (size - 1)
-    return np.moveaxis(gain, 0, agent), np.moveaxis(report, 0, agent), compared
+    return np.moveaxis(gain, 0, agent), np.moveaxis(report, 0, agent), compared, most
 
 
 def _witness(env, allocation, gain, report, agent) -> StaticWitness:

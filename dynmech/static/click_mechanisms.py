@@ -116,10 +116,11 @@ def realised_slack(
         at = mechanism.allocation[..., None, None]
         paid = -mechanism.transfer[i]
         net = np.take_along_axis(earned, at, axis=-2)[..., 0, :] - paid
-        rounding = _SAME * max(env.money_scale, float(np.abs(paid).max()))
-        for row, table in ((0, net[possible]), (1, paid[possible])):
-            found[row, i] = table[:, seen].min()
-            found[row + 2, i] = ((table < -rounding).astype(float) @ law.T).max()
+        sizes = np.abs(net + paid) + np.abs(paid)
+        for row, table in ((0, net), (1, paid)):
+            found[row, i] = table[possible][:, seen].min()
+            short = (table < -_SAME * sizes)[possible]
+            found[row + 2, i] = (short.astype(float) @ law.T).max()
     return RealisedSlack(*found)
 
 

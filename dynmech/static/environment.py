@@ -44,8 +44,8 @@ from dynmech.errors import (
 )
 from dynmech.market.tastes import TasteGrid
 from dynmech.static.signals import SIGNALS, PrivateSignals
+from solvers.ties import shares, take
 
-_TIE = 1e-12
 _CELLS = 50_000_000
 GRID = instance(TasteGrid, "a `TasteGrid` of states, as TasteGrid(points, weights)")
 
@@ -266,8 +266,8 @@ class StaticEnvironment(eqx.Module):
     def efficient_allocation(self, without: int | None = None) -> Int[np.ndarray, "..."]:
         """Choose the allocation of highest expected surplus, (1), or (15) with private priors.
 
-        Values within 1e-12 of the largest |sum of payoffs| are tied; the lowest index wins. At a
-        profile no state can produce, that is allocation 0.
+        Allocations whose surplus cannot be told apart, by what the terms of their own sums can
+        lose in rounding, are tied; the lowest index wins, at a profile no state can produce too.
 
         **Arguments:** `without`: leave out this agent's payoff and information, x*(xi_-i); her
         axis then has length 1. Not defined for interdependent preferences.
@@ -279,12 +279,24 @@ class StaticEnvironment(eqx.Module):
             must = "be None where payoffs depend on the values of all"
             raise InvalidArgument(describe("efficient_allocation(without=...)", must, without))
         counted = [j for j in range(self.agents) if j != without]
-        surplus = sum((self.expected_payoff(j, without) for j in counted), np.zeros(1))
+        each = [self.expected_payoff(j, without) for j in counted]
+        sizes = [self._expected_size(j, without) for j in counted]
         if not counted:
             shape = [1 if j == without else size for j, size in enumerate(self.shape)]
             return np.zeros(shape, np.int64)
-        best = surplus.max(axis=-1, keepdims=True)
-        return (surplus >= best - _TIE * self.money_scale).argmax(axis=-1)
+        surplus, amount = (np.moveaxis(sum(x, np.zeros(1)), -1, 0) for x in (each, sizes))
+        kind = np.asarray(self.theta).dtype
+        error = shares(self.states.size, 1, self.agents, 1, dtype=kind).now
+        # The none that `take` falls back on is no allocation here: it may not be used.
+        total = np.append(surplus, np.full_like(surplus[:1], -np.inf), axis=0)
+        size = np.append(amount, np.zeros_like(amount[:1]), axis=0)
+        taken = take(total, size, error, np.ones(surplus.shape[1:], bool))
+        return np.asarray(taken.choice, np.int64)
+
+    def _expected_size(self, agent: int, without: int | None) -> Float[np.ndarray, "..."]:
+        """E|u_i| by type profile and allocation: what rounding errors are in proportion to."""
+        size = np.abs(self.payoff_by_type(agent))
+        return np.matmul(size, self.posterior(agent, without)[..., None])[..., 0]
 
     def cell(self, call: str, profile: Sequence[int]) -> tuple[int, ...]:
         """Return n indices into `types`, one an agent, or raise `OutsideSupport`."""
