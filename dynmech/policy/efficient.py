@@ -7,6 +7,7 @@ from typing import cast
 import jax
 import numpy as np
 
+from dynmech._checks import flag
 from dynmech._devices import read_mesh
 from dynmech._types import in_doubles, precision
 from dynmech.errors import InvalidArgument, describe
@@ -107,6 +108,8 @@ def solve_efficient_policy(
         )
         raise InvalidArgument(describe(f"{_VERB}(env=...)", must, type(env), do))
     check_limits(_VERB, tolerance, relative, memory, seconds)
+    flag(f"{_VERB}(progress=...)", progress)
+    flag(f"{_VERB}(throw=...)", throw)
     check_money(env)
     env = env.with_cuts_found_anew()
     asked = float(tolerance), float(relative)

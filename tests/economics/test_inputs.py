@@ -167,6 +167,8 @@ def test_one_field_is_replaced_and_the_rest_checked_again(part, change, right):
         (lambda: dm.TabulatedSettlement(np.full((1, 2, 3), math.nan)), "TabulatedSettlement"),
         (lambda: dm.Profiles("a", None), "Profiles(theta"),
         (lambda: dm.Exact(memory="a"), "Exact(memory"),
+        (lambda: dm.solve_efficient_policy(market(), throw="x"), "throw=..."),
+        (lambda: dm.solve_efficient_policy(market(), progress=3), "progress=..."),
     ],
 )
 def test_the_wrong_kind_is_refused_by_the_argument(call, words):
