@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,19 +11,29 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dynmech.errors import InvalidArgument, describe
 from dynmech.logs.chance import by_shares
-from dynmech.logs.likelihood import Blocks, Records, Tables, blocks, in_blocks, records, tables
+from dynmech.logs.likelihood import (
+    BY_TASTE,
+    Blocks,
+    Records,
+    Tables,
+    blocks,
+    in_blocks,
+    records,
+    tables,
+)
 from dynmech.logs.log import Log
+from dynmech.logs.mixture import mixture_weights
 from dynmech.logs.parameters import Parameter, parameter
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.tastes import TasteGrid
 
 _FLAT = 1e-9  # information below this share of the largest, per conversation, is none
-_STEPS = 40  # EM steps that weights start with
-_AGAIN = 1e-3  # gained by starting once more from weights that are all positive
+_PADDED = 64
+_MOST = 2.5e8  # likelihoods kept in float64; more are kept in float32
 
 
 def asked(market: RecommendationMDP, names: Sequence[str]):
@@ -114,9 +125,21 @@ class Problem:
             return free[-2], jnp.exp(free[-1])
         return self.log.scale or (0.0, 1.0)
 
-    def tables(self, free) -> Tables:
-        """Log chances at these coordinates; traced."""
-        return tables(_placed(self.market, self.found, free), self.data, self.scale(free))
+    def tables(self, free, on: Int[Array, " k"] | None = None) -> Tables:
+        """Log chances at these coordinates, of all tastes or of some; traced."""
+        found = tables(_placed(self.market, self.found, free), self.data, self.scale(free))
+        if on is None:
+            return found
+        every = (getattr(found, name) for name in BY_TASTE)
+        fewer = {name: table[..., on] for name, table in zip(BY_TASTE, every, strict=True)}
+        return dataclasses.replace(found, **fewer)
+
+    def carrying(self, weights) -> tuple[np.ndarray, np.ndarray]:
+        """The tastes with weight, padded with some without so that shapes are few; the weights."""
+        order = np.argsort(-np.asarray(weights), kind="stable")
+        size = min(-(-max(int((weights > 0).sum()), 1) // _PADDED) * _PADDED, len(weights))
+        on = np.sort(order[:size])
+        return np.asarray(weights, float)[on], on
 
     def _compiled(self) -> None:
         """Name the few programs that run; derivatives beyond the first are differences."""
@@ -124,48 +147,39 @@ class Problem:
         def mixed(logs, weights):
             return jax.scipy.special.logsumexp(logs + jnp.log(jnp.maximum(weights, 1e-300)), axis=1)
 
-        q = len(self.start())
-
-        def loss(x, weights, parts):
-            """Minus the log likelihood; x holds the logarithms of weights too where they move."""
-            weights = jax.nn.softmax(x[q:]) if len(x) > q else weights
+        def loss(free, weights, on, parts):
+            """Minus the log likelihood, of the tastes that are `on`."""
 
             def one(logs, weight):
                 return (weight * mixed(logs, weights)).sum()
 
-            return -in_blocks(self.tables(x[:q]), parts, one).sum()
+            return -in_blocks(self.tables(free, on), parts, one).sum()
 
-        def joint(free, weights, parts):
-            return in_blocks(self.tables(free), parts, lambda logs, _: mixed(logs, weights))
+        def joint(free, weights, on, parts):
+            return in_blocks(self.tables(free, on), parts, lambda logs, _: mixed(logs, weights))
 
-        def ratios(free, weights, parts):
+        def ratios(free, weights, on, parts):
             def one(logs, _):
                 return jnp.exp(logs - mixed(logs, weights)[:, None])
 
+            return in_blocks(self.tables(free, on), parts, one)
+
+        def given_taste(free, parts):
+            """Likelihoods by taste, each record's largest being 1."""
+
+            def one(logs, _):
+                return jnp.exp(logs - logs.max(axis=1, keepdims=True)).astype(self.kind)
+
             return in_blocks(self.tables(free), parts, one)
 
-        def steps(free, weights, parts):
-            found = self.tables(free)
-
-            def step(weights, _):
-                def one(logs, weight):
-                    total = mixed(logs, weights)
-                    part = jnp.exp(logs - total[:, None])
-                    return (weight * total).sum(), weight @ part
-
-                value, number = in_blocks(found, parts, one)
-                grown = weights * number.sum(axis=0)
-                return grown / grown.sum(), value.sum()
-
-            return jax.lax.scan(step, weights, None, length=_STEPS)
-
+        self.kind = np.float64 if self.parts.weight.size * len(self.weights) < _MOST else np.float32
         self.slope = eqx.filter_jit(jax.value_and_grad(loss))
         self.joint, self.ratios = eqx.filter_jit(joint), eqx.filter_jit(ratios)
-        self.steps = eqx.filter_jit(steps)
+        self.given_taste = eqx.filter_jit(given_taste)
 
     def each(self, free, weights) -> np.ndarray:
         """log P of every record, (N,)."""
-        found = self.joint(jnp.asarray(free), jnp.asarray(weights), self.parts)
+        found = self.joint(jnp.asarray(free), *self.carrying(weights), self.parts)
         return np.asarray(found, float).ravel()[: len(self.data.path)]
 
     def differences(self, function, free) -> np.ndarray:
@@ -190,67 +204,53 @@ class Problem:
     def maximise(self, free, weights, parts: Blocks | None, progress: bool):
         """Coordinates and weights at which the likelihood is stationary.
 
-        Weights start with a few EM steps and then move with everything else, in logarithms. A
-        taste whose weight vanished while the rest was still wrong cannot come back by itself: where
-        the mean of P(c | omega) / P(c) over the log says that one should (Lindsay 1983), weights
-        are raised and moved again, as long as that gains.
+        At any coordinates the best weights solve a convex problem, for which the likelihood of
+        every conversation under every taste is worked out once. What moves is the likelihood at
+        its best weights; its slope is that with these weights held (Danskin).
         """
         parts = self.parts if parts is None else parts
-        count, q = float(parts.weight.sum()), len(free)
-        if not self.weighted:
-            x = np.asarray(free, float)
-            return (self._climb(x, weights, parts, progress)[1] if q else x), weights
-        found = self._climb(self._raised(free, weights, parts), weights, parts, progress)
-        while _missed(found, q) * count > _AGAIN:
-            moved = np.asarray(jax.nn.softmax(found[1][q:]), float)
-            start = self._raised(found[1][:q], moved, parts)
-            again = self._climb(start, weights, parts, progress)
-            gained = (found[0] - again[0]) * count
-            found = again if gained > 0 else found
-            if gained < _AGAIN:
-                break
-        return found[1][:q], np.asarray(jax.nn.softmax(found[1][q:]), float)
+        count, held = float(parts.weight.sum()), np.asarray(weights, float)
+        free = np.asarray(free, float)
 
-    def _raised(self, free, weights, parts: Blocks) -> np.ndarray:
-        """Coordinates and log weights, all of them positive, a few EM steps on."""
-        raised = jnp.maximum(jnp.asarray(weights), 1e-3 / len(weights))
-        raised = self.steps(jnp.asarray(free), raised / raised.sum(), parts)[0]
-        log = np.log(np.maximum(np.asarray(raised, float), 1e-12))
-        return np.concatenate([np.asarray(free, float), log])
+        def objective(at):
+            nonlocal held
+            if self.weighted:
+                held = self._best_weights(at, held, parts)
+            value, slope = self.slope(jnp.asarray(at), *self.carrying(held), parts)
+            return float(value) / count, np.asarray(slope, float) / count
 
-    def _climb(self, x, weights, parts: Blocks, progress: bool):
-        """Minus the mean log likelihood, where it is, and its slope there, uphill from `x`."""
+        if len(free):
+            free = self._climb(objective, free, progress)
+        if self.weighted:
+            held = self._best_weights(free, held, parts)
+        return free, held
+
+    def _best_weights(self, free, weights, parts: Blocks) -> np.ndarray:
+        found = np.asarray(self.given_taste(jnp.asarray(free), parts)).reshape(-1, len(weights))
+        live = parts.weight.ravel() > 0
+        often = parts.weight.ravel()[live]
+        return mixture_weights(found if live.all() else found[live], often, weights)
+
+    def _climb(self, objective, x: np.ndarray, progress: bool) -> np.ndarray:
         from scipy.optimize import minimize
         from tqdm import tqdm
 
-        count = float(parts.weight.sum())
-
-        def objective(at):
-            value, slope = self.slope(jnp.asarray(at), jnp.asarray(weights), parts)
-            return float(value) / count, np.asarray(slope, float) / count
-
-        method = "L-BFGS-B" if self.weighted else "BFGS"
-        options = {"maxiter": 2000, "gtol": 1e-7}
-        if self.weighted:
-            options |= {"ftol": 1e-14, "maxcor": 30, "maxfun": 4000}
         with tqdm(desc="fit", unit="step", disable=not progress, leave=False) as bar:
             found = minimize(
                 objective,
                 x,
                 jac=True,
-                method=method,
-                options=options,
+                method="BFGS",
+                options={"maxiter": 2000, "gtol": 1e-7},
                 callback=lambda _: bar.update(),
             )
-        at = np.asarray(found.x, float)
-        return float(found.fun), at, np.asarray(found.jac, float)
+        return np.asarray(found.x, float)
 
     def information(self, free, weights, groups) -> Spread:
         """Clustered sandwich; with weights, the outer product of scores of both."""
         count, q = len(self.data.path), len(free)
         if not q and not self.weighted:
             return Spread(np.zeros((0, 0)), None, np.zeros((0, 0)))
-        x, w = jnp.asarray(free), jnp.asarray(weights)
         score = np.zeros((count, 0))
         if q:
             score = self.differences(lambda at: self.each(at, weights), free)
@@ -260,8 +260,10 @@ class Problem:
             # weights move along directions that keep their sum
             basis = np.zeros((len(weights), len(active) - 1))
             basis[active] = np.linalg.svd(np.ones((1, len(active))))[2][1:].T
-            ratio = np.asarray(self.ratios(x, w, self.parts)).reshape(-1, len(weights))[:count]
-            score = np.concatenate([score, ratio @ basis], axis=1)
+            some, on = self.carrying(weights)
+            ratio = np.asarray(self.ratios(jnp.asarray(free), some, on, self.parts))
+            ratio = ratio.reshape(-1, len(on))[:count]
+            score = np.concatenate([score, ratio @ basis[on]], axis=1)
         of = self.data.of
         number = int(groups.max()) + 1
         total = np.zeros((number, score.shape[1]))
@@ -271,7 +273,10 @@ class Problem:
             bread = (score * self.data.weight[:, None]).T @ score
         else:
             bread = self.differences(
-                lambda at: np.asarray(self.slope(jnp.asarray(at), w, self.parts)[1], float), free
+                lambda at: np.asarray(
+                    self.slope(jnp.asarray(at), *self.carrying(weights), self.parts)[1], float
+                ),
+                free,
             )
         inverse, flat = _inverse(bread, len(self.log))
         covariance = inverse @ meat @ inverse
@@ -299,12 +304,6 @@ class Problem:
             shift = np.stack([w for _, w in found])
             factor = (shift - shift.mean(axis=0)).T / math.sqrt(max(number - 1, 1))
         return Spread(covariance, factor, np.zeros((len(free), 0)))
-
-
-def _missed(found: tuple[float, np.ndarray, np.ndarray], q: int) -> float:
-    """The most by which the mean ratio of a taste's likelihood to the log's exceeds 1."""
-    weights = np.asarray(jax.nn.softmax(found[1][q:]), float)
-    return float(np.max(-found[2][q:] / np.maximum(weights, 1e-300)))
 
 
 def _inverse(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

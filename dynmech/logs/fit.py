@@ -1,10 +1,9 @@
 """Estimate a market's behaviour, noise and tastes from a log: maximum likelihood.
 
 The object: free coordinates x of the parameters asked for, and weights w of the taste grid. The
-likelihood of `dynmech.logs.likelihood` is maximised over both by a quasi-Newton method with its
-exact gradient, weights in logarithms; weights start with the EM step
-
-    w(omega) <- w(omega) / N  sum_c P(c | omega) / sum_omega' w(omega') P(c | omega').
+likelihood of `dynmech.logs.likelihood` is maximised over both: over x by a quasi-Newton method with
+its exact gradient, at the weights that are best for x, which a convex program finds
+(`dynmech.logs.mixture`).
 
 Standard errors are those of
 the observed information, clustered by conversation or by a person given (White 1982):

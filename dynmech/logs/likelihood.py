@@ -226,6 +226,9 @@ def reading(env: RecommendationMDP, product: int, period: int) -> Numbers | None
     return None if noise is None else noise(product, period, env.products)
 
 
+BY_TASTE = ("done", "heard", "opening", "rated", "sold")
+
+
 class Tables(eqx.Module):
     """Logarithms by taste: `done` (D, m), `heard` (S, m), `opening` (F, m), `rated` (C, 3, m).
 

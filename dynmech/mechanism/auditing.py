@@ -30,6 +30,7 @@ from dynmech.audit import (
     wants_interval,
 )
 from dynmech.errors import (
+    InvalidArgument,
     OutsideSupport,
     describe,
 )
@@ -41,6 +42,9 @@ from dynmech.payments.groves import (
 )
 from dynmech.payments.settlement import AbstractSettlement, Estimator
 from dynmech.play.terms import AbstractTerms
+from solvers import Certificate
+
+_LEAST_RUNS = 30
 
 
 def audit_mechanism(
@@ -77,16 +81,15 @@ def audit_mechanism(
         drawn = seed, conversations, nodes, confidence
         kept = files.Parts(checkpoint, (*own, *asked, markets, *drawn), "audit")
     work = Work("audit", mesh, kept)
+    sampled = key, conversations, nodes, confidence
     if isinstance(under, RecommendationMDP):
-        scene = stand_in("audit(under=...)", terms, markets[0], settlement)
-        return _audit_scene(terms, scene, *asked, work)
+        return _audit_under(terms, markets[0], *asked, *sampled, work)
     if under is not None:
         spread = len(markets) >= work.devices
         inner = Work("audit", None if spread else mesh)
 
         def one(k: int) -> Audit:
-            scene = stand_in("audit(under=...)", terms, markets[k], settlement)
-            return _audit_scene(terms, scene, *asked, inner)
+            return _audit_under(terms, markets[k], *asked, *sampled, inner)
 
         outer = dataclasses.replace(work, mesh=mesh if spread else None)
         return AuditsUnder(tuple(outer.each(one, range(len(markets)), lambda k: ("market", k))))
@@ -157,6 +160,49 @@ def _audit_scene(
         histories,
         wants_interval(scene.policy, "audit", interval),
         tolerance,
+        work,
+    )
+
+
+def _audit_under(
+    terms: AbstractTerms,
+    truth: RecommendationMDP,
+    settlement: AbstractSettlement,
+    histories: str,
+    interval: bool | None,
+    tolerance: float | None,
+    key: jax.Array | None,
+    conversations: int,
+    nodes: int,
+    confidence: float,
+    work: Work,
+) -> Audit:
+    """Audit where another market is the truth: on the tree of both, or by simulation."""
+    runs = max(conversations, _LEAST_RUNS)
+    certificate = Certificate(runs=runs, marginal_runs=0, confidence=confidence)
+    scene = stand_in("audit(under=...)", terms, truth, settlement, certificate)
+    policy = scene.policy
+    if policy.evaluator.walked:
+        return _audit_scene(terms, scene, settlement, histories, interval, tolerance, work)
+    if interval or nodes:
+        must = "be left out where the tree of both markets does not fit"
+        name = "interval" if interval else "nodes"
+        raise InvalidArgument(describe(f"audit({name}=...)", must, interval or nodes))
+    return run_long_audit(
+        policy,
+        scene.own,
+        policy.flat(scene.groves_total),
+        settlement,
+        scene.estimator,
+        type(terms.groves).__name__,
+        terms.reports,
+        histories,
+        False,
+        conversations,
+        0,
+        confidence,
+        tolerance,
+        key,
         work,
     )
 

@@ -339,14 +339,17 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         bounds, participation and budget are those of that market, whatever the totals were
         computed for. It has the products, horizon, support of values and alphabets of the policy's
         own; ratings and first readings are cut where the policy's market cuts them. Purchases are
-        settled with its settlement signal, or with an estimator that the mechanism was given.
+        settled with its settlement signal, or with an estimator that the mechanism was given. Where
+        the tree of both does not fit, it is simulated, truth and belief side by side, at the outset
+        and on the support of values: W_M - V_M(policy) is certified with `conversations` draws.
 
         `mesh`: devices over which the work is spread: markets where there are as many, else true
         roots, for histories with own lies and on an interval advertisers, and reports where play
         is simulated. `checkpoint`: a folder where finished parts are kept; the same call resumes.
 
         **Returns:** `Audit`; `AuditsUnder` for a sequence of markets. **Raises:**
-        `TooLarge` when the interval's pieces, or the tree of both markets, are too large;
+        `TooLarge` when the interval's pieces are too large, or the tree of both markets is where
+        values move or several products are shown at once;
         `InvalidArgument`.
         """
         return audit_mechanism(

@@ -16,14 +16,15 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import instance
-from dynmech.errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
-from dynmech.policy.under import check_totals, settling_signal, walk_under
+from dynmech.policy.under import certify_under, check_totals, settling_signal, walk_under
 from dynmech.problem.settled import Settled, settled
+from solvers import Certificate
 
 if TYPE_CHECKING:
     from dynmech.play.terms import AbstractTerms
@@ -69,8 +70,12 @@ def stand_in(
     mechanism: AbstractTerms,
     truth: RecommendationMDP,
     settlement: AbstractSettlement,
+    certificate: Certificate | None = None,
 ) -> Scene:
     """The mechanism where another market is the truth, its tree walked there.
+
+    **Arguments:** `certificate`: how hard to work for bounds where the tree of both does not fit;
+    None: it has to.
 
     **Raises:** `InvalidArgument` for what is not defined there; `TooLarge`.
     """
@@ -81,7 +86,12 @@ def stand_in(
         raise InvalidArgument(describe("audit(settlement=...)", must, type(settlement).__name__))
     held = mechanism.policy
     signal = settling_signal(held, truth, mechanism.estimator)
-    policy = walk_under(call, held, truth, signal)
+    try:
+        policy = walk_under(call, held, truth, signal)
+    except TooLarge:
+        if certificate is None:
+            raise
+        policy = certify_under(call, held, truth, signal, certificate)
     estimator = policy.env.signals.settlement
     return Scene(
         policy,

@@ -70,8 +70,10 @@ def certified_play(
         b, others = part
         which, runs = runs_of[others]
         given = economies[b][which], bounds_of[b][which], play.critic, play.root[b]
-        chooser = None if others else play.chooser
-        return certify(quick, *given, runs, certificate, play.chunk, chooser=chooser)
+        if others or play.chooser is None:
+            return certify(quick, *given, runs, certificate, play.chunk)
+        own = {"chooser": play.chooser, "told": play.told(b)}
+        return certify(quick, *given, runs, certificate, play.chunk, **own)
 
     every = [(b, k) for k in range(1 + marginal) for b in range(count)]
     certified = work.each(bound, every, lambda part: ("bounds", *part))

@@ -22,13 +22,13 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.payments.settlement import Estimator
 from dynmech.policy.player import Player, largest_bias
+from dynmech.policy.questions import AbstractGuide
 from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
 from solvers import (
     AbstractCeiling,
-    AbstractChooser,
     AbstractCritic,
     Bounds,
     Case,
@@ -144,7 +144,7 @@ def bound_alternatives(
     listed: Alternatives,
     certificate: Certificate,
     chunk: int,
-    chooser: AbstractChooser | None = None,
+    chooser: AbstractGuide | None = None,
 ) -> OwnBounds:
     """Simulate and bound every alternative with `certificate.marginal_runs` conversations.
 

@@ -13,16 +13,17 @@ from dynmech._beside import Beside
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
+from dynmech.policy.questions import AbstractGuide
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
 from solvers import (
     AbstractCeiling,
-    AbstractChooser,
     AbstractCritic,
     AbstractProcess,
     Case,
     Certificate,
+    Told,
     decide,
     draw_controls,
     in_float64,
@@ -47,7 +48,7 @@ class Playable(eqx.Module):
     critic: AbstractCritic | None
     certificate: Certificate
     chunk: int = eqx.field(static=True)
-    chooser: AbstractChooser | None = None
+    chooser: AbstractGuide | None = None
 
     @property
     def process(self) -> MarketProcess:
@@ -75,6 +76,16 @@ class Playable(eqx.Module):
             with jax.enable_x64(True):
                 (kept[key],) = make_ceilings(self.env, self.process, [case])
         return case, kept[key]
+
+    def told(self, profile: int) -> Told | None:
+        """What the chooser is told of a profile, where that is not the market's own belief."""
+        found = None
+        if self.chooser is not None:
+            found = self.chooser.outset(self.theta(profile), self.profiles.signals[profile])
+        if found is None:
+            return None
+        case, ceiling = self.cased(self.profiles.theta[profile])
+        return told_of(*found, (case,), (ceiling,))
 
     def quick(self, ceiling: AbstractCeiling) -> tuple[AbstractProcess, AbstractCeiling]:
         """Rules and bound, as tables where memory is of no matter to anybody."""
@@ -136,6 +147,12 @@ class Playable(eqx.Module):
         return beliefs_after(self.env, signals)
 
 
+def told_of(belief: np.ndarray, place: int, cases, ceilings) -> Told:
+    """What controls are chosen for, from an unnormalised belief; nothing is done where it has no
+    mass."""
+    return Told(belief / max(belief.sum(), 1e-300), tuple(cases), tuple(ceilings), place)
+
+
 def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarray, "N m"]:
     """Unnormalised beliefs (N, m) after initial symbols (N, 1+n), as they are at the roots."""
     unique, index = np.unique(signals, axis=0, return_inverse=True)
@@ -144,14 +161,14 @@ def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarr
 
 
 def untrained(
-    env: RecommendationMDP, profiles: Profiles, chooser: AbstractChooser | None = None
+    env: RecommendationMDP, profiles: Profiles, chooser: AbstractGuide | None = None
 ) -> Playable:
     """Profiles of a market without a critic, `chooser` recommending if there is one."""
     root = beliefs_after(env, profiles.signals)
     return Playable(env, profiles, root, None, Certificate(), 16, chooser)
 
 
-def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, " n"]:
+def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, "*b n"]:
     """Values in money from indices into the support."""
     return np.asarray(env.values.support, float)[np.arange(env.products), theta]
 

@@ -17,17 +17,26 @@ from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.beside import MarketBeside
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
+from dynmech.policy.elsewhere import AskedBeside
 from dynmech.policy.nodes import Followed, Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
 from dynmech.policy.playable import Playable, padded
 from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
-from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side, refuse
+from dynmech.policy.questions import (
+    AbstractCursor,
+    AbstractEvaluator,
+    AbstractGuide,
+    Place,
+    check_side,
+    refuse,
+)
 from dynmech.policy.recommender import Numbered
 from dynmech.problem.tasks import Pairs
 from solvers import Bounds, Certificate, as_program, certify, margin
@@ -196,6 +205,9 @@ class PlayEvaluator(AbstractEvaluator):
         asked = Numbered(ask)
         taken = recommendations(wider.plan, wider.pairs, list(wider.memories), asked)
         return taken, asked.table
+
+    def guide(self, both: MarketBeside) -> AbstractGuide:
+        return AskedBeside(both, self.play)
 
     def own_tables(
         self,

@@ -26,6 +26,8 @@ from dynmech.market.roots import signal_likelihood
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
+from dynmech.policy.playable import told_of
+from dynmech.policy.questions import AbstractGuide
 from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.problem.settled import largest_bias as worst_bias
@@ -35,10 +37,8 @@ from dynmech.solve.certificates import make_case
 from solvers import (
     REACH,
     AbstractCeiling,
-    AbstractChooser,
     AbstractCritic,
     Case,
-    Told,
     as_program,
     follow,
     in_float64,
@@ -140,7 +140,7 @@ class Player:
         chunk: int,
         runs: int,
         seed: list[int],
-        chooser: AbstractChooser | None = None,
+        chooser: AbstractGuide | None = None,
     ):
         self.env, self.process, self.critic = env, process, in_float64(network)
         self.chooser = chooser
@@ -175,14 +175,16 @@ class Player:
         """
         with jax.enable_x64(True):
             case, ceiling = self.cased(theta)
-            told, belief = None, self.belief(signals)
+            belief = self.belief(signals)
+            said, heard = np.array(theta, float), np.array(signals)
+            parts = [(case, ceiling)]
             if report is not None:
-                said, heard = np.array(theta, float), np.array(signals)
                 said[report.owner], heard[report.owner + 1] = report.value, report.signal
-                believed = self.belief(heard)
-                parts = [self.cased(said), *([] if report.lasting else [(case, ceiling)])]
-                cases, ceilings = zip(*parts, strict=True)
-                told = Told(believed / max(believed.sum(), 1e-300), cases, ceilings)
+                parts = [self.cased(said), *([] if report.lasting else parts)]
+            told = None if self.chooser is None else self.chooser.outset(said, heard)
+            if told is None and report is not None:
+                told = self.belief(heard), 0
+            told = None if told is None else told_of(*told, *zip(*parts, strict=True))
             watch = _Watch(self, np.asarray(theta, float), settlement, signal)
             limits = watch.limits(belief, stray)
             found = follow(

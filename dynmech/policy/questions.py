@@ -17,9 +17,11 @@ from jaxtyping import Bool, Float, Int
 from dynmech._types import on_host
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.problem.settled import predictions
+from solvers import AbstractChooser
 
 if TYPE_CHECKING:
     from dynmech.bounded import Bounded
+    from dynmech.market.beside import MarketBeside
     from dynmech.market.environment import RecommendationMDP
     from dynmech.market.profiles import Profiles
     from dynmech.market.settlements import AbstractSettlementSignal
@@ -70,6 +72,19 @@ class Place(eqx.Module):
     seen: Bool[np.ndarray, " n"] | None = None
     pair: int = eqx.field(static=True, default=-1)
     node: int = eqx.field(static=True, default=-1)
+
+
+class AbstractGuide(AbstractChooser):
+    """Who recommends in a market, told what is reported; see `solvers.AbstractChooser`."""
+
+    def outset(
+        self, money: Float[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]
+    ) -> tuple[Float[np.ndarray, " m"], int] | None:
+        """What the mechanism believes after reports, unnormalised, and the place where it starts.
+
+        None, by default: what the market believes.
+        """
+        return None
 
 
 class AbstractCursor:
@@ -220,6 +235,10 @@ class AbstractEvaluator(eqx.Module):
 
         **Raises:** `InvalidArgument` for pairs that were not solved.
         """
+
+    @abc.abstractmethod
+    def guide(self, both: "MarketBeside") -> AbstractGuide:
+        """Who recommends as this policy does in the market of two beside each other."""
 
     @abc.abstractmethod
     def own_tables(

@@ -13,14 +13,15 @@ from dynmech._types import NONE
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
-from solvers import AbstractChooser, Case
+from dynmech.policy.questions import AbstractGuide
+from solvers import Case
 
 Recommend = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
 Ask = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 CALL = "GivenPolicy(recommend=...)"
 
 
-class Recommender(AbstractChooser):
+class Recommender(AbstractGuide):
     """A function recommend(belief, memory, theta, period) of a market; see `GivenPolicy`.
 
     One question is asked once in a call, however many conversations put it.

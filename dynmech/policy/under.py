@@ -7,25 +7,34 @@ kept (`dynmech.market.beside`), with everything that a priced policy can be aske
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech.errors import InvalidArgument, describe
+from dynmech._devices import Work
+from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.beside import beside, read_by
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.heard import Heard
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
-from dynmech.market.values import prior_probability
+from dynmech.market.values import ConstantValues, prior_probability
 from dynmech.policy.base import with_actions
+from dynmech.policy.certified import certified_play, list_economies, played_policy
 from dynmech.policy.nodes import Wider
 from dynmech.policy.playable import beliefs_after, untrained
 from dynmech.policy.played import play_cursor
 from dynmech.policy.questions import AbstractCursor
 from dynmech.policy.solved import solve_remembered
+from dynmech.solve.ceilings import make_ceilings
+from dynmech.solve.training import require_few
+from solvers import Certificate
+
+_CHUNK = 64
 
 if TYPE_CHECKING:
     from dynmech.payments.groves import AbstractGroves
@@ -53,6 +62,38 @@ def walk_under(
     wider = Wider(both, held, best.pairs, tuple(memories))
     taken, laws = policy.evaluator.follow_on(wider)
     return with_actions(best, taken, f"{policy.solver}, under another market", laws)
+
+
+def certify_under(
+    call: str,
+    policy: AbstractPricedPolicy,
+    truth: RecommendationMDP,
+    signal: AbstractSettlementSignal,
+    certificate: Certificate,
+) -> EfficientPolicy:
+    """Bound what a policy is worth where another market is the truth, by simulation.
+
+    `value` is V_M(pi) with bounds at the certificate's level, `upper` is above W_M for certain.
+
+    **Raises:** `TooLarge` for values that move or several products at once; `InvalidArgument`.
+    """
+    both = beside(call, truth, policy.env, signal)
+    env, profiles = both.env, policy.profiles
+    if env.displays is not None or not isinstance(env.values, ConstantValues):
+        must = "show one product at a time and keep values constant where no tree of both fits"
+        raise TooLarge(describe(call, must, "another market"))
+    known = np.flatnonzero(beliefs_after(env, profiles.signals).sum(axis=1) > 0)
+    require_few(len(known), call.split("(")[0])
+    played = Profiles(profiles.theta[known], profiles.signals[known])
+    play = untrained(env, played, policy.evaluator.guide(both))
+    play = dataclasses.replace(play, certificate=certificate, chunk=_CHUNK)
+    economies = list_economies(env, played, False)
+    with jax.enable_x64(True):
+        bounds_of = [make_ceilings(env, play.process, cases) for cases in economies]
+    note = f"{policy.solver}, under another market, simulated"
+    work, history = Work(call.split("(")[0]), np.zeros((0, 5))
+    found = certified_play(play, play.process, economies, bounds_of, history, note, work)
+    return played_policy(found, profiles, policy.batch, note, 0.0)
 
 
 class Elsewhere(eqx.Module):

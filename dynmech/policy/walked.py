@@ -13,16 +13,24 @@ from jaxtyping import Float, Int
 from dynmech._beside import Beside
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.market.beside import MarketBeside
 from dynmech.market.continued import remaining
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
+from dynmech.policy.elsewhere import PlanBeside
 from dynmech.policy.nodes import Followed, Wider, recommendations
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.playable import Playable, money_of, untrained
-from dynmech.policy.questions import AbstractCursor, AbstractEvaluator, Place, check_side
+from dynmech.policy.questions import (
+    AbstractCursor,
+    AbstractEvaluator,
+    AbstractGuide,
+    Place,
+    check_side,
+)
 from dynmech.policy.recommender import Numbered
 from dynmech.policy.rest import Rest, solve_rest
 from dynmech.problem.compile import distinct_integers, told_laws
@@ -229,6 +237,10 @@ class TreeEvaluator(AbstractEvaluator):
             do = "solve without `initial`, or for constant values in the true market"
             raise InvalidArgument(describe("under=...", must, got, do))
         return found
+
+    def guide(self, both: MarketBeside) -> AbstractGuide:
+        rows = money_of(self.env, self.pairs.theta), self.pairs.signals[self.pairs.root]
+        return PlanBeside(both, self.plan, np.concatenate(rows, axis=1))
 
     def own_tables(
         self,

@@ -69,6 +69,48 @@ def test_simulation_draws_from_the_true_market(case):
     assert abs(mean - right) < 5 * error
 
 
+@pytest.fixture
+def no_tree_fits(monkeypatch):
+    """As if the tree of both markets were too large for any machine."""
+
+    def refuse(*given):
+        raise dm.TooLarge("no tree of both markets fits")
+
+    monkeypatch.setattr("dynmech.mechanism.under.walk_under", refuse)
+
+
+def test_where_no_tree_fits_bounds_hold_what_brute_force_finds(case, no_tree_fits):
+    if isinstance(case.true.values, dm.MarkovValues):
+        with pytest.raises(dm.TooLarge, match="constant"):
+            case.mechanism.audit(under=case.true)
+        return
+    audit = case.mechanism.audit(under=case.true, conversations=300)
+    possible = np.isfinite(case.expected["V"])
+    value, right = audit.value, case.expected["V"][possible]
+    missed = (value.lower[possible] > right + 1e-9) | (value.upper[possible] < right - 1e-9)
+    assert missed.mean() <= 0.1
+    assert (audit.best.upper[possible] >= case.expected["W_true"][possible] - 1e-9).all()
+    at_outset = audit.profile_bound[0][possible]
+    assert (at_outset >= case.expected["incentive_bound"][possible] - 1e-9).all()
+    first = case.expected["gain_by_period"][:, 0]
+    assert (audit.incentive_gain_lower <= first + 1e-9).all()
+    assert (first <= audit.incentive_gain_upper + 1e-9).all()
+    np.testing.assert_allclose(audit.budget.payments, case.expected["core_payment"], atol=0.3)
+
+
+def test_a_recommender_is_asked_under_another_market_where_no_tree_fits(no_tree_fits):
+    env, true = market(initial=False), market(scale=1.2, query=0.4, noise=1.0, initial=False)
+    policy = dm.GivenPolicy(env, lambda b, h, theta, t: int(np.argmin(env.utilities @ b)))
+    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
+    audit = mechanism.audit(under=true, conversations=60)
+    mean, error = mechanism.simulate(jax.random.key(0), 4000, under=true).mean("surplus")
+    weights = _prior(true)
+    low, high = ((side * weights).sum() for side in (audit.value.lower, audit.value.upper))
+    assert low - 4 * error <= mean <= high + 4 * error
+    with pytest.raises(dm.InvalidArgument, match="nodes"):
+        mechanism.audit(under=true, conversations=60, nodes=2)
+
+
 def _prior(env: dm.RecommendationMDP) -> np.ndarray:
     """Prior probability of every initial profile, on the axes P."""
     return dm.solve_efficient_policy(env, progress=False).probability()

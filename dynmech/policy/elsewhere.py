@@ -1,0 +1,74 @@
+"""A policy played in the market of two beside each other, where no tree of both fits.
+
+What happens is the true market's. What is recommended follows from what the mechanism believes,
+which is followed besides: by its belief where somebody is asked, by its node where a tree was
+walked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dynmech.market.beside import MarketBeside
+from dynmech.policy.playable import Playable
+from dynmech.policy.questions import AbstractGuide
+from solvers import Plan
+
+
+class AskedBeside(AbstractGuide):
+    """Somebody who is asked for what the mechanism believes."""
+
+    both: MarketBeside
+    play: Playable
+
+    def laws(self, case, beliefs, memories, period, places):
+        money = np.asarray(case.coefficient, float)[: self.play.env.products]
+        believed = self.both.belief(np.asarray(beliefs, float))
+        return self.play.laws_at(money, believed, self.both.memory(np.asarray(memories)), period)
+
+    def outset(self, money, signals):
+        return self.both.start(signals[None])[0], 0
+
+
+class PlanBeside(AbstractGuide):
+    """A plan that is followed on its own tree: a place is a pair and a node of its round.
+
+    `pairs` (P, 2n+1): values of every pair, money, and symbols.
+    """
+
+    both: MarketBeside
+    plan: Plan
+    pairs: Float[np.ndarray, "P _k"]
+
+    @property
+    def _nodes(self) -> int:
+        return max(layer.nodes for layer in self.plan.tree.layers)
+
+    def laws(self, case, beliefs, memories, period, places):
+        pair, node = np.divmod(places, self._nodes)
+        size = self.plan.tree.structure.controls
+        taken = np.where(places >= 0, self.plan.actions[period][pair, node], size - 1)
+        table = np.eye(size)
+        if self.plan.laws is not None:
+            table = np.concatenate([table, self.plan.laws])
+        return table[taken]
+
+    def follow(
+        self,
+        places: Int[np.ndarray, " C"],
+        period: int,
+        controls: Int[np.ndarray, " C"],
+        symbols: Int[np.ndarray, " C"],
+    ) -> Int[np.ndarray, " C"]:
+        pair, node = np.divmod(places, self._nodes)
+        heard = self.both.env.heard.split(symbols, controls)
+        joint = self.both.held.heard.join(heard, controls)
+        child = self.plan.tree.layers[period].child[node, controls, joint]
+        return np.where((places >= 0) & (child >= 0), pair * self._nodes + child, -1)
+
+    def outset(self, money, signals):
+        row = np.concatenate([np.asarray(money, float), np.asarray(signals, float)])
+        near = np.isclose(self.pairs, row, rtol=1e-12, atol=0.0).all(axis=1)
+        place = int(np.argmax(near)) * self._nodes if near.any() else -1
+        return self.both.start(signals[None])[0], place
