@@ -1,5 +1,6 @@
 """Solve what remains of a conversation that left the plan: one task, on a tree of its own."""
 
+import dataclasses
 import math
 
 import equinox as eqx
@@ -11,7 +12,11 @@ from dynmech.errors import TooLarge
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues
+from dynmech.policy.nodes import recommendations
+from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.plans import plan_of
+from dynmech.policy.playable import Playable, money_of
+from dynmech.policy.recommender import Numbered
 from dynmech.problem.compile import compile_remembered
 from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
@@ -88,3 +93,17 @@ def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"], apart: boo
         complete=solved.complete,
         exact=solved.complete and solved.status is Status.EXACT,
     )
+
+
+def recommended(rest: Rest, asked: Playable, rounds: int) -> tuple[Plan, np.ndarray]:
+    """What somebody recommends in what remains, `rounds` of which are over, and its surplus."""
+    env = rest.env
+
+    def ask(theta, belief, memory, period):
+        return asked.laws_at(money_of(env, theta), belief, memory, period + rounds)
+
+    numbered, memories = Numbered(ask), list(rest.memories or ())
+    taken = recommendations(rest.plan, rest.pairs, memories, numbered)
+    plan = dataclasses.replace(rest.plan, actions=taken, laws=numbered.table)
+    every = np.arange(len(rest.pairs.root))
+    return plan, expected_outcomes(plan, env.values.support, rest.pairs, every).surplus

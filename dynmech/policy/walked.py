@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -21,7 +20,7 @@ from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.elsewhere import PlanBeside
-from dynmech.policy.nodes import Followed, Wider, recommendations
+from dynmech.policy.nodes import Followed, Wider
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.playable import Playable, money_of, untrained
 from dynmech.policy.questions import (
@@ -31,8 +30,7 @@ from dynmech.policy.questions import (
     Place,
     check_side,
 )
-from dynmech.policy.recommender import Numbered
-from dynmech.policy.rest import Rest, solve_rest
+from dynmech.policy.rest import recommended, solve_rest
 from dynmech.problem.compile import distinct_integers, told_laws
 from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import settled
@@ -138,7 +136,7 @@ class TreeEvaluator(AbstractEvaluator):
         plan, value, best = found.plan, found.value, None
         if asked is not None:
             best = plan
-            plan, value = _recommended(found, asked, place.period - 1)
+            plan, value = recommended(found, asked, place.period - 1)
         none = np.full((2, *found.pairs.own[:, :, 0, :].shape), np.nan)
         there = TreeEvaluator(
             env=found.env,
@@ -302,20 +300,6 @@ class TreeEvaluator(AbstractEvaluator):
 def keep_asked(evaluator: AbstractEvaluator, play: Playable) -> None:
     """Keep who recommends beside the evaluator of the tree: a function is no part of its data."""
     _ASKED(evaluator, lambda: play)
-
-
-def _recommended(rest: Rest, asked: Playable, rounds: int) -> tuple[Plan, np.ndarray]:
-    """What somebody recommends in what remains, `rounds` of which are over, and its surplus."""
-    env = rest.env
-
-    def ask(theta, belief, memory, period):
-        return asked.laws_at(money_of(env, theta), belief, memory, period + rounds)
-
-    numbered, memories = Numbered(ask), list(rest.memories or ())
-    taken = recommendations(rest.plan, rest.pairs, memories, numbered)
-    plan = dataclasses.replace(rest.plan, actions=taken, laws=numbered.table)
-    every = np.arange(len(rest.pairs.root))
-    return plan, expected_outcomes(plan, env.values.support, rest.pairs, every).surplus
 
 
 def _draw(
