@@ -31,6 +31,7 @@ class AbstractChooser(eqx.Module):
         chooser says that each run is, see `follow`.
         """
 
+    @abc.abstractmethod
     def follow(
         self,
         places: Int[np.ndarray, " C"],
@@ -40,9 +41,8 @@ class AbstractChooser(eqx.Module):
     ) -> Int[np.ndarray, " C"]:
         """Where runs are after a control and a symbol, in numbers of the chooser's own.
 
-        Nothing by default: one that knows its way by the belief needs no places.
+        One that knows its way by the belief needs no places, and returns those given.
         """
-        return places
 
 
 def draw_controls(

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech.market.beside import MarketBeside
+from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.playable import Playable
-from dynmech.policy.questions import AbstractGuide
 from solvers import Plan
 
 
@@ -26,6 +26,9 @@ class AskedBeside(AbstractGuide):
         money = np.asarray(case.coefficient, float)[: self.play.env.products]
         believed = self.both.belief(np.asarray(beliefs, float))
         return self.play.laws_at(money, believed, self.both.memory(np.asarray(memories)), period)
+
+    def follow(self, places, period, controls, symbols):
+        return places
 
     def outset(self, money, signals):
         return self.both.start(signals[None])[0], 0

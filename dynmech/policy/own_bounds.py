@@ -21,8 +21,8 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.payments.settlement import Estimator
+from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.player import Player, largest_bias
-from dynmech.policy.questions import AbstractGuide
 from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from dynmech.solve.ceilings import make_ceilings

@@ -13,7 +13,7 @@ from dynmech._beside import Beside
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
-from dynmech.policy.questions import AbstractGuide
+from dynmech.policy.guide import AbstractGuide
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case

@@ -25,6 +25,7 @@ from dynmech.market.shown import alone
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.elsewhere import AskedBeside
+from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.nodes import Followed, Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
 from dynmech.policy.playable import Playable, padded
@@ -32,7 +33,6 @@ from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import (
     AbstractCursor,
     AbstractEvaluator,
-    AbstractGuide,
     Place,
     check_side,
     refuse,

@@ -26,8 +26,8 @@ from dynmech.market.roots import signal_likelihood
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
+from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.playable import told_of
-from dynmech.policy.questions import AbstractGuide
 from dynmech.problem.compile import enumerate_memories
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.problem.settled import largest_bias as worst_bias

@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from dynmech._types import on_host
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.problem.settled import predictions
-from solvers import AbstractChooser
 
 if TYPE_CHECKING:
     from dynmech.bounded import Bounded
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from dynmech.market.profiles import Profiles
     from dynmech.market.settlements import AbstractSettlementSignal
     from dynmech.payments.groves import OwnTables
+    from dynmech.policy.guide import AbstractGuide
     from dynmech.policy.nodes import Followed, Wider
     from dynmech.policy.playable import Playable
     from dynmech.problem.edges import Compiled
@@ -72,19 +72,6 @@ class Place(eqx.Module):
     seen: Bool[np.ndarray, " n"] | None = None
     pair: int = eqx.field(static=True, default=-1)
     node: int = eqx.field(static=True, default=-1)
-
-
-class AbstractGuide(AbstractChooser):
-    """Who recommends in a market, told what is reported; see `solvers.AbstractChooser`."""
-
-    def outset(
-        self, money: Float[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]
-    ) -> tuple[Float[np.ndarray, " m"], int] | None:
-        """What the mechanism believes after reports, unnormalised, and the place where it starts.
-
-        None, by default: what the market believes.
-        """
-        return None
 
 
 class AbstractCursor:
@@ -237,7 +224,7 @@ class AbstractEvaluator(eqx.Module):
         """
 
     @abc.abstractmethod
-    def guide(self, both: "MarketBeside") -> AbstractGuide:
+    def guide(self, both: "MarketBeside") -> "AbstractGuide":
         """Who recommends as this policy does in the market of two beside each other."""
 
     @abc.abstractmethod

@@ -13,7 +13,7 @@ from dynmech._types import NONE
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
-from dynmech.policy.questions import AbstractGuide
+from dynmech.policy.guide import AbstractGuide
 from solvers import Case
 
 Recommend = Callable[[np.ndarray, np.ndarray, np.ndarray, int], Any]
@@ -34,6 +34,12 @@ class Recommender(AbstractGuide):
     def laws(self, case: Case, beliefs, memories, period, places):
         theta = np.asarray(case.coefficient, float)[: self.env.products]
         return self.asked(theta, np.asarray(beliefs), np.asarray(memories), period)
+
+    def follow(self, places, period, controls, symbols):
+        return places
+
+    def outset(self, money, signals):
+        return None
 
     def asked(
         self,

@@ -20,13 +20,13 @@ from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.policy.elsewhere import PlanBeside
+from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.nodes import Followed, Wider
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.playable import Playable, money_of, untrained
 from dynmech.policy.questions import (
     AbstractCursor,
     AbstractEvaluator,
-    AbstractGuide,
     Place,
     check_side,
 )
