@@ -41,6 +41,20 @@ def test_portraits_are_short_and_escape_labels(solved):
     assert repr(object.__new__(dm.RecommendationMDP))  # as a debugger meets it
 
 
+def test_pictures_show_labels_and_titles_as_given(solved):
+    pytest.importorskip("matplotlib")
+    _, _, mechanism = solved
+    given, title = ["_ours", "theirs, $5 or $6"], "$x_ and $y"
+    found = mechanism.audit()
+    figure = dm.plotting.plot_incentives(dict.fromkeys(given, found), title=title)
+    figure.canvas.draw()  # an opened formula would not be typeset
+    drawn = [text.get_text() for text in figure.legends[0].get_texts()]
+    drawn.append(figure.get_suptitle())
+    plain = [text.replace("\u200b", "").replace(r"\$", "$") for text in drawn]
+    assert plain == [*given, title]
+    assert all("$" not in text.replace(r"\$", "") for text in drawn)
+
+
 def test_many_products_are_summarised():
     rng = np.random.default_rng(0)
     many = dm.RecommendationMDP(

@@ -62,8 +62,9 @@ def product_colours(count: int) -> list[str]:
 
 
 def plain(label: str) -> str:
-    """A label that is drawn as given: its dollar signs open no mathematics."""
-    return str(label).replace("$", r"\$")
+    """A label that is drawn as given: dollar signs open no mathematics, "_" keeps it in legends."""
+    hidden = str(label).startswith("_")  # matplotlib leaves such labels out
+    return ("\u200b" if hidden else "") + str(label).replace("$", r"\$")
 
 
 def wrapped(labels: Sequence[str], width: int = 18) -> list[str]:
