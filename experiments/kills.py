@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,10 @@ class Job:
         return told.strip()
 
 
-def run(jobs: tuple[str, ...], kills: int, seed: int) -> list[dict[str, Any]]:
-    """Kill every job its share of times; a row each.
+def run(
+    jobs: tuple[str, ...], kills: int, seed: int, say: Callable[[str], object] = lambda line: None
+) -> list[dict[str, Any]]:
+    """Kill every job its share of times; a row each, said as soon as the job is done.
 
     **Returns:** per job, `kills`; `ended`: runs that came to their end; `same`: how many of these
     had the answer of the undisturbed run; `seconds` of that run.
@@ -88,6 +91,11 @@ def run(jobs: tuple[str, ...], kills: int, seed: int) -> list[dict[str, Any]]:
         rng = np.random.default_rng([seed, k])
         with tempfile.TemporaryDirectory() as place:
             rows.append(_kill(name, len(share[k]), rng, Path(place)))
+        say(
+            "{job}: {kills} kills, {ended} ended, {same} the same, {seconds:.1f} s".format(
+                **rows[-1]
+            )
+        )
     return rows
 
 
@@ -116,7 +124,7 @@ def main(options: Options) -> None:
     """Kill, print and write the table; raises `SystemExit` where an answer differs."""
     out = Output(options.results / "kills", "")
     out.heading("Killed at random moments and gone on with")
-    rows = run(options.jobs, options.kills, options.seed)
+    rows = run(options.jobs, options.kills, options.seed, out.say)
     names = {"kills": "kills [1]", "ended": "runs that ended [1]", "same": "same answer [1]",
              "seconds": "undisturbed [s]"}  # fmt: skip
     table = pd.DataFrame(rows).rename(columns=names)
