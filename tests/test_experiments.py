@@ -98,6 +98,10 @@ LONG = {  # slow
     "quantising",
     "recommenders",
     "sweep",
+    "long_horizon",
+    "reports",
+    "procurement",
+    "shopping_assistant",
 }
 
 

@@ -10,6 +10,8 @@ import dynmech as dm
 from tests.helpers.long_markets import UNTRAINED
 from tests.helpers.small import logit_market
 
+pytestmark = pytest.mark.slow  # the default run asks a network's policy in tests/contract
+
 QUICK = dm.Certificate(runs=600, marginal_runs=200, rounds=2, walk=0)
 NETWORK = dataclasses.replace(UNTRAINED, certificate=QUICK)
 

@@ -78,6 +78,7 @@ def test_the_interval_holds_the_exact_value_as_often_as_it_says():
     assert below >= 160 - spread
 
 
+@pytest.mark.slow
 def test_bounds_are_wider_where_hardly_any_conversation_goes_on():
     """What hardly ever happens is met as often as it is worth: half of these were too high."""
     env = market(horizon=6, rule=dm.LastShownOnly(dm.Logit(0.3), 0.002))

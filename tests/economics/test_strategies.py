@@ -78,6 +78,7 @@ def test_two_searches_of_single_lies_agree_on_a_batch(seed):
     assert audit.gain_by_period[:, 1].max() > 1e-3
 
 
+@pytest.mark.slow
 def test_two_searches_agree_where_beliefs_in_proportion_are_one_node():
     """Two trials, of chance p: (none, both) and (one, one) give the same belief up to a factor 4.
 

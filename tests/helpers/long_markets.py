@@ -67,7 +67,8 @@ def solve(env, solver=UNTRAINED, certificate=None, *, marginal=True, **options):
     certificate = certificate or dm.Certificate(runs=300, marginal_runs=200, rounds=env.horizon)
     fewer = {} if marginal else {"marginal_runs": 0}
     solver = dataclasses.replace(solver, certificate=simulated(certificate, **fewer))
-    options.setdefault("initial", every(env))
+    if "initial" not in options:
+        options["initial"] = every(env)
     return dm.solve_efficient_policy(env, solver, progress=False, **options)
 
 
