@@ -47,6 +47,7 @@ from solvers.search.growing import (
 )
 from solvers.solution import AbstractSolver, Status, Unsuited, close_enough
 from solvers.told.bounds import open_columns
+from solvers.told.rounded import widened
 from solvers.tree.tree import Layer, build_tree
 
 _SMALL = 1e6  # bytes of laws that are not counted
@@ -96,7 +97,10 @@ class PointBased(AbstractSolver):
                 progress=progress,
                 checkpoint=limits.checkpoint,
             )
-        return found.solution(tasks)
+        solved = found.solution(tasks)
+        if not limits.single:  # else what the sweep counted as rounding was of doubles
+            return solved
+        return widened(solved, listed.structure, listed.tables, tasks, single=True)
 
 
 def solve_point_based(

@@ -45,6 +45,7 @@ from solvers.solution import (
 )
 from solvers.stationary import Stationary
 from solvers.ties import most_gained
+from solvers.told.rounded import widened, widened_endless
 from solvers.tree.closed import close_beliefs
 
 _TOGETHER = 256
@@ -107,7 +108,8 @@ class BestFirst(AbstractSolver):
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
         note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
         spent = time.monotonic() - began
-        return dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
+        found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
+        return widened_endless(found, structure, tables, tasks, single=limits.single)
 
     def _finite(self, problem, tasks, limits, progress):
         """Search with the round as a part of the memory."""
@@ -129,7 +131,8 @@ class BestFirst(AbstractSolver):
         short = (found.lower - value > _ROUNDING * np.abs(found.lower)).any()
         if short:
             found = dataclasses.replace(found, plan=table, status=Status.MEMORY_LIMIT)
-        return dataclasses.replace(found, value=value, table=table, seconds=spent)
+        found = dataclasses.replace(found, value=value, table=table, seconds=spent)
+        return widened(found, listed.structure, listed.tables, tasks, single=limits.single)
 
 
 def _kept_bytes(structure: Structure, tasks: TaskList) -> float:

@@ -73,7 +73,7 @@ def options(problem, t, memory, belief, root, task):
     out = []
     for control in range(s.controls):
         edge = s.edge[t][memory, control]
-        total = 0.0
+        total = 0
         for slot, j in enumerate(s.outcome[edge]):
             if j >= 0:
                 weight = belief * numbers.stop[edge, slot]

@@ -1,22 +1,67 @@
 """Best-first search of finite horizons: against brute force, and where memory or time ends it."""
 
 import dataclasses
+from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from solvers import BestFirst, Limits, Listed, Status
+from solvers import BestFirst, Limits, Listed, PointBased, Status
 from solvers import Problem as Posed
 from solvers.problem import TaskList
 from tests.helpers.problems import random_problem, values
 
 
 def solve(problem, tolerance=0.0, **options):
+    return run(BestFirst(**options), problem, Limits(tolerance))
+
+
+def run(solver, problem, limits):
     tasks = TaskList([problem.tasks])
     structure = problem.structure
     listed = Listed(structure, problem.tables)
     posed = Posed(lambda: None, lambda limit: listed, structure.horizon, structure.controls)
-    return BestFirst(**options).solve(posed, tasks, Limits(tolerance), False)
+    return solver.solve(posed, tasks, limits, False)
+
+
+def of_fractions(problem):
+    """The same problem, its numbers as they are and no sum rounded."""
+    exact = np.vectorize(Fraction, otypes=[object])
+    fields = {k: exact(v) for k, v in vars(problem.tables).items()}
+    tasks = problem.tasks
+    parts = {k: exact(getattr(tasks, k)) for k in ("root", "coefficient", "counted")}
+    return dataclasses.replace(
+        problem, tables=SimpleNamespace(**fields),
+        tasks=SimpleNamespace(**parts, allowed=tasks.allowed, kernel=None),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("excluded", [0.0, -1e13])
+def test_bounds_hold_the_value_in_exact_arithmetic(excluded):
+    """To the last digit; what nobody would take, however bad, makes them no wider."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        problem = random_problem(rng, rounds=2 + seed % 2, controls=2, roots=1, variants=2)
+        problem.tasks.coefficient[0, :, 0] += excluded
+        true = values(of_fractions(problem)).ravel()
+        found = solve(problem)
+        lower, upper = ([Fraction(x) for x in row] for row in (found.lower, found.upper))
+        assert all(x <= y <= z for x, y, z in zip(lower, true, upper, strict=True))
+        assert (found.upper - found.lower <= 1e-12 * (1 + np.abs(found.upper))).all()
+
+
+@pytest.mark.parametrize("solver", [BestFirst(), PointBased()], ids=["BestFirst", "PointBased"])
+def test_bounds_hold_numbers_that_were_rounded_to_single_precision(solver):
+    for seed in range(3):
+        problem = random_problem(np.random.default_rng(seed), rounds=3, roots=1, variants=2)
+        true = values(problem).ravel()
+        tables = {k: v.astype(np.float32).astype(float) for k, v in vars(problem.tables).items()}
+        rounded = dataclasses.replace(problem, tables=type(problem.tables)(**tables))
+        found = run(solver, rounded, Limits(1e-4, single=True))
+        assert (found.lower <= true).all()
+        assert (true <= found.upper).all()
+        assert (found.upper - found.lower <= 1e-3).all()
 
 
 @pytest.mark.parametrize("seed", range(6))

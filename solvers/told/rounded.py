@@ -1,0 +1,124 @@
+"""Bounds with what rounding can have done to them, where a search kept no amounts.
+
+A value is off by at most a share c of its *amount* A, the sum of the sizes of its terms
+(`solvers.ties`). Let P and N be what the terms that are positive, and negative, add up to in size,
+so that A = P + N and P - N is the value. Whatever is done, P is at most U+, what a controller told
+the parameter gets if terms below zero count as nothing; so that N <= U+ - L for every plan that is
+worth L or more, and
+
+    A <= 2 U+ - L.
+
+This holds for the best plan, for bounds found by going on from it with better than it can do, and
+for the plan that attains L. A control that nobody would take, however large its loss, is in no U+.
+
+Without a horizon a term of round t has t columns, each with its own error, so that what counts
+besides A is the sum over t of the amounts A_t of what is still to come then. With g the largest
+chance of going on, U+ the largest over memory classes, and k what one control kept for ever may
+lose, which no plan that may keep it does worse than,
+
+    sum_t A_t <= <b, (2 U+ + k) g / (1 - g)>.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
+from solvers.solution import Solution
+from solvers.ties import shares, signed
+from solvers.told.bounds import told_parameter
+
+_HALF = {kind: float(np.finfo(kind).eps) / 2 for kind in (np.float32, np.float64)}
+_SECOND = 1.02  # products of many factors near one, beyond the first order
+
+
+def widened(
+    found: Solution, structure: Structure, tables: Tables, tasks: TaskList, *, single: bool
+) -> Solution:
+    """The same solution of a finite horizon, its bounds as far apart as rounding asks for.
+
+    **Arguments:** `single`: whether the numbers of the problem were rounded to single precision
+    before they were worked on in double.
+    """
+    slots, points, rounds = structure.outcome.shape[1], tables.column.shape[1], structure.horizon
+    share = shares(points, rounds, slots, structure.symbols).each[0]
+    if single:
+        share += shares(0, rounds, slots, 1, dtype=np.float32).each[0]
+    above, amounts = _gains(tables), []
+    for part, low, high in _parts(tasks, found):
+        most = high
+        if signed(tables, part):
+            told = told_parameter(structure, above, _gained(part))[0][0]
+            most = np.broadcast_to((told * part.root[:, None]).sum(axis=-1), high.shape)
+        amounts.append(_amount(most, low, high))
+    return _apart(found, share * np.concatenate(amounts))
+
+
+def widened_endless(
+    found: Solution, structure: Structure, tables: Tables, tasks: TaskList, *, single: bool
+) -> Solution:
+    """The same without a horizon; see `widened`."""
+    going, above, rooms = going_on(structure, tables), _gains(tables), []
+    slots, symbols, points = structure.outcome.shape[1], structure.symbols, going.shape[1]
+    for part, low, high in _parts(tasks, found):
+        room = np.zeros(high.shape)
+        for at in np.ndindex(*high.shape):
+            root = np.asarray(part.root[at[0]], float)
+            allowed = np.flatnonzero(part.allowed[at])
+            used = np.unique(structure.edge[0][:, allowed])
+            further = going[used].max(axis=0)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rounds = np.where(root > 0, 1.0 / (1.0 - further), 0.0)
+            weights = (np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float))
+            gains = round_yields(structure, above, *weights)
+            lost, most = np.zeros(points), high[at]
+            if signed(tables, part):
+                kept = one_for_ever(structure, gains, going)
+                told = told_for_ever(structure, gains, going, kept, np.asarray(part.allowed[at]))
+                most, largest = root @ told[0], told.max(axis=0)
+                weights = (np.asarray(x[at], float) for x in (part.coefficient, part.counted))
+                own = round_yields(structure, tables, *weights)
+                losses = np.maximum(-one_for_ever(structure, own, going)[allowed], 0.0)
+                losses = losses.max(axis=1)
+                lost = losses[(losses @ root).argmin()]
+                largest = 2 * largest
+            else:
+                largest = gains[used].max(axis=0) * rounds
+            after = float(root @ np.where(root > 0, (largest + lost) * further * rounds, 0.0))
+            amount = float(_amount(most, low[at], high[at])[0])
+            count = 2 * points + 2 * slots + symbols + 20
+            room[at] = _HALF[np.float64] * (count * amount + (symbols + 10) * after)
+            if single:
+                room[at] += _HALF[np.float32] * ((2 * slots + 12) * amount + 2 * after)
+        rooms.append(room.ravel())
+    return _apart(found, _SECOND * np.concatenate(rooms))
+
+
+def _gains(tables: Tables) -> Tables:
+    return dataclasses.replace(tables, reward=np.maximum(tables.reward, 0.0))
+
+
+def _gained(part: Tasks) -> Tasks:
+    return dataclasses.replace(part, coefficient=np.maximum(part.coefficient, 0.0))
+
+
+def _parts(tasks: TaskList, found: Solution):
+    """Groups of tasks with their bounds."""
+    return zip(tasks.groups, tasks.split(found.lower), tasks.split(found.upper), strict=True)
+
+
+def _amount(most, low, high) -> np.ndarray:
+    """What terms add up to in size, of what is gained at most and the bounds."""
+    most = np.maximum(most, np.abs(high))
+    return np.ravel(most + np.maximum(most - low, 0.0))
+
+
+def _apart(found: Solution, room: Float[np.ndarray, " N"]) -> Solution:
+    if not all(map(math.isfinite, room)):
+        raise ArithmeticError("sums are too long for this precision")
+    apart = 2.0 * room + (0.0 if found.rounding is None else found.rounding)
+    low, high = found.lower - room, found.upper + room
+    return dataclasses.replace(found, lower=low, upper=high, rounding=apart)
