@@ -167,7 +167,9 @@ def cut_rating():
     return dm.RatingFeedback(noise=0.7, symbols=3, cuts=np.array([[-0.5, 0.5], [0.0, 1.0]]))
 
 
-@pytest.mark.parametrize("argument", ["theta_support", "gamma", "prior"])
+@pytest.mark.parametrize(
+    "argument", ["theta_support", "gamma", pytest.param("prior", marks=pytest.mark.slow)]
+)
 def test_jit_and_vmap(argument):
     policy = solve(rule_market())
     rng, base = np.random.default_rng(3), base_of(policy, argument)

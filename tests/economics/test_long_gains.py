@@ -44,6 +44,7 @@ def test_simulated_deviations_are_those_of_brute_force(long_solved, long_worse, 
     assert compared == 3 * 2 * 3 * 3
 
 
+@pytest.mark.slow
 def test_gains_of_lies_stay_below_the_bound_and_are_found(long_solved, long_worse):
     """A policy far from efficient: some lie really gains, and none gains more than W - V."""
     audit = dm.DynamicTeamMechanism(long_worse, dm.groves.Zero()).audit(conversations=600)

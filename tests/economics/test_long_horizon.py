@@ -95,6 +95,7 @@ def test_bounds_are_wider_where_hardly_any_conversation_goes_on():
     assert once.evaluator.bounds.unseen[0] <= 1e-15
 
 
+@pytest.mark.slow
 def test_what_is_certified_inside_is_the_policy_that_goes_on():
     """When all was shown the rest has one law, which the network must not see in another form."""
     rng = np.random.default_rng(3)

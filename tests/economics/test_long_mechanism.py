@@ -55,6 +55,7 @@ def test_totals_do_not_move_with_own_reports(long_solved, groves):
     assert total[1, 1] == total[1, 2]
 
 
+@pytest.mark.slow
 def test_an_audit_holds_with_the_confidence_asked_for(long_solved):
     _, policy, _ = long_solved
     mechanism = dm.DynamicTeamMechanism(policy)
@@ -71,6 +72,7 @@ def test_an_audit_holds_with_the_confidence_asked_for(long_solved):
         mechanism.audit(confidence=1.0)
 
 
+@pytest.mark.slow
 def test_estimates_that_follow_predictions_are_paid_as_on_the_tree(long_solved):
     """Every rating comes, and is thought to come half the time: q = 2 x - m."""
     _, policy, exact = long_solved

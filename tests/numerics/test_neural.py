@@ -178,6 +178,7 @@ def whole():
     return trained()
 
 
+@pytest.mark.slow
 def test_seeds_repeat_a_training_also_over_devices(whole):
     again = trained(mesh=jax.sharding.Mesh(np.array(jax.devices()[:1] * 3), ("cases",)))
     np.testing.assert_array_equal(whole.history[:, 1:], again.history[:, 1:])

@@ -39,10 +39,10 @@ def trained():
     return env, policy.player.critic, dm.solve_efficient_policy(env, progress=False)
 
 
-SLOW = pytest.param("untrained", marks=pytest.mark.slow)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("none", "untrained")]
 
 
-@pytest.mark.parametrize("critic", ["none", SLOW, "trained"])
+@pytest.mark.parametrize("critic", [*SLOW, "trained"])
 def test_whatever_is_charged_the_mean_is_above_the_value(trained, critic):
     env, network, exact = trained
     networks = {"none": None, "untrained": ValueNetwork(jax.random.key(5)), "trained": network}
