@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from dynmech.errors import InvalidArgument, describe
+from dynmech.logs.blocks import Blocks, blocks
 from dynmech.logs.chance import by_shares
-from dynmech.logs.likelihood import (
-    BY_TASTE,
-    Blocks,
-    Records,
-    Tables,
-    blocks,
-    in_blocks,
-    records,
-    tables,
-)
+from dynmech.logs.likelihood import Records, records
 from dynmech.logs.log import Log
 from dynmech.logs.mixture import mixture_weights
-from dynmech.logs.parameters import Parameter, parameter
+from dynmech.logs.parameters import parameter
+from dynmech.logs.programs import Model, given_taste, joint, placed_in, ratios, slope_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.tastes import TasteGrid
 
@@ -45,20 +36,12 @@ def asked(market: RecommendationMDP, names: Sequence[str]):
     return found, [name for name in names if name in others]
 
 
-def _placed(market: Any, found: Sequence[Parameter], free: Array) -> Any:
-    at = 0
-    for one in found:
-        market = one.place(market, free[at : at + one.size])
-        at += one.size
-    return market
-
-
 def rebuilt(market, found, free, weights) -> RecommendationMDP:
     """The market with estimates in place, through its constructor's checks."""
     with jax.enable_x64(True):
         placed = jax.tree.map(
             lambda x: np.asarray(x) if isinstance(x, jax.Array) else x,
-            _placed(market, found, jnp.asarray(free)),
+            placed_in(market, found, jnp.asarray(free)),
         )
     return RecommendationMDP(
         placed.gamma,
@@ -103,7 +86,9 @@ class Problem:
         self.labels = [x for p in self.found for x in p.labels]
         if self.scaled:
             self.labels += ["rating scale: a", "rating scale: b"]
-        self._compiled()
+        small = self.parts.weight.size * len(self.weights) < _MOST
+        self.kind = np.float64 if small else np.float32
+        self.model = Model(market, tuple(self.found), self.data.situations, self._known_scale())
         self._possible()
 
     def start(self) -> np.ndarray:
@@ -119,20 +104,11 @@ class Problem:
             pieces.append(np.array([rating_mean - spread / width * mean, math.log(spread / width)]))
         return np.concatenate(pieces) if pieces else np.zeros(0)
 
-    def scale(self, free) -> tuple[Any, Any]:
-        """(a, b) of ratings at these coordinates."""
+    def _known_scale(self) -> tuple[np.ndarray, np.ndarray] | None:
         if self.scaled:
-            return free[-2], jnp.exp(free[-1])
-        return self.log.scale or (0.0, 1.0)
-
-    def tables(self, free, on: Int[Array, " k"] | None = None) -> Tables:
-        """Log chances at these coordinates, of all tastes or of some; traced."""
-        found = tables(_placed(self.market, self.found, free), self.data, self.scale(free))
-        if on is None:
-            return found
-        every = (getattr(found, name) for name in BY_TASTE)
-        fewer = {name: table[..., on] for name, table in zip(BY_TASTE, every, strict=True)}
-        return dataclasses.replace(found, **fewer)
+            return None
+        a, b = self.log.scale or (0.0, 1.0)
+        return np.asarray(a, float), np.asarray(b, float)
 
     def carrying(self, weights) -> tuple[np.ndarray, np.ndarray]:
         """The tastes with weight, padded with some without so that shapes are few; the weights."""
@@ -141,45 +117,9 @@ class Problem:
         on = np.sort(order[:size])
         return np.asarray(weights, float)[on], on
 
-    def _compiled(self) -> None:
-        """Name the few programs that run; derivatives beyond the first are differences."""
-
-        def mixed(logs, weights):
-            return jax.scipy.special.logsumexp(logs + jnp.log(jnp.maximum(weights, 1e-300)), axis=1)
-
-        def loss(free, weights, on, parts):
-            """Minus the log likelihood, of the tastes that are `on`."""
-
-            def one(logs, weight):
-                return (weight * mixed(logs, weights)).sum()
-
-            return -in_blocks(self.tables(free, on), parts, one).sum()
-
-        def joint(free, weights, on, parts):
-            return in_blocks(self.tables(free, on), parts, lambda logs, _: mixed(logs, weights))
-
-        def ratios(free, weights, on, parts):
-            def one(logs, _):
-                return jnp.exp(logs - mixed(logs, weights)[:, None])
-
-            return in_blocks(self.tables(free, on), parts, one)
-
-        def given_taste(free, parts):
-            """Likelihoods by taste, each record's largest being 1."""
-
-            def one(logs, _):
-                return jnp.exp(logs - logs.max(axis=1, keepdims=True)).astype(self.kind)
-
-            return in_blocks(self.tables(free), parts, one)
-
-        self.kind = np.float64 if self.parts.weight.size * len(self.weights) < _MOST else np.float32
-        self.slope = eqx.filter_jit(jax.value_and_grad(loss))
-        self.joint, self.ratios = eqx.filter_jit(joint), eqx.filter_jit(ratios)
-        self.given_taste = eqx.filter_jit(given_taste)
-
     def each(self, free, weights) -> np.ndarray:
         """log P of every record, (N,)."""
-        found = self.joint(jnp.asarray(free), *self.carrying(weights), self.parts)
+        found = joint(self.model, jnp.asarray(free), *self.carrying(weights), self.parts)
         return np.asarray(found, float).ravel()[: len(self.data.path)]
 
     def differences(self, function, free) -> np.ndarray:
@@ -216,8 +156,8 @@ class Problem:
             nonlocal held
             if self.weighted:
                 held = self._best_weights(at, held, parts)
-            value, slope = self.slope(jnp.asarray(at), *self.carrying(held), parts)
-            return float(value) / count, np.asarray(slope, float) / count
+            value, slope = self._sloped(at, held, parts)
+            return value / count, slope / count
 
         if len(free):
             free = self._climb(objective, free, progress)
@@ -225,8 +165,14 @@ class Problem:
             held = self._best_weights(free, held, parts)
         return free, held
 
+    def _sloped(self, free, weights, parts: Blocks) -> tuple[float, np.ndarray]:
+        """Minus the log likelihood and its slope."""
+        value, slope = slope_of(self.model, jnp.asarray(free), *self.carrying(weights), parts)
+        return float(value), np.asarray(slope, float)
+
     def _best_weights(self, free, weights, parts: Blocks) -> np.ndarray:
-        found = np.asarray(self.given_taste(jnp.asarray(free), parts)).reshape(-1, len(weights))
+        found = given_taste(self.model, self.kind, jnp.asarray(free), parts)
+        found = np.asarray(found).reshape(-1, len(weights))
         live = parts.weight.ravel() > 0
         often = parts.weight.ravel()[live]
         return mixture_weights(found if live.all() else found[live], often, weights)
@@ -261,7 +207,7 @@ class Problem:
             basis = np.zeros((len(weights), len(active) - 1))
             basis[active] = np.linalg.svd(np.ones((1, len(active))))[2][1:].T
             some, on = self.carrying(weights)
-            ratio = np.asarray(self.ratios(jnp.asarray(free), some, on, self.parts))
+            ratio = np.asarray(ratios(self.model, jnp.asarray(free), some, on, self.parts))
             ratio = ratio.reshape(-1, len(on))[:count]
             score = np.concatenate([score, ratio @ basis[on]], axis=1)
         of = self.data.of
@@ -274,7 +220,8 @@ class Problem:
         else:
             bread = self.differences(
                 lambda at: np.asarray(
-                    self.slope(jnp.asarray(at), *self.carrying(weights), self.parts)[1], float
+                    slope_of(self.model, jnp.asarray(at), *self.carrying(weights), self.parts)[1],
+                    float,
                 ),
                 free,
             )

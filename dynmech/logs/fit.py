@@ -311,7 +311,7 @@ def _finish(
     if problem.weighted:
         alive = int((weights > 1e-6).sum())
         notes.append(f"{alive} of {len(weights)} tastes carry weight")
-    a, b = problem.scale(free)
+    a, b = problem.model.scale_at(free)
     scale = (float(a), float(b)) if problem.scaled else problem.log.scale
     factor = spread.weights
     error = np.full(len(weights), np.nan) if factor is None else np.sqrt((factor**2).sum(axis=1))
@@ -348,10 +348,11 @@ def _by_round(found: Fit):
     env = found.market
     with jax.enable_x64(True):
         data = records(found.log, env)
-        table = tables(env, data, found.scale or (0.0, 1.0))
+        met = data.situations
+        table = tables(env, met, found.scale or (0.0, 1.0))
         rule, utilities = env.action_rule, jnp.asarray(env.utilities)
         act = jax.vmap(lambda h, r: acts(rule, h, r, utilities))(
-            jnp.asarray(data.memory), jnp.asarray(env.controls[data.shown])
+            jnp.asarray(met.memory), jnp.asarray(met.shown)
         )
     n, rounds = env.products, data.paths.shape[1]
     act = np.asarray(act, float)
@@ -359,14 +360,14 @@ def _by_round(found: Fit):
     done, heard = np.asarray(table.done), np.asarray(table.heard)
     logs = np.asarray(table.opening)[data.opening[data.path]]
     logs = logs + np.log(np.maximum(np.asarray(env.tastes.weights, float), 1e-300))
-    asked = data.kinds[:, 2] == 0
-    when = np.where(asked, data.period[data.kinds[:, 0]], rounds)
+    asked = met.kinds[:, 2] == 0
+    when = np.where(asked, met.period[met.kinds[:, 0]], rounds)
     observed, expected, spread = (np.zeros((rounds, 3)) for _ in range(3))
     number = np.zeros(rounds)
     for t in range(rounds):
         cell = data.paths[data.path, t]
         here = np.flatnonzero(cell >= 0)
-        edge, action = data.cell[cell[here]].T
+        edge, action = met.cell[cell[here]].T
         weight = data.weight[here]
         belief = np.exp(logs[here] - logs[here].max(axis=1, keepdims=True))
         belief /= belief.sum(axis=1, keepdims=True)

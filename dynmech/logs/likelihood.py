@@ -16,7 +16,6 @@ rho = (rating - a) / b. Conversations that saw and did the same share the first 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -28,44 +27,57 @@ from jaxtyping import Array, Float, Int
 from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.logs.log import Log
+from dynmech.logs.padding import length, lengthened
 from dynmech.logs.reading import QUERY
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.shown import acts, answers, stepped
+from solvers import as_program
 
 _NEVER = -700.0  # the logarithm of what cannot happen: finite, so that gradients stay so
-_BLOCK = 4096  # conversations at once
+_LISTED = 1024  # joint symbols of period 1 up to which all are listed, met or not
+
+
+class Situations(eqx.Module):
+    """What of a log the chances by taste depend on: E edges (memory, control shown).
+
+    Rows are padded, as `lengthened` does, with what is there already.
+
+    - `memory` (E, d), `shown` (E, K), `period` (E,): each edge, `shown` what was displayed;
+      `period` counts from 0.
+    - `cell` (D, 2): edge and action of each thing done. `heard` (S, 2): edge and platform symbol.
+    - `kinds` (C, 3): edge, product rated, 1 after a purchase, of each kind of rating.
+    - `first` F rows of 1+n: distinct symbols of period 1, -1 where not logged.
+    """
+
+    memory: Int[np.ndarray, "E d"]
+    shown: Int[np.ndarray, "E K"]
+    period: Int[np.ndarray, " E"]
+    cell: Int[np.ndarray, "D 2"]
+    heard: Int[np.ndarray, "S 2"]
+    kinds: Int[np.ndarray, "C 3"]
+    first: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
 
 class Records(eqx.Module):
-    """A log as a market reads it; N conversations, R rows, E edges (memory, control shown).
+    """A log as a market reads it; N conversations.
 
-    - `memory` (E, d), `shown` (E,), `period` (E,): each edge; `period` counts from 0.
-    - `cell` (D, 2): edge and action of each thing done. `heard` (S, 2): edge and platform symbol.
-    - `first` (F, 1+n): distinct symbols of period 1, -1 where not logged.
-    - `paths` (G, T): cells of each distinct sequence, -1 beyond its end; `said` (G, T): rows of
-      `heard`; `opening` (G,): row of `first`; `sold` (G,): row of `Tables.sold`, -1 where nothing
-      was bought. `path` (N,): the sequence of each conversation. `settled` (N,): the rating after
-      a purchase, NaN where none came.
-    - `kinds` (C, 3): edge, product rated, 1 after a purchase, of each kind of rating.
+    - `situations`: what it met. `paths` (G, T): cells of each distinct sequence, -1 beyond its
+      end; `said` (G, T): rows of `heard`; `opening` (G,): row of `first`; `sold` (G,): row of
+      `Tables.sold`, -1 where nothing was bought. `path` (N,): the sequence of each conversation.
+      `settled` (N,): the rating after a purchase, NaN where none came.
     - `sums` (N, C, 3): number, sum and sum of squares of the ratings of each kind.
     - `weight` (N,): how often each record counts. `of`: the record of each conversation, which
       share one where they saw and did the same and no rating tells them apart.
     """
 
-    memory: Int[np.ndarray, "E d"]
-    shown: Int[np.ndarray, " E"]
-    period: Int[np.ndarray, " E"]
-    cell: Int[np.ndarray, "D 2"]
-    heard: Int[np.ndarray, "S 2"]
-    first: Int[np.ndarray, "F n1"]
+    situations: Situations
     paths: Int[np.ndarray, "G T"]
     said: Int[np.ndarray, "G T"]
     opening: Int[np.ndarray, " G"]
     sold: Int[np.ndarray, " G"]
     path: Int[np.ndarray, " N"]
     settled: Float[np.ndarray, " N"]
-    kinds: Int[np.ndarray, "C 3"]
     sums: Float[np.ndarray, "N C 3"]
     weight: Float[np.ndarray, " N"]
     of: Int[np.ndarray, " L"]
@@ -73,7 +85,7 @@ class Records(eqx.Module):
     @property
     def rated(self) -> bool:
         """Whether any rating came."""
-        return len(self.kinds) > 0
+        return len(self.situations.kinds) > 0
 
 
 def records(log: Log, env: RecommendationMDP) -> Records:
@@ -105,20 +117,24 @@ def records(log: Log, env: RecommendationMDP) -> Records:
         weight, of = np.bincount(path).astype(float), path
         path, sums = np.arange(len(paths)), np.zeros((len(paths), 0, 3))
         settled = np.full(len(paths), np.nan)
+    edges = lengthened(memory)
+    situations = Situations(
+        memory=edges[:, 2:],
+        shown=env.controls[edges[:, 1]],
+        period=edges[:, 0],
+        cell=lengthened(cell),
+        heard=lengthened(heard),
+        kinds=lengthened(kinds),
+        first=tuple(map(tuple, first.tolist())),
+    )
     return Records(
-        memory=memory[:, 2:],
-        shown=memory[:, 1],
-        period=memory[:, 0],
-        cell=cell,
-        heard=heard,
-        first=first,
+        situations=situations,
         paths=paths[:, :longest],
         said=paths[:, longest:-2],
         sold=paths[:, -2],
         opening=paths[:, -1],
         path=path,
         settled=settled,
-        kinds=kinds,
         sums=sums,
         weight=weight,
         of=of,
@@ -139,8 +155,6 @@ def controls_shown(log: Log, env: RecommendationMDP) -> Int[np.ndarray, " R"]:
 
 def edges_of(env: RecommendationMDP, shown, period, offsets):
     """Distinct (period, control, memory after it), and the one of each row."""
-    rule, n = env.action_rule, env.products
-    step = eqx.filter_jit(eqx.filter_vmap(lambda memory, row: stepped(rule, memory, row, n)))
     start = env.unaware.astype(np.int64)
     after = np.zeros((len(shown), len(start)), np.int64)
     for t in range(int(period.max()) + 1):
@@ -148,12 +162,21 @@ def edges_of(env: RecommendationMDP, shown, period, offsets):
         before = np.broadcast_to(start, (len(rows), len(start))) if t == 0 else after[rows - 1]
         pairs = np.concatenate([before, shown[rows, None]], axis=1)
         unique, index = np.unique(pairs, axis=0, return_inverse=True)
-        displays = jnp.asarray(env.controls[unique[:, -1]])
-        found = np.asarray(step(jnp.asarray(unique[:, :-1]), displays))
+        pairs = lengthened(unique)
+        found = _stepped(env.action_rule, env.products, pairs[:, :-1], env.controls[pairs[:, -1]])
+        found = np.asarray(found)
         after[rows] = found[index.reshape(-1)]
     table = np.concatenate([period[:, None], shown[:, None], after], axis=1)
     edges, edge = np.unique(table, axis=0, return_inverse=True)
     return edges, edge.reshape(-1)
+
+
+@as_program
+def _stepped(rule, products: int, memory, shown):
+    """Memories after displays."""
+    return jax.vmap(lambda h, r: stepped(rule, h, r, products))(
+        jnp.asarray(memory), jnp.asarray(shown)
+    )
 
 
 def _symbols(log: Log, env: RecommendationMDP, edge):
@@ -184,6 +207,12 @@ def _first(log: Log, env: RecommendationMDP):
         if (table.max(axis=0) >= alphabet).any():
             must = f"hold symbols below {tuple(alphabet.tolist())}"
             raise OutsideSupport(describe("log first", must, table.max(axis=0).tolist()))
+    if np.prod(alphabet.astype(float)) <= _LISTED:
+        sizes = np.where((table >= 0).any(axis=0), alphabet, 1)
+        holes = (table < 0).any(axis=0)
+        if (holes == (table < 0).all(axis=0)).all():
+            first = np.where(holes, -1, np.indices(tuple(sizes.tolist())).reshape(len(sizes), -1).T)
+            return first, np.ravel_multi_index(tuple(np.maximum(table, 0).T), tuple(sizes))
     first, row = np.unique(table, axis=0, return_inverse=True)
     return first, row.reshape(-1)
 
@@ -202,7 +231,7 @@ def _ratings(log: Log, env: RecommendationMDP, edge, shown, action):
     product = np.where(bought, np.minimum(action, n - 1), np.minimum(shown, n - 1))[rows]
     where = np.where(after == 1, 0, edge[rows])  # a settled rating knows its product alone
     kinds, kind = np.unique(np.stack([where, product, after], axis=1), axis=0, return_inverse=True)
-    sums, kind = np.zeros((len(log), len(kinds), 3)), kind.reshape(-1)
+    sums, kind = np.zeros((len(log), length(len(kinds)), 3)), kind.reshape(-1)
     if len(rows):
         rating = log.rating[rows]
         for power in range(3):
@@ -220,7 +249,7 @@ def _sold(log: Log, n: int, action) -> tuple[Int[np.ndarray, " N"], Float[np.nda
     return sold, settled
 
 
-def reading(env: RecommendationMDP, product: int, period: int) -> Numbers | None:
+def reading(env: RecommendationMDP, product, period) -> Numbers | None:
     """Standard deviation of a numeric answer about a product shown, money; None if symbols come."""
     noise = getattr(env.signals.feedback, "reading_noise", None)
     return None if noise is None else noise(product, period, env.products)
@@ -245,29 +274,29 @@ class Tables(eqx.Module):
     scale: Any
 
 
-def tables(env: RecommendationMDP, data: Records, scale) -> Tables:
+def tables(env: RecommendationMDP, met: Situations, scale) -> Tables:
     """Logarithms of the chances of everything that the log holds, given each taste; traced.
 
     `scale`: (a, b), rating = a + b u + noise.
     """
     rule, feedback, utilities = env.action_rule, env.signals.feedback, env_utilities(env)
-    shown = jnp.asarray(env.controls[data.shown])
-    act = jax.vmap(lambda h, r: acts(rule, h, r, utilities))(jnp.asarray(data.memory), shown)
-    nothing = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
-    heard, opening = nothing, jnp.zeros((len(data.first), utilities.shape[1]), utilities.dtype)
-    if len(data.heard):
+    memory, shown, cell = jnp.asarray(met.memory), jnp.asarray(met.shown), jnp.asarray(met.cell)
+    act = jax.vmap(lambda h, r: acts(rule, h, r, utilities))(memory, shown)
+    heard = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
+    opening = jnp.zeros((len(met.first), utilities.shape[1]), utilities.dtype)
+    if len(met.heard):
         law = jax.vmap(lambda h, r, t: answers(feedback, h, r, t, utilities))(
-            jnp.asarray(data.memory), shown, jnp.asarray(data.period)
+            memory, shown, jnp.asarray(met.period)
         )
-        mine = env.heard.platform(law)
-        heard = _log(mine[data.heard[:, 0], :, data.heard[:, 1]])
-    if (data.first >= 0).any():
-        opening = _log(_opening(env, data, utilities))
+        edge, symbol = jnp.asarray(met.heard).T
+        heard = logarithm(env.heard.platform(law)[edge, :, symbol])
+    if np.max(met.first) >= 0:
+        opening = logarithm(_opening(env, np.array(met.first), utilities))
     return Tables(
-        done=_log(act[data.cell[:, 0], data.cell[:, 1]]),
+        done=logarithm(act[cell[:, 0], cell[:, 1]]),
         heard=heard,
         opening=opening,
-        rated=_rated(env, data, scale, utilities),
+        rated=_rated(env, met, scale, utilities),
         sold=_come(env, utilities),
         law=missing_law(env),
         scale=scale,
@@ -289,14 +318,16 @@ def _come(env: RecommendationMDP, utilities) -> Float[Array, "n2 m"]:
     gains = utilities - jnp.asarray(env.exit_value)
     come = sent.come(None, gains)
     if sent.law is None:
-        return _log(jnp.concatenate([1 - come, come]))
+        return logarithm(jnp.concatenate([1 - come, come]))
     none = sent.expect(lambda x: 1 - sent.law(x), None, None, gains)
-    return jnp.concatenate([_log(none), jnp.zeros_like(none)])
+    return jnp.concatenate([logarithm(none), jnp.zeros_like(none)])
 
 
-def _opening(env: RecommendationMDP, data: Records, utilities) -> Float[Array, "F m"]:
+def _opening(
+    env: RecommendationMDP, first: Int[np.ndarray, "F n1"], utilities
+) -> Float[Array, "F m"]:
     """Chance of the symbols of period 1 that were logged; the others are summed over."""
-    logged = (data.first >= 0).any(axis=0)
+    logged = (first >= 0).any(axis=0)
     alphabet = np.array(env.initial_alphabet)
     free = np.where(logged, 1, alphabet)
     size = int(np.prod(free.astype(float)))
@@ -304,28 +335,34 @@ def _opening(env: RecommendationMDP, data: Records, utilities) -> Float[Array, "
         must = "be logged for every advertiser: their symbols are too many to sum over"
         raise InvalidArgument(describe("log first", must, f"{size} combinations left out"))
     rest = np.indices(tuple(free)).reshape(len(free), -1).T
-    full = np.where(logged, data.first[:, None], rest[None])
+    full = np.where(logged, first[:, None], rest[None])
     law = env.signals.initial.likelihood(utilities, full.reshape(-1, len(free)))
-    return law.reshape(len(data.first), len(rest), -1).sum(axis=1)
+    return law.reshape(len(first), len(rest), -1).sum(axis=1)
 
 
-def _rated(env: RecommendationMDP, data: Records, scale, utilities) -> Float[Array, "C 3 m"]:
+def _rated(env: RecommendationMDP, met: Situations, scale, utilities) -> Float[Array, "C 3 m"]:
     """Coefficients of number, sum and sum of squares of each kind of rating."""
+    if not len(met.kinds):
+        return jnp.zeros((0, 3, utilities.shape[1]), utilities.dtype)
     a, b = scale
     settled = env.signals.settlement.noise(utilities)
     settled = jnp.broadcast_to(jnp.asarray(1.0 if settled is None else settled), utilities.shape)
-    rows = [jnp.zeros((0, 3, utilities.shape[1]), utilities.dtype)]
-    for edge, product, after in data.kinds.tolist():
-        u = utilities[product] - (jnp.asarray(env.exit_value) if after else 0.0)
-        noise = settled[product] if after else reading(env, product, int(data.period[edge]))
-        s2 = jnp.broadcast_to(jnp.asarray(noise), u.shape) ** 2 * b**2
+
+    def coefficients(product, after, period):
+        u = utilities[product] - jnp.where(after, jnp.asarray(env.exit_value), 0.0)
+        asked = reading(env, product, period)
+        noise = settled[product] if asked is None else jnp.where(after, settled[product], asked)
+        s2 = jnp.broadcast_to(noise, u.shape) ** 2 * b**2
         middle = a + b * u  # of the rating itself
         constant = -(middle**2) / (2 * s2) - 0.5 * jnp.log(2 * jnp.pi * s2)
-        rows.append(jnp.stack([constant, middle / s2, -0.5 / s2])[None])
-    return jnp.concatenate(rows)
+        return jnp.stack([constant, middle / s2, -0.5 / s2])
+
+    edge, product, after = jnp.asarray(met.kinds).T
+    return jax.vmap(coefficients)(product, after == 1, jnp.asarray(met.period)[edge])
 
 
-def _log(chance: Numbers) -> Array:
+def logarithm(chance: Numbers) -> Array:
+    """log of a chance, and -700 of none."""
     possible = chance > 0
     return jnp.where(possible, jnp.log(jnp.where(possible, chance, 1.0)), _NEVER)
 
@@ -333,66 +370,3 @@ def _log(chance: Numbers) -> Array:
 def env_utilities(env: RecommendationMDP) -> Float[Array, "n m"]:
     """u_i(omega), traceable in the tastes."""
     return jnp.asarray(env.gamma) @ jnp.asarray(env.tastes.points).T
-
-
-class Blocks(eqx.Module):
-    """Conversations padded to K whole blocks of B; what pads them has weight 0.
-
-    `rows` (K, B, 2T+2): rows of `done`, of `heard`, of `sold` and of `opening`, one beyond the last
-    for none. `sums` (K, B, 3C), `settled`, `weight` (K, B): as in `Records`.
-    """
-
-    rows: Int[np.ndarray, "K B L"]
-    sums: Float[np.ndarray, "K B J"]
-    settled: Float[np.ndarray, "K B"]
-    weight: Float[np.ndarray, "K B"]
-    rounds: int = eqx.field(static=True)
-
-
-def blocks(data: Records, weight: Float[np.ndarray, " N"] | None = None) -> Blocks:
-    """Split records into blocks. `weight`: in place of the records' own."""
-    count = len(data.path)
-    size = min(_BLOCK, count)
-    total = -(-count // size) * size
-    done = np.where(data.paths < 0, len(data.cell), data.paths)
-    said = np.where(data.said < 0, len(data.heard), data.said)
-    ends = data.sold[:, None], data.opening[:, None]
-    rows = np.concatenate([done, said, *ends], axis=1)[data.path]
-
-    def laid(array: np.ndarray) -> np.ndarray:
-        padded = np.zeros((total, *array.shape[1:]), array.dtype)
-        padded[:count] = array
-        return padded.reshape(total // size, size, *array.shape[1:])
-
-    sums = data.sums.reshape(count, -1)
-    weight = data.weight if weight is None else weight
-    return Blocks(laid(rows), laid(sums), laid(data.settled), laid(weight), data.paths.shape[1])
-
-
-def in_blocks(found: Tables, parts: Blocks, each: Callable[[Array, Array], Any]) -> Any:
-    """`each(logs, weight)` of every block, logs (B, m) = log P(c | omega); traced, stacked."""
-
-    def padded(table: Array) -> Array:
-        return jnp.concatenate([table, jnp.zeros((1, table.shape[1]), table.dtype)])
-
-    done, heard, sold = padded(found.done), padded(found.heard), padded(found.sold)
-    rated = found.rated.reshape(-1, done.shape[1])
-
-    @jax.checkpoint
-    def one(block):
-        rows, sums, settled, weight = block
-        logs = found.opening[rows[:, -1]] + sums @ rated + sold[rows[:, -2]]
-        if found.law is not None:
-            a, b = found.scale
-            came = jnp.isfinite(settled)
-            chance = found.law((jnp.where(came, settled, 0.0) - a) / b)
-            logs = logs + jnp.where(came, _log(chance), 0.0)[:, None]
-        for t in range(parts.rounds):
-            logs = logs + done[rows[:, t]]
-            if len(found.heard):
-                logs = logs + heard[rows[:, parts.rounds + t]]
-        return each(logs, weight)
-
-    given = parts.rows, parts.sums, parts.settled, parts.weight
-    laid = tuple(jnp.asarray(x) for x in given)
-    return jax.lax.map(one, laid)

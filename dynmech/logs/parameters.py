@@ -12,6 +12,7 @@ rating scale) is built in here.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,20 +44,73 @@ DOMAINS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 class Parameter(eqx.Module):
     """One parameter of a fit: `size` free coordinates.
 
-    - `labels`: of its entries, one each; `start`: free coordinates of the market given.
-    - `place(env, free)`: the market with these coordinates in place; traced.
-    - `entries(free)`: the estimates they stand for, (size,); traced.
+    `labels`: of its entries, one each; `start`: free coordinates of the market given.
     """
 
-    name: str = eqx.field(static=True)
     labels: tuple[str, ...] = eqx.field(static=True)
     start: Float[np.ndarray, " q"]
-    place: Callable[[Any, Free], Any] = eqx.field(static=True)
-    entries: Callable[[Free], Array] = eqx.field(static=True)
+
+    @abc.abstractmethod
+    def place(self, env: Any, free: Free) -> Any:
+        """The market with these coordinates in place; traced."""
+
+    @abc.abstractmethod
+    def entries(self, free: Free) -> Array:
+        """The estimates that coordinates stand for, (size,); traced."""
 
     @property
     def size(self) -> int:
         return len(self.start)
+
+
+class _Field(Parameter):
+    """A numeric field of a part of the market, or the factor that all of it moves by."""
+
+    path: tuple[str, ...] = eqx.field(static=True)
+    domain: str = eqx.field(static=True)
+    value: Float[np.ndarray, "..."]
+    factor: bool = eqx.field(static=True)
+
+    def place(self, env, free):
+        if self.factor:
+            return _put(env, self.path, jnp.exp(free[0]) * self.value)
+        return _put(env, self.path, self.entries(free).reshape(self.value.shape))
+
+    def entries(self, free):
+        return DOMAINS[self.domain][1](free)
+
+
+class _Moved(Parameter):
+    """A point by which all tastes move, `free` along the rows of `move`, from `start`."""
+
+    move: Float[np.ndarray, "q k"]
+
+    def place(self, env, free):
+        return _points(env, env.tastes.points + (free - self.start) @ self.move)
+
+    def entries(self, free):
+        return free
+
+
+class _Covariance(Parameter):
+    """Covariance of the taste by its Cholesky factor, the diagonal in logarithms."""
+
+    standard: Float[np.ndarray, "m v"]
+    factor: Float[np.ndarray, "v v"]
+    move: Float[np.ndarray, "v k"]
+
+    def lower(self, free: Free) -> Float[Array, "v v"]:
+        row, col = np.tril_indices(len(self.factor))
+        filled = jnp.where(row == col, jnp.exp(free), free)
+        return jnp.zeros(self.factor.shape).at[row, col].set(filled)
+
+    def place(self, env, free):
+        moved = self.standard @ (self.lower(free) - self.factor).T
+        return _points(env, env.tastes.points + moved @ self.move)
+
+    def entries(self, free):
+        row, col = np.tril_indices(len(self.factor))
+        return (self.lower(free) @ self.lower(free).T)[row, col]
 
 
 def parameter(env: RecommendationMDP, name: str) -> list[Parameter]:
@@ -106,7 +160,6 @@ def _field(
 ) -> Parameter:
     """One numeric field of one part; an array along tastes moves by a common factor."""
     value = np.asarray(_at(env, (*path, field)), float)
-    into, out = DOMAINS[domain]
     m = env.tastes.size
     label = name if field in ("scale", "level", "deviation", "noise") else f"{name}: {field}"
     if m > 1 and value.ndim and value.shape[-1] == m:
@@ -115,21 +168,10 @@ def _field(
             raise InvalidArgument(
                 describe(f"{type(_at(env, path)).__name__}({field}=...)", must, value.shape)
             )
-        return Parameter(
-            name=name,
-            labels=(f"{label} (factor)",),
-            start=np.zeros(1),
-            place=lambda e, free: _put(e, (*path, field), jnp.exp(free[0]) * value),
-            entries=jnp.exp,
-        )
+        return _Field((f"{label} (factor)",), np.zeros(1), (*path, field), domain, value, True)
     inside = np.clip(value, 1e-6, 1 - 1e-6) if domain == "unit" else value
-    return Parameter(
-        name=name,
-        labels=_entry_labels(label, value, env),
-        start=np.asarray(into(inside), float).ravel(),
-        place=lambda e, free: _put(e, (*path, field), out(free).reshape(value.shape)),
-        entries=out,
-    )
+    start = np.asarray(DOMAINS[domain][0](inside), float).ravel()
+    return _Field(_entry_labels(label, value, env), start, (*path, field), domain, value, False)
 
 
 def _entry_labels(label: str, value: np.ndarray, env: RecommendationMDP) -> tuple[str, ...]:
@@ -173,13 +215,7 @@ def _outside(env: RecommendationMDP) -> Parameter:
     """Utility v of the outside option, money: every u_i falls by v, from today's."""
     column = constant_column(env)
     unit = np.eye(env.gamma.shape[1])[column] / float(env.gamma[0, column])
-    return Parameter(
-        name="outside option",
-        labels=("outside option",),
-        start=np.zeros(1),
-        place=lambda e, free: _points(e, e.tastes.points - free[0] * unit),
-        entries=lambda free: free,
-    )
+    return _Moved(("outside option",), np.zeros(1), -unit[None])
 
 
 def _standard(env: RecommendationMDP) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -201,43 +237,19 @@ def _standard(env: RecommendationMDP) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _mean(env: RecommendationMDP) -> Parameter:
     """Mean of the taste, money per unit of each characteristic that varies."""
     mean, varying, _, _ = _standard(env)
-    move = np.eye(env.gamma.shape[1])[varying]
-    start = mean[varying]
-    return Parameter(
-        name="taste mean",
-        labels=tuple(f"taste mean: {k}" for k in varying),
-        start=start,
-        place=lambda e, free: _points(e, e.tastes.points + (free - start) @ move),
-        entries=lambda free: free,
-    )
+    labels = tuple(f"taste mean: {k}" for k in varying)
+    return _Moved(labels, mean[varying], np.eye(env.gamma.shape[1])[varying])
 
 
 def _covariance(env: RecommendationMDP) -> Parameter:
-    """Covariance of the taste by its Cholesky factor, the diagonal in logarithms."""
+    """Covariance of the characteristics that vary."""
     _, varying, factor, standard = _standard(env)
     row, col = np.tril_indices(len(varying))
     diagonal = row == col
-    move = np.eye(env.gamma.shape[1])[varying]
     entry = factor[row, col]
     start = np.where(diagonal, np.log(np.where(diagonal, entry, 1.0)), entry)
-
-    def lower(free):
-        filled = jnp.where(diagonal, jnp.exp(free), free)
-        return jnp.zeros((len(varying),) * 2).at[row, col].set(filled)
-
-    def entries(free):
-        square = lower(free) @ lower(free).T
-        return square[row, col]
-
-    return Parameter(
-        name="taste covariance",
-        labels=tuple(f"taste covariance: {varying[i]}, {varying[j]}" for i, j in zip(row, col)),
-        start=start,
-        place=lambda e, free: _points(
-            e, e.tastes.points + (standard @ (lower(free) - factor).T) @ move
-        ),
-        entries=entries,
-    )
+    labels = tuple(f"taste covariance: {varying[i]}, {varying[j]}" for i, j in zip(row, col))
+    return _Covariance(labels, start, standard, factor, np.eye(env.gamma.shape[1])[varying])
 
 
 _BUILDERS: dict[str, Callable[[RecommendationMDP], Parameter]] = {
