@@ -311,7 +311,7 @@ def _finish(
     if problem.weighted:
         alive = int((weights > 1e-6).sum())
         notes.append(f"{alive} of {len(weights)} tastes carry weight")
-    a, b = problem.model.scale_at(free)
+    a, b = problem.model.scale_at(x)
     scale = (float(a), float(b)) if problem.scaled else problem.log.scale
     factor = spread.weights
     error = np.full(len(weights), np.nan) if factor is None else np.sqrt((factor**2).sum(axis=1))
