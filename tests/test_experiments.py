@@ -12,11 +12,7 @@ import pytest
 import tyro
 
 import dynmech as dm
-from experiments import (
-    approximate,
-    one_shot,
-    static_statements,
-)
+from experiments import approximate, one_shot, static_statements
 from experiments.__main__ import shown
 from experiments._windows import solve
 from tests.helpers import ROOT

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 import dynmech as dm
+from tests.helpers.compiled import compiled
 
 
 def test_another_draw_of_profiles_compiles_nothing():
@@ -16,22 +17,13 @@ def test_another_draw_of_profiles_compiles_nothing():
         dm.SignalStructure(dm.GaussianSignals(platform=1.0, advertisers=1.0, symbols=3)),
         dm.ConstantValues(rng.uniform(0.2, 1.0, (3, 2))),
     )
-    count = [0]
-
-    def listen(name: str, seconds: float, **rest) -> None:
-        count[0] += name == "/jax/core/compile/backend_compile_duration"
-
     values = []
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        for seed in range(4):
-            count[0] = 0
+    for seed in range(4):
+        with compiled() as programs:
             initial = env.sample_profiles(jax.random.key(seed), 5)
             policy = dm.solve_efficient_policy(env, initial=initial, progress=False)
-            assert count[0] == 0 or seed == 0
-            values.append((initial, policy))
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
+        assert not programs or seed == 0
+        values.append((initial, policy))
     every = dm.solve_efficient_policy(env, progress=False)
     for initial, policy in values:
         at = tuple(np.concatenate([initial.theta, initial.signals], axis=1).T)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
+from tests.helpers.compiled import compiled
 from tests.helpers.logs import drawn, read, small
 
 STARS = (2.0, 1.5)
@@ -79,6 +80,14 @@ def test_a_better_market_is_nowhere_near(logged, fitted):
             moved = list(at)
             moved[k] += step
             assert by_hand(fitted.market, frame, *moved, noise, STARS) < fitted.loglikelihood
+
+
+def test_another_log_of_the_same_structure_compiles_nothing(fitted):
+    log = read(drawn(small(), 1450, 7, stars=(1.0, 0.5)), rating="stars", scale=(1.0, 0.5))
+    with compiled() as programs:
+        again = dm.fit(log, small(scale=0.8, query=0.4, noise=1.0), list(TRUE), progress=False)
+    assert not programs
+    assert again.estimates["query"] != fitted.estimates["query"]
 
 
 def test_shares_by_round_fit_what_was_drawn(fitted):
