@@ -94,11 +94,7 @@ LONG = {  # slow
     "quantising",
     "recommenders",
     "sweep",
-    "long_horizon",
-    "reports",
-    "procurement",
-    "shopping_assistant",
-}
+} | {"long_horizon", "reports", "procurement", "shopping_assistant"}
 
 
 @pytest.mark.parametrize(

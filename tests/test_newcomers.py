@@ -55,8 +55,8 @@ ECONOMISTS = {
         "DynamicTeamMechanism(groves=...)", "got 'pivot'", "groves.Participation()",
     ),
     "money as a list": (
-        lambda: policy().start([0.5, 0.6], (0, 0, 0)),
-        "theta=...", "[0.5, 0.6]", "pass {name: value}",
+        lambda: policy().start([0.5, 0.7], (0, 0, 0)),
+        "theta=...", "declared support, [0.6", "pass one of them",
     ),
     "a value nobody has": (
         lambda: policy().start(dict(zip(NAMES, (0.55, 0.6))), (0, 0, 0)),

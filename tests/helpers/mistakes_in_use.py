@@ -203,7 +203,7 @@ mistake("start: money outside the support", "OutsideSupport", "theta", "support"
 mistake("start: index outside the support", "OutsideSupport", "theta", "0..1")(
     lambda: chat().start(theta=(0, 5), signals={"platform": 0})
 )
-mistake("start: money without names", "InvalidArgument", "theta", "integer")(
+mistake("start: money without names", "OutsideSupport", "theta", "0.3")(
     lambda: chat().start(theta=(0.3, 0.4), signals={"platform": 0})
 )
 mistake("start: symbol outside the alphabet", "OutsideSupport", "signals")(
