@@ -111,12 +111,16 @@ def run_long_audit(
     def laid(table: np.ndarray) -> np.ndarray:
         return priced.laid_out(table)
 
-    def slack(value, error, lower, upper) -> Bounded:
-        parts = (laid(np.broadcast_to(x, (n, batch))) for x in (value, lower, upper, error))
-        return Bounded(*parts, confidence=confidence)
-
     weights = priced.weights[priced.played]
     weights = weights / weights.sum()
+
+    def slack(value, error, lower, upper) -> tuple[Bounded, Bounded]:
+        parts = [np.broadcast_to(x, (n, batch)) for x in (value, lower, upper, error)]
+        each = Bounded(*map(laid, parts), confidence=confidence)
+        return each, Bounded(*(x @ weights for x in parts), confidence=confidence)
+
+    kept, mean_kept = slack(*participation[:3], np.fmin(participation[3], most))
+    paid_up, mean_paid_up = slack(no_subsidy[0], no_subsidy[1], known, no_subsidy[3])
     floor, ceiling = (
         laid(reduce.reduce(table.reshape(*table.shape[:2], -1), axis=2).T)
         for reduce, table in ((np.fmax, tables.contribution), (np.fmin, tables.payoff))
@@ -145,12 +149,10 @@ def run_long_audit(
         inside=inside,
         bias=bias,
         measured=gains,
-        slack_participation=slack(
-            participation[0], participation[1], participation[2], np.fmin(participation[3], most)
-        ),
-        slack_no_subsidy=slack(no_subsidy[0], no_subsidy[1], known, no_subsidy[3]),
-        ex_ante_participation=participation[0] @ weights,
-        ex_ante_no_subsidy=no_subsidy[0] @ weights,
+        slack_participation=kept,
+        slack_no_subsidy=paid_up,
+        mean_participation=mean_kept,
+        mean_no_subsidy=mean_paid_up,
         groves_total=laid(total),
         value=priced.figures.value,
         best=Bounded(priced.upper, priced.lower, priced.upper, confidence=priced.confidence),

@@ -17,10 +17,16 @@ from dynmech.audit.bounds import GapBound
 from dynmech.audit.gains import MeasuredGains
 from dynmech.audit.witness import Witness
 from dynmech.bounded import Bounded
-from dynmech.errors import OutsideSupport, describe, import_extra
+from dynmech.errors import OutsideSupport, closest, describe, import_extra
+from dynmech.errors import shown as told
 
 _WORDS = {"proved": "HOLD", "refuted": "FAIL", "unresolved": "UNRESOLVED"}
-_TABLES = ("incentive_gain", "participation", "no_subsidy", "payments", "revenue", "user_surplus")
+_TABLES = (
+    "incentive_gain", "participation", "no_subsidy", "payments", "revenue", "user_surplus", "value",
+    "best", "ex_ante_participation", "ex_ante_no_subsidy", "incentive_bound", "profile_bound",
+    "gain_by_period", "window.floor", "window.ceiling", "incentive_gain_lower",
+    "incentive_gain_upper", "groves_total",
+)  # fmt: skip
 
 
 class Window(eqx.Module):
@@ -85,8 +91,9 @@ class Audit(files.Kept, eqx.Module):
       `gap`: how it arose at the nodes of a tree, else None. `inside`: at simulated nodes. `bias`:
       largest of the estimate.
     - `slack_participation`, `slack_no_subsidy` (n, *P): of each constraint, from expected
-      payments; values as `participation`, `no_subsidy`. `ex_ante_participation`,
-      `ex_ante_no_subsidy` (n,): means over profiles by probability (evenly over a batch of some).
+      payments; values as `participation`, `no_subsidy`. `mean_participation`, `mean_no_subsidy`
+      (n,): means over profiles by probability (evenly over a batch of some); values as
+      `ex_ante_participation`, `ex_ante_no_subsidy`.
     - `value` P: V, what the policy attains in the market of the audit; `best` P: W, the most that
       any policy attains there. `window`, `budget`, `groves_total` (n, *P). `measured`: each
       misreport that was simulated.
@@ -115,8 +122,8 @@ class Audit(files.Kept, eqx.Module):
     measured: MeasuredGains | None
     slack_participation: Bounded
     slack_no_subsidy: Bounded
-    ex_ante_participation: Float[np.ndarray, " n"]
-    ex_ante_no_subsidy: Float[np.ndarray, " n"]
+    mean_participation: Bounded
+    mean_no_subsidy: Bounded
     groves_total: Float[np.ndarray, "n ..."]
     value: Bounded
     best: Bounded
@@ -156,6 +163,16 @@ class Audit(files.Kept, eqx.Module):
         return self.slack_no_subsidy.value
 
     @property
+    def ex_ante_participation(self) -> Float[np.ndarray, " n"]:
+        """Slack of participation on average over profiles, (n,), money."""
+        return self.mean_participation.value
+
+    @property
+    def ex_ante_no_subsidy(self) -> Float[np.ndarray, " n"]:
+        """Slack of no subsidy on average over profiles, (n,), money."""
+        return self.mean_no_subsidy.value
+
+    @property
     def first_gain(self) -> Float[np.ndarray, " n"]:
         """Largest gain of a misreport in period 1, shape (n,), money."""
         return self.gain_by_period[:, 0]
@@ -163,23 +180,48 @@ class Audit(files.Kept, eqx.Module):
     def bounded(self, name: str) -> Bounded:
         """A table with bounds, standard errors and confidence.
 
-        **Arguments:** `name`: "incentive_gain", "participation", "no_subsidy", "payments",
-        "revenue" or "user_surplus" (of money, standard errors alone).
+        **Arguments:** `name`: of a table of the audit, "value" and "best" (V and W), of its budget
+        "payments", "revenue" or "user_surplus" (standard errors alone), "window.floor" or
+        "window.ceiling". Of one that is itself a bound `value` is that bound, and `lower` and
+        `upper` hold what it bounds.
 
         **Raises:** `OutsideSupport` for another name.
         """
-        money, sure = self.budget, self.confidence
-        tables = (
-            self.gain,
-            self.slack_participation,
-            self.slack_no_subsidy,
-            Bounded(money.payments, error=money.payments_error, confidence=sure),
-            Bounded(money.revenue, error=money.revenue_error, confidence=sure),
-            Bounded(money.user_surplus, error=money.user_surplus_error, confidence=sure),
-        )
         if name not in _TABLES:
             must = f"be one of {', '.join(_TABLES)}"
-            raise OutsideSupport(describe("Audit.bounded(name=...)", must, name))
+            do, call = closest(str(name), _TABLES), "Audit.bounded(name=...)"
+            raise OutsideSupport(describe(call, must, told(name), do))
+        money, gain, simulated = self.budget, self.gain, self.runs > 0
+
+        def sure(value, low=None, high=None, error=0.0) -> Bounded:
+            return Bounded(value, low, high, error, self.confidence)
+
+        most = np.where(np.isnan(self.incentive_bound), np.inf, self.incentive_bound)
+        period, known = self.gain_by_period, ~np.isnan(self.gain_by_period)
+        floor, ceiling = self.window.floor, self.window.ceiling
+        tables = (
+            gain,
+            self.slack_participation,
+            self.slack_no_subsidy,
+            sure(money.payments, error=money.payments_error),
+            sure(money.revenue, error=money.revenue_error),
+            sure(money.user_surplus, error=money.user_surplus_error),
+            self.value,
+            self.best,
+            self.mean_participation,
+            self.mean_no_subsidy,
+            sure(self.incentive_bound, np.fmin(gain.lower, most), most),
+            sure(self.profile_bound, np.fmin(0.0, self.profile_bound)),
+            # Only the outset was simulated, where a gain is the largest of all.
+            sure(period, gain.lower[:, None] * known, np.where(known, gain.upper[:, None], np.inf))
+            if simulated
+            else sure(period),
+            sure(floor, floor - np.inf if simulated else None),
+            sure(ceiling, None, ceiling + np.inf if simulated else None),
+            sure(gain.lower, gain.lower, gain.upper),
+            sure(gain.upper, gain.lower, gain.upper),
+            sure(self.groves_total),
+        )
         return tables[_TABLES.index(name)]
 
     @property

@@ -138,20 +138,6 @@ class AbstractPricedPolicy(AbstractPriced):
         mine = own.payoff[np.arange(batch)[:, None], np.arange(n), theta, signals]
         return mine.T.reshape(n, *self.value.shape)
 
-    @property
-    def played(self) -> Int[np.ndarray, " b"]:
-        """Which of `profiles` the evaluator holds: all, or all that can occur."""
-        if len(self.evaluator.profiles) == len(self.profiles):
-            return np.arange(len(self.profiles))
-        return np.flatnonzero(self.possible)
-
-    def laid_out(self, numbers: Float[np.ndarray, "*lead b"]) -> Float[np.ndarray, "..."]:
-        """Numbers of the evaluator's profiles along the axes P; NaN where there are none."""
-        *lead, _ = numbers.shape
-        found = np.full((*lead, len(self.profiles)), np.nan)
-        found[..., self.played] = numbers
-        return found.reshape(*lead, *self.value.shape)
-
     def flat(self, numbers: Float[np.ndarray, "n ..."]) -> Float[np.ndarray, "n b"]:
         """`laid_out` undone: numbers of the evaluator's profiles from a table (n, *P)."""
         return numbers.reshape(len(numbers), -1)[:, self.played]

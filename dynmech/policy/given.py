@@ -28,7 +28,7 @@ from dynmech.policy.recommender import CALL, Recommend, Recommender, Repeated
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import require_few
-from solvers import Certificate, Estimate
+from solvers import Certificate, Estimate, Status
 
 _CHUNK = 64
 
@@ -94,6 +94,7 @@ class GivenPolicy(AbstractPricedPolicy):
     solver: str = eqx.field(static=True)
     work: Estimate
     seconds: float = eqx.field(static=True)
+    status: Status = eqx.field(static=True)
 
     def __init__(
         self,
@@ -138,6 +139,7 @@ class GivenPolicy(AbstractPricedPolicy):
         self.profiles, self.batch = found.profiles, found.batch
         self.exact, self.confidence, self.solver = False, found.confidence, found.solver
         self.work, self.seconds = found.work, time.monotonic() - began
+        self.status = found.status
 
     @property
     def env(self) -> RecommendationMDP:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
+from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.beside import MarketBeside
 from dynmech.market.environment import RecommendationMDP
@@ -250,6 +251,16 @@ class PlayEvaluator(AbstractEvaluator):
             own_pair=pairs.own,
             signal=self.profiles.signals[:, 1:],
         )
+
+    def at_once(self, table: str) -> Bounded:
+        # What is above the best is above every policy, for certain.
+        value, runs = table == "value", self.play.certificate
+        one = self.bounds if value else self.marginal
+        drawn = runs.runs if value else runs.marginal_runs
+        given = one.error, one.unseen, one.confidence, drawn, len(self.profiles) * (1 + value)
+        step = margin(*given)
+        above = np.minimum(one.upper, one.value + step) if value else one.upper
+        return Bounded(one.value, one.value - step, above, one.error, one.confidence)
 
     def _no_tables(self) -> OwnTables:
         """Tables of NaN, for a term that reads none."""

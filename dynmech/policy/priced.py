@@ -13,6 +13,7 @@ from dynmech.errors import (
     DynmechError,
     ImpossibleProfile,
     OutsideSupport,
+    closest,
     describe,
     is_number,
 )
@@ -24,7 +25,7 @@ from dynmech.policy.playable import Playable, beliefs_after
 from dynmech.policy.questions import AbstractEvaluator, AbstractPolicy
 from dynmech.problem.edges import Compiled
 from dynmech.problem.tasks import Pairs
-from solvers import Estimate, Plan
+from solvers import Estimate, Plan, Status
 from solvers import fingerprint as hash_arrays
 
 _ROOTS = Beside()
@@ -32,6 +33,18 @@ _PRINTS = Beside()
 BOUNDED = (
     "value", "marginal_value", "displayable_marginal_value", "advertiser_value", "user_utility",
     "purchase", "round_costs",
+)  # fmt: skip
+_ENDS = (
+    "value",
+    "marginal_value",
+    "displayable_marginal_value",
+    "marginal",
+    "displayable_marginal",
+)
+_AVERAGES = {"ex_ante_value": "value", "ex_ante_marginal_value": "marginal_value"}
+_NAMES = (
+    *BOUNDED, "lower", "upper", "incentive_bound", *_AVERAGES,
+    *(f"{name}_{side}" for name in _ENDS for side in ("lower", "upper")),
 )  # fmt: skip
 
 
@@ -71,6 +84,7 @@ class AbstractPriced(AbstractPolicy):
     solver: eqx.AbstractVar[str]
     work: eqx.AbstractVar[Estimate]
     seconds: eqx.AbstractVar[float]
+    status: eqx.AbstractVar[Status]
 
     def __repr__(self) -> str:
         return portrait(self, cards.policy)
@@ -188,20 +202,50 @@ class AbstractPriced(AbstractPolicy):
     def bounded(self, name: str) -> Bounded:
         """A table with its bounds, standard errors and confidence.
 
-        **Arguments:** `name`: "value", "marginal_value", "displayable_marginal_value",
-        "advertiser_value", "user_utility", "purchase" or "round_costs".
+        **Arguments:** `name`: of any table of the policy. Of one that is itself a bound, as
+        "upper", "value_lower" or "incentive_bound", `value` is that bound, and `lower` and `upper`
+        hold what it bounds: W, V, or W - V. Means over profiles, as "ex_ante_value", hold with the
+        policy's confidence, all profiles at once; their `error` is at most what is given.
 
-        **Raises:** `OutsideSupport` for another name.
+        **Raises:** `OutsideSupport` for another name; `DynmechError` as the table itself.
         """
         figures = self.figures
         tables = (
             figures.value, figures.marginal, figures.displayable, figures.earned, figures.utility,
             figures.purchase, figures.costs,
         )  # fmt: skip
-        if name not in BOUNDED:
-            must = f"be one of {', '.join(BOUNDED)}"
-            raise OutsideSupport(describe("EfficientPolicy.bounded(name=...)", must, name))
-        return tables[BOUNDED.index(name)]
+        if name in BOUNDED:
+            return tables[BOUNDED.index(name)]
+        if name not in _NAMES:
+            must = f"be one of {', '.join(_NAMES)}"
+            do, call = closest(str(name), _NAMES), "EfficientPolicy.bounded(name=...)"
+            raise OutsideSupport(describe(call, must, told(name), do))
+        if name in _AVERAGES:
+            return self._average(_AVERAGES[name], name)
+        low, high = np.fmin(self.lower, self.upper), self.upper  # rounding may cross them
+        if name in ("lower", "upper"):
+            return Bounded(low if name == "lower" else high, low, high, confidence=self.confidence)
+        if name == "incentive_bound":
+            most, least = self.incentive_bound, np.maximum(low - self.value_upper, 0.0)
+            return Bounded(most, least, most, confidence=self.confidence)
+        stem, side = name.rsplit("_", 1)
+        table = self.bounded(stem if stem in BOUNDED else f"{stem}_value")
+        ends = table.lower, table.upper
+        return Bounded(ends[side == "upper"], *ends, confidence=table.confidence)
+
+    def _average(self, table: str, verb: str) -> Bounded:
+        """The mean of a table over all profiles, by their probability."""
+        weights, one = self._weights(verb).ravel(), self.bounded(table)
+        known, ends = np.flatnonzero(weights > 0), (one.lower, one.upper)
+        at_once = self.evaluator.at_once(table)
+        if at_once is not None:
+            ends = self.laid_out(at_once.lower), self.laid_out(at_once.upper)
+        lead = one.value.shape[: one.value.ndim - self.value.ndim]
+        value, low, high, error = (
+            part.reshape(*lead, -1)[..., known] @ weights[known]
+            for part in (one.value, *ends, one.error)
+        )
+        return Bounded(value, low, high, error, one.confidence)
 
     @property
     def partial(self) -> bool:
@@ -269,20 +313,32 @@ class AbstractPriced(AbstractPolicy):
 
     @property
     def ex_ante_value(self) -> float:
-        """E[W_1] over all initial profiles, money."""
-        return float(np.nansum(self.value * self._weights("ex_ante_value")))
+        """E[V_1] over all initial profiles, money."""
+        return float(self.bounded("ex_ante_value").value)
 
     @property
     def ex_ante_marginal_value(self) -> Float[np.ndarray, " n"]:
         """E[W_1^{-i}] over all initial profiles, shape (n,), money."""
-        weights = self._weights("ex_ante_marginal_value")
-        axes = tuple(range(1, self.marginal_value.ndim))
-        return np.nansum(self.marginal_value * weights, axis=axes)
+        return self.bounded("ex_ante_marginal_value").value
 
     def probability(self) -> Float[np.ndarray, "..."]:
         """Prior probability of each profile, shape P."""
         theta = prior_probability(self.env.values, self.profiles.theta)
         return (theta * self.mass).reshape(self.value.shape)
+
+    @property
+    def played(self) -> Int[np.ndarray, " b"]:
+        """Which of `profiles` the evaluator holds: all, or all that can occur."""
+        if len(self.evaluator.profiles) == len(self.profiles):
+            return np.arange(len(self.profiles))
+        return np.flatnonzero(self.possible)
+
+    def laid_out(self, numbers: Float[np.ndarray, "*lead b"]) -> Float[np.ndarray, "..."]:
+        """Numbers of the evaluator's profiles along the axes P; NaN where there are none."""
+        *lead, _ = numbers.shape
+        found = np.full((*lead, len(self.profiles)), np.nan)
+        found[..., self.played] = numbers
+        return found.reshape(*lead, *self.value.shape)
 
     @property
     def weights(self) -> Float[np.ndarray, " B"]:

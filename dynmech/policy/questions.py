@@ -244,6 +244,14 @@ class AbstractEvaluator(eqx.Module):
         """
 
     @abc.abstractmethod
+    def at_once(self, table: str) -> "Bounded | None":
+        """Bounds that hold at all the evaluator's profiles together with the policy's confidence.
+
+        `table`: "value", (B,), or "marginal_value", (n, B), each advertiser's by themselves. None:
+        those of the policy's tables, which are certain.
+        """
+
+    @abc.abstractmethod
     def recommend(
         self, belief: np.ndarray, memory: np.ndarray, theta: np.ndarray, period: int
     ) -> int:

@@ -272,6 +272,9 @@ class TreeEvaluator(AbstractEvaluator):
             signal=self.profiles.signals[:, 1:],
         )
 
+    def at_once(self, table: str) -> None:
+        return None
+
     def recommend(self, belief, memory, theta, period: int) -> int:
         """The nodes that hold this belief say it; they must all say the same."""
         n, t = self.env.products, period - 1

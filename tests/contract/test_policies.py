@@ -112,13 +112,17 @@ def audited(mechanism):
     return mechanism.audit(conversations=30)
 
 
+ENDS = ("value", "marginal_value", "displayable_marginal_value")
+TABLES = (
+    *ENDS, "lower", "upper", "incentive_bound", "advertiser_value", "user_utility", "purchase",
+    "round_costs", *(f"{name}_{side}" for name in ENDS for side in ("lower", "upper")),
+)  # fmt: skip
+AVERAGES = ("ex_ante_value", "ex_ante_marginal_value")
 QUESTIONS = {
-    "tables": lambda p, tmp: [p.bounded(name) for name in (
-        "value", "marginal_value", "displayable_marginal_value", "advertiser_value",
-        "user_utility", "purchase",
-    )],
-    "bounds": lambda p, tmp: (p.lower, p.upper, p.value_lower, p.value_upper, p.incentive_bound),
-    "facts": lambda p, tmp: (p.exact, p.confidence, p.solver, p.work, p.partial, p.complete),
+    "tables": lambda p, tmp: [p.bounded(name) for name in TABLES],
+    "facts": lambda p, tmp: (
+        p.exact, p.confidence, p.solver, p.work, p.partial, p.complete, p.status.value
+    ),
     "frame": lambda p, tmp: p.to_frame(),
     "dataset": lambda p, tmp: p.to_xarray(),
     "save": lambda p, tmp: (p.save(tmp / "p"), type(p).load(tmp / "p", (Likes,)))[1],
@@ -209,6 +213,67 @@ def test_bounds_hold_the_exact_numbers(policies):
             bounds, true = policy.bounded(name), getattr(exact, name)
             assert (bounds.upper >= true - 1e-9).all(), (kind, name)
             assert (bounds.lower <= true + 1e-9).all() or bounds.confidence < 1, (kind, name)
+
+
+def between(found, table):
+    """Whether a bounded number has a table's numbers, inside its bounds."""
+    np.testing.assert_array_equal(found.value, table)
+    known = ~np.isnan(found.value)
+    return ((found.lower <= found.value) & (found.value <= found.upper))[known].all()
+
+
+def test_every_table_is_a_bounded_number(policies):
+    for kind, policy in policies.items():
+        for name in TABLES:
+            assert between(policy.bounded(name), getattr(policy, name)), (kind, name)
+        for name in AVERAGES:
+            if policy.complete:
+                assert between(policy.bounded(name), getattr(policy, name)), (kind, name)
+            else:
+                with pytest.raises(dm.DynmechError, match="estimate_ex_ante"):
+                    policy.bounded(name)
+        with pytest.raises(dm.OutsideSupport, match="did you mean 'purchase'"):
+            policy.bounded("purchases")
+
+
+def test_means_over_profiles_are_those_of_their_tables():
+    """Exactly, and with bounds that hold at all profiles at once where they are simulated."""
+    exact = dm.solve_efficient_policy(market(), progress=False)
+    chance = np.full((2, 2), 0.25)
+    mean = exact.bounded("ex_ante_value")
+    assert mean.value == pytest.approx((chance * exact.value.reshape(2, 2)).sum(), abs=1e-12)
+    assert mean.upper - mean.lower < 1e-12
+    without = (exact.marginal_value.reshape(2, 2, 2) * chance).sum(axis=(1, 2))
+    np.testing.assert_allclose(exact.ex_ante_marginal_value, without, atol=1e-12)
+    never = dataclasses.replace(QUICK, walk=0)
+    played = dm.GivenPolicy(market(), Likes(), certificate=never)
+    walked = dm.GivenPolicy(market(), Likes())
+    for name in AVERAGES:
+        found, true = played.bounded(name), walked.bounded(name)
+        assert found.confidence == 0.95
+        assert (found.lower <= true.value).all()
+        assert (found.upper >= true.value).all()
+    each = played.bounded("value")
+    assert found.value == pytest.approx(played.ex_ante_marginal_value, abs=1e-12)
+    assert played.bounded("ex_ante_value").lower < np.nanmean(each.lower)
+
+
+def test_every_table_of_an_audit_is_a_bounded_number(policies):
+    names = (
+        "incentive_gain", "incentive_gain_lower", "incentive_gain_upper", "incentive_bound",
+        "gain_by_period", "participation", "no_subsidy", "ex_ante_participation",
+        "ex_ante_no_subsidy", "groves_total",
+    )  # fmt: skip
+    for kind in ("Exact", "BranchAndBound", "Neural, simulated", "GivenPolicy, simulated"):
+        audit = audited(dm.DynamicTeamMechanism(policies[kind]))
+        for name in names:
+            assert between(audit.bounded(name), getattr(audit, name)), (kind, name)
+        for part in ("floor", "ceiling"):
+            assert between(audit.bounded(f"window.{part}"), getattr(audit.window, part)), kind
+        for name in ("payments", "revenue", "user_surplus"):
+            assert between(audit.bounded(name), getattr(audit.budget, name)), (kind, name)
+        with pytest.raises(dm.OutsideSupport, match="did you mean 'incentive_gain'"):
+            audit.bounded("incentive_gains")
 
 
 def test_a_term_of_ones_own_charges_what_ours_does(policies):
