@@ -21,7 +21,6 @@ from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import check_total
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import EfficientPolicy
-from dynmech.policy.conversation import Conversation
 from dynmech.policy.efficient import solve_efficient_policy
 
 _SHARE = 1e-3  # of the upper bound, where the market is not solved exactly
@@ -29,13 +28,14 @@ _KEPT = 4096
 _TOTALS = Beside()
 
 
-def totals_at(terms: AbstractTerms, conversation: Conversation) -> Float[np.ndarray, " n"]:
-    """Totals (n,), money, of a conversation that started from no profile asked for.
+def totals_at(
+    terms: AbstractTerms, opening: tuple[tuple[float, ...], tuple[int, ...]]
+) -> Float[np.ndarray, " n"]:
+    """Totals (n,), money, at first reports that are no profile asked for: see `Conversation`.
 
     **Raises:** `OutsideSupport` under policies whose totals there are not known.
     """
     kept = _TOTALS(terms, dict)
-    opening = conversation.opening
     if opening not in kept:
         if len(kept) >= _KEPT:
             kept.clear()

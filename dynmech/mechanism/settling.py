@@ -200,7 +200,10 @@ def _totals_of(terms: AbstractTerms, chats: Conversations, totals: Any) -> Float
     _check_decoded(terms, totals)
     if totals is not None:
         return np.asarray(shaped(len(chats), n)("settle(totals=...)", totals))
-    return terms.groves_total.reshape(n, -1)[:, chats.profile].T
+    found = terms.groves_total.reshape(n, -1)[:, chats.profile].T
+    for row in np.flatnonzero(chats.profile < 0).tolist():
+        found[row] = totals_at(terms, chats.opened(row))
+    return found
 
 
 def _totals_at(terms: AbstractTerms, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
@@ -208,7 +211,7 @@ def _totals_at(terms: AbstractTerms, conversation: Conversation, totals) -> Floa
     if totals is not None:
         return np.asarray(shaped(terms.policy.env.products)("settle(totals=...)", totals))
     if conversation.profile < 0:
-        return totals_at(terms, conversation)
+        return totals_at(terms, conversation.opening)
     return terms.groves_total.reshape(terms.policy.env.products, -1)[:, conversation.profile]
 
 

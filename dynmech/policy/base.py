@@ -67,18 +67,28 @@ class AbstractPricedPolicy(AbstractPriced):
         """
         return start_conversation(self, theta, signals, profile)
 
-    def start_many(self, profiles: Any, mesh: jax.sharding.Mesh | None = None) -> Conversations:
-        """Start N conversations at solved profiles, to be stepped together.
+    def start_many(
+        self,
+        profiles: Any = None,
+        mesh: jax.sharding.Mesh | None = None,
+        *,
+        theta: Any = None,
+        signals: Any = None,
+    ) -> Conversations:
+        """Start N conversations, to be stepped together.
 
-        **Arguments:** `profiles` (N,): indices of solved profiles, repetitions allowed; `mesh`: a
-        `jax.sharding.Mesh` of one axis, of at most N devices, each of which follows a run of the
-        conversations; the answers are those of one device.
+        **Arguments:** `profiles` (N,): indices of solved profiles, repetitions allowed; or `theta`,
+        `signals`: N rows of what `start` takes, as an array (N, n) of indices or of money and one
+        of symbols (N, 1+n), a table or a mapping of columns by their names, or a list of rows.
+        What no plan holds, as bids off the support, is solved once for all rows that say the same;
+        `mesh`: a `jax.sharding.Mesh` of one axis, of at most N devices, each of which follows a run
+        of the conversations; the answers are those of one device.
 
         **Returns:** `Conversations` with `.recommendation` (N,), `.ended` and `.step`.
 
         **Raises:** `InvalidArgument`, `OutsideSupport`, `ImpossibleProfile`.
         """
-        return start_many(self, profiles, mesh)
+        return start_many(self, profiles, mesh, theta, signals)
 
     def resume(self, record: Any) -> Conversation:
         """Go on with a conversation from its `record()`, in any process.

@@ -241,7 +241,7 @@ class Conversation(eqx.Module):
             seen = self.seen | env.members[control]
             held = index if isinstance(env.values, MarkovValues) else self._opened
             beyond = Place(self.period + 1, held, here / here.sum(), memory, seen)
-            there, after = self.policy.evaluator.leave(beyond, self._bid)
+            there, after = self.policy.evaluator.leave(beyond, self.bid)
         moved = goes_on and isinstance(env.values, MarkovValues)
         turn = Turn(
             self.period, display(env, taken), display(env, control), code, self.theta, symbols,
@@ -277,11 +277,11 @@ class Conversation(eqx.Module):
     @property
     def _opened(self) -> Int[np.ndarray, " n"]:
         """Indices of the initial values in the market's support, zeros where they are a bid."""
-        return np.array(self.opening[0] if self._bid is None else [0] * len(self.opening[0]))
+        return np.array(self.opening[0] if self.bid is None else [0] * len(self.opening[0]))
 
     @property
-    def _bid(self) -> Float[np.ndarray, " n"] | None:
-        """Values in force, money, where they are not of the market's support."""
+    def bid(self) -> Float[np.ndarray, " n"] | None:
+        """Values (n,), money, where they are not of the market's support; else None."""
         money = np.asarray(self.opening[0])
         return money if money.dtype.kind == "f" else None
 

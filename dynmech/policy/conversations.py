@@ -18,7 +18,8 @@ from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.displays import control_of, displays_named, places
 from dynmech.market.values import MarkovValues
 from dynmech.policy.conversation import Conversation, start_conversation
-from dynmech.policy.playable import padded
+from dynmech.policy.opened import openings
+from dynmech.policy.playable import money_of, padded
 from dynmech.policy.questions import AbstractCursor
 from dynmech.policy.said import next_values, symbols_of
 from dynmech.policy.spread import SpreadCursor
@@ -35,7 +36,9 @@ class Conversations(eqx.Module):
 
     Rows on the plan are followed together; a row that leaves it goes on as a `Conversation`.
 
-    - `profile` (N,): the profile that each started from. `ended` (N,).
+    - `profile` (N,): the profile that each started from, -1 where that is none asked for.
+      `opening` (N, 1+n): initial symbols; `bid` (N, n): initial values, money, where they are not
+      of the market's support, else NaN. `ended` (N,).
     - `control` (N,): recommended now; `advised`, `displayed` (N, t): recommended and displayed so
       far; rows of `env.controls`, -1 where a conversation had ended. `recommendation` and `shown`
       name the products.
@@ -48,6 +51,8 @@ class Conversations(eqx.Module):
 
     policy: AbstractPriced
     profile: Int[np.ndarray, " N"]
+    opening: Int[np.ndarray, "N n1"]
+    bid: Float[np.ndarray, "N n"]
     ended: Bool[np.ndarray, " N"]
     off_model: Bool[np.ndarray, " N"]
     control: Int[np.ndarray, " N"]
@@ -137,6 +142,8 @@ class Conversations(eqx.Module):
         return Conversations(
             policy=self.policy,
             profile=self.profile,
+            opening=self.opening,
+            bid=self.bid,
             ended=self.ended | (live & ~going),
             off_model=self.off_model | odd,
             control=control,
@@ -196,7 +203,7 @@ class Conversations(eqx.Module):
 
     def one(self, row: int) -> Conversation:
         """The conversation of one row, by itself."""
-        chat = start_conversation(self.policy, None, None, int(self.profile[row]))
+        chat = start_conversation(self.policy, *self.opened(row), None)
         for t in range(self.action.shape[1]):
             if self.action[row, t] < 0:
                 break
@@ -204,13 +211,17 @@ class Conversations(eqx.Module):
             chat = _step_one(chat, *given, self.values[row, t + 1])
         return chat
 
+    def opened(self, row: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """What one row started from, as `Conversation.opening`."""
+        told = self.values[row, 0] if np.isnan(self.bid[row, 0]) else self.bid[row]
+        return tuple(told.tolist()), tuple(self.opening[row].tolist())
+
     @property
     def reported(self) -> Float[np.ndarray, "N n"]:
         """Values in force in the last round of each, money."""
         rounds = np.maximum((self.action >= 0).sum(axis=1) - 1, 0)
         theta = self.values[np.arange(len(self)), rounds]
-        support = np.asarray(self.policy.env.values.support, float)
-        return support[np.arange(theta.shape[1]), theta]
+        return np.where(np.isnan(self.bid), money_of(self.policy.env, theta), self.bid)
 
     def _moved_apart(self, row: int, code, display, symbols, after) -> Conversation:
         chat = self.apart[row] if row in self.apart else self.one(row)
@@ -218,41 +229,45 @@ class Conversations(eqx.Module):
 
 
 def start_many(
-    policy: AbstractPriced, profiles: Any, mesh: jax.sharding.Mesh | None = None
+    policy: AbstractPriced,
+    profiles: Any,
+    mesh: jax.sharding.Mesh | None,
+    theta: Any,
+    signals: Any,
 ) -> Conversations:
     """See `EfficientPolicy.start_many`."""
-    call = "EfficientPolicy.start_many(profiles=...)"
-    index = indices(None)(call, profiles)
-    if index.ndim != 1 or not len(index):
-        raise InvalidArgument(describe(call, "have shape (N,), N >= 1", index.shape))
-    if (index < 0).any() or (index >= len(policy.profiles)).any():
-        must = f"be indices in 0..{len(policy.profiles) - 1}"
-        raise OutsideSupport(describe(call, must, index.tolist()[:8]))
-    for profile in np.unique(index).tolist():
-        policy.profile_at("start_many", profile)
-    read_mesh("start_many", mesh, policy.env, len(index), "conversations")
+    found = openings(policy, profiles, theta, signals)
+    n, count, apart = policy.env.products, len(found.profile), dict(found.apart)
+    read_mesh("start_many", mesh, policy.env, count, "conversations")
 
     def make() -> AbstractCursor:
         return policy.evaluator.cursor(policy.env.signals.settlement)
 
     cursor = make() if mesh is None else SpreadCursor(Work("start_many", mesh), make)
-    cursor.begin(policy.profiles.signals[index])
-    n, count = policy.env.products, len(index)
+    rows = np.flatnonzero(~np.isin(np.arange(count), list(apart)))
+    control = np.full(count, len(policy.env.controls) - 1)
+    if len(rows):
+        cursor.begin(found.signals[rows])
+        control[rows] = _choose(cursor, found.values[rows])
+    for row, chat in apart.items():
+        control[row] = chat.evaluator.control(chat.place)
     return Conversations(
         policy=policy,
-        profile=index,
+        profile=found.profile,
+        opening=found.signals,
+        bid=found.bid,
         ended=np.zeros(count, bool),
         off_model=np.zeros(count, bool),
-        control=_choose(cursor, policy.profiles.theta[index]),
+        control=control,
         advised=np.zeros((count, 0), np.int64),
         displayed=np.zeros((count, 0), np.int64),
-        values=policy.profiles.theta[index][:, None],
+        values=found.values[:, None],
         action=np.zeros((count, 0), np.int64),
         signals=np.zeros((count, 0, n + 1), np.int64),
         predicted=np.full(count, np.nan),
         cursor=cursor,
-        rows=np.arange(count),
-        apart={},
+        rows=rows,
+        apart=apart,
     )
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
+import pandas
 import pytest
 
 import dynmech as dm
@@ -180,6 +181,53 @@ def test_totals_at_a_bid_depend_on_the_others_bids_alone():
             chat = known.start(np.insert([other], i, own), said).step("exit")
             paid = mechanism.settle(chat).transfer.sum(axis=0)
             assert paid[i] == pytest.approx(right, abs=1e-12)
+
+
+def test_many_start_from_rows_of_bids_and_signals_as_one_does():
+    """On the plan, off the support, and at values that only own alternatives have."""
+    support = np.array([[0.2, 0.8], [0.3, 0.7]])
+    env = market(2, support, (0.0, 1.0), n=2)
+    asked = dm.Profiles(np.array([[0, 1]]), np.array([[1, 0, 0]]))
+    known = dm.solve_efficient_policy(env, initial=asked, progress=False)
+    mechanism = dm.DynamicTeamMechanism(known, dm.groves.WindowCeiling())
+    money = np.array([[0.2, 0.7], [0.5, 0.45], [0.8, 0.7], [0.5, 0.45], [0.9, 0.7]])
+    said = np.tile([1, 0, 0], (5, 1))
+    chats = known.start_many(theta=money, signals=said)
+    alone = [known.start(*row) for row in zip(money, said, strict=True)]
+    assert chats.profile.tolist() == [0, -1, -1, -1, -1]
+    for step in ([3, 3, 3, 0, 3], [3, 1, 0, 0, 2]):
+        assert chats.recommendation.tolist() == [
+            -1 if one.ended else one.recommendation for one in alone
+        ]
+        answer = np.full(5, 2)
+        chats = chats.step(step, answer)
+        alone = [
+            one if one.ended else one.step(a, [2, 0, 0] if a == 3 and one.period < 2 else None)
+            for one, a in zip(alone, step, strict=True)
+        ]
+    assert chats.ended.all()
+    estimate = np.where(chats.bought >= 0, 0.3, np.nan)
+    paid = mechanism.settle(chats, estimate)
+    for k, one in enumerate(alone):
+        right = mechanism.settle(one, 0.3 if chats.bought[k] >= 0 else None).transfer
+        np.testing.assert_allclose(paid.transfer[paid.conversation == k], right, atol=1e-12)
+        assert chats.one(k).record() == one.record()
+    columns = {"b": money[:, 1], "a": money[:, 0]}, {"platform": [1] * 5}
+    frame, rows = pandas.DataFrame(columns[0]), [dict(zip("ab", x, strict=True)) for x in money]
+    for theta in (columns[0], frame, rows):
+        same = known.start_many(theta=theta, signals=columns[1])
+        np.testing.assert_array_equal(same.bid, chats.bid)
+        np.testing.assert_array_equal(same.opening, chats.opening)
+    for bad, kind, words in (
+        ({"theta": money, "signals": said[:2]}, dm.InvalidArgument, "rows"),
+        ({}, dm.InvalidArgument, "nothing"),
+        ({"profiles": [0], "theta": money}, dm.InvalidArgument, "both"),
+        ({"theta": money + 0.3, "signals": said}, dm.OutsideSupport, "interval"),
+        ({"theta": money, "signals": said + 2}, dm.OutsideSupport, "below"),
+        ({"theta": {"a": [0.1], "b": [0.1, 0.2]}}, dm.InvalidArgument, "one length"),
+    ):
+        with pytest.raises(kind, match=words):
+            known.start_many(**bad)
 
 
 def test_records_travel_and_are_refused_elsewhere(policy, mechanism, tmp_path):
