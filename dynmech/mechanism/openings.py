@@ -1,13 +1,14 @@
 """Groves totals at first reports that were not solved for: bids inside a declared interval, say.
 
 A total is a function of the others' reports and the platform's context, wherever these lie: the
-market is solved once more with these reports beside the support, and the term reduces the same own
-types as everywhere, those of the support.
+market is solved once more, or somebody's own recommender asked, with these reports beside the
+support, and the term reduces the same own types as everywhere, those of the support.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, cast
 
 import equinox as eqx
 import numpy as np
@@ -18,10 +19,13 @@ from dynmech.errors import OutsideSupport, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import ConstantValues
+from dynmech.mechanism.under import over_markets
 from dynmech.payments.groves import check_total
 from dynmech.play.terms import AbstractTerms
-from dynmech.policy.base import EfficientPolicy
+from dynmech.policy.base import AbstractPricedPolicy, EfficientPolicy
+from dynmech.policy.certified import walk_play
 from dynmech.policy.efficient import solve_efficient_policy
+from dynmech.policy.playable import beliefs_after
 
 _SHARE = 1e-3  # of the upper bound, where the market is not solved exactly
 _KEPT = 4096
@@ -47,16 +51,22 @@ def _totals(terms: AbstractTerms, theta, signals) -> Float[np.ndarray, " n"]:
     policy, groves = terms.policy, terms.groves
     if not groves.reads_own and not groves.robust:
         return np.asarray(groves.total(terms.own), float)[0]
-    if groves.robust or not policy.evaluator.walked or policy.evaluator.optimal is not None:
+    given = policy.evaluator.optimal is not None  # recommendations that are not W's own
+    if not policy.evaluator.walked or (given and policy.evaluator.asked is None):
         must = f"start from a profile asked for in initial=, for {type(groves).__name__}"
-        do = "solve for it, settle with groves.Zero(), or pass an efficient policy"
+        do = "solve for it, settle with groves.Zero(), or pass a policy whose tree was walked"
         got = f"first reports that {policy.solver} was not made for"
         raise OutsideSupport(describe("settle(conversation=...)", must, got, do))
     size = policy.env.values.support.shape[1]
     env, index = _with_bids(policy.env, np.asarray(theta))
     start = Profiles(index[None], np.asarray(signals, np.int64)[None])
-    there = _solved(env, start, policy.exact)
-    own = there.own_tables(terms.estimator, groves.side)
+    there = _asked(policy, env, start) if given else _solved(env, start, policy.exact)
+    own = there.own_tables(terms.estimator, groves.side, groves.reads_own)
+    if groves.robust:
+        markets = [_with_bids(m, np.asarray(theta))[0] for m in cast(Any, groves).markets]
+        sent = terms.estimator is policy.env.signals.settlement
+        signal = there.env.signals.settlement if sent else terms.estimator
+        own = over_markets(there, own, signal, markets)
     own = dataclasses.replace(
         own,
         payoff=own.payoff[:, :, :size],
@@ -77,6 +87,14 @@ def _with_bids(env: RecommendationMDP, theta: np.ndarray) -> tuple[Recommendatio
     wider = [(0, 1)] * n if env.values.correlated else [(0, 0), (0, 1)]
     values = ConstantValues(np.column_stack([support, theta]), np.pad(prior, wider))
     return eqx.tree_at(lambda market: market.values, env, values), np.full(n, size)
+
+
+def _asked(policy: AbstractPricedPolicy, env: RecommendationMDP, start: Profiles):
+    """What is recommended at one profile, by whoever recommends in a walked policy."""
+    play = dataclasses.replace(
+        policy.evaluator.asked, env=env, profiles=start, root=beliefs_after(env, start.signals)
+    )
+    return walk_play(play, start, True, policy.solver)
 
 
 def _solved(env: RecommendationMDP, start: Profiles, exact: bool) -> EfficientPolicy:

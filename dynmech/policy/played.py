@@ -86,6 +86,10 @@ class PlayEvaluator(AbstractEvaluator):
         return self.play
 
     @property
+    def asked(self) -> Playable:
+        return self.play
+
+    @property
     def own(self) -> OwnBounds:
         """What Groves terms need of each advertiser's own alternatives."""
         if self.solved_own is not None:

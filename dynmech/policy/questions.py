@@ -140,7 +140,8 @@ class AbstractEvaluator(eqx.Module):
     has it; `optimal`, the plan that attains W where another one is in use; `gap`, the certified
     loss at each node, money, None where there is none. `whole`: market and tree where every
     recommendation was followed, else None. `profiles` with own alternatives are `pairs`; `player`
-    is the network, if there is one, ready to be played.
+    is the network, if there is one, ready to be played; `asked`: who recommends, where that can be
+    asked at any belief, else None.
     """
 
     if TYPE_CHECKING:  # fields or properties, whichever suit the class
@@ -153,6 +154,7 @@ class AbstractEvaluator(eqx.Module):
         gap = cast("tuple[np.ndarray, ...] | None", None)
         whole = cast("tuple[Compiled, Tree] | None", None)
         player = cast("Playable", None)
+        asked = cast("Playable | None", None)
     else:
         env: eqx.AbstractVar["RecommendationMDP"]
         profiles: eqx.AbstractVar["Profiles"]
@@ -163,6 +165,7 @@ class AbstractEvaluator(eqx.Module):
         gap: eqx.AbstractVar["tuple[np.ndarray, ...] | None"]
         whole: eqx.AbstractVar["tuple[Compiled, Tree] | None"]
         player: eqx.AbstractVar["Playable"]
+        asked: eqx.AbstractVar["Playable | None"]
     walked: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod

@@ -1,5 +1,7 @@
 """A policy solved for one market where another is the truth: brute force, and what must hold."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -250,6 +252,33 @@ def test_a_total_in_the_robust_window_does_both_in_every_market():
         slack = "no_subsidy" if charge == "floor" else "participation"
         for audit in mechanism.audit(under=others):
             assert np.nanmin(getattr(audit, slack)) >= -1e-9
+
+
+def test_totals_in_the_robust_window_at_bids_are_those_where_the_bids_are_values():
+    """Of others' bids alone; what is never drawn is a value like any other for the others."""
+    kinds = ((0.5, 0.6), (0.4, 0.5), (0.6, 0.7))
+
+    def made(values):
+        return [dataclasses.replace(market(scale=s, query=q), values=values) for s, q in kinds]
+
+    own = market().values
+    low, high = float(own.support.min()), float(own.support.max())
+    bid = np.append((low + high) / 2, own.support[1:, 0])
+    wider = np.column_stack([own.support, bid])
+    known = made(dm.ConstantValues(wider, np.pad(own.prior, ((0, 0), (0, 1)))))
+    env, *others = made(dm.ConstantValues(own.support, own.prior, (low, high)))
+    policy = dm.solve_efficient_policy(env, progress=False)
+    said = np.zeros(env.products + 1, int)
+    start = dm.Profiles(np.array([[own.support.shape[1]] * env.products]), said[None])
+    right = dm.solve_efficient_policy(known[0], initial=start, progress=False)
+    here, there = (
+        dm.DynamicTeamMechanism(one, dm.groves.RobustWindow(markets, charge="ceiling"))
+        for one, markets in ((policy, others), (right, known[1:]))
+    )
+    paid = here.settle(policy.start(bid, said).step("exit")).transfer.sum(axis=0)
+    # Where others are of the support her total is that of any own report that was solved.
+    assert paid[0] == pytest.approx(here.groves_total[0].flat[0], abs=1e-12)
+    np.testing.assert_allclose(paid[1:], there.groves_total[1:, 0], atol=1e-12)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 import dynmech as dm
 
 SUPPORT = np.array([[0.2, 0.9], [0.6, 0.3]])
+CEILING = dm.groves.WindowCeiling()
 
 
 def market(horizon=2, prior=None, **values):
@@ -223,6 +224,25 @@ def test_a_function_can_be_asked_off_its_tree():
         played = dm.GivenPolicy(env, recommend, certificate=quick(marginal_runs=0))
         found = played.start(theta=bid, signals=[0, 0, 0]).certify()
         assert found.lower[0] <= right <= found.most[0]
+
+
+def test_totals_at_bids_are_those_of_the_recommender():
+    """Over own values of the support, at others' bids wherever they lie; own bids move nothing."""
+    env = market(interval=[[0.1, 1.0], [0.2, 0.7]])
+    for recommend in (worst, modest):
+        mechanism = dm.DynamicTeamMechanism(dm.GivenPolicy(env, recommend), CEILING)
+        law = law_of(recommend)
+        right = min(brute(env, (own, 0.44), (own, 0.44), law) for own in SUPPORT[0])
+        for own in (0.33, 0.2):
+            chat = mechanism.policy.start(np.array([own, 0.44]), [0, 0, 0]).step("exit")
+            assert mechanism.settle(chat).transfer.sum(axis=0)[0] == pytest.approx(right, abs=1e-12)
+        at = mechanism.policy.start(np.array([0.33, 0.3]), [0, 0, 0]).step("exit")
+        known = mechanism.groves_total[0, 0, 1, 0, 0, 0]
+        assert mechanism.settle(at).transfer.sum(axis=0)[0] == pytest.approx(known, abs=1e-12)
+    played = dm.GivenPolicy(env, worst, certificate=quick())
+    chat = played.start(np.array([0.33, 0.44]), [0, 0, 0]).step("exit")
+    with pytest.raises(dm.OutsideSupport, match="tree was walked"):
+        dm.DynamicTeamMechanism(played, CEILING).settle(chat)
 
 
 @pytest.mark.parametrize(
