@@ -119,7 +119,8 @@ def run_long_audit(
         each = Bounded(*map(laid, parts), confidence=confidence)
         return each, Bounded(*(x @ weights for x in parts), confidence=confidence)
 
-    kept, mean_kept = slack(*participation[:3], np.fmin(participation[3], most))
+    mean, error, least_kept, most_kept = participation
+    kept, mean_kept = slack(mean, error, least_kept, np.fmin(most_kept, most))
     paid_up, mean_paid_up = slack(no_subsidy[0], no_subsidy[1], known, no_subsidy[3])
     floor, ceiling = (
         laid(reduce.reduce(table.reshape(*table.shape[:2], -1), axis=2).T)

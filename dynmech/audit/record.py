@@ -6,6 +6,8 @@ certified bounds where no tree was walked. Exact numbers have bounds that equal 
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
@@ -193,7 +195,7 @@ class Audit(files.Kept, eqx.Module):
             raise OutsideSupport(describe(call, must, told(name), do))
         money, gain, simulated = self.budget, self.gain, self.runs > 0
 
-        def sure(value, low=None, high=None, error=0.0) -> Bounded:
+        def sure(value: Any, low: Any = None, high: Any = None, error: Any = 0.0) -> Bounded:
             return Bounded(value, low, high, error, self.confidence)
 
         most = np.where(np.isnan(self.incentive_bound), np.inf, self.incentive_bound)

@@ -22,7 +22,7 @@ from dynmech.market.values import ConstantValues
 from dynmech.mechanism.under import over_markets
 from dynmech.payments.groves import check_total
 from dynmech.play.terms import AbstractTerms
-from dynmech.policy.base import AbstractPricedPolicy, EfficientPolicy
+from dynmech.policy.base import EfficientPolicy
 from dynmech.policy.certified import walk_play
 from dynmech.policy.efficient import solve_efficient_policy
 from dynmech.policy.playable import beliefs_after
@@ -51,16 +51,10 @@ def _totals(terms: AbstractTerms, theta, signals) -> Float[np.ndarray, " n"]:
     policy, groves = terms.policy, terms.groves
     if not groves.reads_own and not groves.robust:
         return np.asarray(groves.total(terms.own), float)[0]
-    given = policy.evaluator.optimal is not None  # recommendations that are not W's own
-    if not policy.evaluator.walked or (given and policy.evaluator.asked is None):
-        must = f"start from a profile asked for in initial=, for {type(groves).__name__}"
-        do = "solve for it, settle with groves.Zero(), or pass a policy whose tree was walked"
-        got = f"first reports that {policy.solver} was not made for"
-        raise OutsideSupport(describe("settle(conversation=...)", must, got, do))
     size = policy.env.values.support.shape[1]
     env, index = _with_bids(policy.env, np.asarray(theta))
     start = Profiles(index[None], np.asarray(signals, np.int64)[None])
-    there = _asked(policy, env, start) if given else _solved(env, start, policy.exact)
+    there = _there(terms, env, start)
     own = there.own_tables(terms.estimator, groves.side, groves.reads_own)
     if groves.robust:
         markets = [_with_bids(m, np.asarray(theta))[0] for m in cast(Any, groves).markets]
@@ -89,11 +83,18 @@ def _with_bids(env: RecommendationMDP, theta: np.ndarray) -> tuple[Recommendatio
     return eqx.tree_at(lambda market: market.values, env, values), np.full(n, size)
 
 
-def _asked(policy: AbstractPricedPolicy, env: RecommendationMDP, start: Profiles):
-    """What is recommended at one profile, by whoever recommends in a walked policy."""
-    play = dataclasses.replace(
-        policy.evaluator.asked, env=env, profiles=start, root=beliefs_after(env, start.signals)
-    )
+def _there(terms: AbstractTerms, env: RecommendationMDP, start: Profiles) -> EfficientPolicy:
+    """The policy at one profile: W's plan, or what is recommended by whoever can be asked."""
+    policy, asked = terms.policy, terms.policy.evaluator.asked
+    if policy.evaluator.walked and policy.evaluator.optimal is None:
+        return _solved(env, start, policy.exact)
+    if not policy.evaluator.walked or asked is None:
+        must = f"start from a profile asked for in initial=, for {type(terms.groves).__name__}"
+        do = "solve for it, settle with groves.Zero(), or pass a policy whose tree was walked"
+        got = f"first reports that {policy.solver} was not made for"
+        raise OutsideSupport(describe("settle(conversation=...)", must, got, do))
+    root = beliefs_after(env, start.signals)
+    play = dataclasses.replace(asked, env=env, profiles=start, root=root)
     return walk_play(play, start, True, policy.solver)
 
 

@@ -52,10 +52,11 @@ def openings(policy: AbstractPriced, profiles: Any, theta: Any, signals: Any) ->
         must = "be profiles (N,), or N rows of theta, of signals, or of both, N >= 1"
         raise InvalidArgument(describe(_CALL("..."), must, sizes or "nothing"))
     count, started, each = min(sizes.values()), {}, []
-    for row in zip(*(rows or [None] * count for rows in given.values()), strict=True):
-        key = repr(row)
+    values, said = (rows or [None] * count for rows in given.values())
+    for row, heard in zip(values, said, strict=True):
+        key = repr((row, heard))
         if key not in started:
-            started[key] = start_conversation(policy, *row, None)
+            started[key] = start_conversation(policy, row, heard, None)
         each.append(started[key])
     values = np.array([chat.place.theta for chat in each], np.int64)
     bid = np.full(values.shape, np.nan)

@@ -94,7 +94,11 @@ class AbstractPriced(AbstractPolicy):
 
     @property
     def value(self) -> Float[np.ndarray, "..."]:
-        """V_1, what this policy attains under truth, P, money."""
+        """V_1, what this policy attains under truth, P, money.
+
+        Of an endless market it is that of the rounds written out, after which none is recommended:
+        the plan that proves `lower` goes on for ever, so that V_1 can be less than it.
+        """
         return self.figures.value.value
 
     @property

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
-import pandas
+import pandas as pd
 import pytest
 
 import dynmech as dm
@@ -213,7 +213,7 @@ def test_many_start_from_rows_of_bids_and_signals_as_one_does():
         np.testing.assert_allclose(paid.transfer[paid.conversation == k], right, atol=1e-12)
         assert chats.one(k).record() == one.record()
     columns = {"b": money[:, 1], "a": money[:, 0]}, {"platform": [1] * 5}
-    frame, rows = pandas.DataFrame(columns[0]), [dict(zip("ab", x, strict=True)) for x in money]
+    frame, rows = pd.DataFrame(columns[0]), [dict(zip("ab", x, strict=True)) for x in money]
     for theta in (columns[0], frame, rows):
         same = known.start_many(theta=theta, signals=columns[1])
         np.testing.assert_array_equal(same.bid, chats.bid)
