@@ -124,7 +124,8 @@ def told_of(policy: P, found: Solution, tasks: TaskList, limits: Limits, throw: 
     if found.status.met:
         return policy
     mass = tasks.mass
-    gap = (found.upper - found.lower) / np.where(mass > 0, mass, 1.0)
+    least = found.lower if found.value is None else np.minimum(found.lower, found.value)
+    gap = (found.upper - least) / np.where(mass > 0, mass, 1.0)
     widest = float(np.where(mass > 0, gap, 0.0).max(initial=0.0))
     return missed(policy, found.status, widest, limits, throw)
 

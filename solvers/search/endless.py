@@ -77,7 +77,8 @@ class BestFirst(AbstractSolver):
         """Search with most of the tolerance, and leave the rest to the rounds not written out.
 
         See `AbstractSolver.solve`. In an endless horizon, coefficients that move, and a tolerance
-        of 0 where beliefs take no finite number of directions, are left to `Stationary`.
+        of 0 where beliefs take no finite number of directions, are left to `Stationary`. The status
+        is MEMORY_LIMIT where more rounds are to be written out than may be.
         """
         began = time.monotonic()
         refuse_mesh("BestFirst", limits.mesh)
@@ -108,6 +109,9 @@ class BestFirst(AbstractSolver):
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
         note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
         spent = time.monotonic() - began
+        missing = found.upper - value > np.maximum(close, _ROUNDING * scale) * tasks.mass
+        if found.status.met and missing.any():
+            found = dataclasses.replace(found, status=Status.MEMORY_LIMIT)
         found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 

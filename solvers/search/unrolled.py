@@ -21,7 +21,7 @@ from solvers.table import Answer, PlanTable
 from solvers.tree.tree import Tree
 from solvers.truncation import unroll
 
-_MOST_ROUNDS = 10_000
+_MOST_ROUNDS, _MOST_ALONE = 10_000, 200_000  # the latter where only one way is left
 _FEW, _TOGETHER = 64, 16  # entries of a round that is looked at with others, so many rounds
 
 
@@ -141,7 +141,9 @@ class _Writer:
         while True:
             here, at = rounds[-1], entries[-1]
             used += self._bytes(here, at)
-            last = len(rounds) >= _MOST_ROUNDS or used * structure.symbols > memory
+            way = self._only_way(here, at)
+            most = _MOST_ROUNDS if way is None else _MOST_ALONE
+            last = len(rounds) >= most or used * structure.symbols > memory
             due = last or len(at.node) > _FEW or len(rounds) - looked >= _TOGETHER
             if due and len(rounds) > looked:
                 left = self._left(rounds[looked:], entries[looked:])
@@ -151,8 +153,7 @@ class _Writer:
                     looked = len(rounds) - len(left) + int(enough[0]) + 1
             if last:
                 break
-            way = self._only_way(here, at)
-            if way is not None and len(rounds) < _MOST_ROUNDS - _TOGETHER:
+            if way is not None and len(rounds) < _MOST_ALONE - _TOGETHER:
                 more = self._again(here, *way)
                 children += more[0]
                 rounds += more[1]

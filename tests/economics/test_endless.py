@@ -43,9 +43,8 @@ def test_the_policy_can_be_used_like_any_other():
     assert len(mechanism.simulate(jax.random.key(0), 50).to_frame()) > 0
 
 
-@pytest.mark.parametrize("query", [0.9, 0.99])
-def test_a_user_who_rarely_leaves_costs_no_more(query):
-    """Nothing is learned and one product is best for ever: W = E[share (theta + u)]."""
+def rarely_leaves(query):
+    """Nothing is learned and one product is best for ever: the market, W = E[share (theta + u)]."""
     u = np.array([[0.4], [-0.2]]) @ np.array([[0.5, 1.0, 2.0]])
     weights, theta = np.array([0.25, 0.25, 0.5]), np.array([0.5, 0.6])
     best = ((theta[:, None] + u) / (1 + np.exp(-u / 0.5)) @ weights).max()
@@ -54,9 +53,28 @@ def test_a_user_who_rarely_leaves_costs_no_more(query):
     env = dm.RecommendationMDP(
         [[0.4], [-0.2]], grid, math.inf, rule, dm.SignalStructure(), dm.ConstantValues(theta)
     )
+    return env, best
+
+
+@pytest.mark.parametrize("query", [0.9, 0.99, pytest.param(0.9999, marks=pytest.mark.slow)])
+def test_a_user_who_rarely_leaves_costs_no_more(query):
+    env, best = rarely_leaves(query)
     policy = solve(env, 1e-2)
+    assert policy.status.met
     assert policy.lower.item() <= best + 1e-12 <= policy.upper.item() + 2e-12
     assert best - 1e-2 <= policy.value.item() <= best
+
+
+def test_rounds_that_are_too_many_to_write_out_are_said(monkeypatch):
+    """The plan goes on for ever and proves `lower`; what is returned ends, and attains less."""
+    monkeypatch.setattr("solvers.search.unrolled._MOST_ALONE", 100)
+    env, best = rarely_leaves(0.99)
+    with pytest.warns(dm.DynmechWarning, match="0.29"):
+        policy = solve(env, 1e-2)
+    assert policy.status is dm.Status.MEMORY_LIMIT
+    assert policy.lower.item() == pytest.approx(best, abs=1e-9)
+    assert policy.value.item() == pytest.approx(best * (1 - 0.99**policy.env.horizon), abs=1e-9)
+    assert policy.incentive_bound.item() == pytest.approx(best - policy.value.item(), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", [2, 4, 11])
