@@ -73,10 +73,14 @@ def as_floats(value: Any, call: str = "an array argument") -> Array | np.ndarray
     numbers, Python objects, masked entries; and for labels, which only `labelled` matches.
     """
     array, labels = labelled(call, value)
+    _refuse_labels(call, labels)
+    return array
+
+
+def _refuse_labels(call: str, labels: tuple[Labels, ...]) -> None:
     if any(axis is not None for axis in labels):
         must, do = "carry no labels: they are not matched here", "pass .to_numpy(), in order"
         raise InvalidArgument(describe(call, must, shown(labels), do))
-    return array
 
 
 def as_doubles(call: str, value: Any) -> np.ndarray:
@@ -227,7 +231,7 @@ def chances(call: str, value: Any, axis: int | tuple[int, ...] = -1) -> Array | 
 
 
 def indices(*lengths: int | None) -> Convert:
-    """Integers of this shape, None for any length; floats are refused."""
+    """Integers of this shape, None for any length; floats, and labels, are refused."""
 
     def convert(call: str, value: Any) -> Int[np.ndarray, "..."]:
         axes = [str(size) for size in lengths if size is not None]
@@ -244,6 +248,7 @@ def indices(*lengths: int | None) -> Convert:
         if not fits or not (array.dtype.kind in "iu" or empty):
             got = f"{array.dtype} entries of shape {array.shape}"
             raise InvalidArgument(describe(call, must, got))
+        _refuse_labels(call, _axis_labels(value, array.ndim))
         return array.astype(np.int64)
 
     return convert

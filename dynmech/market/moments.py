@@ -30,7 +30,7 @@ class SamplePrior(AbstractPrior):
         self.shares = shares
         self.mean = shares @ points
         self.spread = np.sqrt(shares @ (points - self.mean) ** 2)
-        self.random = self.spread > 1e-12 * (1 + np.abs(self.mean))
+        self.random = self.spread > 1e-12 * np.abs(points).max(axis=0)
         self.scaled = points[:, self.random] / self.spread[self.random]
 
     def along(self, direction):

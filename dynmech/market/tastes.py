@@ -374,24 +374,27 @@ def _count(mean: npt.ArrayLike) -> int:
 def _factor(
     call: str, matrix: Float[np.ndarray, "k k"], fixed: Bool[np.ndarray, " k"]
 ) -> Float[np.ndarray, "k r"]:
-    """Check a covariance matrix and return A with A A' = cov, one column a random coordinate."""
-    largest = np.abs(matrix).max()
-    if (np.abs(matrix - matrix.T) > 1e-9 * largest).any():
+    """A with A A' = cov, one column a random coordinate; cov is checked, each in its own unit."""
+    largest, variance = np.abs(matrix).max(initial=0.0), np.diag(matrix)
+    unit = np.sqrt(np.where(variance > 0, variance, largest if largest > 0 else 1.0))
+    scaled = matrix / unit[:, None] / unit
+    if (np.abs(scaled - scaled.T) > 1e-9).any():
         raise InvalidArgument(describe(call, "be symmetric", matrix.tolist()))
     if matrix[fixed].any():
         must = "be zero in the rows and columns of fixed coordinates"
         raise InvalidArgument(describe(call, must, matrix.tolist()))
     free = np.flatnonzero(~fixed)
     factor = np.zeros((len(fixed), len(free)))
-    inner = matrix[np.ix_(free, free)]
+    at = np.ix_(free, free)
     try:
-        factor[free] = np.linalg.cholesky(inner)
+        factor[free] = np.linalg.cholesky(matrix[at])
     except np.linalg.LinAlgError:  # singular, which is allowed, or indefinite, which is not
-        values, vectors = np.linalg.eigh(inner)
-        if values[0] < -1e-9 * largest:
+        values, vectors = np.linalg.eigh(scaled[at])
+        if values[0] < -1e-9:
             must = "be positive semidefinite"
             raise InvalidArgument(
-                describe(call, must, f"an eigenvalue of {values[0]:.6g}")
+                describe(call, must, f"an eigenvalue of {values[0]:.6g} in units of deviations")
             ) from None
-        factor[free] = vectors * np.sqrt(np.maximum(values, 0))
+        varies = np.where(variance > 0, unit, 0.0)[free, None]
+        factor[free] = varies * vectors * np.sqrt(np.maximum(values, 0))
     return factor

@@ -314,7 +314,7 @@ def _displays(env, given: Any, live) -> Int[np.ndarray, " N"]:
         must = f"hold integers, shape (N,) = ({len(live)},)"
         must += "" if size == 1 else f" and K = {size} places, -1 where empty"
         raise InvalidArgument(describe(call, must, f"{array.dtype} of shape {array.shape}"))
-    rows = array.reshape(len(live), size)[live]
+    rows = indices(*array.shape)(call, given).reshape(len(live), size)[live]
     unique, index = np.unique(rows, axis=0, return_inverse=True)
     controls = [control_of(call, env, row) for row in unique.tolist()]
     found[live] = np.array(controls, np.int64)[index.reshape(-1)]

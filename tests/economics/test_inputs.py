@@ -65,6 +65,10 @@ def test_labels_that_do_not_match_are_listed():
             ["tastes", "RAM", "ram"],
         ),
         (lambda: dm.Logit(pd.Series([1.0], index=["a"])), ["Logit(scale", "labels", "to_numpy"]),
+        (
+            lambda: dm.Profiles(pd.DataFrame({"b": [0]}), [[0, 0]]),
+            ["Profiles(theta", "b", "labels"],
+        ),
     ):
         with pytest.raises(dm.InvalidArgument) as caught:
             bad()

@@ -223,6 +223,20 @@ def test_gradient_of_the_mean_is_the_weight():
     np.testing.assert_allclose(gradient, np.full((8, 3), 1 / 8))
 
 
+@pytest.mark.parametrize("unit", [1e-14, 1e14])
+def test_units_of_the_coordinates_change_nothing(unit):
+    """A covariance of rank two, and clusters of a sample."""
+    cov = np.array([[1.0, 1.0, 0.5], [1.0, 1.0, 0.5], [0.5, 0.5, 1.0]])
+    units = np.array([unit, 1.0, 1.0])
+    plain = TasteGrid.from_normal(np.zeros(3), cov, 64)
+    other = TasteGrid.from_normal(np.zeros(3), cov * np.outer(units, units), 64)
+    np.testing.assert_allclose(other.points / units, plain.points, atol=1e-6)
+    assert other.discretisation_error == pytest.approx(plain.discretisation_error, rel=1e-6)
+    sample = np.random.default_rng(0).normal(size=(200, 3))
+    plain, other = (TasteGrid.from_samples(sample * x, size=4) for x in (1.0, units))
+    assert other.discretisation_error == pytest.approx(plain.discretisation_error, rel=1e-6)
+
+
 GOOD = [[0.0, 1.0], [1.0, 0.0]]
 BAD = {
     "sum": (lambda: TasteGrid(GOOD, [0.5, 0.4]), InvalidProbability, "weights.*sum of 0.9"),
@@ -263,6 +277,16 @@ BAD = {
         lambda: TasteGrid.from_normal([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]], 4),
         InvalidArgument,
         "cov.*semidefinite.*-1",
+    ),
+    "asymmetric beside a large variance": (
+        lambda: TasteGrid.from_normal([0.0, 0.0], [[1e12, 1.0], [-1.0, 1e-6]], 4),
+        InvalidArgument,
+        "cov.*symmetric",
+    ),
+    "indefinite beside a large variance": (
+        lambda: TasteGrid.from_normal([0.0, 0.0], [[1e6, 5.0], [5.0, 1e-6]], 4),
+        InvalidArgument,
+        "cov.*semidefinite.*-4",
     ),
     "NaN mean": (lambda: TasteGrid.from_normal([np.nan], [[1.0]], 4), NotFinite, "mean"),
     "overflow": (lambda: TasteGrid.from_lognormal([800.0], [[1.0]], 4), NotFinite, "mean"),
