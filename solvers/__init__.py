@@ -135,6 +135,10 @@ from solvers.told.plans import best_sequence as best_sequence
 from solvers.told.plans import with_plan as with_plan
 from solvers.told.relaxation import Relaxed as Relaxed
 from solvers.told.relaxation import relaxation as relaxation
+from solvers.told.rounded import Rounded as Rounded
+from solvers.told.rounded import data_room as data_room
+from solvers.told.rounded import gaining as gaining
+from solvers.told.rounded import widened as widened
 from solvers.tree.backward import backward as backward
 from solvers.tree.exact import Estimate as Estimate
 from solvers.tree.exact import Exact as Exact

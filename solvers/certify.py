@@ -1,7 +1,8 @@
 """Certified bounds on the value of cases, at the outset or inside, and of who is played in them.
 
 Below: the greedy policy of a critic, simulated on fresh runs, at the confidence asked for. Above:
-exact planning for some rounds, then a controller who is told the parameter; certain.
+exact planning for some rounds, then a controller who is told the parameter; certain. Both are
+widened by what rounding of the data to single precision can have done (`solvers.told.rounded`).
 """
 
 import warnings
@@ -21,6 +22,7 @@ from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.search.merged_search import merged_search
 from solvers.tabular import Tabular, tabulate
 from solvers.told.lookahead import lookahead
+from solvers.told.rounded import data_room
 from solvers.tree.misled import Told
 
 _SAME = 1e-9  # of an upper bound: rounding
@@ -130,14 +132,18 @@ def attained(
     chunk: int,
     chooser: AbstractChooser | None = None,
 ) -> tuple[float, float, float]:
-    """What the policy is worth: mean, standard error, and what `margin` needs besides."""
+    """What the policy is worth: mean, standard error, and what `margin` needs besides.
+
+    That holds rounding of data to single precision, where the ceiling knows of it.
+    """
     with jax.enable_x64(True):
         rng, belief = np.random.default_rng(seed), np.asarray(belief, float) / np.sum(belief)
         if chooser is None:
             run = certified_runs(process, case, ceiling, network, belief, runs, rng, chunk=chunk)
         else:
             run = chosen_runs(process, case, ceiling, chooser, belief, runs, rng, chunk=chunk)
-    return run.mean, run.error, _unseen(run)
+        room = data_room(process, ceiling, belief, run.mean)
+    return run.mean, run.error, _unseen(run) + room
 
 
 def _unseen(run: Certified | ChosenRuns) -> float:
@@ -202,7 +208,10 @@ def certify(
                 warning = _crossed(lower, upper[k], sure, alpha)
                 warnings.warn(warning, DynmechWarning, stacklevel=2)
                 unseen, lower, most = np.inf, worst, upper[k]
-            found.append((run.mean, run.error, unseen, lower, max(most, lower), max(sure, lower)))
+            room = data_room(quick[0], quick[1][k], belief, lower, quick[2], period)
+            upper[k] += room
+            most, least = max(most, lower) + room, max(sure, lower) - room
+            found.append((run.mean, run.error, unseen + room, lower - room, most, least))
     value, error, unseen, lower, most, least = np.array(found).T
     more = (None, None) if chooser is None else (most, least)
     return Bounds(value, error, unseen, lower, upper, certificate.confidence, rounds, *more)

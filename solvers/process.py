@@ -166,6 +166,16 @@ class AbstractCeiling(eqx.Module):
         its first control. Host code, float64; zero at `period` = horizon.
         """
 
+    @abc.abstractmethod
+    def gained(
+        self, period: int, memories: Int[np.ndarray, "_U d"]
+    ) -> Float[np.ndarray, "_U m"] | None:
+        """`value` if terms below zero counted as nothing, of numbers rounded to single precision.
+
+        What bounds are off by is in proportion to it (`solvers.told.rounded`). None where numbers
+        are what they are.
+        """
+
 
 class Laws(eqx.Module):
     """What each control does after U memories, and what is remembered next.

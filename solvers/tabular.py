@@ -48,19 +48,29 @@ class Tabular(AbstractProcess):
     def ceiling(self, ceiling: AbstractCeiling) -> "TabularCeiling":
         """Tabulate a ceiling of the process it stands for, from `period` on."""
         rounds = range(self.period, self.horizon)
-        rows = [ceiling.value(t, self.met[[int(t > self.period)]])[0] for t in rounds]
+        at = [(t, self.met[[int(t > self.period)]]) for t in rounds]
         nothing = np.zeros((1, np.asarray(self.reward).shape[1]))
-        return TabularCeiling(np.concatenate([*(row[None] for row in rows), nothing]), self.period)
+        table = np.concatenate([*(ceiling.value(*one) for one in at), nothing])
+        gains = [rows for one in at if (rows := ceiling.gained(*one)) is not None]
+        most = np.concatenate([*gains, nothing]) if gains else None
+        return TabularCeiling(table, most, self.period)
 
 
 class TabularCeiling(AbstractCeiling):
-    """U_t(omega) where no memory matters; `table` (T+1-period, m)."""
+    """U_t(omega) where no memory matters; `table`, and `gains` as of `gained` (T+1-period, m)."""
 
     table: Float[np.ndarray, "T1 m"]
+    gains: Float[np.ndarray, "T1 m"] | None
     period: int = eqx.field(static=True)
 
     def value(self, period, memories):
         row = self.table[period - self.period]
+        return np.broadcast_to(row, (len(memories), len(row)))
+
+    def gained(self, period, memories):
+        if self.gains is None:
+            return None
+        row = self.gains[period - self.period]
         return np.broadcast_to(row, (len(memories), len(row)))
 
     def plans(self, period, memories):

@@ -186,7 +186,7 @@ def walk_play(
     env = play.env
     must = f"have at most {_MOST_CALLS if limit is None else limit} cells in its tree"
     if limit is None:
-        best, memories = solve_remembered(env, profiles, batch)
+        best, memories = solve_remembered(env, profiles, batch, single=play.single)
         cells = sum(taken.size for taken in best.actions)
         if cells > _MOST_CALLS:
             raise TooLarge(describe("GivenPolicy(recommend=...)", must, cells))
@@ -195,7 +195,7 @@ def walk_play(
         if cells > limit:
             raise TooLarge(describe("Certificate(walk=...)", must, cells))
         settings = Exact(memory=64.0 * limit)
-        best, memories = solve_remembered(env, profiles, batch, settings, limit)
+        best, memories = solve_remembered(env, profiles, batch, settings, limit, play.single)
     repeated = Repeated(play.laws, 0 if play.chooser is None else 64)
     numbered = Numbered(repeated)
     actions = recommendations(best.plan, best.pairs, memories, numbered)

@@ -120,14 +120,14 @@ class GivenPolicy(AbstractPricedPolicy):
         flag("GivenPolicy(batched=...)", batched)
         optional(instance(str, "a string"))("GivenPolicy(name=...)", name)
         label = name or getattr(recommend, "__name__", type(recommend).__name__)
-        env = in_doubles(env)
+        single, env = env.gamma.dtype == np.float32, in_doubles(env)
         if memory is not None:
             env = _remembering(env, memory)
         certificate = optional(instance(Certificate, "Certificate(...)"))(
             "GivenPolicy(certificate=...)", certificate
         )
         profiles, batch = wanted_profiles(env, initial)
-        play = untrained(env, profiles, Recommender(env, recommend, batched))
+        play = untrained(env, profiles, Recommender(env, recommend, batched), single)
         try:
             limit = None if certificate is None else certificate.walk
             found = walk_play(play, profiles, batch, f"given: {label}", limit)

@@ -36,6 +36,7 @@ from solvers import (
     Root,
     attained,
     certify,
+    data_room,
     hidden,
 )
 
@@ -162,7 +163,9 @@ def bound_alternatives(
         played = player.play(money[p], signals, Estimator(), env.signals.settlement, stray=bias)
         left = played.left - played.excess  # what the others get, not what they are paid
         mean[p, 1:], error[p, 1:] = left.mean(axis=0), left.std(axis=0, ddof=1) / runs**0.5
-        unseen[p, 1:] = hidden(left, played.left_reach + played.stray, played.going)
+        whose = process, economy.ceilings[0], _unit(listed.root[economy.root])
+        room = data_room(*whose, float(mean[p, 1:].min()))
+        unseen[p, 1:] = hidden(left, played.left_reach + played.stray, played.going) + room
         mean[p, 0], error[p, 0], unseen[p, 0] = attained(
             process, economy.cases[0], economy.ceilings[0], network, listed.root[economy.root],
             runs, [certificate.seed, _SEED + 1], chunk, chooser,

@@ -38,8 +38,9 @@ class Playable(eqx.Module):
 
     `profiles` (B of them) with unnormalised beliefs `root` (B, m); `critic`: what values the
     beliefs that follow, None where nothing does and play is myopic; `chunk`: runs handled at once;
-    `chooser`: who recommends instead, if anybody. Without one it is only arrays and settings, so
-    that it is saved.
+    `chooser`: who recommends instead, if anybody; `single`: whether the market's numbers were
+    rounded to single precision. Without a chooser it is only arrays and settings, so that it is
+    saved.
     """
 
     env: RecommendationMDP
@@ -49,11 +50,12 @@ class Playable(eqx.Module):
     certificate: Certificate
     chunk: int = eqx.field(static=True)
     chooser: AbstractGuide | None = None
+    single: bool = eqx.field(static=True, default=False)
 
     @property
     def process(self) -> MarketProcess:
         """The market's rules, which are used as they are."""
-        return _PROCESSES(self.env, lambda: market_process(self.env))
+        return _PROCESSES(self.env, lambda: market_process(self.env, self.single))
 
     @property
     def ceilings(self) -> list[AbstractCeiling]:
@@ -161,11 +163,14 @@ def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarr
 
 
 def untrained(
-    env: RecommendationMDP, profiles: Profiles, chooser: AbstractGuide | None = None
+    env: RecommendationMDP,
+    profiles: Profiles,
+    chooser: AbstractGuide | None = None,
+    single: bool = False,
 ) -> Playable:
     """Profiles of a market without a critic, `chooser` recommending if there is one."""
     root = beliefs_after(env, profiles.signals)
-    return Playable(env, profiles, root, None, Certificate(), 16, chooser)
+    return Playable(env, profiles, root, None, Certificate(), 16, chooser, single)
 
 
 def money_of(env: RecommendationMDP, theta: np.ndarray) -> Float[np.ndarray, "*b n"]:

@@ -32,6 +32,7 @@ from solvers import (
     Status,
     TaskList,
     plan_tree,
+    widened,
 )
 
 
@@ -41,10 +42,12 @@ def solve_remembered(
     batch: bool,
     solver: Exact | None = None,
     cells: int | None = None,
+    single: bool = False,
 ) -> tuple[EfficientPolicy, list[Int[np.ndarray, "_M d"]]]:
     """Solve exactly on a tree that keeps memories apart, so that others can be asked at its nodes.
 
-    **Arguments:** `cells`: profiles with own alternatives times nodes, at most.
+    **Arguments:** `cells`: profiles with own alternatives times nodes, at most; `single`: whether
+    the market's numbers were rounded to single precision, which the bounds then hold.
 
     **Returns:** the policy, and the memories of each round by memory class.
 
@@ -68,6 +71,9 @@ def solve_remembered(
                 must, got = f"have at most {cells} cells", work.nodes * len(pairs.root)
                 raise TooLarge(describe("Certificate(walk=...)", must, got))
         found = run_solver(posed.problem, tasks, solver, limits, False)
+        if single:
+            listed = posed.problem.lists(2 * solver.memory)
+            found = widened(found, listed.structure, listed.tables, tasks, single=True)
         market, solved = laid_out(posed, found, limits)
     seconds = time.monotonic() - began
     return finish(market, profiles, pairs, root, assignment, solved, batch, seconds), memories

@@ -61,7 +61,7 @@ def solve_by_learning(
     began = time.monotonic()
     certificate = Certificate() if solver.certificate is None else solver.certificate
     check_long(env, solver)
-    env = in_doubles(env)
+    single, env = env.gamma.dtype == np.float32, in_doubles(env)
     asked, batch = wanted_profiles(env, initial)
     mass = beliefs_after(env, asked.signals).sum(axis=1)
     if initial is not None and (mass <= 0).any():
@@ -73,7 +73,7 @@ def solve_by_learning(
     require_few(len(profiles))
     parts = len(profiles) * (1 + (certificate.marginal_runs > 0))
     read_mesh(_VERB, limits.mesh, env, parts, "parts")
-    played = _train(env, solver, certificate, profiles, limits, progress)
+    played = _train(env, single, solver, certificate, profiles, limits, progress)
     gap, wide = float(played.bounds.gap.max()), _widest(played, limits)
     note = f"{played.solver}; gap of W {gap:.3g} at {certificate.confidence:.0%}"
     asked_for = max(limits.tolerance, limits.relative) > 0
@@ -106,13 +106,14 @@ def _widest(played: PlayEvaluator, limits: Limits) -> float:
 
 def _train(
     env: RecommendationMDP,
+    single: bool,
     solver: AbstractLearner,
     certificate: Certificate,
     profiles: Profiles,
     limits: Limits,
     progress: bool,
 ) -> PlayEvaluator:
-    process = market_process(env)
+    process = market_process(env, single)
     root = np.asarray(beliefs_after(env, profiles.signals), float)
     marginal, listed = certificate.marginal_runs > 0, None
     with contextlib.suppress(TooLarge):
@@ -138,7 +139,7 @@ def _train(
     with our_errors(name, limits):
         learned = solver.learn(quick, roots, limits, progress)
     network = read_critic(name, learned)
-    play = Playable(env, profiles, root, network, certificate, solver.chunk)
+    play = Playable(env, profiles, root, network, certificate, solver.chunk, single=single)
     kept = None
     if limits.checkpoint is not None:
         arrays = tuple(np.asarray(x) for x in jax.tree.leaves(eqx.filter(network, eqx.is_array)))

@@ -26,7 +26,8 @@ class MarketProcess(AbstractProcess):
 
     `rounds`: of the market, `math.inf` where there is no last one, and one stands for all.
     `utilities`: what behaviour follows from; `reward`: relative to leaving, and of the toll, which
-    is outcome n where queries cost something.
+    is outcome n where queries cost something. `single`: whether numbers were rounded to single
+    precision before they were worked on in double.
     """
 
     horizon: int = eqx.field(static=True)
@@ -40,6 +41,7 @@ class MarketProcess(AbstractProcess):
     feedback: AbstractFeedback
     orderless: bool = eqx.field(static=True)
     tolls: int = eqx.field(static=True)
+    single: bool = eqx.field(static=True, default=False)
 
     def start(self):
         return np.asarray(self.rule.begin(len(self.utilities), self.rounds, self.shown.shape[1]))
@@ -67,8 +69,8 @@ class MarketProcess(AbstractProcess):
         return answers(self.feedback, memory, shown, period, jnp.asarray(self.utilities))
 
 
-def market_process(env: RecommendationMDP) -> MarketProcess:
-    """Read a market's rules.
+def market_process(env: RecommendationMDP, single: bool = False) -> MarketProcess:
+    """Read a market's rules; `single` as of `MarketProcess`.
 
     **Raises:** `TooLarge` if the joint alphabet after a query is too large to sum over.
     """
@@ -93,6 +95,7 @@ def market_process(env: RecommendationMDP) -> MarketProcess:
         feedback=env.signals.feedback,
         orderless=False,
         tolls=int(toll is not None),
+        single=single,
     )
     with jax.enable_x64(True):
         orderless = tabulate(process) is not None

@@ -4,6 +4,7 @@ By the rule's own exact bound where it has one; else memories are listed, where 
 by the rule's bound.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.told import AbstractToldBound, ToldTaste
 from dynmech.problem.process import MarketProcess
-from solvers import AbstractCeiling, Case, enumerate_ceilings, with_plan
+from solvers import AbstractCeiling, Case, Rounded, enumerate_ceilings, gaining, with_plan
 
 _WORK = 1e9  # multiplications to list memories where a bound needs none
 
@@ -28,6 +29,9 @@ class RuleCeiling(AbstractCeiling):
     def plans(self, period, memories):
         return None
 
+    def gained(self, period, memories):
+        return None
+
 
 def make_ceilings(
     env: RecommendationMDP, process: MarketProcess, cases: list[Case]
@@ -37,6 +41,9 @@ def make_ceilings(
     **Raises:** `TooLarge` for a rule of the user's own that remembers too much to enumerate.
     """
     above = _told_bounds(env, process, cases)
+    if process.single:
+        gains = _told_bounds(env, *_gaining(process, cases))
+        above = [Rounded(*both) for both in zip(above, gains, strict=True)]
     weights = np.asarray(env.tastes.weights, float)
     both = zip(cases, above, strict=True)
     return [with_plan(process, case, ceiling, weights) for case, ceiling in both]
@@ -55,6 +62,15 @@ def told_taste(env: RecommendationMDP, process: MarketProcess, cases: list[Case]
         np.stack([np.asarray(case.worth(process.reward))[: env.products] for case in cases]),
         np.stack([np.asarray(case.allowed, bool) for case in cases]),
     )
+
+
+def _gaining(process: MarketProcess, cases: list[Case]) -> tuple[MarketProcess, list[Case]]:
+    """The same, terms below zero counted as nothing; tolls are."""
+    process, cases = gaining(process, cases)
+    if process.toll is None:
+        return process, cases
+    free = dataclasses.replace(process.toll, unit=0.0 * np.asarray(process.toll.unit))
+    return dataclasses.replace(process, toll=free), cases
 
 
 def _told_bounds(

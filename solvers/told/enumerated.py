@@ -39,6 +39,9 @@ class EnumeratedCeiling(AbstractCeiling):
     def plans(self, period, memories):
         return None
 
+    def gained(self, period, memories):
+        return None
+
 
 def list_memories(
     process: AbstractProcess, most: float = _MOST

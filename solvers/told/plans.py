@@ -30,6 +30,9 @@ class Planned(AbstractCeiling):
     def value(self, period, memories):
         return self.ceiling.value(period, memories)
 
+    def gained(self, period, memories):
+        return self.ceiling.gained(period, memories)
+
     def plans(self, period, memories):
         memories = jnp.asarray(memories)
         found = _followed(self.process, self.case, memories, self.sequences, jnp.asarray(period))

@@ -1,4 +1,4 @@
-"""Bounds with what rounding can have done to them, where a search kept no amounts.
+"""Bounds with what rounding can have done to them, where no amounts were kept.
 
 A value is off by at most a share c of its *amount* A, the sum of the sizes of its terms
 (`solvers.ties`). Let P and N be what the terms that are positive, and negative, add up to in size,
@@ -17,15 +17,21 @@ chance of going on, U+ the largest over memory classes, and k what one control k
 lose, which no plan that may keep it does worse than,
 
     sum_t A_t <= <b, (2 U+ + k) g / (1 - g)>.
+
+Of data that were rounded to single precision, a term of round t is a product of t columns, stop,
+root, and reward or x, each off by half an epsilon; however sums were made of them since.
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
 from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
 from solvers.solution import Solution
 from solvers.ties import shares, signed
@@ -33,6 +39,7 @@ from solvers.told.bounds import told_parameter
 
 _HALF = {kind: float(np.finfo(kind).eps) / 2 for kind in (np.float32, np.float64)}
 _SECOND = 1.02  # products of many factors near one, beyond the first order
+P = TypeVar("P", bound=AbstractProcess)
 
 
 def widened(
@@ -46,7 +53,7 @@ def widened(
     slots, points, rounds = structure.outcome.shape[1], tables.column.shape[1], structure.horizon
     share = shares(points, rounds, slots, structure.symbols).each[0]
     if single:
-        share += shares(0, rounds, slots, 1, dtype=np.float32).each[0]
+        share += _of_data(rounds)
     above, amounts = _gains(tables), []
     for part, low, high in _parts(tasks, found):
         most = high
@@ -95,6 +102,56 @@ def widened_endless(
                 room[at] += _HALF[np.float32] * ((2 * slots + 12) * amount + 2 * after)
         rooms.append(room.ravel())
     return _apart(found, _SECOND * np.concatenate(rooms))
+
+
+class Rounded(AbstractCeiling):
+    """A ceiling of numbers that were rounded to single precision; `gains`: that of `gaining`."""
+
+    ceiling: AbstractCeiling
+    gains: AbstractCeiling
+
+    def value(self, period, memories):
+        return self.ceiling.value(period, memories)
+
+    def plans(self, period, memories):
+        return self.ceiling.plans(period, memories)
+
+    def gained(self, period, memories):
+        return self.gains.value(period, memories)
+
+
+def gaining(process: P, cases: Sequence[Case]) -> tuple[P, list[Case]]:
+    """The same process and cases, terms below zero counted as nothing."""
+    reward = np.maximum(np.asarray(process.reward), 0.0)
+    given = [np.maximum(np.asarray(case.coefficient), 0.0) for case in cases]
+    both = zip(cases, given, strict=True)
+    most = [dataclasses.replace(case, coefficient=x) for case, x in both]
+    return dataclasses.replace(process, reward=reward), most
+
+
+def data_room(
+    process: AbstractProcess,
+    ceiling: AbstractCeiling,
+    belief: Float[np.ndarray, " m"],
+    low: float,
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> float:
+    """What rounding of the data can have moved a value of `low` or more, at a belief of mass 1.
+
+    **Arguments:** `process`, `ceiling`: of the value, `memory` theirs, that of the start by
+    default; nothing is rounded where the ceiling knows no `gained`.
+    """
+    memory = np.asarray(process.start() if memory is None else memory)
+    gains = ceiling.gained(period, memory[None])
+    if gains is None:
+        return 0.0
+    return _of_data(int(process.horizon)) * float(_amount(gains[0] @ belief, low, low)[0])
+
+
+def _of_data(rounds: int) -> float:
+    """Share of its amount that a value is off by, of data rounded to single precision."""
+    return shares(0, rounds, 1, 1, dtype=np.float32).now
 
 
 def _gains(tables: Tables) -> Tables:

@@ -109,13 +109,13 @@ def test_audits_of_many_rows(split, kind, close):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "rounding"), [(float, 0.0), (np.float32, 2e-7)])
-def test_certificates_of_many_rows(kind, rounding):
+@pytest.mark.parametrize("kind", [float, np.float32])
+def test_certificates_of_many_rows(kind):
     """33,000 runs; in float32 the chances that behaviour follows from are rounded as data are."""
     env = market(kind, symbols=2, horizon=3)
     policy = dm.solve_efficient_policy(
         env, dm.Neural(sweeps=2, certificate=dm.Certificate(runs=33_000)), progress=False
     )
     right = by_numpy(env)
-    assert policy.lower.item() - rounding <= right <= policy.upper.item() + rounding
+    assert policy.lower.item() <= right <= policy.upper.item()
     assert policy.value_lower.item() <= policy.value_upper.item() <= policy.upper.item()

@@ -14,12 +14,16 @@ SOLVERS = [dm.Exact(), dm.BranchAndBound(), dm.PointBased()]
 
 def single(seed, **options):
     """A random market whose characteristics are in float32, and the same numbers in float64."""
-    env = logit_market(2, 3, 2, seed=seed, values=1, advertisers=None, **options)
-    short = dm.RecommendationMDP(
+    short = shortened(logit_market(2, 3, 2, seed=seed, values=1, advertisers=None, **options))
+    return short, in_doubles(short)
+
+
+def shortened(env):
+    """The same market, its characteristics rounded to float32."""
+    return dm.RecommendationMDP(
         np.asarray(env.gamma, np.float32), env.tastes, env.horizon, env.action_rule, env.signals,
         env.values,
     )  # fmt: skip
-    return short, in_doubles(short)
 
 
 def solve(env, solver, **options):
@@ -111,6 +115,23 @@ def test_an_infinite_horizon_in_float32_keeps_its_tolerance():
     assert np.nanmax(true.upper - true.lower) < np.nanmax(policy.upper - policy.lower)
     with pytest.raises(dm.InvalidArgument, match="float32"):
         solve(forever[0], dm.Stationary(), tolerance=1e-6)
+
+
+@pytest.mark.parametrize("walk", [0, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_certificates_hold_the_value_of_what_was_rounded(walk):
+    """Exact but for rounding in two rounds, by certificates and on the tree: W and every W^{-i}."""
+    rule = dm.LastShownOnly(dm.Logit(0.5), query=0.5)
+    env = logit_market(2, 3, 2, seed=4, values=1, platform=None, advertisers=None, rule=rule)
+    short = shortened(env)
+    certificate = dm.Certificate(runs=30, marginal_runs=30, walk=walk)
+    policy = solve(short, dm.Neural(sweeps=1, certificate=certificate))
+    true, off = solve(env, dm.Exact()), solve(in_doubles(short), dm.Exact())
+    assert np.abs(true.value - off.value).max() > 1e-10
+    for name in ("", "marginal_", "displayable_marginal_"):
+        low, high = (getattr(policy, name + side) for side in ("lower", "upper"))
+        exact = getattr(true, name + "value")
+        assert ((low <= exact) & (exact <= high)).all()
+        assert (high - low < 1e-5).all()
 
 
 def test_what_is_exact_but_for_rounding_can_be_revalued():
