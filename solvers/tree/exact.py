@@ -22,7 +22,7 @@ from solvers.progress import Bar, deferred
 from solvers.single import make_room, remarks
 from solvers.solution import AbstractSolver, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
-from solvers.tree.backward import likelihood_rows, sweep
+from solvers.tree.backward import HOST_SECONDS, likelihood_rows, sweep
 from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
@@ -192,6 +192,7 @@ def solve_exact(
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
     total = sum(tree.nodes * (stop - start) for _, start, stop, _ in chunks)
     inner = dataclasses.replace(solver, memory=solver.memory / shares(mesh))
+    host = HOST_SECONDS / max(len(chunks), 1)  # what is compiled for one serves them all
     with Bar("solving", "node", progress, total) as bar:
 
         def one(chunk: tuple[int, int, int, int]) -> dict:
@@ -200,7 +201,8 @@ def solve_exact(
             if found is not None:
                 bar(tree.nodes * (stop - start))
                 return found
-            found = _solve_chunk(tree, tables, tasks[group], start, stop, width, inner, bar, losses)
+            parts = tasks[group], start, stop, width
+            found = _solve_chunk(tree, tables, *parts, inner, bar, losses, host)
             if store:
                 store.save((group, start, stop), found)
             return found
@@ -212,7 +214,7 @@ def solve_exact(
     return [_join(parts, len(counts)) for parts in answers]
 
 
-def _solve_chunk(tree, tables, tasks, start, stop, width, solver, bar, losses):
+def _solve_chunk(tree, tables, tasks, start, stop, width, solver, bar, losses, host):
     at = np.minimum(np.arange(start, start + width), stop - 1)
     piece = eqx.tree_at(
         lambda t: (t.root, t.coefficient, t.counted, t.allowed),
@@ -224,7 +226,8 @@ def _solve_chunk(tree, tables, tasks, start, stop, width, solver, bar, losses):
     cells = tree.structure.controls * piece.coefficient.shape[0] * piece.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (8 * cells)))
     actions, off, first = [], [], None
-    rounds = sweep(tree, tables, piece, block=block, tick=lambda nodes: bar(nodes * (stop - start)))
+    how = {"block": block, "tick": lambda nodes: bar(nodes * (stop - start)), "host": host}
+    rounds = sweep(tree, tables, piece, **how)
     for first in rounds:
         actions.append(first.action)
         if losses:
