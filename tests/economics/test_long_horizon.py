@@ -120,14 +120,14 @@ def test_what_is_certified_inside_is_the_policy_that_goes_on():
 
 
 def test_numbers_in_float32_are_written_in_doubles():
-    """The upper bound is above the optimum for certain; computed in float32 it need not be."""
+    """The upper bound is above the optimum for certain, by what rounding the data can do."""
     env = market(n=2)
     narrow = dataclasses.replace(env, gamma=env.gamma.astype(np.float32))
     policy = solve(narrow, UNTRAINED, dm.Certificate(runs=30, rounds=3), marginal=False)
     assert policy.env.gamma.dtype == np.float64
     wide = dataclasses.replace(env, gamma=env.gamma.astype(np.float32).astype(float))
     W = dm.solve_efficient_policy(wide, progress=False).value.item()
-    assert W - 1e-12 <= policy.upper[0] <= W + 1e-9
+    assert W < policy.upper[0] <= W * (1 + 64 * np.finfo(np.float32).eps)
 
 
 @pytest.mark.slow
