@@ -47,7 +47,10 @@ def test_common_draws_tell_markets_apart_with_less_error(solved):
 def test_a_recommender_of_ones_own_is_asked_at_profiles_drawn(solved):
     env = solved[0]
     batch = env.sample_profiles(jax.random.key(9), 1)
-    always = lambda belief, memory, theta, period: 0  # noqa: E731
+
+    def always(belief, memory, theta, period):
+        return 0
+
     given = dm.GivenPolicy(env, always, initial=batch)
     found = given.estimate_ex_ante(jax.random.key(0), 16)
     true = dm.GivenPolicy(env, always).ex_ante_value
