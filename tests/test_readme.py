@@ -35,7 +35,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "notebook
 
 
 def test_the_readme_is_short():
-    assert (ROOT / "README.md").stat().st_size <= 8_000
+    assert (ROOT / "README.md").stat().st_size <= 6_144
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

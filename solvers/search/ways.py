@@ -1,11 +1,12 @@
 """Ways from node to node, and the linear equations of what follows them for ever."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse
-from scipy.sparse import csgraph, linalg
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_array
 
 _FEW = 100
 
@@ -20,8 +21,10 @@ class Ways(NamedTuple):
     target: Int[np.ndarray, " w"]
     factor: Float[np.ndarray, " w"]
 
-    def matrix(self, count: int) -> sparse.csc_array:
+    def matrix(self, count: int) -> "csc_array":
         """Factors as a matrix, (count, count)."""
+        from scipy import sparse
+
         live = self.target >= 0
         at = self.source[live], self.target[live]
         return sparse.csc_array(sparse.coo_array((self.factor[live], at), (count, count)))
@@ -32,6 +35,8 @@ class Ways(NamedTuple):
 
     def circular(self, count: int) -> bool:
         """Whether a way leads back to where it came from, over another node."""
+        from scipy.sparse import csgraph
+
         found = csgraph.connected_components(self.matrix(count), connection="strong")
         return int(found[0]) < count
 
@@ -43,5 +48,7 @@ class Ways(NamedTuple):
             live = self.target >= 0
             np.add.at(table, (self.source[live], self.target[live]), self.factor[live])
             return np.linalg.solve(np.eye(count) - table, right)
-        equations = sparse.csc_array(sparse.eye_array(count, format="csc") - self.matrix(count))
+        from scipy.sparse import csc_array, eye_array, linalg
+
+        equations = csc_array(eye_array(count, format="csc") - self.matrix(count))
         return np.asarray(linalg.spsolve(equations, right))

@@ -140,7 +140,8 @@ def sweep(
     column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
     numbers = column, tables, tasks
-    quick = _on_host(tree, tasks, 0.0 if traced else host)
+    takes = rounds_on_host(tree, tasks, tasks.root.shape[0])
+    quick = _on_host(takes, 0.0 if traced else host)
     given = numbers
     if traced:
         given = jax.tree.map(jnp.asarray, numbers)
@@ -209,11 +210,11 @@ def sweep(
         yield Swept(value, best, amount, action, upper, joined.hopeful, ill, *end)
 
 
-def _on_host(tree: Tree, tasks: Tasks, seconds: float) -> list[bool]:
-    """Which rounds NumPy works on: the quickest, as many as take `seconds` in all."""
+def rounds_on_host(tree: Tree, tasks: Tasks, roots: int) -> list[float]:
+    """Seconds that each round takes in NumPy, roughly, for so many of the roots."""
     controls, symbols = tree.structure.controls, tree.structure.symbols
     slots, last = tree.structure.outcome.shape[1], len(tree.layers) - 1
-    takes = [
+    return [
         host_seconds(
             layer.nodes,
             1 + int(np.count_nonzero(np.diff(layer.memory))),
@@ -221,9 +222,14 @@ def _on_host(tree: Tree, tasks: Tasks, seconds: float) -> list[bool]:
             0 if t == last else symbols,
             slots,
             tasks,
+            roots,
         )
         for t, layer in enumerate(tree.layers)
     ]
+
+
+def _on_host(takes: list[float], seconds: float) -> list[bool]:
+    """Which rounds NumPy works on: the quickest, as many as take `seconds` in all."""
     order = np.argsort(takes, kind="stable")
     fits = np.cumsum(np.asarray(takes)[order]) <= seconds
     return (np.argsort(order)[None] < fits.sum())[0].tolist()

@@ -118,9 +118,11 @@ def step_on_host(
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def host_seconds(nodes: int, blocks: int, controls: int, symbols: int, slots: int, tasks: Tasks):
+def host_seconds(
+    nodes: int, blocks: int, controls: int, symbols: int, slots: int, tasks: Tasks, roots: int
+) -> float:
     """What `step_on_host` takes for all blocks of a round, roughly, on one core."""
-    roots, variants = tasks.coefficient.shape[:2]
+    variants = tasks.coefficient.shape[1]
     cells = nodes * controls * roots * variants * (4 * slots + 2 * symbols + _COMPARED)
     products = nodes * roots * tasks.root.shape[1] * 3 * controls * slots
     return cells / _CELL_RATE + products / _HOST_RATE + blocks * _CALL_SECONDS

@@ -22,7 +22,7 @@ from solvers.progress import Bar, deferred
 from solvers.single import make_room, remarks
 from solvers.solution import AbstractSolver, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
-from solvers.tree.backward import HOST_SECONDS, likelihood_rows, sweep
+from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
 from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
@@ -192,7 +192,9 @@ def solve_exact(
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
     total = sum(tree.nodes * (stop - start) for _, start, stop, _ in chunks)
     inner = dataclasses.replace(solver, memory=solver.memory / shares(mesh))
-    host = HOST_SECONDS / max(len(chunks), 1)  # what is compiled for one serves them all
+    on_host = sum(sum(rounds_on_host(tree, tasks[g], width)) for g, _, _, width in chunks)
+    # What is compiled for one chunk serves them all: they share the seconds, or need no program.
+    host = HOST_SECONDS / (1 if on_host <= HOST_SECONDS else len(chunks))
     with Bar("solving", "node", progress, total) as bar:
 
         def one(chunk: tuple[int, int, int, int]) -> dict:
