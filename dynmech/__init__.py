@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dynmech.audit.estimators import check_assumption_3 as check_assumption_3
     from dynmech.audit.estimators import purchase_support as purchase_support
     from dynmech.bounded import Bounded as Bounded
+    from dynmech.bounded import Bounds as Bounds
     from dynmech.errors import DynmechError as DynmechError
     from dynmech.errors import DynmechWarning as DynmechWarning
     from dynmech.errors import ImpossibleProfile as ImpossibleProfile
@@ -127,7 +128,6 @@ if TYPE_CHECKING:
     from solvers import AbstractLearner as AbstractLearner
     from solvers import AbstractSolver as AbstractSolver
     from solvers import BestFirst as BestFirst
-    from solvers import Bounds as Bounds
     from solvers import BranchAndBound as BranchAndBound
     from solvers import Certificate as Certificate
     from solvers import Exact as Exact
@@ -140,7 +140,7 @@ else:
         globals(),
         {
             "dynmech": "applications audit groves plotting settlement static",
-            "dynmech.bounded": "Bounded",
+            "dynmech.bounded": "Bounded Bounds",
             "dynmech.policy.baselines": "PolicyComparison",
             "dynmech.explorer": "explore report",
             "dynmech.logs.fit": "Fit fit",
@@ -206,7 +206,7 @@ else:
             "dynmech.sweeps": "Sweep sweep",
             "dynmech._programs": "enable_compilation_cache",
             "solvers": (
-                "AbstractCritic AbstractLearner AbstractSolver BestFirst Bounds BranchAndBound "
+                "AbstractCritic AbstractLearner AbstractSolver BestFirst BranchAndBound "
                 "Certificate Exact Neural PointBased Stationary Status"
             ),
         },

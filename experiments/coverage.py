@@ -201,8 +201,8 @@ def _audits(policy, truth: Truth, options: Options) -> Callable[[int], tuple[boo
             for b, i, value in zip(gains.profile, gains.advertiser, gains.value, strict=True)
         ])  # fmt: skip
         slack = ROUNDING * max(1.0, float(np.abs(truth.utility).max()))
-        false = (gains.low > true + slack) | (gains.high < true - slack)
-        return bool(false.any()), float((true - gains.low).mean())
+        false = (gains.gain.lower > true + slack) | (gains.gain.upper < true - slack)
+        return bool(false.any()), float((true - gains.gain.lower).mean())
 
     return audit
 

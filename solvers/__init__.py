@@ -31,13 +31,15 @@ with chance .15 and costs 1 each time; three rounds:
 """
 
 from solvers import testing as testing
-from solvers.certify import Bounds as Bounds
+from solvers.bounded import Bounded as Bounded
+from solvers.bounded import margin as margin
+from solvers.bounded import stack as stack
 from solvers.certify import Certificate as Certificate
+from solvers.certify import Worth as Worth
 from solvers.certify import attained as attained
 from solvers.certify import certify as certify
 from solvers.certify import hidden as hidden
 from solvers.certify import in_float64 as in_float64
-from solvers.certify import margin as margin
 from solvers.certify import simplify as simplify
 from solvers.checkpoint import Checkpoint as Checkpoint
 from solvers.checkpoint import Unkept as Unkept
@@ -94,7 +96,6 @@ from solvers.process import Problem as Problem
 from solvers.programs import as_program as as_program
 from solvers.programs import unshared as unshared
 from solvers.progress import deferred as deferred
-from solvers.search.branch_and_bound import Bounded as Bounded
 from solvers.search.branch_and_bound import BranchAndBound as BranchAndBound
 from solvers.search.branch_and_bound import solve_branch_and_bound as solve_branch_and_bound
 from solvers.search.endless import BestFirst as BestFirst

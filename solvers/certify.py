@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from solvers.bounded import Bounded
 from solvers.checks import check_fields, number, optional, whole
 from solvers.chooser import AbstractChooser
 from solvers.confidence.chosen import ChosenRuns, chosen_runs
@@ -70,31 +71,29 @@ class Certificate(eqx.Module):
         check_fields(self, rounds=optional(whole(0)), confidence=number(above=0, below=1))
 
 
-class Bounds(eqx.Module):
-    """Bounds on optimal values, arrays of one shape, money.
+class Worth(eqx.Module):
+    """What a policy attains and the most that any does, arrays of one shape, money.
 
-    `value`, `error`: of the policy, simulated, and its standard error; `lower`: with the stated
-    confidence (each entry by itself), below the policy's value and so below the optimum; never
-    below the best fixed plan, which is known for certain. `upper`: above the optimum for certain.
-    `rounds` were planned exactly for it, at most. `unseen`: what `margin` needs for other levels.
-    Of a policy that is somebody's own, `most`: above its value, and `least`: below the optimum;
-    None where `upper` and `lower` are all that is known.
+    `attained`: its value, simulated; the lower bound has the stated confidence (each entry by
+    itself), and is never below the best fixed plan, which is known for certain. `best`: of W, the
+    upper bound for certain; what is attained is a lower one. `rounds` were planned exactly for it,
+    at most.
     """
 
-    value: Float[np.ndarray, "..."]
-    error: Float[np.ndarray, "..."]
-    unseen: Float[np.ndarray, "..."]
-    lower: Float[np.ndarray, "..."]
-    upper: Float[np.ndarray, "..."]
-    confidence: float = eqx.field(static=True)
+    attained: Bounded
+    best: Bounded
     rounds: int = eqx.field(static=True)
-    most: Float[np.ndarray, "..."] | None = None
-    least: Float[np.ndarray, "..."] | None = None
+
+    @property
+    def both(self) -> Bounded:
+        """The value, with bounds between which both it and W lie."""
+        one = self.attained
+        return Bounded(one.value, one.lower, self.best.upper, one.error, one.confidence, one.unseen)
 
     @property
     def gap(self) -> Float[np.ndarray, "..."]:
         """Certified distance of the policy's value from the optimum, money."""
-        return self.upper - self.lower
+        return self.best.upper - self.attained.lower
 
 
 def hidden(
@@ -106,19 +105,6 @@ def hidden(
     `reach`: half of the range.
     """
     return np.full(np.shape(sample)[1:], 2 * reach / (len(sample) - 1) if going > 0 else 0.0)
-
-
-def margin(error, unseen, confidence: float, runs: int, entries: int = 1):
-    """Distance of one-sided bounds from simulated means, for `entries` of them at once.
-
-    By the empirical Bernstein inequality (Maurer and Pontil, 2009), for any law of the draws,
-
-        sqrt(2 log(2 k / alpha)) error + 7/3 log(2 k / alpha) unseen,
-
-    with `unseen` as of `hidden`, or of `Bounds`, whose betting bounds it never exceeds.
-    """
-    log = np.log(2 * max(entries, 1) / (1 - confidence))
-    return np.sqrt(2 * log) * error + 7 / 3 * log * unseen
 
 
 def attained(
@@ -176,7 +162,7 @@ def certify(
     period: int = 0,
     chooser: AbstractChooser | None = None,
     told: Told | None = None,
-) -> Bounds:
+) -> Worth:
     """Bound every case at one belief, per unit of its mass; in float64 but for the network.
 
     The policy that is simulated is the one that `process` has: rules are replaced by tables for
@@ -213,8 +199,9 @@ def certify(
             most, least = max(most, lower) + room, max(sure, lower) - room
             found.append((run.mean, run.error, unseen + room, lower - room, most, least))
     value, error, unseen, lower, most, least = np.array(found).T
-    more = (None, None) if chooser is None else (most, least)
-    return Bounds(value, error, unseen, lower, upper, certificate.confidence, rounds, *more)
+    above, below = (upper, lower) if chooser is None else (most, least)
+    drawn = error, certificate.confidence, unseen
+    return Worth(Bounded(value, lower, above, *drawn), Bounded(value, below, upper, *drawn), rounds)
 
 
 def simplify(

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._devices import Work
 from dynmech.audit.witness import Witness
+from dynmech.bounded import Bounded
 from dynmech.errors import import_extra
 from dynmech.market.displays import words
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -24,6 +25,7 @@ from solvers import betting_lower, betting_upper
 
 _SEED = 11
 _HERE = Work("audit")
+_WHERE = "profile", "advertiser", "value", "signal", "differing", "honest", "deviant"
 _SAME = 1e-12  # of the money scale: rounding
 
 
@@ -31,10 +33,9 @@ class MeasuredGains(eqx.Module):
     """R misreports, each with its expected gain over truth, money.
 
     - `profile`, `advertiser`, `signal` (R,): indices; `value` (R,): reported, money.
-    - `gain`, `error` (R,): mean and standard error over `runs` conversations.
+    - `gain` (R,): means over `runs` conversations. Their bounds hold all at once (a union bound
+      over both sides of R entries), by betting: for any law of the payoffs within their range.
     - `differing` (R,): conversations in which the lie changed what is paid or yielded.
-    - `low`, `high` (R,): bounds with `confidence`, all of them at once (a union bound over both
-      sides of R entries), by betting: for any law of the payoffs within their range.
     - `honest`, `deviant` (R,): recommended first, as indices into `displays`, in words.
     """
 
@@ -44,14 +45,10 @@ class MeasuredGains(eqx.Module):
     advertiser: Int[np.ndarray, " R"]
     value: Float[np.ndarray, " R"]
     signal: Int[np.ndarray, " R"]
-    gain: Float[np.ndarray, " R"]
-    error: Float[np.ndarray, " R"]
+    gain: Bounded
     differing: Int[np.ndarray, " R"]
     honest: Int[np.ndarray, " R"]
     deviant: Int[np.ndarray, " R"]
-    low: Float[np.ndarray, " R"]
-    high: Float[np.ndarray, " R"]
-    confidence: float = eqx.field(static=True)
     runs: int = eqx.field(static=True)
 
     def best(self, column: np.ndarray, profiles: int) -> Float[np.ndarray, "n _B"]:
@@ -71,11 +68,11 @@ class MeasuredGains(eqx.Module):
                 "advertiser": labels[self.advertiser],
                 "reported_value": self.value,
                 "reported_signal": self.signal,
-                "gain": self.gain,
-                "standard_error": self.error,
+                "gain": self.gain.value,
+                "standard_error": self.gain.error,
                 "differing_conversations": self.differing,
-                "low": self.low,
-                "high": self.high,
+                "low": self.gain.lower,
+                "high": self.gain.upper,
                 "honest_recommendation": shown[self.honest],
                 "recommendation": shown[self.deviant],
             }
@@ -125,11 +122,15 @@ def measure_gains(
 
     found = work.each(lie, range(len(listed)), lambda k: ("report", k))
     rows = [(*row, *gain) for row, gain in zip(listed, found, strict=True)]
-    kinds = (int, int, float, int, float, float, int, int, int, float, float)
+    kinds = (int, int, float, int, int, int, int, float, float, float, float)
     columns = zip(*rows, strict=True) if rows else [()] * len(kinds)
     arrays = [np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
     gains = MeasuredGains(
-        env.names, (*words(env), "a draw"), *arrays, confidence=confidence, runs=runs
+        names=env.names,
+        displays=(*words(env), "a draw"),
+        **dict(zip(_WHERE, arrays[:7], strict=True)),
+        gain=Bounded(*arrays[7:], confidence=confidence),
+        runs=runs,
     )
     return gains, Truth(tuple(truths))
 
@@ -148,7 +149,7 @@ def _reports(policy: Playable, values) -> list[tuple[int, int, float, int]]:
 
 
 def _gain(truth: Played, lie: Played, i: int, alpha: float, scale: float) -> tuple:
-    """Mean, error, conversations that differ, both first recommendations, bounds."""
+    """Conversations that differ, both first recommendations; mean, bounds, standard error."""
     extra = (lie.steady_payoff - truth.steady_payoff)[:, i]
     error = extra.std(ddof=1) / len(extra) ** 0.5
     differing = np.abs(extra) > _SAME * scale
@@ -157,13 +158,14 @@ def _gain(truth: Played, lie: Played, i: int, alpha: float, scale: float) -> tup
         low = high = extra.mean()
     else:
         low, high = betting_lower(extra, -most, alpha), betting_upper(extra, most, alpha)
-    return extra.mean(), error, differing.sum(), truth.first, lie.first, float(low), float(high)
+    means = extra.mean(), float(low), float(high), error
+    return differing.sum(), truth.first, lie.first, *means
 
 
 def witness(policy: Playable, gains: MeasuredGains, i: int) -> Witness:
     """The most profitable misreport measured for an advertiser, in words."""
     mine: Bool[np.ndarray, " R"] = gains.advertiser == i
-    worth = np.where(mine, gains.gain, -np.inf)
+    worth = np.where(mine, gains.gain.value, -np.inf)
     if not mine.any() or worth.max() <= 0:
         return Witness(gains.names[i], 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
     k = int(np.argmax(worth))
@@ -172,7 +174,7 @@ def witness(policy: Playable, gains: MeasuredGains, i: int) -> Witness:
     return Witness(
         advertiser=gains.names[i],
         period=1,
-        gain=float(gains.gain[k]),
+        gain=float(gains.gain.value[k]),
         theta=tuple(theta.tolist()),
         signals=tuple(int(z) for z in signals),
         history=(),

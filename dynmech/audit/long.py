@@ -22,7 +22,7 @@ from dynmech._types import query_code
 from dynmech.audit.gains import measure_gains, witness
 from dynmech.audit.record import Audit, Budget, NodeBound, Window
 from dynmech.audit.witness import name_structures
-from dynmech.bounded import Bounded
+from dynmech.bounded import Bounded, stack
 from dynmech.errors import InvalidArgument, describe, require_whole
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
@@ -33,7 +33,7 @@ from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.player import Played, largest_bias
-from solvers import Certificate, betting_lower, betting_upper, hidden, margin
+from solvers import Certificate, betting_lower, betting_upper, hidden
 
 _TOLERANCE = 1e-9
 _HERE = Work("audit")
@@ -68,16 +68,16 @@ def run_long_audit(
     seed = [] if key is None else [np.asarray(jax.random.key_data(key)).ravel().tolist()]
     given = policy.play, settlement, signal, conversations, confidence, searched, stray, *seed
     gains, truth = measure_gains(*given, work=work)
-    bounds, every = policy.bounds, policy.play.certificate.runs
-    lower = bounds.value - margin(bounds.error, bounds.unseen, confidence, every, batch)
-    gap = policy.bounds.upper - lower + 2 * bias
+    bounds = policy.bounds.both
+    gap = bounds.upper - bounds.together(batch, confidence).lower + 2 * bias
     bound = np.tile(gap if own else np.full(batch, np.nan), (n, 1))
-    mean, error, unseen, short, spent, least, most_left = np.zeros((7, n, batch))
+    short, spent, least, most_left = np.zeros((4, n, batch))
+    kept = []
     alpha = (1 - confidence) / (2 * n * batch)
     money = np.zeros((4, batch))
     payments = np.zeros((2, n, batch))
     for b, played in enumerate(truth.played):
-        mean[:, b], error[:, b], unseen[:, b] = _payoff(policy, b, played)
+        kept.append(_payoff(bounds[b], played, confidence))
         short[:, b], spent[:, b] = _estimate(played.left)
         least[:, b], most_left[:, b] = _between(played.left, played.left_reach, played, alpha)
         paid = played.earned - played.payoff
@@ -89,17 +89,13 @@ def run_long_audit(
     certain = np.full((n, batch), np.nan)
     if own:
         certain = total - policy.displayable.upper - bias
-    runs = min(conversations, policy.play.certificate.runs)
-    no_subsidy = total - short, spent, total - most_left, total - least
     team = all(played.team for played in truth.played)
-    known = np.fmax(no_subsidy[2], certain)
+    known = np.fmax(total - most_left, certain)
     # Under team transfers all advertisers have the same payoff.
-    participation = _interval(
-        mean - total, error, unseen, confidence, runs, batch if team else n * batch
-    )
+    payoff = stack(kept, 1).together(batch if team else n * batch)
     # The policy is worth no more than the best one.
     most = bounds.upper + bias - total if own else np.inf
-    gain, low = (gains.best(x, batch).max(axis=1) for x in (gains.gain, gains.low))
+    gain, low = (gains.best(x, batch).max(axis=1) for x in (gains.gain.value, gains.gain.lower))
     certified = bound.max(axis=1) if own else np.full(n, np.nan)
     inside = _inside(priced, nodes, bias, confidence) if own else ()
     everywhere = certified
@@ -114,14 +110,14 @@ def run_long_audit(
     weights = priced.weights[priced.played]
     weights = weights / weights.sum()
 
-    def slack(value, error, lower, upper) -> tuple[Bounded, Bounded]:
+    def slack(value, lower, upper, error) -> tuple[Bounded, Bounded]:
         parts = [np.broadcast_to(x, (n, batch)) for x in (value, lower, upper, error)]
         each = Bounded(*map(laid, parts), confidence=confidence)
         return each, Bounded(*(x @ weights for x in parts), confidence=confidence)
 
-    mean, error, least_kept, most_kept = participation
-    kept, mean_kept = slack(mean, error, least_kept, np.fmin(most_kept, most))
-    paid_up, mean_paid_up = slack(no_subsidy[0], no_subsidy[1], known, no_subsidy[3])
+    high = np.fmin(payoff.upper - total, most)
+    earned, mean_earned = slack(payoff.value - total, payoff.lower - total, high, payoff.error)
+    paid_up, mean_paid_up = slack(total - short, known, total - least, spent)
     floor, ceiling = (
         laid(reduce.reduce(table.reshape(*table.shape[:2], -1), axis=2).T)
         for reduce, table in ((np.fmax, tables.contribution), (np.fmin, tables.payoff))
@@ -150,9 +146,9 @@ def run_long_audit(
         inside=inside,
         bias=bias,
         measured=gains,
-        slack_participation=kept,
+        slack_participation=earned,
         slack_no_subsidy=paid_up,
-        mean_participation=mean_kept,
+        mean_participation=mean_earned,
         mean_no_subsidy=mean_paid_up,
         groves_total=laid(total),
         value=priced.figures.value,
@@ -183,18 +179,19 @@ def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool
     return declared
 
 
-def _payoff(policy: PlayEvaluator, b: int, played: Played) -> tuple[np.ndarray, ...]:
-    """Expected payoff under truth, without Groves term, its standard error, what is hidden, (n,).
+def _payoff(value: Bounded, played: Played, confidence: float) -> Bounded:
+    """Expected payoff under truth, without Groves term, (n,).
 
-    Where everyone is paid the surplus it is the policy's value, simulated when it was certified,
+    Where everyone is paid the surplus it is the policy's `value`, simulated when it was certified,
     and what a biased estimate adds.
     """
-    if not played.team:
-        return *_estimate(played.payoff), hidden(played.payoff, played.reach, played.going)
-    extra, error = _estimate(played.excess)
-    bounds = policy.bounds
-    unseen = bounds.unseen[b] + hidden(played.excess, played.stray, played.going)
-    return bounds.value[b] + extra, np.hypot(bounds.error[b], error), unseen
+    sample, reach = (played.excess, played.stray) if played.team else (played.payoff, played.reach)
+    mean, error = _estimate(sample)
+    unseen = hidden(sample, reach, played.going)
+    if played.team:
+        mean, error = value.value + mean, np.hypot(value.error, error)
+        unseen = unseen + (0.0 if value.unseen is None else value.unseen)
+    return Bounded(mean, error=error, confidence=confidence, unseen=unseen)
 
 
 def _between(sample, reach: float, played: Played, alpha: float) -> tuple[np.ndarray, ...]:
@@ -208,14 +205,6 @@ def _estimate(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean over runs, and its standard error."""
     mean, deviation = sample.mean(axis=0), sample.std(axis=0, ddof=1)
     return np.asarray(mean), np.asarray(deviation / len(sample) ** 0.5)
-
-
-def _interval(
-    value, error, unseen, confidence: float, runs: int, entries: int
-) -> tuple[np.ndarray, ...]:
-    """Value, error and bounds of all entries at once."""
-    step = margin(error, unseen, confidence, runs, entries)
-    return value, error, value - step, value + step
 
 
 def _inside(
@@ -250,8 +239,5 @@ def _inside(
     for chat in found.values():
         at = chat.certify(certificate)
         shown = tuple(turn.recommendation for turn in chat.turns)
-        gap = float(at.gap[0]) + 2 * bias
-        rows.append(
-            NodeBound(chat.profile, chat.period, shown, float(at.lower[0]), float(at.upper[0]), gap)
-        )
+        rows.append(NodeBound(chat.profile, chat.period, shown, at[0], float(at.gap[0]) + 2 * bias))
     return tuple(rows)

@@ -67,15 +67,14 @@ class Budget(eqx.Module):
 class NodeBound(eqx.Module):
     """Most that any report can gain from a node inside a conversation on, money.
 
-    `shown`: the recommendations that led there; `bound`: with the confidence of
-    each node by itself; `upper` - `lower` the certified gap.
+    `shown`: the recommendations that led there; `value`: of the policy, with bounds between which
+    W lies too; `bound`: with the confidence of each node by itself.
     """
 
     profile: int = eqx.field(static=True)
     period: int = eqx.field(static=True)
     shown: tuple[int | tuple[int, ...], ...] = eqx.field(static=True)
-    lower: float = eqx.field(static=True)
-    upper: float = eqx.field(static=True)
+    value: Bounded
     bound: float = eqx.field(static=True)
 
 

@@ -1,7 +1,6 @@
 """Certify who is played: bounds on the policy, on W and on every economy, and a policy of them."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -24,16 +23,15 @@ from solvers import (
     REACH,
     AbstractCeiling,
     AbstractProcess,
-    Bounds,
     Case,
     Estimate,
     Exact,
     Status,
+    Worth,
     certify,
-    margin,
+    stack,
 )
 
-_ARRAYS = ("value", "error", "unseen", "lower", "upper", "most", "least")
 _MOST_CALLS = 2_000_000
 _SEED = 6  # of the simulation by product
 
@@ -66,7 +64,7 @@ def certified_play(
     n, marginal = env.products, certificate.marginal_runs > 0
     runs_of = (slice(0, 1), certificate.runs), (slice(1, None), certificate.marginal_runs)
 
-    def bound(part: tuple[int, int]) -> Bounds:
+    def bound(part: tuple[int, int]) -> Worth:
         b, others = part
         which, runs = runs_of[others]
         given = economies[b][which], bounds_of[b][which], play.critic, play.root[b]
@@ -79,33 +77,24 @@ def certified_play(
     certified = work.each(bound, every, lambda part: ("bounds", *part))
     first, others = certified[:count], certified[count:]
     blank = np.full((n, count), np.nan)
-    nothing = Bounds(blank, blank, blank, blank, blank, certificate.confidence, 0)
+    nothing = Bounded(blank, unseen=blank, confidence=certificate.confidence)
     runs = certificate.marginal_runs or certificate.runs
     seed = [certificate.seed, _SEED]
     player = Player(env, play.process, play.critic, play.chunk, runs, seed, play.chooser)
     return PlayEvaluator(
         play=play,
-        bounds=_stack(first, [0], squeeze=True),
-        marginal=_stack(others, list(range(n))) if marginal else nothing,
-        displayable=_stack(others, list(range(n, 2 * n))) if marginal else nothing,
+        bounds=Worth(
+            stack([one.attained[0] for one in first]),
+            stack([one.best[0] for one in first]),
+            first[0].rounds,
+        ),
+        marginal=stack([one.both[:n] for one in others], 1) if marginal else nothing,
+        displayable=stack([one.both[n:] for one in others], 1) if marginal else nothing,
         solved_own=None,
         outcomes=simulate_outcomes(player, play.profiles, work.mesh),
         history=history,
         solver=note,
     )
-
-
-def _stack(parts: list[Bounds], rows: list[int], squeeze: bool = False) -> Bounds:
-    """Join the profiles' bounds: (rows, B), or (B,)."""
-
-    def joined(name: str) -> np.ndarray | None:
-        if getattr(parts[0], name) is None:
-            return None
-        found = np.stack([getattr(part, name)[rows] for part in parts], axis=1)
-        return found[0] if squeeze else found
-
-    arrays: Any = {name: joined(name) for name in _ARRAYS}
-    return Bounds(**arrays, confidence=parts[0].confidence, rounds=parts[0].rounds)
 
 
 def played_policy(
@@ -125,33 +114,32 @@ def played_policy(
         found[..., cells] = numbers
         return found.reshape(*lead, *shape)
 
-    sure, bounds = played.bounds.confidence, played.bounds
-    # The policy is worth no more than the best one.
-    above = np.maximum(bounds.upper if bounds.most is None else bounds.most, bounds.value)
-    least = bounds.lower if bounds.least is None else bounds.least
-    value = Bounded(*map(laid, (bounds.value, bounds.lower, above, bounds.error)), confidence=sure)
-    upper, seen = laid(np.maximum(bounds.upper, least)), played.outcomes
+    attained, best = played.bounds.attained, played.bounds.best
+    sure, seen = attained.confidence, played.outcomes
+
+    def kept(one: Bounded, low: np.ndarray | float, high: np.ndarray) -> Bounded:
+        parts = one.value, np.maximum(one.lower, low), high, one.error
+        return Bounded(*map(laid, parts), confidence=sure)
 
     def simulated(
         mean: np.ndarray, error: np.ndarray, most: np.ndarray, reach: float = REACH
     ) -> Bounded:
         # A conversation adds up to REACH times what one purchase can be at most.
         unseen = 2 * reach * most / (seen.runs - 1)
-        step = margin(error, unseen, sure, seen.runs, 2)
-        parts = (mean, np.maximum(mean - step, -most), np.minimum(mean + step, most), error)
-        return Bounded(*map(laid, parts), confidence=sure)
+        one = Bounded(mean, error=error, confidence=sure, unseen=unseen).together(2)
+        return kept(one, -most, np.minimum(one.upper, most))
 
-    def economy(one: Bounds) -> Bounded:
-        parts = (one.value, one.lower, np.maximum(one.upper, one.lower), one.error)
-        return Bounded(*map(laid, parts), confidence=one.confidence)
+    def economy(one: Bounded) -> Bounded:
+        return kept(one, -np.inf, np.maximum(one.upper, one.lower))
 
     support, n = np.asarray(env.values.support, float), env.products
     theta = np.abs(support[np.arange(n)[:, None], played.play.profiles.theta.T])
     utility = np.abs(np.asarray(env.gains, float)).max(axis=1, keepdims=True) + 0 * theta
     figures = Figures(
-        value=value,
-        lower=laid(least),
-        upper=upper,
+        # The policy is worth no more than the best one.
+        value=kept(attained, -np.inf, np.maximum(attained.upper, attained.value)),
+        lower=laid(best.lower),
+        upper=laid(np.maximum(best.upper, best.lower)),
         marginal=economy(played.marginal),
         displayable=economy(played.displayable),
         earned=simulated(seen.earned, seen.earned_error, theta),

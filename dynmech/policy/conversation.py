@@ -35,7 +35,7 @@ from dynmech.policy.said import (
     read_symbols,
     theta_index,
 )
-from solvers import Bounds, Certificate
+from solvers import Certificate
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
@@ -151,8 +151,8 @@ class Conversation(eqx.Module):
             turn.shown != turn.recommendation or turn.edge < 0 <= at for turn in self.turns
         )
 
-    def certify(self, certificate: Certificate | None = None) -> Bounds | Bounded:
-        """Bound W at this node, for its belief: arrays of one entry.
+    def certify(self, certificate: Certificate | None = None) -> Bounded:
+        """Bound the policy's value and W at this node, for its belief: arrays of one entry.
 
         The gap bounds what a single-period misreport, or any reporting strategy, can gain from
         here on, as long as the past is truthful and the estimate unbiased (paper C, Theorem 1).
@@ -163,7 +163,7 @@ class Conversation(eqx.Module):
         if not isinstance(certificate, Certificate | None):
             call, must = "Conversation.certify(certificate=...)", "be Certificate(...)"
             raise InvalidArgument(describe(call, must, type(certificate)))
-        return self.evaluator.certify(self.place, certificate)
+        return self.evaluator.certify(self.place, certificate).both
 
     def considered(self, recommendation: Any) -> bool:
         """Whether the solver looked into what this recommendation leads to, from here."""

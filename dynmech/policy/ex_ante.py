@@ -75,8 +75,8 @@ def _worth(policy: AbstractPriced, theta, signals) -> tuple[float, float, float]
     evaluator = policy.evaluator
     belief = np.asarray(beliefs_after(env, signals[None])[0], float)
     there, place = evaluator.leave(Place(1, theta, belief, env.unaware))
-    bounds = there.certify(place, None)
-    value, low = float(bounds.value[0]), float(bounds.lower[0])
+    found = there.certify(place, None).attained
+    value, low = float(found.value[0]), float(found.lower[0])
     return value, low, max(value, low)
 
 

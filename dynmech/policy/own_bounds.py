@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from dynmech.bounded import Bounded
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -30,7 +31,6 @@ from dynmech.solve.certificates import make_case
 from solvers import (
     AbstractCeiling,
     AbstractCritic,
-    Bounds,
     Case,
     Certificate,
     Root,
@@ -42,29 +42,24 @@ from solvers import (
 
 _MOST_PAIRS = 1024
 _SEED = 5
+_PARTS = "value", "lower", "upper", "error", "unseen"
 
 
 class OwnBounds(eqx.Module):
     """Along own alternatives; money, per profile; NaN where its signals are impossible.
 
     - `pairs`: the profiles, P of them, and which are whose alternatives. `root` (R, m).
-    - `surplus`, `surplus_error`, `surplus_unseen` (P,): of the policy, simulated; the last as in
-      `Bounds`. `contribution` and so on (P, n): D_i, from the products of the others.
+    - `surplus` (P,): of the policy, simulated. `contribution` (P, n): D_i, from the products of
+      the others.
     - `marginal`, `displayable`: bounds (B, n, Z) on W^{-i} and Wd^{-i}, by own signal.
-    - `runs`: of each simulation of a profile.
     """
 
     pairs: Pairs
     root: Float[np.ndarray, "R m"]
-    surplus: Float[np.ndarray, " P"]
-    surplus_error: Float[np.ndarray, " P"]
-    surplus_unseen: Float[np.ndarray, " P"]
-    contribution: Float[np.ndarray, "P n"]
-    contribution_error: Float[np.ndarray, "P n"]
-    contribution_unseen: Float[np.ndarray, "P n"]
-    marginal: Bounds
-    displayable: Bounds
-    runs: int = eqx.field(static=True)
+    surplus: Bounded
+    contribution: Bounded
+    marginal: Bounded
+    displayable: Bounded
 
 
 class Economy(eqx.Module):
@@ -171,44 +166,26 @@ def bound_alternatives(
             runs, [certificate.seed, _SEED + 1], chunk, chooser,
         )  # fmt: skip
     shape = (*pairs.own.shape[:2], pairs.own.shape[3])
-    table, rounds = np.full((2, 5, *shape), np.nan), []
+    table = np.full((2, len(_PARTS), *shape), np.nan)
     share = dataclasses.replace(certificate, work=certificate.work / n)
     for economy in listed.others:
         belief = listed.root[economy.root]
         cases, ceilings = list(economy.cases), list(economy.ceilings)
-        bounds = certify(process, cases, ceilings, network, belief, runs, share, chunk)
-        rounds.append(bounds.rounds)
-        parts = np.stack([bounds.value, bounds.error, bounds.unseen, bounds.lower, bounds.upper])
+        found = certify(process, cases, ceilings, network, belief, runs, share, chunk).both
+        parts = np.stack([getattr(found, name) for name in _PARTS])
         for entry in economy.entries:
             table[(slice(None), slice(None), *entry)] = parts.T
-    withdrawn, shown = (
-        Bounds(*x, confidence=certificate.confidence, rounds=min(rounds)) for x in table
-    )
+    sure = certificate.confidence
+    withdrawn, shown = (Bounded(*x[:4], confidence=sure, unseen=x[4]) for x in table)
+    payoffs = Bounded(mean, error=error, confidence=sure, unseen=unseen)
     return OwnBounds(
         pairs=pairs,
         root=listed.root,
-        surplus=mean[:, 0],
-        surplus_error=error[:, 0],
-        surplus_unseen=unseen[:, 0],
-        contribution=mean[:, 1:],
-        contribution_error=error[:, 1:],
-        contribution_unseen=unseen[:, 1:],
+        surplus=payoffs[:, 0],
+        contribution=payoffs[:, 1:],
         marginal=withdrawn,
         displayable=shown,
-        runs=runs,
     )
-
-
-def at_profiles(table: Bounds, profiles: Profiles) -> Bounds:
-    """Bounds (n, B) at the profiles' own signals, from bounds (B, n, Z)."""
-    here = profiles.signals[:, 1:][:, :, None]
-
-    def pick(x):
-        return np.take_along_axis(x, here, axis=2)[:, :, 0].T
-
-    parts = (table.value, table.error, table.unseen, table.lower, table.upper)
-    arrays = (pick(x) for x in parts)
-    return Bounds(*arrays, confidence=table.confidence, rounds=table.rounds)
 
 
 def _unit(belief: np.ndarray) -> np.ndarray:

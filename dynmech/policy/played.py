@@ -40,7 +40,7 @@ from dynmech.policy.questions import (
 )
 from dynmech.policy.recommender import Numbered
 from dynmech.problem.tasks import Pairs
-from solvers import Bounds, Certificate, as_program, certify, margin
+from solvers import Certificate, Worth, as_program, certify
 
 if TYPE_CHECKING:
     from dynmech.problem.edges import Compiled
@@ -64,9 +64,9 @@ class PlayEvaluator(AbstractEvaluator):
 
     walked: ClassVar[bool] = False
     play: Playable
-    bounds: Bounds
-    marginal: Bounds
-    displayable: Bounds
+    bounds: Worth
+    marginal: Bounded
+    displayable: Bounded
     solved_own: OwnBounds | None
     outcomes: Outcomes
     history: Float[np.ndarray, "_s 5"]
@@ -187,7 +187,7 @@ class PlayEvaluator(AbstractEvaluator):
     def worths(self, places):
         self._refuse("Conversation.worth(recommendation=...)")
 
-    def certify(self, place: Place, certificate: Certificate | None) -> Bounds:
+    def certify(self, place: Place, certificate: Certificate | None) -> Worth:
         play = self.play
         certificate = play.certificate if certificate is None else certificate
         case, ceiling = play.cased(place.theta)
@@ -235,12 +235,10 @@ class PlayEvaluator(AbstractEvaluator):
         if not needed:
             return self._no_tables()
         own, env, n = self.own, self.env, self.env.products
-        pairs, known = own.pairs, np.isfinite(own.surplus)
-        bias, count = largest_bias(env, signal), int(known.sum())
-        sure = self.bounds.confidence if confidence is None else confidence, own.runs
-        payoff = own.surplus - margin(own.surplus_error, own.surplus_unseen, *sure, count) - bias
-        step = margin(own.contribution_error, own.contribution_unseen, *sure, count * n)
-        contribution = own.contribution + step + bias
+        pairs, bias = own.pairs, largest_bias(env, signal)
+        count = int(np.isfinite(own.surplus.value).sum())
+        payoff = own.surplus.together(count, confidence).lower - bias
+        contribution = own.contribution.together(count * n, confidence).upper + bias
         live, at = pairs.own >= 0, np.maximum(pairs.own, 0)
         mine = contribution[at, np.arange(n)[None, :, None, None]]
         mine = np.fmin(mine, own.displayable.upper[:, :, None, :])  # D_i <= Wd^{-i}, for any play
@@ -258,13 +256,11 @@ class PlayEvaluator(AbstractEvaluator):
 
     def at_once(self, table: str) -> Bounded:
         # What is above the best is above every policy, for certain.
-        value, runs = table == "value", self.play.certificate
-        one = self.bounds if value else self.marginal
-        drawn = runs.runs if value else runs.marginal_runs
-        given = one.error, one.unseen, one.confidence, drawn, len(self.profiles) * (1 + value)
-        step = margin(*given)
-        above = np.minimum(one.upper, one.value + step) if value else one.upper
-        return Bounded(one.value, one.value - step, above, one.error, one.confidence)
+        value = table == "value"
+        one = self.bounds.both if value else self.marginal
+        found = one.together(len(self.profiles) * (1 + value))
+        above = np.minimum(one.upper, found.upper) if value else one.upper
+        return Bounded(one.value, found.lower, above, one.error, one.confidence)
 
     def _no_tables(self) -> OwnTables:
         """Tables of NaN, for a term that reads none."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dynmech.policy.playable import Playable
     from dynmech.problem.edges import Compiled
     from dynmech.problem.tasks import Pairs
-    from solvers import Bounds, Certificate, Plan, Tree
+    from solvers import Certificate, Plan, Tree, Worth
 
 
 @on_host
@@ -212,8 +212,8 @@ class AbstractEvaluator(eqx.Module):
         """
 
     @abc.abstractmethod
-    def certify(self, place: Place, certificate: "Certificate | None") -> "Bounds | Bounded":
-        """Value of the policy from here on, and bounds on W."""
+    def certify(self, place: Place, certificate: "Certificate | None") -> "Worth":
+        """What the policy attains from here on, and W: arrays of one entry."""
 
     @abc.abstractmethod
     def cursor(self, signal: "AbstractSettlementSignal") -> AbstractCursor:

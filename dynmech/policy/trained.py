@@ -98,7 +98,7 @@ def solve_by_learning(
 def _widest(played: PlayEvaluator, limits: Limits) -> float:
     """By how much the bounds on W and the marginal economies miss the tolerance, money."""
     worst = -np.inf
-    for bounds in (played.bounds, played.marginal, played.displayable):
+    for bounds in (played.bounds.both, played.marginal, played.displayable):
         enough = close_enough(limits.tolerance, limits.relative, np.ones(1), bounds.upper)
         worst = max(worst, float(np.nanmax(bounds.gap - enough, initial=-np.inf)))
     return worst

@@ -35,7 +35,7 @@ from dynmech.problem.compile import distinct_integers, told_laws
 from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import settled
 from dynmech.problem.tasks import Pairs
-from solvers import Bounds, Certificate, Plan, Tree, evaluate, unfold
+from solvers import Certificate, Plan, Tree, Worth, evaluate, unfold
 
 _SAME = 1e-9  # of a belief's weights: rounding
 _PLAYERS, _ASKED = Beside(), Beside()
@@ -189,7 +189,7 @@ class TreeEvaluator(AbstractEvaluator):
 
         return evaluate(plan, keys, flow)[t][places[t], 0]
 
-    def certify(self, place: Place, certificate: Certificate | None) -> Bounds | Bounded:
+    def certify(self, place: Place, certificate: Certificate | None) -> Worth:
         belief = place.belief / place.belief.sum()
         t, at = place.period - 1, (np.array([place.pair]), np.array([place.node]))
         said = self.plan.actions[t][at]
@@ -199,7 +199,9 @@ class TreeEvaluator(AbstractEvaluator):
         if self.optimal is not None:
             taken = self.optimal.actions[t][at]
             best = float(belief @ self._given_taste(self.optimal, t, *at, taken)[0])
-        return Bounded([value], [value], [max(best, value) + loss])
+        best = max(best, value)
+        rounds = self.plan.horizon - t
+        return Worth(Bounded([value]), Bounded([best], [best], [best + loss]), rounds)
 
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
         return _TreeCursor(self, signal)

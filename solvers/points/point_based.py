@@ -33,7 +33,7 @@ from solvers.points.points import Points, PointSets
 from solvers.points.starts import Starts, Wanted, loose_nodes, root_beliefs
 from solvers.problem import Structure, Tables, Tasks
 from solvers.progress import Bar, deferred
-from solvers.search.branch_and_bound import Bounded, kept_gaps, stopped
+from solvers.search.branch_and_bound import BoundedTree, kept_gaps, stopped
 from solvers.search.growing import (
     Passes,
     as_passes,
@@ -113,7 +113,7 @@ def solve_point_based(
     relative: float = 0.0,
     progress: bool = False,
     checkpoint: str | os.PathLike | None = None,
-) -> Bounded:
+) -> BoundedTree:
     """Back up batches of beliefs until bounds meet, within `tolerance` per unit of root mass.
 
     Or within `relative`, a share of the upper bound: either is enough, task by task. `checkpoint`:
@@ -164,7 +164,7 @@ def solve_point_based(
                 old = starts.get(key)
                 starts[key] = more if old is None else jax.tree.map(_join, old, more)
     tree, answers, upper, gaps = best
-    return Bounded(tree, answers, upper, kept_gaps(gaps, tasks), status, tuple(passes))
+    return BoundedTree(tree, answers, upper, kept_gaps(gaps, tasks), status, tuple(passes))
 
 
 def improve_points(

@@ -151,7 +151,7 @@ class BranchAndBound(AbstractSolver):
         )
 
 
-class Bounded(eqx.Module):
+class BoundedTree(eqx.Module):
     """The tree grown; per group of tasks the plan's answer and upper bounds (R, Q); why it ended.
 
     `gap`: per group and round, of the policies kept, (N_t, R, keep): upper minus lower bound at
@@ -197,7 +197,7 @@ def solve_branch_and_bound(
     progress: bool = False,
     dtype: type[np.floating] | None = None,
     checkpoint: str | os.PathLike | None = None,
-) -> Bounded:
+) -> BoundedTree:
     """Grow the tree until upper and lower bounds meet, within `tolerance` per unit of root mass.
 
     Or within `relative`, a share of the upper bound: either is enough, task by task. `checkpoint`:
@@ -244,13 +244,13 @@ def solve_branch_and_bound(
                     raise
                 status = stopped(error)
     tree, answers, upper, gap = best
-    return Bounded(tree, answers, upper, kept_gaps(gap, tasks), status, tuple(passes))
+    return BoundedTree(tree, answers, upper, kept_gaps(gap, tasks), status, tuple(passes))
 
 
 def _solve_merging(
     structure, tables, tasks, told, leaders: Leaders, solver, asked: tuple[float, float], dtype,
     states: States,
-) -> Bounded:  # fmt: skip
+) -> BoundedTree:  # fmt: skip
     """Search with merged beliefs, then follow what was found on a tree of exact ones.
 
     Where that tree does not fit, what was found bounds the plan of who is told the parameter.
@@ -318,7 +318,7 @@ def _solve_merging(
         passes.append((tree.nodes, time.monotonic() - began, gap))
     if status in (Status.WITHIN_TOLERANCE, Status.EXACT):
         status = Status.STALLED if short else Status.WITHIN_TOLERANCE
-    return Bounded(tree, answers, upper, kept_gaps(gaps, tasks), status, tuple(passes))
+    return BoundedTree(tree, answers, upper, kept_gaps(gaps, tasks), status, tuple(passes))
 
 
 def stopped(error: KeyboardInterrupt | MemoryError) -> Status:

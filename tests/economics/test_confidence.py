@@ -43,7 +43,7 @@ def test_audits_do_not_refute_what_cannot_fail_and_show_what_contradicts(rare):
     audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(conversations=60)
     assert not audit.verdicts["incentives"].startswith("refuted")
     assert audit.measured is not None
-    assert (audit.measured.low <= 0).all()
+    assert (audit.measured.gain.lower <= 0).all()
     most = float(audit.incentive_bound.max())
     crossed = eqx.tree_at(lambda a: a.gain.lower, audit, np.full_like(audit.gain.lower, most + 1))
     assert crossed.verdicts["incentives"] == "unresolved"

@@ -62,7 +62,7 @@ def test_what_it_yields_by_product_is_what_the_exact_policy_does(both):
         apart = np.abs(policy.flat(found) - policy.flat(true))
         assert (apart <= 5 * error + 1e-9).all()
     assert np.nanmax(policy.advertiser_value) > 0.1
-    slack = 5 * policy.evaluator.bounds.error.max() + 1e-9
+    slack = 5 * policy.evaluator.bounds.attained.error.max() + 1e-9
     assert abs(policy.ex_ante_value - exact.ex_ante_value) <= slack
     apart = np.abs(policy.ex_ante_marginal_value - exact.ex_ante_marginal_value)
     assert (apart <= 5 * policy.evaluator.marginal.error.max(axis=1) + 1e-9).all()

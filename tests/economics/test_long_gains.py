@@ -51,8 +51,8 @@ def test_gains_of_lies_stay_below_the_bound_and_are_found(long_solved, long_wors
     gains, bound = audit.measured, audit.profile_bound
     assert bound[0, 2] > 0.05
     limit = bound[gains.advertiser, gains.profile]
-    assert (gains.gain <= limit + 3 * gains.error + 1e-9).all()
-    assert (gains.low <= limit + 1e-9).all()
+    assert (gains.gain.value <= limit + 3 * gains.gain.error + 1e-9).all()
+    assert (gains.gain.lower <= limit + 1e-9).all()
     tree, player, signals = histories(long_worse, 2)
     rows = np.flatnonzero(gains.profile == 2)
     exact = []
@@ -61,10 +61,10 @@ def test_gains_of_lies_stay_below_the_bound_and_are_found(long_solved, long_wors
         said, heard = long_worse.player.theta(2).copy(), np.array(signals)
         said[i], heard[i + 1] = gains.value[k], gains.signal[k]
         exact.append(tree.payoff(i, player.belief(heard), said) - tree.payoff(i))
-    assert (np.abs(gains.gain[rows] - exact) <= 4.5 * gains.error[rows] + 1e-9).all()
+    assert (np.abs(gains.gain.value[rows] - exact) <= 4.5 * gains.gain.error[rows] + 1e-9).all()
     assert 0 < max(exact) <= bound[0, 2]
-    mine = int(np.argmax(gains.gain))
-    assert audit.witness[int(gains.advertiser[mine])].gain == gains.gain[mine]
+    mine = int(np.argmax(gains.gain.value))
+    assert audit.witness[int(gains.advertiser[mine])].gain == gains.gain.value[mine]
     efficient = dm.DynamicTeamMechanism(long_solved[1], dm.groves.Zero()).audit(conversations=60)
     assert (efficient.incentive_bound < 0.03).all()
 
@@ -74,7 +74,7 @@ def test_message_driven_settlement_is_refuted(long_solved):
     mechanism = dm.DynamicTeamMechanism(policy)
     audit = mechanism.audit(MessageDriven(), conversations=4000)
     assert audit.verdicts["incentives"] == "refuted at 95%"
-    assert audit.measured.low.max() > 0
+    assert audit.measured.gain.lower.max() > 0
     assert np.isnan(audit.incentive_bound).all()
     assert "FAIL at 95%" in audit.summary()
     assert "believes otherwise" in audit.summary() or "instead of" in audit.summary()
@@ -117,14 +117,14 @@ def test_a_trained_policy_gives_no_more_than_its_bound(seed):
     mechanism = dm.DynamicTeamMechanism(policy)
     audit = mechanism.audit(conversations=1500)
     limit = audit.profile_bound[audit.measured.advertiser, audit.measured.profile]
-    assert (audit.measured.low <= limit + 1e-9).all()
+    assert (audit.measured.gain.lower <= limit + 1e-9).all()
     tree, player, signals = histories(policy, 0)
     for k in np.flatnonzero(audit.measured.profile == 0)[::3]:
         i = int(audit.measured.advertiser[k])
         said, heard = policy.player.theta(0).copy(), np.array(signals)
         said[i], heard[i + 1] = audit.measured.value[k], audit.measured.signal[k]
         exact = tree.payoff(i, player.belief(heard), said) - tree.payoff(i)
-        assert audit.measured.low[k] <= exact <= audit.measured.high[k]
+        assert audit.measured.gain.lower[k] <= exact <= audit.measured.gain.upper[k]
     W = dm.solve_efficient_policy(env, initial=profiles, progress=False).value
     assert (
         audit.profile_bound

@@ -41,7 +41,7 @@ def solved():
 def test_bounds_hold_the_exact_values_and_little_is_lost(solved):
     _, policy, exact = solved
     W = exact.value.item()
-    slack = 5 * policy.evaluator.bounds.error[0] + 1e-9
+    slack = 5 * policy.evaluator.bounds.attained.error[0] + 1e-9
     assert policy.upper[0] >= W - 1e-9
     assert policy.lower[0] <= W + slack
     assert W - policy.value[0] < 0.005 * W + slack
@@ -67,7 +67,9 @@ def test_the_interval_holds_the_exact_value_as_often_as_it_says():
     sure = dm.Certificate(runs=20_000, rounds=3)
     policy = solve(env, untrained, sure, marginal=False)
     outset, value = policy.start(profile=0), policy.value[0]
-    assert W - value > 10 * policy.evaluator.bounds.error[0]  # otherwise the two counts are one
+    assert (
+        W - value > 10 * policy.evaluator.bounds.attained.error[0]
+    )  # otherwise the two counts are one
     inside = below = 0
     for seed in range(200):
         found = outset.certify(dm.Certificate(runs=60, confidence=0.8, rounds=1, seed=seed + 10))
@@ -92,7 +94,7 @@ def test_bounds_are_wider_where_hardly_any_conversation_goes_on():
     alone = market(horizon=1)
     once = solve(alone, UNTRAINED, marginal=False)
     np.testing.assert_allclose(once.upper - once.lower, 0.0, atol=1e-12)
-    assert once.evaluator.bounds.unseen[0] <= 1e-15
+    assert once.evaluator.bounds.attained.unseen[0] <= 1e-15
 
 
 @pytest.mark.slow
@@ -139,7 +141,7 @@ def test_the_loss_is_under_half_a_percent(seed):
     policy = solve(env, solver, dm.Certificate(runs=3000, marginal_runs=1500))
     W, n = exact.value.item(), env.products
     assert policy.upper[0] >= W - 1e-9
-    assert W - policy.value[0] < 0.005 * W + 3 * policy.evaluator.bounds.error[0]
+    assert W - policy.value[0] < 0.005 * W + 3 * policy.evaluator.bounds.attained.error[0]
     true = exact.marginal_value.reshape(n, 1)
     assert (
         true - policy.evaluator.marginal.value <= 0.005 * true + 3 * policy.evaluator.marginal.error
@@ -219,7 +221,9 @@ def test_simulated_transfers_are_the_core_payments(solved):
     mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
     records = mechanism.simulate(jax.random.key(0), 600)
     mean, error = records.mean("surplus")
-    assert abs(mean - policy.value[0]) < 4 * np.hypot(error, policy.evaluator.bounds.error[0])
+    assert abs(mean - policy.value[0]) < 4 * np.hypot(
+        error, policy.evaluator.bounds.attained.error[0]
+    )
     bought = np.flatnonzero(~np.isnan(records.estimate))
     theta = env.values.support[:, 0]
     for row in bought[:5]:
@@ -229,7 +233,7 @@ def test_simulated_transfers_are_the_core_payments(solved):
     assert (records.core[np.isnan(records.estimate)] == 0).all()
     payoff, error = records.mean("payoff")
     assert (
-        np.abs(payoff - policy.value[0]) < 5 * error + 5 * policy.evaluator.bounds.error[0]
+        np.abs(payoff - policy.value[0]) < 5 * error + 5 * policy.evaluator.bounds.attained.error[0]
     ).all()
 
 

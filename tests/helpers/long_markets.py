@@ -85,10 +85,6 @@ def scrambled(policy, size=1.5, seed=0):
         worse.certify(Place(1, theta, root, start), None)
         for theta, root in zip(play.profiles.theta, play.root, strict=True)
     ]
-    arrays = [
-        np.concatenate([np.asarray(getattr(x, name)) for x in found])
-        for name in ("value", "error", "unseen", "lower", "upper")
-    ]
-    bounds = dm.Bounds(*arrays, found[0].confidence, found[0].rounds)
+    bounds = jax.tree.map(lambda *x: np.concatenate(x), *found)
     worse = dataclasses.replace(worse, bounds=bounds)
     return played_policy(worse, policy.profiles, True, policy.solver, 0.0)

@@ -177,8 +177,8 @@ def test_simulated_bounds_hold_the_exact_numbers():
     np.testing.assert_allclose(audit.profile_bound[0], found.incentive_bound, atol=0.2)
     chat = found.start(profile=0).step("query", [1, 0, 0], shown=1)
     other = exact.start(profile=0).step("query", [1, 0, 0], shown=1)
-    bounds = chat.certify()
-    assert bounds.lower[0] - 1e-9 <= other.value <= bounds.most[0] + 1e-9
+    bounds = chat.evaluator.certify(chat.place, None).attained
+    assert bounds.lower[0] - 1e-9 <= other.value <= bounds.upper[0] + 1e-9
 
 
 def test_where_no_tree_fits_a_recommender_is_simulated():
@@ -222,8 +222,9 @@ def test_a_function_can_be_asked_off_its_tree():
         right = brute(env, (0.33, 0.44), (0.33, 0.44), law_of(recommend))
         assert policy.start(theta=bid, signals=[0, 0, 0]).value == pytest.approx(right, abs=1e-12)
         played = dm.GivenPolicy(env, recommend, certificate=quick(marginal_runs=0))
-        found = played.start(theta=bid, signals=[0, 0, 0]).certify()
-        assert found.lower[0] <= right <= found.most[0]
+        there = played.start(theta=bid, signals=[0, 0, 0])
+        found = there.evaluator.certify(there.place, None).attained
+        assert found.lower[0] <= right <= found.upper[0]
 
 
 def test_totals_at_bids_are_those_of_the_recommender():

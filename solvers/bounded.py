@@ -1,0 +1,143 @@
+"""The bounded number: the one carrier of every figure that is not exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+from solvers.errors import InvalidArgument, describe, is_number, shown
+
+Table = Float[np.ndarray, "..."]
+
+
+def margin(
+    error: npt.ArrayLike, unseen: npt.ArrayLike, confidence: float, entries: int = 1
+) -> Table:
+    """Distance of one-sided bounds from simulated means, for `entries` of them at once.
+
+    By the empirical Bernstein inequality (Maurer and Pontil, 2009), for any law of the draws,
+
+        sqrt(2 log(2 k / alpha)) error + 7/3 log(2 k / alpha) unseen,
+
+    with `unseen` as of `hidden`, or of `Bounded`, whose betting bounds it never exceeds.
+    """
+    log = np.log(2 * max(entries, 1) / (1 - confidence))
+    return np.sqrt(2 * log) * np.asarray(error) + 7 / 3 * log * np.asarray(unseen)
+
+
+class Bounded(eqx.Module):
+    """Numbers with bounds: `lower <= truth <= upper`, each entry, with `confidence`.
+
+    Arrays of one shape, given as that or as what broadcasts to it. NaN says nothing: a value that
+    is not known, or that does not exist (a profile of probability zero).
+
+    **Arguments**
+
+    - `value`: the best single figure. `lower`, `upper`: bounds, -inf and inf where there are none;
+      the value itself by default. At confidence 1 they hold for certain; they are rounding apart
+      where the number is exact.
+    - `error`: standard error of `value` where it is simulated, 0 elsewhere.
+    - `confidence`: in (0, 1], that of each entry by itself; 1 for certain.
+    - `unseen`: where it is simulated, what `together` needs besides for other levels; else None.
+
+    **Raises:** `InvalidArgument` for shapes that do not broadcast, a confidence outside (0, 1], and
+    certain bounds that cross.
+
+    ```python
+    >>> Bounded(2.0, 1.5, 2.5).gap
+    array(1.)
+
+    ```
+    """
+
+    value: Table
+    lower: Table
+    upper: Table
+    error: Table
+    unseen: Table | None
+    confidence: float = eqx.field(static=True)
+
+    def __init__(
+        self,
+        value: npt.ArrayLike,
+        lower: npt.ArrayLike | None = None,
+        upper: npt.ArrayLike | None = None,
+        error: npt.ArrayLike = 0.0,
+        confidence: float = 1.0,
+        unseen: npt.ArrayLike | None = None,
+    ):
+        parts = [value, value if lower is None else lower, value if upper is None else upper, error]
+        parts += [] if unseen is None else [unseen]
+        try:
+            arrays = [np.asarray(part, float) for part in parts]
+            # np.broadcast_arrays ends at 32 axes: tables of many parties have more.
+            shape = np.shape(sum((np.zeros(part.shape) for part in arrays), np.zeros(())))
+            whole = [np.broadcast_to(part, shape) for part in arrays]
+        except (TypeError, ValueError) as failure:
+            must = "hold numbers whose shapes broadcast"
+            got = ", ".join(shown(part) for part in parts)
+            raise InvalidArgument(describe("Bounded(value=...)", must, got)) from failure
+        self.value, self.lower, self.upper, self.error, *more = (x.copy() for x in whole)
+        self.unseen = more[0] if more else None
+        if (self.error < 0).any():
+            raise InvalidArgument(describe("Bounded(error=...)", "be at least 0", shown(error)))
+        if not (is_number(confidence) and 0 < confidence <= 1):
+            must, got = "be a number in (0, 1]", shown(confidence)
+            raise InvalidArgument(describe("Bounded(confidence=...)", must, got))
+        self.confidence = float(confidence)
+        if self.confidence == 1 and bool((self.lower > self.upper).any()):
+            where = tuple(int(i) for i in np.argwhere(self.lower > self.upper)[0])
+            got = f"{self.lower[where]} above upper {self.upper[where]} at index {where}"
+            raise InvalidArgument(describe("Bounded(lower=...)", "be at most upper", got))
+
+    @property
+    def gap(self) -> Table:
+        """`upper - lower`."""
+        return np.asarray(self.upper - self.lower)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of every field."""
+        return self.value.shape
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> Bounded:
+        """The same entries of every field."""
+        return self.each(lambda x: x[index])
+
+    def each(self, function: Callable[[Table], Table]) -> Bounded:
+        """Every field after a function that lays entries out anew."""
+        parts = (function(x) for x in (self.value, self.lower, self.upper, self.error))
+        unseen = None if self.unseen is None else function(self.unseen)
+        return Bounded(*parts, confidence=self.confidence, unseen=unseen)
+
+    def together(self, entries: int, confidence: float | None = None) -> Bounded:
+        """Bounds of a simulated mean that hold for `entries` of them at once; see `margin`."""
+        sure = self.confidence if confidence is None else confidence
+        step = margin(self.error, 0.0 if self.unseen is None else self.unseen, sure, entries)
+        return Bounded(
+            self.value, self.value - step, self.value + step, self.error, sure, self.unseen
+        )
+
+    def __repr__(self) -> str:
+        if self.value.ndim:
+            widest = f"largest gap={np.nanmax(self.gap, initial=0):.4g}"
+            return f"Bounded(shape={self.shape}, {widest}, confidence={self.confidence:g})"
+        sure = "" if self.confidence == 1 else f" at {self.confidence:.0%}"
+        return f"{self.value:.6g} in [{self.lower:.6g}, {self.upper:.6g}]{sure}"
+
+
+def stack(parts: Sequence[Bounded], axis: int = 0) -> Bounded:
+    """Join bounded numbers of one shape along a new axis; the least confidence of any."""
+    names = "value", "lower", "upper", "error"
+    arrays = (np.stack([getattr(part, name) for part in parts], axis) for name in names)
+    unseen = [part.unseen for part in parts if part.unseen is not None]
+    drawn = np.stack(unseen, axis) if len(unseen) == len(parts) else None
+    return Bounded(*arrays, confidence=min(part.confidence for part in parts), unseen=drawn)
