@@ -40,22 +40,23 @@ def situation(policy, settled, t, pair, node, control) -> Situation:
     """Describe what is settled at (pair, node, control) of round t."""
     plan, env = policy.plan, policy.env
     edge = plan.edge(t, node, control)
+    used, place = np.unique(edge, return_inverse=True)  # of many nodes, few edges most often
     n, reward = env.products, np.asarray(plan.tables.reward)
-    outcome, stop = plan.tree.structure.outcome[edge], np.asarray(plan.tables.stop)[edge]
+    outcome, stop = plan.tree.structure.outcome[used], np.asarray(plan.tables.stop)[used]
     product = np.where(outcome < n, outcome, -1)
-    slot, bought = np.maximum(product, 0), (product >= 0)[:, :, None]
+    bought, running = product >= 0, outcome == n
     theta = env.values.support[np.arange(n), policy.pairs.theta[pair]]
-    running = np.where(outcome == n, -1.0, 0.0)[:, :, None] * stop * reward[outcome]
+    cost = (running[:, :, None] * stop * -reward[outcome]).sum(axis=1)
     return Situation(
-        product=product,
-        stop=np.where(bought, stop, 0.0),
-        utility=reward[slot],
+        product=product[place],
+        stop=(bought[:, :, None] * stop)[place],
+        utility=reward[np.maximum(product, 0)][place],
         estimate=settled.means(settled.held(plan), t, pair, node, edge),
         belief=plan.belief(t, pair, node),
         theta=theta,
         utilities=reward[:n],
         asked=policy.compiled.query[edge],
-        cost=running.sum(axis=1),
+        cost=cost[place],
         period=t + 1,
     )
 

@@ -119,24 +119,24 @@ def _settle_truth(policy, settlement, settled) -> tuple[np.ndarray, np.ndarray]:
             part = slice(low, low + step)
             at = situation(policy, settled, t, here.pair[part], here.node[part], here.control[part])
             belief = at.belief * here.weight[part, None]
-            worth = np.broadcast_to(settlement.payoff(at), (len(belief), n, *at.stop.shape[1:]))
+            worth = settlement.payoff(at)
             charge = np.broadcast_to(settlement.charge(at), (len(belief), n))
-            joint = (at.stop * belief[:, None])[:, None]
+            joint = at.stop * belief[:, None]
             mine = (at.product[:, None, :] == np.arange(n)[:, None])[..., None]
             paid = mine * at.theta[:, :, None, None] - worth
-            variance = np.zeros(1)
+            paid = np.broadcast_to(paid, (len(belief), n, *joint.shape[1:]))
+            spread = np.zeros(1)
             if settlement.own:
                 edge = plan.edge(t, here.node[part], here.control[part])
                 where = here.pair[part], here.node[part]
-                variance = settled.variances(held, t, *where, edge)[:, None]
+                spread = settled.variances(held, t, *where, edge)
             mass = belief.sum(axis=1)[:, None]
-            fixed = charge * (mass - joint.sum(axis=(2, 3)))
-            toll = np.broadcast_to(settlement.toll(at), (len(belief), n, belief.shape[1]))
-            asked = (toll * belief[:, None]).sum(axis=2)
+            asked = np.einsum("kim,km->ki", settlement.toll(at), belief)
             amounts = (
-                (worth * joint).sum(axis=(2, 3)) - charge * mass - asked,
-                ((paid + charge[:, :, None, None]) * joint).sum(axis=(2, 3)) + fixed + asked,
-                ((paid**2 + variance) * joint).sum(axis=(2, 3)),
+                (worth * joint[:, None]).sum(axis=(2, 3)) - charge * mass - asked,
+                np.einsum("kijm,kjm->ki", paid, joint) + charge * mass + asked,
+                np.einsum("kijm,kijm,kjm->ki", paid, paid, joint)
+                + (spread * joint).sum(axis=(1, 2))[:, None],
                 np.abs(charge) * mass + asked,
             )
             origin = np.searchsorted(start, here.origin[part])

@@ -13,6 +13,8 @@ what the controls taken are worth, from the round on where that is not W to the 
 traced, W is returned with the gradient of the plan in use.
 """
 
+import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
@@ -35,6 +37,7 @@ _INDICES = 4e6  # bytes of these
 _SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
 _LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
 HOST_SECONDS = 0.2  # of rounds that are worked on without compiling a program
+_ALIGNED = 64  # bytes at whose multiples JAX reads the numbers of NumPy where they are
 _MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a program of its own
 
 
@@ -150,7 +153,7 @@ def sweep(
     shapes = _shapes(tree, rows, tasks, block, traced)
     shared = None
     if shapes.shared and not all(quick):
-        shared = _padded(np.concatenate(rows), _length(sum(map(len, rows))))
+        shared = jax.device_put(_joined(rows, _length(sum(map(len, rows)))))
     room = rounding(tree.structure, tables, tasks, column.dtype)
     carried, ill = signed(tables, tasks), False
     nothing = arrays.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
@@ -163,7 +166,8 @@ def sweep(
         before = max(t - 1, 0)
         if shared is None or quick[t]:
             start, previous = 0, rows[before]
-            previous = previous if traced or quick[t] else _padded(previous, _length(len(previous)))
+            if not (traced or quick[t]):
+                previous = jax.device_put(_joined([previous], _length(len(previous))))
         else:
             start, previous = sum(map(len, rows[:before])), shared
         partial = bool((layer.child[:, :, :1] < 0).any())
@@ -189,7 +193,11 @@ def sweep(
                 )
             parts.append(jax.tree.map(lambda x, size=size: arrays.asarray(x)[:size], found))
             tick(size)
-        joined = jax.tree.map(lambda *x: arrays.concatenate(x), *parts)
+        compiled = not traced and t > 0 and not quick[t - 1]
+        length = max(shapes.following, _length(layer.nodes)) if compiled else layer.nodes
+        together = arrays.concatenate if traced else functools.partial(_joined, length=length)
+        whole = jax.tree.map(lambda *x, one=together: one(x), *parts)
+        joined = jax.tree.map(lambda x, count=layer.nodes: x[:count], whole)
         if not traced and joined.ill is not None:
             ill = ill or bool(joined.ill.any())
         best, value, amount = joined.best, joined.value, joined.amount
@@ -197,14 +205,16 @@ def sweep(
         upper = joined.upper
         if upper is not None and caps is not None and not last:
             cap = caps[t] + room.each[t] * (abs(caps[t]) + amount)
-            upper = arrays.maximum(value, arrays.minimum(upper, cap))
+            upper[...] = np.maximum(value, np.minimum(upper, cap))
         if traced:  # W, with the gradient of the plan in use
             best = value = value + jax.lax.stop_gradient(best - value)
         same = traced or np.array_equal(best, value)
-        following = Later(best, None if same else value, joined.amount if carried else None, upper)
-        if not traced and t > 0 and not quick[t - 1]:
-            length = max(shapes.following, _length(layer.nodes))
-            following = jax.tree.map(lambda x, length=length: _padded(x, length), following)
+        later = None if same else whole.value
+        following = Later(
+            best if traced else whole.best, later, whole.amount if carried else None, whole.upper
+        )
+        if compiled:
+            following = jax.device_put(following)
         action = joined.action[:, :, : tasks.keep]
         end = room.each[t], room.lost
         yield Swept(value, best, amount, action, upper, joined.hopeful, ill, *end)
@@ -278,11 +288,15 @@ def _length(count: int) -> int:
     return length
 
 
-def _padded(rows: Numbers, length: int) -> Array:
-    """Append zeros."""
-    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
-    padded[: len(rows)] = rows
-    return jnp.asarray(padded)
+def _joined(parts: Sequence[Numbers], length: int) -> np.ndarray:
+    """Arrays one after the other, and zeros up to this length, where JAX reads them uncopied."""
+    like = parts[0]
+    count = length * math.prod(like.shape[1:])
+    room = np.zeros(count + _ALIGNED // like.itemsize, like.dtype)
+    first = -room.ctypes.data % _ALIGNED // like.itemsize
+    whole = room[first : first + count].reshape(length, *like.shape[1:])
+    np.concatenate(parts, out=whole[: sum(map(len, parts))])
+    return whole
 
 
 def _width(layer: Layer) -> int:

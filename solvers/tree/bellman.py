@@ -13,7 +13,7 @@ from solvers.programs import as_program
 from solvers.ties import take
 
 _CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
-
+_ONE_THREAD, _ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
 _UNROLLED = 8  # symbols whose values are added up without a loop
 # Of passes in NumPy: cells and products a second, seconds a call, cells that comparing takes.
 _CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1e9, 5e9, 5e-4, 30
@@ -200,10 +200,9 @@ def _bellman(
         more, rest = now + high + shares[1] * size + shares[2] * spread, -jnp.inf
         if followed is not None and bound is not None:
             root = arrays.asarray(tasks.root)
-            ahead, room = (
-                _after(belief, root, bound, arrays),
-                _after(belief, root, abs(bound), arrays),
-            )
+            ahead = room = _after(belief, root, bound, arrays)
+            if wide:
+                room = _after(belief, root, abs(bound), arrays)
             rest = now + ahead + shares[1] * (size + room)
         hope = take(usable(more, rest), None, 0.0, live, arrays=arrays)
         upper, hopeful = hope.value, hope.choice
@@ -215,11 +214,24 @@ def _same(numbers):
     return numbers
 
 
-def _product(arrays: ModuleType, axes: str, *given):
-    """A sum of products, never of rounded factors."""
-    if arrays is np:
-        return np.einsum(axes, *given, optimize=True)
-    return jnp.einsum(axes, *given, precision=jax.lax.Precision.HIGHEST)
+def _products(belief, rows, arrays: ModuleType):
+    """Sums over the points of beliefs (C, m) times rows (n, ..., m): (n, C, ...).
+
+    Never of rounded factors. In NumPy by pieces, below what BLAS starts threads for: where other
+    work waits for the cores, waiting for a thread takes longer than all of them.
+    """
+    if arrays is not np:
+        return jnp.einsum("cm,n...m->nc...", belief, rows, precision=jax.lax.Precision.HIGHEST)
+    flat = rows.reshape(-1, rows.shape[-1]).T
+    points, width = flat.shape
+    found = np.empty((len(belief), width), np.result_type(belief, rows))
+    wide = min(width, max(1, _ONE_THREAD // (_ROWS * points)))
+    high = max(_ROWS, _ONE_THREAD // (wide * points))
+    for low in range(0, len(belief), high):
+        for left in range(0, width, wide):
+            here = slice(low, low + high), slice(left, left + wide)
+            np.matmul(belief[here[0]], flat[:, here[1]], out=found[here])
+    return np.moveaxis(found.reshape(len(belief), *rows.shape[:-1]), 0, 1)
 
 
 def _yield(chances, rewards, coefficient, counted, arrays: ModuleType):
@@ -234,7 +246,7 @@ def _yield(chances, rewards, coefficient, counted, arrays: ModuleType):
 
 def _after(belief, root, bound, arrays: ModuleType):
     """Bound what follows each control at each belief, shape (A, C, R, Q or 1)."""
-    return _product(arrays, "cm,arqm->acrq", belief, bound * root[:, None])
+    return _products(belief, bound * root[:, None], arrays)
 
 
 def _features(
@@ -256,7 +268,7 @@ def _contract(belief, features, slots: int, controls: int, arrays: ModuleType):
     Returns the mass of each belief (C, R); and per kind, control and slot (A, J, C, R) the
     probability of the outcome, the reward it brings, and its size.
     """
-    product = _product(arrays, "frm,cm->fcr", features, belief)
+    product = _products(belief, features, arrays)
     return product[-1], product[:-1].reshape(-1, controls, slots, *product.shape[1:])
 
 
