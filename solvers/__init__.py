@@ -153,6 +153,7 @@ from solvers.tree.misled import Followed as Followed
 from solvers.tree.misled import Told as Told
 from solvers.tree.misled import follow as follow
 from solvers.tree.parametric import Sweep as Sweep
+from solvers.tree.parametric import Swept as Swept
 from solvers.tree.parametric import sweep_coefficient as sweep_coefficient
 from solvers.tree.plan import Keys as Keys
 from solvers.tree.plan import Plan as Plan

@@ -84,12 +84,12 @@ def sweep_reports(
     money = np.pad(money, ((0, 0), (0, plan.tree.structure.outcomes - env.products)))
     low, high = reportable(env.values)[i, -2:].tolist()
     try:
-        sweeps = sweep_coefficient(
+        swept = sweep_coefficient(
             plan.tree, plan.tables, plan.root[unique[:, 0]], money, i, (low, high)
         )
     except MemoryError as error:
         raise _too_large(str(error)) from error
-    return ReportPieces(task, tuple(sweeps))
+    return ReportPieces(task, swept.rounds)
 
 
 def _too_large(got: str) -> TooLarge:

@@ -2,7 +2,8 @@
 
 A total is a function of the others' reports and the platform's context, wherever these lie: the
 market is solved once more, or somebody's own recommender asked, with these reports beside the
-support, and the term reduces the same own types as everywhere, those of the support.
+support, and the term reduces the same own types as everywhere, those of the support and of the
+interval.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, cast
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
@@ -18,13 +18,13 @@ from dynmech._beside import Beside
 from dynmech.errors import OutsideSupport, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
-from dynmech.market.values import ConstantValues
 from dynmech.mechanism.under import over_markets
 from dynmech.payments.groves import check_total
 from dynmech.play.terms import AbstractTerms
 from dynmech.policy.base import EfficientPolicy
 from dynmech.policy.certified import walk_play
 from dynmech.policy.efficient import solve_efficient_policy
+from dynmech.policy.own_values import with_values
 from dynmech.policy.playable import beliefs_after
 
 _SHARE = 1e-3  # of the upper bound, where the market is not solved exactly
@@ -61,11 +61,16 @@ def _totals(terms: AbstractTerms, theta, signals) -> Float[np.ndarray, " n"]:
         sent = terms.estimator is policy.env.signals.settlement
         signal = there.env.signals.settlement if sent else terms.estimator
         own = over_markets(there, own, signal, markets)
+    # The bid, of the support there, is nobody's own value.
+    payoff, left, pair = (
+        x if env is policy.env else np.delete(x, size, axis=2)
+        for x in (own.payoff, own.contribution, own.own_pair)
+    )
     own = dataclasses.replace(
         own,
-        payoff=own.payoff[:, :, :size],
-        contribution=own.contribution[:, :, :size],
-        own_pair=own.own_pair[:, :, :size],
+        payoff=payoff,
+        contribution=left,
+        own_pair=pair,
         ex_ante=terms.own.ex_ante,
         batch_mean=terms.own.batch_mean,
     )
@@ -76,11 +81,7 @@ def _with_bids(env: RecommendationMDP, theta: np.ndarray) -> tuple[Recommendatio
     """The market with bids, money, as one more value of each advertiser's, never drawn."""
     if theta.dtype.kind != "f":
         return env, theta
-    support, prior = np.asarray(env.values.support, float), np.asarray(env.values.prior, float)
-    n, size = support.shape
-    wider = [(0, 1)] * n if env.values.correlated else [(0, 0), (0, 1)]
-    values = ConstantValues(np.column_stack([support, theta]), np.pad(prior, wider))
-    return eqx.tree_at(lambda market: market.values, env, values), np.full(n, size)
+    return with_values(env, theta[:, None]), np.full(len(theta), env.values.support.shape[1])
 
 
 def _there(terms: AbstractTerms, env: RecommendationMDP, start: Profiles) -> EfficientPolicy:

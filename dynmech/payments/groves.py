@@ -3,7 +3,7 @@
 total_i depends only on the others' initial reports and the platform's context, and is charged
 in period 1: a split over later periods would have to add to the same total on every path, or
 own reports would move it (paper C, section 5; a constant charged only if period 2 is reached is
-manipulable). Tables run over each advertiser's *own* alternatives, axes (B, n, K, Z).
+manipulable). Tables run over each advertiser's *own* alternatives, axes (B, n, V, Z).
 """
 
 import abc
@@ -34,10 +34,15 @@ class Spread(eqx.Module):
 
 
 class OwnTables(eqx.Module):
-    """What a Groves term may use, along each advertiser's own values (K) and signals (Z).
+    """What a Groves term may use, along each advertiser's own values (V) and signals (Z).
 
-    - `payoff` (B, n, K, Z): expected payoff under truth without Groves term.
-    - `contribution` (B, n, K, Z): D_i, what the others and the user get from the other products.
+    Own values are the K of the support, and, where `ConstantValues(interval=...)` declares more,
+    those that tell every other: its ends, and under the efficient policy the kinks in between and
+    what lies between two of them.
+
+    - `payoff` (B, n, V, Z): expected payoff under truth without Groves term; between two kinks the
+      least.
+    - `contribution` (B, n, V, Z): D_i, what the others and the user get from the other products.
     - `marginal`, `displayable` (B, n, Z): W^{-i} and Wd^{-i}.
     - `root` (R, m): unnormalised beliefs; `own_root` (B, n, Z): the root of each own signal, -1
       beyond the alphabet; `own_pair` (B, n, K, Z): identifies the others' reports; `signal`
@@ -49,8 +54,8 @@ class OwnTables(eqx.Module):
     have probability zero, or beyond the advertiser's alphabet.
     """
 
-    payoff: Float[np.ndarray, "B n K Z"]
-    contribution: Float[np.ndarray, "B n K Z"]
+    payoff: Float[np.ndarray, "B n V Z"]
+    contribution: Float[np.ndarray, "B n V Z"]
     marginal: Float[np.ndarray, "B n Z"]
     displayable: Float[np.ndarray, "B n Z"]
     root: Float[np.ndarray, "R m"]
@@ -179,7 +184,11 @@ class Participation(AbstractGroves):
 
 
 class WindowFloor(AbstractGroves):
-    """Charge the least total that gives no subsidy: max over own (theta_i, s_i) of D_i."""
+    """Charge the least total that gives no subsidy: max over own (theta_i, s_i) of D_i.
+
+    Under the efficient policy over every value of a declared interval, under a recommender's over
+    the support and the interval's ends.
+    """
 
     side: ClassVar[str | None] = "upper"
 

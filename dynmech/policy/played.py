@@ -29,6 +29,7 @@ from dynmech.policy.elsewhere import AskedBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.nodes import Followed, Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
+from dynmech.policy.own_values import Between, at_ends, declared, with_values
 from dynmech.policy.playable import Playable, padded
 from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
 from dynmech.policy.questions import (
@@ -39,7 +40,7 @@ from dynmech.policy.questions import (
     refuse,
 )
 from dynmech.policy.recommender import Numbered
-from dynmech.problem.tasks import Pairs
+from dynmech.problem.tasks import Pairs, make_pairs
 from solvers import Certificate, Worth, as_program, certify
 
 if TYPE_CHECKING:
@@ -102,9 +103,12 @@ class PlayEvaluator(AbstractEvaluator):
                 do = "solve with Certificate(marginal_runs=512)"
                 call = "DynamicTeamMechanism(groves=...)"
                 raise InvalidArgument(describe(call, must, "marginal_runs=0", do))
-            listed = list_alternatives(play.env, play.process, play.profiles)
+            env, interval = play.env, declared(play.env)
+            if interval is not None:
+                env = with_values(env, interval)
+            listed = list_alternatives(env, play.process, play.profiles)
             return bound_alternatives(
-                play.env, play.process, play.critic, listed, play.certificate, play.chunk,
+                env, play.process, play.critic, listed, play.certificate, play.chunk,
                 play.chooser,
             )  # fmt: skip
 
@@ -200,9 +204,14 @@ class PlayEvaluator(AbstractEvaluator):
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
         return play_cursor(self.play, signal)
 
-    def follow_on(self, wider: Wider) -> Followed:
+    def between(self) -> Between | None:
+        return at_ends(self.env, make_pairs(self.env, self.profiles))
+
+    def follow_on(self, wider: Wider, more: Between | None = None) -> Followed:
         """Ask at every node what is recommended for what the mechanism believes there."""
         both, play = wider.both, self.play
+        if more is not None:
+            play = dataclasses.replace(play, env=more.priced(play.env))
 
         def ask(theta, belief, memory, period):
             return play.laws(theta, both.belief(belief), both.memory(memory), period)

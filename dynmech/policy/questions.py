@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dynmech.payments.groves import OwnTables
     from dynmech.policy.guide import AbstractGuide
     from dynmech.policy.nodes import Followed, Wider
+    from dynmech.policy.own_values import Between
     from dynmech.policy.playable import Playable
     from dynmech.problem.edges import Compiled
     from dynmech.problem.tasks import Pairs
@@ -220,8 +221,17 @@ class AbstractEvaluator(eqx.Module):
         """Follow many conversations, settled by `signal`."""
 
     @abc.abstractmethod
-    def follow_on(self, wider: "Wider") -> "Followed":
+    def between(self) -> "Between | None":
+        """What is done at own values of a declared interval that are off the support.
+
+        None where none is declared, or where nobody knows.
+        """
+
+    @abc.abstractmethod
+    def follow_on(self, wider: "Wider", more: "Between | None" = None) -> "Followed":
         """Recommendations at every node of a wider tree, which tells apart all that this does.
+
+        `more`: what `between` says; the wider tree's pairs are then its own.
 
         **Raises:** `InvalidArgument` for pairs that were not solved.
         """

@@ -26,6 +26,7 @@ from dynmech.market.values import ConstantValues, prior_probability
 from dynmech.policy.base import with_actions
 from dynmech.policy.certified import certified_play, list_economies, played_policy
 from dynmech.policy.nodes import Wider
+from dynmech.policy.own_values import between, on_tree
 from dynmech.policy.playable import beliefs_after, untrained
 from dynmech.policy.played import play_cursor
 from dynmech.policy.questions import AbstractCursor
@@ -61,7 +62,14 @@ def walk_under(
     held = eqx.tree_at(lambda plan: plan.root, best.plan, both.start(best.pairs.signals))
     wider = Wider(both, held, best.pairs, tuple(memories))
     taken, laws = policy.evaluator.follow_on(wider)
-    return with_actions(best, taken, f"{policy.solver}, under another market", laws)
+    there = with_actions(best, taken, f"{policy.solver}, under another market", laws)
+    more = policy.evaluator.between()
+    if more is not None:
+        held = on_tree(held, more.pairs)
+        wider = dataclasses.replace(wider, plan=held, pairs=more.pairs)
+        plan = on_tree(best.plan, more.pairs, *policy.evaluator.follow_on(wider, more))
+        between(there.evaluator, lambda: dataclasses.replace(more, plan=plan))
+    return there
 
 
 def certify_under(

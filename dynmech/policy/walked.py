@@ -23,7 +23,9 @@ from dynmech.policy.elsewhere import PlanBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.nodes import Followed, Wider
 from dynmech.policy.outcomes import expected_outcomes
+from dynmech.policy.own_values import Between, asked_at_ends, between, swept
 from dynmech.policy.playable import Playable, money_of, untrained
+from dynmech.policy.player import largest_bias
 from dynmech.policy.questions import (
     AbstractCursor,
     AbstractEvaluator,
@@ -31,7 +33,7 @@ from dynmech.policy.questions import (
     check_side,
 )
 from dynmech.policy.rest import recommended, solve_rest
-from dynmech.problem.compile import distinct_integers, told_laws
+from dynmech.policy.tree_cursor import TreeCursor, draw
 from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import settled
 from dynmech.problem.tasks import Pairs
@@ -99,7 +101,7 @@ class TreeEvaluator(AbstractEvaluator):
 
     def control(self, place: Place) -> int:
         at = np.array([place.pair]), np.array([place.node])
-        return int(_draw(self.plan, place.period - 1, *at, None)[0])
+        return int(draw(self.plan, place.period - 1, *at, None)[0])
 
     def edge(self, place: Place, control: int) -> int:
         at = np.array([place.node]), np.array([control])
@@ -204,17 +206,21 @@ class TreeEvaluator(AbstractEvaluator):
         return Worth(Bounded([value]), Bounded([best], [best], [best + loss]), rounds)
 
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
-        return _TreeCursor(self, signal)
+        return TreeCursor(self.env, self.compiled, self.pairs, self.plan, signal)
 
-    def follow_on(self, wider: Wider) -> Followed:
+    def follow_on(self, wider: Wider, more: Between | None = None) -> Followed:
         """Walk both trees abreast: the wider one's nodes know where they are in this one."""
-        pair, none = self._pair_of(wider.pairs), len(self.env.controls) - 1
+        none = len(self.env.controls) - 1
+        if more is None or more.plan is None:
+            pair, plan = self._pair_of(wider.pairs), self.plan
+        else:
+            pair, plan = np.arange(len(more.pairs.root)), more.plan
         layers, own = wider.plan.tree.layers, self.plan.tree.layers
         place, taken = np.zeros(layers[0].nodes, np.int64), []
         heard, shown = wider.both.env.heard, np.arange(none + 1)[:, None]
         same = self.env.heard.join(heard.split(np.arange(heard.count), shown), shown)
         for t, layer in enumerate(layers):
-            said = self.plan.actions[t][pair][:, np.maximum(place, 0)]
+            said = plan.actions[t][pair][:, np.maximum(place, 0)]
             taken.append(np.where(place >= 0, said, none))
             if t == len(layers) - 1:
                 break
@@ -224,7 +230,7 @@ class TreeEvaluator(AbstractEvaluator):
             place = np.full(layers[t + 1].nodes, -1)
             # Where the mechanism thinks a way in impossible another one may know better.
             np.maximum.at(place, child[child >= 0], there[child >= 0])
-        return tuple(taken), self.plan.laws
+        return tuple(taken), plan.laws
 
     def _pair_of(self, pairs: Pairs) -> Int[np.ndarray, " P"]:
         """Which of these pairs other pairs are."""
@@ -263,7 +269,7 @@ class TreeEvaluator(AbstractEvaluator):
             marginal, displayable = self.own.value if self.exact else bound
         else:
             marginal = displayable = np.full_like(own[:, :, 0], np.nan)
-        return OwnTables(
+        tables = OwnTables(
             payoff=own,
             contribution=np.where(live, own - mine, np.nan),
             marginal=marginal,
@@ -273,6 +279,21 @@ class TreeEvaluator(AbstractEvaluator):
             own_pair=pairs.own,
             signal=self.profiles.signals[:, 1:],
         )
+        more = self.between()
+        if more is None:
+            return tables
+        bias = largest_bias(self.env, signal) if more.short else 0.0
+        return more.widened(tables, law, self.own.upper[1] + bias)
+
+    def between(self) -> Between | None:
+        there = self.env, self.pairs, self.plan
+
+        def make() -> Between | None:
+            if self.exact:
+                return swept(*there)
+            return None if self.asked is None else asked_at_ends(*there, self.asked.laws_at)
+
+        return between(self, make)
 
     def at_once(self, table: str) -> None:
         return None
@@ -307,90 +328,6 @@ def keep_asked(evaluator: AbstractEvaluator, play: Playable) -> None:
     _ASKED(evaluator, lambda: play)
 
 
-def _draw(
-    plan: Plan, t: int, pair: np.ndarray, node: np.ndarray, rng: np.random.Generator | None
-) -> Int[np.ndarray, " N"]:
-    """Controls at nodes; where they are drawn, by `rng`, or by a hash of the place."""
-    taken, size = plan.actions[t][pair, node].astype(np.int64), plan.tree.structure.controls
-    drawn = np.flatnonzero(taken >= size)
-    if plan.laws is None or not len(drawn):
-        return taken
-    if rng is None:
-        places = zip(pair[drawn].tolist(), node[drawn].tolist(), strict=True)
-        chance = np.array([np.random.default_rng([t, *place]).random() for place in places])
-    else:
-        chance = rng.random(len(drawn))
-    ladder = np.cumsum(plan.laws[taken[drawn] - size], axis=1)
-    below = ladder <= chance[:, None] * ladder[:, -1:]
-    taken[drawn] = np.minimum(below.sum(axis=1), size - 1)
-    return taken
-
-
 def _pair_index(pairs: Pairs) -> dict[tuple[int, ...], int]:
     rows = np.concatenate([pairs.signals[pairs.root], pairs.theta], axis=1)
     return {tuple(row): k for k, row in enumerate(rows.tolist())}
-
-
-class _TreeCursor(AbstractCursor):
-    """Rows of a tree: each at a node of its root."""
-
-    def __init__(self, policy: TreeEvaluator, signal: AbstractSettlementSignal):
-        self.plan, self.compiled = policy.plan, policy.compiled
-        self.gains = np.asarray(policy.env.gains, float)
-        self.told = told_laws(policy.env, policy.compiled, signal)
-        pairs = policy.pairs
-        self.index = {
-            (int(r), *row): k
-            for k, (r, row) in enumerate(zip(pairs.root, pairs.theta.tolist(), strict=True))
-        }
-        self.signal_root = {tuple(row): r for r, row in enumerate(pairs.signals.tolist())}
-
-    def begin(self, signals) -> None:
-        self.root = _look_up(self.signal_root, signals)
-        self.node, self.t = np.zeros(len(signals), np.int64), 0
-
-    def choose(self, theta, rng=None) -> Int[np.ndarray, " N"]:
-        rows = np.concatenate([self.root[:, None], theta], axis=1)
-        self.pair = _look_up(self.index, rows)
-        self.control = _draw(self.plan, self.t, self.pair, self.node, rng)
-        return self.control
-
-    def laws(self, control, omega):
-        self.edge = self.plan.edge(self.t, self.node, control)
-        told = self.told[self.edge[:, None], ..., omega[:, None]][:, 0]
-        return np.moveaxis(told, 0, -2), self.compiled.actions_at(self.edge, omega)
-
-    def beliefs(self, rows):
-        return self.plan.belief(self.t, self.pair[rows], self.node[rows])
-
-    def acted(self, rows, code):
-        edge, n = self.edge[rows], self.compiled.products
-        chance = self.compiled.bought(edge, code)
-        for at, law in ((n, self.compiled.leave), (n + 1, self.compiled.query)):
-            chance[code == at] = law[edge[code == at]]
-        return chance
-
-    def heard(self, rows, joint):
-        column = np.asarray(self.plan.tables.column)
-        return column[self.plan.tree.structure.columns[self.edge[rows], joint]]
-
-    def symbols(self, going, omega):
-        self.root, self.node, self.control, self.edge = (
-            x[going] for x in (self.root, self.node, self.control, self.edge)
-        )
-        column = np.asarray(self.plan.tables.column)
-        return column[self.plan.tree.structure.columns[self.edge], omega[:, None]]
-
-    def advance(self, heard) -> None:
-        self.node = self.plan.tree.layers[self.t].child[self.node, self.control, heard]
-        self.t += 1
-
-
-def _look_up(table: dict, rows: np.ndarray) -> np.ndarray:
-    unique, inverse = distinct_integers(rows)
-    found = [table.get(tuple(row), -1) for row in unique.tolist()]
-    if min(found) < 0:
-        must = "report only what was solved: one advertiser's own alternatives in a batch"
-        got = unique[int(np.argmin(found))].tolist()
-        raise OutsideSupport(describe("simulate(strategies=...)", must, got))
-    return np.array(found)[inverse]

@@ -42,6 +42,17 @@ class Sweep(eqx.Module):
         return ~np.isnan(self.low)
 
 
+class Swept(eqx.Module):
+    """What a sweep finds: `rounds`, a `Sweep` each, and `kinks` (G, L) of W at the roots.
+
+    Kinks are where the slope of W changes, increasing, NaN in unused places: between two of them
+    the controls that a plan comes to take from its root do not change.
+    """
+
+    rounds: tuple[Sweep, ...]
+    kinks: Float[np.ndarray, "G L"]
+
+
 class _Convex(eqx.Module):
     """k convex piecewise linear functions on [low, high]; unused kinks have jump 0."""
 
@@ -77,7 +88,7 @@ def sweep_coefficient(
     interval: tuple[float, float],
     *,
     cells: int = 4_000_000,
-) -> list[Sweep]:
+) -> Swept:
     """Find every control taken at every node as the coefficient of `outcome` sweeps `interval`.
 
     **Arguments:** `root`: unnormalised beliefs; `coefficient`: of all outcomes (that of `outcome`
@@ -130,7 +141,8 @@ def sweep_coefficient(
         found.append(
             Sweep(*(np.concatenate(x).reshape(shape).swapaxes(0, 1) for x in (lows, highs)))
         )
-    return found[::-1]
+    kinks = np.where(following.jump != 0, following.place, np.nan)
+    return Swept(tuple(found[::-1]), kinks)
 
 
 def _stops(tables: Tables, outcomes, belief, edge, coefficient, outcome: int):

@@ -349,3 +349,31 @@ def test_intervals_are_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(reportable(again.env.values), reportable(policy.env.values))
     one, other = (dm.DynamicTeamMechanism(p).audit() for p in (policy, again))
     np.testing.assert_array_equal(one.gain_by_period, other.gain_by_period)
+
+
+@pytest.mark.parametrize("name", ["zeros", "twins"])
+def test_windows_are_those_of_every_own_value_of_the_interval(name):
+    """Against markets in which a fine grid of own values is the support, true or not."""
+    case, policy = made(name)
+    n, count = policy.env.products, 121
+    grid = np.linspace(LOW, HIGH, count)
+    support = np.column_stack([policy.env.values.support, np.tile(grid, (n, 1))])
+    prior = np.pad(np.asarray(policy.env.values.prior), ((0, 0), (0, count)))
+    other = random_market(np.random.default_rng(8), constant=True, **OPTIONS[name])
+    other["theta_support"], other["theta_prior"] = case["theta_support"], case["theta_prior"]
+    true = market_of(other)
+    fine = dm.ConstantValues(support, prior)
+    known = dataclasses.replace(policy.env, values=fine)
+    right = dm.solve_efficient_policy(known, initial=policy.profiles, progress=False)
+    here = dm.DynamicTeamMechanism(policy, dm.groves.WindowFloor())
+    there = dm.DynamicTeamMechanism(right, dm.groves.WindowFloor())
+    flat = here.groves_total.reshape(n, -1)
+    np.testing.assert_allclose(flat, there.groves_total, atol=1e-12)
+    alone = here.own.contribution[:, :, : case["theta_support"].shape[1]]
+    assert np.nanmax(flat.T - np.fmax.reduce(alone, axis=(2, 3))) > 1e-3
+    one = here.audit(under=declared(true), interval=False).window
+    two = there.audit(under=dataclasses.replace(true, values=fine)).window
+    np.testing.assert_allclose(one.floor.reshape(n, -1), two.floor, atol=1e-12)
+    below = two.ceiling - one.ceiling.reshape(n, -1)
+    assert np.nanmin(below) > -1e-12
+    assert np.nanmax(below) < (HIGH - LOW) / (count - 1)

@@ -162,15 +162,12 @@ def test_a_bid_inside_the_interval_is_that_market(policy):
 def test_totals_at_a_bid_depend_on_the_others_bids_alone():
     support = np.array([[0.2, 0.8], [0.3, 0.7]])
     known = dm.solve_efficient_policy(market(2, support, (0.0, 1.0), n=2), progress=False)
-    said = [1, 0, 0]
-    i, other = 1, 0.5
-    worth, left = [], []
-    for own in support[i]:
-        bid = np.insert([other], i, own)
-        alone = dm.solve_efficient_policy(market(2, bid[:, None], n=2), progress=False)
-        at = (0, 0, 1, 0, 0)
-        worth.append(alone.value[at])
-        left.append(alone.value[at] - (alone.advertiser_value + alone.user_utility)[i][at])
+    said, i, other = [1, 0, 0], 1, 0.5
+    every = np.linspace(0.0, 1.0, 41)
+    asked = dm.Profiles(np.stack([np.full(41, 20), np.arange(41)], axis=1), np.tile(said, (41, 1)))
+    fine = market(2, np.stack([every, every]), n=2)
+    alone = dm.solve_efficient_policy(fine, initial=asked, progress=False)
+    worth, left = alone.value, alone.value - (alone.advertiser_value + alone.user_utility)[i]
     for term, right in (
         (dm.groves.WindowCeiling(), min(worth)),
         (dm.groves.WindowFloor(), max(left)),

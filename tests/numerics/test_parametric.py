@@ -44,7 +44,8 @@ def test_every_control_taken_on_a_grid_is_found_where_it_is_taken(name):
     coefficient = rng.uniform(0.1, 1.0, (len(plan.root), n))
     interval = (LOW, HIGH)
     args = (plan.tree, plan.tables, plan.root, coefficient, outcome, interval)
-    sweeps = sweep_coefficient(*args)
+    swept = sweep_coefficient(*args)
+    sweeps = swept.rounds
     ends = [x for s in sweeps for x in (s.low, s.high)]
     places = np.unique(np.concatenate([x[~np.isnan(x)] for x in ends]))
     middles = np.unique(np.concatenate([((s.low + s.high) / 2)[s.taken] for s in sweeps]))
@@ -62,7 +63,7 @@ def test_every_control_taken_on_a_grid_is_found_where_it_is_taken(name):
             inside = (points > low + 1e-9) & (points < high - 1e-9)
             assert (taken[inside] == a).all()
     assert several > 0
-    small = sweep_coefficient(*args, cells=3_000)
+    small = sweep_coefficient(*args, cells=3_000).rounds
     for one, other in zip(sweeps, small, strict=True):
         np.testing.assert_array_equal(one.low, other.low)
         np.testing.assert_array_equal(one.high, other.high)
@@ -86,7 +87,7 @@ def _three_lines(middle):
     stop[0, 1] = 2 * middle  # control 0 ends in outcome 1, worth 1/2, with this probability
     return sweep_coefficient(
         build_tree(structure), tables, np.ones((1, 1)), coefficient, 0, (0.0, 1.0)
-    )[0]
+    ).rounds[0]
 
 
 def test_a_control_taken_at_a_single_point_is_found():

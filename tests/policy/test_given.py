@@ -228,12 +228,13 @@ def test_a_function_can_be_asked_off_its_tree():
 
 
 def test_totals_at_bids_are_those_of_the_recommender():
-    """Over own values of the support, at others' bids wherever they lie; own bids move nothing."""
+    """Over own values of the support and the interval's ends, at others' bids wherever they lie."""
     env = market(interval=[[0.1, 1.0], [0.2, 0.7]])
     for recommend in (worst, modest):
         mechanism = dm.DynamicTeamMechanism(dm.GivenPolicy(env, recommend), CEILING)
         law = law_of(recommend)
-        right = min(brute(env, (own, 0.44), (own, 0.44), law) for own in SUPPORT[0])
+        every = [*SUPPORT[0], 0.1, 1.0]
+        right = min(brute(env, (own, 0.44), (own, 0.44), law) for own in every)
         for own in (0.33, 0.2):
             chat = mechanism.policy.start(np.array([own, 0.44]), [0, 0, 0]).step("exit")
             assert mechanism.settle(chat).transfer.sum(axis=0)[0] == pytest.approx(right, abs=1e-12)
