@@ -59,8 +59,8 @@ bench-compare: $(VENV)/.installed-run ## make bench-compare OLD.json NEW.json: w
 test: $(VENV)/.installed-dev ## run the tests, the doctests and the notebooks
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal
 
-test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every change
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
+test-slow: $(VENV)/.installed-dev ## run the slow tests, too long for every change; PART=2/4: one part of them
+	PART=$(PART) JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m 'slow and not gpu' || [ $$? -eq 5 ] # 5: none is marked slow
 
 # Every page is run anew and a warning fails the build; what JAX compiled is kept from one to the next.
 docs: $(VENV)/.installed-docs ## build the book, its pages executed, into build/book

@@ -88,10 +88,10 @@ def resolve(options: Options, market: Name) -> Options:
     return replace(options, market=market, **missing)
 
 
-def solve(options: Options) -> Solved:
-    """Build the market of resolved options and solve it with and without feedback."""
+def build(options: Options) -> tuple[dm.applications.Market, dm.RecommendationMDP]:
+    """The market of resolved options, and its decision problem."""
     market, noise = _market(options), _known(options.noise)
-    env = dm.RecommendationMDP(
+    return market, dm.RecommendationMDP(
         market.gamma,
         market.tastes,
         horizon=options.rounds,
@@ -106,6 +106,11 @@ def solve(options: Options) -> Solved:
         values=dm.ConstantValues(np.asarray(market.theta)[:, None] * np.array(options.spread)),
         names=market.names,
     )
+
+
+def solve(options: Options) -> Solved:
+    """Solve the market of resolved options with and without feedback."""
+    market, env = build(options)
     batch = env.sample_profiles(jax.random.key(options.seed), options.profiles)
     policy = dm.solve_efficient_policy(env, initial=batch)
     fixed = dm.solve_efficient_policy(env.without_feedback(), initial=batch)

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -45,6 +47,24 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(trylast=True)  # after those that are not marked were left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]):
+    """Keep one part of the tests where `PART=k/n` asks for it: whole files, much alike."""
+    if not (part := os.environ.get("PART")):
+        return
+    found = re.fullmatch(r"(\d+)/(\d+)", part)
+    k, n = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= k <= n:
+        raise pytest.UsageError(f"PART must be k/n with k from 1 to n, such as 2/4; got {part!r}")
+    parts: list[list[str]] = [[] for _ in range(n)]
+    counts = Counter(str(item.path) for item in items)
+    for path in sorted(counts, key=lambda path: (-counts[path], path)):
+        min(parts, key=lambda part: sum(counts[one] for one in part)).append(path)
+    mine = set(parts[k - 1])
+    config.hook.pytest_deselected(items=[item for item in items if str(item.path) not in mine])
+    items[:] = [item for item in items if str(item.path) in mine]
 
 
 # Every compiled program maps some pages, and Linux gives a process 65,530 mappings: when they run

@@ -63,6 +63,7 @@ def test_a_small_run_of_everything_is_kept_and_compared(tmp_path):
             candidates=(3, 4),
             churn=((3, 5), (5, 5)),
             draws=2,
+            large=(),
             real=False,
             curves=False,
             results=tmp_path,

@@ -11,6 +11,7 @@ OLD NEW` says what became slower.
 """
 
 import dataclasses
+import datetime as dt
 import json
 import os
 import platform
@@ -22,10 +23,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.benchmarks import audits, endless, scaling, solving, waiting
+from experiments.benchmarks import audits, endless, large, scaling, solving, waiting
 from experiments.benchmarks.rows import reference
 
 _HERE = Path(__file__).parent
+RECORD = _HERE / "measured.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +56,16 @@ class Options:
     (100, 10)."""
     draws: int = 8
     """Draws of each of these."""
+    large: tuple[str, ...] = tuple(large.MARKETS)
+    """Large markets, each in a process of its own."""
     real: bool = True
     """Measure the markets from published data, and a fresh process."""
     curves: bool = True
     """Measure cost against products, tastes, symbols and rounds, with a picture."""
     results: Path = Path("results/benchmarks")
     """Where tables and pictures go."""
+    record: bool = False
+    """Keep what was measured as `measured.json` beside this file too, which the book prints."""
 
 
 def main(options: Options) -> None:
@@ -76,6 +82,7 @@ def main(options: Options) -> None:
         *solving.bounded_rows(options.bounded),
         *(solving.real_rows() if options.real else ()),
         *solving.scale_rows(options.scale),
+        *large.rows(options.large),
         solving.candidate_row(*options.candidates),
         *audits.rows(options.audit_values),
     ]
@@ -97,9 +104,13 @@ def main(options: Options) -> None:
             table.add_row(name, values, seconds, f"{curve['exponent']:.2f}")
         console.print(table)
         scaling.picture(curves).savefig(options.results / "cost.png", dpi=150)
-    path = options.results / f"{written['commit']}.json"
-    path.write_text(json.dumps(written, indent=1))
-    console.print(f"Written to {path}.")
+    written["date"] = dt.date.today().isoformat()
+    for path in (
+        options.results / f"{written['commit']}.json",
+        *([RECORD] if options.record else ()),
+    ):
+        path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        console.print(f"Written to {path}.")
 
 
 def commit() -> str:

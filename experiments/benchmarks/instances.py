@@ -3,6 +3,8 @@
 H(m, T), `hidden_taste`: learning is the point. S(n, m, T), `scale`: many products and tastes.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -99,3 +101,47 @@ def scale(n, m, T):
         signals=dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=5)),
         values=dm.ConstantValues(theta),
     )
+
+
+def generic(m, T):
+    """Instance G(m, T): as H(m, T), with laws of which no statistic of few dimensions is left."""
+    rng, omega = np.random.default_rng(0), np.linspace(0.0, 1.0, m)
+    k = np.arange(1, 5)
+    basis = np.concatenate([np.cos(np.pi * k[:, None] * omega), np.sin(np.pi * k[:, None] * omega)])
+    order = np.concatenate([k, k])
+    law = np.exp(rng.normal(size=(5, 5, 8)) / order @ basis)  # (product, symbol, omega)
+    law = np.concatenate([law, np.ones((1, 5, m))]).transpose(0, 2, 1)
+    law /= law.sum(axis=2, keepdims=True)
+    part = rng.normal(size=(5, 8)) / order @ basis
+    part = (part - part.min(axis=1, keepdims=True)) / np.ptp(part, axis=1, keepdims=True)
+    buy = 0.05 + 0.6 * part**3
+    feedback = dm.ChannelFeedback(law.reshape(6, m, 5, 1, 1, 1, 1, 1))
+    env = hidden_taste(m, T)
+    return dataclasses.replace(
+        env,
+        action_rule=OnScreen(buy, 0.05 * (1.0 - buy)),
+        signals=dm.SignalStructure(feedback=feedback),
+    )
+
+
+def shop(products, tastes, rounds, recall):
+    """Logit choice among what `recall` keeps, queries that fall in the best match, ratings."""
+    rng = np.random.default_rng(0)
+    gamma = rng.normal(size=(products, 4)) * 0.7
+    omega = rng.normal([0.2, 0.1, 0.0, 0.0], size=(tastes, 4))
+    theta = rng.uniform(0.3, 1.5, size=products)
+    query = dm.FallingQuery(level=1.2, location=0.5, slope=0.5, low=0.05, high=0.9, nothing=0.6)
+    choice = dm.Logit(0.4)
+    rules = {
+        "last": dm.LastShownOnly(choice, query),
+        "perfect": dm.PerfectRecall(choice, query),
+        "imperfect": dm.ImperfectRecall(choice, query, 0.7),
+    }
+    signals = dm.SignalStructure(
+        feedback=dm.RatingFeedback(1.0, 5), settlement=dm.RatingSettlement(1.0)
+    )
+    prior = np.full(tastes, 1 / tastes)
+    return dm.RecommendationMDP(
+        gamma, dm.TasteGrid(omega, prior), rounds, rules[recall], signals,
+        dm.ConstantValues(theta),
+    )  # fmt: skip

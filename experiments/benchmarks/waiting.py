@@ -1,15 +1,26 @@
-"""Waiting: imports, the first small solve, the next, and serving running conversations."""
+"""Waiting: imports, the first solves of a process, the next, and serving running conversations."""
 
+import json
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 import dynmech as dm
-from experiments.benchmarks.instances import hidden_taste
+from experiments._demo_market import Options as Demo
+from experiments._demo_market import build, resolve
+from experiments.benchmarks.instances import hidden_taste, shop
 from experiments.benchmarks.rows import row, timed
 
 CONVERSATIONS = 10_000
+FIRST = {
+    "README's cars": Demo(market="cars", products=4, tastes=60, rounds=3, profiles=8),
+    "the demo's cars": Demo(market="cars"),
+}
+"""Options of the markets that are solved in fresh processes."""
 
 
 def rows() -> list[dict]:
@@ -30,6 +41,16 @@ def rows() -> list[dict]:
     )
     seconds = map(float, done.stdout.split())
     found = [row(label, one) for label, one in zip(labels, seconds, strict=True)]
+    for label, options in FIRST.items():
+        code = f"from experiments.benchmarks import waiting; waiting.first_solves({label!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        for one in json.loads(done.stdout):
+            size = f"{one['programs']} programs compiled, {one['seconds']:.3g} s of the clock"
+            found.append(row(f"{label}, {options.profiles} profiles, {one['what']}",
+                             one["processor"], size))  # fmt: skip
+    found.append(_served())
     policy = dm.solve_efficient_policy(hidden_taste(50, 6), progress=False)
     mechanism = dm.DynamicTeamMechanism(policy)
     mechanism.simulate(jax.random.key(1), 100)
@@ -44,3 +65,52 @@ def rows() -> list[dict]:
         )
     )
     return found
+
+
+def first_solves(label: str) -> None:
+    """Print, as JSON, what a first solve takes, then another draw of profiles, and programs."""
+    compiled = [0]
+
+    def count(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        compiled[0] += event.endswith("backend_compile_duration")
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    found = []
+    for seed, what in enumerate(("first solve of a process", "then of another draw")):
+        before, processor, clock = compiled[0], time.process_time(), time.perf_counter()
+        options = resolve(FIRST[label], "cars")
+        _, env = build(options)
+        batch = env.sample_profiles(jax.random.key(seed), options.profiles)
+        dm.solve_efficient_policy(env, initial=batch, progress=False)
+        found.append(
+            {
+                "what": what,
+                "processor": time.process_time() - processor,
+                "seconds": time.perf_counter() - clock,
+                "programs": compiled[0] - before,
+            }
+        )
+    print(json.dumps(found))
+
+
+def _served(rounds: int = 3) -> dict:
+    """Given conversations, begun, stepped and settled, as by a platform that keeps them."""
+    rng, env = np.random.default_rng(0), shop(4, 64, rounds, "last")
+    policy = dm.solve_efficient_policy(env, progress=False)
+    mechanism = dm.DynamicTeamMechanism(policy)
+    choices: Sequence[int] = (*range(4), 4, 5, 5, 5)  # bought, left, asked again thrice as often
+
+    def serve():
+        chats = policy.start_many(np.zeros(CONVERSATIONS, int))
+        for _ in range(rounds):
+            offered, action = chats.recommendation, rng.choice(choices, CONVERSATIONS)
+            chats = chats.step(
+                np.where(action < 4, offered, action), rng.integers(5, size=len(offered))
+            )
+        return mechanism.settle(chats, np.where(chats.bought >= 0, 0.3, np.nan))
+
+    serve()
+    seconds, ledger = timed(serve)
+    size = f"{len(ledger.transfer):,} transfers of 4 advertisers"
+    what = f"{CONVERSATIONS:,} given conversations begun, stepped {rounds} times, settled"
+    return row(what, seconds, size, f"{CONVERSATIONS / seconds:,.0f}/s")
