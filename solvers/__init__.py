@@ -53,8 +53,10 @@ from solvers.confidence.runs import Certified as Certified
 from solvers.confidence.runs import certified_runs as certified_runs
 from solvers.devices import agree as agree
 from solvers.devices import check_mesh as check_mesh
+from solvers.devices import from_first as from_first
 from solvers.devices import shares as shares
 from solvers.devices import spread as spread
+from solvers.devices import spread_runs as spread_runs
 from solvers.files import fingerprint as fingerprint
 from solvers.follow import write_out as write_out
 from solvers.host import on_host as on_host

@@ -7,8 +7,10 @@ processes (`jax.distributed`) compute their own parts; what was found is then ex
 every process returns all of it. Every process makes the same calls in the same order.
 """
 
+import itertools
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
@@ -21,8 +23,10 @@ from solvers.solution import Unsuited
 
 # Of JAX, which belong to a thread: those of the caller are to hold in every one.
 _SETTINGS = attrgetter("jax_enable_x64", "jax_default_matmul_precision")
+_DEVICE = attrgetter("jax_default_device")
 P = TypeVar("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def check_mesh(mesh: object, work: int | None = None, unit: str = "parts") -> None:
@@ -49,14 +53,6 @@ def check_mesh(mesh: object, work: int | None = None, unit: str = "parts") -> No
         must = f"hold devices of all {jax.process_count()} processes"
         do = "make it of jax.devices()"
         raise Unsuited("mesh", must, f"none of process {sorted(missing)[0]}", do)
-
-
-def refuse_mesh(solver: str, mesh: object) -> None:
-    """Raise `Unsuited` where a solver whose tasks share one search is given a mesh."""
-    if mesh is not None:
-        must = f"be None with {solver}(), whose tasks share one search"
-        do = "leave it out, or solve with Exact() or Neural()"
-        raise Unsuited("mesh", must, mesh, do)
 
 
 def shares(mesh: jax.sharding.Mesh | None) -> int:
@@ -113,6 +109,43 @@ def spread(
     if error is not None:
         raise error
     return [found[k] for k in range(len(given))]
+
+
+def spread_runs(
+    mesh: jax.sharding.Mesh | None, function: Callable[[list[P]], list[R]], parts: Iterable[P]
+) -> list[R]:
+    """Apply a function to runs of parts, one run for every device, as even as may be.
+
+    For parts of one pass of a search, which read what all found before: what a run reads is
+    brought to its device once (`here`). A single run is worked on where the search is.
+
+    **Arguments:** `function`: of a run of parts, which returns what it found for each.
+
+    **Returns:** what it found for every part, in their order.
+    """
+    given, count = list(parts), shares(mesh)
+    ends = [len(given) * k // count for k in range(count + 1)]
+    runs = [given[low:high] for low, high in itertools.pairwise(ends) if high > low]
+    found = spread(mesh if len(runs) > 1 else None, function, runs)
+    return [one for run in found for one in run]
+
+
+def here(tree: T) -> T:
+    """The same arrays on the device that this part of a spread computation is worked on."""
+    device = _DEVICE(jax.config)
+    return tree if device is None else jax.device_put(tree, device)
+
+
+def from_first(mesh: jax.sharding.Mesh | None, finding: Callable[[], R]) -> R:
+    """What the first process of a mesh finds: a clock, a file, and all else that may differ."""
+    if mesh is None or len(_processes(mesh)) == 1:
+        return finding()
+    return _exchange(finding() if jax.process_index() == 0 else None)[0]
+
+
+def late(mesh: jax.sharding.Mesh | None, began: float, seconds: float | None) -> bool:
+    """Whether `seconds` have passed since then by the clock of the first process; None: never."""
+    return seconds is not None and from_first(mesh, lambda: time.monotonic() - began > seconds)
 
 
 def agree(mesh: jax.sharding.Mesh | None, facts: Callable[[], Mapping[str, object]]) -> None:

@@ -86,7 +86,8 @@ def solve_efficient_policy(
       passes; the same call resumes from it.
     - `mesh`: a `jax.sharding.Mesh` of one axis, over whose devices work is spread, also those of
       other processes (`jax.distributed`), all of which make the same call: roots for `Exact()` and
-      `Stationary()`; cases and profiles for `Neural()`. Answers are those of one device.
+      `Stationary()`; runs of a pass's nodes or beliefs for searches; cases and profiles for
+      `Neural()`. Answers are those of one device.
     - `progress`: show a bar when the solve takes more than two seconds.
     - `throw`: raise where the tolerance was missed; else a `DynmechWarning` says so.
 

@@ -69,7 +69,6 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
     bounded = max(limits.tolerance, limits.relative) > 0
     constant = all(part.kernel is None for part in tasks.groups)
     patience = limits.seconds or (_PATIENCE if bounded and constant else None)
-    patience = None if limits.mesh is not None else patience  # searches take no mesh
     try:
         exact = Exact(memory, seconds=patience)
         found = _ask(exact, problem, tasks, limits, progress, "picked")

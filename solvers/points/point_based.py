@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from solvers.checkpoint import States, mark_of, named, within
 from solvers.checks import check_fields, flag, positive, time_limit, whole
-from solvers.devices import refuse_mesh
+from solvers.devices import check_mesh, from_first, late
 from solvers.points.points import Points, PointSets
 from solvers.points.starts import Starts, Wanted, loose_nodes, root_beliefs
 from solvers.problem import Structure, Tables, Tasks
@@ -84,7 +84,7 @@ class PointBased(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for PointBased()", problem.horizon, do)
-        refuse_mesh("PointBased", limits.mesh)
+        check_mesh(limits.mesh)
         listed = problem.lists(max(2 * self.memory, _SMALL))
         with fits_a_plan():
             found = solve_point_based(
@@ -96,6 +96,7 @@ class PointBased(AbstractSolver):
                 relative=limits.relative,
                 progress=progress,
                 checkpoint=limits.checkpoint,
+                mesh=limits.mesh,
             )
         solved = found.solution(tasks)
         if not limits.single:  # else what the sweep counted as rounding was of doubles
@@ -113,18 +114,20 @@ def solve_point_based(
     relative: float = 0.0,
     progress: bool = False,
     checkpoint: str | os.PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> BoundedTree:
     """Back up batches of beliefs until bounds meet, within `tolerance` per unit of root mass.
 
     Or within `relative`, a share of the upper bound: either is enough, task by task. `checkpoint`:
-    a folder where what is known is kept, pass by pass, and found again.
+    a folder where what is known is kept, pass by pass, and found again. `mesh`: devices over
+    which beliefs that are looked at are spread.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
     facts = solver.beliefs, solver.everywhere, tolerance, relative
     mark = functools.partial(mark_of, (structure, tables, tasks), "PointBased", *facts)
     states = States(checkpoint, "point-based", mark)
-    sets = PointSets(structure, tables, tasks)
+    sets = PointSets(structure, tables, tasks, mesh)
     told = [sets.per_group(g) for g in range(len(tasks))]
     require_plan(structure, tables, tasks, told, solver)
     starts = root_beliefs(sets, tasks)
@@ -142,7 +145,7 @@ def solve_point_based(
                     grown = _grow(sets, tables, tasks, solver, told if best is None else None)
                     tree, caps, whole = grown
                     swept = [
-                        sweep_bounded(tree, tables, part, told[g], solver, caps[g])
+                        sweep_bounded(tree, tables, part, told[g], solver, caps[g], mesh=mesh)
                         for g, part in enumerate(tasks)
                     ]
                     reached, gap = summary(tree, tables, tasks, swept)
@@ -187,7 +190,7 @@ def improve_points(
     """
     previous, least = np.zeros(0), tolerance
     states = States(None, "point-based", str) if states is None else states
-    kept = states.last(kind)
+    kept = from_first(sets.mesh, lambda: states.last(kind))
     if kept is not None:
         sets.restore(within("sets", kept))
         previous, least, passes[:] = kept["bounds"], float(kept["least"]), as_passes(kept["passes"])
@@ -219,7 +222,7 @@ def improve_points(
             previous = bounds
             if (bounds[0] - bounds[1] <= allowed).all():
                 return Status.WITHIN_TOLERANCE
-            if solver.seconds is not None and time.monotonic() - began > solver.seconds:
+            if late(sets.mesh, began, solver.seconds):
                 return Status.TIME_LIMIT
             if sets.bytes() > solver.memory / 4:
                 return Status.MEMORY_LIMIT

@@ -9,11 +9,13 @@ alpha-vector is its payoff given omega, so that its payoff under any belief is a
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.checkpoint import named, within
+from solvers.points.batches import in_chunks, padded_length
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import RELATIVE
 from solvers.told.bounds import bound_after, expected, open_columns, told_parameter
@@ -55,8 +57,12 @@ class Points:
       bounds on what every control is worth there.
     """
 
-    def __init__(self, told, least, nothing, controls, symbols: int, regimes: int):
+    def __init__(
+        self, told, least, nothing, controls, symbols: int, regimes: int,
+        mesh: jax.sharding.Mesh | None,
+    ):  # fmt: skip
         tasks, points = told.shape
+        self.mesh = mesh
         self.told, self.least = told, least
         self.belief, self.upper = np.zeros((0, points)), np.zeros((0, tasks))
         self.lower, self.best = np.zeros((0, tasks)), np.zeros((0, tasks), np.int64)
@@ -107,21 +113,20 @@ class Points:
     def upper_at(self, query: np.ndarray) -> Float[np.ndarray, "N U"]:
         """Upper bounds at unnormalised beliefs."""
         if "upper" not in self._cache:
-            length = _length(max(len(self.belief), NEAR))
+            length = padded_length(max(len(self.belief), NEAR))
             pad = [(0, length - len(self.belief)), (0, 0)]
             arrays = (np.pad(self.belief, pad), np.pad(self.upper, pad), self.told, self.least)
             self._cache["upper"] = tuple(map(jnp.asarray, arrays))
-        return _chunked(upper_between, query, self._cache["upper"], 512)[0]
+        return in_chunks(upper_between, query, self._cache["upper"], self.mesh)[0]
 
     def lower_at(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower bounds at unnormalised beliefs, and the plans that attain them, (N, U) each."""
         if "alpha" not in self._cache:
-            fill = np.zeros(_length(len(self.plan)) - len(self.plan), np.int64)
+            fill = np.zeros(padded_length(len(self.plan)) - len(self.plan), np.int64)
             padded = np.concatenate([self.alpha, self.alpha[fill]])
             self._cache["alpha"] = (jnp.asarray(padded),)
         cells = self.alpha.shape[0] * self.alpha.shape[1]
-        size = 512 if cells <= _CELLS else 64
-        value, index = _chunked(best_plan, query, self._cache["alpha"], size)
+        value, index = in_chunks(best_plan, query, self._cache["alpha"], self.mesh, cells > _CELLS)
         return value, np.concatenate([self.plan, self.plan[:1]])[np.minimum(index, len(self.plan))]
 
     def improve(self, index, upper, alpha, control, after) -> None:
@@ -130,8 +135,10 @@ class Points:
         numbers = len(self.control) + np.arange(len(alpha))
         self.control = np.concatenate([self.control, control])
         self.after = np.concatenate([self.after, after])
-        padded = np.concatenate([alpha, alpha[np.zeros(_length(len(alpha)) - len(alpha), int)]])
-        value, at = _chunked(best_plan, self.belief, (jnp.asarray(padded),), 512)
+        padded = np.concatenate(
+            [alpha, alpha[np.zeros(padded_length(len(alpha)) - len(alpha), int)]]
+        )
+        value, at = in_chunks(best_plan, self.belief, (jnp.asarray(padded),), self.mesh)
         better = value > self.lower + _ROUNDED * abs(self.lower)
         self.lower = np.where(better, value, self.lower)
         self.best = np.where(better, numbers[at], self.best)
@@ -153,8 +160,14 @@ class Points:
 class PointSets:
     """All rounds and memory classes, made when they are first reached."""
 
-    def __init__(self, structure: Structure, tables: Tables, tasks: Sequence[Tasks]):
-        self.structure, self.tables = structure, tables
+    def __init__(
+        self,
+        structure: Structure,
+        tables: Tables,
+        tasks: Sequence[Tasks],
+        mesh: jax.sharding.Mesh | None = None,
+    ):
+        self.structure, self.tables, self.mesh = structure, tables, mesh
         self.flat, self.place = flatten(tasks, tables)
         self.regimes = 1 if self.flat.kernel is None else np.asarray(self.flat.kernel).shape[1]
         self.column = open_columns(np.asarray(tables.column))
@@ -177,8 +190,8 @@ class PointSets:
                 parts = (self.structure, self.tables, self.flat)
                 each = [x[:, None] for x in self.told]
                 controls = controls + bound_after(*parts, each, t, memory)[:, 0]
-            symbols = self.structure.symbols
-            self.sets[key] = Points(told, least, nothing, controls, symbols, self.regimes)
+            sizes = self.structure.symbols, self.regimes
+            self.sets[key] = Points(told, least, nothing, controls, *sizes, self.mesh)
         return self.sets[key]
 
     def state(self) -> dict[str, np.ndarray]:
@@ -368,21 +381,3 @@ def _per_task(structure: Structure, tables: Tables, flat: Tasks) -> list[np.ndar
         classes = sum(len(edge) for edge in structure.edge)
         raise MemoryError(f"tables of {classes} memory classes x {tasks} tasks are too large")
     return bounds
-
-
-def _length(count: int) -> int:
-    """The next of few lengths, so that few programs are compiled."""
-    return 16 * 4 ** max(0, int(np.ceil(np.log2(count / 16) / 2)))
-
-
-def _chunked(work, query: np.ndarray, arguments: tuple, size: int) -> list[np.ndarray]:
-    """Run `work` over queries in chunks of one size, 64 where there are few."""
-    size = 64 if len(query) <= 64 else size
-    found = []
-    for start in range(0, len(query), size):
-        part = query[start : start + size]
-        padded = np.pad(part, [(0, size - len(part)), (0, 0)])
-        out = work(padded, *arguments)
-        out = out if isinstance(out, tuple) else (out,)
-        found.append([np.asarray(x)[: len(part)] for x in out])
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]

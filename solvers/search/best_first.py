@@ -27,7 +27,6 @@ Guarantee: lower <= W <= upper for every task at any time, and a plan that attai
 References: Hart, Nilsson & Raphael (1968); Martelli & Montanari (1978); Smith & Simmons (2004).
 """
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -52,7 +51,7 @@ class Search(Met):
         relative: float = 0.0,
         check: Callable[[], object] = lambda: None,
         memory: float = np.inf,
-        deadline: float = np.inf,
+        expired: Callable[[], bool] = lambda: False,
         report: Callable[[int, float], object] = lambda pairs, gap: None,
         keep: Callable[[int, float], object] = lambda width, before: None,
         begun: tuple[int, float] = (1, np.inf),
@@ -76,7 +75,7 @@ class Search(Met):
                 return True
             if self.bytes > memory:
                 raise MemoryError(f"{self.store.nodes.count} nodes")
-            if time.monotonic() > deadline:
+            if expired():
                 raise TimeoutError
             grown = self._pass(top[open_], due[open_], width)
             if self.related:

@@ -25,12 +25,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, number, positive, time_limit
-from solvers.devices import refuse_mesh
+from solvers.devices import check_mesh, from_first, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.growing import (
@@ -91,7 +92,7 @@ class BranchAndBound(AbstractSolver):
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for BranchAndBound()", problem.horizon, do)
-        refuse_mesh("BranchAndBound", limits.mesh)
+        check_mesh(limits.mesh)
         moving = any(part.kernel is not None for part in tasks.groups)
         searchable = not moving and self.merge_within == 0
         try:
@@ -116,6 +117,7 @@ class BranchAndBound(AbstractSolver):
                 progress=progress,
                 dtype=None if room is None else np.float32,
                 checkpoint=limits.checkpoint,
+                mesh=limits.mesh,
             )
         return found.solution(tasks, room)
 
@@ -131,6 +133,7 @@ class BranchAndBound(AbstractSolver):
                 relative=limits.relative,
                 progress=progress,
                 checkpoint=limits.checkpoint,
+                mesh=limits.mesh,
             )
         nodes, seconds, gap = found.history[-1]
         table = lay_out(found.rounds, tasks, found.value)
@@ -197,11 +200,13 @@ def solve_branch_and_bound(
     progress: bool = False,
     dtype: type[np.floating] | None = None,
     checkpoint: str | os.PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> BoundedTree:
     """Grow the tree until upper and lower bounds meet, within `tolerance` per unit of root mass.
 
     Or within `relative`, a share of the upper bound: either is enough, task by task. `checkpoint`:
-    a folder where what is followed is kept, pass by pass, and found again.
+    a folder where what is followed is kept, pass by pass, and found again. `mesh`: devices over
+    which the nodes of every sweep are spread.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
@@ -212,10 +217,10 @@ def solve_branch_and_bound(
     leaders = Leaders(solver.merge_within, tables, tasks) if solver.merge_within > 0 else None
     if leaders is not None:
         parts = structure, tables, tasks, told
-        return _solve_merging(*parts, leaders, solver, wanted, dtype, states)
+        return _solve_merging(*parts, leaders, solver, wanted, dtype, states, mesh)
     known = [Known(structure.controls) for _ in range(structure.horizon)]
     best: Any = None
-    passes = begin_again(states.last(), known)
+    passes = begin_again(from_first(mesh, states.last), known)
     began = time.monotonic() - elapsed(passes)
     status: Status | None = None
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
@@ -225,7 +230,7 @@ def solve_branch_and_bound(
                 with interrupts.now():
                     tree = grow(structure, tables, tasks, told, known, solver)
                     swept = [
-                        sweep_bounded(tree, tables, part, up, solver, None, dtype)
+                        sweep_bounded(tree, tables, part, up, solver, None, dtype, mesh=mesh)
                         for part, up in zip(tasks, told, strict=True)
                     ]
                     reached, gap = summary(tree, tables, tasks, swept)
@@ -234,7 +239,7 @@ def solve_branch_and_bound(
                 passes.append((tree.nodes, time.monotonic() - began, gap))
                 bar(1, f"gap {gap:.3g}, {tree.nodes} nodes")
                 allowed = allowances(tasks, reached[2], tolerance, relative)
-                status = _ended(excess(reached[3], allowed), began, solver)
+                status = _ended(excess(reached[3], allowed), began, solver, mesh)
                 if status is None:
                     with interrupts.now():
                         more = follow_more(tree, tables, tasks, swept, known, allowed)
@@ -249,7 +254,7 @@ def solve_branch_and_bound(
 
 def _solve_merging(
     structure, tables, tasks, told, leaders: Leaders, solver, asked: tuple[float, float], dtype,
-    states: States,
+    states: States, mesh: jax.sharding.Mesh | None,
 ) -> BoundedTree:  # fmt: skip
     """Search with merged beliefs, then follow what was found on a tree of exact ones.
 
@@ -257,7 +262,7 @@ def _solve_merging(
     """
     require_plan(structure, tables, tasks, told, solver)
     known = [Known(structure.controls) for _ in range(structure.horizon)]
-    passes = begin_again(states.last(), known, leaders)
+    passes = begin_again(from_first(mesh, states.last), known, leaders)
     began = time.monotonic() - elapsed(passes)
     all_kept = [dataclasses.replace(part, keep=part.coefficient.shape[1]) for part in tasks]
     found: Any = None
@@ -271,7 +276,13 @@ def _solve_merging(
                     tree = grow(structure, tables, tasks, told, known, solver, near=leaders)
                     swept = [
                         sweep_bounded(
-                            tree, tables, part, up, solver, share=shares(tree, tables, part)
+                            tree,
+                            tables,
+                            part,
+                            up,
+                            solver,
+                            share=shares(tree, tables, part),
+                            mesh=mesh,
                         )
                         for part, up in zip(all_kept, told, strict=True)
                     ]
@@ -289,7 +300,7 @@ def _solve_merging(
                     np.maximum(one - 2 * off, one / 4)
                     for one in allowances(tasks, reached[2], *asked)
                 ]
-                status = _ended(excess(reached[3], wanted), began, solver)
+                status = _ended(excess(reached[3], wanted), began, solver, mesh)
                 if status is None:
                     with interrupts.now():
                         more = follow_more(tree, tables, tasks, swept, known, wanted)
@@ -309,7 +320,7 @@ def _solve_merging(
             exact = require_plan(structure, tables, tasks, told, solver)
             caps = caps_at(exact, tables, tasks, lambda g, *where: guides[g].at(*where)[1])
         swept = [
-            sweep_bounded(exact, tables, part, up, solver, caps[g], dtype)
+            sweep_bounded(exact, tables, part, up, solver, caps[g], dtype, mesh=mesh)
             for g, (part, up) in enumerate(zip(tasks, told, strict=True))
         ]
         (tree, answers, upper, gaps), gap = summary(exact, tables, tasks, swept)
@@ -359,9 +370,9 @@ def kept_gaps(gaps, tasks: Sequence[Tasks]) -> list[tuple[Float[np.ndarray, "_N 
     return [tuple(x[:, :, : t.keep] for x in gap) for gap, t in zip(gaps, tasks, strict=True)]
 
 
-def _ended(over: float, began: float, solver: BranchAndBound) -> Status | None:
+def _ended(
+    over: float, began: float, solver: BranchAndBound, mesh: jax.sharding.Mesh | None
+) -> Status | None:
     if over <= 0:
         return Status.WITHIN_TOLERANCE
-    if solver.seconds is not None and time.monotonic() - began > solver.seconds:
-        return Status.TIME_LIMIT
-    return None
+    return Status.TIME_LIMIT if late(mesh, began, solver.seconds) else None

@@ -36,13 +36,13 @@ class Economy:
             found = self._opening[memory] = np.ascontiguousarray((rows * self.root).T)
         return found
 
-    def bounding(self, memory: int) -> Float[np.ndarray, "m K2"]:
-        """The root's weights, the bound above, and each control allowed kept for ever."""
+    def bounding(self, memory: int) -> Float[np.ndarray, "m K3"]:
+        """The root's weights, the bound above, the excess, and each control kept for ever."""
         found = self._bounding.get(memory)
         if found is None:
-            rows = [np.ones((1, len(self.root))), self.told[memory][None]]
-            rows = np.concatenate([*rows, self.kept[self.controls, memory]])
-            found = self._bounding[memory] = np.ascontiguousarray((rows * self.root).T)
+            rows = np.stack([self.root, self.told[memory] * self.root, self.excess[memory]])
+            kept = self.kept[self.controls, memory] * self.root
+            found = self._bounding[memory] = np.ascontiguousarray(np.concatenate([rows, kept]).T)
         return found
 
     def best_kept(
@@ -94,5 +94,5 @@ class Economy:
         total = np.empty(belief.shape[:3])
         for c in np.unique(after).tolist():
             mine = after == c
-            total[mine] = (belief[mine] @ self.bounding(c)[:, 2:]).max(axis=2)
+            total[mine] = (belief[mine] @ self.bounding(c)[:, 3:]).max(axis=2)
         return total.sum(axis=2)

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.checkpoint import States, mark_of
-from solvers.devices import refuse_mesh
+from solvers.devices import check_mesh, from_first, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
@@ -81,7 +81,7 @@ class BestFirst(AbstractSolver):
         is MEMORY_LIMIT where more rounds are to be written out than may be.
         """
         began = time.monotonic()
-        refuse_mesh("BestFirst", limits.mesh)
+        check_mesh(limits.mesh)
         if problem.horizon < math.inf:
             return self._finite(problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
@@ -162,7 +162,7 @@ def search_endless(
     **Returns:** a `Solution` whose plan is an `EndlessPlan` and attains `lower`.
     """
     tasks = TaskList(groups)
-    search = Search(structure, tables)
+    search = Search(structure, tables, limits.mesh)
     flat = [_parts(group, r, q) for group in groups for r, q in np.ndindex(*_shape(group))]
     parent = np.concatenate([np.zeros(0, np.int64), *_parents(structure, tables, groups)])
     excess = _excess(search, flat, parent)
@@ -195,14 +195,14 @@ def search_endless(
             }
         )  # fmt: skip
 
-    kept = states.last()
+    kept = from_first(limits.mesh, states.last)
     if kept is not None:
         economy[:], due, done = kept["economy"], kept["due"], int(kept["done"])
         for q in kept["added"].tolist():
             add(q)
         restore_search(search, kept)
         begun, began = (int(kept["width"]), float(kept["before"])), began - float(kept["seconds"])
-    deadline = np.inf if limits.seconds is None else began + limits.seconds
+    expired = functools.partial(late, limits.mesh, began, limits.seconds)
     with deferred() as interrupts, Bar("bounding", "pair", progress) as bar:
         report = _Report(bar)
         while len(due):
@@ -216,7 +216,7 @@ def search_endless(
                 try:
                     asked = max(share * tolerance, least), share * relative
                     met = search.run(
-                        economy[part], *asked, interrupts.check, memory, deadline, report,
+                        economy[part], *asked, interrupts.check, memory, expired, report,
                         functools.partial(keep, due, k), begun,
                     )  # fmt: skip
                     begun = 1, np.inf

@@ -10,15 +10,19 @@ have one of their own besides.
 from collections.abc import Callable
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.devices import spread_runs
 from solvers.process import AbstractProcess
+from solvers.search.nodes import Nodes
 from solvers.search.offers import Offers, Place
 from solvers.ties import Taken, shares, take
 
 OWN = 16
 _FEW = 64
+_BLOCK = 4e7  # bytes of a table of all controls' totals
 _DEAD = np.iinfo(np.int64).min
 
 
@@ -33,40 +37,6 @@ class Flat(eqx.Module):
     kept: Bool[np.ndarray, " F"]
 
 
-class Nodes:
-    """Nodes of one place: arrays that grow together along their first axis."""
-
-    def __init__(self, room: int = 4, **like: np.ndarray):
-        self.count = 0
-        self.number: dict[bytes, int] = {}
-        self.array = {name: np.zeros((room, *x.shape[1:]), x.dtype) for name, x in like.items()}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.array[name][: self.count]
-
-    def append(self, **rows: np.ndarray) -> int:
-        """Append rows; bytes that were added."""
-        more, before = len(next(iter(rows.values()))), self.size
-        for name, x in rows.items():
-            array = self.array[name]
-            if self.count + more > len(array):
-                size = max(2 * len(array), self.count + more)
-                grown = np.zeros((size, *array.shape[1:]), array.dtype)
-                grown[: self.count] = array[: self.count]
-                array = self.array[name] = grown
-            array[self.count : self.count + more] = x
-        self.count += more
-        return self.size - before
-
-    @property
-    def room(self) -> int:
-        return len(self.array["mass"])
-
-    @property
-    def size(self) -> int:
-        return sum(x.nbytes for x in self.array.values())
-
-
 class Full(Exception):
     """The memory setting is used up."""
 
@@ -75,6 +45,7 @@ class Graph:
     """Nodes met so far, and the bounds of every task at them.
 
     **Arguments:** `check`: called where all that is kept is whole, to raise if it is to stop.
+    `mesh`: devices over which blocks of a place's nodes are spread.
     """
 
     def __init__(
@@ -83,8 +54,10 @@ class Graph:
         flat: Flat,
         memory: float,
         check: Callable[[], None] = lambda: None,
+        mesh: jax.sharding.Mesh | None = None,
     ):
         self.process, self.flat, self.memory, self.check = process, flat, memory, check
+        self.mesh = mesh
         self.reward = np.asarray(process.reward, float)
         self.offers = Offers(process, memory / 3)
         self.last = process.horizon - 1
@@ -189,7 +162,8 @@ class Graph:
         if t == self.last:
             now = self._now(offer.outcome, stopped, yielded)
             size = self._sizes(offer.outcome, stopped, sized, now)
-            rows |= self._settle(t, now, size, mass)
+            settled, ill = self._settle(t, now, size, mass)
+            rows, self.ill = rows | settled, self.ill or ill
             rows["upper"] = rows["lower"] + self.rounding.now * rows["amount"]
         else:
             tasks = len(self.flat.of)
@@ -232,15 +206,19 @@ class Graph:
             total[:, :, tasks] = mine + np.matmul(yielded[:, r].swapaxes(0, 1), counted)
         return total
 
-    def _settle(self, t: int, total, amount, mass) -> dict[str, np.ndarray]:
-        """Take the first control tied with the best; the last one at a belief of no mass."""
+    def _settle(self, t: int, total, amount, mass) -> tuple[dict[str, np.ndarray], bool]:
+        """Take the first control tied with the best; the last one at a belief of no mass.
+
+        And whether ties were ill conditioned.
+        """
         live = mass[:, self.flat.of] > 0
         share = self.rounding.each[t]
         found: Taken = take(total, amount if self.signed else None, share, live)
-        self.ill |= found.ill is not None and bool(found.ill.any())
+        ill = found.ill is not None and bool(found.ill.any())
         most = found.best if found.amount is None else found.amount
         action = np.asarray(found.choice, np.int16)
-        return {"lower": np.asarray(found.value), "amount": np.asarray(most), "action": action}
+        rows = {"lower": np.asarray(found.value), "amount": np.asarray(most), "action": action}
+        return rows, ill
 
     def _sync(self, t: int, place: Place, index: np.ndarray) -> None:
         """Bring the bounds after controls up to date at some nodes of a place."""
@@ -271,11 +249,10 @@ class Graph:
             nodes["checked"][which] = offers.clock
             nodes["epoch"][which] = self.epoch
 
-    def totals(self, t: int, place: Place, index: np.ndarray):
+    def totals(self, t: int, place: Place, index: np.ndarray, outcome: Int[np.ndarray, "A J"]):
         """Upper (rounded outward) and lower totals of every control and amounts, (A, k, F)."""
-        self._sync(t, place, index)
         nodes, of, room = self.nodes[t][place.number], self.flat.of, self.rounding
-        outcome, stopped = self.offers.offer(t, place).outcome, nodes["stopped"][index]
+        stopped = nodes["stopped"][index]
         now = self._now(outcome, stopped, nodes["yielded"][index])
         size = self._sizes(outcome, stopped, nodes["sized"][index], now)
         most = now + room.now * size
@@ -301,17 +278,33 @@ class Graph:
         return upper, lower, amount
 
     def _blocks(self, index: np.ndarray):
-        size = max(1, int(4e7 / (8 * self.controls * len(self.flat.of))))
+        size = max(1, int(_BLOCK / (8 * self.controls * len(self.flat.of))))
         return [index[k : k + size] for k in range(0, len(index), size)]
+
+    def _each(self, t: int, place: Place, parts: list[np.ndarray], finding: Callable) -> list:
+        """What is found of the totals of every block of nodes, which are brought up to date."""
+        for part in parts:
+            self._sync(t, place, part)
+        outcome = self.offers.offer(t, place).outcome
+
+        def run(some: list[np.ndarray]) -> list:
+            return [finding(part, *self.totals(t, place, part, outcome)) for part in some]
+
+        return spread_runs(self.mesh, run, parts)
 
     def hope(self, t: int, place: Place, index: np.ndarray, wanted: np.ndarray, allowance):
         """The control that attains the upper bound, and where the gap is still too large."""
         nodes, hopes, opens = self.nodes[t][place.number], [], []
-        for part in self._blocks(index):
-            upper = self.totals(t, place, part)[0]
-            nodes["upper"][part] = np.minimum(nodes["upper"][part], upper.max(axis=0))
+
+        def highest(_, upper, lower, amount):
+            return upper.max(axis=0), upper.argmax(axis=0)
+
+        parts = self._blocks(index)
+        found = self._each(t, place, parts, highest)
+        for part, (best, control) in zip(parts, found, strict=True):
+            nodes["upper"][part] = np.minimum(nodes["upper"][part], best)
             mass = nodes["mass"][part][:, self.flat.of]
-            hopes.append(np.where(mass > 0, upper.argmax(axis=0), self.controls - 1))
+            hopes.append(np.where(mass > 0, control, self.controls - 1))
             with np.errstate(invalid="ignore"):
                 off = self.rounding.each[t] * (nodes["amount"] + abs(nodes["upper"]))[part]
                 gap = nodes["upper"][part] - nodes["lower"][part] - 2 * off
@@ -342,11 +335,18 @@ class Graph:
 
     def back_up(self, t: int, place: Place, index: np.ndarray) -> None:
         nodes = self.nodes[t][place.number]
-        for part in self._blocks(index):
-            upper, lower, amount = self.totals(t, place, part)
-            for name, row in self._settle(t, lower, amount, nodes["mass"][part]).items():
+
+        def settled(part, upper, lower, amount):
+            return *self._settle(t, lower, amount, nodes["mass"][part]), upper.max(axis=0)
+
+        parts = self._blocks(index)
+        for part, (rows, ill, high) in zip(
+            parts, self._each(t, place, parts, settled), strict=True
+        ):
+            self.ill |= ill
+            for name, row in rows.items():
                 nodes[name][part] = row
-            best = np.minimum(nodes["upper"][part], upper.max(axis=0))
+            best = np.minimum(nodes["upper"][part], high)
             nodes["upper"][part] = np.maximum(best, nodes["lower"][part])
 
     def evaluate(self) -> None:

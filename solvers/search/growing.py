@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -199,11 +200,13 @@ def sweep_bounded(
     caps=None,
     dtype: type[np.floating] | None = None,
     share=None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> list[Swept]:
     """Solve a grown tree; `caps`: per round but the last, other upper bounds at its nodes.
 
     `share`: as in `sweep`, where beliefs are merged that are not in proportion.
-    `dtype`: the precision to work in, that of the numbers by default; see `rounding`.
+    `dtype`: the precision to work in, that of the numbers by default; see `rounding`. `mesh`:
+    devices over which the nodes of a round are spread.
     """
     cells = tree.structure.controls * tasks.coefficient.shape[0] * tasks.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (16 * cells)))
@@ -212,7 +215,8 @@ def sweep_bounded(
         return bound_after(tree.structure, tables, tasks, told, t, memory)
 
     used = (tables, tasks) if dtype is None else (cast(tables, dtype), cast(tasks, dtype))
-    return list(sweep(tree, *used, block=block, bounds=bounds, caps=caps, share=share))[::-1]
+    how = {"block": block, "bounds": bounds, "caps": caps, "share": share, "mesh": mesh}
+    return list(sweep(tree, *used, **how))[::-1]
 
 
 def summary(tree: Tree, tables: Tables, tasks, swept):

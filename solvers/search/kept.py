@@ -4,7 +4,8 @@ import numpy as np
 
 from solvers.checkpoint import named, within
 from solvers.search.best_first import Search
-from solvers.search.graph import Graph, Nodes
+from solvers.search.graph import Graph
+from solvers.search.nodes import Nodes
 from solvers.search.offers import Offers, Place
 
 Arrays = dict[str, np.ndarray]

@@ -8,9 +8,11 @@ Opened, it has what every control yields and may lead to; backed up, the best of
 import itertools
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.devices import spread_runs
 from solvers.problem import Structure, Tables
 from solvers.search.economy import Economy
 from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
@@ -18,6 +20,8 @@ from solvers.search.store import Growing, Indices, Store
 from solvers.search.ways import Ways
 
 _CELLS = 4e6  # numbers of likelihoods at once
+_RUN = 1024  # nodes at once, on any mesh: sums keep their order
+_WORTH = 1e7  # products that are worth a thread of their own
 
 
 class Met:
@@ -27,10 +31,12 @@ class Met:
     `act`: the control of its plan, or -1 where `keep` is kept for ever. `opened`: `pay` (A,),
     `option` (A,): bounds above by control; `child` (A, Z): pairs that follow, -1 if not followed.
     Pair 0 stands for an impossible belief. `related`: whether beliefs can come back to themselves.
+    `mesh`: devices over which the contractions of nodes are spread, in runs of one length on any.
     """
 
-    def __init__(self, structure: Structure, tables: Tables):
+    def __init__(self, structure: Structure, tables: Tables, mesh: jax.sharding.Mesh | None = None):
         self.structure, self.tables, self.dead = structure, tables, structure.dead
+        self.mesh = mesh
         self.store = Store(structure, tables)
         self.going = going_on(structure, tables)
         controls, symbols = structure.controls, structure.symbols
@@ -114,37 +120,66 @@ class Met:
 
     def _seek(self, task: Indices, node: Indices) -> Indices:
         """The pairs of these tasks and nodes; those not met yet get their bounds."""
-        found = np.zeros(len(node), np.int64)
-        memory, step = self.store.nodes["memory"], max(1, int(_CELLS / self.store.column.shape[1]))
-        for q, c, part in self._groups(task, memory[node]):
+        memory, tables = self.store.nodes["memory"], []
+        groups = list(self._groups(task, memory[node]))
+        for q, _, part in groups:
             table = self.pair_of[q]
             if len(table) < self.store.nodes.count:
                 more = max(2 * len(table), self.store.nodes.count) - len(table)
                 table = self.pair_of[q] = np.concatenate([table, np.full(more, -1, np.int32)])
             nodes = node[part]
-            fresh = nodes[table[nodes] < 0]
-            fresh = np.unique(fresh)
-            for some in (fresh[low : low + step] for low in range(0, len(fresh), step)):
-                table[some] = self._bounded(q, c, some)
-            found[part] = table[nodes]
+            tables.append(np.unique(nodes[table[nodes] < 0]))
+        met = zip(groups, tables, strict=True)
+        bounds = self._contracted(
+            [(fresh, self.economies[q].bounding(c)) for (q, c, _), fresh in met]
+        )
+        found = np.zeros(len(node), np.int64)
+        for (q, c, part), fresh, bound in zip(groups, tables, bounds, strict=True):
+            self.pair_of[q][fresh] = self._bounded(q, c, fresh, bound)
+            found[part] = self.pair_of[q][node[part]]
         return found
 
-    def _bounded(self, task: int, c: int, fresh: Indices) -> Int[np.ndarray, " k"]:
+    def _contracted(
+        self, wanted: list[tuple[Int[np.ndarray, " _k"], Float[np.ndarray, "m _F"]]]
+    ) -> list[Float[np.ndarray, "_k _F"]]:
+        """Likelihoods at nodes times a matrix, of each pair of them."""
+        step = max(1, min(_RUN, int(_CELLS / self.store.column.shape[1])))
+        runs = [
+            (at, nodes[low : low + step])
+            for at, (nodes, _) in enumerate(wanted)
+            for low in range(0, len(nodes), step)
+        ]
+        size = sum(len(nodes) * matrix.size for nodes, matrix in wanted)
+        mesh = self.mesh if size > _WORTH else None
+        found = [np.empty((len(nodes), matrix.shape[1])) for nodes, matrix in wanted]
+        done = [0] * len(wanted)
+        parts = spread_runs(
+            mesh, lambda run: [self.store.rows(nodes) @ wanted[at][1] for at, nodes in run], runs
+        )
+        for (at, nodes), part in zip(runs, parts, strict=True):
+            found[at][done[at] : done[at] + len(nodes)] = part
+            done[at] += len(nodes)
+        return found
+
+    def _bounded(
+        self, task: int, c: int, fresh: Indices, bound: Float[np.ndarray, "k K3"]
+    ) -> Int[np.ndarray, " k"]:
         """Pairs of nodes of one class that a task meets for the first time.
 
         Bounds above: told the parameter, or those of the economy above.
+
+        **Arguments:** `bound`: likelihoods there times `Economy.bounding`.
         """
-        economy, rows = self.economies[task], self.store.rows(fresh)
-        bound = rows @ economy.bounding(c)
-        keep = bound[:, 2:].argmax(axis=1)
-        below, above = bound[np.arange(len(keep)), 2 + keep], bound[:, 1]
+        economy = self.economies[task]
+        keep = bound[:, 3:].argmax(axis=1)
+        below, above = bound[np.arange(len(keep)), 3 + keep], bound[:, 1]
         if self.final[c]:
             above = below
         elif economy.above >= 0:
             table = self.pair_of[economy.above]
             known = fresh < len(table)
             pair = np.where(known, table[np.where(known, fresh, 0)], -1)
-            other = self.pairs["upper"][pair] + rows @ economy.excess[c]
+            other = self.pairs["upper"][pair] + bound[:, 2]
             above = np.where(pair >= 0, np.minimum(above, other), above)
         return self.pairs.append(
             len(fresh), node=fresh, task=task, upper=np.maximum(above, below), lower=below,
@@ -160,19 +195,22 @@ class Met:
         controls, symbols = self.structure.controls, self.structure.symbols
         node, task = pairs["node"][tips], pairs["task"][tips]
         self.store.keep(node)
-        rows = self.store.rows(node)
         total = np.empty((len(tips), controls * (1 + symbols)))
         blocked = np.zeros((len(tips), controls), bool)
-        for q, c, part in self._groups(task, nodes["memory"][node]):
-            total[part] = rows[part] @ self.economies[q].opening(c, self.store.column)
-            blocked[part] = ~self.economies[q].allowed
+        groups = list(self._groups(task, nodes["memory"][node]))
+        column = self.store.column
+        found = self._contracted(
+            [(node[part], self.economies[q].opening(c, column)) for q, c, part in groups]
+        )
+        for (q, _, part), one in zip(groups, found, strict=True):
+            total[part], blocked[part] = one, ~self.economies[q].allowed
         pay = total[:, :controls]
         option = pay + total[:, controls:].reshape(-1, controls, symbols).sum(axis=2)
         option[blocked] = -np.inf
         place = pairs["place"][tips] = self.opened.append(
             len(tips), pay=pay, option=option, child=-1
         )
-        for q, c, part in self._groups(task, nodes["memory"][node]):
+        for q, c, part in groups:
             if self.last_but_one[c]:
                 self._close(q, c, tips[part], place[part])
 
@@ -184,11 +222,19 @@ class Met:
         opened["option"][place[same]] = np.where(
             one.allowed, opened["option"][pairs["place"][other]], -np.inf
         )
-        new = place[~same]
-        opened["option"][new] = one.look_ahead(
-            memory, self.store.rows(node[~same]), opened["pay"][new],
-            opened["option"][new], self.store.column,
-        )  # fmt: skip
+        new, left = place[~same], node[~same]
+        pay, option, column = opened["pay"][new], opened["option"][new], self.store.column
+
+        def look(run: list[slice]) -> list[np.ndarray]:
+            return [
+                one.look_ahead(memory, self.store.rows(left[at]), pay[at], option[at], column)
+                for at in run
+            ]
+
+        runs = [slice(low, low + _RUN) for low in range(0, len(left), _RUN)]
+        size = self.structure.symbols * column.shape[1] * len(left)
+        found = spread_runs(self.mesh if size > _WORTH else None, look, runs)
+        opened["option"][new] = np.concatenate([option[:0], *found])
         ahead = opened["option"][place]
         best = ahead.argmax(axis=1)
         self._follow(tips, place, best)

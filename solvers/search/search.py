@@ -17,10 +17,12 @@ import time
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
 from solvers.checkpoint import States, mark_of, named, within
+from solvers.devices import from_first, late
 from solvers.problem import Tasks
 from solvers.process import AbstractProcess
 from solvers.progress import Bar, deferred
@@ -185,11 +187,13 @@ def search_process(
     relative: float = 0.0,
     progress: bool = False,
     checkpoint: str | os.PathLike | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Searched:
     """Search until bounds meet for every task, within `tolerance` per unit of root mass.
 
     Or within `relative`, a share of the upper bound: either is enough. `checkpoint`: a folder where
-    the state is kept, pass by pass, and found again.
+    the state is kept, pass by pass, and found again. `mesh`: devices over which blocks of nodes
+    are spread.
 
     An interrupt ends the search, and its bounds are returned; a second one raises.
 
@@ -199,9 +203,9 @@ def search_process(
     flat = flatten(groups)
     facts = (process, flat), process.horizon, "BranchAndBound", tolerance, relative
     states = States(checkpoint, "branch-and-bound-from-rules", functools.partial(mark_of, *facts))
-    kept = states.last()
+    kept = from_first(mesh, states.last)
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
-        graph = Graph(process, flat, memory, interrupts.check)
+        graph = Graph(process, flat, memory, interrupts.check, mesh)
         passes: Passes = []
         status = Status.WITHIN_TOLERANCE
         order = np.argsort(~flat.kept, kind="stable")
@@ -245,7 +249,7 @@ def search_process(
                     if not progressed:
                         stuck[chosen] = True
                         break
-                    if seconds is not None and passes[-1][1] > seconds:
+                    if late(mesh, began, seconds):
                         raise TimeoutError
                 size, chosen = min(2 * size, OWN), chosen[:0]
         except Full:

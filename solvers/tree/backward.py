@@ -17,6 +17,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,9 +26,10 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from solvers.problem import Numbers, Tables, Tasks
+from solvers.devices import here, shares, spread_runs
+from solvers.problem import Numbers, Structure, Tables, Tasks
 from solvers.ties import rounding, signed
-from solvers.tree.bellman import Later, bellman_step, chunk_size, host_seconds, step_on_host
+from solvers.tree.bellman import Found, Later, bellman_step, chunk_size, host_seconds, step_on_host
 from solvers.tree.tree import Layer, Tree, ratios
 
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
@@ -125,6 +127,7 @@ def sweep(
     share: Callable[[int, Int[np.ndarray, " k"]], Numbers | None] | None = None,
     tick: Callable[[int], None] = lambda nodes: None,
     host: float = HOST_SECONDS,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Iterator[Swept]:
     """Solve the rounds of a tree, the last one first.
 
@@ -134,7 +137,8 @@ def sweep(
     other upper bounds on W at the nodes of every round but the last. `share(t, nodes)`: belief
     after each control and symbol over that of the child, (k, A, Z, R), where trees merge beliefs
     that are not in proportion. `host`: seconds that rounds worked on in NumPy may take in all, the
-    quickest first: a program takes longer to compile.
+    quickest first: a program takes longer to compile. `mesh`: devices over which the nodes of
+    every other round are spread, in blocks whose sums keep their order.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     arrays: ModuleType = jnp if traced else np
@@ -162,7 +166,6 @@ def sweep(
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         last = t == len(tree.layers) - 1
-        parts, bound, at = [], None, -1
         before = max(t - 1, 0)
         if shared is None or quick[t]:
             start, previous = 0, rows[before]
@@ -170,29 +173,20 @@ def sweep(
                 previous = jax.device_put(_joined([previous], _length(len(previous))))
         else:
             start, previous = sum(map(len, rows[:before])), shared
-        partial = bool((layer.child[:, :, :1] < 0).any())
+        off = np.asarray([room.each[t], room.now, room.later], column.dtype)
+        apart = functools.partial(ratios, tree) if share is None else share
+        weights = functools.partial(apart, t)
+        after = None if bounds is None or last else functools.partial(bounds, t)
+        one = _Blocks(
+            tree.structure, layer, t, tasks, tables, given, previous, start, following, off,
+            weights, after, tick, quick[t], traced,
+        )  # fmt: skip
         least = 1 if last else shapes.block
-        for first, size, nodes in blocks(layer, shapes.most, least, exact=traced or quick[t]):
-            if bounds is not None and not last and layer.memory[first] != at:
-                at = layer.memory[first]
-                bound = (np if quick[t] else jnp).asarray(bounds(t, int(at)), column.dtype)
-            picked = nodes[:size] if quick[t] else nodes
-            parent = layer.parent[layer.likelihood[picked]] + start
-            seen = layer.column[layer.likelihood[picked]]
-            edges, child = tree.structure.edge[t][layer.memory[first]], layer.child[picked]
-            followed = layer.child[picked, :, 0] >= 0 if partial else None
-            ratio = ratios(tree, t, picked) if share is None else share(t, picked)
-            off = np.asarray([room.each[t], room.now, room.later], column.dtype)
-            here = previous, parent, seen, edges, child, followed, ratio, following, bound
-            if quick[t]:
-                found = step_on_host(*here, column, tables, tree.structure.outcome, tasks, off)
-            else:
-                counted = None if traced else np.asarray(size, np.int32)
-                found = bellman_step(
-                    *here, given[0], given[1], tree.structure.outcome, given[2], off, counted
-                )
-            parts.append(jax.tree.map(lambda x, size=size: arrays.asarray(x)[:size], found))
-            tick(size)
+        most = shapes.most
+        if mesh is not None and not quick[t]:
+            most = _shared_out(layer, most, shares(mesh), tree.structure, tasks)
+        listed = blocks(layer, most, min(least, most), exact=traced or quick[t])
+        parts = spread_runs(None if quick[t] else mesh, one.solve, listed)
         compiled = not traced and t > 0 and not quick[t - 1]
         length = max(shapes.following, _length(layer.nodes)) if compiled else layer.nodes
         together = arrays.concatenate if traced else functools.partial(_joined, length=length)
@@ -218,6 +212,76 @@ def sweep(
         action = joined.action[:, :, : tasks.keep]
         end = room.each[t], room.lost
         yield Swept(value, best, amount, action, upper, joined.hopeful, ill, *end)
+
+
+class _Blocks(NamedTuple):
+    """A round's nodes, to be solved block by block on any device.
+
+    `given`: columns, tables and tasks as programs get them; `previous`: likelihoods that those of
+    this round follow from, from row `start` on; the rest as in `sweep`, of this round.
+    """
+
+    structure: Structure
+    layer: Layer
+    t: int
+    tasks: Tasks
+    tables: Tables
+    given: tuple
+    previous: Numbers
+    start: int
+    following: Later
+    off: Numbers
+    ratios: Callable[[Int[np.ndarray, " k"]], Numbers | None]
+    bounds: Callable[[int], Float[np.ndarray, "A _R _Q m"]] | None
+    tick: Callable[[int], None]
+    quick: bool
+    traced: bool
+
+    def solve(self, run: list[tuple[int, int, Int[np.ndarray, " C"]]]) -> list[Found]:
+        """What is found at the nodes of each block (`blocks`) that count."""
+        layer, structure, outcome = self.layer, self.structure, self.structure.outcome
+        column, previous, following, given = (
+            self.given[0],
+            self.previous,
+            self.following,
+            self.given,
+        )
+        if not self.quick and not self.traced:
+            previous, following, given = here((previous, following, given))
+        arrays: ModuleType = np if self.quick else jnp
+        back: ModuleType = jnp if self.traced else np
+        partial = bool((layer.child[:, :, :1] < 0).any())
+        found, bound, at = [], None, -1
+        for first, size, nodes in run:
+            memory = int(layer.memory[first])
+            if self.bounds is not None and memory != at:
+                at, bound = memory, arrays.asarray(self.bounds(memory), column.dtype)
+            picked = nodes[:size] if self.quick else nodes
+            likelihood, child = layer.likelihood[picked], layer.child[picked]
+            parent, seen = layer.parent[likelihood] + self.start, layer.column[likelihood]
+            followed = child[:, :, 0] >= 0 if partial else None
+            part = (
+                previous, parent, seen, structure.edge[self.t][memory], child, followed,
+                self.ratios(picked), following, bound,
+            )  # fmt: skip
+            if self.quick:
+                numbers = column, self.tables, outcome, self.tasks, self.off
+                one = step_on_host(*part, *numbers)
+            else:
+                numbers = given[0], given[1], outcome, given[2], self.off
+                counted = None if self.traced else np.asarray(size, np.int32)
+                one = bellman_step(*part, *numbers, counted)
+            found.append(jax.tree.map(lambda x, size=size: back.asarray(x)[:size], one))
+            self.tick(size)
+        return found
+
+
+def _shared_out(layer: Layer, most: int, devices: int, structure: Structure, tasks: Tasks) -> int:
+    """The most nodes of a block such that every device gets some, in chunks as on one device."""
+    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
+    chunk = chunk_size(_COMMON, points, structure.controls, slots, tasks)
+    even = 1 << max(-(-_width(layer) // devices) - 1, 1).bit_length()
+    return min(most, max(even, 2 * chunk))
 
 
 def rounds_on_host(tree: Tree, tasks: Tasks, roots: int) -> list[float]:

@@ -33,7 +33,7 @@ except dm.InvalidArgument as error:
 
 
 def found(env, mesh):
-    """A market solved exactly, audited and simulated; a network trained and certified."""
+    """A market solved exactly and searched, audited, simulated; a network trained, certified."""
     import jax
 
     import dynmech as dm
@@ -43,14 +43,19 @@ def found(env, mesh):
     mechanism = dm.DynamicTeamMechanism(policy)
     two = dm.Profiles(np.array([[0, 1], [1, 0]]), np.array([[0, 0, 0], [1, 1, 0]]))
     network = dm.solve_efficient_policy(env, NETWORK, initial=two, mesh=mesh, progress=False)
+    searched = [
+        dm.solve_efficient_policy(env, solver, tolerance=0.05, mesh=mesh, progress=False)
+        for solver in (dm.BestFirst(seconds=900), dm.BranchAndBound(), dm.PointBased(seconds=900))
+    ]
     return {
+        "searched": np.stack([one.upper for one in searched]),
         "value": policy.value,
         "marginal": policy.marginal_value,
         "gain": mechanism.audit(dm.settlement.MessageDriven(), mesh=mesh).incentive_gain,
         "payment": mechanism.simulate(jax.random.key(0), 70_000, mesh=mesh).payment,
         "network": network.value,
         "below": network.value_lower,
-        "parameters": np.concatenate([x.ravel() for x in network.evaluator.play.parameters]),
+        "parameters": np.concatenate([x.ravel() for x in jax.tree.leaves(network.evaluator.play.critic)]),
     }
 
 
@@ -88,7 +93,7 @@ def test_two_processes_find_what_one_does(tmp_path):
         expected = dict(archive)
     for k in range(2):
         with np.load(tmp_path / "two" / f"{k}.npz") as archive:
-            assert len(archive) == len(expected) == 7
+            assert len(archive) == len(expected) == 8
             for name, value in expected.items():
                 np.testing.assert_array_equal(archive[name], value, err_msg=name)
 

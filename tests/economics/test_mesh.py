@@ -48,9 +48,17 @@ def test_exact_solves_are_the_same_on_devices_that_roots_do_not_divide_by(env, p
 
 
 @pytest.mark.parametrize("solver", [dm.BranchAndBound(), dm.PointBased(), dm.BestFirst()])
-def test_searches_of_one_store_refuse_a_mesh(env, solver):
-    with pytest.raises(dm.InvalidArgument, match=r"mesh=.*share one search"):
-        dm.solve_efficient_policy(env, solver, tolerance=0.1, mesh=mesh(2), progress=False)
+def test_searches_are_the_same_on_devices_and_refuse_other_axes(env, solver):
+    options = {"initial": env.sample_profiles(jax.random.key(0), 2), "tolerance": 0.1}
+    one, two = (
+        dm.solve_efficient_policy(env, solver, mesh=m, progress=False, **options)
+        for m in (None, mesh(2))
+    )
+    assert two.status == one.status
+    same(two.figures, one.figures)
+    square = jax.sharding.Mesh(np.array(jax.devices()[:1] * 4).reshape(2, 2), ("a", "b"))
+    with pytest.raises(dm.InvalidArgument, match=r"mesh=.*one axis"):
+        dm.solve_efficient_policy(env, solver, mesh=square, progress=False, **options)
 
 
 def test_simulated_conversations_are_the_same(policy):
@@ -157,6 +165,12 @@ def found(mesh):
         (other,) = mechanism.audit(under=[policy.env], mesh=mesh)
         numbers[f"{name} gain elsewhere"] = other.incentive_gain
         paid = mechanism.simulate(jax.random.key(0), 600_000, mesh=mesh).payment
+        for solver in (dm.BranchAndBound(), dm.PointBased(), dm.BestFirst()):
+            if name == "odd":
+                policy = dm.solve_efficient_policy(
+                    env, solver, tolerance=0.1, mesh=mesh, progress=False
+                )
+                numbers |= {f"{solver} {key}": value for key, value in quantities(policy).items()}
         numbers |= {f"{name} gain": audit.incentive_gain, f"{name} payment": paid}
     return numbers
 

@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from solvers import Structure, Tables, Tasks
+from solvers import Limits, Listed, Structure, Tables, Tasks
+from solvers import Problem as Posed
+from solvers.problem import TaskList
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,3 +107,13 @@ def values(problem):
     return np.array(
         [[value(problem, 0, 0, tasks.root[r], r, q) for q in range(width)] for r in range(roots)]
     )
+
+
+def solved(seed, solver, tolerance, **options):
+    """Solve a random problem; `options` are those of its limits."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, rounds=3, symbols=3, roots=2, variants=2, shared=False)
+    listed = Listed(problem.structure, problem.tables)
+    posed = Posed(lambda: None, lambda limit: listed, 3, problem.structure.controls)
+    tasks = TaskList([problem.tasks])
+    return solver.solve(posed, tasks, Limits(tolerance, **options), False)

@@ -114,11 +114,11 @@ def test_an_interruption_returns_the_bounds_reached(monkeypatch):
 
     real, calls = module.sweep_bounded, []
 
-    def sweep(*args):
+    def sweep(*args, **options):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(module, "sweep_bounded", sweep)
     found = bounded(problem)

@@ -94,3 +94,30 @@ def test_what_another_process_found_or_failed_at_is_here_too(two_processes):
     two_processes[:] = [({}, "MemoryError: no room")]
     with pytest.raises(solvers.Unsuited, match="process 1: MemoryError: no room"):
         solvers.spread(mesh(1), str, range(5))
+
+
+def test_runs_are_even_whole_and_in_order_and_a_single_one_stays_where_it_is():
+    threads = set()
+
+    def run(parts):
+        threads.add(threading.current_thread().name)
+        sizes.append(len(parts))
+        return [str(k) for k in parts]
+
+    for devices in (None, mesh(1), mesh(3)):
+        for count in (0, 1, 2, 7):
+            sizes = []
+            assert solvers.spread_runs(devices, run, range(count)) == [*map(str, range(count))]
+            assert max(sizes, default=0) - min(sizes, default=0) <= 1
+    alone = threading.current_thread().name
+    assert alone in threads
+    assert len(threads) == 4
+
+
+def test_clocks_and_files_are_those_of_the_first_process(two_processes, monkeypatch):
+    assert solvers.from_first(None, lambda: 3) == 3
+    two_processes[:] = ["theirs"]
+    assert solvers.from_first(mesh(1), lambda: "mine") == "mine"
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    monkeypatch.setattr("solvers.devices._exchange", lambda mine: ["first", mine])
+    assert solvers.from_first(mesh(1), lambda: pytest.fail("asked here")) == "first"

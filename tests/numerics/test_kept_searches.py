@@ -7,11 +7,9 @@ import pytest
 
 import dynmech as dm
 from experiments.benchmarks.instances import hidden_taste
-from solvers import BestFirst, BranchAndBound, Limits, Listed, PointBased, Unkept, checkpoint
-from solvers import Problem as Posed
-from solvers.problem import TaskList
+from solvers import BestFirst, BranchAndBound, PointBased, Unkept, checkpoint
 from tests.economics.test_search import unlisted as unlisted
-from tests.helpers.problems import random_problem
+from tests.helpers.problems import solved
 
 
 class Killed(Exception):
@@ -37,16 +35,6 @@ def killed_again_and_again(solve, folder, monkeypatch):
         except Killed:
             kills += 1
             assert len(list(folder.rglob("part-*"))) <= 4, "states pile up"
-
-
-def solved(seed, solver, tolerance, **options):
-    """Solve a random problem; `options` are those of its limits."""
-    rng = np.random.default_rng(seed)
-    problem = random_problem(rng, rounds=3, symbols=3, roots=2, variants=2, shared=False)
-    listed = Listed(problem.structure, problem.tables)
-    posed = Posed(lambda: None, lambda limit: listed, 3, problem.structure.controls)
-    tasks = TaskList([problem.tasks])
-    return solver.solve(posed, tasks, Limits(tolerance, **options), False)
 
 
 SEARCHES = [

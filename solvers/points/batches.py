@@ -1,0 +1,44 @@
+"""Programs run over batches of beliefs in few shapes, on one device or several."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from solvers.devices import here, spread_runs
+
+FEW, MANY = 64, 512
+
+
+def padded_length(count: int) -> int:
+    """The next of few lengths, so that few programs are compiled."""
+    return 16 * 4 ** max(0, int(np.ceil(np.log2(count / 16) / 2)))
+
+
+def in_chunks(
+    work: Callable[..., Any],
+    query: Float[np.ndarray, "N m"],
+    arguments: tuple,
+    mesh: jax.sharding.Mesh | None,
+    heavy: bool = False,
+) -> list[np.ndarray]:
+    """Run `work` over queries in chunks of one of two sizes, spread over a mesh.
+
+    **Arguments:** `heavy`: whether a chunk is to be small however many there are.
+    """
+    size = FEW if heavy or len(query) <= FEW else MANY
+
+    def run(starts: list[int]) -> list[list[np.ndarray]]:
+        given, found = here(arguments), []
+        for start in starts:
+            part = query[start : start + size]
+            padded = np.pad(part, [(0, size - len(part)), (0, 0)])
+            out = work(padded, *given)
+            out = out if isinstance(out, tuple) else (out,)
+            found.append([np.asarray(x)[: len(part)] for x in out])
+        return found
+
+    found = spread_runs(mesh, run, range(0, len(query), size))
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
