@@ -55,7 +55,9 @@ def found(env, mesh):
         "payment": mechanism.simulate(jax.random.key(0), 70_000, mesh=mesh).payment,
         "network": network.value,
         "below": network.value_lower,
-        "parameters": np.concatenate([x.ravel() for x in jax.tree.leaves(network.evaluator.play.critic)]),
+        "parameters": np.concatenate(
+            [x.ravel() for x in jax.tree.leaves(network.evaluator.play.critic)]
+        ),
     }
 
 
