@@ -240,14 +240,10 @@ class _Blocks(NamedTuple):
     def solve(self, run: list[tuple[int, int, Int[np.ndarray, " C"]]]) -> list[Found]:
         """What is found at the nodes of each block (`blocks`) that count."""
         layer, structure, outcome = self.layer, self.structure, self.structure.outcome
-        column, previous, following, given = (
-            self.given[0],
-            self.previous,
-            self.following,
-            self.given,
-        )
+        previous, following, given = self.previous, self.following, self.given
         if not self.quick and not self.traced:
             previous, following, given = here((previous, following, given))
+        column = given[0]
         arrays: ModuleType = np if self.quick else jnp
         back: ModuleType = jnp if self.traced else np
         partial = bool((layer.child[:, :, :1] < 0).any())
