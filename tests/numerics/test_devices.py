@@ -111,7 +111,7 @@ def test_runs_are_even_whole_and_in_order_and_a_single_one_stays_where_it_is():
             assert max(sizes, default=0) - min(sizes, default=0) <= 1
     alone = threading.current_thread().name
     assert alone in threads
-    assert len(threads) == 4
+    assert len(threads) > 1
 
 
 def test_clocks_and_files_are_those_of_the_first_process(two_processes, monkeypatch):
