@@ -177,7 +177,7 @@ def two_stages(markets: int) -> list[Row]:
         equal("footnote 13", "her pivot price moves with omega by 1.5 (0.7 - 0.1) or more", 1,
               float(np.ptp(price, axis=-1).min()), 1.5 * 0.6),
         small("Example 7", "gain of agent 1 at every profile against its formula", 1,
-              float(np.abs(audit.gain[0] - expected).max())),
+              float(np.abs(audit.profile_gain[0] - expected).max())),
         large("Example 7", "her largest gain, by claiming 0", 1, audit.incentive_gain[0], 0.3),
     ]  # fmt: skip
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._devices import Work
-from dynmech.audit.witness import Witness
+from dynmech.audit.witness import Witness, no_witness
 from dynmech.bounded import Bounded
 from dynmech.errors import import_extra
 from dynmech.market.displays import words
@@ -167,7 +167,7 @@ def witness(policy: Playable, gains: MeasuredGains, i: int) -> Witness:
     mine: Bool[np.ndarray, " R"] = gains.advertiser == i
     worth = np.where(mine, gains.gain.value, -np.inf)
     if not mine.any() or worth.max() <= 0:
-        return Witness(gains.names[i], 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
+        return no_witness(gains.names[i])
     k = int(np.argmax(worth))
     labels, b = gains.displays, int(gains.profile[k])
     theta, signals = policy.theta(b), policy.profiles.signals[b]

@@ -16,7 +16,7 @@ from dynmech.audit.outset import Lie, search_outset
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.audit.payoffs import situation as situation
 from dynmech.audit.payoffs import yield_given_taste as yield_given_taste
-from dynmech.audit.witness import Witness
+from dynmech.audit.witness import Witness, no_witness
 from dynmech.market.displays import words
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
@@ -71,7 +71,7 @@ def search_misreports(
     misreport counts.
     """
     n = policy.env.products
-    best = [(0.0, no_witness(policy, i)) for i in range(n)]
+    best = [(0.0, no_witness(policy.env.names[i])) for i in range(n)]
     by_period = np.zeros((n, policy.plan.horizon))
     outset, count = search_outset(policy, settlement, settled, work)
     for i, lie in enumerate(outset):
@@ -118,7 +118,7 @@ def _search_piece(policy, settlement, settled, piece: tuple[int, int]) -> _Piece
     """Compare the misreports at a run of true roots, in every period after the first."""
     n, horizon, count = policy.env.products, policy.plan.horizon, 0
     gain = np.zeros((n, horizon))
-    witness = [[no_witness(policy, i)] * horizon for i in range(n)]
+    witness = [[no_witness(policy.env.names[i])] * horizon for i in range(n)]
     order = np.argsort(policy.pairs.root, kind="stable")
     start, stop = np.searchsorted(policy.pairs.root[order], piece)
     path = visit(policy.plan, order[start:stop], by_origin=False)
@@ -263,12 +263,6 @@ def _no_lies() -> _Lies:
 def _stack(parts: list[_Lies]) -> _Lies:
     fields = [np.concatenate(x) for x in zip(*(list(vars(p).values()) for p in parts), strict=True)]
     return _Lies(*fields)
-
-
-def no_witness(policy: AbstractPricedPolicy, i: int) -> Witness:
-    """The witness of an advertiser who gains nothing."""
-    name = policy.env.names[i]
-    return Witness(name, 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
 
 
 def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:

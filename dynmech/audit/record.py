@@ -16,18 +16,26 @@ from dynmech import files
 from dynmech._html import as_html, portrait
 from dynmech.audit import cards
 from dynmech.audit.bounds import GapBound
+from dynmech.audit.constraints import AbstractAudit, holds, say
 from dynmech.audit.gains import MeasuredGains
 from dynmech.audit.witness import Witness
 from dynmech.bounded import Bounded
 from dynmech.errors import OutsideSupport, closest, describe, import_extra
 from dynmech.errors import shown as told
 
-_WORDS = {"proved": "HOLD", "refuted": "FAIL", "unresolved": "UNRESOLVED"}
 _TABLES = (
     "incentive_gain", "participation", "no_subsidy", "payments", "revenue", "user_surplus", "value",
     "best", "ex_ante_participation", "ex_ante_no_subsidy", "incentive_bound", "profile_bound",
     "gain_by_period", "window.floor", "window.ceiling", "incentive_gain_lower",
     "incentive_gain_upper", "groves_total",
+)  # fmt: skip
+
+
+_COLUMNS = (
+    "advertiser", "settlement", "groves", "confidence", "incentive_gain", "incentive_gain_lower",
+    "incentive_gain_upper", "incentive_bound", "worst_participation",
+    "worst_participation_lower", "worst_no_subsidy", "worst_no_subsidy_lower",
+    "ex_ante_participation", "ex_ante_no_subsidy", "window_open_share", "mean_payment", "witness",
 )  # fmt: skip
 
 
@@ -78,7 +86,7 @@ class NodeBound(eqx.Module):
     bound: float = eqx.field(static=True)
 
 
-class Audit(files.Kept, eqx.Module):
+class Audit(files.Kept, AbstractAudit):
     """Incentives, participation, no subsidy, budget and window of a mechanism, money.
 
     - `gain` (n,): largest gain, conditional on the node, of a misreport that was compared with
@@ -137,41 +145,6 @@ class Audit(files.Kept, eqx.Module):
 
     def _repr_html_(self) -> str:
         return portrait(self, cards.audit, as_html)
-
-    @property
-    def incentive_gain(self) -> Float[np.ndarray, " n"]:
-        """Largest gain of a misreport found, (n,), money, never below 0."""
-        return self.gain.value
-
-    @property
-    def incentive_gain_lower(self) -> Float[np.ndarray, " n"]:
-        """Bound on the largest gain from below, (n,)."""
-        return self.gain.lower
-
-    @property
-    def incentive_gain_upper(self) -> Float[np.ndarray, " n"]:
-        """Bound on the largest gain from above, (n,); at most `incentive_bound`."""
-        return self.gain.upper
-
-    @property
-    def participation(self) -> Float[np.ndarray, "n ..."]:
-        """Slack of participation, (n, *P), money."""
-        return self.slack_participation.value
-
-    @property
-    def no_subsidy(self) -> Float[np.ndarray, "n ..."]:
-        """Slack of no subsidy, (n, *P), money."""
-        return self.slack_no_subsidy.value
-
-    @property
-    def ex_ante_participation(self) -> Float[np.ndarray, " n"]:
-        """Slack of participation on average over profiles, (n,), money."""
-        return self.mean_participation.value
-
-    @property
-    def ex_ante_no_subsidy(self) -> Float[np.ndarray, " n"]:
-        """Slack of no subsidy on average over profiles, (n,), money."""
-        return self.mean_no_subsidy.value
 
     @property
     def first_gain(self) -> Float[np.ndarray, " n"]:
@@ -245,65 +218,43 @@ class Audit(files.Kept, eqx.Module):
         Keys: "incentives", "participation", "no_subsidy", "budget" (the platform's expected
         revenue is not negative), "window" (one total can do both).
         """
-        sure = "" if self.confidence == 1 else f" at {100 * self.confidence:g}%"
         none = self.tolerance
         certified = np.isfinite(self.incentive_bound).all()
         proved = certified and bool((self.incentive_bound <= none).all())
         proved = bool(proved or (self.gain.upper <= none).all())
         lies = bool((self.gain.lower > none).any())
-        found = {"incentives": _say(proved, lies, bool(self.contradictions), sure)}
-        for name, slack in (
-            ("participation", self.slack_participation),
-            ("no_subsidy", self.slack_no_subsidy),
-        ):
-            low, high = slack.lower, slack.upper
-            crossed = bool((low > high + none).any())
-            found[name] = _say(_all(low >= -none, low), bool((high < -none).any()), crossed, sure)
+        found = {"incentives": say(proved, lies, bool(self.contradictions), self.sure)}
+        found |= self.constraints()
         money = self.budget.revenue
         width = _SIGMAS * self.budget.revenue_error
-        found["budget"] = _say(
-            _all(money - width >= -none, money), bool((money + width < -none).any()), False, sure
-        )
+        kept, lost = holds(money - width >= -none, money), bool((money + width < -none).any())
+        found["budget"] = say(kept, lost, False, self.sure)
         floor, ceiling = self.window.floor, self.window.ceiling
-        room, closed = _all(floor <= ceiling + none, floor), (floor > ceiling + none).any()
+        room, closed = holds(floor <= ceiling + none, floor), (floor > ceiling + none).any()
         known = bool(np.isfinite(floor).any())
-        found["window"] = _say(known and room, bool(closed) and self.runs == 0, False, sure)
+        found["window"] = say(known and room, bool(closed) and self.runs == 0, False, self.sure)
         return found
 
     def to_frame(self):
         """Labelled pandas table: one row an advertiser; money, worst over profiles."""
         pandas = import_extra("pandas", "experiments", "Audit.to_frame")
-        n = len(self.names)
-
-        def worst(table):
-            return np.nanmin(table.reshape(n, -1), axis=1)
-
-        return pandas.DataFrame(
-            {
-                "advertiser": list(self.names),
-                "settlement": self.settlement,
-                "groves": self.groves,
-                "confidence": self.confidence,
-                "incentive_gain": self.incentive_gain,
-                "incentive_gain_lower": self.incentive_gain_lower,
-                "incentive_gain_upper": self.incentive_gain_upper,
-                "incentive_bound": self.incentive_bound,
-                "worst_participation": worst(self.participation),
-                "worst_participation_lower": worst(self.slack_participation.lower),
-                "worst_no_subsidy": worst(self.no_subsidy),
-                "worst_no_subsidy_lower": worst(self.slack_no_subsidy.lower),
-                "ex_ante_participation": self.ex_ante_participation,
-                "ex_ante_no_subsidy": self.ex_ante_no_subsidy,
-                "window_open_share": share(self.window, n),
-                "mean_payment": np.nanmean(self.budget.payments.reshape(n, -1), axis=1),
-                "witness": [w.sentence() for w in self.witness],
-            }
+        money, slack = self.budget.payments.reshape(len(self.names), -1), dict(self.slacks())
+        columns = self.columns(
+            settlement=self.settlement,
+            groves=self.groves,
+            confidence=self.confidence,
+            incentive_gain_lower=self.incentive_gain_lower,
+            incentive_gain_upper=self.incentive_gain_upper,
+            incentive_bound=self.incentive_bound,
+            **{f"worst_{k}_lower": self.worst(x.lower) for k, x in slack.items()},
+            window_open_share=share(self.window, len(self.names)),
+            mean_payment=np.nanmean(money, axis=1),
         )
+        return pandas.DataFrame({name: columns[name] for name in _COLUMNS})
 
     def summary(self) -> str:
         """A one-screen verdict."""
-        found, worst = self.verdicts, int(np.argmax(self.incentive_gain))
-        gain, none = self.incentive_gain[worst], self.tolerance
+        found, none = self.verdicts, self.tolerance
         head = f"Settlement {self.settlement}, Groves term {self.groves}, {self.reports} reports, "
         head += f"values on the {self.reported}, {self.histories} histories: {self.deviations} "
         head += "misreports compared with truth"
@@ -313,16 +264,14 @@ class Audit(files.Kept, eqx.Module):
         lines = [f"{head}, tolerance {none:.1e}"]
         upper = self.incentive_gain_upper.max()
         more = f", at most {upper:.3g}" if self.runs and np.isfinite(upper) else ""
-        lines.append(
-            f"  incentives     {_word(found['incentives'])}: largest gain {gain:.3g}{more}"
-        )
+        first, *where = self.incentives(found["incentives"], more)
+        lines.append(first)
         for i, low, most in self.contradictions:
             lines.append(
                 f"    unresolved: {self.names[i]} measurably gains at least {low:.4g}, and "
                 f"certainly at most {most:.4g}; run more conversations"
             )
-        if gain > none:
-            lines.append(f"    {self.witness[worst].sentence()}")
+        lines += where
         if np.isfinite(self.incentive_bound).all() and self.incentive_bound.max() > none:
             where = "planned at the outset" if self.runs else "at any on-path node"
             lines.append(
@@ -334,18 +283,7 @@ class Audit(files.Kept, eqx.Module):
                 f"    certified: nor, from {len(self.inside)} nodes inside, more than {most:.4g} "
                 f"(each node by itself)"
             )
-        for name, slack, expected in (
-            ("participation", self.slack_participation, self.ex_ante_participation),
-            ("no_subsidy", self.slack_no_subsidy, self.ex_ante_no_subsidy),
-        ):
-            at = np.unravel_index(int(np.nanargmin(slack.value)), slack.value.shape)
-            between = f", between {slack.lower[at]:.4g} and {slack.upper[at]:.4g}"
-            lines.append(
-                f"  {name.replace('_', ' '):<14} {_word(found[name], 'S')}: worst slack "
-                f"{slack.value[at]:.4g}{between if self.runs else ''} over "
-                f"{np.isfinite(slack.value[0]).sum()} profiles; on average, worst advertiser "
-                f"{np.min(expected):.4g}"
-            )
+        lines += self.constraint_lines(self.runs > 0)
         part = share(self.window, len(self.names)).mean()
         lines.append(f"  window         open for {100 * part:.0f}% of advertisers and profiles")
         money = self.budget
@@ -364,25 +302,6 @@ def share(window: Window, n: int) -> Float[np.ndarray, " n"]:
     """Share of profiles in which each advertiser's window is open."""
     known = np.isfinite(window.floor.reshape(n, -1))
     return (window.open.reshape(n, -1) & known).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-
-
-def _all(holds: np.ndarray, table: np.ndarray) -> bool:
-    """Whether it holds wherever the table says something."""
-    return bool(holds[~np.isnan(table)].all())
-
-
-def _say(proved: bool, refuted: bool, crossed: bool, sure: str) -> str:
-    if crossed or (proved and refuted):
-        return "unresolved"
-    if refuted:
-        return f"refuted{sure}"
-    return f"proved{sure}" if proved else "unresolved"
-
-
-def _word(verdict: str, plural: str = "") -> str:
-    word, *sure = verdict.split(" ", 1)
-    end = plural if word != "unresolved" else ""
-    return " ".join([_WORDS[word] + end, *sure])
 
 
 def _error(errors: np.ndarray) -> str:

@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 
 from dynmech._devices import Work
 from dynmech.audit.game import Game, expect, flows, follow_truth, truthful_move, unroll
-from dynmech.audit.incentives import Found, no_witness, value_alternatives
+from dynmech.audit.incentives import Found, value_alternatives
 from dynmech.audit.intervals import report_of
-from dynmech.audit.witness import Witness
+from dynmech.audit.witness import Witness, no_witness
 from dynmech.errors import TooLarge
 from dynmech.market.displays import words
 from dynmech.payments.settlement import AbstractSettlement
@@ -94,7 +94,7 @@ def search_histories(
     horizon = policy.plan.horizon
 
     def search(i: int) -> tuple[np.ndarray, Witness, int]:
-        best, by_period, count = no_witness(policy, i), np.zeros(horizon), 0
+        best, by_period, count = no_witness(policy.env.names[i]), np.zeros(horizon), 0
         starts = _starts(policy, i, reports) if truthful else np.unique(policy.pairs.base)
         for game in _games(policy, i, starts, reports, interval, truthful):
             reached = np.ones(len(game.states[0].pair), bool)

@@ -1,6 +1,7 @@
 """A witness: one misreport, where it is made, and what it gains."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 
@@ -8,10 +9,11 @@ from dynmech.market.environment import RecommendationMDP
 
 
 class Witness(eqx.Module):
-    """The most profitable single-period misreport found for an advertiser.
+    """The most profitable misreport found for an advertiser, or for an agent of the static theory.
 
-    `period` counts from 1; `history` lists (recommendation, symbols seen) before it; `truth` and
-    `report` are (theta, symbol); `honest` and `deviant` the recommendations made (-1 for none);
+    `period` counts from 1, 0 where there are none; `history` lists (recommendation, symbols seen)
+    before it; `truth` and `report` are (theta, symbol), and what else is reported of private
+    signals; `honest` and `deviant` the recommendations made (-1 for none), or what is chosen;
     `gain` the expected gain over truth, money, conditional on the node; `probability` that of
     the node given the initial profile. Where own past lies are searched, `own_signals` and
     `told_signals` are the advertiser's true symbols of earlier periods and those told. Where an
@@ -24,11 +26,11 @@ class Witness(eqx.Module):
     advertiser: str = eqx.field(static=True)
     period: int = eqx.field(static=True)
     gain: float = eqx.field(static=True)
-    theta: tuple[float, ...] = eqx.field(static=True)
-    signals: tuple[int, ...] = eqx.field(static=True)
+    theta: tuple[Any, ...] = eqx.field(static=True)
+    signals: tuple[Any, ...] = eqx.field(static=True)
     history: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
-    truth: tuple[float, int] = eqx.field(static=True)
-    report: tuple[float, int] = eqx.field(static=True)
+    truth: tuple[Any, ...] = eqx.field(static=True)
+    report: tuple[Any, ...] = eqx.field(static=True)
     honest: str = eqx.field(static=True)
     deviant: str = eqx.field(static=True)
     probability: float = eqx.field(static=True)
@@ -37,6 +39,8 @@ class Witness(eqx.Module):
     report_interval: tuple[float, ...] = eqx.field(static=True, default=())
     structures: tuple[str, ...] = eqx.field(static=True, default=())
     symbols: tuple[int, ...] = eqx.field(static=True, default=())
+    lies: tuple[str, ...] = eqx.field(static=True, default=())
+    act: str = eqx.field(static=True, default="the platform recommends")
 
     def sentence(self) -> str:
         """Say it so that a person can follow."""
@@ -49,20 +53,23 @@ class Witness(eqx.Module):
         if self.told_signals != self.own_signals:
             told, own = list(self.told_signals), list(self.own_signals)
             before += f" with {told} told as her earlier signals instead of {own},"
+        change = f"{self.act} {self.deviant} instead of {self.honest}"
+        if self.deviant == self.honest:
+            who, does = self.act.rsplit(" ", 1)
+            change = f"{who} still {does} {self.honest}, but believes otherwise"
+        when = f"In period {self.period},{before} " if self.period else ""
+        return (
+            f"{when}{self.advertiser} gains {self.gain:.4g} by reporting "
+            f"{' and '.join(self.lies or self._lies())}: {change}."
+        )
+
+    def _lies(self) -> list[str]:
         lies = []
         if self.report[0] != self.truth[0]:
             lies.append(f"{self._value()} instead of {self.truth[0]:.4g}")
         if self.report[1] != self.truth[1]:
             lies.append(self._signal())
-        if not lies:
-            lies.append("the truth about this period only")
-        change = f"the platform recommends {self.deviant} instead of {self.honest}"
-        if self.deviant == self.honest:
-            change = f"the platform still recommends {self.honest}, but believes otherwise"
-        return (
-            f"In period {self.period},{before} {self.advertiser} gains {self.gain:.4g} by "
-            f"reporting {' and '.join(lies)}: {change}."
-        )
+        return lies or ["the truth about this period only"]
 
     def _value(self) -> str:
         low, high = self.report_interval or (self.report[0],) * 2
@@ -75,6 +82,11 @@ class Witness(eqx.Module):
             return f"signal {self.report[1]} instead of {self.truth[1]}"
         (told, held), (said, seen) = self.structures, self.symbols
         return f"signal {said} of {told} instead of {seen} of {held}"
+
+
+def no_witness(advertiser: str) -> Witness:
+    """The witness of one who gains nothing."""
+    return Witness(advertiser, 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)
 
 
 def name_structures(env: RecommendationMDP, witness: Witness) -> Witness:

@@ -1,5 +1,6 @@
 """The static theory: data-driven mechanisms for preferences and information, and their rivals."""
 
+from dynmech.audit.witness import Witness as Witness
 from dynmech.static.agent_clicks import AgentClickAuction as AgentClickAuction
 from dynmech.static.agent_clicks import click_lottery as click_lottery
 from dynmech.static.agent_clicks import per_click_second_price as per_click_second_price
@@ -8,7 +9,6 @@ from dynmech.static.assistant import AssistantProfile as AssistantProfile
 from dynmech.static.assistant import GaussianBelief as GaussianBelief
 from dynmech.static.assistant import ShoppingAssistant as ShoppingAssistant
 from dynmech.static.assistant_audit import AssistantAudit as AssistantAudit
-from dynmech.static.assistant_audit import AssistantWitness as AssistantWitness
 from dynmech.static.assistant_audit import least_message_gain as least_message_gain
 from dynmech.static.assistant_mechanism import AssistantMechanism as AssistantMechanism
 from dynmech.static.assistant_play import AssistantConversations as AssistantConversations
@@ -21,7 +21,6 @@ from dynmech.static.assistant_policy import solve_assistant as solve_assistant
 from dynmech.static.assistant_types import AssistantTypes as AssistantTypes
 from dynmech.static.audit import EpsilonBounds as EpsilonBounds
 from dynmech.static.audit import StaticAudit as StaticAudit
-from dynmech.static.audit import StaticWitness as StaticWitness
 from dynmech.static.audit import epsilon_bounds as epsilon_bounds
 from dynmech.static.click_converse import TransferRange as TransferRange
 from dynmech.static.click_converse import replace_transfers as replace_transfers
@@ -69,3 +68,5 @@ from dynmech.static.signals import PrivateSignals as PrivateSignals
 from dynmech.static.spot_market import SpotEquilibrium as SpotEquilibrium
 from dynmech.static.spot_market import recover_costs as recover_costs
 from dynmech.static.spot_market import spot_equilibrium as spot_equilibrium
+
+StaticWitness = AssistantWitness = Witness

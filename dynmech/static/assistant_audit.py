@@ -7,11 +7,16 @@ pays, reports that lead to the same decision must pay alike, so that one posted 
 all s_i: some type gains at least half the spread of the cutoffs by misreporting s_i.
 """
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import checked, member
+from dynmech.audit.constraints import AbstractAudit
+from dynmech.audit.witness import Witness
+from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.static.assistant import (
     ASSISTANT,
@@ -25,59 +30,34 @@ from dynmech.static.assistant_tree import Tree, build_tree
 from dynmech.static.assistant_types import TYPES, AssistantTypes
 
 
-class AssistantWitness(eqx.Module):
-    """The most profitable report found for an advertiser.
-
-    `gain`: expected gain over truth, money, never below 0. `theta`, `signal` (n,), `noise` (n, n):
-    the report. `honest`, `deviant`: expected times her product is shown. `lies`: in words.
-    """
-
-    agent: str = eqx.field(static=True)
-    gain: float = eqx.field(static=True)
-    theta: float = eqx.field(static=True)
-    signal: Float[np.ndarray, " n"]
-    noise: Float[np.ndarray, "n n"]
-    honest: float = eqx.field(static=True)
-    deviant: float = eqx.field(static=True)
-    lies: tuple[str, ...] = eqx.field(static=True)
-
-    def sentence(self) -> str:
-        """Say it so that a person can follow."""
-        if self.gain <= 0:
-            return f"{self.agent} has no profitable misreport."
-        return (
-            f"{self.agent} gains {self.gain:.4g} by reporting {' and '.join(self.lies)}: shown "
-            f"{self.deviant:.3g} times instead of {self.honest:.3g}."
-        )
-
-
-class AssistantAudit(eqx.Module):
+class AssistantAudit(AbstractAudit):
     """Incentives, participation and no subsidy at one profile; money, expected.
 
-    - `incentive_gain` (n,): largest gain of a report other than the truth, settled on the average
-      of later reactions; `message_gain` (n,): settled on the mechanism's own posterior mean
-      instead, so without data. `witness`, `message_witness` say where.
-    - `participation` (n,): theta earned plus transfers. `no_subsidy` (n,): utility from i minus
-      transfers to i. Both are slack: negative where the constraint fails.
+    - `gain` (n,), `incentive_gain`: largest gain of a report other than the truth, settled on the
+      average of later reactions; `message_gain` (n,): settled on the mechanism's own posterior mean
+      instead, so without data. `witness`, `message_witness` say where: the report is (theta,
+      signal, noise), and the outcome the expected times that she is shown.
+    - `participation` (n,): theta earned less payments. `no_subsidy` (n,): utility from i plus
+      payments of i. Both are slack: negative where the constraint fails; of one profile, so
+      that their means are they themselves.
     - `value`: W. `groves_total`, `shown`, `utility` (n,): charges, expected times shown, expected
       utility from each product. `tolerance`: money; gains and shortfalls below it are rounding.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
-    witness: tuple[AssistantWitness, ...]
-    message_witness: tuple[AssistantWitness, ...]
+    gain: Bounded
+    witness: tuple[Witness, ...]
+    message_witness: tuple[Witness, ...]
     value: float = eqx.field(static=True)
     groves_total: Float[np.ndarray, " n"]
     shown: Float[np.ndarray, " n"]
     utility: Float[np.ndarray, " n"]
-    participation: Float[np.ndarray, " n"]
-    no_subsidy: Float[np.ndarray, " n"]
+    slack_participation: Bounded
+    slack_no_subsidy: Bounded
+    mean_participation: Bounded
+    mean_no_subsidy: Bounded
+    confidence: float = eqx.field(static=True)
     tolerance: float = eqx.field(static=True)
-
-    @property
-    def incentive_gain(self) -> Float[np.ndarray, " n"]:
-        """Return the largest gain of each advertiser, settled on data."""
-        return np.array([w.gain for w in self.witness])
 
     @property
     def message_gain(self) -> Float[np.ndarray, " n"]:
@@ -88,17 +68,13 @@ class AssistantAudit(eqx.Module):
         """Labelled pandas table: one row an advertiser, money."""
         pandas = import_extra("pandas", "experiments", "AssistantAudit.to_frame")
         return pandas.DataFrame(
-            {
-                "advertiser": list(self.names),
-                "shown": self.shown,
-                "utility": self.utility,
-                "groves_total": self.groves_total,
-                "participation": self.participation,
-                "no_subsidy": self.no_subsidy,
-                "incentive_gain": self.incentive_gain,
-                "message_gain": self.message_gain,
-                "message_witness": [w.sentence() for w in self.message_witness],
-            }
+            self.columns(
+                shown=self.shown,
+                utility=self.utility,
+                groves_total=self.groves_total,
+                message_gain=self.message_gain,
+                message_witness=[w.sentence() for w in self.message_witness],
+            )
         )
 
 
@@ -109,7 +85,7 @@ def find_lies(
     history: AssistantHistory | None,
     tree: Tree,
     nodes: int,
-) -> tuple[tuple[AssistantWitness, ...], tuple[AssistantWitness, ...]]:
+) -> tuple[tuple[Witness, ...], tuple[Witness, ...]]:
     """Find the best report of each advertiser, settled on data and settled on messages."""
     found: tuple[list, list] = ([], [])
     for i, own in enumerate(types):
@@ -195,19 +171,36 @@ def _flows(env, profile, history, tree, nodes, agent, values, signals, noise):
     return play(tree, planned, mean, believed, theta, tree.past)[0]
 
 
-def _witness(env, profile, agent, gain, report, honest, deviant) -> AssistantWitness:
-    theta, signal, noise = report
-    lies = []
-    if theta != profile.theta[agent]:
-        lies.append(f"value {theta:.3g} for {profile.theta[agent]:.3g}")
-    if not np.array_equal(signal, profile.signals[agent]):
-        words = [
-            "(" + ", ".join(f"{x:.3g}" for x in s) + ")" for s in (signal, profile.signals[agent])
-        ]
-        lies.append(f"signal {words[0]} for {words[1]}")
-    if not np.array_equal(noise, profile.signal_noise[agent]):
+def _witness(env, profile, agent, gain, report, honest, deviant) -> Witness:
+    told = tuple(_plain(part) for part in report)
+    each = zip(profile.theta, profile.signals, profile.signal_noise, strict=True)
+    true = [tuple(_plain(part) for part in parts) for parts in each]
+    (value, signal, noise), lies = true[agent], []
+    if told[0] != value:
+        lies.append(f"value {told[0]:.3g} instead of {value:.3g}")
+    if told[1] != signal:
+        said, seen = (", ".join(f"{x:.3g}" for x in s) for s in (told[1], signal))
+        lies.append(f"signal ({said}) instead of ({seen})")
+    if told[2] != noise:
         lies.append("another noise of the signal")
-    name = env.names[agent]
-    return AssistantWitness(
-        name, max(gain, 0.0), float(theta), signal, noise, honest, deviant, tuple(lies)
+    return Witness(
+        advertiser=env.names[agent],
+        period=0,
+        gain=max(gain, 0.0),
+        theta=tuple(parts[0] for parts in true),
+        signals=tuple(parts[1] for parts in true),
+        history=(),
+        truth=true[agent],
+        report=told,
+        honest=f"{honest:.3g} times",
+        deviant=f"{deviant:.3g} times",
+        probability=1.0,
+        lies=tuple(lies),
+        act="she is shown",
     )
+
+
+def _plain(part: Any) -> Any:
+    """An array as nested tuples."""
+    values = np.asarray(part, float).tolist()
+    return tuple(map(_plain, values)) if isinstance(values, list) else values

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from dynmech._checks import checked, choice, flag, member, several, shaped, whole
+from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.static.assistant import (
     ASSISTANT,
@@ -140,16 +141,21 @@ class AssistantMechanism(eqx.Module):
         team = flow[SETTLED].sum() + profile.theta @ flow[SHOWN] - own
         total = self.groves_total(profile) if not past else np.full(n, np.nan)
         data, words = find_lies(env, self.types, profile, history, tree, self.nodes)
+        kept, paid_up = Bounded(own + team - total), Bounded(flow[UTILITY] - team + total)
         return AssistantAudit(
             names=env.names,
+            gain=Bounded([w.gain for w in data]),
             witness=data,
             message_witness=words,
             value=float(welfare),
             groves_total=total,
             shown=flow[SHOWN],
             utility=flow[UTILITY],
-            participation=own + team - total,
-            no_subsidy=flow[UTILITY] - team + total,
+            slack_participation=kept,
+            mean_participation=kept,
+            slack_no_subsidy=paid_up,
+            mean_no_subsidy=paid_up,
+            confidence=1.0,
             tolerance=1e-9 * float(np.abs(flow[UTILITY]).sum() + profile.theta @ flow[SHOWN]),
         )
 

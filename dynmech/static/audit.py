@@ -7,6 +7,7 @@ Definition 6.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import numpy as np
@@ -14,6 +15,9 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 from dynmech._checks import arrays, as_doubles, checked
+from dynmech.audit.constraints import AbstractAudit, word
+from dynmech.audit.witness import Witness
+from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, describe, import_extra, require_probabilities
 from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
 from dynmech.static.estimators import DATA, AbstractData, distances_to_states
@@ -21,41 +25,12 @@ from dynmech.static.estimators import DATA, AbstractData, distances_to_states
 _TOLERANCE = 1e-9
 
 
-class StaticWitness(eqx.Module):
-    """The most profitable misreport found for an agent.
-
-    `profile`, `truth`, `report`: indices into `env.types` (truth and report: the agent's own);
-    `honest`, `deviant`: allocations; `gain`: expected gain over truth at that profile, money;
-    `lies`: what is misreported, in words.
-    """
-
-    agent: str = eqx.field(static=True)
-    gain: float = eqx.field(static=True)
-    profile: tuple[int, ...] = eqx.field(static=True)
-    truth: int = eqx.field(static=True)
-    report: int = eqx.field(static=True)
-    honest: str = eqx.field(static=True)
-    deviant: str = eqx.field(static=True)
-    lies: tuple[str, ...] = eqx.field(static=True)
-
-    def sentence(self) -> str:
-        """Say it so that a person can follow."""
-        if self.gain <= 0:
-            return f"{self.agent} has no profitable misreport."
-        change = f"{self.deviant} is chosen instead of {self.honest}"
-        if self.honest == self.deviant:
-            change = f"{self.honest} is still chosen, and the transfer is better"
-        return (
-            f"{self.agent} gains {self.gain:.4g} by reporting {' and '.join(self.lies)}: {change}."
-        )
-
-
-class StaticAudit(eqx.Module):
+class StaticAudit(AbstractAudit):
     """Incentives, participation and no subsidy: exact up to rounding.
 
-    - `incentive_gain` (n,): largest gain of a misreport at any profile that can occur, never
-      below 0; `witness[i]` says where. `gain` (n, E_1, ..., E_n): at each profile; NaN where it
-      cannot occur. `deviations`: how many misreports were compared with truth.
+    - `gain` (n,), `incentive_gain`: largest gain of a misreport at any profile that can occur,
+      never below 0; `witness[i]` says where. `profile_gain` (n, E_1, ..., E_n): at each profile;
+      NaN where it cannot occur. `deviations`: how many misreports were compared with truth.
     - `participation` (n, E_1, ..., E_n): expected payoff under truth; `no_subsidy`: expected
       payment to the mechanism, both slack, money, conditional on the profile. `worst_state_...`:
       the same at the worst state that is possible there (Definitions 8 and 9).
@@ -66,20 +41,22 @@ class StaticAudit(eqx.Module):
     - `tolerance`: money; gains and shortfalls below it are rounding.
     """
 
+    who: ClassVar[str] = "agent"
     name: str = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
-    incentive_gain: Float[np.ndarray, " n"]
-    gain: Float[np.ndarray, "n ..."]
-    witness: tuple[StaticWitness, ...]
+    gain: Bounded
+    profile_gain: Float[np.ndarray, "n ..."]
+    witness: tuple[Witness, ...]
     deviations: int = eqx.field(static=True)
-    participation: Float[np.ndarray, "n ..."]
-    no_subsidy: Float[np.ndarray, "n ..."]
+    slack_participation: Bounded
+    slack_no_subsidy: Bounded
     worst_state_participation: Float[np.ndarray, "n ..."]
     worst_state_no_subsidy: Float[np.ndarray, "n ..."]
-    ex_ante_participation: Float[np.ndarray, " n"]
-    ex_ante_no_subsidy: Float[np.ndarray, " n"]
+    mean_participation: Bounded
+    mean_no_subsidy: Bounded
     probability: Float[np.ndarray, "n ..."]
     revenue: Float[np.ndarray, "..."]
+    confidence: float = eqx.field(static=True)
     tolerance: float = eqx.field(static=True)
 
     @property
@@ -90,46 +67,27 @@ class StaticAudit(eqx.Module):
     def to_frame(self):
         """Labelled pandas table: one row an agent; money, worst over profiles, and means."""
         pandas = import_extra("pandas", "experiments", "StaticAudit.to_frame")
-        n = len(self.names)
-        worst = {
-            key: np.nanmin(getattr(self, key).reshape(n, -1), axis=1)
-            for key in ("participation", "no_subsidy", "worst_state_participation",
-                        "worst_state_no_subsidy")
-        }  # fmt: skip
-        return pandas.DataFrame(
-            {
-                "agent": list(self.names),
-                "mechanism": self.name,
-                "incentive_gain": self.incentive_gain,
-                **worst,
-                "ex_ante_participation": self.ex_ante_participation,
-                "ex_ante_no_subsidy": self.ex_ante_no_subsidy,
-                "witness": [w.sentence() for w in self.witness],
-            }
-        )
+        states = {
+            key: self.worst(getattr(self, key))
+            for key in ("worst_state_participation", "worst_state_no_subsidy")
+        }
+        return pandas.DataFrame(self.columns(mechanism=self.name, **states))
 
     def summary(self) -> str:
         """A one-screen verdict."""
-        worst = int(np.argmax(self.incentive_gain))
-        verdict = "HOLD" if self.epsilon <= self.tolerance else "FAIL"
+        proved = "proved" if self.epsilon <= self.tolerance else "refuted"
         lines = [
             f"{self.name}: tolerance {self.tolerance:.1e}, {self.deviations} misreports compared",
-            f"  incentives     {verdict}: largest gain {self.epsilon:.3g}",
+            *self.incentives(proved),
+            *self.constraint_lines(),
         ]
-        if verdict == "FAIL":
-            lines.append(f"    {self.witness[worst].sentence()}")
-        for label, table, mean in (
-            ("participation", self.participation, self.ex_ante_participation),
-            ("no subsidy", self.no_subsidy, self.ex_ante_no_subsidy),
-            ("  in any state, participation", self.worst_state_participation, None),
-            ("  in any state, no subsidy", self.worst_state_no_subsidy, None),
+        for label, table in (
+            ("participation", self.worst_state_participation),
+            ("no subsidy", self.worst_state_no_subsidy),
         ):
             low = float(np.nanmin(table))
-            verdict = "HOLDS" if low >= -self.tolerance else "FAILS"
-            line = f"  {label:<14} {verdict}: worst slack {low:.4g}"
-            if mean is not None:
-                line += f"; on average, worst agent {float(mean.min()):.4g}"
-            lines.append(line)
+            verdict = word("proved" if low >= -self.tolerance else "refuted", "S")
+            lines.append(f"    in any state, {label} {verdict}: worst slack {low:.4g}")
         return "\n".join(lines)
 
 
@@ -261,18 +219,19 @@ def run_static_audit(
     return StaticAudit(
         name=name,
         names=env.names,
-        incentive_gain=np.array([w.gain for w in witness]),
-        gain=gains,
+        gain=Bounded([w.gain for w in witness]),
+        profile_gain=gains,
         witness=tuple(witness),
         deviations=count,
-        participation=honest,
-        no_subsidy=-expected,
+        slack_participation=Bounded(honest),
+        slack_no_subsidy=Bounded(-expected),
         worst_state_participation=worst[0],
         worst_state_no_subsidy=worst[1],
-        ex_ante_participation=_average(honest, chance),
-        ex_ante_no_subsidy=_average(-expected, chance),
+        mean_participation=Bounded(_average(honest, chance)),
+        mean_no_subsidy=Bounded(_average(-expected, chance)),
         probability=chance,
         revenue=-expected.sum(axis=0),
+        confidence=1.0,
         tolerance=_TOLERANCE * max(amount, float(np.finfo(float).tiny)),
     )
 
@@ -334,38 +293,41 @@ def _best_lies(belief, payoff, allocation, transfer, possible, agent):
     return np.moveaxis(gain, 0, agent), np.moveaxis(report, 0, agent), compared, most
 
 
-def _witness(env, allocation, gain, report, agent) -> StaticWitness:
+def _witness(env, allocation, gain, report, agent) -> Witness:
     cell = tuple(int(k) for k in np.unravel_index(np.nanargmax(gain), gain.shape))
-    told = int(report[cell])
+    told, own = int(report[cell]), env.types[agent]
     reported = tuple(told if j == agent else e for j, e in enumerate(cell))
-    own = env.types[agent]
-    lies = []
-    for label, index, support in (
-        ("value", own.theta, np.asarray(env.theta)[agent]),
-        ("prior", own.prior, None),
-        ("structure", own.structure, None),
-        ("signal", own.signal, None),
+    values = [_short(x[t.theta[e]]) for x, t, e in zip(env.theta, env.types, cell, strict=True)]
+    both = cell[agent], told
+    theirs = [_short(np.asarray(env.theta)[agent][own.theta[e]]) for e in both]
+    lies = [] if theirs[0] == theirs[1] else [f"value {theirs[1]} instead of {theirs[0]}"]
+    for label, index in (
+        ("prior", own.prior),
+        ("structure", own.structure),
+        ("signal", own.signal),
     ):
-        was, said = int(index[cell[agent]]), int(index[told])
+        was, said = (int(index[e]) for e in both)
         if was != said:
-            shown = (
-                (was, said) if support is None else (_short(support[was]), _short(support[said]))
-            )
-            lies.append(f"{label} {shown[1]} instead of {shown[0]}")
-    top = float(gain[cell])
-    return StaticWitness(
-        agent=env.names[agent],
-        gain=max(top, 0.0),
-        profile=cell,
-        truth=cell[agent],
-        report=told,
+            lies.append(f"{label} {said} instead of {was}")
+    truth, lie = ((x, int(own.signal[e])) for x, e in zip(theirs, both, strict=True))
+    return Witness(
+        advertiser=env.names[agent],
+        period=0,
+        gain=max(float(gain[cell]), 0.0),
+        theta=tuple(values),
+        signals=tuple(int(t.signal[e]) for t, e in zip(env.types, cell, strict=True)),
+        history=(),
+        truth=truth,
+        report=lie,
         honest=env.allocation_names[int(allocation[cell])],
         deviant=env.allocation_names[int(allocation[reported])],
+        probability=1.0,
         lies=tuple(lies),
+        act="the mechanism chooses",
     )
 
 
-def _short(value: npt.ArrayLike) -> float | list[float]:
+def _short(value: npt.ArrayLike) -> float | tuple[float, ...]:
     """Keep four digits of a value, or of each of its coordinates."""
-    digits = [float(f"{x:.4g}") for x in np.ravel(value)]
+    digits = tuple(float(f"{x:.4g}") for x in np.ravel(value))
     return digits[0] if np.ndim(value) == 0 else digits

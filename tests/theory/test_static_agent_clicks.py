@@ -45,7 +45,7 @@ def test_footnote_20():
             assert found == pytest.approx(expected, abs=1e-12)
             payoff.append(expected)
         gains[true, other] = max(payoff) - payoff[true]
-    np.testing.assert_allclose(audit.gain[0], gains, atol=1e-9)
+    np.testing.assert_allclose(audit.profile_gain[0], gains, atol=1e-9)
     # theta_1 s_1 < theta_2 s_2 and theta_1 > theta_2: claiming s'_1 = 1 wins at a profit.
     assert audit.epsilon > 0.1
     assert any("signal 2 instead of" in lie for lie in audit.witness[0].lies)
@@ -136,7 +136,7 @@ def test_footnote_21(chance):
     for cell in np.ndindex(*env.shape):
         mine, other = (t * s for t, s in (labels(env, i, e) for i, e in enumerate(cell)))
         gain[cell] = max(0.0, other - chance * mine) if wins(env, *cell) else 0.0
-    reported = np.nanmax(printed.gain[0])
+    reported = np.nanmax(printed.profile_gain[0])
     # Losing must be open to her: some report below every rival's score with theta_2 s_2 > 0.06.
     assert reported == pytest.approx(gain.max(), abs=1e-9)
     assert reported > 0.05

@@ -33,11 +33,11 @@ def test_proposition_4_no_report_gains_at_any_history(rounds):
         assert (audit.incentive_gain <= audit.tolerance).all()
         assert (audit.message_gain > 0.1).all()
         worst = audit.message_witness[0]
-        report = {"theta": worst.theta, "signal": worst.signal, "noise": worst.noise}
-        data, words = mechanism.misreport_gain(profile, 0, **report, history=history)
+        theta, *private = worst.report
+        told = theta, *map(np.asarray, private), history
+        data, words = mechanism.misreport_gain(profile, 0, *told)
         assert data <= audit.tolerance
         assert words == pytest.approx(worst.gain, abs=1e-12)
-        assert "first" not in worst.sentence()
         assert "gains" in worst.sentence()
     value = st.solve_assistant(env, profile, nodes=nodes).worth.quadrature
     assert mechanism.audit(profile).value == pytest.approx(value, abs=1e-10)

@@ -171,7 +171,7 @@ def test_generalised_second_price_textbook_gain():
     rates = TasteGrid([[0.2, 0.199]], [1.0])
     auction = st.ClickAuction(rates, [[10.0, 3.0], [4.0, 4.0], [2.0, 2.0]], 1000)
     audit = st.generalised_second_price(auction).audit()
-    assert audit.gain[0, 0, 0, 0] == pytest.approx(392, abs=1e-9)
+    assert audit.profile_gain[0, 0, 0, 0] == pytest.approx(392, abs=1e-9)
     assert st.click_pivot(auction).audit().epsilon <= 1e-9
 
 

@@ -301,7 +301,7 @@ def test_profiles_that_cannot_occur_are_left_out():
         env.payoff, np.eye(2), env.states, env.theta, st.PrivateSignals.from_maps(maps, [0.3, 0.7])
     )
     audit = st.data_driven_vcg(env, groves="pivot").audit()
-    np.testing.assert_array_equal(np.isnan(audit.gain[0]), [[False, True], [True, False]])
+    np.testing.assert_array_equal(np.isnan(audit.profile_gain[0]), [[False, True], [True, False]])
     np.testing.assert_array_equal(env.possible(), [[True, False], [False, True]])
     assert audit.epsilon <= audit.tolerance
     assert "HOLD" in audit.summary()
