@@ -11,7 +11,7 @@ from tests.helpers import ROOT
 
 FOLDER = ROOT / "notebooks" / "book" / "examples"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.stem != "shared")
-MODULES = (dm, dm.groves, dm.settlement, dm.plotting, dm.static)
+MODULES = (dm, dm.applications, dm.groves, dm.settlement, dm.plotting, dm.static)
 BLOCK = re.compile(r"(?ms)^## (.*?)\n\n```pycon\n(.*?)^```$")
 
 
