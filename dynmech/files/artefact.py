@@ -20,7 +20,7 @@ from dynmech.files.writing import write
 from solvers import fingerprint as hash_arrays
 from solvers.files import Damaged, seal, unseal
 
-FORMAT = 2
+FORMAT = 3  # raised where the same fields come to mean something else
 T = TypeVar("T")
 
 

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from typing import Any
 
 import equinox as eqx
@@ -27,6 +27,7 @@ from dynmech.errors import (
 from solvers.files import Damaged
 
 _PACKAGES = ("dynmech", "solvers")
+_OTHER = ": another release wrote it"
 _AGREE = 1e-5  # what a constructor works out again may differ by, relative, between machines
 
 
@@ -65,8 +66,9 @@ class _Encoder:
         if type(value) in (tuple, list):
             items = [self.encode(x, f"{where}[{k}]") for k, x in enumerate(value)]
             return {type(value).__name__: items}
-        if isinstance(value, tuple) and _named(value):
-            items = [self.encode(x, f"{where}[{k}]") for k, x in enumerate(value)]
+        if isinstance(value, tuple) and _fields(type(value)):
+            pairs = zip(_fields(type(value)), value, strict=True)
+            items = {k: self.encode(x, f"{where}.{k}") for k, x in pairs}
             return {"class": _label(type(value)), "items": items}
         if type(value) is dict and all(type(key) is str for key in value):
             return {"dict": {k: self.encode(x, f"{where}[{k!r}]") for k, x in value.items()}}
@@ -88,9 +90,10 @@ class _Encoder:
         return name
 
 
-def _named(value: tuple) -> bool:
-    """Whether a tuple has named fields."""
-    return isinstance(getattr(type(value), "_fields", None), tuple)
+def _fields(kind: type) -> tuple[str, ...]:
+    """Names of a tuple's fields, where it has any."""
+    found = getattr(kind, "_fields", None)
+    return found if isinstance(found, tuple) else ()
 
 
 def known_classes(parts: Any, call: str) -> dict[str, type]:
@@ -123,6 +126,8 @@ class _Decoder:
             return value
         match value:
             case {"array": name}:
+                if name not in self.arrays:
+                    raise Damaged(f"{where.lstrip('.') or 'it'} is an array that is not there")
                 return self.arrays[name]
             case {"float": text}:
                 return np.nan if text == "nan" else float(text)  # one NaN, which is itself
@@ -139,22 +144,35 @@ class _Decoder:
             case {"dict": items}:
                 return {k: self.decode(x, f"{where}[{k!r}]") for k, x in items.items()}
             case {"class": label, "member": name}:
-                return self._class(label, enum.Enum)[name]
+                kind = self._class(label, enum.Enum)
+                if name not in kind.__members__:
+                    place = f"{where.lstrip('.') or 'it'}, {kind.__name__},"
+                    raise Damaged(f"{place} is {name}, which is not known{_OTHER}")
+                return kind[name]
             case {"class": label, "items": items}:
-                return self._class(label, tuple)(*self._items(items, where))
+                kind = self._class(label, tuple)
+                self._same_names(_fields(kind), items, kind, where, "field")
+                return kind(**{k: self.decode(x, f"{where}.{k}") for k, x in items.items()})
             case {"class": label, "fields": fields}:
                 kind = self._class(label, eqx.Module)
                 wanted = [f.name for f in dataclasses.fields(kind)]
-                place = f"{where.lstrip('.') or 'it'}, {kind.__name__},"
-                for name in wanted:
-                    if name not in fields:
-                        raise Damaged(f"{place} has no field {name}")
-                for name in fields:
-                    if name not in wanted:
-                        raise Damaged(f"{place} has a field {name} that is not known")
+                place = self._same_names(wanted, fields, kind, where, "field")
                 given = {n: self.decode(x, f"{where}.{n}") for n, x in fields.items()}
                 return rebuild(kind, given, place)
         raise Damaged(f"{where.lstrip('.') or 'it'} is of a kind that is not known")
+
+    def _same_names(
+        self, wanted: Collection[str], found: Collection[str], kind: type, where: str, what: str
+    ) -> str:
+        """Where a class stands, in words; `Damaged` unless it is saved with the names it has."""
+        place = f"{where.lstrip('.') or 'it'}, {kind.__name__},"
+        for name in wanted:
+            if name not in found:
+                raise Damaged(f"{place} has no {what} {name}{_OTHER}")
+        for name in found:
+            if name not in wanted:
+                raise Damaged(f"{place} has a {what} {name} that is not known{_OTHER}")
+        return place
 
     def _items(self, items: list, where: str) -> list:
         return [self.decode(item, f"{where}[{k}]") for k, item in enumerate(items)]

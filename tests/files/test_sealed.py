@@ -10,7 +10,7 @@ import pytest
 
 import dynmech as dm
 from dynmech import files
-from dynmech.files.tree import known_classes
+from dynmech.files.tree import decode, known_classes
 from solvers.files import Damaged, seal, unseal
 from tests.helpers.quantities import solve
 from tests.helpers.small import logit_market
@@ -82,7 +82,7 @@ def test_the_array_that_was_changed_is_named(kept, tmp_path):
 EDITS = {
     "a missing field": (lambda a, d: fields(d, "evaluator").pop("optimal"), "no field optimal"),
     "an unknown field": (lambda a, d: fields(d).update(colour="red"), "colour"),
-    "another format": (lambda a, d: d.update(format=3), "format 3"),
+    "an older format": (lambda a, d: d.update(format=2), "of format 2, this release reads"),
     "another market": (lambda a, d: d.update(market="0" * 64), "market is another"),
     "another horizon": (
         lambda a, d: fields(d, "evaluator", "env").update(horizon=5), "horizon of 5",
@@ -103,6 +103,10 @@ EDITS = {
     "another class": (
         lambda a, d: market_of(d).update({"class": "antigravity:Market"}), "parts=",
     ),
+    "a status of another release": (
+        lambda a, d: fields(d)["status"].update(member="DONE"), "is DONE, which is not known",
+    ),
+    "an array that is gone": (lambda a, d: value_of(d).update(array="b9"), "not there"),
     "no class of ours": (
         lambda a, d: market_of(d).update({"class": "dynmech.nothing:Market"}), "not known",
     ),
@@ -166,6 +170,57 @@ def test_mechanisms_audits_ledgers_and_simulations_are_kept_too(policy, tmp_path
         same(type(thing).load(tmp_path / name), again)
     loaded = dm.DynamicTeamMechanism.load(tmp_path / "mechanism")
     same(loaded.audit(), mechanism.audit())
+
+
+NETWORK = dm.Neural(
+    sweeps=1, runs=4, steps=2, batch=4, width=4, summary=2, cases=2,
+    certificate=dm.Certificate(runs=30, marginal_runs=30, walk=0, work=1e4),
+)  # fmt: skip
+
+
+def modules(tree):
+    """Every class in a document with what it has there."""
+    if isinstance(tree, dict):
+        if "class" in tree and "member" not in tree:
+            yield tree
+        for below in tree.values():
+            yield from modules(below)
+    elif isinstance(tree, list):
+        for below in tree:
+            yield from modules(below)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("policy", "Layer"),
+        ("audit", "Budget"),
+        pytest.param("network", "Playable", marks=pytest.mark.slow),
+    ],
+)
+def test_a_class_with_other_fields_is_refused_whichever_it_is(policy, tmp_path, kind, part):
+    """As releases before and after write them: none is half read."""
+    thing = policy
+    if kind == "audit":
+        thing = dm.DynamicTeamMechanism(policy).audit()
+    elif kind == "network":
+        one = dm.Profiles(np.array([[0, 1]]), np.array([[0, 0, 0]]))
+        thing = dm.solve_efficient_policy(policy.env, NETWORK, initial=one, progress=False)
+    thing.save(tmp_path / "artefact")
+    arrays, document = unseal((tmp_path / "artefact").read_bytes())
+    met = set()
+    for node in modules(document["tree"]):
+        name, (what, held) = node["class"].rpartition(":")[2], list(node.items())[1]
+        for field in held.keys() if name not in met else ():
+            other = {**node, what: {k: x for k, x in held.items() if k != field}}
+            with pytest.raises(Damaged, match=f"{name}, has no field {field}: another release"):
+                decode(other, arrays, {}, "load")
+        met.add(name)
+    assert part in met
+    document["tree"]["fields"]["colour"] = "red"
+    (tmp_path / "artefact").write_bytes(b"".join(seal(arrays, document)))
+    with pytest.raises(dm.InvalidArgument, match="has a field colour that is not known: another"):
+        type(thing).load(tmp_path / "artefact")
 
 
 def test_a_second_save_is_the_same_file(policy, kept, tmp_path):
