@@ -11,7 +11,8 @@ is quadratic in the rating, so that per conversation and kind of rating three su
 
     sum of log N(rho; u, s^2) = -(S2 - 2 u S1 + u^2 S0) / (2 s^2) - S0 log(s sqrt(2 pi)),
 
-rho = (rating - a) / b. Conversations that saw and did the same share the first term.
+rho = (rating - a) / b. Where ratings are cut at a range, those at its ends count by the chance of
+what lies beyond. Conversations that saw and did the same share the first term.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dynmech._types import Numbers
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.logs.log import Log
 from dynmech.logs.padding import length, lengthened
+from dynmech.logs.rated import at_ends, rating_law, reading, utilities_of
 from dynmech.logs.reading import QUERY
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
@@ -46,7 +48,8 @@ class Situations(eqx.Module):
     - `memory` (E, d), `shown` (E, K), `period` (E,): each edge, `shown` what was displayed;
       `period` counts from 0.
     - `cell` (D, 2): edge and action of each thing done. `heard` (S, 2): edge and platform symbol.
-    - `kinds` (C, 3): edge, product rated, 1 after a purchase, of each kind of rating.
+    - `kinds` (C, 3): edge, product rated, and 0 after a query, 1 after a purchase, 2 and 3 where
+      the rating is at the low or the high end of a range at which they are cut.
     - `first` F rows of 1+n: distinct symbols of period 1, -1 where not logged.
     """
 
@@ -228,8 +231,10 @@ def _ratings(log: Log, env: RecommendationMDP, edge, shown, action):
         do = "pass signal= to Log.from_frame, or use RatingFeedback"
         raise InvalidArgument(describe("log rating", must, type(env.signals.feedback), do))
     after = bought[rows].astype(np.int64)
+    if after.any():
+        after += after * at_ends(env, log.scale, log.rating[rows])
     product = np.where(bought, np.minimum(action, n - 1), np.minimum(shown, n - 1))[rows]
-    where = np.where(after == 1, 0, edge[rows])  # a settled rating knows its product alone
+    where = np.where(after > 0, 0, edge[rows])  # a settled rating knows its product alone
     kinds, kind = np.unique(np.stack([where, product, after], axis=1), axis=0, return_inverse=True)
     sums, kind = np.zeros((len(log), length(len(kinds)), 3)), kind.reshape(-1)
     if len(rows):
@@ -247,12 +252,6 @@ def _sold(log: Log, n: int, action) -> tuple[Int[np.ndarray, " N"], Float[np.nda
     settled[log.owner[row]] = log.rating[row]
     sold[log.owner[row]] = action[row] + n * np.isfinite(log.rating[row])
     return sold, settled
-
-
-def reading(env: RecommendationMDP, product, period) -> Numbers | None:
-    """Standard deviation of a numeric answer about a product shown, money; None if symbols come."""
-    noise = getattr(env.signals.feedback, "reading_noise", None)
-    return None if noise is None else noise(product, period, env.products)
 
 
 BY_TASTE = ("done", "heard", "opening", "rated", "sold")
@@ -279,7 +278,7 @@ def tables(env: RecommendationMDP, met: Situations, scale) -> Tables:
 
     `scale`: (a, b), rating = a + b u + noise.
     """
-    rule, feedback, utilities = env.action_rule, env.signals.feedback, env_utilities(env)
+    rule, feedback, utilities = env.action_rule, env.signals.feedback, utilities_of(env)
     memory, shown, cell = jnp.asarray(met.memory), jnp.asarray(met.shown), jnp.asarray(met.cell)
     act = jax.vmap(lambda h, r: acts(rule, h, r, utilities))(memory, shown)
     heard = jnp.zeros((0, utilities.shape[1]), utilities.dtype)
@@ -296,7 +295,7 @@ def tables(env: RecommendationMDP, met: Situations, scale) -> Tables:
         done=logarithm(act[cell[:, 0], cell[:, 1]]),
         heard=heard,
         opening=opening,
-        rated=_rated(env, met, scale, utilities),
+        rated=rating_law(env, met.kinds, met.period, scale),
         sold=_come(env, utilities),
         law=missing_law(env),
         scale=scale,
@@ -340,33 +339,7 @@ def _opening(
     return law.reshape(len(first), len(rest), -1).sum(axis=1)
 
 
-def _rated(env: RecommendationMDP, met: Situations, scale, utilities) -> Float[Array, "C 3 m"]:
-    """Coefficients of number, sum and sum of squares of each kind of rating."""
-    if not len(met.kinds):
-        return jnp.zeros((0, 3, utilities.shape[1]), utilities.dtype)
-    a, b = scale
-    settled = env.signals.settlement.noise(utilities)
-    settled = jnp.broadcast_to(jnp.asarray(1.0 if settled is None else settled), utilities.shape)
-
-    def coefficients(product, after, period):
-        u = utilities[product] - jnp.where(after, jnp.asarray(env.exit_value), 0.0)
-        asked = reading(env, product, period)
-        noise = settled[product] if asked is None else jnp.where(after, settled[product], asked)
-        s2 = jnp.broadcast_to(noise, u.shape) ** 2 * b**2
-        middle = a + b * u  # of the rating itself
-        constant = -(middle**2) / (2 * s2) - 0.5 * jnp.log(2 * jnp.pi * s2)
-        return jnp.stack([constant, middle / s2, -0.5 / s2])
-
-    edge, product, after = jnp.asarray(met.kinds).T
-    return jax.vmap(coefficients)(product, after == 1, jnp.asarray(met.period)[edge])
-
-
 def logarithm(chance: Numbers) -> Array:
     """log of a chance, and -700 of none."""
     possible = chance > 0
     return jnp.where(possible, jnp.log(jnp.where(possible, chance, 1.0)), _NEVER)
-
-
-def env_utilities(env: RecommendationMDP) -> Float[Array, "n m"]:
-    """u_i(omega), traceable in the tastes."""
-    return jnp.asarray(env.gamma) @ jnp.asarray(env.tastes.points).T

@@ -116,6 +116,9 @@ class MissingRatings(AbstractSettlementSignal):
     def noise(self, utilities=None):
         return self.rating.noise(utilities)
 
+    def normal(self):
+        return self.rating.normal()
+
     def laws(self, memory, recommendation, utilities):
         mean = self.rating.mean(memory, recommendation, utilities)
         return jnp.stack([mean, jnp.broadcast_to(self.come(memory, utilities), mean.shape)])

@@ -4,7 +4,7 @@ It is not quantised: it is settled as drawn."""
 
 import abc
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -126,6 +126,12 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
         return rating
 
     @with_default
+    def normal(self) -> tuple[Any, float, float] | None:
+        """(sd, low, high) where it sends u_j + sd * N(0, 1), cut at low and high, which may be
+        infinite; None, as by default, where it is not known to. What `fit` reads ratings by."""
+        return None
+
+    @with_default
     def rating_noise(self, utilities: Float[Numbers, "n m"]) -> Numbers | float | None:
         """`noise` of the rating behind the estimate, which is the estimate itself by default."""
         return self.noise(utilities)
@@ -199,6 +205,9 @@ class RatingSettlement(AbstractSettlementSignal):
 
     def restrict(self, keep):
         return self
+
+    def normal(self):
+        return (self.deviation, *(self._ends if self._cut else (-np.inf, np.inf)))
 
     def mean(self, memory, recommendation, utilities):
         u = jnp.asarray(utilities)

@@ -1,5 +1,6 @@
 """Simulated logs: what was simulated is what is read, and the chance of a rating is found in it."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 import dynmech as dm
 from tests.helpers.markets import histories_of, random_market
@@ -26,6 +28,11 @@ def market(chance, given="constant"):
     )
     rule = dm.LastShownOnly(dm.Logit(0.5), 0.4)
     return dm.RecommendationMDP(GAMMA, TASTES, 3, rule, signals, dm.ConstantValues(np.ones((2, 1))))
+
+
+def settled_by(sent):
+    own = market(0.5).signals
+    return dm.SignalStructure(own.initial, own.feedback, sent)
 
 
 def chance_of(env) -> Any:
@@ -106,18 +113,14 @@ def test_a_law_of_the_rating_is_recovered_with_what_did_not_come(by_law):
     ][0]  # fmt: skip
 
 
-def test_the_likelihood_of_missing_ratings_is_that_of_a_loop_over_tastes(by_law):
-    env, log = by_law
-    log = log.keep(np.arange(40))
-    fit = dm.fit(log, env, ["rating chance"], throw=False, progress=False)
-    law = chance_of(fit.market)
+def by_hand(env, log, rated):
+    """Log likelihood by a loop; `rated`: of utility and rating after purchases."""
     u, total = env.utilities, 0.0
     shown, action = log.on(env.names)
     every = np.indices(env.initial_alphabet).reshape(3, -1).T
     first = np.asarray(env.signals.initial.likelihood(u, every))
     feedback = env.signals.feedback
-    x = np.linspace(-8, 8, 4001)
-    for c in range(40):
+    for c in range(len(log)):
         symbols = log.first[c]
         weight = env.tastes.weights * first[(every == symbols).all(axis=1)][0]
         for row in range(log.offsets[c], log.offsets[c + 1]):
@@ -128,20 +131,45 @@ def test_the_likelihood_of_missing_ratings_is_that_of_a_loop_over_tastes(by_law)
                 told = np.asarray(feedback.likelihood(memory, shown[row, 0], 0, u))
                 weight = weight * told[:, log.signal[row]]
             if action[row] < 2:
-                near = u[action[row]][:, None]
-                rating = log.rating[row]
-                if np.isfinite(rating):
-                    density = np.exp(-((rating - near[:, 0]) ** 2) / 0.98) / (
-                        0.7 * np.sqrt(2 * np.pi)
-                    )
-                    weight = weight * density * float(law(rating))
-                else:
-                    density = np.exp(-((x - near) ** 2) / 0.98) / (0.7 * np.sqrt(2 * np.pi))
-                    weight = (
-                        weight * (density * (1 - np.asarray(law(x)))).sum(axis=1) * (x[1] - x[0])
-                    )
+                weight = weight * rated(u[action[row]], log.rating[row])
         total += np.log(weight.sum())
-    assert fit.loglikelihood == pytest.approx(total, abs=1e-6)
+    return total
+
+
+def test_the_likelihood_of_missing_ratings_is_that_of_a_loop_over_tastes(by_law):
+    env, log = by_law
+    log = log.keep(np.arange(40))
+    fit = dm.fit(log, env, ["rating chance"], throw=False, progress=False)
+    law, x = chance_of(fit.market), np.linspace(-8, 8, 4001)
+
+    def rated(u, rating):
+        if np.isfinite(rating):
+            return norm.pdf(rating, u, 0.7) * float(law(rating))
+        return (norm.pdf(x, u[:, None], 0.7) * (1 - np.asarray(law(x)))).sum(1) * (x[1] - x[0])
+
+    assert fit.loglikelihood == pytest.approx(by_hand(env, log, rated), abs=1e-6)
+
+
+def test_ratings_cut_at_a_range_count_by_what_lies_beyond_its_ends():
+    low, high = -0.4, 0.6
+    sent = dm.RatingSettlement(0.7, limits=(low, high), outside="cap")
+    env = dataclasses.replace(market(0.5), signals=settled_by(sent))
+    policy = dm.solve_efficient_policy(env, progress=False)
+    own = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
+    log = own.simulate(jax.random.key(2), 120).to_log()
+    fit = dm.fit(log, env, ["settlement noise"], progress=False)
+    value, error = fit.estimates["settlement noise"]
+    assert abs(value - 0.7) < 4 * error < 1.0
+
+    def rated(u, rating):
+        if low < rating < high:
+            return norm.pdf(rating, u, value)
+        return norm.cdf((low - u) / value) if rating <= low else norm.sf((high - u) / value)
+
+    assert fit.loglikelihood == pytest.approx(by_hand(env, log, rated), abs=1e-6)
+    odd = settled_by(dm.StoppedAverageSettlement(0.7, 0.1))
+    with pytest.raises(dm.InvalidArgument, match="StoppedAverageSettlement"):
+        dm.fit(log, dataclasses.replace(env, signals=odd), ["query"], progress=False)
 
 
 def test_a_chance_by_taste_is_refused(by_law):
