@@ -90,14 +90,13 @@ def assistants() -> dict[str, Any]:
             {
                 "env": env,
                 "types": types,
-                "groves": "participation",
-                "displayable": True,
+                "groves": dm.groves.Participation(displayable=True),
                 "nodes": 6,
             },
         ),
         "groves_total": (mechanism.groves_total, {"profile": profile}),
-        "AssistantMechanism.transfers": (
-            mechanism.transfers,
+        "AssistantMechanism.payment": (
+            mechanism.payment,
             {"profile": profile, "recommendation": 0, "estimate": np.array([0.4, 0.2])},
         ),
         "AssistantMechanism.audit": (mechanism.audit, {"profile": profile, "history": past}),

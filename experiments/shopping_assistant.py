@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
+import dynmech as dm
 from dynmech import static
 from experiments._assistant_market import (
     NAMES,
@@ -156,13 +157,13 @@ def pivots(options: Options) -> tuple[pd.DataFrame, pd.DataFrame]:
     types = own_types(env)
     profiles = draw_profiles(env, types, 4 * options.profiles, options.seed + 1)
     rows, every = [], []
-    for label, groves, displayable in (
-        ("h^+, displayable", "no subsidy", True),
-        ("h^-, displayable", "participation", True),
-        ("h^+, withdrawn", "no subsidy", False),
-        ("h^-, withdrawn", "participation", False),
+    for label, groves in (
+        ("h^+, displayable", dm.groves.NoSubsidy(displayable=True)),
+        ("h^-, displayable", dm.groves.Participation(displayable=True)),
+        ("h^+, withdrawn", dm.groves.NoSubsidy()),
+        ("h^-, withdrawn", dm.groves.Participation()),
     ):
-        mechanism = static.AssistantMechanism(env, types, groves, displayable, options.nodes)
+        mechanism = static.AssistantMechanism(env, types, groves, options.nodes)
         audits = [mechanism.audit(profile) for profile in profiles]
         kept = np.array([a.participation for a in audits])
         subsidy = np.array([a.no_subsidy for a in audits])
@@ -192,7 +193,8 @@ def slip_5() -> pd.DataFrame:
         ]
         plan = static.solve_assistant(env, profile)
         for displayable in (True, False):
-            audit = static.AssistantMechanism(env, types, displayable=displayable).audit(profile)
+            groves = dm.groves.Participation(displayable)
+            audit = static.AssistantMechanism(env, types, groves).audit(profile)
             rows.append(
                 {
                     "omega_i [money]": utility,

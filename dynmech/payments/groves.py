@@ -248,13 +248,15 @@ def total_by_taste(groves: AbstractGroves, own: OwnTables) -> Float[np.ndarray, 
     return cast(Any, groves).function(own) if groves.decoded else None
 
 
-def check_total(groves: AbstractGroves, own: OwnTables) -> Float[np.ndarray, "B n"]:
+def check_total(
+    groves: AbstractGroves, own: OwnTables, verb: str = "DynamicTeamMechanism"
+) -> Float[np.ndarray, "B n"]:
     """Evaluate a term; raise if it reads the own report.
 
     **Raises:** `InvalidArgument` for a wrong shape, and for a total that moves when own
     alternatives change places.
     """
-    call, name = "DynamicTeamMechanism(groves=...)", type(groves).__name__
+    call, name = f"{verb}(groves=...)", type(groves).__name__
     total = np.asarray(groves.total(own), float)
     if total.shape != own.signal.shape:
         must = f"return totals of shape (profiles, advertisers) = {own.signal.shape}"

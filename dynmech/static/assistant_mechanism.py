@@ -1,15 +1,15 @@
 """The data-driven dynamic team mechanism of the shopping assistant (paper D, sections 5.2, B.6).
 
-In round tau, after recommending x_tau, advertiser i is paid
+In round tau, after recommending x_tau, advertiser i pays
 
-    t_i,tau = what_i x_i,tau + sum_{j != i} (theta_j + what_j) x_j,tau + h_i,tau,
+    p_i,tau = - what_i x_i,tau - sum_{j != i} (theta_j + what_j) x_j,tau + phi_i,tau,
 
-what the average of the reactions c_tau, ..., c_T. The h_i add up to -total_i, a function of what
-the others report and of the context: truth is then optimal at every history (Proposition 4). With
-total_i the largest displayable value Wd^{-i} over what i may know, nobody is subsidised; with the
-least, everybody participates *if* showing i is not what makes the others valuable (Proposition 9:
-the printed proof compares W with an economy that may show i without counting it, which can be
-worth more than W where theta_i + omega_i < 0).
+what the average of the reactions c_tau, ..., c_T: -t_i,tau of the paper, phi = -h. The phi_i add up
+to total_i, a function of what the others report and of the context: truth is then optimal at every
+history (Proposition 4). With total_i the largest displayable value Wd^{-i} over what i may know,
+nobody is subsidised; with the least, everybody participates *if* showing i is not what makes the
+others valuable (Proposition 9: the printed proof compares W with an economy that may show i without
+counting it, which can be worth more than W where theta_i + omega_i < 0).
 
 Notes on the paper. The average's noise depends on later recommendations, hence on reports, so it is
 not independent of them given omega, history and x_tau, as is said; its conditional mean is omega
@@ -28,9 +28,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._checks import checked, choice, flag, member, several, shaped, whole
+from dynmech._checks import checked, instance, member, several, shaped, whole
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
+from dynmech.payments.groves import AbstractGroves, OwnTables, Participation, check_total
 from dynmech.static.assistant import (
     ASSISTANT,
     HISTORY,
@@ -45,17 +46,18 @@ from dynmech.static.assistant_policy import require_nodes
 from dynmech.static.assistant_tree import Economy, build_tree, value
 from dynmech.static.assistant_types import AssistantTypes
 
-GROVES = ("zero", "no subsidy", "participation")
+_PAPER = Participation(displayable=True)
 
 
 class AssistantMechanism(eqx.Module):
-    """Pay advertisers by the data-driven dynamic team mechanism.
+    """Charge advertisers by the data-driven dynamic team mechanism.
 
     **Arguments**
 
     - `env`: the environment. `types`: what each advertiser may be and report.
-    - `groves`: "zero"; "no subsidy" (h^+); "participation" (h^-).
-    - `displayable`: h from Wd^{-i}, as the paper's; otherwise from W^{-i}, i never shown.
+    - `groves`: a Groves term of `dynmech.groves`, by default the paper's h^-,
+      `Participation(displayable=True)`; h^+ is `NoSubsidy(displayable=True)`. Own alternatives are
+      all combinations of `types`. Terms that read tastes on a grid, or other markets, are refused.
     - `nodes`: quadrature points a product and round.
 
     **Raises:** `InvalidArgument`.
@@ -63,22 +65,19 @@ class AssistantMechanism(eqx.Module):
 
     env: ShoppingAssistant
     types: tuple[AssistantTypes, ...]
-    groves: str = eqx.field(static=True)
-    displayable: bool = eqx.field(static=True)
+    groves: AbstractGroves
     nodes: int = eqx.field(static=True)
 
     @checked(
         env=ASSISTANT,
         types=several(AssistantTypes, "`AssistantTypes`, one an advertiser"),
-        groves=choice(*GROVES),
-        displayable=flag,
+        groves=instance(AbstractGroves, "a Groves term, as `groves.NoSubsidy(displayable=True)`"),
     )
     def __init__(
         self,
         env: ShoppingAssistant,
         types: Sequence[AssistantTypes],
-        groves: str = "participation",
-        displayable: bool = True,
+        groves: AbstractGroves = _PAPER,
         nodes: int = 16,
     ):
         require_nodes("AssistantMechanism", nodes)
@@ -86,36 +85,38 @@ class AssistantMechanism(eqx.Module):
         if len(types) != n or any(own.signals.shape[1] != n for own in types):
             must = f"hold {n} `AssistantTypes` of {n} products"
             raise InvalidArgument(describe("AssistantMechanism(types=...)", must, len(types)))
-        self.env, self.types, self.groves = env, tuple(types), groves
-        self.displayable, self.nodes = displayable, nodes
+        if groves.decoded or groves.robust or groves.reads_spread():
+            must = "be a function of W^{-i}, Wd^{-i}, W and D_i at own types"
+            do = "take groves.Participation(displayable=True), or another such term"
+            raise InvalidArgument(describe("AssistantMechanism(groves=...)", must, groves, do))
+        self.env, self.types, self.groves, self.nodes = env, tuple(types), groves, nodes
 
     @checked(profile=PROFILE)
     def groves_total(self, profile: AssistantProfile) -> Float[np.ndarray, " n"]:
-        """Compute total_i at what the others report: the extreme of i's marginal economy."""
-        if self.groves == "zero":
+        """Compute total_i at what the others report, money charged."""
+        if not self.groves.reads_own:
             return np.zeros(self.env.products)
-        worst = np.max if self.groves == "no subsidy" else np.min
-        return np.array([worst(self._pivots(profile, i)) for i in range(self.env.products)])
+        return check_total(self.groves, self._own_tables(profile), "AssistantMechanism")[0]
 
     @checked(profile=PROFILE, recommendation=whole(-1))
-    def transfers(
+    def payment(
         self, profile: AssistantProfile, recommendation: int, estimate: npt.ArrayLike
     ) -> Float[np.ndarray, " n"]:
-        """Settle one round: what each advertiser is paid, Groves terms excluded.
+        """Settle one round: what each advertiser pays, Groves terms excluded.
 
         **Arguments:** `recommendation`: -1 for none. `estimate`: (n,), of omega.
 
         **Raises:** `InvalidArgument`, `OutsideSupport`.
         """
         n = self.env.products
-        seen = np.asarray(shaped(n)("transfers(estimate=...)", estimate), np.float64)
+        seen = np.asarray(shaped(n)("payment(estimate=...)", estimate), np.float64)
         if recommendation not in range(-1, n):
             must = f"be in 0..{n - 1}, or -1 for none"
-            raise OutsideSupport(describe("transfers(recommendation=...)", must, recommendation))
+            raise OutsideSupport(describe("payment(recommendation=...)", must, recommendation))
         if recommendation < 0:
             return np.zeros(n)
         others = np.arange(n) != recommendation
-        return seen[recommendation] + others * profile.theta[recommendation]
+        return -seen[recommendation] - others * profile.theta[recommendation]
 
     @checked(profile=PROFILE, history=HISTORY)
     def audit(
@@ -137,11 +138,10 @@ class AssistantMechanism(eqx.Module):
         mean, theta = belief.mean[None], profile.theta[None]
         flow = play(tree, tree, mean, mean, theta, past)[0][0]
         welfare = flow[UTILITY].sum() + profile.theta @ flow[SHOWN]
-        own = profile.theta * flow[SHOWN]
-        team = flow[SETTLED].sum() + profile.theta @ flow[SHOWN] - own
+        payoff, contribution = _shares(flow, profile.theta)
         total = self.groves_total(profile) if not past else np.full(n, np.nan)
         data, words = find_lies(env, self.types, profile, history, tree, self.nodes)
-        kept, paid_up = Bounded(own + team - total), Bounded(flow[UTILITY] - team + total)
+        kept, paid_up = Bounded(payoff - total), Bounded(total - contribution)
         return AssistantAudit(
             names=env.names,
             gain=Bounded([w.gain for w in data]),
@@ -187,16 +187,40 @@ class AssistantMechanism(eqx.Module):
         gain, _ = report_gains(env, own, profile, history, tree, self.nodes, agent)
         return float(gain[0, 0]), float(gain[0, 1])
 
-    def _pivots(self, profile: AssistantProfile, agent: int) -> Float[np.ndarray, "..."]:
-        """Marginal value of `agent` for each structure and signal she may have."""
-        own, economy, found = self.types[agent], Economy(agent, self.displayable), []
-        for noise in own.noise:
-            told = [profile.replace(agent, signal=s, noise=noise) for s in own.signals]
-            beliefs = [self.env.belief(each) for each in told]
-            tree = build_tree(self.env, beliefs[0].covariance, "cells", self.nodes)
-            level = np.stack([b.mean for b in beliefs]) + profile.theta
-            found.append(value(tree, level, (), economy))
-        return np.array(found)
+    def _own_tables(self, profile: AssistantProfile) -> OwnTables:
+        """One profile's tables along own values, and own structures and signals."""
+        n, sizes = self.env.products, [len(own.noise) * len(own.signals) for own in self.types]
+        values = max(len(own.theta) for own in self.types)
+        wide = np.full((2, 1, n, values, max(sizes)), np.nan)
+        thin = np.full((2, 1, n, max(sizes)), np.nan)
+        for i, own in enumerate(self.types):
+            many, count = len(own.theta), len(own.signals)
+            for q, noise in enumerate(own.noise):
+                told = [profile.replace(i, signal=s, noise=noise) for s in own.signals]
+                beliefs = [self.env.belief(each) for each in told]
+                tree = build_tree(self.env, beliefs[0].covariance, "cells", self.nodes)
+                mean = np.stack([b.mean for b in beliefs])
+                at = slice(q * count, (q + 1) * count)
+                for table, shown in zip(thin, (False, True), strict=True):
+                    table[0, i, at] = value(tree, mean + profile.theta, (), Economy(i, shown))
+                theta = np.tile(profile.theta, (many * count, 1))
+                theta[:, i] = np.repeat(own.theta, count)
+                mean = np.tile(mean, (many, 1))
+                both = _shares(play(tree, tree, mean, mean, theta, ())[0], theta)
+                for table, part in zip(wide, both, strict=True):
+                    table[0, i, :many, at] = part[:, i].reshape(many, count)
+        rows = np.where(np.isnan(thin[0]), -1, np.arange(max(sizes)))
+        pairs = np.where(np.isnan(wide[0]), -1, np.arange(wide[0].size).reshape(wide[0].shape))
+        return OwnTables(
+            payoff=wide[0],
+            contribution=wide[1],
+            marginal=thin[0],
+            displayable=thin[1],
+            root=np.ones((max(sizes), 1)),
+            own_root=rows,
+            own_pair=pairs,
+            signal=np.zeros((1, n), int),
+        )
 
     def _require_known(self, profile: AssistantProfile) -> None:
         for i, own in enumerate(self.types):
@@ -209,3 +233,12 @@ class AssistantMechanism(eqx.Module):
                 must = f"hold theta, signal and noise from the types of {self.env.names[i]}"
                 do = "add them to `types`, or take the profile from the lists"
                 raise OutsideSupport(describe("audit(profile=...)", must, "others", do))
+
+
+def _shares(
+    flow: Float[np.ndarray, "*B 4 n"], theta: Float[np.ndarray, "*B n"]
+) -> tuple[Float[np.ndarray, "*B n"], Float[np.ndarray, "*B n"]]:
+    """Payoff without Groves term, and D_i, of expected play under truth."""
+    shown, utility, settled = (flow[..., k, :] for k in (SHOWN, UTILITY, SETTLED))
+    everyone = settled.sum(axis=-1, keepdims=True) + (theta * shown).sum(axis=-1, keepdims=True)
+    return np.broadcast_to(everyone, theta.shape), everyone - theta * shown - utility

@@ -8,6 +8,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
+import dynmech as dm
 from dynmech import DynmechError
 from dynmech import static as st
 from tests.helpers.assistant import EXACT, SHOWN, market, option, posterior, reports, types
@@ -239,6 +240,9 @@ MISTAKES = {
     ),
     "lookahead=": lambda: st.bound_assistant(market(), reports(market()), lookahead=3),
     "groves=": lambda: st.AssistantMechanism(market(), types(market()), "pivot"),
+    "AssistantMechanism.groves=.*function of": lambda: st.AssistantMechanism(
+        market(), types(market()), dm.groves.DataDriven()
+    ),
     "types=": lambda: st.AssistantMechanism(market(), types(market())[:1]),
     "audit.profile=": lambda: st.AssistantMechanism(market(), types(market())).audit(
         reports(market()).replace(0, theta=0.25)
@@ -248,10 +252,10 @@ MISTAKES = {
         [-0.1], [[0.0, 0.0]], np.eye(2)
     ),
     "AssistantTypes.noise.0.=": lambda: st.AssistantTypes([0.1], [[0.0, 0.0]], np.zeros((2, 2))),
-    "transfers.estimate=": lambda: st.AssistantMechanism(market(), types(market())).transfers(
+    "payment.estimate=": lambda: st.AssistantMechanism(market(), types(market())).payment(
         reports(market()), 0, [1.0]
     ),
-    "transfers.recommendation=": lambda: st.AssistantMechanism(market(), types(market())).transfers(
+    "payment.recommendation=": lambda: st.AssistantMechanism(market(), types(market())).payment(
         reports(market()), 2, [1.0, 0.0]
     ),
     "misreport_gain.agent=": lambda: st.AssistantMechanism(

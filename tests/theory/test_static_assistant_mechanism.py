@@ -6,6 +6,7 @@ import pytest
 from scipy.optimize import linprog, minimize
 from scipy.sparse import csr_array
 
+import dynmech as dm
 from dynmech import static as st
 from dynmech.static.gaussian import select_largest
 from experiments._assistant_market import revealing
@@ -53,7 +54,7 @@ def test_three_products_by_quadrature():
         for noise in env.signal_noise
     ]
     profile = env.profile([0.1, 0.7, 0.1], signals, [0.2, 0.1, 0.4])
-    mechanism = st.AssistantMechanism(env, own, "no subsidy", nodes=8)
+    mechanism = st.AssistantMechanism(env, own, dm.groves.NoSubsidy(displayable=True), nodes=8)
     audit, plan = mechanism.audit(profile), st.solve_assistant(env, profile, nodes=8)
     assert (audit.incentive_gain <= audit.tolerance).all()
     assert (audit.message_gain > 0.1).all()
@@ -123,12 +124,12 @@ def test_message_driven_gain_is_unbounded_in_the_lie():
     np.testing.assert_allclose(np.diff(gains), weight[0, 0], atol=EXACT)
 
 
-def test_transfers_are_the_papers():
+def test_payments_are_the_papers_transfers():
     env = market(2)
     mechanism = st.AssistantMechanism(env, types(env))
-    paid = mechanism.transfers(reports(env), 1, [0.5, -0.4])
-    np.testing.assert_allclose(paid, [0.3 - 0.4, -0.4])
-    np.testing.assert_array_equal(mechanism.transfers(reports(env), -1, [0.5, -0.4]), 0)
+    paid = mechanism.payment(reports(env), 1, [0.5, -0.4])
+    np.testing.assert_allclose(paid, [0.4 - 0.3, 0.4])
+    np.testing.assert_array_equal(mechanism.payment(reports(env), -1, [0.5, -0.4]), 0)
 
 
 def later_recommendation(env, reported, omega, first):
@@ -182,7 +183,7 @@ def test_realised_averages_settle_to_what_the_audit_expects(rounds):
     env = market(rounds)
     truth, nodes = reports(env), 8
     lie = truth.replace(0, theta=0.6, signal=[1.0, 1.0], noise=0.5 * np.eye(2))
-    mechanism = st.AssistantMechanism(env, types(env), "zero", nodes=nodes)
+    mechanism = st.AssistantMechanism(env, types(env), dm.groves.Zero(), nodes=nodes)
     worth = mechanism.audit(truth)
     for seed, told in enumerate((truth, lie)):
         talk = st.simulate_assistant(env, truth, told, jax.random.key(seed), 20_000, nodes=nodes)
@@ -253,19 +254,19 @@ def test_slip_5_participation_fails_by_one_half():
     assert plan.recommendation == -1
     np.testing.assert_allclose(plan.displayable_marginal_value[0], 0.5, atol=EXACT)
     assert plan.marginal_value[0] == pytest.approx(0, abs=EXACT)
-    for groves in ("participation", "no subsidy"):
+    for groves in (dm.groves.Participation(True), dm.groves.NoSubsidy(True)):
         audit = st.AssistantMechanism(env, known(env, profile), groves).audit(profile)
         assert audit.participation[0] == pytest.approx(-0.5, abs=EXACT)
         assert audit.no_subsidy[0] == pytest.approx(0.5, abs=EXACT)
-    withdrawn = st.AssistantMechanism(env, known(env, profile), displayable=False)
+    withdrawn = st.AssistantMechanism(env, known(env, profile), dm.groves.Participation())
     assert withdrawn.audit(profile).participation[0] == pytest.approx(0, abs=EXACT)
 
 
 def test_slip_5_withdrawn_pivot_subsidises():
     """omega_i = 1: D_i > 0 = W^{-i}, so no subsidy needs the displayable economy."""
     env, profile = revealing(1.0)
-    withdrawn = st.AssistantMechanism(env, known(env, profile), "no subsidy", displayable=False)
-    shown = st.AssistantMechanism(env, known(env, profile), "no subsidy")
+    withdrawn = st.AssistantMechanism(env, known(env, profile), dm.groves.NoSubsidy())
+    shown = st.AssistantMechanism(env, known(env, profile), dm.groves.NoSubsidy(displayable=True))
     assert withdrawn.audit(profile).no_subsidy[0] < -0.1
     found = shown.audit(profile)
     assert found.no_subsidy[0] >= -EXACT
@@ -283,8 +284,10 @@ def test_proposition_9_where_it_holds(rounds):
         theta = [o.theta[rng.integers(3)] for o in own]
         signals = [o.signals[k] for o, k in zip(own, pick, strict=True)]
         profile = env.profile(theta, signals, rng.normal(size=2))
-        plus = st.AssistantMechanism(env, own, "no subsidy").audit(profile)
-        minus = st.AssistantMechanism(env, own, "participation").audit(profile)
+        plus = st.AssistantMechanism(env, own, dm.groves.NoSubsidy(displayable=True)).audit(profile)
+        minus = st.AssistantMechanism(env, own, dm.groves.Participation(displayable=True)).audit(
+            profile
+        )
         assert (plus.no_subsidy >= -1e-9).all()
         assert (plus.groves_total >= minus.groves_total - 1e-12).all()
         plan = st.solve_assistant(env, profile)
@@ -295,6 +298,26 @@ def test_proposition_9_where_it_holds(rounds):
     assert kept > 6
 
 
+def test_the_window_is_sharp_at_own_types():
+    """The floor is the least total that subsidises no own type, the ceiling the most all accept."""
+    env = market(1)
+    own, profile = types(env), reports(env)
+    told = [
+        profile.replace(0, theta=t, signal=s, noise=q)
+        for t in own[0].theta
+        for s in own[0].signals
+        for q in own[0].noise
+    ]
+    for term, name in (
+        (dm.groves.WindowFloor(), "no_subsidy"),
+        (dm.groves.WindowCeiling(), "participation"),
+    ):
+        mechanism = st.AssistantMechanism(env, own, term)
+        slack = [getattr(mechanism.audit(each), name)[0] for each in told]
+        assert min(slack) == pytest.approx(0, abs=1e-12)
+        assert max(slack) > 0.01
+
+
 def test_largest_marginal_value_over_a_box_is_at_a_vertex():
     """Wd^{-i} is convex in s_i: a search inside the box finds nothing above its vertices."""
     env = market(2)
@@ -303,7 +326,9 @@ def test_largest_marginal_value_over_a_box_is_at_a_vertex():
     fine = st.AssistantTypes.box(env, 0, [0.2], points=7)
     rest = types(env)[1]
     tops = [
-        st.AssistantMechanism(env, [own, rest], "no subsidy").groves_total(profile)[0]
+        st.AssistantMechanism(env, [own, rest], dm.groves.NoSubsidy(displayable=True)).groves_total(
+            profile
+        )[0]
         for own in (box, fine)
     ]
     assert tops[0] == pytest.approx(tops[1], abs=1e-12)
