@@ -123,7 +123,7 @@ def _search_piece(policy, settlement, settled, piece: tuple[int, int]) -> _Piece
     start, stop = np.searchsorted(policy.pairs.root[order], piece)
     path = visit(policy.plan, order[start:stop], by_origin=False)
     lies = [_no_lies(), *(_later_lies(policy, path, t) for t in range(1, len(path)))]
-    gains, masses = _gains(policy, settlement, settled, lies, path)
+    gains, masses = _gains(policy, settlement, settled, lies)
     for t, (here, found) in enumerate(zip(lies, gains, strict=True)):
         count += len(found)
         for i in range(n):
@@ -197,7 +197,7 @@ def value_alternatives(policy: AbstractPricedPolicy) -> Int[np.ndarray, "P n K"]
     return found
 
 
-def _gains(policy, settlement, settled, lies: list[_Lies], path):
+def _gains(policy, settlement, settled, lies: list[_Lies]):
     """Gain over truth of each misreport, conditional on its node; and the node's mass."""
     plan = policy.plan
     horizon = plan.horizon

@@ -73,7 +73,7 @@ def rating_chance(log: Log, market: RecommendationMDP, groups: Int[np.ndarray, "
         raise InvalidArgument(describe("fit(log=...)", must, "none"))
     history = np.full(len(row), -1)
     if placed and sent.given == "history":
-        memory, edge = edges_of(market, controls_shown(log, market), log.round - 1, log.offsets)
+        memory, edge = edges_of(market, controls_shown(log, market), log.round - 1)
         history = memory[edge[row], 2]
     rows, index = np.unique(history, return_inverse=True)
     index, owner = index.reshape(-1), groups[log.owner[row]]

@@ -103,7 +103,7 @@ def records(log: Log, env: RecommendationMDP) -> Records:
         must = f"have at most the market's {env.horizon} rounds"
         do = "build the market with as many rounds as the longest conversation"
         raise OutsideSupport(describe("log", must, int(period.max()) + 1, do))
-    memory, edge = edges_of(env, shown, period, log.offsets)
+    memory, edge = edges_of(env, shown, period)
     cell, cells = np.unique(np.stack([edge, action], axis=1), axis=0, return_inverse=True)
     heard, said = _symbols(log, env, edge)
     first, opening = _first(log, env)
@@ -156,7 +156,7 @@ def controls_shown(log: Log, env: RecommendationMDP) -> Int[np.ndarray, " R"]:
     return np.array(controls, np.int64)[which.reshape(-1)]
 
 
-def edges_of(env: RecommendationMDP, shown, period, offsets):
+def edges_of(env: RecommendationMDP, shown, period):
     """Distinct (period, control, memory after it), and the one of each row."""
     start = env.unaware.astype(np.int64)
     after = np.zeros((len(shown), len(start)), np.int64)

@@ -205,7 +205,7 @@ class RatingFeedback(AbstractFeedback):
         own = 1 if self.advertisers is None else self.symbols
         return (self.symbols, *(own,) * products)
 
-    def _noise(self, recommendation, period, products):
+    def _noise(self, recommendation, period):
         deviation = jnp.asarray(self.noise)
         if self.by_product and deviation.ndim == 1:
             deviation = deviation[None]
@@ -224,7 +224,7 @@ class RatingFeedback(AbstractFeedback):
 
     def reading_noise(self, recommendation, period, products):
         """Standard deviation of the rating itself, before it is cut into symbols, money; traced."""
-        return self._noise(recommendation, period, products)
+        return self._noise(recommendation, period)
 
     def correlated(self):
         return f"correlation={self.correlation}" if self.correlation else None
@@ -275,7 +275,7 @@ class RatingFeedback(AbstractFeedback):
         """The product in the first place; its utilities, noise and cut points."""
         n, first_place = len(utilities), jnp.atleast_1d(jnp.asarray(shown))[0]
         rated = jnp.minimum(first_place, n - 1)
-        noise = self._noise(rated, period, n)
+        noise = self._noise(rated, period)
         return (
             first_place,
             jnp.asarray(utilities)[rated],

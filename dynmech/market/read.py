@@ -79,7 +79,7 @@ def read_market(path: str | os.PathLike) -> RecommendationMDP:
             raise InvalidArgument(describe(settings.where("tastes"), must, "both"))
         tastes = _points(_Table(folder / "tastes.csv"), features)
     else:
-        tastes = _drawn(settings, len(features))
+        tastes = _drawn(settings)
     with settings.blame("horizon"):
         horizon = settings.top("horizon")
     section = settings.section
@@ -382,7 +382,7 @@ def _points(table: _Table, features: list[str]) -> TasteGrid:
         return TasteGrid(points, weights)
 
 
-def _drawn(settings: _Settings, k: int) -> TasteGrid:
+def _drawn(settings: _Settings) -> TasteGrid:
     given = settings.section("tastes")
     kind = given.pop("kind", None)
     if kind not in _TASTES:

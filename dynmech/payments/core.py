@@ -85,7 +85,7 @@ def _payment(env, theta, action, estimate, cost: float | None) -> Float[Array, "
     if estimate.shape not in ((), (k,)) or (cost is None and estimate.ndim):
         must = f"be a number or have shape ({k},)" if cost is not None else "be a number"
         raise InvalidArgument(describe("payment(estimate=...)", must, estimate.shape))
-    _check_realised(theta, action, estimate, n)
+    _check_realised(theta, estimate)
     bought = jnp.arange(n) == jnp.asarray(action)
     if estimate.ndim:
         utility = jnp.asarray(gamma) @ estimate - _leaving(env)
@@ -105,7 +105,7 @@ def _leaving(env: RecommendationMDP) -> float:
     return float(x.flat[0])
 
 
-def _check_realised(theta, action, estimate, n: int) -> None:
+def _check_realised(theta, estimate) -> None:
     for name, value in (("theta", theta), ("estimate", estimate)):
         if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
             raise NotFinite(describe(f"payment({name}=...)", "be finite", value))

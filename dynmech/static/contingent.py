@@ -61,12 +61,12 @@ def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMecha
     transfers = []
     for i in range(env.agents):
         rest = [j for j in range(env.agents) if j != i]
-        worth = _others(env, i, rest, None)
+        worth = _others(env, rest, None)
         paid = np.take_along_axis(worth, allocation[..., None], axis=-1)
         if groves == "informed":
             paid = paid - worth.max(axis=-1, keepdims=True)
         elif groves == "pivot":
-            paid = paid - _others(env, i, rest, i).max(axis=-1, keepdims=True)
+            paid = paid - _others(env, rest, i).max(axis=-1, keepdims=True)
         transfers.append(paid)
     return DirectMechanism(env, allocation, transfers, name=f"message-driven VCG ({groves})")
 
@@ -235,7 +235,7 @@ def second_stage_spread(
     return spread
 
 
-def _others(env: StaticEnvironment, agent: int, rest: list[int], without: int | None):
+def _others(env: StaticEnvironment, rest: list[int], without: int | None):
     """Sum of the other agents' expected payoffs at every allocation, at reported information."""
     shape = tuple(1 if j == without else size for j, size in enumerate(env.shape))
     total = np.zeros((*shape, len(env.allocations)))
