@@ -1,9 +1,9 @@
 """Groves totals at first reports that were not solved for: bids inside a declared interval, say.
 
 A total is a function of the others' reports and the platform's context, wherever these lie: the
-market is solved once more, or somebody's own recommender asked, with these reports beside the
-support, and the term reduces the same own types as everywhere, those of the support and of the
-interval.
+market is solved once more, or somebody's own recommender asked or played, with these reports
+beside the support, and the term reduces the same own types as everywhere, those of the support
+and of the interval.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from dynmech.policy.certified import walk_play
 from dynmech.policy.efficient import solve_efficient_policy
 from dynmech.policy.own_values import with_values
 from dynmech.policy.playable import beliefs_after
+from dynmech.policy.played import PlayEvaluator
 
 _SHARE = 1e-3  # of the upper bound, where the market is not solved exactly
 _KEPT = 4096
@@ -54,13 +55,18 @@ def _totals(terms: AbstractTerms, theta, signals) -> Float[np.ndarray, " n"]:
     size = policy.env.values.support.shape[1]
     env, index = _with_bids(policy.env, np.asarray(theta))
     start = Profiles(index[None], np.asarray(signals, np.int64)[None])
-    there = _there(terms, env, start)
-    own = there.own_tables(terms.estimator, groves.side, groves.reads_own)
-    if groves.robust:
-        markets = [_with_bids(m, np.asarray(theta))[0] for m in cast(Any, groves).markets]
-        sent = terms.estimator is policy.env.signals.settlement
-        signal = there.env.signals.settlement if sent else terms.estimator
-        own = over_markets(there, own, signal, markets)
+    asked = terms.estimator, groves.side, groves.reads_own
+    if not policy.evaluator.walked and not groves.robust:
+        played = _played(cast(PlayEvaluator, policy.evaluator), env, start)
+        own = played.own_tables(*asked)
+    else:
+        there = _there(terms, env, start)
+        own = there.evaluator.own_tables(*asked)
+        if groves.robust:
+            markets = [_with_bids(m, np.asarray(theta))[0] for m in cast(Any, groves).markets]
+            sent = terms.estimator is policy.env.signals.settlement
+            signal = there.env.signals.settlement if sent else terms.estimator
+            own = over_markets(there, own, signal, markets)
     # The bid, of the support there, is nobody's own value.
     payoff, left, pair = (
         x if env is policy.env else np.delete(x, size, axis=2)
@@ -91,12 +97,19 @@ def _there(terms: AbstractTerms, env: RecommendationMDP, start: Profiles) -> Eff
         return _solved(env, start, policy.exact)
     if not policy.evaluator.walked or asked is None:
         must = f"start from a profile asked for in initial=, for {type(terms.groves).__name__}"
-        do = "solve for it, settle with groves.Zero(), or pass a policy whose tree was walked"
+        do = "solve for it, settle with another Groves term, or pass a policy whose tree was walked"
         got = f"first reports that {policy.solver} was not made for"
         raise OutsideSupport(describe("settle(conversation=...)", must, got, do))
     root = beliefs_after(env, start.signals)
     play = dataclasses.replace(asked, env=env, profiles=start, root=root)
     return walk_play(play, start, True, policy.solver)
+
+
+def _played(evaluator: PlayEvaluator, env: RecommendationMDP, start: Profiles) -> PlayEvaluator:
+    """Who is played, at one profile: bounded as at those that were asked for."""
+    root = beliefs_after(env, start.signals)
+    play = dataclasses.replace(evaluator.play, env=env, profiles=start, root=root)
+    return dataclasses.replace(evaluator, play=play, solved_own=None)
 
 
 def _solved(env: RecommendationMDP, start: Profiles, exact: bool) -> EfficientPolicy:

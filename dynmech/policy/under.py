@@ -56,9 +56,9 @@ def walk_under(
 
     **Raises:** `TooLarge` where the tree of both does not fit; `InvalidArgument`.
     """
-    both = beside(call, truth, policy.env, signal)
+    both, single = beside(call, truth, policy.env, signal), truth.gamma.dtype == np.float32
     profiles = policy.profiles
-    best, memories = solve_remembered(both.env, profiles, policy.batch)
+    best, memories = solve_remembered(both.env, profiles, policy.batch, single=single)
     held = eqx.tree_at(lambda plan: plan.root, best.plan, both.start(best.pairs.signals))
     wider = Wider(both, held, best.pairs, tuple(memories))
     taken, laws = policy.evaluator.follow_on(wider)
@@ -85,15 +85,16 @@ def certify_under(
 
     **Raises:** `TooLarge` for values that move or several products at once; `InvalidArgument`.
     """
-    both = beside(call, truth, policy.env, signal)
+    both, single = beside(call, truth, policy.env, signal), truth.gamma.dtype == np.float32
     env, profiles = both.env, policy.profiles
     if env.displays is not None or not isinstance(env.values, ConstantValues):
         must = "show one product at a time and keep values constant where no tree of both fits"
-        raise TooLarge(describe(call, must, "another market"))
+        do = "use fewer rounds, tastes, symbols or profiles; simulate(under=...) needs no tree"
+        raise TooLarge(describe(call, must, "another market", do))
     known = np.flatnonzero(beliefs_after(env, profiles.signals).sum(axis=1) > 0)
     require_few(len(known), call.split("(")[0])
     played = Profiles(profiles.theta[known], profiles.signals[known])
-    play = untrained(env, played, policy.evaluator.guide(both))
+    play = untrained(env, played, policy.evaluator.guide(both), single)
     play = dataclasses.replace(play, certificate=certificate, chunk=_CHUNK)
     economies = list_economies(env, played, False)
     with jax.enable_x64(True):

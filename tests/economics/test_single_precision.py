@@ -134,6 +134,30 @@ def test_certificates_hold_the_value_of_what_was_rounded(walk):
         assert (high - low < 1e-5).all()
 
 
+@pytest.mark.parametrize("tree", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_bounds_hold_another_market_that_was_rounded(tree, monkeypatch):
+    """W of the true market, where both are walked and where nothing but simulation is left."""
+    held = single(5)[1]
+    env = logit_market(2, 3, 2, seed=4, values=1, advertisers=None)
+    true = dm.RecommendationMDP(
+        env.gamma, env.tastes, env.horizon, env.action_rule, env.signals, held.values
+    )
+    mechanism = dm.DynamicTeamMechanism(solve(held, dm.Exact()), dm.groves.Zero())
+    short = shortened(true)
+    right, off = (mechanism.audit(under=one).best.value for one in (true, in_doubles(short)))
+    assert np.abs(right - off).max() > 1e-10
+    if not tree:
+        monkeypatch.setattr("dynmech.mechanism.under.walk_under", _no_tree)
+    best = mechanism.audit(under=short, conversations=30).best
+    assert (best.lower <= right).all()
+    assert (right <= best.upper).all()
+    assert not tree or (best.upper - right < 1e-5).all()
+
+
+def _no_tree(*given):
+    raise dm.TooLarge("no tree of both markets fits")
+
+
 def test_what_is_exact_but_for_rounding_can_be_revalued():
     policy = solve(single(2)[0], dm.Exact())
     assert not policy.partial

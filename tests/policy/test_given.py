@@ -241,10 +241,14 @@ def test_totals_at_bids_are_those_of_the_recommender():
         at = mechanism.policy.start(np.array([0.33, 0.3]), [0, 0, 0]).step("exit")
         known = mechanism.groves_total[0, 0, 1, 0, 0, 0]
         assert mechanism.settle(at).transfer.sum(axis=0)[0] == pytest.approx(known, abs=1e-12)
-    played = dm.GivenPolicy(env, worst, certificate=quick())
-    chat = played.start(np.array([0.33, 0.44]), [0, 0, 0]).step("exit")
-    with pytest.raises(dm.OutsideSupport, match="tree was walked"):
-        dm.DynamicTeamMechanism(played, CEILING).settle(chat)
+    start = dm.Profiles(np.array([[0, 1]]), np.array([[0, 0, 0]]))
+    played = dm.GivenPolicy(env, modest, initial=start, certificate=quick())
+    mechanism, paid = dm.DynamicTeamMechanism(played, CEILING), []
+    for own in (0.33, 0.2):
+        chat = played.start(np.array([own, 0.44]), [0, 0, 0]).step("exit")
+        paid.append(mechanism.settle(chat).transfer.sum(axis=0)[0])
+    assert paid[0] == paid[1]
+    assert right - 1.0 < paid[0] <= right + 1e-12
 
 
 @pytest.mark.parametrize(
