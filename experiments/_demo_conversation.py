@@ -133,6 +133,21 @@ def narrate(drawn: Drawn, ledger: dm.Ledger, unit: str) -> list[str]:
     return lines
 
 
+DECODED = (
+    "The Groves totals are decoded from the signal that follows the ending: here f at her taste, "
+    "without the noise that a real signal adds; they are charged with the ending."
+)
+
+
+def decoded_totals(
+    mechanism: dm.DynamicTeamMechanism, profile: int, omega: int
+) -> np.ndarray | None:
+    """Each advertiser's total at the taste drawn (n,), where totals are decoded; else None."""
+    if not isinstance(mechanism.groves, dm.groves.DataDriven):
+        return None
+    return mechanism.groves.function(mechanism.own)[profile, :, omega]
+
+
 def _transfers(ledger: dm.Ledger, k: int) -> str:
     def listed(row: np.ndarray) -> str:
         return ", ".join(f"{x} {v:+.3g}" for x, v in zip(ledger.names, row, strict=True) if v != 0)
@@ -176,7 +191,7 @@ def ledger_table(
         {
             "advertiser": ledger.names,
             "theta earned [money]": earned,
-            "Groves term, round 1 [money]": groves,
+            "Groves term [money]": groves,
             "core transfer, last round [money]": core,
             "paid [money]": groves + core,
             "keeps [money]": earned - groves - core,

@@ -57,9 +57,9 @@ class Options:
     """Noise of each advertiser's own first signal, money: cars 60, electricity 2."""
     spread: tuple[float, ...] = (0.8, 1.0, 1.2)
     """Each advertiser's value is one of these multiples of her markup, equally likely."""
-    groves: Literal["WindowCeiling", "WindowFloor", "Participation", "NoSubsidy", "Zero"] = (
-        "WindowCeiling"
-    )
+    groves: Literal[
+        "DataDriven", "WindowCeiling", "WindowFloor", "Participation", "NoSubsidy", "Zero"
+    ] = "DataDriven"
     """Groves term of the mechanism that is audited and settles the sample conversation."""
     profile: int | None = None
     """Profile shown in detail; by default the one whose tree shows the most products."""

@@ -229,6 +229,24 @@ def groves_table(
     return pd.DataFrame(rows)
 
 
+def kept_by_a_total(mechanism: dm.DynamicTeamMechanism, unit: str) -> str:
+    """Say where any total keeps both promises, and by how much the others miss."""
+    assert isinstance(mechanism.groves, dm.groves.DataDriven)
+    room = mechanism.groves.compare(mechanism.own)
+    fixed, decoded = (100 * share for share in room.shares())
+    text = (
+        f"Both promises can be kept by a fixed total for {fixed:.0f}% of advertisers and profiles, "
+        f"by a data-driven one for {decoded:.4g}%"
+    )
+    worst = float(np.nanmin(room.data_driven))
+    if worst >= 0:
+        return f"{text}."
+    return (
+        f"{text}; by no total for the rest, where users who buy by chance what they like less than "
+        f"nothing cost more than the advertiser earns: {-worst:.2g} {unit} at the worst."
+    )
+
+
 def payments_by_term(mechanisms: Mapping[str, dm.DynamicTeamMechanism]) -> pd.DataFrame:
     """Expected payment of every advertiser under every Groves term, long form."""
     rows = []

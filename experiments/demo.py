@@ -119,6 +119,7 @@ def _mechanisms(
     out.say(
         "DataDriven totals read the signal that follows every ending, and keep both promises where "
         "any total can; all others are fixed by what the rest reported at first.",
+        tables.kept_by_a_total(mechanisms["DataDriven"], out.unit),
     )
     totals = mechanisms[tables.EX_ANTE].groves_total
     pivots = solved.policy.marginal_value
@@ -157,7 +158,8 @@ def _conversation(
     policy = solved.policy
     drawn = talk.draw_conversation(policy, profile, np.random.default_rng(seed))
     rating = None if drawn.rating is None else np.asarray(drawn.rating)
-    ledger = mechanism.settle(drawn.end, rating)
+    totals = talk.decoded_totals(mechanism, profile, drawn.omega)
+    ledger = mechanism.settle(drawn.end, rating, totals)
     out.heading(f"A conversation from profile {profile}")
     signals = policy.profiles.signals[profile]
     who = zip(policy.env.names, policy.start(profile=profile).theta, signals[1:], strict=True)
@@ -167,6 +169,7 @@ def _conversation(
         + "; ".join(f"{x} {v:.3g}, {s}" for x, v, s in who)
         + f". The platform's own signal is {signals[0]}.",
         *talk.narrate(drawn, ledger, out.unit),
+        *([] if totals is None else [talk.DECODED]),
     )
     out.table("conversation", talk.turns_table(drawn), "Conversation", show=False)
     out.table("ledger_by_round", _with_unit(ledger.to_frame()), "Ledger", show=False)

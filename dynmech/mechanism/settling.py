@@ -52,8 +52,7 @@ def settle_one(
         product = turns[-1].action
         rated[-1] = estimated(terms.policy.env, terms.estimator, conversation, estimate)
         core[-1] = np.asarray(core_payment(env, turns[-1].theta, product, rated[-1], None))
-    shares = np.zeros(len(turns))
-    shares[: len(terms.installments)] = terms.installments[: len(turns)]
+    shares = _shares(terms, len(turns))
     shares[-1] += 1 - shares.sum()
     groves = shares[:, None] * _totals_at(terms, conversation, totals)
     return Ledger(
@@ -143,8 +142,7 @@ def settle_many(
     rounds = (chats.action >= 0).sum(axis=1)
     last = turn == rounds[row] - 1
     spent = _spent(terms, chats.displayed, chats.action, costs)[row, turn]
-    share = np.zeros(chats.action.shape[1] + 1)
-    share[: len(terms.installments)] = terms.installments[: len(share)]
+    share = _shares(terms, chats.action.shape[1] + 1)
     charged = np.where(last, 1 - np.cumsum(np.append(0.0, share))[turn], share[turn])
     return Ledger(
         names=env.names,
@@ -159,6 +157,17 @@ def settle_many(
         off_model=bool(chats.off_model.any()),
         conversation=row,
     )
+
+
+def _shares(terms: AbstractTerms, rounds: int) -> np.ndarray:
+    """Shares of the total that are due in each of so many rounds, whatever ends when.
+
+    The rest is due with the ending; all of it where only what follows the ending tells the total.
+    """
+    found = np.zeros(rounds)
+    if not terms.groves.decoded:
+        found[: len(terms.installments)] = terms.installments[:rounds]
+    return found
 
 
 def own_conversation(terms: AbstractTerms, conversation: Any) -> Conversation:

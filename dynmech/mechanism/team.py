@@ -90,7 +90,8 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
       reporting can make a second lie profitable (it undoes the first); cumulative cannot.
     - `installments`: shares of the Groves total charged in periods 1, 2, ... while the
       conversation lasts; what is left is charged when it ends, so that the total is the same on
-      every path (anything else would reward own reports that move the path).
+      every path (anything else would reward own reports that move the path). Totals that are
+      decoded after the ending, as those of `DataDriven`, are charged with it whatever these are.
     """
 
     policy: AbstractPricedPolicy

@@ -186,6 +186,20 @@ def test_settling_needs_the_decoded_totals():
     np.testing.assert_allclose(ledger.transfer.sum(0), [0.25, -0.5])
 
 
+def test_decoded_totals_are_charged_with_the_ending_of_one_and_of_many():
+    mechanism = _mechanism(7, dm.groves.DataDriven(), constant=True)
+    policy, decoded = mechanism.policy, np.array([0.25, -0.5])
+    left, asked = policy.env.products, policy.env.products + 1  # codes of actions
+    chat = policy.start(profile=0)
+    chat = chat.step("query", [0] * (policy.env.products + 1))
+    assert not chat.ended
+    one = mechanism.settle(chat.step("exit"), totals=decoded)
+    np.testing.assert_allclose(one.groves, [[0.0, 0.0], decoded])
+    chats = policy.start_many([0, 0]).step([asked, asked], [0, 0])
+    many = mechanism.settle(chats.step([left, left]), totals=np.stack([decoded] * 2))
+    np.testing.assert_allclose(many.groves, np.tile(one.groves, (2, 1)))
+
+
 def test_bad_arguments_are_refused():
     with pytest.raises(dm.InvalidArgument, match="objective"):
         dm.groves.DataDriven(objective="luck")
