@@ -38,7 +38,7 @@ def informed_rival(auction: static.AgentClickAuction) -> static.DirectMechanism:
         rival = rest.argmax(axis=-1)
         value = np.take_along_axis(auction.values(), rival[..., None], axis=-1)
         paid = auction.impressions * value * points.T[rival]
-        transfers.append(np.where((chosen == i)[..., None], -paid, 0.0))
+        transfers.append(np.where((chosen == i)[..., None], paid, 0.0))
     law = [static.IdealData().law(env)] * env.agents
     return static.DirectMechanism(env, chosen, transfers, law, "pivot, rival chosen at all reports")
 
@@ -98,7 +98,7 @@ def lotteries(auction: static.AgentClickAuction, chances: Sequence[float]) -> pd
                 "gain, price times p [money]": many * pivot.audit().epsilon,
                 "gain, price as printed [money]": many * audit.epsilon,
                 "participation, as printed [money]": many * float(np.nanmin(audit.participation)),
-                "largest payment [money]": float(max(-t.min() for t in pivot.transfer)),
+                "largest payment [money]": float(max(t.max() for t in pivot.transfer)),
                 "deviation of a payment [money]": many**0.5 * deviation(pivot),
             }
         )
@@ -143,8 +143,8 @@ def footnote_20(values: tuple[float, float] = (1.0, 0.6)) -> tuple[pd.DataFrame,
             {
                 "rates (s_1, s_2)": f"({s1:g}, {s2:g})",
                 "efficient": "1" if first * s1 >= second * s2 else "2",
-                "payoff, truth [money]": first * s1 * wins[true] + paid[true],
-                "payoff, s_1 told as 1 [money]": first * s1 * wins[told] + paid[told],
+                "payoff, truth [money]": first * s1 * wins[true] - paid[true],
+                "payoff, s_1 told as 1 [money]": first * s1 * wins[told] - paid[told],
                 "(theta_1 - theta_2 s_2) s_1 [money]": (first - second * s2) * s1,
             }
         )

@@ -171,7 +171,7 @@ def fair_bet(auction: static.ClickAuction, others: Sequence[int]) -> np.ndarray:
     paid = static.click_pivot(auction).transfer[0][cell]
     wins = auction.seats[auction.assortative()[cell], 0] == 0
     own = auction.values()[cell][:, 0]
-    room = np.minimum(own[:, None] * OTHER * wins[:, None] + paid, -paid)
+    room = np.minimum(own[:, None] * OTHER * wins[:, None] - paid, paid)
     return (room / np.abs(bet)).min(axis=1)[:, None] * bet
 
 
@@ -192,13 +192,13 @@ def perturbed(values: int = 9) -> pd.DataFrame:
         lost = (auction.seats[auction.assortative()[cell]] != 0).astype(float)
         changes = {
             "none: (16)": paid,
-            "0.1 less": paid - 0.1,
             "0.1 more": paid + 0.1,
+            "0.1 less": paid - 0.1,
             "prices up by half": 1.5 * paid,
             "prices down by half": 0.5 * paid,
-            "case 1: part at reports": price * (lost * told - OTHER),
-            "case 2: part at reports": price * (lost * OTHER - told),
-            "case 3: all at reports": price * (lost - 1) * told * np.ones(len(OTHER)),
+            "case 1: part at reports": price * (OTHER - lost * told),
+            "case 2: part at reports": price * (told - lost * OTHER),
+            "case 3: all at reports": price * (1 - lost) * told * np.ones(len(OTHER)),
             "a fair bet on the rate": paid + fair_bet(auction, others),
         }
         for name, transfers in changes.items():

@@ -45,8 +45,8 @@ def prediction(markets: int, draws: int, seed: int) -> list[Row]:
         regressed = float(np.linalg.solve(np.diag(noise) + 1.0, np.ones(n)) @ s)
         wrong["x"] = max(wrong["x"], abs(float(game.allocation(s)) - x), abs(regressed - mean))
         omega = mean + nodes / np.sqrt(1 + (1 / noise).sum())
-        found = np.asarray(game.expected_pivot_transfers(s))
-        ex_ante = np.asarray(game.ex_ante_pivot_transfers())
+        found = -np.asarray(game.expected_pivot_transfers(s))
+        ex_ante = -np.asarray(game.ex_ante_pivot_transfers())
         for i in range(n):
             rest = np.arange(n) != i
             alone = theta[rest].mean() + mean_of(noise[rest], s[rest])
@@ -133,7 +133,7 @@ def auctions(markets: int) -> list[Row]:
             bids = [VALUES[j][env.types[j].theta] for j in range(2)]
             own, rival = (bids[0][:, None], bids[1][None])[:: 1 if i == 0 else -1]
             guess = env.posterior(1 - i, without=i) @ rates if own_guess else prior @ rates
-            transfers.append(np.where(allocation == i, -rival * guess, 0.0)[..., None])
+            transfers.append(np.where(allocation == i, rival * guess, 0.0)[..., None])
             # Won at a loss, she would rather lose; lost at a profit, rather win; if she can.
             worth, wins = own * (env.posterior(i) @ rates) - rival * guess, allocation == i
             can = np.where(wins, VALUES[i].min() < rival, VALUES[i].max() > rival)
@@ -150,7 +150,7 @@ def auctions(markets: int) -> list[Row]:
     for cell in itertools.product(*(range(e) for e in env.shape)):
         bids = np.array([VALUES[i][env.types[i].theta[e]] for i, e in enumerate(cell)])
         due = np.where(np.arange(2) == bids.argmax(), bids.min(), 0.0)[:, None]
-        paid = -np.array([pivot.transfer[i][cell] for i in range(2)])
+        paid = np.array([pivot.transfer[i][cell] for i in range(2)])
         error = max(error, np.abs(paid - due * clicks.points[:, 0]).max())
     fewer = static.data_driven_vcg(env, static.Estimator.frequency(env.states, 5), "pivot")
     same = max(

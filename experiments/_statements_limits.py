@@ -173,7 +173,7 @@ def posteriors() -> list[Row]:
     cell = (0, int(np.flatnonzero(env.types[1].theta == 1)[0]))
     for y in range(4):
         belief = channel[:, y] / channel[:, y].sum()
-        gap = abs(mechanism.transfer[0][(*cell, y)] - 2.0 * belief @ RATES**2)
+        gap = abs(mechanism.transfer[0][(*cell, y)] + 2.0 * belief @ RATES**2)
         by_hand = max(by_hand, gap)
     pooled_epsilon, pooled_w1, pooled_mean = pooled()
     flat, above = bounded_only()

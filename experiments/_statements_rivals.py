@@ -143,7 +143,7 @@ def two_stages(markets: int) -> list[Row]:
     env = auction([0.1, 0.7], [0.6, 0.4], [[1.0, 2.0], [1.5, 1.6]], [SHARP, SHARP])
     spread = float(static.second_stage_spread(env).max())
     told = static.mezzetti(env, lambda u: 0 * u).audit().epsilon
-    # h_i(u'_-i) = -sum_{j != i} u'_j cancels all transfers: the loser of value 1 against 1.5
+    # phi_i(u'_-i) = sum_{j != i} u'_j cancels all transfers: the loser of value 1 against 1.5
     # claims 2 and wins theta E[omega | s] for nothing.
     nothing = static.DirectMechanism(env, env.efficient_allocation(), [np.zeros((1, 1, 1))] * 2)
     top = float((env.posterior(0) @ [0.1, 0.7]).max())
@@ -203,7 +203,7 @@ def spot_market(markets: int, replications: int) -> list[Row]:
         values = tuple(int(own.theta[e]) for own, e in zip(env.types, cell, strict=True))
         paid = three.transfers(cell, costs[values])
         given = np.stack([exact.transfer[i][cell] for i in range(3)], axis=-1)
-        given = given + np.where(np.arange(3) == chosen[cell], three.benefits, 0.0)
+        given = given - np.where(np.arange(3) == chosen[cell], three.benefits, 0.0)
         apart = max(apart, float(np.abs(paid - given).max()))
     unpaid = [np.where((chosen == i)[..., None], exact.transfer[i], 0.0) for i in range(3)]
     silent = static.DirectMechanism(env, chosen, unpaid, exact.law).audit().epsilon

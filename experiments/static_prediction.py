@@ -41,7 +41,7 @@ def measure(options: Options) -> pd.DataFrame:
     n = len(theta)
     game = static.JointPrediction(theta, noise)
     found = game.simulate(jax.random.key(options.seed), options.draws)
-    expected = np.asarray(game.ex_ante_pivot_transfers())
+    expected = -np.asarray(game.ex_ante_pivot_transfers())  # the paper's t_i
     signals = np.zeros(n)
     rows = []
     for i in range(n):
@@ -53,9 +53,9 @@ def measure(options: Options) -> pd.DataFrame:
             {
                 "agent": i + 1,
                 "closed form": expected[i],
-                "simulated": found.mean[i],
+                "simulated": -found.mean[i],
                 "standard error": found.error[i],
-                "z": (found.mean[i] - expected[i]) / found.error[i],
+                "z": (-found.mean[i] - expected[i]) / found.error[i],
                 "as printed": news - ((rest.mean() - rest) ** 2).sum(),
                 "lie on messages: theta": float(lie_theta),
                 "signal": float(lie_signal),

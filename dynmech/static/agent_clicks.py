@@ -160,7 +160,7 @@ def per_click_second_price(auction: AgentClickAuction) -> DirectMechanism:
     """Build the per-click second price with scores theta_i E[omega_i | reports] (footnote 20).
 
     The winner pays max_{j != i} theta_j E[omega_j | s'] / E[omega_i | s'] for each click. In
-    expectation t_i = - M that price E[omega_i | S = s] x_i: not incentive compatible, for i may
+    expectation p_i = M times that price E[omega_i | S = s] x_i: not incentive compatible, for i may
     inflate her own rate, win, and pay for the few clicks that come.
 
     **Raises:** `InvalidArgument` for an auction over lotteries; `TooLarge`.
@@ -178,7 +178,7 @@ def per_click_second_price(auction: AgentClickAuction) -> DirectMechanism:
         rest = np.delete(score, i, axis=-1).max(axis=-1, initial=0.0)
         wins = (allocation == i) & (mean[..., i] > 0)
         price = np.where(wins, rest / np.where(wins, mean[..., i], 1.0), 0.0)
-        transfers.append(-price[..., None] * np.arange(count + 1))
+        transfers.append(price[..., None] * np.arange(count + 1))
     laws = [law] * env.agents
     return DirectMechanism(env, allocation, transfers, laws, "per-click second price")
 

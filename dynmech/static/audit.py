@@ -1,7 +1,7 @@
 """Exact audits of direct mechanisms, and the bounds of Lemmas 1 and 2 (paper D).
 
 At a profile xi that can occur, agent i with type xi_i may report any xi'_i of her type space; the
-others tell the truth. Her payoff is E[u_i(x(xi'), omega, theta_i) + t_i(xi', data) | S = s] under
+others tell the truth. Her payoff is E[u_i(x(xi'), omega, theta_i) - p_i(xi', data) | S = s] under
 her *true* belief. Every pair (xi, xi'_i) is compared, so the largest gain is the least epsilon of
 Definition 6.
 """
@@ -192,7 +192,7 @@ def run_static_audit(
     theta_prior: npt.ArrayLike | None = None,
     structure_prior: Sequence[npt.ArrayLike] | None = None,
 ) -> StaticAudit:
-    """Run every check. `transfers`: n arrays (E_1, ..., E_n, m), expected given the state."""
+    """Run every check. `transfers`: n arrays (E_1, ..., E_n, m), paid by each, given the state."""
     n, shape = env.agents, env.shape
     chance = _profile_chances(env, theta_prior, structure_prior)
     possible = env.possible()
@@ -206,10 +206,10 @@ def run_static_audit(
             env.payoff_by_type(i), (*shape, len(env.allocations), belief.shape[-1])
         )
         chosen = np.take_along_axis(payoff, allocation[..., None, None], axis=-2)[..., 0, :]
-        net = chosen + transfers[i]
+        net = chosen - transfers[i]
         honest[i] = np.where(possible, (belief * net).sum(axis=-1), np.nan)
         expected[i] = np.where(possible, (belief * transfers[i]).sum(axis=-1), np.nan)
-        for k, table in enumerate((net, -transfers[i])):
+        for k, table in enumerate((net, transfers[i])):
             low = np.where(belief > 0, table, np.inf).min(axis=-1)
             worst[k, i] = np.where(possible, low, np.nan)
         found = _best_lies(belief, payoff, allocation, transfers[i], possible, i)
@@ -224,13 +224,13 @@ def run_static_audit(
         witness=tuple(witness),
         deviations=count,
         slack_participation=Bounded(honest),
-        slack_no_subsidy=Bounded(-expected),
+        slack_no_subsidy=Bounded(expected),
         worst_state_participation=worst[0],
         worst_state_no_subsidy=worst[1],
         mean_participation=Bounded(_average(honest, chance)),
-        mean_no_subsidy=Bounded(_average(-expected, chance)),
+        mean_no_subsidy=Bounded(_average(expected, chance)),
         probability=chance,
-        revenue=-expected.sum(axis=0),
+        revenue=expected.sum(axis=0),
         confidence=1.0,
         tolerance=_TOLERANCE * max(amount, float(np.finfo(float).tiny)),
     )
@@ -282,7 +282,7 @@ def _best_lies(belief, payoff, allocation, transfer, possible, agent):
     for true in range(size):
         at_report = np.broadcast_to(payoff[true], (size, *payoff.shape[1:]))
         own = np.take_along_axis(at_report, allocation[..., None, None], axis=-2)[..., 0, :]
-        total = ((own + transfer) * belief[true]).sum(axis=-1)
+        total = ((own - transfer) * belief[true]).sum(axis=-1)
         extra = total - total[true]
         report[true] = extra.argmax(axis=0)
         gain[true] = np.where(can[true], extra.max(axis=0), np.nan)

@@ -39,8 +39,8 @@ _CALL = "replace_transfers(transfers=...)"
 class TransferRange(eqx.Module):
     """Transfers of one agent that keep the conditions of Proposition 2, given the others' types.
 
-    Money, by own type: `pivot` (E_i, m), (17); `lower`, `upper` (E_i, m): extremes of t_i in each
-    state, each alone; `mean_lower`, `mean_upper` (E_i,): extremes of E[t_i - (17) | S = s]. NaN at
+    Money, by own type: `pivot` (E_i, m), (17); `lower`, `upper` (E_i, m): extremes of p_i in each
+    state, each alone; `mean_lower`, `mean_upper` (E_i,): extremes of E[p_i - (17) | S = s]. NaN at
     types that cannot occur with the others' signals and in states that they rule out.
     `widest` (E_i, m): the transfers of the polytope farthest from (17) in one state.
     """
@@ -55,12 +55,12 @@ class TransferRange(eqx.Module):
 
     @property
     def state_width(self) -> float:
-        """Return the largest |t_i - (17)| in any state; zero iff (18) holds here."""
+        """Return the largest |p_i - (17)| in any state; zero iff (18) holds here."""
         return float(max(np.nanmax(self.upper - self.pivot), np.nanmax(self.pivot - self.lower)))
 
     @property
     def mean_width(self) -> float:
-        """Return the largest |E[t_i - (17) | S = s]|."""
+        """Return the largest |E[p_i - (17) | S = s]|."""
         return float(max(np.nanmax(self.mean_upper), -np.nanmin(self.mean_lower)))
 
 
@@ -75,7 +75,7 @@ def transfer_range(
     **Arguments**
 
     - `agent`: i. `others`: n indices into `auction.env.types`; the i-th is ignored.
-    - `informed`: whether t_i may depend on the agent's report about the state; if not, on her
+    - `informed`: whether p_i may depend on the agent's report about the state; if not, on her
       value and the state alone, as in Definitions 8 and 9.
 
     **Raises:** `OutsideSupport`, `TooLarge`, `InvalidArgument` if the others' signals cannot
@@ -97,7 +97,7 @@ def transfer_range(
     floor = np.full((group.max() + 1, states), -np.inf)
     np.maximum.at(floor, group, -value[:, None] * earned)
     program = _program(belief, can, earned, value, group, floor)
-    pivot = click_pivot(auction).transfer[agent][cell]
+    pivot = -click_pivot(auction).transfer[agent][cell]  # t = -p, as the program has it
     tables = np.full((2, size, states), np.nan)
     means = np.full((2, size), np.nan)
     widest, best = np.array(pivot), -1.0
@@ -113,7 +113,9 @@ def transfer_range(
                 tables[way, e, k] = found[group[e], k]
                 if abs(tables[way, e, k] - pivot[e, k]) > best:
                     widest, best = found[group], abs(tables[way, e, k] - pivot[e, k])
-    return TransferRange(agent, pivot, tables[0], tables[1], means[0], means[1], widest)
+    lower, upper = -tables[::-1]
+    mean_lower, mean_upper = -means[::-1]
+    return TransferRange(agent, -pivot, lower, upper, mean_lower, mean_upper, -widest)
 
 
 @checked(auction=AUCTION)
@@ -122,7 +124,7 @@ def replace_transfers(
 ) -> DirectMechanism:
     """Put other transfers of one agent into the pivot with ideal data, given the others' types.
 
-    **Arguments:** `agent`, `others`: as in `transfer_range`. `transfers`: (E_i, m), money paid to
+    **Arguments:** `agent`, `others`: as in `transfer_range`. `transfers`: (E_i, m), money paid by
     the agent, by own report and state.
 
     **Returns:** a `DirectMechanism`, whose audit says what the change breaks.

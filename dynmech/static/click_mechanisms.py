@@ -21,7 +21,7 @@ _SAME = 1e-12
 def click_pivot(auction: ClickAuction, data: Estimator | None = None) -> DirectMechanism:
     """Build the data-driven pivot mechanism of click auctions, (16).
 
-    t_i = - M sum_{k >= i} (omega_hat_k - omega_hat_{k+1}) theta_{k+1}. Incentive compatible,
+    p_i = M sum_{k >= i} (omega_hat_k - omega_hat_{k+1}) theta_{k+1}. Incentive compatible,
     individually rational and without subsidy in every state (Proposition 2); with one slot also
     for every realisation of the clicks (Remark 2).
 
@@ -71,7 +71,7 @@ def per_impression_pivot(auction: ClickAuction, information: str = "prior") -> D
         elif information == "reported":
             mean = auction.expected_rates()
         paid = (prices[..., i, :] * mean).sum(axis=-1, keepdims=True)
-        transfers.append(-auction.impressions * paid)
+        transfers.append(auction.impressions * paid)
     name = f"per-impression pivot ({information})"
     return DirectMechanism(auction.env, auction.assortative(), transfers, name=name)
 
@@ -79,7 +79,7 @@ def per_impression_pivot(auction: ClickAuction, information: str = "prior") -> D
 class RealisedSlack(eqx.Module):
     """Participation and no subsidy once clicks are counted, over profiles and click counts.
 
-    `participation`, `no_subsidy` (n,): least theta_i clicks_i + t_i and least -t_i, money;
+    `participation`, `no_subsidy` (n,): least theta_i clicks_i - p_i and least p_i, money;
     `shortfall` (n,): largest chance, over profiles and states, that the former is negative;
     `subsidy` (n,): that the latter is.
     """
@@ -114,7 +114,7 @@ def realised_slack(
         earned = env.payoff_by_type(i, clicks.points)
         earned = np.broadcast_to(earned, (*env.shape, *earned.shape[-2:]))
         at = mechanism.allocation[..., None, None]
-        paid = -mechanism.transfer[i]
+        paid = mechanism.transfer[i]
         net = np.take_along_axis(earned, at, axis=-2)[..., 0, :] - paid
         sizes = np.abs(net + paid) + np.abs(paid)
         for row, table in ((0, net), (1, paid)):
@@ -128,5 +128,5 @@ def _per_click(auction: ClickAuction, data: Estimator | None, rule: str, name: s
     env, prices = auction.env, click_prices(auction.values(), auction.slots, rule)
     given = IdealData() if data is None else data
     points, law = given.support(env), given.law(env)
-    transfers = [-auction.impressions * prices[..., i, :] @ points.T for i in range(env.agents)]
+    transfers = [auction.impressions * prices[..., i, :] @ points.T for i in range(env.agents)]
     return DirectMechanism(env, auction.assortative(), transfers, [law] * env.agents, name)

@@ -40,11 +40,11 @@ _ROWS = 2_000_000
 def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMechanism:
     """Build the generalised VCG mechanism on messages alone.
 
-    t_i = sum_{j != i} v_j(x*(xi), theta_j, s, S) + h_i, all at the *reported* information.
+    p_i = phi_i - sum_{j != i} v_j(x*(xi), theta_j, s, S), all at the *reported* information.
 
     **Arguments**
 
-    - `groves`: "zero"; "pivot", h_i = -max_x sum_{j != i} v_j(x, theta_j, s_-i, S_-i), at what the
+    - `groves`: "zero"; "pivot", phi_i = max_x sum_{j != i} v_j(x, theta_j, s_-i, S_-i), at what the
       others reported; or "informed", the same maximum at everybody's reports, i's included (the
       pivot of McLean and Postlewaite, exact where no agent's information matters).
 
@@ -62,11 +62,11 @@ def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMecha
     for i in range(env.agents):
         rest = [j for j in range(env.agents) if j != i]
         worth = _others(env, rest, None)
-        paid = np.take_along_axis(worth, allocation[..., None], axis=-1)
+        paid = -np.take_along_axis(worth, allocation[..., None], axis=-1)
         if groves == "informed":
-            paid = paid - worth.max(axis=-1, keepdims=True)
+            paid = paid + worth.max(axis=-1, keepdims=True)
         elif groves == "pivot":
-            paid = paid - _others(env, rest, i).max(axis=-1, keepdims=True)
+            paid = paid + _others(env, rest, i).max(axis=-1, keepdims=True)
         transfers.append(paid)
     return DirectMechanism(env, allocation, transfers, name=f"message-driven VCG ({groves})")
 
@@ -132,7 +132,7 @@ def least_message_epsilon(env: StaticEnvironment) -> MessageBound:
             paid[:, o] = done.x[:-1]
             epsilon[i] = max(epsilon[i], done.x[-1])
         others = tuple(e for j, e in enumerate(env.shape) if j != i)
-        transfers.append(np.moveaxis(paid.reshape(size, *others), 0, i)[..., None])
+        transfers.append(np.moveaxis(-paid.reshape(size, *others), 0, i)[..., None])
     name = "message-driven, least epsilon"
     return MessageBound(epsilon, DirectMechanism(env, allocation, transfers, name=name))
 
@@ -143,9 +143,9 @@ def mezzetti(
 ) -> DirectMechanism:
     """Build the first stage of Mezzetti's mechanism, given what is reported in the second.
 
-    t_i = sum_{j != i} u'_j, (10) with h = 0, where u'_j is the payoff that j reports once she has
-    observed it. Truthful second-stage reports make the first stage incentive compatible and the
-    transfers those of data-driven VCG with ideal data (footnote 12).
+    p_i = -sum_{j != i} u'_j, (10) with phi = 0, where u'_j is the payoff that j reports once she
+    has observed it. Truthful second-stage reports make the first stage incentive compatible and
+    the transfers those of data-driven VCG with ideal data (footnote 12).
 
     **Arguments**
 
@@ -172,7 +172,7 @@ def mezzetti(
                 told = np.asarray(shaped(*table.shape)(call, second_stage(table)), np.float64)
             whole = np.broadcast_to(told, (*env.shape, *told.shape[-2:]))
             at = np.take_along_axis(whole, allocation[..., None, None], axis=-2)
-            total = total + at[..., 0, :]
+            total = total - at[..., 0, :]
         transfers.append(np.broadcast_to(total, (*env.shape, env.states.size)))
     return DirectMechanism(env, allocation, transfers, [law] * env.agents, "Mezzetti, first stage")
 
@@ -182,12 +182,12 @@ def mezzetti_transfers(
     utilities: npt.ArrayLike,
     groves: Callable[[int, np.ndarray], float] | None = None,
 ) -> Float[np.ndarray, " n"]:
-    """Settle the second stage: t_i = sum_{j != i} u'_j + h_i(u'_-i), (10).
+    """Settle the second stage: p_i = phi_i(u'_-i) - sum_{j != i} u'_j, (10).
 
-    **Arguments:** `utilities`: (n,), payoffs reported, money. `groves(i, others)`: h_i given the
+    **Arguments:** `utilities`: (n,), payoffs reported, money. `groves(i, others)`: phi_i given the
     n-1 reports of the others; None: zero.
 
-    **Returns:** (n,), money paid to each agent; the i-th does not depend on u'_i.
+    **Returns:** (n,), money paid by each agent; the i-th does not depend on u'_i.
 
     **Raises:** `InvalidArgument`, `NotFinite`.
     """
@@ -202,7 +202,7 @@ def mezzetti_transfers(
     if groves is not None:
         given = [groves(i, rest) for i, rest in enumerate(others)]
         extra = shaped(told.size)("mezzetti_transfers(groves=...)", given)
-    return np.array([rest.sum() for rest in others]) + np.asarray(extra)
+    return np.asarray(extra) - np.array([rest.sum() for rest in others])
 
 
 @checked(env=ENVIRONMENT, reports=optional(shaped("L")))

@@ -184,7 +184,7 @@ class Lottery(eqx.Module):
 def lottery_mechanism(env: StaticEnvironment, data: AbstractData | None = None) -> Lottery:
     """Build the lottery mechanism of Proposition 5.
 
-    t_i = sum_{j != i} v_j(x*(xi), theta_j, s, S) + lambda_i phi_i(s, S, omega), (24). lambda_i is
+    p_i = -sum_{j != i} v_j(x*(xi), theta_j, s, S) - lambda_i bet_i(s, S, omega), (24). lambda_i is
     the least that removes every gain, plus 1e-6 of it, given bets of the largest margin. Reports
     that contradict the others' are fined more than any payoff can be worth.
 
@@ -199,7 +199,7 @@ def lottery_mechanism(env: StaticEnvironment, data: AbstractData | None = None) 
 def surplus_extraction(env: StaticEnvironment, data: AbstractData | None = None) -> Lottery:
     """Build the mechanism that leaves no rent, Proposition 6.
 
-    t_i = -v_i(x*(s, S), theta_i, s, S) + lambda_i phi_i(s, S, omega), (25); net payoffs are zero at
+    p_i = v_i(x*(s, S), theta_i, s, S) - lambda_i bet_i(s, S, omega), (25); net payoffs are zero at
     every profile, (26).
 
     **Raises:** `InvalidArgument` if (11) fails, or if an agent has more than one value.
@@ -210,7 +210,7 @@ def surplus_extraction(env: StaticEnvironment, data: AbstractData | None = None)
         raise InvalidArgument(describe(call, must, f"K = {env.theta.shape[1]}"))
     allocation = env.efficient_allocation()
     charged = [
-        -np.take_along_axis(env.expected_payoff(i), allocation[..., None], axis=-1)
+        np.take_along_axis(env.expected_payoff(i), allocation[..., None], axis=-1)
         for i in range(env.agents)
     ]
     base = DirectMechanism(env, allocation, charged)
@@ -231,7 +231,7 @@ def _with_bets(env, base: DirectMechanism, data, verb: str, name: str) -> Lotter
     fine = 4 * (env.money_scale + max(float(np.abs(t).max()) for t in base.transfer))
     for i in range(env.agents):
         bets, held = _bets(env, [r for r in relevance if r.agent == i], i, kernel.shape[1])
-        paid = base.transfer[i][..., 0]
+        paid = -base.transfer[i][..., 0]  # to her, as bets are
         front = [np.moveaxis(t, i, 0) for t in (env.expected_payoff(i), allocation, paid, possible)]
         value, chosen, money, can = front
         outcome = np.moveaxis(env.posterior(i) @ kernel, i, 0)
@@ -248,7 +248,7 @@ def _with_bets(env, base: DirectMechanism, data, verb: str, name: str) -> Lotter
         scale[i] *= 1 + _SLACK
         total = money[..., None] + scale[i] * bets
         spread = fine + scale[i] * np.abs(bets).max(initial=0.0)
-        transfers.append(np.moveaxis(np.where(can[..., None], total, -spread), 0, i))
+        transfers.append(np.moveaxis(np.where(can[..., None], -total, spread), 0, i))
     mechanism = DirectMechanism(env, allocation, transfers, [law] * env.agents, name)
     return Lottery(mechanism, scale, relevance)
 

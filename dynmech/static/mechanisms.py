@@ -1,8 +1,8 @@
 """Direct mechanisms and the data-driven VCG transfers (paper D, Definitions 2, 3, 5 and 11).
 
 A direct mechanism is an allocation for every profile of reports and, for each agent, a transfer
-for every profile and outcome of the data she is settled on. Transfers are paid *to* the agent, as
-in the paper. One audit serves all of them.
+for every profile and outcome of the data she is settled on. Transfers are paid *by* the agent, as
+everywhere here: -t_i of the paper. One audit serves all of them.
 
 **References**
 
@@ -43,7 +43,7 @@ class DirectMechanism(eqx.Module):
 
     - `env`: the environment. `name`: for tables.
     - `allocation`: (E_1, ..., E_n), index of the allocation at each profile of reports.
-    - `transfer`: n arrays (E_1, ..., E_n, R_i), money paid to agent i at each profile of reports
+    - `transfer`: n arrays (E_1, ..., E_n, R_i), money paid by agent i at each profile of reports
       and outcome of her data.
     - `law`: n arrays (A, m, R_i), the law of those outcomes given allocation and state.
 
@@ -101,7 +101,7 @@ class DirectMechanism(eqx.Module):
         )
 
     def expected_transfer(self, agent: int) -> Float[np.ndarray, "..."]:
-        """Compute E[t_i(xi, data) | omega] for every profile of reports: (E_1, ..., E_n, m)."""
+        """Compute what an agent pays on average given omega: (E_1, ..., E_n, m), by reports."""
         agent = member("expected_transfer(agent=...)", agent, self.env.agents)
         table = np.zeros((*self.env.shape, self.env.states.size))
         for index in np.unique(self.allocation):
@@ -143,19 +143,19 @@ def data_driven_vcg(
 ) -> DirectMechanism:
     """Build a data-driven VCG mechanism.
 
-    t_i = h_i(xi_-i, data) + sum_{j != i} credited payoff of j at x*(xi), (3); the pivot has
-    h_i = - sum_{j != i} credited payoff of j at x*(xi_-i), (4). With an estimator the credited
-    payoff is u_j(., omega_hat, theta_j); with `BayesianData`, E[u_j | y] (Definition 11); with one
-    estimator per agent, (14).
+    p_i = phi_i(xi_-i, data) - sum_{j != i} credited payoff of j at x*(xi), (3); the pivot has
+    phi_i = sum_{j != i} credited payoff of j at x*(xi_-i), (4); p = -t, phi = -h of the paper.
+    With an estimator the credited payoff is u_j(., omega_hat, theta_j); with `BayesianData`, E[u_j |
+    y] (Definition 11); with one estimator per agent, (14).
 
     Exactly incentive compatible with ideal data (Proposition 1), and with an unbiased estimator
-    where payoffs are affine in the state (Theorem 1), provided that the expectation of h_i does
+    where payoffs are affine in the state (Theorem 1), provided that the expectation of phi_i does
     not depend on the allocation; with private priors (Definition 7) it need not be.
 
     **Arguments**
 
     - `data`: `IdealData()` (default), an `Estimator`, `BayesianData`, or n of them, one per agent.
-    - `groves`: "zero", "pivot", or n arrays, the i-th of shape (E_1, ..., 1, ..., E_n, R_i): h_i
+    - `groves`: "zero", "pivot", or n arrays, the i-th of shape (E_1, ..., 1, ..., E_n, R_i): phi_i
       by the others' types and the outcome of i's data; axis i has length 1.
 
     **Returns**
@@ -198,7 +198,7 @@ def data_driven_vcg(
     transfers = []
     for i in range(n):
         worths = [each[i].credit(env, j) for j in range(n) if j != i]
-        total = sum((_at(worth, allocation, env.shape) for worth in worths), np.zeros(1))
+        total = -sum((_at(worth, allocation, env.shape) for worth in worths), np.zeros(1))
         if not isinstance(groves, str):
             own, size = _groves_table(env, tables, i), each[i].law(env).shape[-1]
             wanted = (*(1 if j == i else e for j, e in enumerate(env.shape)), size)
@@ -209,7 +209,7 @@ def data_driven_vcg(
         elif groves == "pivot":
             without = env.efficient_allocation(without=i)
             shape = without.shape
-            total = total - sum((_at(worth, without, shape) for worth in worths), np.zeros(1))
+            total = total + sum((_at(worth, without, shape) for worth in worths), np.zeros(1))
         size = each[i].law(env).shape[-1]
         transfers.append(np.broadcast_to(total, (*env.shape, size)))
     if name is None:
@@ -226,12 +226,12 @@ def realised_transfers(
     estimate: npt.ArrayLike,
     pivot: bool = True,
 ) -> Float[np.ndarray, "... n"]:
-    """Settle one profile of reports at one realised estimate, (3) with (4) or h = 0.
+    """Settle one profile of reports at one realised estimate, (3) with (4) or phi = 0.
 
     **Arguments:** `profile`: n indices into `env.types`. `estimate`: (k,), any point, or (L, k),
     several.
 
-    **Returns:** (n,), money paid to each agent; or (L, n).
+    **Returns:** (n,), money paid by each agent; or (L, n).
 
     **Raises:** `InvalidArgument`, `OutsideSupport`, `NotFinite`.
     """
@@ -247,10 +247,10 @@ def realised_transfers(
     paid = np.zeros((len(near), n))
     for i in range(n):
         others = sum((worth[j] for j in range(n) if j != i), np.zeros(1))
-        paid[:, i] = others[chosen]
+        paid[:, i] = -others[chosen]
         if pivot:
             rest = tuple(0 if j == i else e for j, e in enumerate(cell))
-            paid[:, i] -= others[int(env.efficient_allocation(without=i)[rest])]
+            paid[:, i] += others[int(env.efficient_allocation(without=i)[rest])]
     return paid.reshape(*points.shape[:-1], n)
 
 
@@ -265,7 +265,7 @@ def _at(credit: np.ndarray, allocation: np.ndarray, shape: tuple[int, ...]) -> n
 
 
 def _groves_table(env: StaticEnvironment, groves: list[np.ndarray], agent: int):
-    """Return h_i, or complain that it depends on the agent's own report."""
+    """Return phi_i, or complain that it depends on the agent's own report."""
     call = f"data_driven_vcg(groves[{agent}]=...)"
     if len(groves) != env.agents:
         must, got = f"hold one table for each of {env.agents} agents", len(groves)
@@ -273,7 +273,7 @@ def _groves_table(env: StaticEnvironment, groves: list[np.ndarray], agent: int):
     table = groves[agent]
     if table.ndim != env.agents + 1 or table.shape[agent] != 1:
         must = f"have {env.agents + 1} axes, of length 1 along axis {agent}, the agent's own"
-        do = "h_i may depend on the others' reports and the data only"
+        do = "phi_i may depend on the others' reports and the data only"
         raise InvalidArgument(describe(call, must, table.shape, do))
     require_finite(call, table)
     return table

@@ -4,8 +4,8 @@ u_i(x, omega, theta_i) = -(x - theta_i - omega)^2 with x, theta_i, omega on the 
 omega ~ N(0, tau^2) and signals s = omega + e, e ~ N(0, C). With q = 1/tau^2 + 1' C^-1 1 the
 posterior is N(1' C^-1 s / q, 1/q), and x* = mean theta + E[omega | s].
 
-The pivot's expected transfer is (n-1) [(E[omega|s] - E[omega|s_-i])^2 - (mean theta -
-mean theta_-i)^2]: the formula printed in Example 3 is wrong (its footnote 9 and its n = 2 case
+What the pivot charges in expectation is (n-1) [(mean theta - mean theta_-i)^2 - (E[omega|s] -
+E[omega|s_-i])^2]: the formula printed in Example 3 is wrong (its footnote 9 and its n = 2 case
 are right, per other agent).
 """
 
@@ -106,7 +106,7 @@ class JointPrediction(eqx.Module):
             return self._bias(without) + self.posterior_mean(signals, without)
 
     def pivot_transfers(self, signals, estimate) -> Float[Array, "... n"]:
-        """Settle the data-driven pivot at an estimate: (3) and (4), paid to each agent.
+        """Settle the data-driven pivot at an estimate: (3) and (4), paid by each agent.
 
         **Arguments:** `signals`: (..., n), as reported. `estimate`: (...), of omega.
         """
@@ -117,27 +117,27 @@ class JointPrediction(eqx.Module):
             paid = []
             for i in range(self.agents):
                 alone = (self.allocation(signals, without=i)[..., None] - theta - near) ** 2
-                paid.append(jnp.delete(alone - miss, i, axis=-1).sum(axis=-1))
+                paid.append(jnp.delete(miss - alone, i, axis=-1).sum(axis=-1))
             return jnp.stack(paid, axis=-1)
 
     def expected_pivot_transfers(self, signals) -> Float[Array, "... n"]:
-        """Return (n-1) [(E[omega|s] - E[omega|s_-i])^2 - (mean theta - mean theta_-i)^2].
+        """Return (n-1) [(mean theta - mean theta_-i)^2 - (E[omega|s] - E[omega|s_-i])^2].
 
         The expectation of `pivot_transfers` given the signals, for an unbiased estimate.
         """
         with precision(self.theta):
             mean = self.posterior_mean(signals)
             news = [mean - self.posterior_mean(signals, without=i) for i in range(self.agents)]
-            return (self.agents - 1) * (jnp.stack(news, axis=-1) ** 2 - self._steering())
+            return (self.agents - 1) * (self._steering() - jnp.stack(news, axis=-1) ** 2)
 
     def ex_ante_pivot_transfers(self) -> Float[Array, " n"]:
-        """Return (n-1) [Var(omega | s_-i) - Var(omega | s) - (mean theta - mean theta_-i)^2].
+        """Return (n-1) [(mean theta - mean theta_-i)^2 - Var(omega | s_-i) + Var(omega | s)].
 
-        With equal theta and independent noise the bracket is the ratio of footnote 9.
+        With equal theta and independent noise the bracket is minus the ratio of footnote 9.
         """
         with precision(self.theta):
             alone = jnp.stack([1 / self.posterior_precision(i) for i in range(self.agents)])
-            return (self.agents - 1) * (alone - 1 / self.posterior_precision() - self._steering())
+            return (self.agents - 1) * (self._steering() - alone + 1 / self.posterior_precision())
 
     def loss_from_lying(self, signals, allocation) -> Float[Array, "..."]:
         """Return n (x - x*)^2: what an agent loses by moving the decision to x = `allocation`.
@@ -160,7 +160,7 @@ class JointPrediction(eqx.Module):
             return (n - 1) ** 2 * jnp.asarray(wrong) ** 2 / n
 
     def message_lie(self, agent: int, signals) -> tuple[Array, Array, Array]:
-        """Find the best lie under generalised VCG on messages, t_i = E[sum_{j != i} u_j | s'].
+        """Find the best lie under generalised VCG on messages, p_i = -E[sum_{j != i} u_j | s'].
 
         She reports theta_i' = mean theta_-i, so that the bias of the decision costs the others
         least, and the s_i' that moves the decision to her own ideal point theta_i + E[omega | s].

@@ -8,7 +8,7 @@ others is best. The section prints the winner's transfer only; leaving losers un
 incentive compatible with three sellers (see the tests).
 
 Sellers are agents of a `StaticEnvironment` with u_i = x_i (b_i - c_i): as if the winner handed the
-good over at its value. What the mechanism pays her is then b_i less the buyer's payment; audits
+good over at its value. What she pays the mechanism is then b_i less what the buyer pays; audits
 are unchanged, and `no_subsidy` reads "the buyer pays no more than the good is worth to her".
 
 **References**
@@ -57,7 +57,7 @@ class Procurement(eqx.Module):
     ...     theta=[[3.0, 5.0], [3.0, 4.0]],
     ... )
     >>> auction.transfers((0, 0), cost_estimates=[4.1, 4.2]).tolist()   # 10 - 9 + 4.2
-    [5.2, 0.0]
+    [-5.2, 0.0]
 
     ```
     """
@@ -116,9 +116,9 @@ class Procurement(eqx.Module):
     def transfers(
         self, profile: Sequence[int], cost_estimates: npt.ArrayLike
     ) -> Float[np.ndarray, "... n"]:
-        """Settle the pivot: what the buyer pays each seller.
+        """Settle the pivot: what each seller pays, less than 0 where the buyer pays her.
 
-        b_i - b_j + c_hat_j to the winner; (b_w - c_hat_w) - (b_j - c_hat_j) to a loser.
+        -(b_i - b_j + c_hat_j) by the winner; (b_j - c_hat_j) - (b_w - c_hat_w) by a loser.
 
         **Arguments:** `profile`: n indices into `env.types`, as reported. `cost_estimates`:
         (..., n), c_hat, money.
@@ -139,7 +139,7 @@ class Procurement(eqx.Module):
         for i in range(n):
             rest = tuple(0 if j == i else e for j, e in enumerate(cell))
             best = int(self.env.efficient_allocation(without=i)[rest])
-            paid[..., i] = (self.benefits[i] if i == winner else net[..., winner]) - net[..., best]
+            paid[..., i] = net[..., best] - (self.benefits[i] if i == winner else net[..., winner])
         return paid
 
     def epsilon_bounds(

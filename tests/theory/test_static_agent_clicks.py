@@ -41,7 +41,7 @@ def test_footnote_20():
             expected = (t1 - t2 * s2 / said) * wins(env, told, other) * s1
             assert (mechanism.allocation[told, other] == 0) == wins(env, told, other)
             shown = mechanism.allocation[told, other] == 0
-            found = t1 * s1 * shown + mechanism.expected_transfer(0)[told, other, state]
+            found = t1 * s1 * shown - mechanism.expected_transfer(0)[told, other, state]
             assert found == pytest.approx(expected, abs=1e-12)
             payoff.append(expected)
         gains[true, other] = max(payoff) - payoff[true]
@@ -52,7 +52,7 @@ def test_footnote_20():
 
 
 def test_per_click_second_price_in_expectation():
-    """- max_j theta_j x_i E[omega_j | s'] / E[omega_i | s'] M E[omega_i | s], three agents."""
+    """max_j theta_j x_i E[omega_j | s'] / E[omega_i | s'] M E[omega_i | s], three agents."""
     rng = np.random.default_rng(0)
     rates = TasteGrid(rng.random((5, 3)), np.full(5, 0.2))
     signals = st.sampled_clicks(rates, [0, 1, 2], 1, [1])
@@ -71,19 +71,19 @@ def test_per_click_second_price_in_expectation():
                 continue
             best = max(score[j] for j in range(3) if j != i)
             shown = float(score[i] > best)
-            expected = -shown * best / mean[told][i] * 4 * mean[true][i]
+            expected = shown * best / mean[told][i] * 4 * mean[true][i]
             found = belief @ mechanism.expected_transfer(i)[told]
             assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_equation_19():
-    """E t_i = M sum_j theta_j E[omega_j | s] (x_j*(xi') - x_j*(xi_-i)), and truth is optimal."""
+    """-E p_i = M sum_j theta_j E[omega_j | s] (x_j*(xi') - x_j*(xi_-i)), and truth is optimal."""
     env = AUCTION.env
     mechanism = st.data_driven_vcg(env, groves="pivot")
     for first, second in np.ndindex(*env.shape):
         expected = 0.0 if not wins(env, first, second) else labels(env, 1, second)[0]
         np.testing.assert_allclose(
-            mechanism.expected_transfer(0)[first, second], -expected * PAIRS[:, 1], atol=1e-12
+            mechanism.expected_transfer(0)[first, second], expected * PAIRS[:, 1], atol=1e-12
         )
     assert mechanism.audit().epsilon <= 1e-9
     counted = st.data_driven_vcg(env, st.click_frequency(STATES, 3), "pivot").audit()
@@ -127,9 +127,9 @@ def test_footnote_21(chance):
             assert np.abs(table).max() < 1e-12
             continue
         # Outcomes that can occur: a click on the other's ad costs the price, all else nothing.
-        owed = np.unique(-table[law.max(axis=0) > 0].round(9))
+        owed = np.unique(table[law.max(axis=0) > 0].round(9))
         np.testing.assert_allclose(owed, [0, price], atol=1e-9)
-        seen = law[:, np.isclose(-table, price)].sum(axis=1)
+        seen = law[:, np.isclose(table, price)].sum(axis=1)
         np.testing.assert_allclose(seen, (1 - chance) / 2 * PAIRS[:, 1], atol=1e-12)
     printed = st.click_lottery(AUCTION, chance, "printed").audit()
     gain = np.zeros(env.shape)

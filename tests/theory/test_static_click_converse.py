@@ -113,7 +113,7 @@ def test_a_type_that_may_know_the_state_pins_each_state(informed, sizes):
         changed[~sample] = paid[~sample]
     audit = st.replace_transfers(game, 0, rival(game), changed).audit()
     if informed:
-        assert audit.epsilon == pytest.approx(0.05 * bet.max(), abs=1e-9)
+        assert audit.epsilon == pytest.approx(-0.05 * bet.min(), abs=1e-9)
     assert audit.epsilon > 0.01
 
 
@@ -130,12 +130,12 @@ def test_other_transfers_break_a_condition():
         return st.replace_transfers(game, 0, others, transfers).audit()
 
     assert kept(audit(paid))
-    assert np.nanmin(audit(paid - 0.01).worst_state_participation) == pytest.approx(-0.01)
-    assert np.nanmin(audit(paid + 0.01).worst_state_no_subsidy) == pytest.approx(-0.01)
+    assert np.nanmin(audit(paid + 0.01).worst_state_participation) == pytest.approx(-0.01)
+    assert np.nanmin(audit(paid - 0.01).worst_state_no_subsidy) == pytest.approx(-0.01)
     assert audit(1.5 * paid).epsilon > 0.1
     assert audit(0.5 * paid).epsilon > 0.1
     for case in (lost * told - OMEGA, lost * OMEGA - told, (lost - 1) * told + 0 * OMEGA):
-        found = audit(case)
+        found = audit(-case)
         assert found.epsilon > 0.1
         assert any("signal" in lie for lie in found.witness[0].lies)
 
@@ -146,7 +146,7 @@ def test_without_signals_payment_per_impression_is_among_the_ranges():
     others = rival(game, 0.5)
     paid = np.array(st.click_pivot(game).transfer[0][:, others[1]])
     rich = game.values()[:, others[1], 0] >= 1.0
-    paid[rich] = -0.5 * OMEGA.mean()
+    paid[rich] = 0.5 * OMEGA.mean()
     assert kept(st.replace_transfers(game, 0, others, paid).audit())
 
 

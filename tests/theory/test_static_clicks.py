@@ -160,7 +160,7 @@ def test_proposition_2(data):
     for profile in [(1, 3, 5), (5, 0, 2), (0, 1, 4)]:
         theta, order = ranking(AUCTION, profile)
         for i in range(3):
-            expected = [-2 * paid("pivot", theta, order, rates, i) for rates in points]
+            expected = [2 * paid("pivot", theta, order, rates, i) for rates in points]
             np.testing.assert_allclose(
                 mechanism.expected_transfer(i)[profile], expected, atol=1e-12
             )
@@ -198,7 +198,7 @@ def test_per_impression_pivot_charges_expected_clicks():
         }
         for information, belief in beliefs.items():
             found = st.per_impression_pivot(AUCTION, information).transfer[i][profile]
-            expected = -2 * paid("pivot", theta, order, belief @ points, i)
+            expected = 2 * paid("pivot", theta, order, belief @ points, i)
             assert found[0] == pytest.approx(expected, abs=1e-12)
 
 
@@ -236,7 +236,7 @@ def test_single_slot_is_a_second_price_per_click():
         theta, order = ranking(auction, profile)
         price = theta[order[1]]
         for i in range(3):
-            owed = -price * np.arange(4) if i == order[0] else np.zeros(4)
+            owed = price * np.arange(4) if i == order[0] else np.zeros(4)
             for mechanism in (pivot, gsp, scored):
                 np.testing.assert_allclose(mechanism.transfer[i][profile], owed, atol=1e-12)
     assert scored.audit().epsilon <= 1e-9

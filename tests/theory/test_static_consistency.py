@@ -254,7 +254,7 @@ def test_definition_11_transfers_by_hand():
         belief = channel[:, y] / channel[:, y].sum()
         worth = 2.0 * belief @ COMMON**2
         cell = (0, int(np.flatnonzero(env.types[1].theta == 1)[0]))
-        assert mechanism.transfer[0][(*cell, y)] == pytest.approx(worth, abs=EXACT)
+        assert mechanism.transfer[0][(*cell, y)] == pytest.approx(-worth, abs=EXACT)
         assert mechanism.transfer[1][(*cell, y)] == pytest.approx(0.0, abs=EXACT)
 
 

@@ -31,9 +31,9 @@ def test_mezzetti_second_stage_indifference_and_fragility():
     env, _ = random_environment(1)
     np.testing.assert_array_equal(st.second_stage_spread(env), 0)
     told = np.array([0.3, -1.0, 2.0])
-    np.testing.assert_allclose(st.mezzetti_transfers(told), [1.0, 2.3, -0.7])
-    paid = st.mezzetti_transfers(told, lambda i, others: others.min())
-    np.testing.assert_allclose(paid, [0.0, 2.6, -1.7])
+    np.testing.assert_allclose(st.mezzetti_transfers(told), [-1.0, -2.3, 0.7])
+    paid = st.mezzetti_transfers(told, lambda i, others: -others.min())
+    np.testing.assert_allclose(paid, [0.0, -2.6, 1.7])
     # Reporting zero, or doubling, is a best reply too; after it the first stage unravels.
     for other in (lambda u: 0 * u, lambda u: 2 * u):
         assert st.mezzetti(env, other).audit().epsilon > 0.01
@@ -45,7 +45,7 @@ def test_mezzetti_slip_groves_term_of_second_stage_reports():
     h_i = - sum_{j != i} u'_j cancels the transfer, and with it the reason to be truthful.
     """
     told = np.array([0.3, -1.0, 2.0])
-    paid = st.mezzetti_transfers(told, lambda i, others: -others.sum())
+    paid = st.mezzetti_transfers(told, lambda i, others: others.sum())
     np.testing.assert_allclose(paid, 0, atol=1e-15)
     env = click_auction()
     nothing = st.DirectMechanism(env, env.efficient_allocation(), [np.zeros((1, 1, 1))] * 2)
@@ -58,7 +58,7 @@ def test_mezzetti_has_no_pivot():
     wins = env.efficient_allocation() == 0
     realised = np.broadcast_to(env.payoff_by_type(1), (*env.shape, 2, 2))[wins][:, 0]
     np.testing.assert_array_equal(realised, 0)
-    price = -st.data_driven_vcg(env, groves="pivot").transfer[0][wins]
+    price = st.data_driven_vcg(env, groves="pivot").transfer[0][wins]
     assert (np.ptp(price, axis=-1) > 0.5).all()  # it moves with the state, which u_-i does not
 
 

@@ -78,7 +78,7 @@ def test_ex_ante_can_hold_where_a_profile_fails():
     env = item()
     pivot = st.data_driven_vcg(env, groves="pivot")
     fee = pivot.audit().ex_ante_participation
-    charged = [t - fee[i] for i, t in enumerate(pivot.transfer)]
+    charged = [t + fee[i] for i, t in enumerate(pivot.transfer)]
     audit = st.DirectMechanism(env, pivot.allocation, charged, pivot.law).audit()
     np.testing.assert_allclose(audit.ex_ante_participation, 0, atol=EXACT)
     assert np.nanmin(audit.participation) < -0.05

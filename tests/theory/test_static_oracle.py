@@ -207,7 +207,7 @@ def test_realised_transfers_equal_brute_force(name):
         for cell in oracle.profiles[:: len(oracle.profiles) // 5]:
             if oracle.beliefs[cell, 0] is None:
                 continue
-            expected = [transfer(i, cell, 0) for i in range(env.agents)]
+            expected = [-transfer(i, cell, 0) for i in range(env.agents)]
             found = st.realised_transfers(env, cell, point, pivot)
             np.testing.assert_allclose(found, expected, rtol=0, atol=EXACT)
 

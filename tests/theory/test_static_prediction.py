@@ -62,8 +62,8 @@ def test_example_3_expected_transfer_is_the_corrected_one(game):
     nodes, weights = np.polynomial.hermite_e.hermegauss(5)
     omega = mean + np.sqrt(variance) * nodes
     weights = weights / weights.sum()
-    realised = np.asarray(game.pivot_transfers(s, omega))
-    found = np.asarray(game.expected_pivot_transfers(s))
+    realised = -np.asarray(game.pivot_transfers(s, omega))
+    found = -np.asarray(game.expected_pivot_transfers(s))
     np.testing.assert_allclose(weights @ realised, found, atol=EXACT)
     x = theta.mean() + mean
     for i in range(n):
@@ -97,12 +97,12 @@ def test_footnote_9_ex_ante_transfer():
     for i in range(3):
         rest = sum(1 / noise[j] for j in range(3) if j != i)
         ratio = (1 / noise[i]) / ((1 + rest) * (1 + rest + 1 / noise[i]))
-        assert found[i] / 2 == pytest.approx(ratio, abs=EXACT)
+        assert found[i] / 2 == pytest.approx(-ratio, abs=EXACT)
     paid = [
         float(st.JointPrediction([0.3] * 3, [v, 1.0, 3.0]).ex_ante_pivot_transfers()[0])
         for v in (0.5, 1.0, 2.0)
     ]
-    assert (np.diff(paid) < 0).all()
+    assert (np.diff(paid) > 0).all()
 
 
 def test_proposition_1_in_closed_form(game):
@@ -218,7 +218,7 @@ def test_claim_1_contradiction():
 
 
 def test_closed_forms_are_traceable(game):
-    """Transfers may be differentiated in theta: d t_1 / d theta_1 = -2 (n-1)/n (mean - mean_-1)."""
+    """Transfers may be differentiated in theta: d p_1 / d theta_1 = 2 (n-1)/n (mean - mean_-1)."""
     s, n = signals_of(game), game.agents
 
     def paid(theta):
@@ -227,5 +227,5 @@ def test_closed_forms_are_traceable(game):
 
     theta = np.asarray(game.theta)
     slope = jax.grad(paid)(jax.numpy.asarray(theta))[0]
-    expected = -2 * (n - 1) / n * (theta.mean() - theta[1:].mean())
+    expected = 2 * (n - 1) / n * (theta.mean() - theta[1:].mean())
     assert float(slope) == pytest.approx(expected, abs=EXACT)

@@ -109,7 +109,7 @@ def test_pivot_transfers_equal_the_section(sellers):
     moved = 0.0
     for cell in itertools.product(*(range(e) for e in auction.env.shape)):
         found = auction.transfers(cell, estimates)
-        expected = np.stack([hand.paid(cell, row) for row in estimates])
+        expected = -np.stack([hand.paid(cell, row) for row in estimates])
         np.testing.assert_allclose(found, expected, atol=EXACT)
         losers = np.arange(sellers) != hand.best(cell)
         moved = max(moved, np.abs(found[:, losers]).max())
@@ -127,7 +127,7 @@ def test_true_costs_make_the_pivot_exact(sellers):
         thetas = tuple(int(hand.own[j][e][0]) for j, e in enumerate(cell))
         for w in range(3):
             paid = hand.paid(cell, true_costs(thetas, w)) - wins * BENEFITS[:sellers]
-            found = [mechanism.transfer[i][(*cell, w)] for i in range(sellers)]
+            found = [-mechanism.transfer[i][(*cell, w)] for i in range(sellers)]
             np.testing.assert_allclose(found, paid, atol=EXACT)
     audit = mechanism.audit()
     assert audit.epsilon <= audit.tolerance
