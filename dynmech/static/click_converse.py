@@ -4,11 +4,11 @@ On finite types the transfers of an agent that implement the assortative rule in
 equilibrium, pay her in no state (Definition 8) and leave her nothing to lose in any state
 (Definition 9) form a polytope, given the types of the others. Linear programs over it find
 
-- how far E[t_i | S = s] can be from the pivot's: not at all, up to the grid of values. At
-  theta_i = 0 both conditions leave t_i = 0, and payoff equivalence gives the rest, with
+- how far E[p_i | S = s] can be from the pivot's: not at all, up to the grid of values. At
+  theta_i = 0 both conditions leave p_i = 0, and payoff equivalence gives the rest, with
   Assumption 2 or without it;
-- how far t_i can be from (17) in one state, which is what (18) speaks of. Assumption 2 does not
-  bring that to zero. An agent who wins with value to spare has slack in every state, so t_i may
+- how far p_i can be from (17) in one state, which is what (18) speaks of. Assumption 2 does not
+  bring that to zero. An agent who wins with value to spare has slack in every state, so p_i may
   hold a small bet on the state that is fair under each of her posteriors; the proof drops the
   dependence of f_k on theta_i, which is where such a bet hides. What does bring it to zero is a
   type of hers that knows the state: she would take any side of a bet that pays in that state.

@@ -145,8 +145,8 @@ def data_driven_vcg(
 
     p_i = phi_i(xi_-i, data) - sum_{j != i} credited payoff of j at x*(xi), (3); the pivot has
     phi_i = sum_{j != i} credited payoff of j at x*(xi_-i), (4); p = -t, phi = -h of the paper.
-    With an estimator the credited payoff is u_j(., omega_hat, theta_j); with `BayesianData`, E[u_j |
-    y] (Definition 11); with one estimator per agent, (14).
+    With an estimator the credited payoff is u_j(., omega_hat, theta_j); with `BayesianData`,
+    E[u_j | y] (Definition 11); with one estimator per agent, (14).
 
     Exactly incentive compatible with ideal data (Proposition 1), and with an unbiased estimator
     where payoffs are affine in the state (Theorem 1), provided that the expectation of phi_i does

@@ -51,7 +51,7 @@ def test_assumption_2():
 
 @pytest.mark.parametrize("information", ["none", "a sample"])
 def test_expected_transfers_are_the_pivots_up_to_the_grid(information):
-    """At theta_i = 0 both conditions give t_i = 0; a step of the grid is all that is left.
+    """At theta_i = 0 both conditions give p_i = 0; a step of the grid is all that is left.
 
     With price 1 between two values a step apart, expected transfers given s move by step E[omega
     | s]: the width is that of the most optimistic type.
