@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from scipy.optimize import linprog
 
+import dynmech as dm
 from dynmech import TasteGrid, static
 from experiments._statements_rows import Row, equal, large, refuted, small
 from experiments._statements_settings import (
@@ -176,7 +177,7 @@ def exact(markets: int) -> list[Row]:
     ideal, drawn, unbiased, beyond, messages = 0.0, 0.0, 0.0, 0.0, np.inf
     for seed in range(markets):
         rng, env = np.random.default_rng(seed), random_environment(seed, affine=False)
-        for groves in ("zero", "pivot"):
+        for groves in (dm.groves.Zero(), "pivot"):
             ideal = max(ideal, relative(static.data_driven_vcg(env, groves=groves)))
         shapes = [[1 if j == i else e for j, e in enumerate(env.shape)] for i in range(env.agents)]
         tables = [rng.normal(size=(*shape, env.states.size)) for shape in shapes]
@@ -185,7 +186,7 @@ def exact(markets: int) -> list[Row]:
         data = random_unbiased(seed, env)
         beyond = max(beyond, relative(static.data_driven_vcg(env, data)))
         env = random_environment(seed, affine=True)
-        for groves in ("zero", "pivot"):
+        for groves in (dm.groves.Zero(), "pivot"):
             unbiased = max(unbiased, relative(static.data_driven_vcg(env, data, groves)))
     size = " / money scale"
     return [
@@ -227,7 +228,9 @@ def extensions() -> list[Row]:
     )
     own = [static.Estimator.frequency(env.states, k) for k in (2, 3, 1)]
     rest = static.Estimator.leave_one_out(own)
-    gain = max(static.data_driven_vcg(env, rest, g).audit().epsilon for g in ("zero", "pivot"))
+    gain = max(
+        static.data_driven_vcg(env, rest, g).audit().epsilon for g in (dm.groves.Zero(), "pivot")
+    )
 
     def private(believed):
         return static.StaticEnvironment(

@@ -248,6 +248,14 @@ def total_by_taste(groves: AbstractGroves, own: OwnTables) -> Float[np.ndarray, 
     return cast(Any, groves).function(own) if groves.decoded else None
 
 
+def require_own(call: str, groves: AbstractGroves) -> None:
+    """Raise unless a term reads nothing but W^{-i}, Wd^{-i}, W and D_i at own types."""
+    if groves.decoded or groves.robust or groves.reads_spread():
+        must = "be a function of W^{-i}, Wd^{-i}, W and D_i at own types"
+        do = "take groves.Participation(displayable=True), or another such term"
+        raise InvalidArgument(describe(call, must, groves, do))
+
+
 def check_total(
     groves: AbstractGroves, own: OwnTables, verb: str = "DynamicTeamMechanism"
 ) -> Float[np.ndarray, "B n"]:

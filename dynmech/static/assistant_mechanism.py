@@ -31,7 +31,13 @@ from jaxtyping import Float
 from dynmech._checks import checked, instance, member, several, shaped, whole
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
-from dynmech.payments.groves import AbstractGroves, OwnTables, Participation, check_total
+from dynmech.payments.groves import (
+    AbstractGroves,
+    OwnTables,
+    Participation,
+    check_total,
+    require_own,
+)
 from dynmech.static.assistant import (
     ASSISTANT,
     HISTORY,
@@ -85,10 +91,7 @@ class AssistantMechanism(eqx.Module):
         if len(types) != n or any(own.signals.shape[1] != n for own in types):
             must = f"hold {n} `AssistantTypes` of {n} products"
             raise InvalidArgument(describe("AssistantMechanism(types=...)", must, len(types)))
-        if groves.decoded or groves.robust or groves.reads_spread():
-            must = "be a function of W^{-i}, Wd^{-i}, W and D_i at own types"
-            do = "take groves.Participation(displayable=True), or another such term"
-            raise InvalidArgument(describe("AssistantMechanism(groves=...)", must, groves, do))
+        require_own("AssistantMechanism(groves=...)", groves)
         self.env, self.types, self.groves, self.nodes = env, tuple(types), groves, nodes
 
     @checked(profile=PROFILE)

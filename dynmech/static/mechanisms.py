@@ -29,11 +29,13 @@ from dynmech._checks import (
     optional,
 )
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite, shown
+from dynmech.payments.groves import AbstractGroves, OwnTables, Zero, check_total, require_own
 from dynmech.static.audit import StaticAudit, run_static_audit
 from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
 from dynmech.static.estimators import AbstractData, IdealData
 
 LABEL = instance(str, "a label for tables")
+_NOTHING = Zero()
 
 
 class DirectMechanism(eqx.Module):
@@ -138,7 +140,7 @@ class DirectMechanism(eqx.Module):
 def data_driven_vcg(
     env: StaticEnvironment,
     data: AbstractData | Sequence[AbstractData] | None = None,
-    groves: str | Sequence[npt.ArrayLike] = "zero",
+    groves: AbstractGroves | str | Sequence[npt.ArrayLike] = _NOTHING,
     name: str | None = None,
 ) -> DirectMechanism:
     """Build a data-driven VCG mechanism.
@@ -155,8 +157,10 @@ def data_driven_vcg(
     **Arguments**
 
     - `data`: `IdealData()` (default), an `Estimator`, `BayesianData`, or n of them, one per agent.
-    - `groves`: "zero", "pivot", or n arrays, the i-th of shape (E_1, ..., 1, ..., E_n, R_i): phi_i
-      by the others' types and the outcome of i's data; axis i has length 1.
+    - `groves`: a term of `dynmech.groves`, charged whatever the data say; W^{-i} is the most that
+      the others get at everybody's information, withdrawn and displayable alike. Or "pivot"; or n
+      arrays, the i-th of shape (E_1, ..., 1, ..., E_n, R_i): phi_i by the others' types and the
+      outcome of i's data; axis i has length 1.
 
     **Returns**
 
@@ -190,16 +194,22 @@ def data_driven_vcg(
     if not fits or len(each) != n:
         must = f"be data, as `IdealData()` or an `Estimator`, or one for each of {n} agents"
         raise InvalidArgument(describe("data_driven_vcg(data=...)", must, shown(data)))
-    must = "be 'zero', 'pivot' or a table for each agent"
-    if isinstance(groves, str) and groves not in ("zero", "pivot"):
-        raise InvalidArgument(describe("data_driven_vcg(groves=...)", must, shown(groves)))
-    tables = [] if isinstance(groves, str) else arrays("data_driven_vcg(groves=...)", groves)
+    call = "data_driven_vcg(groves=...)"
+    must = "be a Groves term, 'pivot' or a table for each agent"
+    if isinstance(groves, str) and groves != "pivot":
+        raise InvalidArgument(describe(call, must, shown(groves)))
+    fixed = isinstance(groves, AbstractGroves)
+    if fixed:
+        require_own(call, groves)
+    tables = [] if fixed or isinstance(groves, str) else arrays(call, groves)
     allocation = env.efficient_allocation()
     transfers = []
     for i in range(n):
         worths = [each[i].credit(env, j) for j in range(n) if j != i]
         total = -sum((_at(worth, allocation, env.shape) for worth in worths), np.zeros(1))
-        if not isinstance(groves, str):
+        if fixed:
+            pass
+        elif not isinstance(groves, str):
             own, size = _groves_table(env, tables, i), each[i].law(env).shape[-1]
             wanted = (*(1 if j == i else e for j, e in enumerate(env.shape)), size)
             if any(a not in (1, b) for a, b in zip(own.shape, wanted, strict=True)):
@@ -214,9 +224,13 @@ def data_driven_vcg(
         transfers.append(np.broadcast_to(total, (*env.shape, size)))
     if name is None:
         kinds = sorted({type(one).__name__ for one in each})
-        label = groves if isinstance(groves, str) else "given"
+        label = groves if isinstance(groves, str) else type(groves).__name__ if fixed else "given"
         name = f"data-driven VCG ({', '.join(kinds)}, {label})"
-    return DirectMechanism(env, allocation, transfers, [one.law(env) for one in each], name)
+    found = DirectMechanism(env, allocation, transfers, [one.law(env) for one in each], name)
+    if not fixed or not groves.reads_own:
+        return found
+    charged = [x + _total(found, groves, i)[..., None] for i, x in enumerate(found.transfer)]
+    return DirectMechanism(env, allocation, charged, found.law, name)
 
 
 @checked(env=ENVIRONMENT, pivot=flag)
@@ -252,6 +266,35 @@ def realised_transfers(
             rest = tuple(0 if j == i else e for j, e in enumerate(cell))
             paid[:, i] += others[int(env.efficient_allocation(without=i)[rest])]
     return paid.reshape(*points.shape[:-1], n)
+
+
+def _total(mechanism: DirectMechanism, groves: AbstractGroves, agent: int) -> np.ndarray:
+    """What a term charges an agent at each profile of the others: (E_1, ..., 1, ..., E_n)."""
+    env, allocation = mechanism.env, mechanism.allocation[..., None]
+    belief, possible = env.posterior(agent), env.possible()
+    worth = np.broadcast_to(env.expected_payoff(agent), (*env.shape, len(env.allocations)))
+    own = np.take_along_axis(worth, allocation, axis=-1)[..., 0]
+    rest = [env.payoff_by_type(j) for j in range(env.agents) if j != agent]
+    others = sum((np.matmul(x, belief[..., None])[..., 0] for x in rest), np.zeros(1)).max(axis=-1)
+    left = -(belief * mechanism.expected_transfer(agent)).sum(axis=-1)
+
+    def lines(table: np.ndarray) -> np.ndarray:
+        known = np.where(possible, np.broadcast_to(table, env.shape), np.nan)
+        return np.moveaxis(known, agent, -1).reshape(-1, 1, env.shape[agent])
+
+    wide, root = [lines(table)[:, :, None] for table in (own + left, left)], lines(own)
+    places = np.where(np.isnan(root), -1, np.arange(root.size).reshape(root.shape))
+    tables = OwnTables(
+        *wide,
+        marginal=lines(others),
+        displayable=lines(others),
+        root=belief.reshape(-1, belief.shape[-1]),
+        own_root=places,
+        own_pair=places[:, :, None],
+        signal=np.zeros((len(root), 1), int),
+    )
+    total = check_total(groves, tables, "data_driven_vcg").reshape(np.delete(env.shape, agent))
+    return np.nan_to_num(np.expand_dims(total, agent))
 
 
 def _whole(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

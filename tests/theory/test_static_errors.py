@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import dynmech as dm
 from dynmech import DynmechError, TasteGrid
 from dynmech import static as st
 
@@ -64,6 +65,7 @@ MISTAKES = {
     "at most": lambda: st.Estimator.average([st.Estimator.frequency(STATES, 999)] * 3),
     "data=": lambda: st.data_driven_vcg(ENV, [st.IdealData()] * 3),
     "groves=.*'pivot'": lambda: st.data_driven_vcg(ENV, groves="clarke"),
+    "groves=.*function of": lambda: st.data_driven_vcg(ENV, groves=dm.groves.DataDriven()),
     "groves.0.=.*own": lambda: st.data_driven_vcg(ENV, groves=[np.zeros((2, 2, 2))] * 2),
     "allocation=.*integers": lambda: st.DirectMechanism(ENV, np.zeros((2, 2)), [0.0, 0.0]),
     "allocation=.*0..1": lambda: st.DirectMechanism(ENV, np.full((2, 2), 5), [0.0, 0.0]),

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+import dynmech as dm
 from dynmech import TasteGrid
 from dynmech import static as st
 from tests.theory.test_static_oracle import CASES, EXACT, random_environment, random_unbiased
@@ -37,7 +38,7 @@ def click_auction(**options):
     return auction([0.1, 0.7], [0.6, 0.4], VALUES, [[SHARP, BLUNT], SHARP], **options)
 
 
-@pytest.mark.parametrize("groves", ["zero", "pivot"])
+@pytest.mark.parametrize("groves", [dm.groves.Zero(), "pivot"], ids=["zero", "pivot"])
 @pytest.mark.parametrize("name", PRIVATE)
 @pytest.mark.parametrize("seed", range(3))
 def test_proposition_1_ideal_data(name, seed, groves):
@@ -62,7 +63,28 @@ def test_proposition_1_any_groves_term():
     assert audit.epsilon <= audit.tolerance
 
 
-@pytest.mark.parametrize("groves", ["zero", "pivot"])
+@pytest.mark.parametrize(
+    ("groves", "slack", "sharp"),
+    [
+        (dm.groves.NoSubsidy(), "no_subsidy", False),
+        (dm.groves.Participation(), "participation", False),
+        (dm.groves.WindowFloor(), "no_subsidy", True),
+        (dm.groves.WindowCeiling(), "participation", True),
+    ],
+    ids=repr,
+)
+def test_terms_keep_their_side_at_every_own_type(groves, slack, sharp):
+    """Each is at least 0 at every profile; at the window's ends, 0 at some own type of each."""
+    env = click_auction()
+    audit = st.data_driven_vcg(env, groves=groves).audit()
+    assert audit.epsilon <= audit.tolerance
+    for i in range(2):
+        least = np.nanmin(getattr(audit, slack)[i], axis=i)
+        assert (least >= -audit.tolerance).all()
+        assert not sharp or (np.abs(least) <= audit.tolerance).all()
+
+
+@pytest.mark.parametrize("groves", [dm.groves.Zero(), "pivot"], ids=["zero", "pivot"])
 @pytest.mark.parametrize("name", PRIVATE)
 def test_theorem_1_unbiased_and_affine(name, groves):
     """Theorem 1: an unbiased estimator, its law moving with the allocation, and affine payoffs."""
@@ -266,7 +288,7 @@ def test_equation_14_leave_one_out():
         others = [j for j in range(3) if j != i]
         points = [(a + b) / 2 for a in own[others[0]].points for b in own[others[1]].points]
         np.testing.assert_allclose(estimator.points, points)  # free of what i observed
-    for groves in ("zero", "pivot"):
+    for groves in (dm.groves.Zero(), "pivot"):
         audit = st.data_driven_vcg(env, rest, groves).audit()
         assert audit.epsilon <= audit.tolerance
     # Settled on her own data too, she would misreport them: she pays less at a larger estimate.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dynmech as dm
 from dynmech import TasteGrid
 from dynmech import static as st
 
@@ -185,7 +186,7 @@ def test_definitions_1_4_5_6_and_7_audit_equals_brute_force(name, pivot):
     estimator = st.Estimator(rng.normal(size=(R, 2)), rng.dirichlet(np.ones(R), size=(A, m)))
     chosen = env.efficient_allocation()
     assert [chosen[c] for c in oracle.profiles] == [oracle.chosen[c] for c in oracle.profiles]
-    groves = "pivot" if pivot else "zero"
+    groves = "pivot" if pivot else dm.groves.Zero()
     audit = st.data_driven_vcg(env, estimator, groves).audit()
     transfer = oracle.vcg(estimator.points, pivot)
     expected = oracle.gain(transfer, estimator.kernel)
