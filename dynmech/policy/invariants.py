@@ -40,13 +40,15 @@ def check_tables(policy: AbstractPriced) -> None:
         _refuse("lower", "be at most upper", f"{crossed:.3g} more")
     if not policy.evaluator.walked:
         return
-    sizes = [(len(policy.pairs.root), layer.nodes) for layer in policy.plan.tree.layers]
-    actions = policy.plan.actions
+    plan, count = policy.plan, len(policy.pairs.root)
+    sizes = [(count, layer.nodes) for layer in plan.tree.layers]
+    actions = plan.actions
     if len(sizes) != env.horizon or [x.shape for x in actions] != sizes:
         got = f"{len(actions)} rounds for a horizon of {env.horizon}"
         _refuse("plan", "have recommendations for every round and node", got)
     none = len(env.controls) - 1
-    if any(x.size and not 0 <= x.min() <= x.max() < policy.plan.width for x in actions):
+    ends = [end for x in actions if x.size for end in (x.min(), x.max())]
+    if ends and not 0 <= min(ends) <= max(ends) < plan.width:
         _refuse("plan", f"recommend controls 0..{none}, rows of env.controls", "others")
 
 

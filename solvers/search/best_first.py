@@ -38,7 +38,9 @@ from solvers.search.store import Indices
 
 _AGAIN = 1.25
 _LEVELS, _MOST = 3, 1 << 14  # steps of a pass that open pairs, and how many pairs an economy
-_AHEAD, _LANES = 48, 8  # pairs met a step by keeping what few pairs keep, if ways do not branch
+# Where ways do not branch: tips opened in the first step of all, and pairs met a step by keeping
+# what few pairs keep.
+_AT_FIRST, _AHEAD, _LANES = 8, 48, 8
 
 
 class Search(Met):
@@ -95,6 +97,7 @@ class Search(Met):
         pairs["slack"][: pairs.count] = -np.inf
         pairs["slack"][top] = pairs["upper"][top] - pairs["lower"][top] - due
         task = pairs["task"][top]
+        width = max(width, _AT_FIRST) if single else width
         rise, margin, tolerance = np.zeros((3, len(self.economies)))
         margin[task] = due
         tolerance[task] = due / np.where(pairs["mass"][top] > 0, pairs["mass"][top], 1.0)
@@ -126,7 +129,9 @@ class Search(Met):
                 active, width = np.union1d(active, waiting), min(2 * width, _MOST)
                 if self.opened.count - before > _MOST:
                     break
-        for step in self._deepest_first(visited) if single else reversed(visited):
+        if single:
+            self._back_up(*self._deepest_first(visited))
+        for step in () if single else reversed(visited):
             self._back_up(step)
         return grown
 

@@ -275,31 +275,39 @@ class Met:
         child[alive] = self._seek(task[alive], met)
         self.opened["child"][row, control] = child.reshape(-1, symbols)
 
-    def _back_up(self, active: Indices) -> None:
+    def _back_up(self, *steps: Int[np.ndarray, " _k"]) -> None:
+        """Bounds of open pairs from those of what follows them, one step after the other."""
         pairs, opened = self.pairs, self.opened
-        place = pairs["place"][active]
-        at, control = np.nonzero(opened["child"][place][:, :, 0] >= 0)
-        row, parent = place[at], active[at]
-        child = opened["child"][row, control]
-        pay = opened["pay"][row, control]
-        above, below = pairs["upper"][child], pairs["lower"][child]
-        if self.store.offset is None:  # every belief is that of its own node
-            above, below = pay + above.sum(axis=1), pay + below.sum(axis=1)
-        else:
-            factor = self.factor(parent, control, child)
-            loop = child == parent[:, None]
+        high, low, option = pairs["upper"], pairs["lower"], opened["option"]
+        every = np.concatenate(steps)
+        place = pairs["place"][every]
+        at, control = np.nonzero(opened["child"][place, :, 0] >= 0)
+        row, again, factor = place[at], None, None
+        child, pay = opened["child"][row, control], opened["pay"][row, control]
+        if self.store.offset is not None:  # else every belief is that of its own node
+            parent = every[at]
+            factor, loop = self.factor(parent, control, child), child == parent[:, None]
             again = 1.0 - np.where(loop, factor, 0.0).sum(axis=1)
             factor = np.where(loop, 0.0, factor)
-            above = (pay + (above * factor).sum(axis=1)) / again
-            below = (pay + (below * factor).sum(axis=1)) / again
-        opened["option"][row, control] = np.minimum(opened["option"][row, control], above)
-        upper = opened["option"][place].max(axis=1)
-        floor = np.full((len(active), self.structure.controls), -np.inf)
-        floor[at, control] = below
-        best = floor.argmax(axis=1)
-        reached = floor[np.arange(len(active)), best]
-        better = reached > pairs["lower"][active]
-        lower = np.where(better, reached, pairs["lower"][active])
-        pairs["act"][active[better]] = best[better]
-        pairs["lower"][active] = lower
-        pairs["upper"][active] = np.maximum(np.minimum(pairs["upper"][active], upper), lower)
+        ends = np.cumsum([0, *map(len, steps)])
+        cuts = np.searchsorted(at, ends).tolist()
+        for k, active in enumerate(steps):
+            ways = slice(cuts[k], cuts[k + 1])
+            above, below = high[child[ways]], low[child[ways]]
+            if factor is not None:
+                above, below = above * factor[ways], below * factor[ways]
+            above, below = pay[ways] + above.sum(axis=1), pay[ways] + below.sum(axis=1)
+            if again is not None:
+                above, below = above / again[ways], below / again[ways]
+            here, one = row[ways], control[ways]
+            option[here, one] = np.minimum(option[here, one], above)
+            floor = np.full((len(active), self.structure.controls), -np.inf)
+            floor[at[ways] - ends[k], one] = below
+            best, lower = floor.argmax(axis=1), low[active]
+            reached = floor.max(axis=1)
+            better = reached > lower
+            lower = np.where(better, reached, lower)
+            pairs["act"][active[better]] = best[better]
+            low[active] = lower
+            upper = option[place[ends[k] : ends[k + 1]]].max(axis=1)
+            high[active] = np.maximum(np.minimum(high[active], upper), lower)

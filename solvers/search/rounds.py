@@ -61,9 +61,13 @@ def places(after: np.ndarray, dead: np.ndarray, words: np.ndarray) -> tuple[np.n
     """Nodes told apart, by memory first: where each comes first, and which each is."""
     if len(after) == 1:
         return np.zeros(1, np.int64), np.zeros(1, np.int64)
-    keys = np.concatenate([after[:, None], ~dead[:, None], words], axis=1)
-    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    return first, index.reshape(-1)
+    keys = after, ~dead, *words.T
+    order = np.lexsort(keys[::-1])
+    fresh = np.ones(len(after), bool)
+    fresh[1:] = np.any([key[order[1:]] != key[order[:-1]] for key in keys], axis=0)
+    index = np.empty(len(after), np.int64)
+    index[order] = np.cumsum(fresh) - 1
+    return order[fresh], index
 
 
 def as_layer(here: Round, child: np.ndarray) -> Layer:

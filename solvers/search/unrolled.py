@@ -284,10 +284,18 @@ class _Writer:
         key = at.node * len(self.kept) + at.task
         if len(key) == 1 or (np.diff(key) > 0).all():
             return at
-        low = self._bounds(here, at)[0] * self._scale(here, at)
-        order = np.lexsort((-low, key))
-        key = key[order]
-        first = np.flatnonzero(np.diff(key, prepend=-1))
+        order = np.argsort(key, kind="stable")
+        key, pair, keep = key[order], at.pair[order], at.keep[order]
+        new = np.diff(key, prepend=-1) > 0
+        first, group = np.flatnonzero(new), np.cumsum(new) - 1
+        unlike = ~new[1:] & ((pair[1:] != pair[:-1]) | (keep[1:] != keep[:-1]))
+        mixed = np.zeros(len(first), bool)
+        mixed[group[1:][unlike]] = True
+        some = np.flatnonzero(mixed[group])
+        if len(some):
+            ways = Entries(*(x[order[some]] for x in at))
+            low = self._bounds(here, ways)[0] * self._scale(here, ways)
+            order[some] = order[some][np.lexsort((-low, key[some]))]
         weight = np.add.reduceat(at.weight[order], first)
         best = order[first]
         return Entries(at.node[best], at.task[best], at.pair[best], at.keep[best], weight)
