@@ -29,6 +29,8 @@ from dynmech.errors import (
     shown,
 )
 from solvers.checks import Convert as Convert
+from solvers.checks import Labels as Labels
+from solvers.checks import axis_labels as axis_labels
 from solvers.checks import check_fields as check_fields
 from solvers.checks import choice as choice
 from solvers.checks import flag as flag
@@ -41,7 +43,6 @@ from solvers.checks import whole as whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Labels = tuple[Any, ...] | None
 _RAW_KEYS = (2, 4)  # words of a key that is no typed key array
 
 
@@ -111,26 +112,11 @@ def labelled(call: str, value: Any) -> tuple[Array | np.ndarray, tuple[Labels, .
     if not (isinstance(array, jax.Array) and np.issubdtype(array.dtype, np.floating)):
         array = np.asarray(array)
         array = array if array.dtype == np.float32 else array.astype(np.float64)
-    return array, _axis_labels(value, array.ndim)
+    return array, axis_labels(value, array.ndim)
 
 
 def _is_low_float(dtype) -> bool:
     return dtype.kind == "V" and jax.numpy.issubdtype(dtype, np.floating)  # bfloat16 and its kind
-
-
-def _axis_labels(value: Any, ndim: int) -> tuple[Labels, ...]:
-    axes, dims = getattr(value, "axes", None), getattr(value, "dims", None)
-    if isinstance(axes, list):  # pandas
-        found = [list(axis) for axis in axes]
-    elif isinstance(dims, tuple):  # xarray
-        known = getattr(value, "indexes", {})
-        found = [list(known[name]) if name in known else None for name in dims]
-    else:
-        return (None,) * ndim
-    return tuple(
-        None if given is None or given == list(range(len(given))) else tuple(given)
-        for given in found
-    )
 
 
 def in_order(call: str, array: Any, axis: int, labels: Labels, wanted: Labels, of: str) -> Any:
@@ -164,7 +150,7 @@ def matched(call: str, value: Any, **axes: Labels) -> Array | np.ndarray:
 
 def by_label(value: Any) -> Any:
     """A labelled vector as a mapping from its labels; anything else as it is."""
-    labels = _axis_labels(value, 1)
+    labels = axis_labels(value, 1)
     if len(labels) != 1 or labels[0] is None:
         return value
     return dict(zip(labels[0], np.asarray(value).tolist(), strict=True))
@@ -248,7 +234,7 @@ def indices(*lengths: int | None) -> Convert:
         if not fits or not (array.dtype.kind in "iu" or empty):
             got = f"{array.dtype} entries of shape {array.shape}"
             raise InvalidArgument(describe(call, must, got))
-        _refuse_labels(call, _axis_labels(value, array.ndim))
+        _refuse_labels(call, axis_labels(value, array.ndim))
         return array.astype(np.int64)
 
     return convert

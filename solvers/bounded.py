@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from solvers.checks import axis_labels
 from solvers.errors import InvalidArgument, describe, is_number, shown
 
 Table = Float[np.ndarray, "..."]
@@ -73,6 +74,11 @@ class Bounded(eqx.Module):
     ):
         parts = [value, value if lower is None else lower, value if upper is None else upper, error]
         parts += [] if unseen is None else [unseen]
+        given = dict(zip(("value", "lower", "upper", "error", "unseen"), parts, strict=False))
+        for name, part in given.items():
+            if any(axis is not None for axis in axis_labels(part, 0)):
+                must, do = "carry no labels: they are not matched here", "pass .to_numpy()"
+                raise InvalidArgument(describe(f"Bounded({name}=...)", must, shown(part), do))
         try:
             arrays = [np.asarray(part, float) for part in parts]
             # np.broadcast_arrays ends at 32 axes: tables of many parties have more.

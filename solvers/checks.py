@@ -13,6 +13,26 @@ from jax.core import Tracer
 from solvers.errors import InvalidArgument, describe, is_number, shown
 
 Convert = Callable[[str, Any], Any]
+Labels = tuple[Any, ...] | None
+
+
+def axis_labels(value: Any, ndim: int) -> tuple[Labels, ...]:
+    """Labels of each axis of a pandas or xarray object, None where none are.
+
+    0, 1, 2, ... are the numbers of rows, and no labels.
+    """
+    axes, dims = getattr(value, "axes", None), getattr(value, "dims", None)
+    if isinstance(axes, list):  # pandas
+        found = [list(axis) for axis in axes]
+    elif isinstance(dims, tuple):  # xarray
+        known = getattr(value, "indexes", {})
+        found = [list(known[name]) if name in known else None for name in dims]
+    else:
+        return (None,) * ndim
+    return tuple(
+        None if given is None or given == list(range(len(given))) else tuple(given)
+        for given in found
+    )
 
 
 def check_fields(module: Any, **converters: Convert) -> None:

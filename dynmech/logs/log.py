@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import equinox as eqx
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from dynmech import files
@@ -22,7 +23,6 @@ from dynmech.errors import (
     describe,
     import_extra,
     require_whole,
-    shown,
 )
 from dynmech.logs.reading import (
     BUY,
@@ -30,6 +30,7 @@ from dynmech.logs.reading import (
     QUERY,
     Rows,
     actions,
+    chosen,
     column,
     counted,
     labels,
@@ -251,9 +252,12 @@ class Log(files.Kept, eqx.Module):
         action = np.where(self.kind == BUY, index[self.bought], n + self.kind - 1)
         return index[self.shown], action
 
-    def keep(self, which: np.ndarray) -> Self:
-        """The conversations `which` (indices or a mask, (M,)), repetitions allowed, as a log."""
-        index = self._asked(which)
+    def keep(self, which: npt.ArrayLike) -> Self:
+        """The conversations `which` (indices or a mask, (M,)), repetitions allowed, as a log.
+
+        A mask labelled by conversation is matched with theirs.
+        """
+        index = chosen(which, self.conversations)
         counts = np.diff(self.offsets)[index]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         rows = np.repeat(self.offsets[index] - offsets[:-1], counts) + np.arange(offsets[-1])
@@ -271,21 +275,6 @@ class Log(files.Kept, eqx.Module):
             columns=self.columns,
             **parts,
         )
-
-    def _asked(self, which: Any) -> Int[np.ndarray, " M"]:
-        call, count = "Log.keep(which=...)", len(self)
-        try:
-            given = np.asarray(which)
-        except Exception:  # ragged lists, and whatever a foreign __array__ raises
-            given = np.zeros((0, 0))
-        mask = given.dtype.kind == "b" and given.shape == (count,)
-        if not mask and (given.ndim != 1 or (given.size > 0 and given.dtype.kind not in "iu")):
-            must = f"be indices of conversations, or a mask of shape ({count},)"
-            raise InvalidArgument(describe(call, must, shown(which)))
-        if not mask and given.size and not (given.min() >= 0 and given.max() < count):
-            must, got = f"be in 0..{count - 1}", f"{given.min()} to {given.max()}"
-            raise OutsideSupport(describe(call, must, got))
-        return np.flatnonzero(given) if mask else given.astype(np.int64)
 
     def to_frame(self) -> Any:
         """One row a round, in the columns it was read from: `from_frame` reads it back.

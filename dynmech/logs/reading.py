@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._checks import axis_labels, in_order
 from dynmech.errors import (
     DynmechError,
     InvalidArgument,
@@ -243,3 +244,27 @@ def read_scale(scale) -> tuple[float, float] | None:
         must = "be (a, b), finite, b not 0: rating = a + b u + noise"
         raise InvalidArgument(describe("Log.from_frame(scale=...)", must, shown(scale)))
     return float(pair[0]), float(pair[1])
+
+
+def chosen(which: Any, conversations: np.ndarray) -> Int[np.ndarray, " k"]:
+    """Indices of conversations, given as such or as a mask, which labels of theirs may order."""
+    call, count = "Log.keep(which=...)", len(conversations)
+    try:
+        given = np.asarray(which)
+    except Exception:  # ragged lists, and whatever a foreign __array__ raises
+        given = np.zeros((0, 0))
+    mask = given.dtype.kind == "b" and given.shape == (count,)
+    if not mask and (given.ndim != 1 or (given.size > 0 and given.dtype.kind not in "iu")):
+        must = f"be indices of conversations, or a mask of shape ({count},)"
+        raise InvalidArgument(describe(call, must, shown(which)))
+    if not mask and given.size and not (given.min() >= 0 and given.max() < count):
+        must, got = f"be in 0..{count - 1}", f"{given.min()} to {given.max()}"
+        raise OutsideSupport(describe(call, must, got))
+    names = axis_labels(which, 1)[0]
+    if mask:
+        own = tuple(conversations.tolist())
+        return np.flatnonzero(in_order(call, given, 0, names, own, "conversations"))
+    if names is not None:
+        must, do = "carry no labels: they are not matched here", "pass .to_numpy()"
+        raise InvalidArgument(describe(call, must, shown(which), do))
+    return given.astype(np.int64)

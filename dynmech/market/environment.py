@@ -40,7 +40,7 @@ from dynmech.market.shown import require_displays
 from dynmech.market.signals import JointSignals, SignalStructure
 from dynmech.market.tables import write_market
 from dynmech.market.tastes import TasteGrid
-from dynmech.market.values import ConstantValues, MarkovValues, Values, reportable
+from dynmech.market.values import ConstantValues, MarkovValues, Values, check_theta, reportable
 
 _CALL = "RecommendationMDP"
 _MOST_DRAWN = 10**7
@@ -343,11 +343,7 @@ class RecommendationMDP(eqx.Module):
             sizes = (rows, n, tastes.size, gamma.shape[1])
             estimator = np.asarray(shaped(*sizes)("from_tables(estimator=...)", estimator))
             estimate = np.einsum("jk,hjmk->hjm", gamma, estimator)
-        for name, given, check in (
-            ("theta_support", theta_support, shaped(n, "K")), ("theta_prior", theta_prior, chances),
-        ):  # fmt: skip
-            call = f"from_tables({name}=...)"
-            check(call, labelled(call, given)[0])
+        check_theta(_names(names, n), theta_support, theta_prior)
         call = "from_tables(theta_kernel=...)"
         kernel = np.asarray(chances(call, shaped(n + 1, n, "K", "K")(call, theta_kernel)))
         values: Values = MarkovValues(theta_support, theta_prior, kernel)

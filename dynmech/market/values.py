@@ -6,13 +6,29 @@ period's values may be correlated across advertisers.
 """
 
 import itertools
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._checks import Labels, chances, distinct, in_order, labelled, matched
+from dynmech._checks import Labels, chances, distinct, in_order, labelled, matched, shaped
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
+
+
+def check_theta(names: tuple, support: Any, prior: Any) -> None:
+    """Refuse the two tables (n, K) of `from_tables` by their names there, labels included."""
+    call = "from_tables(theta_support=...)"
+    array, labels = labelled(call, support)
+    shaped(len(names), "K")(call, array)
+    levels = labels[1]
+    in_order(call, array, 0, labels[0], names, "products")
+    call = "from_tables(theta_prior=...)"
+    array, labels = labelled(call, prior)
+    chances(call, array)
+    if array.ndim == 2:
+        in_order(call, array, 0, labels[0], names, "products")
+        in_order(call, array, 1, labels[1], levels, "columns of theta_support")
 
 
 def _support(verb: str, support, names) -> tuple[np.ndarray, Labels, Labels]:
@@ -69,6 +85,7 @@ def _interval(interval, support: np.ndarray, names: Labels) -> np.ndarray:
     require_finite(call, array)
     if array.ndim == 2:
         array = in_order(call, array, 0, labels[0], names, "rows of the support")
+    array = in_order(call, array, array.ndim - 1, labels[-1], ("low", "high"), "ends")
     array = np.broadcast_to(array, (n, 2)).copy()
     out = (support.min(axis=1) < array[:, 0]) | (support.max(axis=1) > array[:, 1])
     if out.any():
@@ -94,8 +111,8 @@ class ConstantValues(eqx.Module):
     - `prior`: shape (n, K), rows summing to 1 (independent values), or (K,)*n summing to 1
       (correlated values). Uniform by default.
     - `interval`: None, or shape (n, 2) or (2,), money: the values each advertiser may *report*,
-      lowest and highest, which hold her support. True values are those of the support; audits
-      then search every report of the interval, exactly.
+      lowest and highest ("low", "high" where labelled), which hold her support. True values are
+      those of the support; audits then search every report of the interval, exactly.
     - `names`: of the products, in the order of the rows; the labels of `support` where it has
       any. A market matches them with its own; labels of the other arguments match these.
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from scipy.integrate import quad_vec
 from scipy.stats import norm
 
 import dynmech as dm
@@ -104,6 +105,30 @@ def test_marginals_are_normal_cells(correlation):
         expected = np.diff(norm.cdf((edges[:, None] - target) / noise), axis=0).T
         other = tuple(1 + p for p in range(3) if p != party)
         np.testing.assert_allclose(law.sum(other), expected, rtol=0, atol=EPS)
+
+
+@pytest.mark.parametrize("correlation", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("precision", [1e-3, 0.3, 20.0])
+def test_correlated_readings_by_adaptive_quadrature(correlation, precision):
+    """The joint law of two readings over the shock they share, and each one's own law."""
+    u, symbols = np.array([[-1.0, 0.2], [0.5, -0.3]]), 2 if precision < 1 else 4
+    cuts = np.sort(np.random.default_rng(2).normal(size=(3, symbols - 1)), axis=1)
+    signals = dm.GaussianSignals(None, precision, symbols, correlation, cuts=cuts)
+    pairs = np.indices((1, symbols, symbols)).reshape(3, -1).T
+    law = np.asarray(signals.likelihood(u, pairs)).T.reshape(2, symbols, symbols)
+    edges = np.pad(cuts[1:], [(0, 0), (1, 1)], constant_values=[(0, 0), (-np.inf, np.inf)])
+    own = precision * np.sqrt(1 - correlation)
+    for taste in range(2):
+
+        def cells(shock, at=taste):
+            mean = u[:, at, None] + precision * np.sqrt(correlation) * shock
+            one, other = np.diff(norm.cdf((edges - mean) / own), axis=1)
+            return np.concatenate([np.outer(one, other).ravel(), one]) * norm.pdf(shock)
+
+        found, _ = quad_vec(cells, -9, 9, epsabs=1e-13, limit=2000)
+        expected, alone = found[:-symbols].reshape(symbols, symbols), found[-symbols:]
+        np.testing.assert_allclose(law[taste], expected, rtol=0, atol=1e-11)
+        np.testing.assert_allclose(law[taste].sum(axis=1), alone, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.3, 0.7])
