@@ -74,7 +74,10 @@ class Remembering(AbstractActionRule):
         return [kinds[bound.exact](bound, self.kept) for bound in bounds]
 
     def start(self, products, horizon):
-        return np.concatenate([self.inner.start(products, horizon), self.first])
+        return self.begin(products, horizon, 1)
+
+    def begin(self, products, horizon, size):
+        return np.concatenate([self.inner.begin(products, horizon, size), self.first])
 
     def step(self, memory, shown, products):
         own = stepped(self.inner, memory[: self.kept], shown, products)

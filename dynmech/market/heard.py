@@ -60,6 +60,16 @@ class Heard(eqx.Module):
         number = join_symbols(np.stack([symbols[0], own]), self._pair)
         return np.where(others > 0, self.count - 1, number)
 
+    def of(self, other: "Heard", number, control) -> Int[np.ndarray, "..."]:
+        """Its own numbers of what another numbering of the same alphabets calls `number`.
+
+        What cannot be heard there cannot be heard here, where that has a number.
+        """
+        found = self.join(other.split(number, control), control)
+        if self.reader is None or other.reader is None:
+            return found
+        return np.where(np.asarray(number) == other.count - 1, self.count - 1, found)
+
     def lies(
         self, i: int, controls: int
     ) -> tuple[Int[np.ndarray, "C Z"], Int[np.ndarray, "C Z Zi"]]:

@@ -54,9 +54,12 @@ class Trembling(AbstractActionRule):
         return self.rule.shown_before(products)
 
     def start(self, products, horizon):
+        return self.begin(products, horizon, 1)
+
+    def begin(self, products, horizon, size):
         seen = np.pad(self.rule.shown_before(products), (0, -products % _BITS))
         words = seen.reshape(-1, _BITS) @ (1 << np.arange(_BITS))
-        return np.concatenate([self.rule.start(products, horizon), words])
+        return np.concatenate([self.rule.begin(products, horizon, size), words])
 
     def step(self, memory, shown, products):
         kept, words = self._parted(memory, products)

@@ -65,8 +65,7 @@ class PlanBeside(AbstractGuide):
         symbols: Int[np.ndarray, " C"],
     ) -> Int[np.ndarray, " C"]:
         pair, node = np.divmod(places, self._nodes)
-        heard = self.both.env.heard.split(symbols, controls)
-        joint = self.both.held.heard.join(heard, controls)
+        joint = self.both.held.heard.of(self.both.env.heard, symbols, controls)
         child = self.plan.tree.layers[period].child[node, controls, joint]
         return np.where((places >= 0) & (child >= 0), pair * self._nodes + child, -1)
 

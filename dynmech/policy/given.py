@@ -158,8 +158,7 @@ def _remembering(env: RecommendationMDP, memory) -> RecommendationMDP:
     if first.ndim != 1 or first.dtype.kind not in "iu" or not callable(step):
         must = "be (start, step): integers (d,) and a function step(memory, control) of them"
         raise InvalidArgument(describe(call, must, shown(memory)))
-    kept = len(np.asarray(env.action_rule.start(env.products, env.horizon)))
-    rule = Remembering(env.action_rule, first, step, kept)
+    rule = Remembering(env.action_rule, first, step, len(env.unaware))
     return eqx.tree_at(lambda market: market.action_rule, env, rule)
 
 

@@ -188,7 +188,7 @@ class _CursorElsewhere(AbstractCursor):
 
     def _as_held(self, heard, control):
         """The joint symbol as the policy's own market numbers it."""
-        return self.numbered.join(self.said.split(heard, control), control)
+        return self.numbered.of(self.said, heard, control)
 
 
 def settling_signal(

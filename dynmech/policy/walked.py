@@ -218,7 +218,7 @@ class TreeEvaluator(AbstractEvaluator):
         layers, own = wider.plan.tree.layers, self.plan.tree.layers
         place, taken = np.zeros(layers[0].nodes, np.int64), []
         heard, shown = wider.both.env.heard, np.arange(none + 1)[:, None]
-        same = self.env.heard.join(heard.split(np.arange(heard.count), shown), shown)
+        same = self.env.heard.of(heard, np.arange(heard.count), shown)
         for t, layer in enumerate(layers):
             said = plan.actions[t][pair][:, np.maximum(place, 0)]
             taken.append(np.where(place >= 0, said, none))

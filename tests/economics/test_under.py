@@ -182,6 +182,29 @@ def _cuts(readings):
     return prior_quantiles(targets, weights, 2)
 
 
+def test_what_nobody_can_have_heard_is_impossible_whoever_numbers_it():
+    """Readings of the one shown alone, and the same law as a table in which anybody may read."""
+
+    def read(seed, table):
+        env = market(seed=seed, initial=False)
+        with jax.enable_x64(True):
+            noises = np.random.default_rng(seed).uniform(0.3, 0.6, 2)
+            feedback = dm.RatingFeedback(noises[0], 2, advertisers=noises[1], cuts=np.zeros((2, 1)))
+            shown = [np.array([control]) for control in range(3)]
+            laws = [feedback.likelihood(r, r, 0, env.utilities) for r in shown]
+        tabulated = dm.ChannelFeedback(np.asarray(laws, float).reshape(3, -1, 2, 2, 2))
+        signals = dm.SignalStructure(feedback=tabulated if table else feedback)
+        return dataclasses.replace(env, signals=signals)
+
+    found = []
+    for table in (False, True):
+        policy = dm.solve_efficient_policy(read(110, table), progress=False)
+        mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
+        found.append(mechanism.audit(under=read(10, table)).gain_by_period)
+    assert found[1][:, 1].max() > 0.1
+    np.testing.assert_allclose(found[0], found[1], atol=1e-12)
+
+
 def test_several_markets_have_a_row_each_and_a_summary():
     mechanism = dm.DynamicTeamMechanism(dm.solve_efficient_policy(market(), progress=False))
     others = [market(scale=scale) for scale in (0.5, 0.8, 1.5)]

@@ -244,6 +244,9 @@ def test_what_is_simulated_under_displays():
     given = dm.GivenPolicy(env, lambda belief, memory, theta, period: (0, 1))
     assert given.value <= given.upper
     assert given.start(profile=0).recommendation == (0, 1)
+    turns = np.zeros(1, np.int64), lambda memory, shown: memory + 1
+    counted = dm.GivenPolicy(env, lambda belief, memory, theta, period: (0, 1), memory=turns)
+    np.testing.assert_allclose(counted.value, given.value, atol=1e-12)
     again = policy.revalue(gamma=env.gamma, marginals=True)
     np.testing.assert_allclose(again.value, policy.value, atol=1e-12)
     np.testing.assert_allclose(again.marginal_value, policy.marginal_value, atol=1e-12)

@@ -7,12 +7,13 @@ import pytest
 import dynmech as dm
 
 
-def market(rule, horizon=2, products=2):
+def market(rule, horizon=2, products=2, displays=None):
     gamma = np.random.default_rng(1).normal(size=(products, 2))
     tastes = dm.TasteGrid([[1.0, 0.2], [-0.3, 1.0]], [0.4, 0.6])
     signals = dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2))
     values = dm.ConstantValues(np.full((products, 1), 0.5))
-    return dm.RecommendationMDP(gamma, tastes, horizon, rule, signals, values)
+    given = gamma, tastes, horizon, rule, signals, values
+    return dm.RecommendationMDP(*given, displays=displays)
 
 
 RULE = dm.LastShownOnly(dm.Threshold(), query=0.6)
@@ -30,8 +31,9 @@ def test_the_law_is_a_mixture_with_what_is_open():
     np.testing.assert_allclose(law, 0.8 * inner + 0.2 * opened[:, None], rtol=1e-6)
 
 
-def test_without_a_chance_it_is_the_rule():
-    plain, calm = market(RULE), market(dm.Trembling(RULE, 0.0))
+@pytest.mark.parametrize("displays", [None, dm.Displays(2)])
+def test_without_a_chance_it_is_the_rule(displays):
+    plain, calm = (market(x, displays=displays) for x in (RULE, dm.Trembling(RULE, 0.0)))
     found = [dm.solve_efficient_policy(env, progress=False) for env in (plain, calm)]
     for name in ("value", "marginal_value", "displayable_marginal_value", "purchase"):
         np.testing.assert_allclose(getattr(found[1], name), getattr(found[0], name), atol=1e-12)
