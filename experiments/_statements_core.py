@@ -68,7 +68,7 @@ def prediction(markets: int, draws: int, seed: int) -> list[Row]:
             wrong["ratio"] = max(wrong["ratio"], gap)
     game = static.JointPrediction([1.5, -1.0, 2.0], [0.5, 1.0, 3.0])
     drawn = game.simulate(jax.random.key(seed), draws, 0.7)
-    z = np.abs(drawn.mean - np.asarray(game.ex_ante_pivot_transfers())) / drawn.error
+    z = np.abs(drawn.value - np.asarray(game.ex_ante_pivot_transfers())) / drawn.error
     two = static.JointPrediction([0.0, 1.0], [1.0, 1.0])
     gap = abs(float(two.expected_pivot_transfers(np.zeros(2))[0]) - 0.0)
     return [

@@ -53,9 +53,9 @@ def measure(options: Options) -> pd.DataFrame:
             {
                 "agent": i + 1,
                 "closed form": expected[i],
-                "simulated": -found.mean[i],
+                "simulated": -found.value[i],
                 "standard error": found.error[i],
-                "z": (-found.mean[i] - expected[i]) / found.error[i],
+                "z": (-found.value[i] - expected[i]) / found.error[i],
                 "as printed": news - ((rest.mean() - rest) ** 2).sum(),
                 "lie on messages: theta": float(lie_theta),
                 "signal": float(lie_signal),

@@ -33,6 +33,7 @@ with chance .15 and costs 1 each time; three rounds:
 from solvers import testing as testing
 from solvers.bounded import Bounded as Bounded
 from solvers.bounded import margin as margin
+from solvers.bounded import simulated as simulated
 from solvers.bounded import stack as stack
 from solvers.certify import Certificate as Certificate
 from solvers.certify import Worth as Worth

@@ -127,10 +127,8 @@ class Bounded(eqx.Module):
     def together(self, entries: int, confidence: float | None = None) -> Bounded:
         """Bounds of a simulated mean that hold for `entries` of them at once; see `margin`."""
         sure = self.confidence if confidence is None else confidence
-        step = margin(self.error, 0.0 if self.unseen is None else self.unseen, sure, entries)
-        return Bounded(
-            self.value, self.value - step, self.value + step, self.error, sure, self.unseen
-        )
+        unseen = 0.0 if self.unseen is None else self.unseen
+        return simulated(self.value, self.error, unseen, sure, entries)
 
     def __repr__(self) -> str:
         if self.value.ndim:
@@ -138,6 +136,14 @@ class Bounded(eqx.Module):
             return f"Bounded(shape={self.shape}, {widest}, confidence={self.confidence:g})"
         sure = "" if self.confidence == 1 else f" at {self.confidence:.0%}"
         return f"{self.value:.6g} in [{self.lower:.6g}, {self.upper:.6g}]{sure}"
+
+
+def simulated(
+    value: Table, error: Table, unseen: npt.ArrayLike, confidence: float, entries: int = 1
+) -> Bounded:
+    """Means of draws with bounds, each side of which holds with the confidence; see `margin`."""
+    step = margin(error, unseen, confidence, entries)
+    return Bounded(value, value - step, value + step, error, confidence, unseen)
 
 
 def stack(parts: Sequence[Bounded], axis: int = 0) -> Bounded:

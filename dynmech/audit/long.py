@@ -22,7 +22,7 @@ from dynmech._types import query_code
 from dynmech.audit.gains import measure_gains, witness
 from dynmech.audit.record import Audit, Budget, NodeBound, Window
 from dynmech.audit.witness import name_structures
-from dynmech.bounded import Bounded, stack
+from dynmech.bounded import Bounded, simulated, stack
 from dynmech.errors import InvalidArgument, describe, require_whole
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
@@ -191,7 +191,7 @@ def _payoff(value: Bounded, played: Played, confidence: float) -> Bounded:
     if played.team:
         mean, error = value.value + mean, np.hypot(value.error, error)
         unseen = unseen + (0.0 if value.unseen is None else value.unseen)
-    return Bounded(mean, error=error, confidence=confidence, unseen=unseen)
+    return simulated(mean, error, unseen, confidence)
 
 
 def _between(sample, reach: float, played: Played, alpha: float) -> tuple[np.ndarray, ...]:

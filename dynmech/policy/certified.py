@@ -20,7 +20,6 @@ from dynmech.policy.walked import keep_asked
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.certificates import make_case
 from solvers import (
-    REACH,
     AbstractCeiling,
     AbstractProcess,
     Case,
@@ -91,7 +90,7 @@ def certified_play(
         marginal=stack([one.both[:n] for one in others], 1) if marginal else nothing,
         displayable=stack([one.both[n:] for one in others], 1) if marginal else nothing,
         solved_own=None,
-        outcomes=simulate_outcomes(player, play.profiles, work.mesh),
+        outcomes=simulate_outcomes(player, play.profiles, certificate.confidence, work.mesh),
         history=history,
         solver=note,
     )
@@ -117,35 +116,22 @@ def played_policy(
     attained, best = played.bounds.attained, played.bounds.best
     sure, seen = attained.confidence, played.outcomes
 
-    def kept(one: Bounded, low: np.ndarray | float, high: np.ndarray) -> Bounded:
-        parts = one.value, np.maximum(one.lower, low), high, one.error
+    def kept(one: Bounded, least: np.ndarray | float = -np.inf) -> Bounded:
+        parts = one.value, one.lower, np.maximum(one.upper, least), one.error
         return Bounded(*map(laid, parts), confidence=sure)
 
-    def simulated(
-        mean: np.ndarray, error: np.ndarray, most: np.ndarray, reach: float = REACH
-    ) -> Bounded:
-        # A conversation adds up to REACH times what one purchase can be at most.
-        unseen = 2 * reach * most / (seen.runs - 1)
-        one = Bounded(mean, error=error, confidence=sure, unseen=unseen).together(2)
-        return kept(one, -most, np.minimum(one.upper, most))
-
-    def economy(one: Bounded) -> Bounded:
-        return kept(one, -np.inf, np.maximum(one.upper, one.lower))
-
-    support, n = np.asarray(env.values.support, float), env.products
-    theta = np.abs(support[np.arange(n)[:, None], played.play.profiles.theta.T])
-    utility = np.abs(np.asarray(env.gains, float)).max(axis=1, keepdims=True) + 0 * theta
+    marginal, displayable = played.marginal, played.displayable
     figures = Figures(
         # The policy is worth no more than the best one.
-        value=kept(attained, -np.inf, np.maximum(attained.upper, attained.value)),
+        value=kept(attained, attained.value),
         lower=laid(best.lower),
         upper=laid(np.maximum(best.upper, best.lower)),
-        marginal=economy(played.marginal),
-        displayable=economy(played.displayable),
-        earned=simulated(seen.earned, seen.earned_error, theta),
-        utility=simulated(seen.utility, seen.utility_error, utility),
-        purchase=simulated(seen.purchase, seen.purchase_error, np.ones_like(theta)),
-        costs=simulated(seen.costs, seen.costs_error, np.full(len(seen.costs), seen.spent), 0.5),
+        marginal=kept(marginal, marginal.lower),
+        displayable=kept(displayable, displayable.lower),
+        earned=kept(seen.earned),
+        utility=kept(seen.utility),
+        purchase=kept(seen.purchase),
+        costs=kept(seen.costs),
     )
     return EfficientPolicy(
         evaluator=played,

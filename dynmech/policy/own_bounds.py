@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from dynmech.bounded import Bounded
+from dynmech.bounded import Bounded, simulated
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -177,7 +177,7 @@ def bound_alternatives(
             table[(slice(None), slice(None), *entry)] = parts.T
     sure = certificate.confidence
     withdrawn, shown = (Bounded(*x[:4], confidence=sure, unseen=x[4]) for x in table)
-    payoffs = Bounded(mean, error=error, confidence=sure, unseen=unseen)
+    payoffs = simulated(mean, error, unseen, sure)
     return OwnBounds(
         pairs=pairs,
         root=listed.root,

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._devices import Work
+from dynmech.bounded import Bounded, simulated
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -93,23 +94,16 @@ class Played(eqx.Module):
 
 
 class Outcomes(eqx.Module):
-    """By product under truth, simulated, with standard errors, (n, B), money.
+    """By product under truth, simulated, (n, B), money.
 
     `earned`: theta earned; `utility`: the user's; `purchase`: the chance of one, no money; `costs`
-    (B,): of queries, in all, at most `spent` in one conversation; `runs`: conversations of each
-    profile.
+    (B,): of queries, in all.
     """
 
-    earned: Float[np.ndarray, "n B"]
-    earned_error: Float[np.ndarray, "n B"]
-    utility: Float[np.ndarray, "n B"]
-    utility_error: Float[np.ndarray, "n B"]
-    purchase: Float[np.ndarray, "n B"]
-    purchase_error: Float[np.ndarray, "n B"]
-    costs: Float[np.ndarray, " B"]
-    costs_error: Float[np.ndarray, " B"]
-    spent: float = eqx.field(static=True)
-    runs: int = eqx.field(static=True)
+    earned: Bounded
+    utility: Bounded
+    purchase: Bounded
+    costs: Bounded
 
 
 class Report(eqx.Module):
@@ -210,32 +204,34 @@ class Player:
 
 
 def simulate_outcomes(
-    player: Player, profiles: Profiles, mesh: jax.sharding.Mesh | None = None
+    player: Player, profiles: Profiles, confidence: float, mesh: jax.sharding.Mesh | None = None
 ) -> Outcomes:
     """What every profile's truthful conversations yield by product, spread over a mesh."""
     env, runs = player.env, player.noise.shape[1]
     support, own = np.asarray(env.values.support, float), env.signals.settlement
 
-    def one(b: int) -> tuple[list[np.ndarray], list[float]]:
+    def one(b: int) -> tuple[np.ndarray, float]:
         money = support[np.arange(env.products), profiles.theta[b]]
         played = player.play(money, profiles.signals[b], Estimator(), own)
-        kinds, costs = (played.earned, played.utility, played.purchase), played.costs[:, None]
-        moments = [f(x) for x in kinds for f in (_mean, _error)]
-        return moments, [_mean(costs)[0], _error(costs)[0], played.spent]
+        costs = np.broadcast_to(played.costs[:, None], played.earned.shape)
+        kinds = np.stack([played.earned, played.utility, played.purchase, costs], axis=1)
+        error = kinds.std(axis=0, ddof=1) / runs**0.5
+        return np.stack([kinds.mean(axis=0), error]), played.spent
 
     each = Work("solve_efficient_policy", mesh).each(one, range(len(profiles)))
     found, spent = zip(*each, strict=True)
-    costs, error, most = np.array(spent).T
-    each = [*np.moveaxis(np.array(found), 0, -1), costs, error]
-    return Outcomes(*each, spent=float(most.max()), runs=runs)
+    means, errors = np.moveaxis(np.array(found), 0, -1)
 
+    def held(kind: int, most: np.ndarray | float, reach: float = REACH) -> Bounded:
+        # A conversation adds up to REACH times what one purchase can be at most.
+        unseen = 2 * reach * most / (runs - 1)
+        one = simulated(means[kind], errors[kind], unseen, confidence, entries=2)
+        low, high = np.maximum(one.lower, -most), np.minimum(one.upper, most)
+        return Bounded(one.value, low, high, one.error, confidence)
 
-def _mean(sample: np.ndarray) -> np.ndarray:
-    return sample.mean(axis=0)
-
-
-def _error(sample: np.ndarray) -> np.ndarray:
-    return sample.std(axis=0, ddof=1) / len(sample) ** 0.5
+    theta = np.abs(support[np.arange(env.products)[:, None], profiles.theta.T])
+    utility = np.abs(np.asarray(env.gains, float)).max(axis=1, keepdims=True)
+    return Outcomes(held(0, theta), held(1, utility), held(2, 1.0), held(3, max(spent), 0.5)[0])
 
 
 def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> int:

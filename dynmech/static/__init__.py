@@ -1,6 +1,7 @@
 """The static theory: data-driven mechanisms for preferences and information, and their rivals."""
 
 from dynmech.audit.witness import Witness as Witness
+from dynmech.bounded import Bounded as Bounded
 from dynmech.static.agent_clicks import AgentClickAuction as AgentClickAuction
 from dynmech.static.agent_clicks import click_lottery as click_lottery
 from dynmech.static.agent_clicks import per_click_second_price as per_click_second_price
@@ -62,7 +63,6 @@ from dynmech.static.mechanisms import DirectMechanism as DirectMechanism
 from dynmech.static.mechanisms import data_driven_vcg as data_driven_vcg
 from dynmech.static.mechanisms import realised_transfers as realised_transfers
 from dynmech.static.prediction import JointPrediction as JointPrediction
-from dynmech.static.prediction import Simulated as Simulated
 from dynmech.static.procurement import Procurement as Procurement
 from dynmech.static.signals import PrivateSignals as PrivateSignals
 from dynmech.static.spot_market import SpotEquilibrium as SpotEquilibrium
@@ -70,3 +70,4 @@ from dynmech.static.spot_market import recover_costs as recover_costs
 from dynmech.static.spot_market import spot_equilibrium as spot_equilibrium
 
 StaticWitness = AssistantWitness = Witness
+Simulated = Bounded

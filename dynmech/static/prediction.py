@@ -19,14 +19,8 @@ from jaxtyping import Array, Float
 from dynmech._checks import checked, finite, member, number, whole
 from dynmech._checks import key as one_key
 from dynmech._types import Numbers, as_floats, precision
+from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, describe, require_finite
-
-
-class Simulated(eqx.Module):
-    """Averages over draws, (n,), and their standard errors, (n,)."""
-
-    mean: Float[np.ndarray, " n"]
-    error: Float[np.ndarray, " n"]
 
 
 class JointPrediction(eqx.Module):
@@ -178,11 +172,13 @@ class JointPrediction(eqx.Module):
             return rest, told, (self.agents - 1) / self.agents * (own - rest) ** 2
 
     @checked(key=one_key, draws=whole(2), deviation=number(least=0))
-    def simulate(self, key: jax.Array, draws: int, deviation: float = 0.0) -> Simulated:
+    def simulate(self, key: jax.Array, draws: int, deviation: float = 0.0) -> Bounded:
         """Average the realised pivot transfers over draws of omega, signals and the estimate.
 
         **Arguments:** `key`: consumed. `draws`: at least 2. `deviation`: of an estimate that is
         omega plus normal noise; 0: omega itself.
+
+        **Returns:** means (n,) with standard errors, money; normal draws have no sure bounds.
         """
         state_key, noise_key, estimate_key = jax.random.split(key, 3)
         with precision(self.theta):
@@ -194,7 +190,7 @@ class JointPrediction(eqx.Module):
             estimate = omega + deviation * jax.random.normal(estimate_key, (draws,), kind)
             paid = self.pivot_transfers(signals, estimate)
             error = paid.std(axis=0, ddof=1) / jnp.sqrt(draws)
-            return Simulated(np.asarray(paid.mean(axis=0)), np.asarray(error))
+            return Bounded(paid.mean(axis=0), -np.inf, np.inf, error)
 
     def _weights(self, without: int | None) -> Float[Array, " n"]:
         """C^-1 1 of the agents who report, zero for the one left out."""

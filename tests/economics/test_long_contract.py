@@ -52,8 +52,8 @@ def test_what_it_yields_by_product_is_what_the_exact_policy_does(both):
     policy, exact = both
     outcomes = policy.evaluator.outcomes
     for found, error, true in (
-        (policy.advertiser_value, outcomes.earned_error, exact.advertiser_value),
-        (policy.user_utility, outcomes.utility_error, exact.user_utility),
+        (policy.advertiser_value, outcomes.earned.error, exact.advertiser_value),
+        (policy.user_utility, outcomes.utility.error, exact.user_utility),
         (policy.marginal_value, policy.evaluator.marginal.error, exact.marginal_value),
         (policy.displayable_marginal_value, policy.evaluator.displayable.error,
          exact.displayable_marginal_value),

@@ -86,7 +86,7 @@ def test_example_3_by_simulation(game):
     expected = np.asarray(game.ex_ante_pivot_transfers())
     for deviation in (0.0, 0.7):
         found = game.simulate(jax.random.key(3), 200_000, deviation)
-        assert (np.abs(found.mean - expected) <= 5 * found.error).all()
+        assert (np.abs(found.value - expected) <= 5 * found.error).all()
         assert (found.error < 0.05).all()
 
 
