@@ -51,6 +51,7 @@ class Search(Met):
         tasks: Indices,
         tolerance: float,
         relative: float = 0.0,
+        least: Float[np.ndarray, " k"] | float = 0.0,
         check: Callable[[], object] = lambda: None,
         memory: float = np.inf,
         expired: Callable[[], bool] = lambda: False,
@@ -60,8 +61,9 @@ class Search(Met):
     ) -> bool:
         """Search until bounds meet within `tolerance` per unit of root mass, for these tasks.
 
-        Or, where `relative` is positive, within this share of the upper bound. `keep` is called
-        before every pass with what `begun` must be to go on from there.
+        Or, where `relative` is positive, within this share of the upper bound; or within `least`,
+        task by task, unnormalised. `keep` is called before every pass with what `begun` must be to
+        go on from there.
 
         **Returns:** whether they do. **Raises:** `MemoryError`, `TimeoutError` once limits are
         met; bounds and plans are whole then, and whenever `check` raises.
@@ -72,6 +74,7 @@ class Search(Met):
             check()
             gap = pairs["upper"][top] - pairs["lower"][top]
             due = np.maximum(tolerance * pairs["mass"][top], relative * np.abs(pairs["upper"][top]))
+            due = np.maximum(due, least)
             open_ = gap > due
             if not open_.any():
                 return True

@@ -45,12 +45,12 @@ from solvers.solution import (
 )
 from solvers.stationary import Stationary
 from solvers.ties import most_gained
-from solvers.told.rounded import widened, widened_endless
+from solvers.told.rounded import told_gains, widened, widened_endless
 from solvers.tree.closed import close_beliefs
 
 _TOGETHER = 256
 _MEMORY = 4e9
-_ROUNDING = 1e-13
+_ROUNDING, _LEAST = 1e-13, 1e-14  # of what a value's terms add up to
 _SHARE = 0.6
 _REST = 0.35
 _RESOLUTION = 1e4
@@ -100,7 +100,8 @@ class BestFirst(AbstractSolver):
         )  # fmt: skip
         found = search_endless(structure, tables, groups, asked, progress)
         close = close_enough(limits.tolerance, limits.relative, tasks.mass, found.upper)
-        rest = np.maximum(_REST * close, _ROUNDING * scale) * tasks.mass
+        close, rounded = close * tasks.mass, np.asarray(found.rounding)
+        rest = np.maximum(_REST * close, rounded)
         known = found.lower, found.upper, rest
         assert isinstance(found.plan, EndlessPlan)
         table = write_rounds(found.plan, tasks, *known, self.memory, max(1, listed.depth))
@@ -109,7 +110,7 @@ class BestFirst(AbstractSolver):
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
         note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
         spent = time.monotonic() - began
-        missing = found.upper - value > np.maximum(close, _ROUNDING * scale) * tasks.mass
+        missing = found.upper - value > np.maximum(close, rounded)
         if found.status.met and missing.any():
             found = dataclasses.replace(found, status=Status.MEMORY_LIMIT)
         found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
@@ -132,7 +133,7 @@ class BestFirst(AbstractSolver):
         known = found.lower, found.upper
         table = write_finite(found.plan, tasks, *known, listed.structure, self.memory)
         value, spent = np.minimum(table.value, found.upper), time.monotonic() - began
-        short = (found.lower - value > _ROUNDING * np.abs(found.lower)).any()
+        short = (found.lower - value > np.asarray(found.rounding)).any()
         if short:
             found = dataclasses.replace(found, plan=table, status=Status.MEMORY_LIMIT)
         found = dataclasses.replace(found, value=value, table=table, seconds=spent)
@@ -167,14 +168,13 @@ def search_endless(
     parent = np.concatenate([np.zeros(0, np.int64), *_parents(structure, tables, groups)])
     excess = _excess(search, flat, parent)
     more = np.array([root @ one[0] for (root, *_), one in zip(flat, excess, strict=True)])
-    scale = most_gained(tables, groups)
-    least, relative = 4e-15 * scale, limits.relative
-    tolerance = max(limits.tolerance, least)
+    size = told_gains(structure, tables, groups)
+    least, tolerance, relative = _LEAST * size, limits.tolerance, max(limits.relative, _LEAST)
     memory = _MEMORY if limits.memory is None else limits.memory
     economy = np.full(len(flat), -1, np.int64)
     status = Status.WITHIN_TOLERANCE
     mark = functools.partial(
-        mark_of, (structure, tables, groups), "BestFirst", limits.tolerance, relative
+        mark_of, (structure, tables, groups), "BestFirst", tolerance, limits.relative
     )
     states, added = States(limits.checkpoint, "best-first", mark), []
     due, done, begun, began = np.flatnonzero(parent < 0), 0, (1, np.inf), time.monotonic()
@@ -214,7 +214,7 @@ def search_endless(
                 if status != Status.WITHIN_TOLERANCE:
                     continue
                 try:
-                    asked = max(share * tolerance, least), share * relative
+                    asked = share * tolerance, max(share * relative, _LEAST), least[part]
                     met = search.run(
                         economy[part], *asked, interrupts.check, memory, expired, report,
                         functools.partial(keep, due, k), begun,
@@ -228,7 +228,7 @@ def search_endless(
                 except KeyboardInterrupt:
                     status = Status.INTERRUPTED
             done = 0
-            due = _inherit(search, flat, parent, economy, more, (tolerance, relative))
+            due = _inherit(search, flat, parent, economy, more, (tolerance, relative, least))
     attained = np.array([value_plan(search, top) for top in search.top])[economy]
     upper = search.pairs["upper"][np.asarray(search.top, np.int64)[economy]]
     followers = np.flatnonzero(parent >= 0)
@@ -236,15 +236,17 @@ def search_endless(
     inherited = economy[followers] == economy[parent[followers]]
     upper[followers] = np.where(inherited, beyond, np.minimum(upper[followers], beyond))
     lower, upper = attained, np.maximum(upper, attained)
-    if (upper - lower <= _ROUNDING * scale * tasks.mass).all():
+    rounding = _ROUNDING * np.maximum(size, np.maximum(np.abs(upper), np.abs(lower)))
+    if (upper - lower <= rounding).all():
         status = Status.EXACT
     gap = float(((upper - lower) / np.where(tasks.mass > 0, tasks.mass, 1)).max(initial=0.0))
     nodes, opened = search.store.nodes.count, search.opened.count
     allowed = np.array([parts[3] for parts in flat]).reshape(len(flat), structure.controls)
     plan = EndlessPlan(search, economy, allowed)
     note = f"{status.value}; gap {gap:.3g}, {nodes} nodes, {opened} opened"
+    held = float(search.bytes)
     return Solution(
-        lower, upper, status, plan, lower, note=note, nodes=nodes, bytes=float(search.bytes)
+        lower, upper, status, plan, lower, note=note, nodes=nodes, bytes=held, rounding=rounding
     )
 
 
@@ -344,11 +346,12 @@ def _inherit(
     parent: Int[np.ndarray, " F"],
     economy: Int[np.ndarray, " F"],
     more: Float[np.ndarray, " F"],
-    asked: tuple[float, float],
+    asked: tuple[float, float, Float[np.ndarray, " F"]],
 ) -> Int[np.ndarray, " k"]:
     """Give tasks the economy of their parent where its plan is theirs; which to search next.
 
-    **Arguments:** `more`: what W may be above the parent's; `asked`: tolerance, and share of W.
+    **Arguments:** `more`: what W may be above the parent's; `asked`: tolerance, share of W, and
+    what is close enough to each task, unnormalised.
     """
     known: dict[int, tuple[Bool[np.ndarray, " E"], Bool[np.ndarray, " A"]]] = {}
     pairs = search.pairs
@@ -366,7 +369,7 @@ def _inherit(
             yields = search.yields(coefficient, counted)
             same = (yields == search.economies[above].yields)[used][:, root > 0].all()
             high, low = pairs["upper"][search.top[above]], pairs["lower"][search.top[above]]
-            enough = max(asked[0] * root.sum(), asked[1] * abs(high))
+            enough = max(asked[0] * root.sum(), asked[1] * abs(high), asked[2][q])
             wide = more[q] > 0 and high + more[q] - low > enough
             due[q] = not same or (controls & ~allowed).any() or wide
             economy[q] = economy[q] if due[q] else above

@@ -78,7 +78,7 @@ def told_for_ever(
     """Worth of the best rule of action given the parameter, from each memory class.
 
     Policy iteration from the best of the controls `kept` for ever; it ends when no control is
-    better by more than rounding, which is then added.
+    better by more than rounding of its own terms, which is then added.
     """
     controls = np.flatnonzero(allowed)
     best = kept[controls].max(axis=0)
@@ -86,15 +86,16 @@ def told_for_ever(
         return best
     edge, successor = structure.edge[0][:, controls], structure.successor[0][:, controls]
     value, chance = yields[edge], going[edge]
-    scale = np.abs(value).max(initial=0.0)
     rule = np.zeros(best.shape, np.int64)
     for step in range(_POLICIES):
-        option = value + chance * best[successor]
-        top = option.max(axis=1)
-        better = top > best + _SAME * (scale + np.abs(best))
+        later = chance * best[successor]
+        option = value + later
+        taken = option.argmax(axis=1)[:, None]
+        top, now, rest = (np.take_along_axis(x, taken, 1)[:, 0] for x in (option, value, later))
+        better = top > best + _SAME * (np.abs(now) + np.abs(rest) + np.abs(best))
         if step and not better.any():
             return np.maximum(top, best)
-        rule = np.where(better | (step == 0), option.argmax(axis=1), rule)
+        rule = np.where(better | (step == 0), taken[:, 0], rule)
         pick = rule[:, None]
         after = np.take_along_axis(np.broadcast_to(successor[..., None], option.shape), pick, 1)
         worth = np.take_along_axis(value, pick, 1)[:, 0]

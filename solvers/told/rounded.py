@@ -104,6 +104,33 @@ def widened_endless(
     return _apart(found, _SECOND * np.concatenate(rooms))
 
 
+def told_gains(
+    structure: Structure, tables: Tables, groups: Sequence[Tasks]
+) -> Float[np.ndarray, " N"]:
+    """U+ of every task without a horizon, unnormalised; 0 where no term is below zero.
+
+    There W itself is what its terms add up to.
+    """
+    going, above, found = going_on(structure, tables), _gains(tables), []
+    kept: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    told: dict[bytes, np.ndarray] = {}
+    for part in groups:
+        mixed = signed(tables, part)
+        for at in np.ndindex(*part.coefficient.shape[:2]):
+            weights = np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float)
+            allowed = np.asarray(part.allowed[at], bool)
+            name = b"".join(x.tobytes() for x in weights)
+            whole = name + allowed.tobytes()
+            if mixed and name not in kept:
+                gains = round_yields(structure, above, *weights)
+                kept[name] = gains, one_for_ever(structure, gains, going)
+            if mixed and whole not in told:
+                gains, ever = kept[name]
+                told[whole] = told_for_ever(structure, gains, going, ever, allowed)[0]
+            found.append(np.asarray(part.root[at[0]], float) @ told[whole] if mixed else 0.0)
+    return np.array(found)
+
+
 class Rounded(AbstractCeiling):
     """A ceiling of numbers that were rounded to single precision; `gains`: that of `gaining`."""
 

@@ -10,6 +10,8 @@ import pytest
 from solvers import BestFirst, Limits, Listed, PointBased, Status
 from solvers import Problem as Posed
 from solvers.problem import TaskList
+from solvers.search.forever import going_on, one_for_ever, told_for_ever
+from solvers.search.timed import with_clock
 from tests.helpers.problems import random_problem, values
 
 
@@ -37,18 +39,40 @@ def of_fractions(problem):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("excluded", [0.0, -1e13])
-def test_bounds_hold_the_value_in_exact_arithmetic(excluded):
-    """To the last digit; what nobody would take, however bad, makes them no wider."""
+@pytest.mark.parametrize("huge", ["nothing", "a loss", "what never comes", "what hardly comes"])
+def test_bounds_hold_the_value_in_exact_arithmetic(huge):
+    """To the last digit; what nobody would take or get, however large, makes them no wider."""
     for seed in range(12):
         rng = np.random.default_rng(seed)
         problem = random_problem(rng, rounds=2 + seed % 2, controls=2, roots=1, variants=2)
-        problem.tasks.coefficient[0, :, 0] += excluded
+        problem.tasks.coefficient[0, :, 0] -= 1e13 * (huge == "a loss")
+        if huge == "what never comes":
+            problem.tasks.coefficient[0, :, 0] += 1e18
+            problem.tables.stop[problem.structure.outcome == 0] = 0.0
+        elif huge == "what hardly comes":
+            problem.tasks.root[0, 0] = 1e-20
+            problem.tables.reward[:, 0] = 1e18
         true = values(of_fractions(problem)).ravel()
         found = solve(problem)
         lower, upper = ([Fraction(x) for x in row] for row in (found.lower, found.upper))
         assert all(x <= y <= z for x, y, z in zip(lower, true, upper, strict=True))
         assert (found.upper - found.lower <= 1e-12 * (1 + np.abs(found.upper))).all()
+
+
+def test_what_being_told_is_worth_is_no_less_beside_a_huge_loss():
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        problem = random_problem(rng, rounds=6, classes=2, controls=4, roots=1, variants=1)
+        structure, tables = with_clock(problem.structure, problem.tables)
+        going, edge = going_on(structure, tables), structure.edge[0]
+        yields = rng.uniform(0, 1, going.shape)
+        yields[0] = -1e13
+        kept = one_for_ever(structure, yields, going)
+        told = told_for_ever(structure, yields, going, kept, np.ones(4, bool))
+        best = np.zeros_like(told)
+        for _ in range(6):
+            best = (yields[edge] + going[edge] * best[structure.successor[0]]).max(axis=1)
+        np.testing.assert_allclose(told, best, rtol=1e-12)
 
 
 @pytest.mark.parametrize("solver", [BestFirst(), PointBased()], ids=["BestFirst", "PointBased"])
