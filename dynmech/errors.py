@@ -162,10 +162,3 @@ def import_extra(module: str, extra: str, verb: str) -> ModuleType:
             f"`{verb}` needs the package `{module.split('.')[0]}`, which is not installed; "
             f'run: pip install "dynmech[{extra}]".'
         ) from error
-
-
-def require_whole(call: str, number, least: int, why: str = "") -> None:
-    """Raise `InvalidArgument` unless `number` is an integer, at least `least`."""
-    if not is_number(number, "iu") or number < least:
-        must = f"be an integer, at least {least}{why}"
-        raise InvalidArgument(describe(call, must, shown(number)))

@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Float
 
-from dynmech._checks import takes
+from dynmech._checks import number, takes
 from dynmech._types import Numbers
 from dynmech.errors import (
     InvalidArgument,
     describe,
     import_extra,
-    is_number,
 )
 from dynmech.estimators.means import (
     Reports,
@@ -206,10 +205,8 @@ def check_assumption_3(
     if estimator is None:
         own = isinstance(market, AbstractTerms)
         estimator = market.estimator if own else env.signals.settlement
-    if tolerance is None:
-        tolerance = _TOLERANCE * env.money_scale
-    elif not is_number(tolerance) or not tolerance >= 0:
-        raise InvalidArgument(describe(f"{call}(tolerance=...)", "be >= 0", tolerance))
+    tolerance = _TOLERANCE * env.money_scale if tolerance is None else tolerance
+    number(least=0)(f"{call}(tolerance=...)", tolerance)
     tally = _Tally(env, compiled)
     known, missing = isinstance(estimator, AbstractSettlementSignal), False
     if isinstance(estimator, AbstractSettlementSignal):

@@ -17,13 +17,14 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._checks import whole
 from dynmech._devices import Work
 from dynmech._types import query_code
 from dynmech.audit.gains import measure_gains, witness
 from dynmech.audit.record import Audit, Budget, NodeBound, Window
 from dynmech.audit.witness import name_structures
 from dynmech.bounded import Bounded, simulated, stack
-from dynmech.errors import InvalidArgument, describe, require_whole
+from dynmech.errors import InvalidArgument, describe
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
@@ -59,7 +60,7 @@ def run_long_audit(
 ) -> Audit:
     """Run every check; see `DynamicTeamMechanism.audit`. `tables`: along own alternatives."""
     policy = cast(PlayEvaluator, priced.evaluator)
-    declared = _check(policy, histories, interval, conversations, nodes, tolerance)
+    declared = _check(policy, histories, interval, conversations)
     searched = declared if interval is None else interval
     env, (n, batch) = policy.env, total.shape
     bias = largest_bias(env, signal)
@@ -159,18 +160,14 @@ def run_long_audit(
     )
 
 
-def _check(policy, histories, interval, conversations, nodes, tolerance) -> bool:
+def _check(policy, histories, interval, conversations) -> bool:
     """Raise for what this audit cannot do; whether an interval of reports is declared."""
     if histories != "on-path":
         must = "be 'on-path' where the policy is simulated: after own past lies nothing is bounded"
         do = "audit on-path, or solve with Exact()"
         got = f"{histories!r} ({policy.solver})"
         raise InvalidArgument(describe("audit(histories=...)", must, got, do))
-    why = ", so that their spread can be told"
-    require_whole("audit(conversations=...)", conversations, 30, why)
-    require_whole("audit(nodes=...)", nodes, 0)
-    if tolerance is not None and not tolerance >= 0:
-        raise InvalidArgument(describe("audit(tolerance=...)", "be >= 0", tolerance))
+    whole(30)("audit(conversations=...)", conversations)
     values = policy.env.values
     declared = isinstance(values, ConstantValues) and values.interval is not None
     if interval and not declared:

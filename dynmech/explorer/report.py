@@ -9,9 +9,9 @@ import json
 import os
 
 from dynmech import files
-from dynmech._checks import instance
+from dynmech._checks import instance, whole
 from dynmech.audit import Audit
-from dynmech.errors import InvalidArgument, describe, require_whole
+from dynmech.errors import InvalidArgument, describe
 from dynmech.explorer.content import Content, content, filled, resource
 from dynmech.mechanism.team import DynamicTeamMechanism
 
@@ -66,7 +66,7 @@ def checked(
     instance(DynamicTeamMechanism, "a DynamicTeamMechanism")(call("mechanism"), mechanism)
     instance(Audit | None, "an Audit of the mechanism")(call("audit"), audit)
     instance(str, "the unit of money, as 'dollars'")(call("unit"), unit)
-    require_whole(call("points"), points, 1)
+    whole(1)(call("points"), points)
     mechanism.policy.profile_at(verb, profile)
     if audit is None:
         return mechanism.audit()

@@ -30,7 +30,6 @@ from dynmech.errors import (
     NotIdentified,
     describe,
     import_extra,
-    require_whole,
     shown,
 )
 from dynmech.logs.chance import Chance, by_shares, rating_chance
@@ -221,7 +220,7 @@ def fit(
     **References:** White (1982), Econometrica 50; Dempster, Laird, Rubin (1977), JRSS B 39.
     """
     _check_inputs(log, market, parameters)
-    require_whole("fit(bootstrap=...)", bootstrap, 0)
+    whole(0)("fit(bootstrap=...)", bootstrap)
     with jax.enable_x64(True):
         problem = Problem(log, market, tuple(parameters))
         free, weights = problem.maximise(problem.start(), problem.weights, None, progress)

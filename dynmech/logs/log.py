@@ -15,6 +15,8 @@ import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from dynmech import files
+from dynmech._checks import checked
+from dynmech._checks import whole as integer
 from dynmech._types import on_host
 from dynmech.errors import (
     InvalidArgument,
@@ -22,7 +24,6 @@ from dynmech.errors import (
     UnseenPurchase,
     describe,
     import_extra,
-    require_whole,
 )
 from dynmech.logs.reading import (
     BUY,
@@ -331,6 +332,7 @@ class Log(files.Kept, eqx.Module):
         frame.index = pandas.Index([self._label(int(k)) for k in frame.index], name="product")
         return frame
 
+    @checked(groups=integer(1))
     def by_answer(self, groups: int = 5) -> Any:
         """What happened after an answer: a pandas DataFrame, one row an answer of the round before.
 
@@ -338,7 +340,6 @@ class Log(files.Kept, eqx.Module):
         ratings in at most `groups` groups of as many each, a row named by its least and most.
         """
         pandas = import_extra("pandas", "logs", "Log.by_answer")
-        require_whole("Log.by_answer(groups=...)", groups, 1)
         later = np.flatnonzero(self.round > 1)
         if (self.signal[later - 1] >= 0).any():
             row = later[self.signal[later - 1] >= 0]

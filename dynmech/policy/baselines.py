@@ -10,8 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._checks import choice, several
-from dynmech.errors import require_whole
+from dynmech._checks import choice, several, whole
 from solvers import Play, rollout
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ def compare_policies(
     policy: AbstractPriced, names: Sequence[str], conversations: int, profile: int, seed: int
 ) -> PolicyComparison:
     """See `EfficientPolicy.compare`."""
-    require_whole("compare(conversations=...)", conversations, 2)
-    require_whole("compare(seed=...)", seed, 0)
+    whole(2)("compare(conversations=...)", conversations)
+    whole(0)("compare(seed=...)", seed)
     known = ["this policy", *SIMPLER]
     for name in several(str, f"names among {', '.join(known)}")("compare(names=...)", names):
         choice(*known)("compare(names=...)", name)

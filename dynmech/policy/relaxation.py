@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from dynmech.errors import require_whole
+from dynmech._checks import whole
 from solvers import relaxation, simplify
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def relax(
         ("beam", beam, 1),
         ("seed", seed, 0),
     ):
-        require_whole(f"relax({name}=...)", number, least)
+        whole(least)(f"relax({name}=...)", number)
     play, (index, signals) = policy.player, policy.profile_at("relax", profile)
     case, ceiling = play.cased(index)
     root = play.beliefs(signals[None])[0]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from dynmech.errors import require_whole
 from dynmech.policy.baselines import compare_policies
 from dynmech.policy.relaxation import relax
 from dynmech.problem.process import market_process
@@ -18,6 +17,7 @@ from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
 from dynmech.solve.running import our_errors
 from solvers import Limits, Root, begin
+from solvers.checks import whole
 from solvers.neural.checkpoint import NeuralCheckpoint
 from solvers.testing import random_process
 from tests.helpers.learning import learning_market
@@ -96,9 +96,9 @@ def test_other_arguments_that_cannot_be():
 
 def test_integers_of_numpy_are_integers():
     for number in (1, np.int64(1), np.uint8(1)):
-        require_whole("f(x=...)", number, 1)
+        whole(1)("f(x=...)", number)
     for number in (np.bool_(True), True, 1.0, np.float64(1.0), np.ones(1, int)):
-        refused(lambda number=number: require_whole("f(x=...)", number, 1), "f(x=...)", "integer")
+        refused(lambda number=number: whole(1)("f(x=...)", number), "f(x=...)", "integer")
 
 
 def solved(path, process=NO_PROCESS, roots=(), solver=TINY):
