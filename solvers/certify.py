@@ -117,17 +117,20 @@ def attained(
     seed: list[int],
     chunk: int,
     chooser: AbstractChooser | None = None,
+    told: Told | None = None,
 ) -> tuple[float, float, float]:
     """What the policy is worth: mean, standard error, and what `margin` needs besides.
 
-    That holds rounding of data to single precision, where the ceiling knows of it.
+    That holds rounding of data to single precision, where the ceiling knows of it. `chooser`,
+    `told`: as of `certify`.
     """
     with jax.enable_x64(True):
         rng, belief = np.random.default_rng(seed), np.asarray(belief, float) / np.sum(belief)
         if chooser is None:
             run = certified_runs(process, case, ceiling, network, belief, runs, rng, chunk=chunk)
         else:
-            run = chosen_runs(process, case, ceiling, chooser, belief, runs, rng, chunk=chunk)
+            given = process, case, ceiling, chooser, belief, runs, rng
+            run = chosen_runs(*given, chunk=chunk, told=told)
         room = data_room(process, ceiling, belief, run.mean)
     return run.mean, run.error, _unseen(run) + room
 

@@ -184,10 +184,10 @@ def _audit_under(
     policy = scene.policy
     if policy.evaluator.walked:
         return _audit_scene(terms, scene, settlement, histories, interval, tolerance, work)
-    if interval or nodes:
+    if nodes:
         must = "be left out where the tree of both markets does not fit"
-        name = "interval" if interval else "nodes"
-        raise InvalidArgument(describe(f"audit({name}=...)", must, interval or nodes))
+        do = "read the bound at the outset, or use fewer rounds, tastes or symbols"
+        raise InvalidArgument(describe("audit(nodes=...)", must, nodes, do))
     return run_long_audit(
         policy,
         scene.own,
@@ -197,7 +197,7 @@ def _audit_under(
         type(terms.groves).__name__,
         terms.reports,
         histories,
-        False,
+        interval,
         conversations,
         0,
         confidence,

@@ -342,7 +342,8 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         own; ratings and first readings are cut where the policy's market cuts them. Purchases are
         settled with its settlement signal, or with an estimator that the mechanism was given. Where
         the tree of both does not fit, it is simulated, truth and belief side by side, at the outset
-        and on the support of values: W_M - V_M(policy) is certified with `conversations` draws.
+        for values of the support and the ends of a declared interval: W_M - V_M(policy) and windows
+        are certified with `conversations` draws.
 
         `mesh`: devices over which the work is spread: markets where there are as many, else true
         roots, for histories with own lies and on an interval advertisers, and reports where play

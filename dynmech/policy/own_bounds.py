@@ -23,6 +23,7 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.payments.settlement import Estimator
 from dynmech.policy.guide import AbstractGuide
+from dynmech.policy.playable import told_of
 from dynmech.policy.player import Player, largest_bias
 from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
@@ -92,9 +93,11 @@ class Alternatives(eqx.Module):
 
 
 def list_alternatives(
-    env: RecommendationMDP, process: MarketProcess, profiles: Profiles
+    env: RecommendationMDP, process: MarketProcess, profiles: Profiles, others: bool = True
 ) -> Alternatives:
     """List every advertiser's own alternatives to a batch of profiles.
+
+    **Arguments:** `others`: whether the economies without her are wanted.
 
     **Raises:** `TooLarge` where there are too many.
     """
@@ -118,19 +121,19 @@ def list_alternatives(
                 ceilings = make_ceilings(env, process, [case])
                 everyone.append(Economy(at, (case,), tuple(ceilings), ((p, 0, 0),)))
         # Own values do not enter W^{-i}: the first value stands for all.
-        for b, i, z in np.argwhere(pairs.own[:, :, 0] >= 0).tolist():
+        for b, i, z in np.argwhere((pairs.own[:, :, 0] >= 0) & others).tolist():
             pair = pairs.own[b, i, 0, z]
             if possible[pairs.root[pair]]:
                 key = (i, int(pairs.root[pair]), np.delete(pairs.theta[pair], i).tobytes())
                 found.setdefault(key, []).append((b, i, z))
-        others = []
+        alone = []
         for (i, at, _), entries in found.items():
             b, _, z = entries[0]
             theta = money[pairs.own[b, i, 0, z]]
             cases = [make_case(env, theta, i, shown) for shown in (False, True)]
             ceilings = make_ceilings(env, process, cases)
-            others.append(Economy(at, tuple(cases), tuple(ceilings), tuple(entries)))
-    return Alternatives(pairs, root, tuple(everyone), tuple(others))
+            alone.append(Economy(at, tuple(cases), tuple(ceilings), tuple(entries)))
+    return Alternatives(pairs, root, tuple(everyone), tuple(alone))
 
 
 def bound_alternatives(
@@ -161,9 +164,12 @@ def bound_alternatives(
         whose = process, economy.ceilings[0], _unit(listed.root[economy.root])
         room = data_room(*whose, float(mean[p, 1:].min()))
         unseen[p, 1:] = hidden(left, played.left_reach + played.stray, played.going) + room
+        told = None if chooser is None else chooser.outset(money[p], signals)
+        if told is not None:
+            told = told_of(*told, economy.cases, economy.ceilings)
         mean[p, 0], error[p, 0], unseen[p, 0] = attained(
             process, economy.cases[0], economy.ceilings[0], network, listed.root[economy.root],
-            runs, [certificate.seed, _SEED + 1], chunk, chooser,
+            runs, [certificate.seed, _SEED + 1], chunk, chooser, told,
         )  # fmt: skip
     shape = (*pairs.own.shape[:2], pairs.own.shape[3])
     table = np.full((2, len(_PARTS), *shape), np.nan)

@@ -240,3 +240,20 @@ def on_tree(plan: Plan, pairs: Pairs, taken=None, laws: np.ndarray | None = None
     return Plan(
         plan.tree, plan.tables, plan.root, pairs.root, taken, every[:, None], 0 * every, None, laws
     )
+
+
+def joined(plan: Plan, other: Plan) -> Plan:
+    """The pairs of two plans of one tree and one set of roots, where values stay."""
+    size = plan.tree.structure.controls
+    laws = [x for x in (plan.laws, other.laws) if x is not None]
+    offset = 0 if plan.laws is None else len(plan.laws)
+    taken = tuple(
+        np.concatenate([here, np.where(there < size, there, there + offset)])
+        for here, there in zip(plan.actions, other.actions, strict=True)
+    )
+    roots = np.concatenate([plan.pair_root, other.pair_root])
+    every = np.arange(len(roots))
+    return Plan(
+        plan.tree, plan.tables, plan.root, roots, taken, every[:, None], 0 * every, None,
+        np.concatenate(laws) if laws else None,
+    )  # fmt: skip

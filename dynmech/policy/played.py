@@ -241,7 +241,7 @@ class PlayEvaluator(AbstractEvaluator):
         value is absent from W^{-i} and Wd^{-i}, and no simulation or search behind them reads it.
         """
         check_side(side, False)
-        if not needed:
+        if not needed and self.solved_own is None:
             return self._no_tables()
         own, env, n = self.own, self.env, self.env.products
         pairs, bias = own.pairs, largest_bias(env, signal)

@@ -7,6 +7,7 @@ kept (`dynmech.market.beside`), with everything that a priced policy can be aske
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ from dynmech.market.values import ConstantValues, prior_probability
 from dynmech.policy.base import with_actions
 from dynmech.policy.certified import certified_play, list_economies, played_policy
 from dynmech.policy.nodes import Wider
-from dynmech.policy.own_values import between, on_tree
+from dynmech.policy.own_bounds import bound_alternatives, list_alternatives
+from dynmech.policy.own_values import between, declared, on_tree, with_values
 from dynmech.policy.playable import beliefs_after, untrained
 from dynmech.policy.played import play_cursor
 from dynmech.policy.questions import AbstractCursor
@@ -81,16 +83,20 @@ def certify_under(
 ) -> EfficientPolicy:
     """Bound what a policy is worth where another market is the truth, by simulation.
 
-    `value` is V_M(pi) with bounds at the certificate's level, `upper` is above W_M for certain.
+    `value` is V_M(pi) with bounds at the certificate's level, `upper` is above W_M for certain;
+    own alternatives, the ends of an interval among them, are bounded too where they are few enough.
 
     **Raises:** `TooLarge` for values that move or several products at once; `InvalidArgument`.
     """
     both, single = beside(call, truth, policy.env, signal), truth.gamma.dtype == np.float32
     env, profiles = both.env, policy.profiles
+    interval = None if policy.evaluator.between() is None else declared(policy.env)
     if env.displays is not None or not isinstance(env.values, ConstantValues):
         must = "show one product at a time and keep values constant where no tree of both fits"
         do = "use fewer rounds, tastes, symbols or profiles; simulate(under=...) needs no tree"
         raise TooLarge(describe(call, must, "another market", do))
+    values = ConstantValues(env.values.support, env.values.prior, interval)
+    env = eqx.tree_at(lambda market: market.values, env, values)
     known = np.flatnonzero(beliefs_after(env, profiles.signals).sum(axis=1) > 0)
     require_few(len(known), call.split("(")[0])
     played = Profiles(profiles.theta[known], profiles.signals[known])
@@ -102,6 +108,12 @@ def certify_under(
     note = f"{policy.solver}, under another market, simulated"
     work, history = Work(call.split("(")[0]), np.zeros((0, 5))
     found = certified_play(play, play.process, economies, bounds_of, history, note, work)
+    with contextlib.suppress(TooLarge):
+        wider = env if interval is None else with_values(env, interval)
+        listed = list_alternatives(wider, play.process, played, False)
+        settings = dataclasses.replace(certificate, marginal_runs=certificate.runs)
+        given = wider, play.process, None, listed, settings, _CHUNK, play.chooser
+        found = dataclasses.replace(found, solved_own=bound_alternatives(*given))
     return played_policy(found, profiles, policy.batch, note, 0.0)
 
 

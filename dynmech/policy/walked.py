@@ -23,7 +23,7 @@ from dynmech.policy.elsewhere import PlanBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.nodes import Followed, Wider
 from dynmech.policy.outcomes import expected_outcomes
-from dynmech.policy.own_values import Between, asked_at_ends, between, swept
+from dynmech.policy.own_values import Between, asked_at_ends, between, joined, swept
 from dynmech.policy.playable import Playable, money_of, untrained
 from dynmech.policy.player import largest_bias
 from dynmech.policy.questions import (
@@ -246,7 +246,12 @@ class TreeEvaluator(AbstractEvaluator):
 
     def guide(self, both: MarketBeside) -> AbstractGuide:
         rows = money_of(self.env, self.pairs.theta), self.pairs.signals[self.pairs.root]
-        return PlanBeside(both, self.plan, np.concatenate(rows, axis=1))
+        known, plan, more = np.concatenate(rows, axis=1), self.plan, self.between()
+        if more is not None and more.plan is not None:
+            rows = more.money, more.pairs.signals[more.pairs.root]
+            known = np.concatenate([known, np.concatenate(rows, axis=1)])
+            plan = joined(plan, more.plan)
+        return PlanBeside(both, plan, known)
 
     def own_tables(
         self,

@@ -98,6 +98,11 @@ def test_where_no_tree_fits_bounds_hold_what_brute_force_finds(case, no_tree_fit
     assert (audit.incentive_gain_lower <= first + 1e-9).all()
     assert (first <= audit.incentive_gain_upper + 1e-9).all()
     np.testing.assert_allclose(audit.budget.payments, case.expected["core_payment"], atol=0.3)
+    known = np.isfinite(case.expected["window_floor"])
+    over = (audit.window.floor - case.expected["window_floor"])[known]
+    under = (case.expected["window_ceiling"] - audit.window.ceiling)[known]
+    assert min(over.min(), under.min()) > -1e-9
+    assert max(over.max(), under.max()) < 1.0
 
 
 def test_a_recommender_is_asked_under_another_market_where_no_tree_fits(no_tree_fits):
