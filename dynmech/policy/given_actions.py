@@ -42,7 +42,7 @@ def other_actions(
             raise InvalidArgument(describe(call, must, f"others in period {t + 1}", do))
     outcomes = expected_outcomes(used, env.values.support, pairs, np.arange(len(pairs.root)))
     worth = outcomes.surplus
-    n, shape = env.products, policy.value.shape
+    shape = policy.value.shape
     value = worth[pairs.base].reshape(shape)
     off = policy.lower - policy.value if policy.exact else 0.0
     evaluator = dataclasses.replace(
@@ -53,17 +53,10 @@ def other_actions(
         behind=None,
         exact=False,
     )
-    earned, utility, purchase = (
-        Bounded(x[pairs.base].T.reshape(n, *shape))
-        for x in (outcomes.earned, outcomes.utility, outcomes.purchase)
-    )
     figures = dataclasses.replace(
         policy.figures,
         value=Bounded(value),
         lower=value + off,
-        earned=earned,
-        utility=utility,
-        purchase=purchase,
-        costs=Bounded(outcomes.costs[pairs.base].reshape(shape)),
+        **outcomes.tables(pairs.base, shape),
     )
     return evaluator, figures

@@ -4,6 +4,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech.bounded import Bounded
 from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
 from solvers import Plan, rows_after, visit
@@ -34,6 +35,12 @@ class Outcomes(eqx.Module):
     def payoff(self) -> Float[np.ndarray, " B"]:
         """What every advertiser gets, up to her Groves term, as it is settled."""
         return (self.earned + self.estimated).sum(axis=1) - self.costs
+
+    def tables(self, base: Int[np.ndarray, " b"], shape: tuple[int, ...]) -> dict[str, Bounded]:
+        """By product and profile, exact: of the entries `base`, laid out in a shape."""
+        kinds = {"earned": self.earned, "utility": self.utility, "purchase": self.purchase}
+        found = {name: Bounded(x[base].T.reshape(x.shape[1], *shape)) for name, x in kinds.items()}
+        return found | {"costs": Bounded(self.costs[base].reshape(shape))}
 
 
 def core_receipts(

@@ -133,10 +133,6 @@ def finish(
         complete=found.complete,
         exact=exact,
     )
-    earned, utility, purchase = (
-        Bounded(x.T.reshape(n, *shape))
-        for x in (outcomes.earned, outcomes.utility, outcomes.purchase)
-    )
     least = per_pair(lower)[pairs.base].reshape(shape)
     figures = Figures(
         value=Bounded(value, least, value + (value - least)) if exact else Bounded(value),
@@ -144,10 +140,7 @@ def finish(
         upper=per_pair(upper)[pairs.base].reshape(shape),
         marginal=Bounded(at(own[0]), at(below[0]), at(above[0])),
         displayable=Bounded(at(own[1]), at(below[1]), at(above[1])),
-        earned=earned,
-        utility=utility,
-        purchase=purchase,
-        costs=Bounded(outcomes.costs.reshape(shape)),
+        **outcomes.tables(np.arange(len(pairs.base)), shape),
     )
     return EfficientPolicy(
         evaluator=evaluator,
