@@ -112,7 +112,9 @@ def run_long_audit(
     weights = weights / weights.sum()
 
     def slack(value, lower, upper, error) -> tuple[Bounded, Bounded]:
-        parts = [np.broadcast_to(x, (n, batch)) for x in (value, lower, upper, error)]
+        # What is certain of a slack is more than its simulated mean.
+        best = np.where(lower <= upper, np.clip(value, lower, upper), value)
+        parts = [np.broadcast_to(x, (n, batch)) for x in (best, lower, upper, error)]
         each = Bounded(*map(laid, parts), confidence=confidence)
         return each, Bounded(*(x @ weights for x in parts), confidence=confidence)
 
