@@ -37,8 +37,8 @@ class OwnTables(eqx.Module):
     """What a Groves term may use, along each advertiser's own values (V) and signals (Z).
 
     Own values are the K of the support, and, where `ConstantValues(interval=...)` declares more,
-    those that tell every other: its ends, and under the efficient policy the kinks in between and
-    what lies between two of them.
+    its ends, and under the efficient policy, solved exactly, the kinks in between and what lies
+    between two of them, which tell every other; under bounds found by a search the support alone.
 
     - `payoff` (B, n, V, Z): expected payoff under truth without Groves term; between two kinks the
       least.

@@ -190,7 +190,7 @@ def _kinks(env, pairs: Pairs, plan: Plan, i: int, interval) -> tuple[np.ndarray,
 
 
 def _laid_out(env, pairs: Pairs, points) -> tuple[np.ndarray, Pairs, np.ndarray]:
-    """Pairs of their own for every group and point."""
+    """Pairs of their own for every group and point; a group with fewer has its first again."""
     most = max(x.shape[1] for x, _ in points)
     batch, n, _, widest = pairs.own.shape
     own = np.full((batch, n, most, widest), -1)
@@ -201,6 +201,7 @@ def _laid_out(env, pairs: Pairs, points) -> tuple[np.ndarray, Pairs, np.ndarray]
         group, column = np.nonzero(~np.isnan(values))
         number = np.full((len(unique) + 1, most), -1)
         number[group, column] = count + np.arange(len(group))
+        number[:-1] = np.where(number[:-1] < 0, number[:-1, :1], number[:-1])  # none is left empty
         own[:, i] = np.moveaxis(number[place], 2, 1)
         each = support[np.arange(n), unique[group, 1:]]
         each[:, i] = values[group, column]

@@ -371,6 +371,11 @@ def test_windows_are_those_of_every_own_value_of_the_interval(name):
     np.testing.assert_allclose(flat, there.groves_total, atol=1e-12)
     alone = here.own.contribution[:, :, : case["theta_support"].shape[1]]
     assert np.nanmax(flat.T - np.fmax.reduce(alone, axis=(2, 3))) > 1e-3
+    decoded, other = (
+        dm.DynamicTeamMechanism(x, dm.groves.DataDriven()).groves_total.reshape(n, -1)
+        for x in (policy, right)
+    )
+    np.testing.assert_allclose(decoded, other, atol=1e-7)
     one = here.audit(under=declared(true), interval=False).window
     two = there.audit(under=dataclasses.replace(true, values=fine)).window
     np.testing.assert_allclose(one.floor.reshape(n, -1), two.floor, atol=1e-12)
