@@ -29,6 +29,16 @@ class AbstractPrior(eqx.Module):
         """
 
 
+def deviations(
+    points: Float[np.ndarray, "N k"], shares: Float[np.ndarray, " N"]
+) -> Float[np.ndarray, " k"]:
+    """Standard deviation of each coordinate, in any unit of it: squares are of its own size."""
+    off = points - shares @ points
+    size = np.abs(off).max(axis=0)
+    unit = np.where(size > 0, size, 1.0)
+    return unit * np.sqrt(shares @ (off / unit) ** 2)
+
+
 def normal_points(
     count: int, dimension: int, seed: int | Sequence[int]
 ) -> Float[np.ndarray, "count dimension"]:
@@ -66,7 +76,7 @@ def discretisation_error(
         return float(np.abs(weights @ points - prior.mean).max())
     grid = points[:, random] / prior.spread[random]
     means = weights @ grid - prior.mean[random] / prior.spread[random]
-    spreads = np.sqrt(weights @ (grid - weights @ grid) ** 2) - 1
+    spreads = deviations(grid, weights) - 1
     errors = [np.abs(means).max(), np.abs(spreads).max()]
 
     axes = np.eye(grid.shape[1])
@@ -100,7 +110,7 @@ def cluster(
     """
     from scipy.spatial import KDTree
 
-    spread = np.sqrt(shares @ (samples - shares @ samples) ** 2)
+    spread = deviations(samples, shares)
     scale = np.where(spread > 0, spread, 1)
     scaled = samples / scale
     centres = scaled[_first_centres(scaled, shares, size, np.random.default_rng(seed))]

@@ -43,7 +43,7 @@ from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import ConstantValues, MarkovValues, Values, check_theta, reportable
 
 _CALL = "RecommendationMDP"
-_MOST_DRAWN = 10**7
+_MOST_DRAWN, _MOST_ROUNDS = 10**7, 10**6
 
 
 @on_host
@@ -62,7 +62,7 @@ class RecommendationMDP(eqx.Module):
     - `gamma`: shape (n, k), characteristics. A pandas frame carries labels, products as its index
       and characteristics as its columns: those of `names`, `tastes` and `values`, in any order.
     - `tastes`: `TasteGrid` with points (m, k) and weights (m,): the common prior F_0.
-    - `horizon`: T >= 1 rounds, or `math.inf`.
+    - `horizon`: T rounds, from 1 to 10^6, or `math.inf`.
     - `action_rule`: how the user behaves (`PerfectRecall`, `ImperfectRecall`,
       `LastShownOnly`, `Tabulated`, or your own `AbstractActionRule`).
     - `signals`: `SignalStructure(initial=..., feedback=..., settlement=...)`.
@@ -385,6 +385,9 @@ def _horizon(horizon) -> int | float:
         raise InvalidArgument(describe(call, must, shown(horizon), "pass the number of rounds"))
     if horizon < 1:
         raise InvalidArgument(describe(call, must, horizon, "pass the number of rounds"))
+    if horizon > _MOST_ROUNDS:
+        must = f"be at most {_MOST_ROUNDS}, or math.inf: every round is listed"
+        raise InvalidArgument(describe(call, must, f"{horizon:.7g}", "pass math.inf"))
     return int(horizon)
 
 

@@ -9,7 +9,7 @@ three standard errors of that estimate are stated beside it.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dynmech.market.discretise import AbstractPrior, normal_points
+from dynmech.market.discretise import AbstractPrior, deviations, normal_points
 
 _SCRAMBLES = 8
 _POINTS = 2**13
@@ -29,7 +29,7 @@ class SamplePrior(AbstractPrior):
     def __init__(self, points, shares):
         self.shares = shares
         self.mean = shares @ points
-        self.spread = np.sqrt(shares @ (points - self.mean) ** 2)
+        self.spread = deviations(points, shares)
         self.random = self.spread > 1e-12 * np.abs(points).max(axis=0)
         self.scaled = points[:, self.random] / self.spread[self.random]
 

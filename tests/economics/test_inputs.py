@@ -105,6 +105,12 @@ def test_names_that_cannot_be_told_apart_are_refused(names):
         market(names=names)
 
 
+@pytest.mark.parametrize("rounds", [0, 2.5, 10**6 + 1, 2**63, 1e300, -math.inf])
+def test_rounds_that_cannot_be_listed_are_refused(rounds):
+    with pytest.raises(dm.InvalidArgument, match=r"horizon=.*math.inf"):
+        market(horizon=rounds)
+
+
 def test_a_remainder_below_zero_counts_as_zero():
     row = [0.9, 0.1, REST]
     support = [[0.1, 0.2, 0.3]]

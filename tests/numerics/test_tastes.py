@@ -265,8 +265,11 @@ def test_units_of_the_coordinates_change_nothing(unit):
     np.testing.assert_allclose(other.points / units, plain.points, atol=1e-6)
     assert other.discretisation_error == pytest.approx(plain.discretisation_error, rel=1e-6)
     sample = np.random.default_rng(0).normal(size=(200, 3))
-    plain, other = (TasteGrid.from_samples(sample * x, size=4) for x in (1.0, units))
-    assert other.discretisation_error == pytest.approx(plain.discretisation_error, rel=1e-6)
+    plain, *others = (
+        TasteGrid.from_samples(sample * x, size=4) for x in (1.0, units, unit**14, unit**-14)
+    )
+    for other in others:
+        assert other.discretisation_error == pytest.approx(plain.discretisation_error, rel=1e-6)
 
 
 GOOD = [[0.0, 1.0], [1.0, 0.0]]
