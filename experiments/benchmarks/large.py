@@ -29,6 +29,8 @@ MARKETS = {
 }
 """The markets (products x tastes x rounds), and the shares of W to which they are solved."""
 
+_PATIENCE = 300.0  # seconds of a search, which then shows the gap that it reached
+
 
 def rows(names: tuple[str, ...]) -> list[dict]:
     """One row a market; a solve that fails is an error, one that stops short shows its gap."""
@@ -59,7 +61,7 @@ def measure(name: str) -> dict:
     before, begin = _held(), time.process_time()
     policy = dm.solve_efficient_policy(
         env, initial=env.sample_profiles(jax.random.key(0), 1), relative=share,
-        progress=False,
+        seconds=_PATIENCE, progress=False,
     )  # fmt: skip
     seconds = time.process_time() - begin
     gaps = policy.upper - policy.lower, policy.marginal_upper - policy.marginal_lower

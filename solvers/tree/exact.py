@@ -7,6 +7,7 @@ together, are chosen so that what lives at once stays below `Exact.memory`.
 import dataclasses
 import math
 import os
+import time
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -28,6 +29,7 @@ from solvers.tree.tree import Tree, bound_nodes, build_tree
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _CACHE = 64e6
+_WAY_BYTES, _WAY_RATE = 100.0, 1e6  # to merge the ways out of a round: bytes each, ways a second
 _SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
 _LITTLE = 2e7  # operations that this may cost
@@ -67,9 +69,6 @@ class Exact(AbstractSolver):
             structure, room = make_room(structure, numbers, groups, limits.tolerance)
         with deferred() as interrupts, interrupts.now():
             work, tree = plan_tree(structure, numbers, groups, inner)
-            if self.seconds is not None and work.seconds > self.seconds:
-                took = f"an estimate of {work.seconds:.3g} s for {work.nodes:.3g} nodes"
-                raise TimeoutError(f"{took} of {self.seconds:.3g} s allowed")
             answers = solve_exact(
                 tree,
                 numbers,
@@ -134,19 +133,31 @@ def plan_tree(
 ) -> tuple[Estimate, Tree]:
     """Estimate the work, refuse what will not fit, and build the tree.
 
-    **Raises:** `MemoryError`.
+    **Raises:** `MemoryError`; `TimeoutError` as soon as `solver.seconds` are seen not to be enough.
     """
-    points = tables.column.shape[1]
+    points, began = tables.column.shape[1], time.monotonic()
+
+    def fits(counts: list[int], ways: int) -> None:
+        if ways * _WAY_BYTES > max(solver.memory, _CACHE):
+            raise MemoryError(f"round {len(counts) + 1} is reached in {ways:.3g} ways")
+        work = estimate(structure, points, tasks, solver.merge, counts)
+        takes = max(work.seconds, time.monotonic() - began + ways / _WAY_RATE)
+        if solver.seconds is not None and takes > solver.seconds:
+            more = "more than " if len(counts) < structure.horizon else ""
+            took = f"an estimate of {more}{takes:.3g} s for {more}{work.nodes:.3g} nodes"
+            raise TimeoutError(f"{took} of {solver.seconds:.3g} s allowed")
+
     bound = estimate(structure, points, tasks, solver.merge, None)
     most = int(solver.memory / (4 * structure.controls * max(structure.symbols, 1)))
     if bound.nodes > 50 * most:
         raise MemoryError(_needs(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound))
     try:
-        tree = build_tree(structure, solver.merge, limit=most)
+        tree = build_tree(structure, solver.merge, limit=most, grows=fits)
     except MemoryError as error:
         raise MemoryError(_needs(str(error), bound)) from error
     counts = [layer.nodes for layer in tree.layers]
     work = estimate(structure, points, tasks, solver.merge, counts)
+    fits(counts, 0)
     if 8.0 * points * sum(counts[:-1]) > solver.memory:
         got = f"beliefs of {sum(counts[:-1])} nodes x {points} points"
         raise MemoryError(_needs(got, work))

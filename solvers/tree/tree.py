@@ -82,13 +82,16 @@ def build_tree(
     limit: int | None = None,
     choose: Callable[[int, "Layer", Words], Bool[np.ndarray, "N A"]] | None = None,
     near: Callable[..., tuple[Indices, Indices, Words]] | None = None,
+    grows: Callable[[list[int], int], None] | None = None,
 ) -> Tree:
     """Enumerate every history reachable from a root.
 
     **Arguments:** `structure`; `merge`: False keeps every history apart (slow, for checking);
     `limit`: the most nodes a round may have; `choose(t, layer, words)`: the controls to follow at
     the nodes of a round, whose words tell their beliefs apart; all by default; `near(rows, first,
-    words, source, picked)`: merge likelihood rows further, as `_merge_words` returns them.
+    words, source, picked)`: merge likelihood rows further, as `_merge_words` returns them;
+    `grows(counts, ways)`: asked before the ways out of a round are merged, with the nodes of every
+    round so far; what it raises ends the work.
 
     **Raises:** `MemoryError` with the round and the count when `limit` is passed.
     """
@@ -111,6 +114,8 @@ def build_tree(
             follow = np.asarray(choose(t, draft, words))
         if limit is not None and not merge and columns.size > limit:
             raise MemoryError(f"round {t + 2} has {columns.size} nodes, the limit is {limit}")
+        if grows is not None:
+            grows([*(layer.nodes for layer in layers), len(memory)], columns.size)
         after = np.broadcast_to(structure.successor[t][memory][:, :, None], columns.shape)
         source = np.broadcast_to(likelihood[:, None, None], columns.shape)
         after, source, picked = (x[follow].ravel() for x in (after, source, columns))

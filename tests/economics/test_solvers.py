@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from experiments.benchmarks.instances import hidden_taste, scale
+from experiments.benchmarks.instances import generic, hidden_taste, scale
 from tests.economics.test_cases import NAMES, expected_of, load
 from tests.helpers.by_history import SignalsByHistory
 from tests.helpers.few import few
@@ -204,6 +204,14 @@ def test_being_exact_is_left_where_it_takes_too_long():
     assert policy.solver.startswith("BestFirst")
     exact = dm.solve_efficient_policy(env, progress=False).value
     assert policy.value <= exact <= policy.upper
+
+
+def test_a_tree_that_takes_too_long_is_refused_while_it_grows():
+    """Of G(10, 12) nobody waits for a round of a billion ways to be merged."""
+    with pytest.raises(dm.TooLarge, match=r"end in time; got an estimate of more than"):
+        dm.solve_efficient_policy(
+            generic(10, 12), dm.Exact(memory=1e15, seconds=0.05), progress=False
+        )
 
 
 def test_beliefs_merged_within_delta_cost_what_the_bounds_say():
