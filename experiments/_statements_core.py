@@ -182,7 +182,7 @@ def exact(markets: int) -> list[Row]:
         shapes = [[1 if j == i else e for j, e in enumerate(env.shape)] for i in range(env.agents)]
         tables = [rng.normal(size=(*shape, env.states.size)) for shape in shapes]
         drawn = max(drawn, relative(static.data_driven_vcg(env, groves=tables)))
-        messages = min(messages, relative(static.message_vcg(env, "zero")))
+        messages = min(messages, relative(static.message_vcg(env, dm.groves.Zero())))
         data = random_unbiased(seed, env)
         beyond = max(beyond, relative(static.data_driven_vcg(env, data)))
         env = random_environment(seed, affine=True)
@@ -252,7 +252,8 @@ def extensions() -> list[Row]:
         static.PrivateSignals.from_maps([states[:, [i]].astype(int) for i in range(2)], [1.0]),
     )
     lies = min(
-        static.message_vcg(revealing, g).audit().epsilon for g in ("zero", "pivot", "informed")
+        static.message_vcg(revealing, g).audit().epsilon
+        for g in (dm.groves.Zero(), "pivot", "informed")
     )
     kept = static.data_driven_vcg(revealing, random_unbiased(0, revealing), "pivot").audit()
     return [

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 from scipy.optimize import minimize
 
+import dynmech as dm
 from dynmech import DynmechError, TasteGrid, static
 from experiments import procurement
 from experiments._statements_core import games, mean_of, relative
@@ -43,7 +44,7 @@ def messages(markets: int) -> list[Row]:
     joint = SHARP * prior[:, None]
     low, high = np.sort(rates @ (joint / joint.sum(axis=0)))
     bound = static.least_message_epsilon(item).epsilon[0]
-    kinds = ("zero", "pivot", "informed")
+    kinds = (dm.groves.Zero(), "pivot", "informed")
     lies = min(static.message_vcg(click_auction(), kind).audit().epsilon for kind in kinds)
     return [
         small("Claim 1, Example 5", "generalised VCG on messages: gain of the best lie in "
@@ -96,7 +97,7 @@ def lotteries(markets: int) -> list[Row]:
         count += 1
         audit = lottery.mechanism.audit()
         gain = max(gain, audit.epsilon - audit.tolerance)
-        weak = max(weak, relative(static.message_vcg(many, "zero")))
+        weak = max(weak, relative(static.message_vcg(many, dm.groves.Zero())))
         audit = extraction.mechanism.audit()
         gain = max(gain, audit.epsilon - audit.tolerance)
         rent = max(rent, float(np.nanmax(np.abs(audit.participation))) / known.money_scale)

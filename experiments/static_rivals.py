@@ -16,6 +16,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+import dynmech as dm
 from dynmech import DynmechError, TasteGrid, static
 
 RICH = np.array([[0.7, 0.2, 0.1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]])
@@ -50,7 +51,7 @@ def rivals() -> pd.DataFrame:
     env = auction(RICH, [[1.0, 1.9, 2.0], [1.2, 1.8, 2.1]])
     clicks = static.Estimator.frequency(env.states, 10)
     mechanisms = [
-        *(static.message_vcg(env, groves) for groves in ("zero", "pivot", "informed")),
+        *(static.message_vcg(env, groves) for groves in (dm.groves.Zero(), "pivot", "informed")),
         static.least_message_epsilon(env).mechanism,
         static.mezzetti(env),
         static.lottery_mechanism(env).mechanism,

@@ -23,30 +23,33 @@ from jaxtyping import Float
 from dynmech._checks import (
     as_doubles,
     checked,
-    choice,
     function,
     optional,
     shaped,
 )
-from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
+from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite, shown
+from dynmech.payments.groves import AbstractGroves
 from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
 from dynmech.static.estimators import IdealData
-from dynmech.static.mechanisms import DirectMechanism
+from dynmech.static.mechanisms import DirectMechanism, charge
 
 _ROWS = 2_000_000
 
 
-@checked(env=ENVIRONMENT, groves=choice("zero", "pivot", "informed"))
-def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMechanism:
+@checked(env=ENVIRONMENT)
+def message_vcg(
+    env: StaticEnvironment, groves: AbstractGroves | str = "informed"
+) -> DirectMechanism:
     """Build the generalised VCG mechanism on messages alone.
 
     p_i = phi_i - sum_{j != i} v_j(x*(xi), theta_j, s, S), all at the *reported* information.
 
     **Arguments**
 
-    - `groves`: "zero"; "pivot", phi_i = max_x sum_{j != i} v_j(x, theta_j, s_-i, S_-i), at what the
-      others reported; or "informed", the same maximum at everybody's reports, i's included (the
-      pivot of McLean and Postlewaite, exact where no agent's information matters).
+    - `groves`: a term of `dynmech.groves`; "pivot", at what the others reported, phi_i =
+      max_x sum_{j != i} v_j(x, theta_j, s_-i, S_-i); or "informed", the same maximum at everybody's
+      reports, i's included (the pivot of McLean and Postlewaite, exact where no agent's information
+      matters).
 
     **Returns**
 
@@ -56,6 +59,10 @@ def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMecha
 
     `InvalidArgument`.
     """
+    fixed = isinstance(groves, AbstractGroves)
+    if not fixed and groves not in ("pivot", "informed"):
+        must = "be a Groves term, 'pivot' or 'informed'"
+        raise InvalidArgument(describe("message_vcg(groves=...)", must, shown(groves)))
     require_common_prior("message_vcg", env)
     allocation = env.efficient_allocation()
     transfers = []
@@ -68,7 +75,9 @@ def message_vcg(env: StaticEnvironment, groves: str = "informed") -> DirectMecha
         elif groves == "pivot":
             paid = paid + _others(env, rest, i).max(axis=-1, keepdims=True)
         transfers.append(paid)
-    return DirectMechanism(env, allocation, transfers, name=f"message-driven VCG ({groves})")
+    name = f"message-driven VCG ({type(groves).__name__ if fixed else groves})"
+    found = DirectMechanism(env, allocation, transfers, name=name)
+    return charge(found, groves, "message_vcg") if fixed else found
 
 
 class MessageBound(eqx.Module):

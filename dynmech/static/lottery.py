@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 
 from dynmech._checks import as_doubles, checked, optional
 from dynmech.errors import InvalidArgument, describe, require_probabilities
+from dynmech.payments.groves import Zero
 from dynmech.static.contingent import message_vcg, require_common_prior
 from dynmech.static.environment import ENVIRONMENT, StaticEnvironment
 from dynmech.static.estimators import DATA, AbstractData, IdealData
@@ -192,7 +193,7 @@ def lottery_mechanism(env: StaticEnvironment, data: AbstractData | None = None) 
 
     **Raises:** `InvalidArgument` if (11) fails, with the convex combination.
     """
-    return _with_bets(env, message_vcg(env, "zero"), data, "lottery_mechanism", "lottery")
+    return _with_bets(env, message_vcg(env, Zero()), data, "lottery_mechanism", "lottery")
 
 
 @checked(env=ENVIRONMENT, data=optional(DATA))

@@ -199,24 +199,20 @@ def data_driven_vcg(
     if isinstance(groves, str) and groves != "pivot":
         raise InvalidArgument(describe(call, must, shown(groves)))
     fixed = isinstance(groves, AbstractGroves)
-    if fixed:
-        require_own(call, groves)
     tables = [] if fixed or isinstance(groves, str) else arrays(call, groves)
     allocation = env.efficient_allocation()
     transfers = []
     for i in range(n):
         worths = [each[i].credit(env, j) for j in range(n) if j != i]
         total = -sum((_at(worth, allocation, env.shape) for worth in worths), np.zeros(1))
-        if fixed:
-            pass
-        elif not isinstance(groves, str):
+        if tables:
             own, size = _groves_table(env, tables, i), each[i].law(env).shape[-1]
             wanted = (*(1 if j == i else e for j, e in enumerate(env.shape)), size)
             if any(a not in (1, b) for a, b in zip(own.shape, wanted, strict=True)):
                 call = f"data_driven_vcg(groves[{i}]=...)"
                 raise InvalidArgument(describe(call, f"broadcast to {wanted}", own.shape))
             total = total + own
-        elif groves == "pivot":
+        elif isinstance(groves, str):
             without = env.efficient_allocation(without=i)
             shape = without.shape
             total = total + sum((_at(worth, without, shape) for worth in worths), np.zeros(1))
@@ -227,10 +223,20 @@ def data_driven_vcg(
         label = groves if isinstance(groves, str) else type(groves).__name__ if fixed else "given"
         name = f"data-driven VCG ({', '.join(kinds)}, {label})"
     found = DirectMechanism(env, allocation, transfers, [one.law(env) for one in each], name)
-    if not fixed or not groves.reads_own:
-        return found
-    charged = [x + _total(found, groves, i)[..., None] for i, x in enumerate(found.transfer)]
-    return DirectMechanism(env, allocation, charged, found.law, name)
+    return charge(found, groves, "data_driven_vcg") if fixed else found
+
+
+def charge(mechanism: DirectMechanism, groves: AbstractGroves, verb: str) -> DirectMechanism:
+    """Add a Groves term to what is paid.
+
+    **Raises:** `InvalidArgument` where it reads the own report, or more than own alternatives.
+    """
+    require_own(f"{verb}(groves=...)", groves)
+    if not groves.reads_own:
+        return mechanism
+    totals = [_total(mechanism, groves, i, verb) for i in range(mechanism.env.agents)]
+    paid = [x + total[..., None] for x, total in zip(mechanism.transfer, totals, strict=True)]
+    return DirectMechanism(mechanism.env, mechanism.allocation, paid, mechanism.law, mechanism.name)
 
 
 @checked(env=ENVIRONMENT, pivot=flag)
@@ -268,7 +274,7 @@ def realised_transfers(
     return paid.reshape(*points.shape[:-1], n)
 
 
-def _total(mechanism: DirectMechanism, groves: AbstractGroves, agent: int) -> np.ndarray:
+def _total(mechanism: DirectMechanism, groves: AbstractGroves, agent: int, verb: str) -> np.ndarray:
     """What a term charges an agent at each profile of the others: (E_1, ..., 1, ..., E_n)."""
     env, allocation = mechanism.env, mechanism.allocation[..., None]
     belief, possible = env.posterior(agent), env.possible()
@@ -293,7 +299,7 @@ def _total(mechanism: DirectMechanism, groves: AbstractGroves, agent: int) -> np
         own_pair=places[:, :, None],
         signal=np.zeros((len(root), 1), int),
     )
-    total = check_total(groves, tables, "data_driven_vcg").reshape(np.delete(env.shape, agent))
+    total = check_total(groves, tables, verb).reshape(np.delete(env.shape, agent))
     return np.nan_to_num(np.expand_dims(total, agent))
 
 

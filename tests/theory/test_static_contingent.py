@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
+import dynmech as dm
 from dynmech import DynmechError, TasteGrid
 from dynmech import static as st
 from tests.theory.test_static_implementation import BLUNT, SHARP, SILENT, auction, click_auction
@@ -95,14 +96,14 @@ COARSE = np.array([[0.8, 0.2], [0.5, 0.5], [0.3, 0.7]])
 def test_proposition_5_lottery_mechanism(noisy):
     """Proposition 5 and (24): bets on the state (or on a noisy estimate of it) implement x*."""
     env = three_state_auction([RICH, COARSE])
-    assert st.message_vcg(env, "zero").audit().epsilon > 0.01
+    assert st.message_vcg(env, dm.groves.Zero()).audit().epsilon > 0.01
     data = st.Estimator.frequency(env.states, 4) if noisy else None
     lottery = st.lottery_mechanism(env, data)
     audit = lottery.mechanism.audit()
     assert audit.epsilon <= audit.tolerance
     assert (lottery.scale > 0).all()
     # The bets are fair under truth, and the scale is the least that works for them.
-    base = st.message_vcg(env, "zero")
+    base = st.message_vcg(env, dm.groves.Zero())
     for i in range(2):
         expected = (lottery.mechanism.expected_transfer(i) * env.posterior(i)).sum(axis=-1)
         np.testing.assert_allclose(expected, base.transfer[i][..., 0], atol=1e-8)
@@ -174,7 +175,7 @@ def test_lottery_with_contradictory_reports():
     assert audit.epsilon <= audit.tolerance
 
 
-@pytest.mark.parametrize("groves", ["zero", "pivot", "informed"])
+@pytest.mark.parametrize("groves", [dm.groves.Zero(), "pivot", "informed"])
 def test_claim_2_generalised_vcg_on_messages_fails(groves):
     """Claim 2 and Example 6: an item of common quality; the audit exhibits the profitable lie."""
     env = click_auction()

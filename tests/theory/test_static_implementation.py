@@ -47,7 +47,7 @@ def test_proposition_1_ideal_data(name, seed, groves):
     audit = st.data_driven_vcg(env, groves=groves).audit()
     assert audit.epsilon <= audit.tolerance
     assert audit.deviations > 0
-    messages = st.message_vcg(env, "zero").audit()
+    messages = st.message_vcg(env, dm.groves.Zero()).audit()
     assert messages.epsilon > 1e-3  # the same environments do defeat transfers on messages
 
 
@@ -307,7 +307,7 @@ def test_section_4_4_state_revealing_signals():
     )  # fmt: skip
     belief = env.posterior(0)
     assert ((belief == 0) | (belief == 1)).all()
-    for groves in ("zero", "pivot", "informed"):
+    for groves in (dm.groves.Zero(), "pivot", "informed"):
         assert st.message_vcg(env, groves).audit().epsilon > 0.1
     noisy = random_unbiased(np.random.default_rng(0), env)
     for data in (st.IdealData(), noisy):
