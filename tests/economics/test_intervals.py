@@ -351,7 +351,7 @@ def test_intervals_are_saved_and_loaded(tmp_path):
     np.testing.assert_array_equal(one.gain_by_period, other.gain_by_period)
 
 
-@pytest.mark.parametrize("name", ["zeros", "twins"])
+@pytest.mark.parametrize("name", [pytest.param("zeros", marks=pytest.mark.slow), "twins"])
 def test_windows_are_those_of_every_own_value_of_the_interval(name):
     """Against markets in which a fine grid of own values is the support, true or not."""
     case, policy = made(name)
