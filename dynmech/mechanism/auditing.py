@@ -20,15 +20,11 @@ from dynmech._checks import (
 )
 from dynmech._devices import Work, read_mesh
 from dynmech._types import Numbers
-from dynmech.audit import (
-    Audit,
-    AuditsUnder,
-    BestResponse,
-    best_responses,
-    run_audit,
-    run_long_audit,
-    wants_interval,
-)
+from dynmech.audit import Audit, AuditsUnder, BestResponse
+from dynmech.audit.intervals import wants_interval
+from dynmech.audit.long import run_long_audit
+from dynmech.audit.report import run_audit
+from dynmech.audit.strategies import best_responses
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
