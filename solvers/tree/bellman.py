@@ -224,7 +224,7 @@ def _products(belief, rows, arrays: ModuleType):
         return jnp.einsum("cm,n...m->nc...", belief, rows, precision=jax.lax.Precision.HIGHEST)
     flat = rows.reshape(-1, rows.shape[-1]).T
     points, width = flat.shape
-    found = np.empty((len(belief), width), np.result_type(belief, rows))
+    found = np.empty((len(belief), width), np.result_type(belief.dtype, rows.dtype))
     wide = min(width, max(1, _ONE_THREAD // (_ROWS * points)))
     high = max(_ROWS, _ONE_THREAD // (wide * points))
     for low in range(0, len(belief), high):

@@ -69,6 +69,7 @@ def test_gains_of_lies_stay_below_the_bound_and_are_found(long_solved, long_wors
     assert (efficient.incentive_bound < 0.03).all()
 
 
+@pytest.mark.slow
 def test_message_driven_settlement_is_refuted(long_solved):
     _, policy, exact = long_solved
     mechanism = dm.DynamicTeamMechanism(policy)

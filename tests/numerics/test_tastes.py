@@ -127,7 +127,7 @@ def test_sobol_points_hit_every_quantile(seed):
     assert (np.floor(cells) == np.arange(size)).all()
 
 
-@pytest.mark.parametrize("method", ["sobol", "clusters"])
+@pytest.mark.parametrize("method", ["sobol", pytest.param("clusters", marks=pytest.mark.slow)])
 def test_error_falls_with_size(method):
     errors = [
         TasteGrid.from_normal(MEAN, COV, size, method).discretisation_error for size in (4, 32, 256)
@@ -212,7 +212,7 @@ def test_clusters_find_planted_groups():
     np.testing.assert_allclose(grid.weights[order], np.bincount(label) / 3000)
 
 
-@pytest.mark.parametrize("method", ["sobol", "clusters"])
+@pytest.mark.parametrize("method", ["sobol", pytest.param("clusters", marks=pytest.mark.slow)])
 def test_seed_repeats_and_matters(method):
     one, same, other = (
         TasteGrid.from_normal(MEAN, COV, 4, method, seed=seed).points for seed in (3, 3, 4)

@@ -298,6 +298,7 @@ def test_proposition_9_where_it_holds(rounds):
     assert kept > 6
 
 
+@pytest.mark.slow
 def test_the_window_is_sharp_at_own_types():
     """The floor is the least total that subsidises no own type, the ceiling the most all accept."""
     env = market(1)
