@@ -125,10 +125,19 @@ class Bounded(eqx.Module):
         return Bounded(*parts, confidence=self.confidence, unseen=unseen)
 
     def together(self, entries: int, confidence: float | None = None) -> Bounded:
-        """Bounds of a simulated mean that hold for `entries` of them at once; see `margin`."""
+        """Bounds of a simulated mean that hold for `entries` of them at once; see `margin`.
+
+        What is certain stays as it is.
+
+        **Raises:** `InvalidArgument` where there is no `unseen` to tell other levels by.
+        """
+        if self.confidence == 1:
+            return self
+        if self.unseen is None:
+            must, got = "be asked of means that keep `unseen`", f"{self!r} without"
+            raise InvalidArgument(describe("Bounded.together(entries=...)", must, got))
         sure = self.confidence if confidence is None else confidence
-        unseen = 0.0 if self.unseen is None else self.unseen
-        return simulated(self.value, self.error, unseen, sure, entries)
+        return simulated(self.value, self.error, self.unseen, sure, entries)
 
     def __repr__(self) -> str:
         if self.value.ndim:

@@ -157,8 +157,11 @@ class States:
         return next((one for one in found if one is not None), None)
 
     def hold(self, state: Callable[[], dict[str, np.ndarray]]) -> None:
-        """Take the state as it is now, if it is time to write one, for `keep`."""
-        wanted = self.parts is not None and time.monotonic() >= self.due
+        """Take the state as it is now, if it is time to write one, for `keep`.
+
+        Of processes that share a search the one that asked for the `last` state writes.
+        """
+        wanted = self.parts is not None and bool(self.next) and time.monotonic() >= self.due
         self.held = {name: np.array(x) for name, x in state().items()} if wanted else None
 
     def keep(self, kind: str = "state") -> None:

@@ -46,7 +46,7 @@ class AbstractAudit(eqx.Module):
 
     @property
     def incentive_gain_upper(self) -> Float[np.ndarray, " n"]:
-        """Bound on the largest gain from above, (n,); at most `incentive_bound`."""
+        """Bound on the largest gain from above, (n,); an `Audit`'s is at most `incentive_bound`."""
         return self.gain.upper
 
     @property

@@ -55,8 +55,8 @@ class Witness(eqx.Module):
             before += f" with {told} told as her earlier signals instead of {own},"
         change = f"{self.act} {self.deviant} instead of {self.honest}"
         if self.deviant == self.honest:
-            who, does = self.act.rsplit(" ", 1)
-            change = f"{who} still {does} {self.honest}, but believes otherwise"
+            article, who, does = self.act.split(" ", 2)
+            change = f"{article} {who} still {does} {self.honest}, but believes otherwise"
         when = f"In period {self.period},{before} " if self.period else ""
         return (
             f"{when}{self.advertiser} gains {self.gain:.4g} by reporting "

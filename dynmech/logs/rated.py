@@ -46,9 +46,9 @@ def at_ends(
         must = "say the scale of ratings that are cut at a range"
         do = "pass scale=(a, b), rating = a + b u + noise"
         raise InvalidArgument(describe("Log.from_frame(scale=...)", must, None, do))
-    a, b = scale
-    slack = 1e-9 * b * (high - low)
-    below, above = rating <= a + b * low + slack, rating >= a + b * high - slack
+    money = (rating - scale[0]) / scale[1]  # larger numbers may be worse ratings
+    slack = 1e-9 * (high - low)
+    below, above = money <= low + slack, money >= high - slack
     return np.where(below, _LOW - 1, np.where(above, _HIGH - 1, 0))
 
 

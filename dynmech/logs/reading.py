@@ -214,6 +214,7 @@ def vocabulary(seen, bought) -> tuple[str | int, ...]:
 
 
 def money(table, name: str, rows: Rows) -> np.ndarray:
+    """Read a column of reports, which none may lack."""
     numbers = real("reports", column(table, "reports", name), rows)
     rows.refuse("reports", "be given in every round", np.isnan(numbers), numbers)
     return numbers
@@ -230,6 +231,7 @@ def several_columns(argument: str, names: object) -> tuple[Any, ...]:
 
 
 def reporter(name: object) -> str:
+    """Whose reports a column holds."""
     if not isinstance(name, str) or not name.startswith("theta_") or name == "theta_":
         must = "name columns theta_NAME, NAME a product"
         raise InvalidArgument(describe("Log.from_frame(reports=...)", must, shown(name)))
@@ -237,6 +239,7 @@ def reporter(name: object) -> str:
 
 
 def read_scale(scale) -> tuple[float, float] | None:
+    """Check the scale of ratings, (a, b)."""
     if scale is None:
         return None
     pair = tuple(scale) if isinstance(scale, tuple | list | np.ndarray) else ()

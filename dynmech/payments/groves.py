@@ -250,7 +250,8 @@ def total_by_taste(groves: AbstractGroves, own: OwnTables) -> Float[np.ndarray, 
 
 def require_own(call: str, groves: AbstractGroves) -> None:
     """Raise unless a term reads nothing but W^{-i}, Wd^{-i}, W and D_i at own types."""
-    if groves.decoded or groves.robust or groves.reads_spread():
+    beyond = groves.decoded or groves.robust or groves.reads_spread()
+    if beyond or isinstance(groves, ExAnte):
         must = "be a function of W^{-i}, Wd^{-i}, W and D_i at own types"
         do = "take groves.Participation(displayable=True), or another such term"
         raise InvalidArgument(describe(call, must, groves, do))

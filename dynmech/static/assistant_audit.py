@@ -196,7 +196,7 @@ def _witness(env, profile, agent, gain, report, honest, deviant) -> Witness:
         deviant=f"{deviant:.3g} times",
         probability=1.0,
         lies=tuple(lies),
-        act="she is shown",
+        act="the assistant shows her",
     )
 
 

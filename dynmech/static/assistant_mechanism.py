@@ -63,7 +63,8 @@ class AssistantMechanism(eqx.Module):
     - `env`: the environment. `types`: what each advertiser may be and report.
     - `groves`: a Groves term of `dynmech.groves`, by default the paper's h^-,
       `Participation(displayable=True)`; h^+ is `NoSubsidy(displayable=True)`. Own alternatives are
-      all combinations of `types`. Terms that read tastes on a grid, or other markets, are refused.
+      all combinations of `types`. Terms that read more (tastes on a grid, other markets, means over
+      profiles) are refused.
     - `nodes`: quadrature points a product and round.
 
     **Raises:** `InvalidArgument`.

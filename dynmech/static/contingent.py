@@ -60,7 +60,7 @@ def message_vcg(
     `InvalidArgument`.
     """
     fixed = isinstance(groves, AbstractGroves)
-    if not fixed and groves not in ("pivot", "informed"):
+    if not fixed and not (isinstance(groves, str) and groves in ("pivot", "informed")):
         must = "be a Groves term, 'pivot' or 'informed'"
         raise InvalidArgument(describe("message_vcg(groves=...)", must, shown(groves)))
     require_common_prior("message_vcg", env)

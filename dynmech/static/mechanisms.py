@@ -205,14 +205,14 @@ def data_driven_vcg(
     for i in range(n):
         worths = [each[i].credit(env, j) for j in range(n) if j != i]
         total = -sum((_at(worth, allocation, env.shape) for worth in worths), np.zeros(1))
-        if tables:
+        if not fixed and not isinstance(groves, str):
             own, size = _groves_table(env, tables, i), each[i].law(env).shape[-1]
             wanted = (*(1 if j == i else e for j, e in enumerate(env.shape)), size)
             if any(a not in (1, b) for a, b in zip(own.shape, wanted, strict=True)):
                 call = f"data_driven_vcg(groves[{i}]=...)"
                 raise InvalidArgument(describe(call, f"broadcast to {wanted}", own.shape))
             total = total + own
-        elif isinstance(groves, str):
+        elif not fixed:
             without = env.efficient_allocation(without=i)
             shape = without.shape
             total = total + sum((_at(worth, without, shape) for worth in worths), np.zeros(1))

@@ -71,6 +71,8 @@ def places(after: np.ndarray, dead: np.ndarray, words: np.ndarray) -> tuple[np.n
 
 
 def as_layer(here: Round, child: np.ndarray) -> Layer:
+    """A round as a layer of a tree."""
+
     def small(numbers: np.ndarray) -> np.ndarray:
         return numbers.astype(np.int32)
 

@@ -38,6 +38,16 @@ def test_nonsense_is_refused_in_words(wrong):
         dm.Bounded(**wrong)
 
 
+def test_bounds_of_many_at_once_need_what_is_unseen():
+    sure = dm.Bounded([1.0], 0.5, 2.0)
+    assert sure.together(3, 0.9) is sure
+    drawn = dm.Bounded([1.0], 0.8, 1.2, 0.05, 0.95, unseen=0.001)
+    one, ten = drawn.together(1), drawn.together(10)
+    assert ten.lower < one.lower < 1.0 < one.upper < ten.upper
+    with pytest.raises(dm.InvalidArgument, match="unseen"):
+        dm.Bounded([1.0], 0.8, 1.2, 0.05, 0.95).together(3)
+
+
 def test_tables_of_many_advertisers_have_more_than_32_axes():
     found = dm.Bounded(np.ones((1,) * 41), lower=0.0, upper=2.0)
     assert found.shape == found.gap.shape == (1,) * 41

@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import norm
 
 import dynmech as dm
+from dynmech.logs.rated import at_ends
 from tests.helpers.markets import histories_of, random_market
 from tests.helpers.quantities import market_of
 
@@ -167,6 +168,9 @@ def test_ratings_cut_at_a_range_count_by_what_lies_beyond_its_ends():
         return norm.cdf((low - u) / value) if rating <= low else norm.sf((high - u) / value)
 
     assert fit.loglikelihood == pytest.approx(by_hand(env, log, rated), abs=1e-6)
+    ends = at_ends(env, (0.0, 1.0), log.rating)
+    assert set(ends.tolist()) == {0, 1, 2}
+    np.testing.assert_array_equal(at_ends(env, (1.0, -2.0), 1.0 - 2.0 * log.rating), ends)
     odd = settled_by(dm.StoppedAverageSettlement(0.7, 0.1))
     with pytest.raises(dm.InvalidArgument, match="StoppedAverageSettlement"):
         dm.fit(log, dataclasses.replace(env, signals=odd), ["query"], progress=False)

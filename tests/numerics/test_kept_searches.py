@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,6 +36,18 @@ def killed_again_and_again(solve, folder, monkeypatch):
         except Killed:
             kills += 1
             assert len(list(folder.rglob("part-*"))) <= 4, "states pile up"
+
+
+def test_of_the_processes_of_a_mesh_the_first_one_keeps_states(tmp_path, monkeypatch):
+    monkeypatch.setattr("solvers.devices._processes", lambda mesh: {0, 1})
+    monkeypatch.setattr("solvers.devices._exchange", lambda mine: [mine])
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("parts",))
+    for process, kept in ((1, False), (0, True)):
+        monkeypatch.setattr("jax.process_index", lambda process=process: process)
+        for solver in (BestFirst(), BranchAndBound(), PointBased()):
+            solved(4, solver, 0.05, checkpoint=tmp_path / str(process), mesh=mesh)
+        names = {path.parent.name for path in (tmp_path / str(process)).rglob("part-*")}
+        assert len(names) == 3 * kept
 
 
 SEARCHES = [

@@ -43,7 +43,7 @@ def test_mezzetti_second_stage_indifference_and_fragility():
 def test_mezzetti_slip_groves_term_of_second_stage_reports():
     """(10) says any h_i(xi_-i, u_-i): false, since i's report moves the allocation that earns u_-i.
 
-    h_i = - sum_{j != i} u'_j cancels the transfer, and with it the reason to be truthful.
+    phi_i = sum_{j != i} u'_j cancels the transfer, and with it the reason to be truthful.
     """
     told = np.array([0.3, -1.0, 2.0])
     paid = st.mezzetti_transfers(told, lambda i, others: others.sum())
