@@ -11,6 +11,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.base import EfficientPolicy, Figures, with_actions
 from dynmech.policy.nodes import recommendations
+from dynmech.policy.own_values import asked_at_ends
 from dynmech.policy.playable import Playable, beliefs_after, money_of
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.player import Player, simulate_outcomes
@@ -175,7 +176,10 @@ def walk_play(
     actions = recommendations(best.plan, best.pairs, memories, numbered)
     repeated.again()
     found = with_actions(best, actions, label, numbered.table)
-    if play.chooser is not None:
-        keep_asked(found.evaluator, play)
-        return found
-    return dataclasses.replace(found, evaluator=dataclasses.replace(found.evaluator, behind=play))
+    if play.chooser is None:
+        evaluator = dataclasses.replace(found.evaluator, behind=play)
+    else:  # a function is not saved: what it says at the ends of an interval is
+        ends = asked_at_ends(env, found.pairs, found.plan, play.laws_at)
+        evaluator = dataclasses.replace(found.evaluator, ends=ends)
+        keep_asked(evaluator, play)
+    return dataclasses.replace(found, evaluator=evaluator)

@@ -51,6 +51,7 @@ def other_actions(
         pair_value=worth,
         optimal=policy.optimal or plan,
         behind=None,
+        ends=None,
         exact=False,
     )
     figures = dataclasses.replace(

@@ -52,6 +52,7 @@ class TreeEvaluator(AbstractEvaluator):
     - `optimal`, `gap`: see `AbstractEvaluator`. `complete`: whether the solver followed every
       recommendation. `exact`: whether only rounding separates the bounds.
     - `behind`: the network that recommends, where the plan is what one does.
+    - `ends`: what somebody who was asked recommends at the ends of a declared interval.
     """
 
     walked: ClassVar[bool] = True
@@ -67,6 +68,7 @@ class TreeEvaluator(AbstractEvaluator):
     behind: Playable | None
     complete: bool = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
+    ends: Between | None = None
 
     @property
     def whole(self) -> tuple[Compiled, Tree] | None:
@@ -296,6 +298,8 @@ class TreeEvaluator(AbstractEvaluator):
         def make() -> Between | None:
             if self.exact:
                 return swept(*there)
+            if self.ends is not None:
+                return self.ends
             return None if self.asked is None else asked_at_ends(*there, self.asked.laws_at)
 
         return between(self, make)

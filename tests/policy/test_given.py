@@ -227,7 +227,7 @@ def test_a_function_can_be_asked_off_its_tree():
         assert found.lower[0] <= right <= found.upper[0]
 
 
-def test_totals_at_bids_are_those_of_the_recommender():
+def test_totals_at_bids_are_those_of_the_recommender(tmp_path):
     """Over own values of the support and the interval's ends, at others' bids wherever they lie."""
     env = market(interval=[[0.1, 1.0], [0.2, 0.7]])
     for recommend in (worst, modest):
@@ -242,6 +242,9 @@ def test_totals_at_bids_are_those_of_the_recommender():
         known = mechanism.groves_total[0, 0, 1, 0, 0, 0]
         assert mechanism.settle(at).transfer.sum(axis=0)[0] == pytest.approx(known, abs=1e-12)
     start = dm.Profiles(np.array([[0, 1]]), np.array([[0, 0, 0]]))
+    mechanism.save(tmp_path / "mechanism")
+    again = dm.DynamicTeamMechanism.load(tmp_path / "mechanism")
+    np.testing.assert_array_equal(again.groves_total, mechanism.groves_total)
     played = dm.GivenPolicy(env, modest, initial=start, certificate=quick())
     mechanism, paid = dm.DynamicTeamMechanism(played, CEILING), []
     for own in (0.33, 0.2):
