@@ -106,12 +106,14 @@ class AbstractGroves(eqx.Module):
       ending: then `function(own)` (B, n, m) gives it, and `total` its expectation.
     - `robust`: whether the tables it is given are the worst case over its `markets`.
     - `reads_own`: False where `total` is the same whatever the tables hold.
+    - `reads_ex_ante`: whether it reads means over profiles.
     """
 
     side: ClassVar[str | None] = None
     decoded: ClassVar[bool] = False
     robust: ClassVar[bool] = False
     reads_own: ClassVar[bool] = True
+    reads_ex_ante: ClassVar[bool] = False
 
     @with_default
     def reads_spread(self) -> bool:
@@ -141,6 +143,7 @@ class ExAnte(AbstractGroves):
     """
 
     side: ClassVar[str | None] = "lower"
+    reads_ex_ante: ClassVar[bool] = True
 
     sampled: bool = eqx.field(static=True, default=False)
 
@@ -250,8 +253,8 @@ def total_by_taste(groves: AbstractGroves, own: OwnTables) -> Float[np.ndarray, 
 
 def require_own(call: str, groves: AbstractGroves) -> None:
     """Raise unless a term reads nothing but W^{-i}, Wd^{-i}, W and D_i at own types."""
-    beyond = groves.decoded or groves.robust or groves.reads_spread()
-    if beyond or isinstance(groves, ExAnte):
+    beyond = groves.decoded or groves.robust or groves.reads_ex_ante or groves.reads_spread()
+    if beyond:
         must = "be a function of W^{-i}, Wd^{-i}, W and D_i at own types"
         do = "take groves.Participation(displayable=True), or another such term"
         raise InvalidArgument(describe(call, must, groves, do))
