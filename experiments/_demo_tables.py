@@ -233,17 +233,21 @@ def kept_by_a_total(mechanism: dm.DynamicTeamMechanism, unit: str) -> str:
     """Say where any total keeps both promises, and by how much the others miss."""
     assert isinstance(mechanism.groves, dm.groves.DataDriven)
     room = mechanism.groves.compare(mechanism.own)
-    fixed, decoded = (100 * share for share in room.shares())
+    rounding = 1e-9 * float(np.nanmax(np.abs(mechanism.policy.value)))
+    known = np.isfinite(room.fixed)
+    fixed, decoded = (
+        100 * float((x[known] >= -rounding).mean()) for x in (room.fixed, room.data_driven)
+    )
     text = (
         f"Both promises can be kept by a fixed total for {fixed:.0f}% of advertisers and profiles, "
         f"by a data-driven one for {decoded:.4g}%"
     )
     worst = float(np.nanmin(room.data_driven))
-    if worst >= 0:
+    if worst >= -rounding:
         return f"{text}."
     return (
-        f"{text}; by no total for the rest, where users who buy by chance what they like less than "
-        f"nothing cost more than the advertiser earns: {-worst:.2g} {unit} at the worst."
+        f"{text}; for the rest no total can: users who buy by chance what they like less than "
+        f"nothing may cost more than the sale earns. What is missed is at most {-worst:.2g} {unit}."
     )
 
 

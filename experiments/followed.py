@@ -29,6 +29,7 @@ from experiments._figures import RESULTS
 from experiments._output import Output
 
 ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "experiments" / "benchmarks" / "measured.json"
 BOOK = ROOT / "notebooks"
 _CELL = re.compile(r"(?ms)^```(?:\{code-cell\}[^\n]*|python|py)\n(.*?)^```$")
 _TAGS = re.compile(r"(?m)\A(?::[^\n]*\n)+")
@@ -87,6 +88,8 @@ def download(folder: Path) -> None:
     (folder / "experiments" / "data").mkdir(parents=True)
     for path in (ROOT / "experiments" / "data").glob("*.csv"):
         shutil.copy(path, folder / "experiments" / "data")
+    (folder / "experiments" / "benchmarks").mkdir()
+    shutil.copy(BENCHMARKS, folder / "experiments" / "benchmarks")
 
 
 def follow(page: Path, python: Path, folder: Path) -> tuple[float, str]:

@@ -65,7 +65,7 @@ class Options:
     results: Path = Path("results/benchmarks")
     """Where tables and pictures go."""
     record: bool = False
-    """Keep what was measured as `measured.json` beside this file too."""
+    """Keep what was measured as `measured.json` beside this file too, which the book prints."""
 
 
 def main(options: Options) -> None:

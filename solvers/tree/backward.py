@@ -178,8 +178,8 @@ def sweep(
         weights = functools.partial(apart, t)
         after = None if bounds is None or last else functools.partial(bounds, t)
         one = _Blocks(
-            tree.structure, layer, t, tasks, tables, given, previous, start, following, off,
-            weights, after, tick, quick[t], traced,
+            tree.structure, layer, t, tasks, tables, numbers if quick[t] else given, previous,
+            start, following, off, weights, after, tick, quick[t], traced,
         )  # fmt: skip
         least = 1 if last else shapes.block
         most = shapes.most
@@ -217,8 +217,8 @@ def sweep(
 class _Blocks(NamedTuple):
     """A round's nodes, to be solved block by block on any device.
 
-    `given`: columns, tables and tasks as programs get them; `previous`: likelihoods that those of
-    this round follow from, from row `start` on; the rest as in `sweep`, of this round.
+    `given`: columns, tables and tasks as the round reads them; `previous`: likelihoods that
+    those of this round follow from, from row `start` on; the rest as in `sweep`, of this round.
     """
 
     structure: Structure

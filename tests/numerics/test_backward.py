@@ -339,6 +339,19 @@ def test_small_passes_compile_nothing_and_bounds_are_the_same(caplog, monkeypatc
     np.testing.assert_allclose(*found, rtol=0, atol=EPS)
 
 
+def test_rounds_in_numpy_beside_compiled_ones_compile_nothing_of_their_own(caplog, monkeypatch):
+    """Where some rounds are left to NumPy it is given NumPy's arrays: no operation is a program."""
+    problem = random_problem(np.random.default_rng(5), rounds=4, points=9)
+    tree = build_tree(problem.structure)
+    monkeypatch.setattr(
+        "solvers.tree.backward._on_host", lambda takes, _: [True, True, False, False]
+    )
+    given = tree, problem.tables, problem.tasks
+    messages = compilations(caplog, lambda: backward(*given, block=64))
+    assert sum("jit(bellman_step)" in message for message in messages) > 0
+    assert not any("gather" in message or "multiply" in message for message in messages)
+
+
 def test_structure_is_not_changed_by_solving():
     problem = problem_of("constant")
     before = [np.array(x) for x in jax.tree.leaves(eqx.filter(problem.structure, eqx.is_array))]
