@@ -116,7 +116,8 @@ class AbstractLearner(AbstractSolver):
         for k in np.flatnonzero(mass > 0):
             given = [cases[k]], [ceilings[k]], learned.critic, beliefs[k]
             found = certify(process, *given, certificate.runs, certificate, self.chunk)
-            table[:, k] = found.value[0], found.lower[0], max(found.upper[0], found.lower[0])
+            low, high = found.attained.lower[0], found.best.upper[0]
+            table[:, k] = found.attained.value[0], low, max(low, high)
         value, lower, upper = table * mass
         enough = close_enough(limits.tolerance, limits.relative, mass, upper)
         met = (table[2] - table[1] <= enough).all()

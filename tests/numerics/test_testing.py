@@ -23,7 +23,6 @@ def test_solvers_here_pass(solver):
     assert len(solvers.testing.check(solver, problems=2, limits=limits)) == 2
 
 
-@pytest.mark.slow
 def test_a_learner_passes():
     certificate = solvers.Certificate(60, 30, rounds=1)
     quick = solvers.Neural(sweeps=1, runs=4, steps=2, batch=4, certificate=certificate)
