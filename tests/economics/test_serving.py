@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import multiprocessing
 import pickle
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import jax
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 import pytest
 
 import dynmech as dm
+from tests.helpers.held import hold, hold_from
 
 
 def market(rounds=3, support=None, interval=None, seed=0, rule=None, n=3, tastes=5):
@@ -358,24 +361,19 @@ def test_ten_thousand_are_held_and_settled_in_a_second(policy, mechanism):
 
 def test_threads_are_served_as_one_after_another(mechanism):
     """One policy, eight threads: on the plan, off it, silent, in batches, settled."""
-    policy = mechanism.policy
-
-    def held(number):
-        rng = np.random.default_rng([9, number])
-        chat, seen = policy.start(profile=int(rng.integers(len(policy.profiles)))), []
-        while not chat.ended:
-            seen.append((chat.recommendation, chat.value))
-            shown = int(rng.integers(3)) if rng.random() < 0.4 else chat.recommendation
-            said = [int(rng.integers(3)), 0, 0, 0] if rng.random() < 0.6 else None
-            again = rng.random() < 0.7
-            chat = chat.step(4 if again else shown, said if again else None, shown=shown)
-        rating = 0.3 if chat.turns[-1].action < 3 else None
-        many = policy.start_many(np.arange(4)).step(np.full(4, 4), rng.integers(3, size=4))
-        return seen, mechanism.settle(chat, rating).transfer.tolist(), many.control.tolist()
-
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(held, range(10)))
-    assert together == [held(number) for number in range(10)]
+        together = list(pool.map(partial(hold, mechanism), range(10)))
+    assert together == [hold(mechanism, number) for number in range(10)]
+
+
+@pytest.mark.slow
+def test_processes_are_served_as_one_is(mechanism, tmp_path):
+    """One file, three processes that read it: the same conversations, bills and choices."""
+    path = tmp_path / "mechanism"
+    mechanism.save(path)
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
+        together = list(pool.map(partial(hold_from, path), range(9)))
+    assert together == [hold(mechanism, number) for number in range(9)]
 
 
 def test_bad_batches_are_refused_by_argument(policy, mechanism):
