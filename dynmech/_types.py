@@ -6,6 +6,7 @@ product index; "none" is -1 in Python results and n as an index of table axes.
 
 import contextlib
 import functools
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -15,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_context
-from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array
 
 from dynmech._checks import as_floats as as_floats
@@ -29,6 +29,9 @@ F = TypeVar("F", bound=Callable)
 NONE = -1
 # Parameters that a log can be asked about: name -> (field, domain) pairs (`dynmech.logs`).
 Estimable = dict[str, tuple[tuple[str, str], ...]]
+# Where JAX keeps what tells whether it traces: elsewhere in its oldest release that is admitted.
+_EXTEND, _CORE = map(importlib.import_module, ("jax.extend.core", "jax.core"))
+_STATE: Any = _EXTEND if "get_opaque_trace_state" in dir(_EXTEND) else _CORE
 MISCOMPILING_JAX = ("0.10.2",)  # excluded in pyproject.toml, may be installed all the same
 
 
@@ -77,9 +80,9 @@ def precision(array: Numbers) -> Iterator[None]:
 
 def _traced() -> bool:
     """Whether the caller is being traced."""
-    here = get_opaque_trace_state()
+    here = _STATE.get_opaque_trace_state()
     with eval_context():
-        return here != get_opaque_trace_state()
+        return here != _STATE.get_opaque_trace_state()
 
 
 @functools.cache
