@@ -5,19 +5,16 @@ G(m, T) is the benchmark of generic likelihoods (`instances.generic`), the shops
 """
 
 import json
-import re
-import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 
 import dynmech as dm
 from experiments.benchmarks.instances import generic, shop
-from experiments.benchmarks.rows import row
+from experiments.benchmarks.rows import most_held, row
 
 MARKETS = {
     "G(50, 6)": (lambda: generic(50, 6), 1e-3),
@@ -60,7 +57,7 @@ def measure(name: str) -> dict:
     env = make()
     with jax.enable_x64(True):
         jax.block_until_ready(jax.numpy.zeros(1) + 1)
-    before, begin = _held(), time.process_time()
+    before, begin = most_held(), time.process_time()
     policy = dm.solve_efficient_policy(
         env, initial=env.sample_profiles(jax.random.key(0), 1), relative=share,
         seconds=_PATIENCE, progress=False,
@@ -69,19 +66,10 @@ def measure(name: str) -> dict:
     gaps = policy.upper - policy.lower, policy.marginal_upper - policy.marginal_lower
     width = max(float(np.max(gap)) for gap in gaps)
     return {
-        "seconds": seconds, "held": _held() - before, "nodes": policy.work.nodes,
+        "seconds": seconds, "held": most_held() - before, "nodes": policy.work.nodes,
         "gap": width / float(policy.upper.max()), "status": policy.status.name,
         "solver": policy.solver.partition(",")[0],
     }  # fmt: skip
-
-
-def _held() -> float:
-    """The most memory that this process has held, GB: what was before it was begun left out."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """One row of a benchmark: what, seconds, size, rate, a peer's seconds beside it, and the ratio."""
 
+import re
+import resource
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +23,15 @@ def timed(work: Callable[[], T], repeat: int = 1) -> tuple[float, T]:
         found = work()
         best = min(best, time.perf_counter() - start)
     return best, found
+
+
+def most_held() -> float:
+    """The most memory that this process has held, GB: what was before it was begun left out."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def reference() -> float:

@@ -1,8 +1,6 @@
 """Solving: both instances, marginal economies, many types, the rate of the heavy stage."""
 
 import importlib.util
-import resource
-import sys
 from functools import partial
 
 import jax
@@ -12,7 +10,7 @@ import numpy as np
 import dynmech as dm
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste, scale
 from experiments.benchmarks.peers import numpy_recursion, quantecon_recursion
-from experiments.benchmarks.rows import row, timed
+from experiments.benchmarks.rows import most_held, row, timed
 from experiments.benchmarks.scaling import market
 
 SARSOP = {(50, 6): (0.22, 0.41), (200, 6): (0.65, 1.13), (50, 8): (0.54, 2.39),
@@ -217,7 +215,7 @@ def scale_rows(instances) -> list[dict]:
         economies = f"{2 * n + 1} economies, largest gap {100 * gap / low:.2g}% of W"
         size = f"W in [{low:.6f}, {high:.6f}], {economies}, {policy.work.nodes:,} nodes"
         what = f"S({n}, {m}, {rounds}), branch and bound, compilation included"
-        found.append(row(what, seconds, size, "", f"peak memory so far {_peak():.1f} GB"))
+        found.append(row(what, seconds, size, "", f"peak memory so far {most_held():.1f} GB"))
     return found
 
 
@@ -247,9 +245,3 @@ def candidate_row(models: int, sellers: int) -> dict:
 def one_profile(env: dm.RecommendationMDP) -> dm.Profiles:
     """Values are constant and nobody has initial signals: one profile is all."""
     return env.sample_profiles(jax.random.key(0), 1)
-
-
-def _peak() -> float:
-    """The most memory this process has held, GB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
