@@ -214,7 +214,8 @@ def _inside(
         return ()
     play, batch = policy.player, len(policy.played)
     rng, wanted = np.random.default_rng(0), policy.played[np.arange(4 * nodes * batch) % batch]
-    records, _ = draw_conversations(policy, policy.env.signals.settlement, {}, rng, wanted)
+    env = policy.env
+    records, _ = draw_conversations(policy, env.signals.settlement, {}, rng, wanted, env.heard)
     certificate = Certificate(
         min(_NODE_RUNS, play.certificate.runs),
         confidence=confidence,

@@ -18,6 +18,7 @@ from dynmech._devices import Work, read_mesh
 from dynmech._types import NONE
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.market.displays import places
+from dynmech.market.heard import Heard
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import MarkovValues
 from dynmech.play.records import Simulation
@@ -75,7 +76,8 @@ class Drawing:
             drawn = rng.choice(len(weights), count, p=weights / weights.sum())
         else:
             drawn = np.full(count, self.profile)
-        part, reports = draw_conversations(self.stage, self.signal, self.lies, rng, drawn)
+        given = self.stage, self.signal, self.lies, rng, drawn, self.policy.env.heard
+        part, reports = draw_conversations(*given)
         part["groves"] = self.charged(drawn, reports, part["omega"])
         return part
 
@@ -130,8 +132,12 @@ def draw_conversations(
     lies: Mapping[int, Strategy],
     rng: np.random.Generator,
     profile: Int[np.ndarray, " N"],
+    told_as: Heard,
 ) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "N _r"]]:
     """Draw one conversation for each entry of `profile`; no Groves term is charged.
+
+    **Arguments:** `told_as`: how the mechanism numbers what is reported to it.
+
     **Returns:** records, and the initial reports (N, 2n+1): value indices, then symbols.
     """
     env, n, count = policy.env, policy.env.products, len(profile)
@@ -174,7 +180,7 @@ def draw_conversations(
             record["heard"][alive, t] = symbols[0]
         truth[alive] = _next_values(env, rng, truth[alive], control)
         told[alive], said = ask_reports(env, lies, t + 1, truth[alive], symbols[1:].T)
-        cursor.advance(env.heard.join(np.concatenate([symbols[:1], said.T]), control))
+        cursor.advance(told_as.join(np.concatenate([symbols[:1], said.T]), control))
     return record, reports
 
 

@@ -20,7 +20,6 @@ from dynmech._devices import Work
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.beside import beside, read_by
 from dynmech.market.environment import RecommendationMDP
-from dynmech.market.heard import Heard
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues, prior_probability
@@ -150,7 +149,7 @@ class Elsewhere(eqx.Module):
         """Follow many conversations, settled by `signal`."""
         own = self.policy.evaluator.cursor(self.policy.env.signals.settlement)
         truth = play_cursor(untrained(self.env, self.profiles), signal)
-        return _CursorElsewhere(own, truth, self.policy.env.heard, self.env.heard)
+        return _CursorElsewhere(own, truth)
 
 
 def play_under(call: str, policy: AbstractPricedPolicy, truth: RecommendationMDP) -> Elsewhere:
@@ -162,11 +161,13 @@ def play_under(call: str, policy: AbstractPricedPolicy, truth: RecommendationMDP
 
 
 class _CursorElsewhere(AbstractCursor):
-    """The policy's own rows say what is shown, the true market's what happens."""
+    """The policy's own rows say what is shown, the true market's what happens.
 
-    def __init__(self, held: AbstractCursor, truth: AbstractCursor, *heard: Heard):
+    Joint symbols that are told are numbered as the policy's own market numbers them.
+    """
+
+    def __init__(self, held: AbstractCursor, truth: AbstractCursor):
         self.held, self.truth, self.gains = held, truth, held.gains
-        self.numbered, self.said = heard
 
     def begin(self, signals) -> None:
         self.held.begin(signals)
@@ -176,7 +177,6 @@ class _CursorElsewhere(AbstractCursor):
         return self.held.choose(theta, rng)
 
     def laws(self, control, omega):
-        self.control = control
         self.held.laws(control, np.zeros_like(omega))
         return self.truth.laws(control, omega)
 
@@ -187,20 +187,15 @@ class _CursorElsewhere(AbstractCursor):
         return self.held.acted(rows, code)
 
     def heard(self, rows, joint):
-        return self.held.heard(rows, self._as_held(joint, self.control[rows]))
+        return self.held.heard(rows, joint)
 
     def symbols(self, going, omega):
-        self.control = self.control[going]
         self.held.symbols(going, np.zeros_like(omega))
         return self.truth.symbols(going, omega)
 
     def advance(self, heard) -> None:
-        self.held.advance(self._as_held(heard, self.control))
-        self.truth.advance(heard)
-
-    def _as_held(self, heard, control):
-        """The joint symbol as the policy's own market numbers it."""
-        return self.numbered.of(self.said, heard, control)
+        self.held.advance(heard)
+        self.truth.advance(np.zeros_like(heard))  # of the truth, memories alone are asked
 
 
 def settling_signal(

@@ -187,20 +187,28 @@ def _cuts(readings):
     return prior_quantiles(targets, weights, 2)
 
 
+def read(seed, table):
+    """Readings of the one shown alone, or the same law as a table in which anybody may read."""
+    env = market(seed=seed, initial=False)
+    feedback = dm.ChannelFeedback(_law(seed)) if table else _readings(seed)
+    return dataclasses.replace(env, signals=dm.SignalStructure(feedback=feedback))
+
+
+def _readings(seed):
+    noises = np.random.default_rng(seed).uniform(0.3, 0.6, 2)
+    return dm.RatingFeedback(noises[0], 2, advertisers=noises[1], cuts=np.zeros((2, 1)))
+
+
+def _law(seed):
+    """What is heard after each control, given each taste: (3, m, 2, 2, 2)."""
+    utilities = market(seed=seed, initial=False).utilities
+    with jax.enable_x64(True):
+        shown = [np.array([control]) for control in range(3)]
+        laws = [_readings(seed).likelihood(r, r, 0, utilities) for r in shown]
+    return np.asarray(laws, float).reshape(3, -1, 2, 2, 2)
+
+
 def test_what_nobody_can_have_heard_is_impossible_whoever_numbers_it():
-    """Readings of the one shown alone, and the same law as a table in which anybody may read."""
-
-    def read(seed, table):
-        env = market(seed=seed, initial=False)
-        with jax.enable_x64(True):
-            noises = np.random.default_rng(seed).uniform(0.3, 0.6, 2)
-            feedback = dm.RatingFeedback(noises[0], 2, advertisers=noises[1], cuts=np.zeros((2, 1)))
-            shown = [np.array([control]) for control in range(3)]
-            laws = [feedback.likelihood(r, r, 0, env.utilities) for r in shown]
-        tabulated = dm.ChannelFeedback(np.asarray(laws, float).reshape(3, -1, 2, 2, 2))
-        signals = dm.SignalStructure(feedback=tabulated if table else feedback)
-        return dataclasses.replace(env, signals=signals)
-
     found = []
     for table in (False, True):
         policy = dm.solve_efficient_policy(read(110, table), progress=False)
@@ -208,6 +216,44 @@ def test_what_nobody_can_have_heard_is_impossible_whoever_numbers_it():
         found.append(mechanism.audit(under=read(10, table)).gain_by_period)
     assert found[1][:, 1].max() > 0.1
     np.testing.assert_allclose(found[0], found[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("own", ["table", pytest.param("readings", marks=pytest.mark.slow)])
+def test_what_is_claimed_without_a_reading_is_what_the_mechanism_hears(own):
+    """Where it can be read in one of both markets only: payoffs by hand."""
+    env, truth, law = read(110, False), read(10, own == "readings"), _law(10)
+    if own == "table":
+        any_law = np.random.default_rng(10).dirichlet(np.full(8, 0.3), (3, 6))
+        feedback = dm.ChannelFeedback(any_law.reshape(3, 6, 2, 2, 2))
+        env = dataclasses.replace(env, signals=dm.SignalStructure(feedback=feedback))
+    policy = dm.solve_efficient_policy(env, progress=False)
+    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
+    first, money = policy.start(profile=3), np.array([0.9, 0.7])
+    liar, buys = 1 - first.recommendation, 0.4 / (1 + np.exp(-truth.utilities / 0.5))
+
+    def claim(period, values, symbols):
+        return values, symbols if period == 1 else np.ones_like(symbols)
+
+    def sale(product, chance):
+        """What each advertiser has of it: she earns her value, and is paid the others' surplus."""
+        return chance @ (money[product] + truth.utilities[product]) / 6
+
+    drawn = mechanism.simulate(jax.random.key(0), 4000, {liar: claim}, 3, truth)
+    right, later = sale(first.recommendation, buys[first.recommendation]), {}
+    for said in np.ndindex(2, 2, 2):
+        told = np.array(said)
+        told[1 + liar] = 1
+        next_shown = first.step("query", signals=told).recommendation
+        shown = later[said] = next_shown if own == "table" else -1  # nothing more: impossible
+        if shown >= 0:
+            chance = 0.6 * law[(first.recommendation, slice(None), *said)] * buys[shown]
+            right += sale(shown, chance)
+    payoff = drawn.earned - drawn.payment
+    error = payoff.std(axis=0) / len(payoff) ** 0.5
+    assert (np.abs(payoff.mean(axis=0) - right) < 4 * error).all()
+    again = drawn.action[:, 0] == env.products + 1
+    possible = {later[said] for said in np.ndindex(2, 2, 2) if said[1 + liar] == 0}
+    assert set(drawn.recommendation[again, 1].tolist()) == possible
 
 
 def test_several_markets_have_a_row_each_and_a_summary():
