@@ -20,6 +20,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from solvers.devices import from_first
 from solvers.errors import shown
 from solvers.files import Damaged, fingerprint, seal, set_aside, unseal, write
 
@@ -149,17 +150,49 @@ class States:
             self.parts = Checkpoint(path, mark(), inside=(name,))
         self.next, self.due = {}, 0.0
 
-    def last(self, kind: str = "state") -> dict[str, np.ndarray] | None:
-        """The last whole state of this kind, None where there is none."""
+    def resume(
+        self,
+        restore: Callable[[dict[str, np.ndarray]], object],
+        state: Callable[[], dict[str, np.ndarray]],
+        kind: str = "state",
+        mesh: jax.sharding.Mesh | None = None,
+    ) -> None:
+        """Go on from the last whole state of this kind, that of a mesh's first process, if any.
+
+        **Arguments:** `restore(kept)`: become what was kept; `state()`: what is kept of that.
+
+        **Raises:** `Unkept` where its arrays are not those of this search: it is set aside, and
+        the next call goes on from the one before it, or begins anew.
+        """
+        found = from_first(mesh, lambda: self._last(kind))
+        if found is None:
+            return
+        part, kept = found
+        try:
+            restore(kept)
+            whole = _layout(state()) == _layout(kept)
+        except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError):
+            whole = False
+        if not whole and self.parts is not None:
+            self.parts.reject(part)
+            got = f"{self.parts.path}, with a state of another release, which was set aside"
+            must = "name a folder whose states this release wrote"
+            raise Unkept(f"`{self.parts.call}` must {must}; got {got}; call again without it.")
+
+    def _last(self, kind: str) -> tuple[Part, dict[str, np.ndarray]] | None:
+        """The last whole state of this kind and its name, None where there is none."""
         numbers = [] if self.parts is None else self.parts.numbers(kind)
         self.next[kind] = max(numbers, default=0) + 1
-        found = (self.parts.load((kind, k)) for k in numbers if self.parts is not None)
-        return next((one for one in found if one is not None), None)
+        for k in numbers:
+            found = None if self.parts is None else self.parts.load((kind, k))
+            if found is not None:
+                return (kind, k), found
+        return None
 
     def hold(self, state: Callable[[], dict[str, np.ndarray]]) -> None:
         """Take the state as it is now, if it is time to write one, for `keep`.
 
-        Of processes that share a search the one that asked for the `last` state writes.
+        Of processes that share a search the one that looked for the last state writes.
         """
         wanted = self.parts is not None and bool(self.next) and time.monotonic() >= self.due
         self.held = {name: np.array(x) for name, x in state().items()} if wanted else None
@@ -196,6 +229,10 @@ def within(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays that have the prefix, without it."""
     start = f"{prefix}/"
     return {name[len(start) :]: x for name, x in arrays.items() if name.startswith(start)}
+
+
+def _layout(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
+    return {name: (np.shape(x), np.asarray(x).dtype) for name, x in arrays.items()}
 
 
 def _read(manifest: Path) -> dict | None:

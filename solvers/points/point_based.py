@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from solvers.checkpoint import States, mark_of, named, within
 from solvers.checks import check_fields, flag, positive, time_limit, whole
-from solvers.devices import check_mesh, from_first, late
+from solvers.devices import check_mesh, late
 from solvers.points.points import Points, PointSets
 from solvers.points.starts import Starts, Wanted, loose_nodes, root_beliefs
 from solvers.problem import Structure, Tables, Tasks
@@ -190,17 +190,19 @@ def improve_points(
     """
     previous, least = np.zeros(0), tolerance
     states = States(None, "point-based", str) if states is None else states
-    kept = from_first(sets.mesh, lambda: states.last(kind))
-    if kept is not None:
-        sets.restore(within("sets", kept))
-        previous, least, passes[:] = kept["bounds"], float(kept["least"]), as_passes(kept["passes"])
-        began = time.monotonic() - elapsed(passes)
 
     def state() -> dict[str, np.ndarray]:
         numbers = {"bounds": previous, "least": np.array(least)}
         numbers["passes"] = np.reshape(np.array(passes), (-1, 3))
         return {**numbers, **named("sets", sets.state())}
 
+    def restore(kept: dict[str, np.ndarray]) -> None:
+        nonlocal previous, least, began
+        sets.restore(within("sets", kept))
+        previous, least, passes[:] = kept["bounds"], float(kept["least"]), as_passes(kept["passes"])
+        began = time.monotonic() - elapsed(passes)
+
+    states.resume(restore, state, kind, sets.mesh)
     with Bar("backing up", "pass", progress) as bar:
         while True:
             states.save(state, kind)

@@ -31,7 +31,7 @@ from jaxtyping import Float
 
 from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, number, positive, time_limit
-from solvers.devices import check_mesh, from_first, late
+from solvers.devices import check_mesh, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.growing import (
@@ -220,7 +220,7 @@ def solve_branch_and_bound(
         return _solve_merging(*parts, leaders, solver, wanted, dtype, states, mesh)
     known = [Known(structure.controls) for _ in range(structure.horizon)]
     best: Any = None
-    passes = begin_again(from_first(mesh, states.last), known)
+    passes = begin_again(states, known, mesh=mesh)
     began = time.monotonic() - elapsed(passes)
     status: Status | None = None
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
@@ -262,7 +262,7 @@ def _solve_merging(
     """
     require_plan(structure, tables, tasks, told, solver)
     known = [Known(structure.controls) for _ in range(structure.horizon)]
-    passes = begin_again(from_first(mesh, states.last), known, leaders)
+    passes = begin_again(states, known, leaders, mesh)
     began = time.monotonic() - elapsed(passes)
     all_kept = [dataclasses.replace(part, keep=part.coefficient.shape[1]) for part in tasks]
     found: Any = None

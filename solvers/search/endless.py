@@ -19,19 +19,20 @@ import functools
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.checkpoint import States, mark_of
-from solvers.devices import check_mesh, from_first, late
+from solvers.devices import check_mesh, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
 from solvers.search.forever import one_for_ever, told_for_ever
-from solvers.search.kept import restore_search, search_state
+from solvers.search.kept import Arrays, restore_search, search_state
 from solvers.search.timed import with_clock
 from solvers.search.unrolled import write_finite, write_rounds
 from solvers.solution import (
@@ -185,23 +186,26 @@ def search_endless(
         economy[q] = search.add(root, coefficient, counted, allowed, above, excess[q])
         added.append(q)
 
-    def keep(due: Int[np.ndarray, " k"], done: int, width: int, before: float) -> None:
-        states.save(
-            lambda: {
-                **search_state(search),
-                "added": np.array(added), "economy": economy, "due": due, "done": np.array(done),
-                "width": np.array(width), "before": np.array(before),
-                "seconds": np.array(time.monotonic() - began),
-            }
-        )  # fmt: skip
+    def state(due: Int[np.ndarray, " k"], done: int, width: int, before: float) -> Arrays:
+        return {
+            **search_state(search),
+            "added": np.array(added), "economy": economy, "due": due, "done": np.array(done),
+            "width": np.array(width), "before": np.array(before),
+            "seconds": np.array(time.monotonic() - began),
+        }  # fmt: skip
 
-    kept = from_first(limits.mesh, states.last)
-    if kept is not None:
+    def keep(*at: Any) -> None:
+        states.save(functools.partial(state, *at))
+
+    def restore(kept: Arrays) -> None:
+        nonlocal due, done, begun, began
         economy[:], due, done = kept["economy"], kept["due"], int(kept["done"])
         for q in kept["added"].tolist():
             add(q)
         restore_search(search, kept)
         begun, began = (int(kept["width"]), float(kept["before"])), began - float(kept["seconds"])
+
+    states.resume(restore, lambda: state(due, done, *begun), mesh=limits.mesh)
     expired = functools.partial(late, limits.mesh, began, limits.seconds)
     with deferred() as interrupts, Bar("bounding", "pair", progress) as bar:
         report = _Report(bar)

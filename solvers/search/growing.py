@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.checkpoint import States
 from solvers.problem import Tables, Tasks, cast
 from solvers.table import Answer
 from solvers.told.bounds import bound_after, open_columns
@@ -52,16 +53,23 @@ def followed(
 
 
 def begin_again(
-    kept: dict[str, np.ndarray] | None, known: list[Known], leaders: Leaders | None = None
+    states: States,
+    known: list[Known],
+    leaders: Leaders | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Passes:
-    """Follow what was kept; the passes that there had been."""
-    if kept is None:
-        return []
-    for t, one in enumerate(known):
-        one.keys, one.follow = kept[f"keys{t}"], kept[f"follow{t}"]
-    if leaders is not None:
-        leaders.restore(kept)
-    return as_passes(kept["passes"])
+    """Follow what was kept, if anything; the passes that there had been."""
+    passes: Passes = []
+
+    def restore(kept: dict[str, np.ndarray]) -> None:
+        for t, one in enumerate(known):
+            one.keys, one.follow = kept[f"keys{t}"], kept[f"follow{t}"]
+        if leaders is not None:
+            leaders.restore(kept)
+        passes[:] = as_passes(kept["passes"])
+
+    states.resume(restore, lambda: followed(known, passes, leaders), mesh=mesh)
+    return passes
 
 
 def as_passes(rows: Float[np.ndarray, "k 3"]) -> Passes:

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from solvers.checkpoint import States, mark_of, named, within
-from solvers.devices import from_first, late
+from solvers.devices import late
 from solvers.problem import Tasks
 from solvers.process import AbstractProcess
 from solvers.progress import Bar, deferred
@@ -203,7 +203,6 @@ def search_process(
     flat = flatten(groups)
     facts = (process, flat), process.horizon, "BranchAndBound", tolerance, relative
     states = States(checkpoint, "branch-and-bound-from-rules", functools.partial(mark_of, *facts))
-    kept = from_first(mesh, states.last)
     with deferred() as interrupts, Bar("bounding", "pass", progress) as bar:
         graph = Graph(process, flat, memory, interrupts.check, mesh)
         passes: Passes = []
@@ -212,17 +211,20 @@ def search_process(
         size, stuck, chosen = 1, np.zeros(len(flat.of), bool), np.zeros(0, np.int64)
         mass = graph.nodes[0][0]["mass"][0][flat.of]
         allowance = np.zeros(len(flat.of))
-        if kept is not None:
-            size, stuck, chosen = int(kept["size"]), kept["stuck"].copy(), kept["chosen"]
-            passes, allowance = as_passes(kept["passes"]), kept["allowance"]
-            restore_graph(graph, within("graph", kept))
-        began = time.monotonic() - elapsed(passes)
 
         def state() -> dict[str, np.ndarray]:
             numbers = {"size": np.array(size), "stuck": stuck, "chosen": chosen}
             numbers |= {"allowance": allowance, "passes": np.reshape(np.array(passes), (-1, 3))}
             return {**numbers, **named("graph", graph_state(graph))}
 
+        def restore(kept: dict[str, np.ndarray]) -> None:
+            nonlocal size, stuck, chosen, passes, allowance
+            size, stuck, chosen = int(kept["size"]), kept["stuck"].copy(), kept["chosen"]
+            passes, allowance = as_passes(kept["passes"]), kept["allowance"]
+            restore_graph(graph, within("graph", kept))
+
+        states.resume(restore, state, mesh=mesh)
+        began = time.monotonic() - elapsed(passes)
         try:
             while True:
                 if not len(chosen):

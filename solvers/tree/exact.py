@@ -211,6 +211,10 @@ def solve_exact(
         def one(chunk: tuple[int, int, int, int]) -> dict:
             group, start, stop, width = chunk
             found = store.load((group, start, stop)) if store else None
+            wanted = tree, tasks[group], stop - start, losses
+            if store and found is not None and not _whole(found, *wanted):
+                store.reject((group, start, stop))  # of another release
+                found = None
             if found is not None:
                 bar(tree.nodes * (stop - start))
                 return found
@@ -257,6 +261,18 @@ def _solve_chunk(tree, tables, tasks, start, stop, width, solver, bar, losses, h
         found[f"loss{t}"] = loss[:, : stop - start]
     found["ill"] = np.asarray(first.ill)
     return found
+
+
+def _whole(
+    found: dict[str, np.ndarray], tree: Tree, tasks: Tasks, roots: int, losses: bool
+) -> bool:
+    """Whether a part has the arrays that `_solve_chunk` makes."""
+    value = roots, tasks.coefficient.shape[1]
+    shapes: dict[str, tuple[int, ...]] = {"value": value, "lower": value, "upper": value, "ill": ()}
+    for t, layer in enumerate(tree.layers):
+        for name in ("action", "loss")[: 1 + losses]:
+            shapes[f"{name}{t}"] = (layer.nodes, roots, tasks.keep)
+    return {name: x.shape for name, x in found.items()} == shapes
 
 
 def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss):

@@ -8,7 +8,8 @@ import pytest
 
 import dynmech as dm
 from experiments.benchmarks.instances import hidden_taste
-from solvers import BestFirst, BranchAndBound, PointBased, Unkept, checkpoint
+from solvers import BestFirst, BranchAndBound, Exact, PointBased, Unkept, checkpoint
+from solvers.files import seal, unseal, write
 from tests.economics.test_search import unlisted as unlisted
 from tests.helpers.problems import solved
 
@@ -73,6 +74,29 @@ def test_a_killed_search_goes_on_to_the_same_answer(solver, tmp_path, monkeypatc
         solved(2, solver, 0.0, checkpoint=tmp_path)
     with pytest.raises(Unkept, match="same problem"):
         solved(4, solver, 0.5, checkpoint=tmp_path)
+
+
+OTHER = [  # what another release may have kept
+    lambda kept: {"other": np.ones(1), **dict(list(kept.items())[1:])},
+    lambda kept: {**kept, "new": np.ones(1)},
+    lambda kept: {},
+]
+
+
+@pytest.mark.parametrize("solver", [SEARCHES[0], SEARCHES[2], SEARCHES[3], Exact()], ids=str)
+def test_states_of_other_arrays_are_refused_and_set_aside(solver, tmp_path):
+    whole = solved(4, solver, 0.0, checkpoint=tmp_path)
+    places = list(tmp_path.rglob("part-*"))
+    for place, change in zip(places, OTHER, strict=False):
+        arrays, document = unseal(place.read_bytes())
+        write(place, *seal(change(arrays), document))
+    if not isinstance(solver, Exact):  # a part of its answers is made again
+        for _ in places:
+            with pytest.raises(Unkept, match="another release"):
+                solved(4, solver, 0.0, checkpoint=tmp_path)
+    again = solved(4, solver, 0.0, checkpoint=tmp_path)
+    np.testing.assert_array_equal(again.value, whole.value)
+    assert len(list(tmp_path.rglob("unreadable-*/part-*"))) == len(places)
 
 
 def test_torn_states_cost_a_pass_and_no_more(tmp_path, monkeypatch):
