@@ -11,7 +11,8 @@ import numpy as np
 
 from dynmech import files
 from dynmech.errors import InvalidArgument, describe
-from solvers import Unsuited, agree, check_mesh, shares, spread
+from solvers import Unsuited
+from solvers.devices import agree, check_mesh, shares, spread
 
 if TYPE_CHECKING:
     import equinox as eqx
@@ -68,7 +69,7 @@ class Work:
         parts: Iterable[P],
         name: Callable[[P], tuple[int | str, ...]] | None = None,
     ) -> list[R]:
-        """What the function finds for every part, in order; see `solvers.spread`.
+        """What the function finds for every part, in order; see `solvers.devices.spread`.
 
         **Arguments:** `name`: of a part that is kept, and found again.
         """

@@ -20,8 +20,8 @@ from jaxtyping import Array
 
 from dynmech._checks import as_floats as as_floats
 from dynmech.errors import MiscompilingJaxWarning
-from solvers import on_host as on_host
-from solvers import unshared
+from solvers.host import on_host as on_host
+from solvers.programs import unshared
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")

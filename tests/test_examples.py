@@ -7,11 +7,14 @@ import re
 import pytest
 
 import dynmech as dm
+import solvers
 from tests.helpers import ROOT
 
 FOLDER = ROOT / "notebooks" / "book" / "examples"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.stem != "shared")
-MODULES = (dm, dm.applications, dm.audit, dm.groves, dm.settlement, dm.plotting, dm.static)
+MODULES = (
+    dm, dm.applications, dm.audit, dm.groves, dm.settlement, dm.plotting, dm.static, solvers,
+)  # fmt: skip
 BLOCK = re.compile(r"(?ms)^## (.*?)\n\n```pycon\n(.*?)^```$")
 
 

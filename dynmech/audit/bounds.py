@@ -22,7 +22,7 @@ from dynmech.payments.settlement import Estimator
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
 from dynmech.problem.settled import largest_bias as worst_bias
-from solvers import Plan, evaluate, unfold, visit
+from solvers.tree.plan import Plan, evaluate, unfold, visit
 
 
 class GapBound(eqx.Module):

@@ -14,7 +14,7 @@ from dynmech.audit.incentives import situation, value_alternatives, yield_given_
 from dynmech.audit.intervals import ReportPieces, sweep_reports
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.policy.base import AbstractPricedPolicy
-from solvers import ratios
+from solvers.tree.tree import ratios
 
 _MOST_STATES = 3_000_000
 _CELLS = 4_000_000

@@ -21,7 +21,7 @@ from dynmech.market.displays import words
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
-from solvers import Visits, visit
+from solvers.tree.plan import Visits, visit
 
 _CELLS = 30_000_000
 _BATCH = 4_000_000

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.values import ConstantValues, reportable
 from dynmech.policy.base import AbstractPricedPolicy
-from solvers import Sweep, sweep_coefficient
+from solvers.tree.parametric import Sweep, sweep_coefficient
 
 _MOST_CELLS = 60_000_000
 

@@ -34,7 +34,8 @@ from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.policy.conversation import Conversation
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.player import Played, largest_bias
-from solvers import Certificate, betting_lower, betting_upper, hidden
+from solvers import Certificate, betting_lower, betting_upper
+from solvers.certify import hidden
 
 _TOLERANCE = 1e-9
 _HERE = Work("audit")

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from dynmech.payments.settlement import AbstractSettlement, Situation
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
-from solvers import evaluate, unfold
+from solvers.tree.plan import evaluate, unfold
 
 _BATCH = 4_000_000
 

@@ -14,7 +14,7 @@ from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
-from solvers import afterwards, visit
+from solvers.tree.plan import afterwards, visit
 
 _TOLERANCE = 1e-9
 _HERE = Work("audit")

@@ -25,7 +25,7 @@ from dynmech.market.shown import alone
 from dynmech.market.values import prior_probability
 from dynmech.problem.compile import next_memories
 from dynmech.problem.edges import Compiled
-from solvers import as_program
+from solvers.programs import as_program
 
 Reports = tuple[tuple[int, ...], tuple[int, ...]]
 _CELLS = 4_000_000

@@ -17,8 +17,8 @@ from dynmech import _checks as checks
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.files.tree import decode, encode, known_classes
 from dynmech.files.writing import write
-from solvers import fingerprint as hash_arrays
 from solvers.files import Damaged, seal, unseal
+from solvers.files import fingerprint as hash_arrays
 
 FORMAT = 3  # raised where the same fields come to mean something else
 T = TypeVar("T")

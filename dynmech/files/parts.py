@@ -8,9 +8,10 @@ import numpy as np
 
 from dynmech.errors import InvalidArgument
 from dynmech.files.tree import decode, encode
-from solvers import Checkpoint, Unkept
-from solvers import fingerprint as hash_arrays
+from solvers import Unkept
+from solvers.checkpoint import Checkpoint
 from solvers.files import Damaged
+from solvers.files import fingerprint as hash_arrays
 
 _TREE = "tree"  # the array that holds the JSON of a part
 

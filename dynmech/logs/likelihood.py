@@ -34,7 +34,7 @@ from dynmech.logs.reading import QUERY
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.shown import acts, answers, stepped
-from solvers import as_program
+from solvers.programs import as_program
 
 _NEVER = -700.0  # the logarithm of what cannot happen: finite, so that gradients stay so
 _LISTED = 1024  # joint symbols of period 1 up to which all are listed, met or not

@@ -21,7 +21,7 @@ from dynmech.logs.blocks import Blocks, in_blocks
 from dynmech.logs.likelihood import BY_TASTE, Situations, Tables, tables
 from dynmech.logs.parameters import Free, Parameter
 from dynmech.market.environment import RecommendationMDP
-from solvers import as_program
+from solvers.programs import as_program
 
 
 class Model(eqx.Module):

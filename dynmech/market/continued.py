@@ -19,7 +19,7 @@ from dynmech.market.signals import AbstractInitialSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.told import AbstractToldBound
 from dynmech.market.values import ConstantValues, Values
-from solvers import as_program
+from solvers.programs import as_program
 
 
 class Continued(AbstractActionRule):

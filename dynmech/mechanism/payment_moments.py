@@ -7,7 +7,7 @@ estimate of u_j. Given the conversation and omega only q is random, so that
 
 the first part is the estimator's noise, the same for every advertiser, and can be cut by a better
 rating; the second is what users do, and cannot. Where queries cost something, every advertiser is
-charged on the way, too (`solvers.afterwards`).
+charged on the way, too (`solvers.tree.plan.afterwards`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.mechanism.team import DynamicTeamMechanism
 from dynmech.play.records import Simulation
 from dynmech.problem.settled import Settled
-from solvers import afterwards, visit
+from solvers.tree.plan import afterwards, visit
 
 _CELLS = 4_000_000
 _KINDS = ("core", "groves", "payment")

@@ -17,7 +17,7 @@ from dynmech.errors import (
     shown,
 )
 from dynmech.market.environment import RecommendationMDP
-from solvers import unshared
+from solvers.programs import unshared
 
 
 def core_payment(

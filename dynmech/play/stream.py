@@ -19,7 +19,7 @@ from dynmech.play.summary import (
     record_scales,
     record_table,
 )
-from solvers import shares
+from solvers.devices import shares
 from solvers.progress import Bar
 
 if TYPE_CHECKING:

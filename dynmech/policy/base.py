@@ -31,7 +31,8 @@ from dynmech.policy.questions import AbstractCursor, AbstractEvaluator
 from dynmech.policy.relaxation import Relaxation, relax
 from dynmech.policy.resumed import resume_conversation
 from dynmech.policy.revalue import Revaluation, revalue
-from solvers import Estimate, Status
+from solvers import Status
+from solvers.tree.exact import Estimate
 
 
 class AbstractPricedPolicy(AbstractPriced):

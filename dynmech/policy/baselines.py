@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import choice, several, whole
-from solvers import Play, rollout
+from solvers.neural.rollout import Play, rollout
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced

@@ -20,17 +20,9 @@ from dynmech.policy.solved import solve_remembered
 from dynmech.policy.walked import keep_asked
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.certificates import make_case
-from solvers import (
-    AbstractCeiling,
-    AbstractProcess,
-    Case,
-    Estimate,
-    Exact,
-    Status,
-    Worth,
-    certify,
-    stack,
-)
+from solvers import AbstractCeiling, AbstractProcess, Case, Exact, Status, stack
+from solvers.certify import Worth, certify
+from solvers.tree.exact import Estimate
 
 _MOST_CALLS = 2_000_000
 _SEED = 6  # of the simulation by product

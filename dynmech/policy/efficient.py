@@ -28,13 +28,8 @@ from dynmech.solve.prepare import (
     wanted_profiles,
 )
 from dynmech.solve.running import run_solver
-from solvers import (
-    AbstractLearner,
-    AbstractSolver,
-    Limits,
-    TaskList,
-    deferred,
-)
+from solvers import AbstractLearner, AbstractSolver, Limits, TaskList
+from solvers.progress import deferred
 
 _VERB = "solve_efficient_policy"
 

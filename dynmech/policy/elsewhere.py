@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from dynmech.market.beside import MarketBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.playable import Playable
-from solvers import Plan
+from solvers.tree.plan import Plan
 
 
 class AskedBeside(AbstractGuide):

@@ -28,7 +28,8 @@ from dynmech.policy.recommender import CALL, Recommend, Recommender, Repeated
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import require_few
-from solvers import Certificate, Estimate, Status
+from solvers import Certificate, Status
+from solvers.tree.exact import Estimate
 
 _CHUNK = 64
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from dynmech.market.beside import MarketBeside
 from dynmech.problem.tasks import Pairs
-from solvers import Plan
+from solvers.tree.plan import Plan
 
 # What is recommended at every node, and the laws that numbers beyond the controls stand for.
 Followed = tuple[tuple[Int[np.ndarray, "P _N"], ...], Float[np.ndarray, "L A"] | None]

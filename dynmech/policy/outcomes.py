@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from dynmech.bounded import Bounded
 from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
-from solvers import Plan, rows_after, visit
+from solvers.tree.plan import Plan, rows_after, visit
 
 _CELLS = 4_000_000
 

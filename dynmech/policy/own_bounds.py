@@ -29,17 +29,9 @@ from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
-from solvers import (
-    AbstractCeiling,
-    AbstractCritic,
-    Case,
-    Certificate,
-    Root,
-    attained,
-    certify,
-    data_room,
-    hidden,
-)
+from solvers import AbstractCeiling, AbstractCritic, Case, Certificate, Root
+from solvers.certify import attained, certify, hidden
+from solvers.told.rounded import data_room
 
 _MOST_PAIRS = 1024
 _SEED = 5

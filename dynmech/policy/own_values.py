@@ -28,7 +28,10 @@ from dynmech.policy.recommender import Numbered
 from dynmech.problem.compile import compile_remembered
 from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
-from solvers import Exact, Plan, Tasks, solve_exact, sweep_coefficient
+from solvers import Exact, Tasks
+from solvers.tree.exact import solve_exact
+from solvers.tree.parametric import sweep_coefficient
+from solvers.tree.plan import Plan
 
 if TYPE_CHECKING:
     from dynmech.market.environment import RecommendationMDP

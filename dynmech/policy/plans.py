@@ -6,7 +6,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.values import MarkovValues, joint_kernel
 from dynmech.problem.tasks import Assignment, Pairs
 from dynmech.solve.outcome import Solved
-from solvers import Plan
+from solvers.tree.plan import Plan
 
 
 def plan_of(

@@ -17,18 +17,11 @@ from dynmech.policy.guide import AbstractGuide
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
-from solvers import (
-    AbstractCeiling,
-    AbstractCritic,
-    AbstractProcess,
-    Case,
-    Certificate,
-    Told,
-    decide,
-    draw_controls,
-    in_float64,
-    simplify,
-)
+from solvers import AbstractCeiling, AbstractCritic, AbstractProcess, Case, Certificate
+from solvers.certify import in_float64, simplify
+from solvers.chooser import draw_controls
+from solvers.neural.rollout import decide
+from solvers.tree.misled import Told
 
 _PROCESSES, _CEILINGS = Beside(), Beside()
 

@@ -41,11 +41,13 @@ from dynmech.policy.questions import (
 )
 from dynmech.policy.recommender import Numbered
 from dynmech.problem.tasks import Pairs, make_pairs
-from solvers import Certificate, Worth, as_program, certify
+from solvers import Certificate
+from solvers.certify import Worth, certify
+from solvers.programs import as_program
 
 if TYPE_CHECKING:
     from dynmech.problem.edges import Compiled
-    from solvers import Plan
+    from solvers.tree.plan import Plan
 
 _MOST_CELLS = 4_000_000
 _OWN = Beside()

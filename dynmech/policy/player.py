@@ -35,15 +35,10 @@ from dynmech.problem.settled import largest_bias as worst_bias
 from dynmech.problem.settled import predictions
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
-from solvers import (
-    REACH,
-    AbstractCeiling,
-    AbstractCritic,
-    Case,
-    as_program,
-    follow,
-    in_float64,
-)
+from solvers import AbstractCeiling, AbstractCritic, Case
+from solvers.certify import in_float64
+from solvers.programs import as_program
+from solvers.tree.misled import REACH, follow
 
 _CELLS = 2_000_000
 _OBSERVED = 128

@@ -25,8 +25,10 @@ from dynmech.policy.playable import Playable, beliefs_after
 from dynmech.policy.questions import AbstractEvaluator, AbstractPolicy
 from dynmech.problem.edges import Compiled
 from dynmech.problem.tasks import Pairs
-from solvers import Estimate, Plan, Status
-from solvers import fingerprint as hash_arrays
+from solvers import Status
+from solvers.files import fingerprint as hash_arrays
+from solvers.tree.exact import Estimate
+from solvers.tree.plan import Plan
 
 _ROOTS = Beside()
 _PRINTS = Beside()

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from dynmech.policy.playable import Playable
     from dynmech.problem.edges import Compiled
     from dynmech.problem.tasks import Pairs
-    from solvers import Certificate, Plan, Tree, Worth
+    from solvers import Certificate
+    from solvers.certify import Worth
+    from solvers.tree.plan import Plan
+    from solvers.tree.tree import Tree
 
 
 @on_host

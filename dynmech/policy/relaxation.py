@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from dynmech._checks import whole
-from solvers import relaxation, simplify
+from solvers.certify import simplify
+from solvers.told.relaxation import relaxation
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced

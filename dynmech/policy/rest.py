@@ -24,7 +24,9 @@ from dynmech.problem.tasks import Pairs, assign, make_pairs
 from dynmech.solve.outcome import laid_out, with_table
 from dynmech.solve.prepare import root_beliefs
 from dynmech.solve.running import run_solver
-from solvers import Exact, Limits, Plan, Status, TaskList, deferred
+from solvers import Exact, Limits, Status, TaskList
+from solvers.progress import deferred
+from solvers.tree.plan import Plan
 
 _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there is no last round
 

@@ -18,7 +18,10 @@ from dynmech.errors import InvalidArgument, describe
 from dynmech.market.values import MarkovValues
 from dynmech.problem.compile import compile_market, tables
 from dynmech.problem.tasks import assign, make_pairs
-from solvers import Tables, Tasks, Tree, backward, build_tree, unshared
+from solvers import Tables, Tasks
+from solvers.programs import unshared
+from solvers.tree.backward import backward
+from solvers.tree.tree import Tree, build_tree
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced

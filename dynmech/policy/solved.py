@@ -26,14 +26,9 @@ from dynmech.solve.prepare import (
     root_beliefs,
 )
 from dynmech.solve.running import our_errors, run_solver
-from solvers import (
-    Exact,
-    Limits,
-    Status,
-    TaskList,
-    plan_tree,
-    widened,
-)
+from solvers import Exact, Limits, Status, TaskList
+from solvers.told.rounded import widened
+from solvers.tree.exact import plan_tree
 
 
 def solve_remembered(

@@ -26,16 +26,10 @@ from dynmech.solve.outcome import missed
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.running import our_errors
 from dynmech.solve.training import check_long, read_critic, require_few
-from solvers import (
-    AbstractLearner,
-    Certificate,
-    Limits,
-    Root,
-    Status,
-    close_enough,
-    learning_mark,
-    simplify,
-)
+from solvers import AbstractLearner, Certificate, Limits, Root, Status
+from solvers.certify import simplify
+from solvers.neural.learner import learning_mark
+from solvers.solution import close_enough
 
 _VERB = "solve_efficient_policy"
 _SEED = 6  # of the simulation by product

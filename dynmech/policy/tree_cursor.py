@@ -12,7 +12,7 @@ from dynmech.policy.questions import AbstractCursor
 from dynmech.problem.compile import distinct_integers, told_laws
 from dynmech.problem.edges import Compiled
 from dynmech.problem.tasks import Pairs
-from solvers import Plan
+from solvers.tree.plan import Plan
 
 
 def draw(

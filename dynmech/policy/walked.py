@@ -37,7 +37,10 @@ from dynmech.policy.tree_cursor import TreeCursor, draw
 from dynmech.problem.edges import Compiled
 from dynmech.problem.settled import settled
 from dynmech.problem.tasks import Pairs
-from solvers import Certificate, Plan, Tree, Worth, evaluate, unfold
+from solvers import Certificate
+from solvers.certify import Worth
+from solvers.tree.plan import Plan, evaluate, unfold
+from solvers.tree.tree import Tree
 
 _SAME = 1e-9  # of a belief's weights: rounding
 _PLAYERS, _ASKED = Beside(), Beside()

@@ -33,7 +33,8 @@ from dynmech.problem.edges import (
     laws_jit,
     told_jit,
 )
-from solvers import Tables, as_program
+from solvers import Tables
+from solvers.programs import as_program
 
 _MOST_CODE = 2.0**62
 _RULE = "RecommendationMDP(action_rule=...)"

@@ -26,7 +26,9 @@ from dynmech.errors import (
 )
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.shown import acts, alone, answers
-from solvers import Structure, as_program, drift, relations
+from solvers import Structure
+from solvers.programs import as_program
+from solvers.tree.lattice import drift, relations
 
 _RULE = "RecommendationMDP(action_rule=...)"
 _FEEDBACK = "RecommendationMDP(signals=SignalStructure(feedback=...))"

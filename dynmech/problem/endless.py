@@ -22,7 +22,7 @@ from dynmech.problem.compile import (
     unique_rows,
 )
 from dynmech.problem.edges import Compiled, compile_edges
-from solvers import endless_cycle
+from solvers.truncation import endless_cycle
 
 _RULE = "RecommendationMDP(action_rule=...)"
 _MOST_MEMORIES = 50_000

@@ -16,7 +16,10 @@ from dynmech.problem.edges import Compiled
 from dynmech.problem.endless import compile_endless
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.problem.unfolded import compile_rounds
-from solvers import Grown, Listed, Problem, Tables, Tree, deferred
+from solvers import Listed, Problem, Tables
+from solvers.progress import deferred
+from solvers.table import Grown
+from solvers.tree.tree import Tree
 
 
 class Posed:

@@ -16,7 +16,8 @@ from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rewards import Toll
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, answers, stepped
-from solvers import AbstractProcess, tabulate
+from solvers import AbstractProcess
+from solvers.tabular import tabulate
 
 _MOST_SYMBOLS = 4096
 

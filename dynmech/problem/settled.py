@@ -23,7 +23,8 @@ from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
 from dynmech.problem.compile import distinct_integers
 from dynmech.problem.edges import Compiled
-from solvers import Plan, as_program
+from solvers.programs import as_program
+from solvers.tree.plan import Plan
 
 _MOST_TRIED = 2e7  # numbers that predictions are made of
 

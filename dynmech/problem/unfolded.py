@@ -8,7 +8,8 @@ from jaxtyping import Int
 from dynmech.market.environment import RecommendationMDP
 from dynmech.problem.compile import next_memories
 from dynmech.problem.edges import Compiled, compile_edges
-from solvers import Grown, Layer, Tree
+from solvers.table import Grown
+from solvers.tree.tree import Layer, Tree
 
 
 def compile_rounds(

@@ -46,7 +46,8 @@ from dynmech.market.shown import acts, answers
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.compile import next_memories
 from dynmech.reduce.submarket import fold, submarket
-from solvers import Choices, Removal, as_program, eliminate, told_ahead
+from solvers.programs import as_program
+from solvers.told.dominance import Choices, Removal, eliminate, told_ahead
 
 _VERB = "undominated"
 _MOST_BELIEFS = 512

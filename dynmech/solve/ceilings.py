@@ -13,7 +13,10 @@ from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.told import AbstractToldBound, ToldTaste
 from dynmech.problem.process import MarketProcess
-from solvers import AbstractCeiling, Case, Rounded, enumerate_ceilings, gaining, with_plan
+from solvers import AbstractCeiling, Case
+from solvers.told.enumerated import enumerate_ceilings
+from solvers.told.plans import with_plan
+from solvers.told.rounded import Rounded, gaining
 
 _WORK = 1e9  # multiplications to list memories where a bound needs none
 

@@ -20,19 +20,11 @@ from dynmech.errors import (
 from dynmech.market.environment import RecommendationMDP
 from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
-from solvers import (
-    Answer,
-    Estimate,
-    Limits,
-    PlanTable,
-    Problem,
-    Solution,
-    Status,
-    Tables,
-    TaskList,
-    Tree,
-    write_out,
-)
+from solvers import Limits, Problem, Solution, Status, Tables, TaskList
+from solvers.follow import write_out
+from solvers.table import Answer, PlanTable
+from solvers.tree.exact import Estimate
+from solvers.tree.tree import Tree
 
 _VERB = "solve_efficient_policy"
 _MEMORY = 8e9

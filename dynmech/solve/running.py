@@ -31,8 +31,8 @@ from solvers import (
     TooFine,
     Unkept,
     Unsuited,
-    close_enough,
 )
+from solvers.solution import close_enough
 
 _VERB = "solve_efficient_policy"
 _ROUNDING = 1e-9

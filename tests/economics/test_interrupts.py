@@ -11,7 +11,7 @@ import pytest
 
 import dynmech as dm
 from experiments.benchmarks.instances import hidden_taste, scale
-from solvers import root_beliefs
+from solvers.points.starts import root_beliefs
 from solvers.progress import deferred
 from tests.economics.test_search import refuse
 

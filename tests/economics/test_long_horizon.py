@@ -12,7 +12,7 @@ from dynmech.problem.process import market_process
 from dynmech.solve.ceilings import RuleCeiling, make_ceilings, told_taste
 from dynmech.solve.certificates import make_case
 from experiments.benchmarks.instances import hidden_taste
-from solvers import EnumeratedCeiling, enumerate_ceilings, list_memories
+from solvers.told.enumerated import EnumeratedCeiling, enumerate_ceilings, list_memories
 from tests.helpers.learning import learning_market
 from tests.helpers.long_markets import UNTRAINED, scrambled
 from tests.helpers.long_markets import solve as simulated

@@ -16,9 +16,10 @@ from dynmech.problem.process import market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
 from dynmech.solve.running import our_errors
-from solvers import Limits, Root, begin
+from solvers import Limits, Root
 from solvers.checks import whole
 from solvers.neural.checkpoint import NeuralCheckpoint
+from solvers.neural.neural import begin
 from solvers.testing import random_process
 from tests.helpers.learning import learning_market
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from solvers import build_tree
+from solvers.tree.tree import build_tree
 from tests.helpers.markets import random_market
 from tests.helpers.oracle import money_scale, solve_by_brute_force
 from tests.helpers.quantities import assert_same, market_of, quantities, solve

@@ -10,7 +10,7 @@ import pytest
 import dynmech as dm
 from dynmech.audit.bounds import _worth
 from dynmech.market.choices import AbstractChoice
-from solvers import visit
+from solvers.tree.plan import visit
 
 BOUNDS = (
     ("lower", "upper"),

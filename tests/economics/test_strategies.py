@@ -8,7 +8,7 @@ import pytest
 
 import dynmech as dm
 from dynmech.audit.strategies import search_histories
-from solvers import ratios
+from solvers.tree.tree import ratios
 from tests.helpers.markets import random_market
 from tests.helpers.quantities import solve
 from tests.helpers.small import logit_market

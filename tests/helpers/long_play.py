@@ -10,8 +10,8 @@ import numpy as np
 from dynmech.policy.player import Player
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
-from solvers import decide
 from solvers.certify import in_float64
+from solvers.neural.rollout import decide
 
 
 class Histories:

@@ -11,7 +11,7 @@ from solvers.problem import TaskList
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What `solvers.backward` takes."""
+    """What `solvers.tree.backward.backward` takes."""
 
     structure: Structure
     tables: Tables

@@ -12,7 +12,7 @@ import dynmech as dm
 from dynmech.problem.process import market_process
 from dynmech.solve.ceilings import told_taste
 from dynmech.solve.certificates import make_case
-from solvers import enumerate_ceilings, list_memories
+from solvers.told.enumerated import enumerate_ceilings, list_memories
 from tests.helpers import CASES
 from tests.helpers.by_history import SignalsByHistory
 from tests.helpers.quantities import tables_of

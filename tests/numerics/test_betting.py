@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from solvers import bernstein_lower, betting_lower, betting_upper
+from solvers import betting_lower, betting_upper
+from solvers.confidence.betting import bernstein_lower
 
 LAWS = {
     "even": lambda rng, shape: rng.random(shape),

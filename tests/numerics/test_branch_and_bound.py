@@ -5,7 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from solvers import BranchAndBound, Status, build_tree, solve_branch_and_bound, told_parameter
+from solvers import BranchAndBound, Status
+from solvers.search.branch_and_bound import solve_branch_and_bound
+from solvers.told.bounds import told_parameter
+from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem, value, values
 
 

@@ -23,12 +23,12 @@ def test_parts_come_back_in_their_order_from_threads_with_the_settings_of_the_ca
 
     for double in (False, True):
         with jax.enable_x64(double):
-            expected = solvers.spread(None, part, range(7))
+            expected = solvers.devices.spread(None, part, range(7))
             threads.clear()
-            assert solvers.spread(mesh(3), part, range(7)) == expected
+            assert solvers.devices.spread(mesh(3), part, range(7)) == expected
             assert len(threads) == 3
             assert threading.current_thread().name not in threads
-    assert solvers.spread(mesh(3), part, []) == []
+    assert solvers.devices.spread(mesh(3), part, []) == []
 
 
 def test_what_a_part_raises_is_raised_and_nobody_starts_another():
@@ -41,10 +41,10 @@ def test_what_a_part_raises_is_raised_and_nobody_starts_another():
         return k
 
     with pytest.raises(MemoryError, match="no room"):
-        solvers.spread(mesh(1), part, range(5))
+        solvers.devices.spread(mesh(1), part, range(5))
     assert done == []
     with pytest.raises(MemoryError, match="no room"):
-        solvers.spread(mesh(2), part, range(100))
+        solvers.devices.spread(mesh(2), part, range(100))
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_what_a_part_raises_is_raised_and_nobody_starts_another():
 def test_wrong_meshes_are_refused(given, work, words):
     given = given() if callable(given) else given
     with pytest.raises(solvers.Unsuited, match=words) as caught:
-        solvers.check_mesh(given, work, "roots")
+        solvers.devices.check_mesh(given, work, "roots")
     assert caught.value.setting == "mesh"
 
 
 def test_no_mesh_and_one_that_fits_pass():
-    solvers.check_mesh(None, 0)
-    solvers.check_mesh(mesh(3), 3)
-    solvers.agree(None, dict)
-    solvers.agree(mesh(3), dict)
+    solvers.devices.check_mesh(None, 0)
+    solvers.devices.check_mesh(mesh(3), 3)
+    solvers.devices.agree(None, dict)
+    solvers.devices.agree(mesh(3), dict)
 
 
 @pytest.fixture
@@ -83,17 +83,17 @@ def test_processes_that_differ_are_refused_by_what_differs(two_processes):
     two_processes.append({"versions": "JAX 2", "market": "abc"})
     words = "span processes with the same versions, got JAX 2 in process 1, JAX 1 in 0"
     with pytest.raises(solvers.Unsuited, match=words):
-        solvers.agree(mesh(2), lambda: mine)
+        solvers.devices.agree(mesh(2), lambda: mine)
     two_processes[:] = [mine]
-    solvers.agree(mesh(2), lambda: mine)
+    solvers.devices.agree(mesh(2), lambda: mine)
 
 
 def test_what_another_process_found_or_failed_at_is_here_too(two_processes):
     two_processes.append(({5: "five"}, None))
-    assert solvers.spread(mesh(1), str, range(5)) == ["0", "1", "2", "3", "4"]
+    assert solvers.devices.spread(mesh(1), str, range(5)) == ["0", "1", "2", "3", "4"]
     two_processes[:] = [({}, "MemoryError: no room")]
     with pytest.raises(solvers.Unsuited, match="process 1: MemoryError: no room"):
-        solvers.spread(mesh(1), str, range(5))
+        solvers.devices.spread(mesh(1), str, range(5))
 
 
 def test_runs_are_even_whole_and_in_order_and_a_single_one_stays_where_it_is():
@@ -107,7 +107,9 @@ def test_runs_are_even_whole_and_in_order_and_a_single_one_stays_where_it_is():
     for devices in (None, mesh(1), mesh(3)):
         for count in (0, 1, 2, 7):
             sizes = []
-            assert solvers.spread_runs(devices, run, range(count)) == [*map(str, range(count))]
+            assert solvers.devices.spread_runs(devices, run, range(count)) == [
+                *map(str, range(count))
+            ]
             assert max(sizes, default=0) - min(sizes, default=0) <= 1
     alone = threading.current_thread().name
     assert alone in threads
@@ -115,9 +117,9 @@ def test_runs_are_even_whole_and_in_order_and_a_single_one_stays_where_it_is():
 
 
 def test_clocks_and_files_are_those_of_the_first_process(two_processes, monkeypatch):
-    assert solvers.from_first(None, lambda: 3) == 3
+    assert solvers.devices.from_first(None, lambda: 3) == 3
     two_processes[:] = ["theirs"]
-    assert solvers.from_first(mesh(1), lambda: "mine") == "mine"
+    assert solvers.devices.from_first(mesh(1), lambda: "mine") == "mine"
     monkeypatch.setattr("jax.process_index", lambda: 1)
     monkeypatch.setattr("solvers.devices._exchange", lambda mine: ["first", mine])
-    assert solvers.from_first(mesh(1), lambda: pytest.fail("asked here")) == "first"
+    assert solvers.devices.from_first(mesh(1), lambda: pytest.fail("asked here")) == "first"

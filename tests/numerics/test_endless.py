@@ -7,20 +7,14 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.churn import draw, every_economy
-from solvers import (
-    EndlessPlan,
-    Limits,
-    Status,
-    Structure,
-    Tables,
-    Tasks,
-    relations,
-    search_endless,
-    truncate,
-)
+from solvers import Limits, Status, Structure, Tables, Tasks
 from solvers.problem import TaskList
+from solvers.search.endless import search_endless
+from solvers.search.endless_plan import EndlessPlan
 from solvers.search.forever import round_yields
 from solvers.solution import Node
+from solvers.tree.lattice import relations
+from solvers.truncation import truncate
 from tests.helpers.problems import random_problem
 from tests.numerics.test_stationary import solved
 

@@ -6,7 +6,9 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from solvers import backward, build_tree, drift, relations
+from solvers.tree.backward import backward
+from solvers.tree.lattice import drift, relations
+from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem, values
 
 

@@ -9,7 +9,11 @@ from dynmech.problem.process import market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste
-from solvers import Play, ValueNetwork, lookahead, merged_search, rollout, tabulate
+from solvers.neural.rollout import Play, rollout
+from solvers.neural.value_network import ValueNetwork
+from solvers.search.merged_search import merged_search
+from solvers.tabular import tabulate
+from solvers.told.lookahead import lookahead
 from tests.helpers.learning import learning_market
 
 

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from solvers import BranchAndBound, Exact, build_tree, solve_branch_and_bound, solve_exact
+from solvers import BranchAndBound, Exact
+from solvers.search.branch_and_bound import solve_branch_and_bound
+from solvers.tree.exact import solve_exact
+from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem, value
 
 DELTAS = (0.05, 0.3, 1.0, 2.0)

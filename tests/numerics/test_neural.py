@@ -12,19 +12,12 @@ import dynmech as dm
 from dynmech.problem.process import market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
-from solvers import (
-    Case,
-    Diverged,
-    Neural,
-    NeuralCheckpoint,
-    Play,
-    Root,
-    ValueNetwork,
-    begin,
-    lookahead,
-    rollout,
-    train,
-)
+from solvers import Case, Neural, Root
+from solvers.neural.checkpoint import NeuralCheckpoint
+from solvers.neural.neural import Diverged, begin, train
+from solvers.neural.rollout import Play, rollout
+from solvers.neural.value_network import ValueNetwork
+from solvers.told.lookahead import lookahead
 from tests.helpers.learning import learning_market
 
 QUICK = Neural(sweeps=3, runs=8, steps=4, batch=8, cases=3, chunk=4)

@@ -4,7 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from solvers import Structure, Tables, Tasks, backward, build_tree, sweep_coefficient
+from solvers import Structure, Tables, Tasks
+from solvers.tree.backward import backward
+from solvers.tree.parametric import sweep_coefficient
+from solvers.tree.tree import build_tree
 from tests.helpers.markets import random_market
 from tests.helpers.quantities import market_of, solve
 

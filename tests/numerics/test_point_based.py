@@ -6,17 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from solvers import (
-    PointBased,
-    PointSets,
-    Status,
-    build_tree,
-    improve_points,
-    root_beliefs,
-    solve_point_based,
-    told_parameter,
-)
+from solvers import PointBased, Status
+from solvers.points.point_based import improve_points, solve_point_based
+from solvers.points.points import PointSets
+from solvers.points.starts import root_beliefs
+from solvers.told.bounds import told_parameter
 from solvers.told.interpolate import NEAR, upper_between
+from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem, value, values
 
 SHAPE: dict[str, Any] = {"points": 4, "roots": 2, "variants": 2}

@@ -10,7 +10,9 @@ import dynmech as dm
 from dynmech.problem.process import market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
-from solvers import ValueNetwork, lookahead, relaxation
+from solvers.neural.value_network import ValueNetwork
+from solvers.told.lookahead import lookahead
+from solvers.told.relaxation import relaxation
 from tests.helpers.learning import learning_market
 
 

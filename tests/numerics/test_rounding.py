@@ -3,18 +3,11 @@
 import numpy as np
 import pytest
 
-from solvers import (
-    BranchAndBound,
-    Exact,
-    Structure,
-    Tables,
-    Tasks,
-    build_tree,
-    fits,
-    foreseen,
-    solve_branch_and_bound,
-    solve_exact,
-)
+from solvers import BranchAndBound, Exact, Structure, Tables, Tasks
+from solvers.search.branch_and_bound import solve_branch_and_bound
+from solvers.ties import fits, foreseen
+from solvers.tree.exact import solve_exact
+from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem
 
 

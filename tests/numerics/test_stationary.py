@@ -6,19 +6,11 @@ import equinox as eqx
 import numpy as np
 import pytest
 
-from solvers import (
-    Exact,
-    Structure,
-    Tables,
-    Tasks,
-    build_tree,
-    endless_cycle,
-    solve_exact,
-    truncate,
-    truncation_gaps,
-    unroll,
-)
+from solvers import Exact, Structure, Tables, Tasks
 from solvers.tree.closed import close_beliefs
+from solvers.tree.exact import solve_exact
+from solvers.tree.tree import build_tree
+from solvers.truncation import endless_cycle, truncate, truncation_gaps, unroll
 from tests.helpers.problems import random_problem, value, values
 
 
