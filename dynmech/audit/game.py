@@ -1,9 +1,10 @@
 """Advertiser i's side of the game: what is true and what the mechanism holds, step by step.
 
 A state is the true pair and node, and what the mechanism would hold under each of her options;
-a move is an option with a recommendation that some report of her value leads to. Values reported
-are those of the support, or any of a declared interval: then every recommendation that some
-report attains is an option beside them (see `_intervals`).
+a move is an option with a recommendation that some report of her value leads to, or the law of one
+that is drawn: what is shown is then known to her before she reports again. Values reported are
+those of the support, or any of a declared interval: then every recommendation that some report
+attains is an option beside them (see `_intervals`).
 """
 
 import equinox as eqx
@@ -14,6 +15,7 @@ from dynmech.audit.incentives import situation, value_alternatives, yield_given_
 from dynmech.audit.intervals import ReportPieces, sweep_reports
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.policy.base import AbstractPricedPolicy
+from solvers.tree.plan import Plan
 from solvers.tree.tree import ratios
 
 _MOST_STATES = 3_000_000
@@ -25,7 +27,8 @@ class States(eqx.Module):
 
     - `pair`, `node` (k,): the truth. `told_pair`, `told_node` (k, O): what the mechanism holds
       under each of her O options, with the true values; `truth` (k,): the truthful option.
-    - `before` (k,): a move of the period before that leads here; `symbol` (k,): after what.
+    - `before` (k,): what of the period before leads here, a row of `Moves.following`; `symbol`
+      (k,): after what.
     """
 
     pair: Int[np.ndarray, " k"]
@@ -40,16 +43,32 @@ class States(eqx.Module):
 class Moves(eqx.Module):
     """Distinct (state, option, recommendation) and where each leads.
 
-    `following` (moves, Z, V): the next period's state, -1 where values have no mass there.
-    `move` (k, O, X): the move that each option and reported value makes. The K values of the
-    support come first, then, with an interval, one for each recommendation it attains.
+    - `state`, `option`, `said` (j,): `said` is a control, or beyond them a law of the plan's.
+    - `owner`, `control`, `chance` (d,): what may be shown by each move, one row where nothing is
+      drawn. `following` (d, Z, V): the next period's state, -1 where values have no mass there.
+    - `move` (k, O, X): the move that each option and reported value makes. The K values of the
+      support come first, then, with an interval, one for each recommendation it attains.
     """
 
     state: Int[np.ndarray, " j"]
     option: Int[np.ndarray, " j"]
-    control: Int[np.ndarray, " j"]
-    following: Int[np.ndarray, "j Z V"]
+    said: Int[np.ndarray, " j"]
+    owner: Int[np.ndarray, " d"]
+    control: Int[np.ndarray, " d"]
+    chance: Float[np.ndarray, " d"]
+    following: Int[np.ndarray, "d Z V"]
     move: Int[np.ndarray, "k O X"]
+
+    def led(self, moves: Int[np.ndarray, " k"]) -> Int[np.ndarray, " l"]:
+        """Every state of the next period that some of these moves leads to."""
+        some = np.zeros(len(self.state), bool)
+        some[moves] = True
+        led = self.following[some[self.owner]]
+        return led[led >= 0]
+
+    def expected(self, worth: Float[np.ndarray, " d"]) -> Float[np.ndarray, " j"]:
+        """The mean over what is drawn."""
+        return np.bincount(self.owner, self.chance * worth, len(self.state))
 
 
 class Game(eqx.Module):
@@ -80,10 +99,6 @@ def unroll(
             "search own past lies only under a policy solved exactly, which follows all histories"
         )
         raise InvalidArgument(describe("audit", must, policy.solver, "solve with Exact()"))
-    if plan.laws is not None:
-        must = "be asked of a policy that does not randomise"
-        do = 'audit single misreports, histories="on-path", which are exact'
-        raise InvalidArgument(describe("audit(histories=...)", must, policy.solver, do))
     other = value_alternatives(policy)[:, i]
     symbols = env.initial_alphabet[i + 1]
     own, listed = _own_symbols(policy, i)
@@ -111,23 +126,36 @@ def unroll(
         shape = control.shape
         state = np.broadcast_to(np.arange(shape[0])[:, None, None], shape)
         option = np.broadcast_to(np.arange(shape[1])[None, :, None], shape)
-        code = (state * shape[1] + option) * plan.tree.structure.controls + control
+        code = (state * shape[1] + option) * plan.width + control
         honest = code[np.arange(shape[0]), here.truth, pairs.theta[here.pair, i]]
         code = np.where(free[:, None, None], code, honest[:, None, None])
         unique, move = np.unique(code, return_inverse=True)
-        rest, control = np.divmod(unique, plan.tree.structure.controls)
+        rest, said = np.divmod(unique, plan.width)
         state, option = np.divmod(rest, shape[1])
+        owner, control, chance = _draws(plan, said)
         if t == plan.horizon - 1:
-            none = np.zeros((len(unique), 0, 1), np.int64)
-            moves.append(Moves(state, option, control, none, move.reshape(shape)))
-            break
-        here, following = _advance(policy, i, here, state, option, control, t, reports)
-        moves.append(Moves(state, option, control, following, move.reshape(shape)))
-        led = following[np.searchsorted(unique, honest[reached])] if single else following
+            following = np.zeros((len(owner), 0, 1), np.int64)
+        else:
+            given = state[owner], option[owner], control, t, reports
+            here, following = _advance(policy, i, here, *given)
+        moves.append(
+            Moves(state, option, said, owner, control, chance, following, move.reshape(shape))
+        )
+        made = np.searchsorted(unique, honest[reached]) if single else np.arange(len(unique))
         reached = np.zeros(len(here.pair), bool)
-        reached[led[led >= 0]] = True
+        reached[moves[-1].led(made)] = True
         free = reached
     return Game(i, tuple(states), tuple(moves), pieces)
+
+
+def _draws(plan: Plan, said: Int[np.ndarray, " j"]):
+    """What may be shown by each move: whose, which control, and its chance."""
+    controls = plan.tree.structure.controls
+    if plan.laws is None:
+        return np.arange(len(said)), said, np.ones(len(said))
+    law = np.concatenate([np.eye(controls), plan.laws])[said]
+    owner, control = np.nonzero(law > 0)
+    return owner, control, law[owner, control]
 
 
 def _own_symbols(policy: AbstractPricedPolicy, i: int):
@@ -189,33 +217,34 @@ def _advance(policy, i: int, here: States, state, option, control, t: int, repor
 def flows(policy, settlement, settled, game: Game, t: int) -> Float[np.ndarray, " j"]:
     """<true belief, payoff of this period> of every move, settled at what is told."""
     here, moves = game.states[t], game.moves[t]
-    told_pair = here.told_pair[moves.state, moves.option]
-    told_node = here.told_node[moves.state, moves.option]
-    total = np.zeros(len(moves.state))
+    states, options = moves.state[moves.owner], moves.option[moves.owner]
+    told_pair, told_node = here.told_pair[states, options], here.told_node[states, options]
+    total = np.zeros(len(states))
     step = max(1, _CELLS // (policy.plan.root.shape[1] * settled.mean.shape[1]))
     for low in range(0, len(total), step):
         part = slice(low, low + step)
         at = situation(policy, settled, t, told_pair[part], told_node[part], moves.control[part])
         worth = yield_given_taste(settlement, at)
         mine = worth[:, game.advertiser if worth.shape[1] > 1 else 0]
-        state = moves.state[part]
+        state = states[part]
         belief = policy.plan.belief(t, here.pair[state], here.node[state])
         total[part] = (mine * belief).sum(axis=1)
-    return total
+    return moves.expected(total)
 
 
 def expect(policy, game: Game, t: int, later: Float[np.ndarray, " k"]) -> np.ndarray:
     """Sum of next period's values over symbols and values, per move."""
     moves, here = game.moves[t], game.states[t]
-    law = np.ones((len(moves.state), 1))
+    state = moves.state[moves.owner]
+    law = np.ones((len(state), 1))
     if policy.plan.kernel is not None:
-        law = policy.plan.kernel[moves.control, policy.plan.regime[here.pair[moves.state]]]
+        law = policy.plan.kernel[moves.control, policy.plan.regime[here.pair[state]]]
     # Values are unnormalised at each node's own belief, which a merged node shares in proportion.
     share = ratios(policy.plan.tree, t, here.node)
     worth = np.append(later, 0.0)[moves.following]
     if share is not None:
-        worth = worth * share[moves.state, moves.control][:, :, None]
-    return np.einsum("jzv,jv->j", worth, law)
+        worth = worth * share[state, moves.control][:, :, None]
+    return moves.expected(np.einsum("dzv,dv->d", worth, law))
 
 
 def truthful_move(policy, game: Game, t: int) -> Int[np.ndarray, " k"]:

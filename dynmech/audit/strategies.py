@@ -113,10 +113,9 @@ def search_histories(
                     place = tuple(int(x) for x in top)
                     best = _witness(policy, game, t, place, float(gain[top]), float(mass[top[0]]))
                 if t < len(game.states) - 1:
-                    arrived = np.zeros(len(game.states[t + 1].pair), bool)
-                    following = moves.following[honest[live]] if truthful else moves.following
-                    arrived[following[following >= 0]] = True
-                    reached = arrived
+                    made = honest[live] if truthful else np.arange(len(moves.state))
+                    reached = np.zeros(len(game.states[t + 1].pair), bool)
+                    reached[moves.led(made)] = True
         return by_period, best, count
 
     found = work.each(search, range(policy.env.products), lambda i: ("advertiser", i))
@@ -157,20 +156,20 @@ def _compared(game: Game, t: int, live) -> int:
 def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Witness:
     """Describe a lie, and what was seen and told before it."""
     env, plan, i = policy.env, policy.plan, game.advertiser
-    labels = words(env)
+    labels = (*words(env), *("a draw",) * (plan.width - len(env.controls)))
     state, option, value = place
     here, moves = game.states[t], game.moves[t]
     move, honest = int(moves.move[place]), int(truthful_move(policy, game, t)[state])
     past, told, own = [], [], []
     at, period = state, t
     while period > 0:
-        here_before, before = int(game.states[period].before[at]), game.moves[period - 1]
-        shown = int(before.control[here_before])
+        row, before = int(game.states[period].before[at]), game.moves[period - 1]
+        shown, move_before = int(before.control[row]), int(before.owner[row])
         joint = env.heard.split(int(game.states[period].symbol[at]), shown)
         past.append((labels[shown], tuple(int(z) for z in joint)))
         own.append(int(joint[i + 1]))
-        at, period = int(before.state[here_before]), period - 1
-        told.append(int(before.option[here_before]))
+        at, period = int(before.state[move_before]), period - 1
+        told.append(int(before.option[move_before]))
     pair = int(here.pair[state])
     signals = policy.pairs.signals[policy.pairs.root[int(game.states[0].pair[at])]]
     own.append(int(signals[i + 1]))
@@ -182,7 +181,7 @@ def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Wit
         report, told_before = (option,), tuple(told[::-1])
     support = env.values.support
     theta = support[np.arange(env.products), policy.pairs.theta[pair]]
-    control = int(moves.control[move])
+    control = int(moves.said[move])
     where = int(here.told_pair[state, option]), int(here.told_node[state, option])
     told_value = float(support[i, value]) if value < support.shape[1] else None
     said, between = report_of(game.pieces, t, *where, control, told_value)
@@ -196,7 +195,7 @@ def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Wit
         history=tuple(past[::-1]),
         truth=(float(theta[i]), own[0]),
         report=(said, report[-1]),
-        honest=labels[int(moves.control[honest])],
+        honest=labels[int(moves.said[honest])],
         deviant=labels[control],
         probability=mass / float(root_mass),
         own_signals=tuple(own[::-1][:-1]),

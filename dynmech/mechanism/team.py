@@ -370,7 +370,8 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
 
         A dynamic program on the advertiser's side: the true belief and what the mechanism holds
         evolve separately, so nothing hides behind the one-shot argument. She knows the others'
-        reports. Groves terms do not matter: they do not depend on own reports.
+        reports, and what is shown where that is drawn, before she reports again. Groves terms do
+        not matter: they do not depend on own reports.
 
         **Arguments:** `settlement`, `interval`, `under` (one market) as in `audit`; `profiles`
         (indices): all solved by default.

@@ -1,5 +1,8 @@
 """Somebody's own recommender: laws over controls, and memories of its own, against brute force."""
 
+import dataclasses
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +47,11 @@ def modest(belief, memory, theta, period):
     return weight / weight.sum()
 
 
-def brute(env, reported, true, law):
+def brute(env, reported, true, law, free=None):
     """Expected surplus at true values where `reported` ones are told in period 1.
 
-    `law(belief, theta, period, controls so far)` of a walk over every history, nothing merged.
+    `law(belief, theta, period, controls so far)` of a walk over every history, nothing merged. An
+    advertiser `free` tells what serves her best at every history instead.
     """
     utilities, n = env.utilities, env.products
     weights = np.asarray(env.tastes.weights)
@@ -55,7 +59,12 @@ def brute(env, reported, true, law):
     def walk(belief, memory, past, period):
         if not belief.any():
             return 0.0
-        told = reported if period == 1 else true
+        if free is None:
+            return follow(belief, memory, past, period, reported if period == 1 else true)
+        every = itertools.product(*([x] if i != free else SUPPORT[i] for i, x in enumerate(true)))
+        return max(follow(belief, memory, past, period, told) for told in every)
+
+    def follow(belief, memory, past, period, told):
         chances = law(belief / belief.sum(), np.asarray(told), period, past)
         total = 0.0
         for control in np.flatnonzero(chances):
@@ -104,12 +113,19 @@ def test_a_law_over_controls_is_worth_its_mean_and_audited(kind):
             for lie in SUPPORT[i]:
                 said = [lie if j == i else x for j, x in enumerate(theta)]
                 gains[i] = max(gains[i], brute(env, said, theta, law) - honest)
-    audit = dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit()
+    mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
+    audit, every = mechanism.audit(), mechanism.audit(histories="all")
     first = np.asarray(audit.gain_by_period)[:, 0]
     np.testing.assert_allclose(np.maximum(first, 0.0), gains, atol=1e-12)
+    # Without private readings an own past lie leaves nothing behind.
+    np.testing.assert_allclose(every.gain_by_period, audit.gain_by_period, atol=1e-12)
+    best = [[brute(env, theta, theta, law, free=i) for theta in money] for i in range(2)]
+    found = mechanism.best_response()
+    np.testing.assert_allclose(found.payoff, best, atol=1e-12)
+    np.testing.assert_allclose(found.gain, best - worth, atol=1e-12)
     if recommend is modest:
         assert gains.min() > 0.01
-        assert audit.witness[0].honest == "a draw"
+        assert audit.witness[0].honest == every.witness[0].honest == "a draw"
 
 
 def test_draws_follow_the_law_and_the_key():
@@ -126,11 +142,29 @@ def test_draws_follow_the_law_and_the_key():
     assert chat.value == pytest.approx(policy.value.ravel()[0])
 
 
-def test_own_strategies_are_refused_where_a_policy_randomises():
-    env = market()
-    policy = dm.GivenPolicy(env, sampled(env))
-    with pytest.raises(dm.DynmechError, match="does not randomise"):
-        dm.DynamicTeamMechanism(policy, dm.groves.Zero()).audit(histories="all")
+@pytest.mark.slow
+@pytest.mark.parametrize("reports", ["incremental", "cumulative"])
+def test_strategies_against_hardly_any_draws_are_those_against_none(reports):
+    """With private readings, at the outset and after a query."""
+    readings = dm.RatingFeedback(0.7, 2, advertisers=0.6)
+    signals = dm.SignalStructure(dm.GaussianSignals(None, 0.8, 2), readings)
+    env = dataclasses.replace(market(), signals=signals)
+
+    def firm(belief, memory, theta, period):
+        return int(np.argmin(theta + env.utilities @ belief))
+
+    def wavering(*given):
+        law = np.full(3, 1e-13)
+        law[firm(*given)] += 1 - 3e-13
+        return law
+
+    found = [
+        dm.DynamicTeamMechanism(dm.GivenPolicy(env, kind), dm.groves.Zero(), reports=reports)
+        for kind in (firm, wavering)
+    ]
+    gains = [mechanism.best_response().gain for mechanism in found]
+    assert gains[0].max() > 0.01
+    np.testing.assert_allclose(gains[1], gains[0], atol=1e-11)
 
 
 def test_a_recommender_may_remember_more_than_the_user():
