@@ -92,7 +92,7 @@ def finish(
 
     kinds = assignment.marginal, assignment.displayable
     below, above = (np.stack([along(flat, x) for x in kinds]) for flat in (lower, upper))
-    own = below if found.gap is not None else np.stack([along(attained, x) for x in kinds])
+    own = np.stack([along(attained, x) for x in kinds])
     exact = found.complete and found.status is Status.EXACT
     pair_mass = mass[pairs.root]
 
@@ -102,10 +102,13 @@ def finish(
 
     pair_value = per_pair(attained)
     check_found(env, np.concatenate([pair_value, own.ravel()]))
-    # W >= W^{-i} whatever i's own value is: rounding of tied plans may not say otherwise.
+    # W >= W^{-i} whatever i's own value is, and Wd^{-i} >= W^{-i}: rounding of tied plans may not
+    # say otherwise.
     for k in range(pairs.own.shape[2]):
         index = pairs.own[:, :, k]
         own[0] = np.where(index >= 0, np.fmin(own[0], pair_value[index]), own[0])
+    own[1] = np.fmax(own[1], np.fmin(own[0], above[1]))
+    own[0] = np.fmin(own[0], own[1])
     below = np.minimum(below, own)
     value = pair_value[pairs.base].reshape(shape)
     outcomes = expected_outcomes(plan, env.values.support, pairs, pairs.base)

@@ -33,9 +33,9 @@ def solve(env, solver, **options):
 def brackets(policy, true):
     pairs = [
         (policy.lower, true.value, policy.upper),
-        (policy.marginal_value, true.marginal_value, policy.marginal_upper),
+        (policy.marginal_lower, true.marginal_value, policy.marginal_upper),
         (
-            policy.displayable_marginal_value,
+            policy.displayable_marginal_lower,
             true.displayable_marginal_value,
             policy.displayable_marginal_upper,
         ),

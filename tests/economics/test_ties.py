@@ -91,9 +91,12 @@ def test_a_product_excluded_by_a_huge_negative_value_changes_nothing(big):
     assert policy.marginal_value[2].item() == policy.value.item()
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
-def test_every_solver_leaves_an_excluded_product_out(solver):
-    check(solver, PRIOR, BUY, ASK, [0.1, 0.9, -1e12], utilities(GAMMA, TASTES))
+@pytest.mark.parametrize("solver", [*SOLVERS, dm.BestFirst()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(("other", "unit"), [(0.1, 1.0), (-2.0, 1e-150)])
+def test_every_solver_leaves_an_excluded_product_out(solver, other, unit):
+    u = utilities(GAMMA, TASTES)
+    policy = check(solver, PRIOR, BUY, ASK, [other, 0.9, -1e12], u, unit=unit)
+    assert other > 0 or policy.marginal_value[1].item() == 0.0
 
 
 @pytest.mark.parametrize("ruin", [1e6, 1e13])
