@@ -19,9 +19,9 @@ from jaxtyping import Float
 
 from dynmech._checks import whole
 from dynmech._devices import Work
-from dynmech._types import query_code
 from dynmech.audit.gains import measure_gains, witness
-from dynmech.audit.record import Audit, Budget, NodeBound, Window
+from dynmech.audit.inside import bound_inside
+from dynmech.audit.record import Audit, Budget, Window
 from dynmech.audit.witness import name_structures
 from dynmech.bounded import Bounded, simulated, stack
 from dynmech.errors import InvalidArgument, describe
@@ -29,17 +29,15 @@ from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
-from dynmech.play.simulate import draw_conversations
 from dynmech.policy.base import AbstractPricedPolicy
-from dynmech.policy.conversation import Conversation
 from dynmech.policy.played import PlayEvaluator
 from dynmech.policy.player import Played, largest_bias
-from solvers import Certificate, betting_lower, betting_upper
+from dynmech.policy.under import Elsewhere
+from solvers import betting_lower, betting_upper
 from solvers.certify import hidden
 
 _TOLERANCE = 1e-9
 _HERE = Work("audit")
-_NODE_RUNS = 512
 
 
 def run_long_audit(
@@ -58,8 +56,13 @@ def run_long_audit(
     tolerance: float | None,
     key: jax.Array | None = None,
     work: Work = _HERE,
+    elsewhere: Elsewhere | None = None,
 ) -> Audit:
-    """Run every check; see `DynamicTeamMechanism.audit`. `tables`: along own alternatives."""
+    """Run every check; see `DynamicTeamMechanism.audit`.
+
+    **Arguments:** `tables`: along own alternatives; `elsewhere`: the policy as it is played where
+    another market is the truth, `priced` being of that one.
+    """
     policy = cast(PlayEvaluator, priced.evaluator)
     declared = _check(policy, histories, interval, conversations)
     searched = declared if interval is None else interval
@@ -99,7 +102,7 @@ def run_long_audit(
     most = bounds.upper + bias - total if own else np.inf
     gain, low = (gains.best(x, batch).max(axis=1) for x in (gains.gain.value, gains.gain.lower))
     certified = bound.max(axis=1) if own else np.full(n, np.nan)
-    inside = _inside(priced, nodes, bias, confidence) if own else ()
+    inside = bound_inside(priced, elsewhere, nodes, bias, confidence) if own else ()
     everywhere = certified
     if inside:
         everywhere = np.maximum(certified, max(node.bound for node in inside))
@@ -205,40 +208,3 @@ def _estimate(sample: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean over runs, and its standard error."""
     mean, deviation = sample.mean(axis=0), sample.std(axis=0, ddof=1)
     return np.asarray(mean), np.asarray(deviation / len(sample) ** 0.5)
-
-
-def _inside(
-    policy: AbstractPricedPolicy, nodes: int, bias: float, confidence: float
-) -> tuple[NodeBound, ...]:
-    """Certify at nodes that simulated truthful conversations come to, each node once."""
-    if nodes == 0:
-        return ()
-    play, batch = policy.player, len(policy.played)
-    rng, wanted = np.random.default_rng(0), policy.played[np.arange(4 * nodes * batch) % batch]
-    env = policy.env
-    records, _ = draw_conversations(policy, env.signals.settlement, {}, rng, wanted, env.heard)
-    certificate = Certificate(
-        min(_NODE_RUNS, play.certificate.runs),
-        confidence=confidence,
-        rounds=play.certificate.rounds,
-        work=play.certificate.work,
-        seed=play.certificate.seed + 1,
-    )
-    found: dict[tuple, Conversation] = {}
-    again = query_code(policy.env.products)
-    for row in range(len(records["profile"])):
-        chat, path = policy.start(profile=int(records["profile"][row])), []
-        for t in range(int(policy.env.horizon) - 1):
-            if records["action"][row, t] != again or len(found) >= nodes:
-                break
-            symbol = int(records["symbol"][row, t])
-            path.append(symbol)
-            shown = chat.evaluator.control(chat.place)
-            chat = chat.step("query", policy.env.heard.split(symbol, shown))
-            found.setdefault((chat.profile, *path), chat)
-    rows = []
-    for chat in found.values():
-        at = chat.certify(certificate)
-        shown = tuple(turn.recommendation for turn in chat.turns)
-        rows.append(NodeBound(chat.profile, chat.period, shown, at[0], float(at.gap[0]) + 2 * bias))
-    return tuple(rows)

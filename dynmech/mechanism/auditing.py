@@ -25,11 +25,7 @@ from dynmech.audit.intervals import wants_interval
 from dynmech.audit.long import run_long_audit
 from dynmech.audit.report import run_audit
 from dynmech.audit.strategies import best_responses
-from dynmech.errors import (
-    InvalidArgument,
-    OutsideSupport,
-    describe,
-)
+from dynmech.errors import OutsideSupport, describe
 from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
 from dynmech.mechanism.under import Scene, priced_scene, scene_of, stand_in
@@ -38,6 +34,7 @@ from dynmech.payments.groves import (
 )
 from dynmech.payments.settlement import AbstractSettlement, Estimator
 from dynmech.play.terms import AbstractTerms
+from dynmech.policy.under import play_under
 from solvers import Certificate
 
 _LEAST_RUNS = 30
@@ -180,10 +177,6 @@ def _audit_under(
     policy = scene.policy
     if policy.evaluator.walked:
         return _audit_scene(terms, scene, settlement, histories, interval, tolerance, work)
-    if nodes:
-        must = "be left out where the tree of both markets does not fit"
-        do = "read the bound at the outset, or use fewer rounds, tastes or symbols"
-        raise InvalidArgument(describe("audit(nodes=...)", must, nodes, do))
     return run_long_audit(
         policy,
         scene.own,
@@ -195,11 +188,12 @@ def _audit_under(
         histories,
         interval,
         conversations,
-        0,
+        nodes,
         confidence,
         tolerance,
         key,
         work,
+        play_under("audit(under=...)", terms.policy, truth),
     )
 
 

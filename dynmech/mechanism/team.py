@@ -343,7 +343,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         settled with its settlement signal, or with an estimator that the mechanism was given. Where
         the tree of both does not fit, it is simulated, truth and belief side by side, at the outset
         for values of the support and the ends of a declared interval: W_M - V_M(policy) and windows
-        are certified with `conversations` draws.
+        are certified with `conversations` draws, and the former at `nodes` inside.
 
         `mesh`: devices over which the work is spread: markets where there are as many, else true
         roots, for histories with own lies and on an interval advertisers, and reports where play
@@ -351,8 +351,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
 
         **Returns:** `Audit`; `AuditsUnder` for a sequence of markets. **Raises:**
         `TooLarge` when the interval's pieces are too large, or the tree of both markets is where
-        values move or several products are shown at once;
-        `InvalidArgument`.
+        values move; `InvalidArgument`.
         """
         return audit_mechanism(
             self, settlement, histories, under, interval,

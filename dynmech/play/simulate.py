@@ -132,16 +132,18 @@ def draw_conversations(
     lies: Mapping[int, Strategy],
     rng: np.random.Generator,
     profile: Int[np.ndarray, " N"],
-    told_as: Heard,
+    told_as: Heard | None = None,
 ) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "N _r"]]:
     """Draw one conversation for each entry of `profile`; no Groves term is charged.
 
-    **Arguments:** `told_as`: how the mechanism numbers what is reported to it.
+    **Arguments:** `told_as`: how the mechanism numbers what is reported to it, as the
+    market by default.
 
     **Returns:** records, and the initial reports (N, 2n+1): value indices, then symbols.
     """
     env, n, count = policy.env, policy.env.products, len(profile)
     cursor, horizon = policy.cursor(signal), int(env.horizon)
+    told_as = env.heard if told_as is None else told_as
     truth = policy.profiles.theta[profile].copy()
     seen = policy.profiles.signals[profile]
     omega = draw(rng, policy.roots[profile])

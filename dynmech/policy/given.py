@@ -38,11 +38,10 @@ class GivenPolicy(AbstractPricedPolicy):
     """Somebody's own recommender: what it is worth, beside what is best.
 
     Where the market's tree fits its value is exact: `recommend` is called once at every node, and
-    `upper` is W, solved on the same tree. Where it does not, values are constant and one product
-    is shown at a time, V is simulated, with bounds for any law of what it yields, and W is bounded
-    for certain, as under `Neural`. In both, `incentive_bound` = `upper` - `value_lower` certifies
-    what any report planned at the outset can gain, and all that an `EfficientPolicy` answers is
-    answered.
+    `upper` is W, solved on the same tree. Where it does not, and values are constant, V is
+    simulated, with bounds for any law of what it yields, and W is bounded for certain, as under
+    `Neural`. In both, `incentive_bound` = `upper` - `value_lower` certifies what any report planned
+    at the outset can gain, and all that an `EfficientPolicy` answers is answered.
 
     **Arguments**
 
@@ -168,7 +167,7 @@ def _play(
 ) -> AbstractPricedPolicy:
     """Ask in simulated conversations alone. **Raises:** `why` where not even that can be."""
     env, began = play.env, time.monotonic()
-    if env.displays is not None or not isinstance(env.values, ConstantValues):
+    if not isinstance(env.values, ConstantValues):
         raise why
     known = np.flatnonzero(play.root.sum(axis=1) > 0)
     played = Profiles(profiles.theta[known], profiles.signals[known])

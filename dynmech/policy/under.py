@@ -85,13 +85,13 @@ def certify_under(
     `value` is V_M(pi) with bounds at the certificate's level, `upper` is above W_M for certain;
     own alternatives, the ends of an interval among them, are bounded too where they are few enough.
 
-    **Raises:** `TooLarge` for values that move or several products at once; `InvalidArgument`.
+    **Raises:** `TooLarge` for values that move; `InvalidArgument`.
     """
     both, single = beside(call, truth, policy.env, signal), truth.gamma.dtype == np.float32
     env, profiles = both.env, policy.profiles
     interval = None if policy.evaluator.between() is None else declared(policy.env)
-    if env.displays is not None or not isinstance(env.values, ConstantValues):
-        must = "show one product at a time and keep values constant where no tree of both fits"
+    if not isinstance(env.values, ConstantValues):
+        must = "keep values constant where no tree of both fits"
         do = "use fewer rounds, tastes, symbols or profiles; simulate(under=...) needs no tree"
         raise TooLarge(describe(call, must, "another market", do))
     values = ConstantValues(env.values.support, env.values.prior, interval)

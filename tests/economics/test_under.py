@@ -7,29 +7,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from tests.helpers import CASES
-
-NAMES = sorted(path.stem for path in (CASES / "wrong_model").glob("*.npz"))
-
-
-class Case:
-    """Both markets of a case, the policy of the one solved, and what is expected."""
-
-    def __init__(self, name: str):
-        data = dict(np.load(CASES / "wrong_model" / f"{name}.npz"))
-        self.expected = {key[9:]: x for key, x in data.items() if key.startswith("expected_")}
-        self.true, self.solved = (self._market(data, f"{side}_") for side in ("true", "solved"))
-        self.policy = dm.solve_efficient_policy(self.solved, progress=False)
-        self.mechanism = dm.DynamicTeamMechanism(self.policy, groves=dm.groves.Zero())
-        self.audit = self.mechanism.audit(under=self.true)
-
-    def _market(self, data, side: str) -> dm.RecommendationMDP:
-        given = {key[len(side) :]: x for key, x in data.items() if key.startswith(side)}
-        return dm.RecommendationMDP.from_tables(**(given | {"horizon": int(given["horizon"])}))
-
-    def same(self, got, name: str) -> None:
-        atol = 1e-9 * self.true.money_scale
-        np.testing.assert_allclose(got, self.expected[name], atol=atol, rtol=0, err_msg=name)
+from tests.helpers.under import NAMES, Case, cuts_of, market, prior_of
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -65,81 +43,10 @@ def test_whole_strategies_gain_no_more_than_the_bound(case):
 
 def test_simulation_draws_from_the_true_market(case):
     drawn = case.mechanism.simulate(jax.random.key(3), 4000, under=case.true)
-    weights = _prior(case.true)
+    weights = prior_of(case.true)
     right = float(np.nansum(case.expected["V"] * weights))
     mean, error = drawn.mean("surplus")
     assert abs(mean - right) < 5 * error
-
-
-@pytest.fixture
-def no_tree_fits(monkeypatch):
-    """As if the tree of both markets were too large for any machine."""
-
-    def refuse(*given):
-        raise dm.TooLarge("no tree of both markets fits")
-
-    monkeypatch.setattr("dynmech.mechanism.under.walk_under", refuse)
-
-
-def test_where_no_tree_fits_bounds_hold_what_brute_force_finds(case, no_tree_fits):
-    if isinstance(case.true.values, dm.MarkovValues):
-        with pytest.raises(dm.TooLarge, match="constant"):
-            case.mechanism.audit(under=case.true)
-        return
-    audit = case.mechanism.audit(under=case.true, conversations=300)
-    possible = np.isfinite(case.expected["V"])
-    value, right = audit.value, case.expected["V"][possible]
-    missed = (value.lower[possible] > right + 1e-9) | (value.upper[possible] < right - 1e-9)
-    assert missed.mean() <= 0.1
-    assert (audit.best.upper[possible] >= case.expected["W_true"][possible] - 1e-9).all()
-    at_outset = audit.profile_bound[0][possible]
-    assert (at_outset >= case.expected["incentive_bound"][possible] - 1e-9).all()
-    first = case.expected["gain_by_period"][:, 0]
-    assert (audit.incentive_gain_lower <= first + 1e-9).all()
-    assert (first <= audit.incentive_gain_upper + 1e-9).all()
-    np.testing.assert_allclose(audit.budget.payments, case.expected["core_payment"], atol=0.3)
-    known = np.isfinite(case.expected["window_floor"])
-    over = (audit.window.floor - case.expected["window_floor"])[known]
-    under = (case.expected["window_ceiling"] - audit.window.ceiling)[known]
-    assert min(over.min(), under.min()) > -1e-9
-    assert max(over.max(), under.max()) < 1.0
-
-
-def test_a_recommender_is_asked_under_another_market_where_no_tree_fits(no_tree_fits):
-    env, true = market(initial=False), market(scale=1.2, query=0.4, noise=1.0, initial=False)
-    policy = dm.GivenPolicy(env, lambda b, h, theta, t: int(np.argmin(env.utilities @ b)))
-    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
-    audit = mechanism.audit(under=true, conversations=60)
-    mean, error = mechanism.simulate(jax.random.key(0), 4000, under=true).mean("surplus")
-    weights = _prior(true)
-    low, high = ((side * weights).sum() for side in (audit.value.lower, audit.value.upper))
-    assert low - 4 * error <= mean <= high + 4 * error
-    with pytest.raises(dm.InvalidArgument, match="nodes"):
-        mechanism.audit(under=true, conversations=60, nodes=2)
-
-
-def _prior(env: dm.RecommendationMDP) -> np.ndarray:
-    """Prior probability of every initial profile, on the axes P."""
-    return dm.solve_efficient_policy(env, progress=False).probability()
-
-
-def market(
-    scale=0.5, query=0.6, noise=0.7, prior=None, seed=0, initial=True
-) -> dm.RecommendationMDP:
-    rng = np.random.default_rng(seed)
-    gamma, points = rng.normal(size=(2, 2)), rng.normal(size=(6, 2))
-    return dm.RecommendationMDP(
-        gamma=gamma,
-        tastes=dm.TasteGrid(points, np.full(6, 1 / 6) if prior is None else prior),
-        horizon=2,
-        action_rule=dm.LastShownOnly(dm.Logit(scale), query),
-        signals=dm.SignalStructure(
-            initial=dm.GaussianSignals(None, 0.8, 2) if initial else dm.NoSignals(),
-            feedback=dm.RatingFeedback(noise, 2),
-            settlement=dm.RatingSettlement(0.5),
-        ),
-        values=dm.ConstantValues([[0.4, 0.9], [0.3, 0.7]]),
-    )
 
 
 def test_the_own_market_is_the_audit_without_another():
@@ -161,8 +68,8 @@ def test_readings_are_cut_where_the_mechanism_cuts_them():
     given = dm.RecommendationMDP(
         true.gamma, true.tastes, 2, true.action_rule,
         dm.SignalStructure(
-            dm.GaussianSignals(None, 0.8, 2, cuts=_cuts(readings.initial)),
-            dm.RatingFeedback(0.7, 2, cuts=_cuts(readings.feedback)),
+            dm.GaussianSignals(None, 0.8, 2, cuts=cuts_of(readings.initial)),
+            dm.RatingFeedback(0.7, 2, cuts=cuts_of(readings.feedback)),
             true.signals.settlement,
         ),
         true.values,
@@ -172,19 +79,6 @@ def test_readings_are_cut_where_the_mechanism_cuts_them():
     np.testing.assert_allclose(found.participation, right.participation, atol=1e-12)
     drawn = [mechanism.simulate(jax.random.key(1), 500, under=env) for env in (true, given)]
     np.testing.assert_array_equal(drawn[0].payment, drawn[1].payment)
-
-
-def _cuts(readings):
-    utilities = market().utilities
-    weights = np.full(6, 1 / 6)
-    targets = (
-        utilities
-        if isinstance(readings, dm.RatingFeedback)
-        else np.concatenate([utilities.mean(axis=0, keepdims=True), utilities])
-    )
-    from dynmech.market.channels import prior_quantiles
-
-    return prior_quantiles(targets, weights, 2)
 
 
 def read(seed, table):
@@ -281,7 +175,7 @@ def test_tastes_may_differ_in_number():
     audit = mechanism.audit(under=true)
     drawn = mechanism.simulate(jax.random.key(0), 4000, under=true)
     mean, error = drawn.mean("payment")
-    weights = _prior(true)
+    weights = prior_of(true)
     right = np.nansum((audit.budget.payments * weights).reshape(2, -1), axis=1)
     assert (np.abs(mean - right) < 5 * error).all()
 
@@ -368,6 +262,6 @@ def test_a_policy_that_is_played_is_followed_on_the_tree_of_both_markets():
     assert not policy.evaluator.walked
     drawn = mechanism.simulate(jax.random.key(0), 4000, under=true)
     mean, error = drawn.mean("surplus")
-    right = np.nansum(audit.value.value * _prior(true))
+    right = np.nansum(audit.value.value * prior_of(true))
     assert abs(mean - right) < 5 * error
     assert (audit.best.upper - audit.value.value)[np.isfinite(audit.value.value)].min() > -1e-9
