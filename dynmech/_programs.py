@@ -16,7 +16,7 @@ _CALL = "enable_compilation_cache(path=...)"
 _SECONDS = 1.0  # JAX's own default: programs that compile faster are not kept
 
 
-def enable_compilation_cache(path: str | os.PathLike | None = None) -> Path:
+def enable_compilation_cache(path: str | os.PathLike[str] | None = None) -> Path:
     """Keep compiled programs in a folder, so that the next process need not compile them again.
 
     A new process spends most of its first solve compiling; with this one call at its start it reads
@@ -52,7 +52,7 @@ def enable_compilation_cache(path: str | os.PathLike | None = None) -> Path:
     return folder
 
 
-def _checked(path: str | os.PathLike) -> Path:
+def _checked(path: str | os.PathLike[str]) -> Path:
     folder = checks.path(_CALL, path).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InvalidArgument(describe(_CALL, "be a folder", str(folder), "name another one"))

@@ -220,7 +220,15 @@ def simplify(
     return table, [table.ceiling(one) for one in ceilings], None
 
 
-def _upper(process, cases, ceilings, belief, certificate: Certificate, memory, period: int):
+def _upper(
+    process: AbstractProcess,
+    cases: list[Case],
+    ceilings: list[AbstractCeiling],
+    belief: np.ndarray,
+    certificate: Certificate,
+    memory: np.ndarray | None,
+    period: int,
+):
     """Search the multisets of what can happen where order is of no matter, else every history."""
     rounds, work = certificate.rounds, certificate.work
     if rounds is not None or not isinstance(process, Tabular):

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -46,7 +47,7 @@ class Checkpoint:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         mark: str,
         call: str = "solve(checkpoint=...)",
         inside: tuple[str, ...] = (),
@@ -102,7 +103,7 @@ class Checkpoint:
     def _file(self, part: Part) -> Path:
         return self.path / f"part-{'-'.join(map(str, part))}.safetensors"
 
-    def _document(self, part: Part) -> dict:
+    def _document(self, part: Part) -> dict[str, Any]:
         return {"format": _FORMAT, "fingerprint": self.mark, "part": list(part)}
 
     def _claim(self) -> None:
@@ -144,7 +145,7 @@ class States:
     **Raises:** `Unkept`, as `Checkpoint`.
     """
 
-    def __init__(self, path: str | os.PathLike | None, name: str, mark: Callable[[], str]):
+    def __init__(self, path: str | os.PathLike[str] | None, name: str, mark: Callable[[], str]):
         self.parts, self.held = None, None
         if path is not None:
             self.parts = Checkpoint(path, mark(), inside=(name,))
@@ -231,11 +232,11 @@ def within(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name[len(start) :]: x for name, x in arrays.items() if name.startswith(start)}
 
 
-def _layout(arrays: dict[str, np.ndarray]) -> dict[str, tuple]:
+def _layout(arrays: dict[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
     return {name: (np.shape(x), np.asarray(x).dtype) for name, x in arrays.items()}
 
 
-def _read(manifest: Path) -> dict | None:
+def _read(manifest: Path) -> dict[str, Any] | None:
     """Content of a manifest: None where there is none, nothing where it cannot be read."""
     try:
         found = json.loads(manifest.read_bytes())

@@ -19,6 +19,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def write(path: str | os.PathLike, *chunks: Chunk, fresh: bool = False) -> None:
+def write(path: str | os.PathLike[str], *chunks: Chunk, fresh: bool = False) -> None:
     """Write a file in one step; whatever fails, what was there stays and nothing is left over.
 
     **Arguments:** `chunks`: the content, in parts; `fresh`: only where there is no file yet.
@@ -183,7 +184,7 @@ def set_aside(folder: Path, places: Sequence[Path]) -> None:
         aside.rmdir()  # where all were gone
 
 
-def seal(arrays: dict[str, np.ndarray], document: dict) -> tuple[Chunk, Chunk]:
+def seal(arrays: dict[str, np.ndarray], document: dict[str, Any]) -> tuple[Chunk, Chunk]:
     """Return the content of a file of arrays and a document of plain JSON, as two chunks."""
     from safetensors.numpy import save
 
@@ -197,7 +198,7 @@ def seal(arrays: dict[str, np.ndarray], document: dict) -> tuple[Chunk, Chunk]:
     return data[:stop].replace(_ZEROS.encode(), digest.encode(), 1), memoryview(data)[stop:]
 
 
-def unseal(data: bytes) -> tuple[dict[str, np.ndarray], dict]:
+def unseal(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what `seal` made.
 
     **Returns:** the arrays and the document.
@@ -225,7 +226,7 @@ def unseal(data: bytes) -> tuple[dict[str, np.ndarray], dict]:
     return arrays, document
 
 
-def _difference(data: bytes, digests: dict) -> str:
+def _difference(data: bytes, digests: dict[str, str]) -> str:
     """Say which part of a changed file is not what was written."""
     from safetensors.numpy import load
 

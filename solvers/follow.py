@@ -7,6 +7,7 @@ gap, whatever the plan is.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -104,10 +105,18 @@ def _ask(
     return np.where(want, taken, np.take_along_axis(taken, first[:, None], axis=1))
 
 
-def _next(problem, here: _Round, taken, want, t: int, last: bool, memory: float):
+def _next(
+    problem: Problem,
+    here: _Round,
+    taken: np.ndarray,
+    want: np.ndarray,
+    t: int,
+    last: bool,
+    memory: float,
+):
     """Nodes after every control that is taken and every symbol; nodes that are one are merged."""
     count, places, found = len(here.place), {}, {}
-    parts: list[list] = [[] for _ in range(6)]
+    parts: list[list[Any]] = [[] for _ in range(6)]
     links, symbols = [], 0
     for node in range(0 if last else count):
         at = here.memory[here.place[node]]
@@ -138,7 +147,14 @@ def _next(problem, here: _Round, taken, want, t: int, last: bool, memory: float)
     return child, _Round(memories, place, *way)
 
 
-def _arrive(every, number, taken, want, child, count: int) -> Bool[np.ndarray, "N F"]:
+def _arrive(
+    every: Sequence[Task],
+    number: dict[int, int],
+    taken: np.ndarray,
+    want: np.ndarray,
+    child: np.ndarray,
+    count: int,
+) -> Bool[np.ndarray, "N F"]:
     """Which plans reach each node of the next round."""
     following = np.zeros((count, want.shape[1]), bool)
     for node, f in np.argwhere(want).tolist():
@@ -149,7 +165,14 @@ def _arrive(every, number, taken, want, child, count: int) -> Bool[np.ndarray, "
     return following
 
 
-def _value(problem, every, number, rounds, actions, children) -> list[Float[np.ndarray, "N F"]]:
+def _value(
+    problem: Problem,
+    every: Sequence[Task],
+    number: dict[int, int],
+    rounds: list[_Round],
+    actions: list[np.ndarray],
+    children: list[np.ndarray],
+) -> list[Float[np.ndarray, "N F"]]:
     """What every plan attains at every node, unnormalised."""
     values: list[np.ndarray] = []
     for t in reversed(range(len(rounds))):
@@ -172,7 +195,14 @@ def _value(problem, every, number, rounds, actions, children) -> list[Float[np.n
     return values[::-1]
 
 
-def _gaps(problem, every, number, rounds, values, upper) -> list[Float[np.ndarray, "N F"]]:
+def _gaps(
+    problem: Problem,
+    every: Sequence[Task],
+    number: dict[int, int],
+    rounds: list[_Round],
+    values: list[np.ndarray],
+    upper: np.ndarray,
+) -> list[Float[np.ndarray, "N F"]]:
     """What is told, or at the roots the solver's own bound, minus what is attained."""
     ceilings, n = _ceilings(problem, every, number), len(np.asarray(problem.process.reward))
     reward = float(np.abs(np.asarray(problem.process.reward)).max(initial=0.0))
@@ -193,7 +223,9 @@ def _gaps(problem, every, number, rounds, values, upper) -> list[Float[np.ndarra
     return gaps
 
 
-def _ceilings(problem: Problem, every, number) -> Sequence[AbstractCeiling] | None:
+def _ceilings(
+    problem: Problem, every: Sequence[Task], number: dict[int, int]
+) -> Sequence[AbstractCeiling] | None:
     """What is got by who is told the parameter and has the best coefficients that may follow.
 
     None where memories are too many to list.

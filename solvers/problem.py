@@ -22,7 +22,7 @@ the most that any outcome yields, or 0, bounds from above what is still to come.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import equinox as eqx
 import jax
@@ -200,7 +200,7 @@ class TaskList(Sequence[Task]):
 def cast(tree: T, dtype: type[np.floating]) -> T:
     """Tables or tasks with every number of float64 rounded to `dtype`."""
 
-    def one(leaf):
+    def one(leaf: Any):
         real = isinstance(leaf, np.ndarray | jax.Array) and leaf.dtype == np.float64
         return np.asarray(leaf).astype(dtype) if real else leaf
 

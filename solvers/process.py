@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from solvers.problem import Numbers, Structure, Tables
 from solvers.programs import as_program
@@ -41,18 +41,20 @@ class AbstractProcess(eqx.Module):
         """Memory before the first round."""
 
     @abc.abstractmethod
-    def step(self, memory: Int[Numbers, " d"], control) -> Int[Numbers, " d"]:
+    def step(self, memory: Int[Numbers, " d"], control: Numbers | int) -> Int[Numbers, " d"]:
         """Memory after a control; the last control is "do nothing"."""
 
     @abc.abstractmethod
-    def ends(self, memory: Int[Numbers, " d"], control) -> Float[Numbers, "n1 m"]:
+    def ends(self, memory: Int[Numbers, " d"], control: Numbers | int) -> Float[Numbers, "n1 m"]:
         """Chance of each outcome, and in the last row of going on; `memory` is after `control`.
 
         What is left ends the process and yields nothing. Rows of tolls hold rates.
         """
 
     @abc.abstractmethod
-    def symbols(self, memory: Int[Numbers, " d"], control, period) -> Float[Numbers, "m Z"]:
+    def symbols(
+        self, memory: Int[Numbers, " d"], control: Numbers | int, period: Numbers | int
+    ) -> Float[Numbers, "m Z"]:
         """Law of the symbol given that the process goes on; `period` counts from 0."""
 
 
@@ -195,13 +197,17 @@ class Laws(eqx.Module):
 
 @as_program
 def laws(
-    process: AbstractProcess, case: Case, memories: Int[Numbers, "U d"], period, reserve: bool
+    process: AbstractProcess,
+    case: Case,
+    memories: Int[Numbers, "U d"],
+    period: Numbers | int,
+    reserve: bool,
 ) -> Laws:
     """Compute the laws of every control after each memory."""
     nothing = process.controls - 1
     worth = case.worth(process.reward)
 
-    def one(memory, control):
+    def one(memory: Array, control: Numbers | int):
         after = process.step(memory, control)
         ends = process.ends(after, control)
         row = jnp.zeros((0, worth.shape[1]), worth.dtype)
@@ -216,17 +222,17 @@ def laws(
 
 
 @as_program
-def ends_after(process: AbstractProcess, memory: Int[Numbers, " d"], period):
+def ends_after(process: AbstractProcess, memory: Int[Numbers, " d"], period: Numbers | int):
     """Chances (A, n+1, m) and symbol laws (A, m, Z) of every control, and the next memories."""
 
-    def one(control):
+    def one(control: Numbers | int):
         after = process.step(jnp.asarray(memory), control)
         return process.ends(after, control), process.symbols(after, control, period), after
 
     return jax.vmap(one)(jnp.arange(process.controls))
 
 
-def distinct(memories: np.ndarray) -> tuple[Int[np.ndarray, "_U d"], Int[np.ndarray, " _C"]]:
+def distinct(memories: Numbers) -> tuple[Int[np.ndarray, "_U d"], Int[np.ndarray, " _C"]]:
     """Distinct memories, and the row of each memory; one row, or padded to as many as given."""
     unique, index = np.unique(memories, axis=0, return_inverse=True)
     size = 1 if len(unique) == 1 else len(memories)

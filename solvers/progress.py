@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import FrameType
 
 
@@ -36,7 +36,7 @@ class Bar:
                     self.bar.set_postfix_str(note, refresh=False)
                 self.bar.update(amount)
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object):
         if self.bar is not None:
             self.bar.close()
 
@@ -64,7 +64,7 @@ class Interrupts:
             self.before(signal.SIGINT, None)
 
     @contextlib.contextmanager
-    def now(self, when: bool = True) -> Iterator[None]:
+    def now(self, when: bool = True) -> Generator[None, None, None]:
         """Pass them on at once here, for work that is dropped as a whole; only if `when`."""
         try:
             self.open = when
@@ -76,7 +76,7 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Interrupts]:
+def deferred() -> Generator[Interrupts, None, None]:
     """Let SIGINT wait: for `check`, for `now`, or, where neither comes, for nothing.
 
     Python calls handlers in the main thread alone: elsewhere this changes nothing. Where SIGINT

@@ -44,7 +44,7 @@ class Stationary(AbstractSolver):
     def __check_init__(self):
         check_fields(self, memory=positive, merge=flag)
 
-    def solve(self, problem, tasks, limits, progress):
+    def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Choose the rounds, solve the problem cut off after them, add what that can cost.
 
         See `AbstractSolver.solve`. Exactly where the tree fits, else by branch and bound with half

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess
@@ -36,13 +36,13 @@ class Tabular(AbstractProcess):
     def start(self):
         return np.zeros(1, np.int32)
 
-    def step(self, memory, control):
+    def step(self, memory: Int[Numbers, " d"], control: Numbers | int):
         return jnp.asarray(memory)
 
-    def ends(self, memory, control):
+    def ends(self, memory: Int[Numbers, " d"], control: Numbers | int):
         return jnp.asarray(self.chance)[control]
 
-    def symbols(self, memory, control, period):
+    def symbols(self, memory: Int[Numbers, " d"], control: Numbers | int, period: Numbers | int):
         return jnp.asarray(self.law)[control]
 
     def ceiling(self, ceiling: AbstractCeiling) -> "TabularCeiling":
@@ -63,17 +63,17 @@ class TabularCeiling(AbstractCeiling):
     gains: Float[np.ndarray, "T1 m"] | None
     period: int = eqx.field(static=True)
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "_U d"]):
         row = self.table[period - self.period]
         return np.broadcast_to(row, (len(memories), len(row)))
 
-    def gained(self, period, memories):
+    def gained(self, period: int, memories: Int[np.ndarray, "_U d"]):
         if self.gains is None:
             return None
         row = self.gains[period - self.period]
         return np.broadcast_to(row, (len(memories), len(row)))
 
-    def plans(self, period, memories):
+    def plans(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return None
 
 
@@ -120,10 +120,10 @@ def tabulate(
 
 
 @as_program
-def _laws(process: AbstractProcess, memory, rounds):
+def _laws(process: AbstractProcess, memory: Numbers, rounds: Numbers):
     """Chances (A, n+1, m), laws of symbols in every round (T, A, m, Z), and the next memories."""
 
-    def one(control):
+    def one(control: Numbers):
         after = process.step(jnp.asarray(memory), control)
         law = jax.vmap(lambda t: process.symbols(after, control, t))(rounds)
         return process.ends(after, control), law, after

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.listing import pose
-from solvers.problem import Task, TaskList, Tasks
+from solvers.problem import Numbers, Task, TaskList, Tasks
 from solvers.process import AbstractProcess, Problem
 from solvers.solution import AbstractPlan, AbstractSolver, Limits, Node, Solution, Status
 
@@ -29,7 +29,7 @@ class RandomProcess(AbstractProcess):
 
     horizon: int = eqx.field(static=True)
     controls: int = eqx.field(static=True)
-    reward: Float[np.ndarray, "n m"]
+    reward: Float[Numbers, "n m"]
     orderless: bool = eqx.field(static=True)
     tolls: int = eqx.field(static=True)
     following: Int[np.ndarray, "C A"]
@@ -39,13 +39,13 @@ class RandomProcess(AbstractProcess):
     def start(self):
         return np.zeros(1, np.int64)
 
-    def step(self, memory, control):
+    def step(self, memory: Int[Numbers, " d"], control: Numbers | int):
         return jnp.asarray(self.following)[memory[0], control][None]
 
-    def ends(self, memory, control):
+    def ends(self, memory: Int[Numbers, " d"], control: Numbers | int):
         return jnp.asarray(self.chance)[memory[0], control]
 
-    def symbols(self, memory, control, period):
+    def symbols(self, memory: Int[Numbers, " d"], control: Numbers | int, period: Numbers | int):
         return jnp.asarray(self.law)[memory[0], control]
 
 
@@ -118,7 +118,16 @@ def _attained(known: _Known, task: Task, plan: AbstractPlan, number: int) -> flo
         return _walk(known, task, plan, 0, start, task.root, (), number)
 
 
-def _walk(known, task, plan, period, memory, belief, history, number) -> float:
+def _walk(
+    known: _Known,
+    task: Task,
+    plan: AbstractPlan | None,
+    period: int,
+    memory: np.ndarray,
+    belief: np.ndarray,
+    history: tuple[tuple[int, int], ...],
+    number: int,
+) -> float:
     if period == known.problem.horizon or not belief.any():
         return 0.0
     controls = np.flatnonzero(task.allowed)

@@ -41,6 +41,7 @@ from jaxtyping import Float, Int
 from solvers.problem import Numbers, Structure, Tables, Tasks
 
 RELATIVE = 1e-9
+DType = np.dtype | type[np.floating]
 _SELECTED = 48  # controls compared one by one: more would take long to compile
 
 
@@ -141,7 +142,7 @@ def shares(
     *,
     regimes: int = 0,
     drift: float = 0.0,
-    dtype: np.dtype | type[np.floating] = np.float64,
+    dtype: DType = np.float64,
 ) -> Rounding:
     """Count the roundings behind a value; shares are infinite where sums are too long."""
     unit = float(np.finfo(dtype).eps) / 2
@@ -154,14 +155,12 @@ def shares(
     return Rounding(tuple(each[::-1]), now, later)
 
 
-def rounding(
-    structure: Structure, tables: Tables, tasks: Tasks, dtype: np.dtype | type[np.floating]
-) -> Rounding:
+def rounding(structure: Structure, tables: Tables, tasks: Tasks, dtype: DType) -> Rounding:
     """What a sweep in `dtype` can be off by; `lost` is 0 when traced."""
     counts = tables.column.shape[1], structure.horizon, structure.outcome.shape[1]
     regimes = 0 if tasks.kernel is None else tasks.kernel.shape[1]
-    more = {"regimes": regimes, "drift": structure.drift, "dtype": dtype}
-    found = shares(*counts, structure.symbols, **more)
+    symbols, drift = structure.symbols, structure.drift
+    found = shares(*counts, symbols, regimes=regimes, drift=drift, dtype=dtype)
     return dataclasses.replace(found, lost=_lost(structure, tables, tasks, dtype))
 
 
@@ -181,7 +180,7 @@ def flushes(
     structure: Structure,
     tables: Tables,
     tasks: Tasks,
-    dtype: np.dtype | type[np.floating],
+    dtype: DType,
 ) -> bool:
     """Whether a product of data that are not zero can be below the smallest normal number."""
     rounds = structure.horizon
@@ -233,7 +232,7 @@ def most_gained(tables: Tables, tasks: Sequence[Tasks]) -> float:
     return most
 
 
-def _lost(structure: Structure, tables: Tables, tasks: Tasks, dtype) -> float:
+def _lost(structure: Structure, tables: Tables, tasks: Tasks, dtype: DType) -> float:
     leaves = jax.tree.leaves((tables, tasks))
     if any(isinstance(x, Tracer) for x in leaves):
         return 0.0
@@ -246,7 +245,7 @@ def _lost(structure: Structure, tables: Tables, tasks: Tasks, dtype) -> float:
     return 16.0 * (rounds + slots) * float(np.finfo(dtype).tiny) * points * size * paths
 
 
-def _least(array) -> float:
+def _least(array: Numbers) -> float:
     """The smallest size of what is not zero, at most one."""
     found = np.abs(np.asarray(array, float))
     return min(float(found[found > 0].min(initial=1.0)), 1.0)

@@ -25,7 +25,8 @@ the process, not as slowly as bad ones do.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -129,7 +130,9 @@ def truncate(
     closed = close_beliefs(structure, tables, tasks)
     spans = [_spans(structure, tables, part, closed) for part in tasks]
     roots = [np.asarray(part.root, float) for part in tasks]
-    error, before = math.inf, math.inf
+    error, before, rounds = math.inf, math.inf, 0
+    over: list[np.ndarray] = []
+    under: list[np.ndarray] = []
     for rounds, widths in enumerate(zip(*spans, strict=True)):
         if rounds < least:
             continue
@@ -210,7 +213,9 @@ def _doubles(tables: Tables) -> Tables:
     return Tables(*(np.asarray(x, float) for x in (tables.stop, tables.column, tables.reward)))
 
 
-def _spans(structure, tables, tasks: Tasks, closed) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _spans(
+    structure: Structure, tables: Tables, tasks: Tasks, closed: Closed | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """E_k (or, for closed beliefs, H_k - W^k at each of them) and D_k, for k = 0, 1, ..."""
     joint = _too_large(structure, tasks, tables)
     high, allowed = _worth(tables, tasks, joint, np.max)
@@ -241,7 +246,9 @@ def _spans(structure, tables, tasks: Tasks, closed) -> Iterator[tuple[np.ndarray
             below = _round(structure, tables, tasks, allowed, below, np.minimum)
 
 
-def _spreads(structure, tables, tasks: Tasks, bad: np.ndarray) -> Bool[np.ndarray, "M _R _Q m"]:
+def _spreads(
+    structure: Structure, tables: Tables, tasks: Tasks, bad: np.ndarray
+) -> Bool[np.ndarray, "M _R _Q m"]:
     """Where the last control for ever can lead to what is bad in one round."""
     edge, heir = structure.edge[0][:, -1], structure.successor[0][:, -1]
     going = tables.column[structure.columns[edge]].sum(axis=1) > 0
@@ -259,18 +266,26 @@ def _too_large(structure: Structure, tasks: Tasks, tables: Tables) -> bool:
     return 8.0 * cells * len(structure.edge[0]) > _BYTES
 
 
-def _worth(tables: Tables, tasks: Tasks, joint: bool, fold):
+def _worth(tables: Tables, tasks: Tasks, joint: bool, fold: Callable[..., Any]):
     """What every outcome yields given omega, (R, Q, n, m); or one bound for all, R = Q = 1."""
     counted = np.asarray(tasks.counted, float)[..., None]
     worth = np.asarray(tasks.coefficient, float)[..., None] + counted * tables.reward
     allowed = np.asarray(tasks.allowed, bool)
     if joint:
         worth = fold(worth, axis=(0, 1), keepdims=True)
-        allowed = allowed.any(axis=(0, 1), keepdims=True)
+        allowed = np.asarray(allowed.any(axis=(0, 1), keepdims=True))
     return worth, allowed
 
 
-def _round(structure, tables, tasks, allowed, value, fold, worth=None) -> np.ndarray:
+def _round(
+    structure: Structure,
+    tables: Tables,
+    tasks: Tasks,
+    allowed: np.ndarray,
+    value: np.ndarray,
+    fold: np.ufunc,
+    worth: np.ndarray | None = None,
+) -> np.ndarray:
     """The best or worst of one round given omega: what is yielded, and what may follow."""
     edges, successor = structure.edge[0], structure.successor[0]
     outside = -np.inf if fold is np.maximum else np.inf

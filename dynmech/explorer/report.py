@@ -20,7 +20,7 @@ MOST = 1024  # points of conversations
 
 def report(
     mechanism: DynamicTeamMechanism,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     audit: Audit | None = None,
     profile: int = 0,

@@ -46,7 +46,7 @@ def mark_of(function: Callable[..., Any]) -> str:
     return hash_arrays([_bytes(f"{function.__module__}.{name}\n{source}".encode())])
 
 
-def save(module: eqx.Module, path: str | os.PathLike, call: str | None = None) -> None:
+def save(module: eqx.Module, path: str | os.PathLike[str], call: str | None = None) -> None:
     """Write `module` to the file `path` in one step; what was there stays whole if it fails.
 
     **Raises:** `InvalidArgument` for what cannot be kept (functions, keys), or where `write` does.
@@ -60,7 +60,10 @@ def save(module: eqx.Module, path: str | os.PathLike, call: str | None = None) -
 
 
 def load(
-    path: str | os.PathLike, kind: type[T], parts: tuple[type, ...] = (), name: str | None = None
+    path: str | os.PathLike[str],
+    kind: type[T],
+    parts: tuple[type, ...] = (),
+    name: str | None = None,
 ) -> T:
     """Read a module written by `save`, through the checks of its classes' constructors.
 

@@ -9,7 +9,7 @@ from solvers.files import write as write_whole
 
 
 def write(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *chunks: Chunk | str,
     call: str = "write(path=...)",
     fresh: bool = False,

@@ -247,7 +247,7 @@ class RecommendationMDP(eqx.Module):
         parts = env.values, env.tastes, env.signals.initial, env.utilities
         return draw_profiles(rng, *parts, count)
 
-    def write(self, path: str | os.PathLike) -> None:
+    def write(self, path: str | os.PathLike[str]) -> None:
         """Write the market to a folder of tables that `read_market` reads back.
 
         **Arguments:** `path`: a folder; files of a market in it are replaced.

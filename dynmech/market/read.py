@@ -55,7 +55,7 @@ _SECTIONS = (
 )
 
 
-def read_market(path: str | os.PathLike) -> RecommendationMDP:
+def read_market(path: str | os.PathLike[str]) -> RecommendationMDP:
     """Read a market from a folder of `products.csv`, `tastes.csv` and `market.toml`.
 
     **Arguments:** `path`: the folder; the module's page lists what the files hold.

@@ -68,7 +68,7 @@ KINDS: dict[str, dict[type, tuple[str, ...]]] = {
 CHOOSE = (rules.PerfectRecall, rules.LastShownOnly, rules.ImperfectRecall)  # by choice and query
 
 
-def write_market(env: Any, path: str | os.PathLike) -> None:
+def write_market(env: Any, path: str | os.PathLike[str]) -> None:
     """Write a market of built-in parts to a folder that `read_market` reads back, digit by digit.
 
     **Arguments:** `path`: a folder, made if it is not there; files of a market in it are replaced.

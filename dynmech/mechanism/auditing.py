@@ -52,7 +52,7 @@ def audit_mechanism(
     confidence: float,
     tolerance: float | None,
     mesh: jax.sharding.Mesh | None,
-    checkpoint: str | os.PathLike | None,
+    checkpoint: str | os.PathLike[str] | None,
 ) -> Audit | AuditsUnder:
     """See `DynamicTeamMechanism.audit`."""
     choice("on-path", "all")("audit(histories=...)", histories)

@@ -244,7 +244,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         under: RecommendationMDP | None = None,
         *,
         mesh: jax.sharding.Mesh | None = None,
-        checkpoint: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> SimulationSummary:
         """Simulate as many conversations as wanted, and keep moments and quantiles alone.
@@ -287,7 +287,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         confidence: float = 0.95,
         tolerance: float | None = None,
         mesh: jax.sharding.Mesh | None = None,
-        checkpoint: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Audit: ...
 
     @overload
@@ -304,7 +304,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         confidence: float = 0.95,
         tolerance: float | None = None,
         mesh: jax.sharding.Mesh | None = None,
-        checkpoint: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> AuditsUnder: ...
 
     def audit(
@@ -320,7 +320,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         confidence: float = 0.95,
         tolerance: float | None = None,
         mesh: jax.sharding.Mesh | None = None,
-        checkpoint: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Audit | AuditsUnder:
         """Check incentives, participation, no subsidy and budget, exactly on the grid.
 

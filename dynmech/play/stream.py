@@ -38,7 +38,7 @@ def simulate_summary(
     profile: int | None,
     under: RecommendationMDP | None,
     mesh: jax.sharding.Mesh | None,
-    checkpoint: str | os.PathLike | None,
+    checkpoint: str | os.PathLike[str] | None,
     progress: bool,
 ) -> SimulationSummary:
     """See `DynamicTeamMechanism.simulate_summary`."""
@@ -71,7 +71,7 @@ def simulate_summary(
 
 
 def _kept(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     drawing: Drawing,
     terms: AbstractTerms,
     under: RecommendationMDP | None,

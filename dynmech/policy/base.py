@@ -223,12 +223,12 @@ class AbstractPricedPolicy(AbstractPriced):
         """
         return with_actions(self, actions)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the policy to one sealed file, in one step; see `dynmech.files`."""
         files.save(self, path)
 
     @classmethod
-    def load(cls, path: str | os.PathLike, parts: tuple[type, ...] = ()) -> Self:
+    def load(cls, path: str | os.PathLike[str], parts: tuple[type, ...] = ()) -> Self:
         """Read a policy written by `save`; `parts` lists your own classes that it holds, if any.
 
         **Raises:** `InvalidArgument` for a file that is changed, torn, or of another format.

@@ -43,7 +43,7 @@ def solve_efficient_policy(
     relative: float = 0.0,
     memory: float | None = None,
     seconds: float | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = True,
     throw: bool = False,

@@ -19,6 +19,7 @@ any other predictable stakes would give valid bounds, these give short ones.
 """
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float
 
 _MOST = 0.8  # c: no draw costs more than this share of the wealth
@@ -56,7 +57,7 @@ def betting_lower(
     return np.asarray(floor + low * scale)
 
 
-def betting_upper(sample, ceiling, alpha: float):
+def betting_upper(sample: npt.ArrayLike, ceiling: npt.ArrayLike, alpha: float):
     """Bound means from above, as `betting_lower` does from below; `ceiling`: above any draw."""
     return -betting_lower(-np.asarray(sample, float), -np.asarray(ceiling, float), alpha)
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from solvers.chooser import AbstractChooser
 from solvers.confidence.betting import betting_lower, betting_upper
 from solvers.confidence.sample import AbstractSample
+from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
 from solvers.tree.misled import REACH, Told, follow
@@ -67,7 +68,9 @@ def chosen_runs(
     most = float(np.abs(met[:n]).max(initial=0.0))
     spent = float(np.abs(met[n:]).max(initial=0.0)) * (process.horizon - period)
 
-    def observe(t, memories, control, true, held):
+    def observe(
+        t: int, memories: np.ndarray, control: np.ndarray, true: np.ndarray, held: np.ndarray
+    ):
         passing = np.zeros((len(control), 1))
         for low in range(0, len(control), _PART):
             part = slice(low, low + _PART)
@@ -87,12 +90,14 @@ def chosen_runs(
 
 
 @as_program
-def _tolls(process, case, memories, control, beliefs):
+def _tolls(
+    process: AbstractProcess, case: Case, memories: Numbers, control: Numbers, beliefs: Numbers
+):
     """What tolls yield in a round, expected, (C,)."""
     worth = case.worth(process.reward)
     n = len(worth) - process.tolls
 
-    def one(memory, control, belief):
+    def one(memory: Numbers, control: Numbers, belief: Numbers):
         ends = process.ends(process.step(memory, control), control)
         return ((ends[n:-1] * worth[n:]) @ belief).sum()
 

@@ -29,7 +29,8 @@ from jaxtyping import Array, Float, Int
 from solvers.confidence.betting import betting_lower
 from solvers.confidence.sample import AbstractSample
 from solvers.neural.critic import AbstractCritic
-from solvers.neural.rollout import ahead, guarded, planned, plans_around
+from solvers.neural.rollout import Plans, ahead, guarded, planned, plans_around
+from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers.programs import as_program
 
@@ -75,7 +76,7 @@ class _Spread(eqx.Module):
     low: Float[Array, "C Z"]
     gap: Float[Array, "C Z"]
     rise: Float[Array, "C Z"]
-    belief: Float[Array, "C Z m"]
+    belief: Float[Numbers, "C Z m"]
     memory: Int[Array, "C d"]
 
     @property
@@ -136,7 +137,9 @@ def certified_runs(
     return Certified(total, sure - _ROOM * left - slack, sure - slack, slack, rounds)
 
 
-def _draw(spread: _Spread, gap, weight, room, noise):
+def _draw(
+    spread: _Spread, gap: Numbers | None, weight: np.ndarray, room: np.ndarray, noise: np.ndarray
+):
     """Draw whether and how runs go on; what the critic adds, and room, going, weights, symbols."""
     share = spread.mass * spread.gap
     whole = share.sum(axis=1)
@@ -158,7 +161,13 @@ def _draw(spread: _Spread, gap, weight, room, noise):
     return step, np.maximum(room + step, 0.0), on, weight, symbol
 
 
-def _spread(problem, beliefs, memories, t: int, chunk: int) -> _Spread:
+def _spread(
+    problem: tuple[AbstractProcess, Case, AbstractCeiling, AbstractCritic | None],
+    beliefs: Numbers,
+    memories: Numbers,
+    t: int,
+    chunk: int,
+) -> _Spread:
     """Enumerate one round of all runs, in chunks of runs with neighbouring memories."""
     process, case, ceiling, critic = problem
     parts, last = [], t == process.horizon - 1
@@ -181,13 +190,24 @@ def _spread(problem, beliefs, memories, t: int, chunk: int) -> _Spread:
 
 
 @as_program
-def _enumerate(process, case, critic, found: Laws, told, plans, p, row, t, last) -> _Spread:
+def _enumerate(
+    process: AbstractProcess,
+    case: Case,
+    critic: AbstractCritic | None,
+    found: Laws,
+    told: Numbers,
+    plans: Plans,
+    p: Numbers,
+    row: Numbers,
+    t: Numbers,
+    last: bool,
+) -> _Spread:
     allowed, here = jnp.asarray(case.allowed), jnp.arange(len(p))
     now = jnp.einsum("cm,cam->ca", p, found.pay[row])
     if last:
         control = jnp.argmax(jnp.where(allowed, now, -jnp.inf), axis=1)
         plan = now[here, control]
-        if not process.orderless:
+        if isinstance(plans, tuple):
             plan = jnp.einsum("cm,ckm->ck", p, jnp.asarray(plans[0])[row]).max(axis=1)
         zero = jnp.zeros((len(p), 1))
         memory = found.memory[row, control]

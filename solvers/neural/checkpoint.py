@@ -24,7 +24,7 @@ class NeuralCheckpoint:
     **Raises:** `Unkept`, as `Checkpoint`.
     """
 
-    def __init__(self, path: str | os.PathLike, mark: str):
+    def __init__(self, path: str | os.PathLike[str], mark: str):
         self.parts = Checkpoint(path, mark)
 
     def save(self, training: Training) -> None:

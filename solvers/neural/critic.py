@@ -67,7 +67,7 @@ def view(process: AbstractProcess, case: Case) -> Float[Array, "n m V"]:
     worth, reward = worth[:n], jnp.asarray(process.reward)[:n]
     usable = (jnp.asarray(case.counted)[:n] & jnp.asarray(case.allowed)[:-1])[:, None]
 
-    def behind(value):
+    def behind(value: Numbers):
         best = jnp.where(usable, value, -jnp.inf).max(axis=0)
         return value - jnp.maximum(best, 0.0)
 

@@ -21,7 +21,7 @@ from solvers.checkpoint import mark_of
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import decide
 from solvers.problem import TaskList
-from solvers.process import AbstractCeiling, AbstractProcess, Case
+from solvers.process import AbstractCeiling, AbstractProcess, Case, Problem
 from solvers.solution import (
     AbstractPlan,
     AbstractSolver,
@@ -84,7 +84,7 @@ class AbstractLearner(AbstractSolver):
         **Raises:** `Unkept` for a checkpoint that is another problem's.
         """
 
-    def solve(self, problem, tasks, limits, progress):
+    def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Learn, and bound every task at the certificate's confidence, each by itself."""
         name, began = type(self).__name__, time.monotonic()
         if problem.horizon == math.inf:

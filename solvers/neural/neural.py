@@ -21,19 +21,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from solvers.certify import Certificate
 from solvers.checks import check_fields, instance, positive, probability, whole
 from solvers.devices import spread
 from solvers.neural.checkpoint import NeuralCheckpoint
-from solvers.neural.critic import case_scale, view
+from solvers.neural.critic import AbstractCritic, case_scale, view
 from solvers.neural.learner import AbstractLearner, Learned, Root, learning_mark
 from solvers.neural.rollout import Rollout, States, rollout
 from solvers.neural.training import COLUMNS, Training
 from solvers.neural.value_network import ValueNetwork
-from solvers.process import AbstractProcess
+from solvers.process import AbstractProcess, Case
 from solvers.programs import as_program
 from solvers.progress import Bar
+from solvers.solution import Limits
 
 _EXPLODED = 10.0
 
@@ -80,7 +82,7 @@ class Neural(AbstractLearner):
         check_fields(self, persistence=probability, explore=probability)
         check_fields(self, certificate=instance(Certificate | None, "Certificate(...)"))
 
-    def learn(self, process, roots, limits, progress):
+    def learn(self, process: AbstractProcess, roots: list[Root], limits: Limits, progress: bool):
         """Train from the checkpoint, if there is one, in float32; see `AbstractLearner.learn`."""
         with jax.enable_x64(False):
             start, after = begin(self), lambda training: None
@@ -141,7 +143,12 @@ def train(
         plays = [(k, True) for k in chosen] + [(0, False)]
         streams = rng.spawn(len(plays))
 
-        def play(at: int, network=training.network, plays=plays, streams=streams) -> Rollout:
+        def play(
+            at: int,
+            network: Any = training.network,
+            plays: list[tuple[int, bool]] = plays,
+            streams: list[np.random.Generator] = streams,
+        ) -> Rollout:
             case, learning = plays[at]
             return _play(process, roots[case], network, solver, streams[at], learning)
 
@@ -187,7 +194,14 @@ def _chosen(roots: list[Root], solver: Neural, rng: np.random.Generator) -> list
     return [int(k) for k in sorted(first) + more]
 
 
-def _play(process, root, network, solver, rng, learning):
+def _play(
+    process: AbstractProcess,
+    root: Root,
+    network: AbstractCritic,
+    solver: Neural,
+    rng: np.random.Generator,
+    learning: bool,
+):
     return rollout(
         process,
         root.case,
@@ -203,7 +217,7 @@ def _play(process, root, network, solver, rng, learning):
     )
 
 
-def _residual(process, roots, met) -> float:
+def _residual(process: AbstractProcess, roots: list[Root], met: list[tuple[int, States]]) -> float:
     """Mean |backup - V| over beliefs that the network has not been fitted to."""
     parts = [
         np.abs(states.target - states.value) / float(case_scale(roots[k].case, process.reward))
@@ -222,7 +236,12 @@ def _optimiser(solver: Neural) -> optax.GradientTransformation:
 
 
 def _fit(
-    process, roots, met, training: Training, solver: Neural, rng
+    process: AbstractProcess,
+    roots: list[Root],
+    met: list[tuple[int, States]],
+    training: Training,
+    solver: Neural,
+    rng: np.random.Generator,
 ) -> tuple[Any, optax.OptState, float]:
     """Gradient steps on the sweep's beliefs; each case gives equally many."""
     met = [met[i % len(met)] for i in range(max(len(met), min(solver.cases, len(roots))))]
@@ -247,14 +266,22 @@ def _fit(
 
 
 @as_program
-def _steps(network, state, process, cases, states: States, pick, solver: Neural):
+def _steps(
+    network: AbstractCritic,
+    state: optax.OptState,
+    process: AbstractProcess,
+    cases: Case,
+    states: States,
+    pick: Array,
+    solver: Neural,
+):
     optimiser = _optimiser(solver)
     views = jax.vmap(lambda case: view(process, case))(cases)
     scales = jax.vmap(lambda case: case_scale(case, process.reward))(cases)
     fixed = (cases, views, scales)
     params, static = eqx.partition(network, eqx.is_array)
 
-    def one(carry, rows):
+    def one(carry: tuple[optax.Params, optax.OptState], rows: Array):
         params, state = carry
         part = jax.tree.map(lambda x: jax.vmap(lambda y, r: y[r])(x, rows), states)
         loss, gradient = jax.value_and_grad(_loss)(params, static, fixed, part)
@@ -265,12 +292,12 @@ def _steps(network, state, process, cases, states: States, pick, solver: Neural)
     return eqx.combine(params, static), state, losses
 
 
-def _loss(params, static, fixed, states: States):
+def _loss(params: optax.Params, static: Any, fixed: tuple[Case, Array, Array], states: States):
     """Mean Huber loss of the network on backups, in units of each case's scale, times 100."""
-    network = eqx.combine(params, static)
+    network: Any = eqx.combine(params, static)
     cases, views, scales = fixed
 
-    def of_case(case, seen, scale, states: States):
+    def of_case(case: Case, seen: Array, scale: Array, states: States):
         summary = states.belief @ network.summaries(seen)
         value = jax.vmap(lambda s, f, r: network(s, f, r, case, scale))(
             summary, states.fixed, states.remaining

@@ -19,6 +19,7 @@ round, so that differences between policies, run by run, vary little.
 """
 
 import enum
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,10 +30,13 @@ from jaxtyping import Array, Float, Int
 from solvers.chooser import AbstractChooser, chosen
 from solvers.confidence.sample import AbstractSample
 from solvers.neural.critic import AbstractCritic, case_scale, view
+from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers.programs import as_program
 
 _SMALL = 4  # runs that are handled together when few are left
+# Of the ceiling before a round and after it; True where none are needed, None where none are known.
+Plans = tuple[Numbers, Numbers] | bool | None
 _ROUNDING = 1e-13  # of a plan's value: within it, two plans are as good
 
 
@@ -71,7 +75,7 @@ class Step(eqx.Module):
     control: Int[Array, " C"]
     symbol: Int[Array, " C"]
     going: Float[Array, " C"]
-    belief: Float[Array, "C m"]
+    belief: Float[Numbers, "C m"]
     memory: Int[Array, "C d"]
     fixed: Float[Array, "C F"]
     value: Float[Array, " C"]
@@ -128,7 +132,7 @@ def rollout(
         if chooser is not None:
             here = beliefs, memories, t, np.zeros(len(alive), np.int64), noise[:, 3]
             forced, _ = chosen(chooser, case, *here, process.controls)
-        step = _round(
+        step = play_round(
             process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore,
             forced, guard=not keep,
         )  # fmt: skip
@@ -166,15 +170,16 @@ def decide(
     """Choose the greedy control of each of C beliefs of mass 1."""
     noise = np.zeros((len(beliefs), 4))
     play, chunk = Play.GREEDY, min(chunk, len(beliefs))
-    step = _round(
+    step = play_round(
         process, case, ceiling, critic, beliefs, memories, noise, period, play, chunk, 0.0
     )
     return np.asarray(step.control)
 
 
-def _round(
-    process, case, ceiling, critic, beliefs, memories, noise, t, play, chunk, explore, forced=None,
-    guard=True,
+def play_round(
+    process: AbstractProcess, case: Case, ceiling: AbstractCeiling, critic: AbstractCritic | None,
+    beliefs: np.ndarray, memories: np.ndarray, noise: np.ndarray, t: int, play: Play, chunk: int,
+    explore: float, forced: np.ndarray | None = None, guard: bool = True,
 ):  # fmt: skip
     """One round of all runs, in chunks of runs with neighbouring memories.
 
@@ -207,8 +212,10 @@ def _round(
 
 @as_program
 def _step(
-    process, case, critic, found: Laws, told, p, row, noise, t, play, last, explore, forced, plans
-) -> Step:
+    process: AbstractProcess, case: Case, critic: AbstractCritic | None, found: Laws,
+    told: Numbers, p: Numbers, row: Numbers, noise: Numbers, t: Numbers, play: Play, last: bool,
+    explore: float, forced: Numbers | None, plans: Plans,
+) -> Step:  # fmt: skip
     """Back up, choose, and draw what comes next, for a chunk of runs."""
     count = len(p)
     dtype = p.dtype
@@ -256,7 +263,9 @@ def _step(
     )  # fmt: skip
 
 
-def plans_around(process, ceiling, memories, found: Laws, t: int):
+def plans_around(
+    process: AbstractProcess, ceiling: AbstractCeiling, memories: np.ndarray, found: Laws, t: int
+) -> Plans:
     """Values of the ceiling's fixed plans before a round (U, K, m) and after it (U, A, K, m).
 
     None where `planned` needs none (laws that depend on no memory), or where there are none.
@@ -268,10 +277,14 @@ def plans_around(process, ceiling, memories, found: Laws, t: int):
         return None
     after = np.asarray(found.memory)
     there = ceiling.plans(t + 1, after.reshape(-1, after.shape[-1]))
+    assert there is not None
     return here, there.reshape(*after.shape[:2], *there.shape[1:])
 
 
-def planned(process, case, found: Laws, plans, row, p, posterior, fixed, t):
+def planned(
+    process: AbstractProcess, case: Case, found: Laws, plans: Plans, row: Numbers, p: Numbers,
+    posterior: Numbers, fixed: Numbers, t: Numbers,
+):  # fmt: skip
     """L, what the best fixed plan is worth: at C beliefs (C,), and at what may follow (C, A, Z).
 
     Traced. Where laws depend on no memory the plans are single controls kept to the end, of which
@@ -281,19 +294,20 @@ def planned(process, case, found: Laws, plans, row, p, posterior, fixed, t):
         left = process.horizon - t
         here = jnp.where(jnp.asarray(case.allowed), p @ kept(found, left).T, -jnp.inf)
         return here.max(axis=-1), fixed[..., -1]
+    assert isinstance(plans, tuple)
     here, there = plans
     best = jnp.einsum("cm,ckm->ck", p, jnp.asarray(here)[row]).max(axis=-1)
     return best, jnp.einsum("cazm,cakm->cazk", posterior, jnp.asarray(there)[row]).max(axis=-1)
 
 
-def kept(found: Laws, left) -> Float[Array, "A m"]:
+def kept(found: Laws, left: Numbers) -> Float[Array, "A m"]:
     """What each control yields if it is kept for `left` rounds, where no memory matters."""
     leave = 1 - found.going[0]
     rounds = -jnp.expm1(left * jnp.log1p(-jnp.minimum(leave, 1 - 1e-12))) / leave
     return found.pay[0] * jnp.where(leave > 0, rounds, left)
 
 
-def guarded(score, follow, plan, allowed):
+def guarded(score: Array, follow: Array, plan: Array, allowed: Array):
     """Rule out controls after which the best fixed plan is worth less than it is before them.
 
     score (C, A); `follow` (C, A): the control, then the best fixed plan; `plan` (C,): the best
@@ -307,7 +321,10 @@ def guarded(score, follow, plan, allowed):
     return jnp.where(follow >= (least - slack)[:, None], score, -jnp.inf)
 
 
-def ahead(process, case, critic, found: Laws, told, row, p, t):
+def ahead(
+    process: AbstractProcess, case: Case, critic: AbstractCritic | None, found: Laws,
+    told: Numbers, row: Numbers, p: Numbers, t: Numbers,
+):  # fmt: skip
     """What may follow each control and symbol, traced: for C beliefs of mass 1.
 
     **Returns:** joint weights (C, A, Z, m), their mass, posteriors, the network's fixed inputs
@@ -329,23 +346,26 @@ def ahead(process, case, critic, found: Laws, told, row, p, t):
     if critic is None:
         value = jnp.zeros_like(mass)
     else:
-        critic, own = jax.tree.map(_single, (critic, case))
-        kernel = critic.summaries(_single(view(process, case)))
+        asked, own = jax.tree.map(_single, (critic, case))
+        kernel = asked.summaries(_single(view(process, case)))
         summary = (_single(posterior) @ kernel).reshape(-1, kernel.shape[-1])
         flat = _single(fixed).reshape(-1, fixed.shape[-1])
         scale = _single(case_scale(case, process.reward))
         left = process.horizon - 1 - t
-        value = jax.vmap(lambda s, f: critic(s, f, left, own, scale))(summary, flat)
+        value = jax.vmap(lambda s, f: asked(s, f, left, own, scale))(summary, flat)
         value = value.reshape(mass.shape).astype(p.dtype)
     return joint, mass, posterior, fixed, value
 
 
-def _single(x):
+def _single(x: Any):
     """In float32: whatever a critic says is a control variate, so that nothing else is rounded."""
     return x.astype(jnp.float32) if eqx.is_inexact_array(x) else x
 
 
-def _score(process, case, play, found, told, row, p, now, backup, joint, noise, t):
+def _score(
+    process: AbstractProcess, case: Case, play: Play, found: Laws, told: Numbers, row: Numbers,
+    p: Numbers, now: Numbers, backup: Numbers, joint: Numbers, noise: Numbers, t: Numbers,
+):  # fmt: skip
     """What the policy maximises over controls, (C, A)."""
     if play is Play.GREEDY:
         return backup

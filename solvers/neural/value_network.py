@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 from solvers.errors import InvalidArgument, describe
 from solvers.neural.critic import AbstractCritic
 from solvers.problem import Numbers
+from solvers.process import Case
 
 _CLOCK = (1.0, 4.0, 16.0)
 _VIEW = 6
@@ -84,12 +85,19 @@ class ValueNetwork(AbstractCritic):
             must, do = "hold a network of this version", "solve again"
             raise InvalidArgument(describe("ValueNetwork(...)", must, f"shapes {shapes}", do))
 
-    def summaries(self, view):
+    def summaries(self, view: Float[Numbers, "n m V"]):
         """g at every outcome and grid point."""
         image = jax.vmap(jax.vmap(lambda seen: _two(self.taste, seen)))(jnp.asarray(view))
         return jnp.moveaxis(image, 1, 0).reshape(image.shape[1], -1)
 
-    def __call__(self, summary, fixed, remaining, case, scale):
+    def __call__(
+        self,
+        summary: Float[Numbers, " S"],
+        fixed: Float[Numbers, " F"],
+        remaining: Numbers | int,
+        case: Case,
+        scale: Float[Numbers, ""],
+    ):
         n, every = len(case.allowed) - 1, len(case.coefficient)
         chance, (going, idle, told) = fixed[:n], fixed[every : every + 3]
         left = jnp.asarray(remaining, summary.dtype)

@@ -20,7 +20,7 @@ def padded_length(count: int) -> int:
 def in_chunks(
     work: Callable[..., Any],
     query: Float[np.ndarray, "N m"],
-    arguments: tuple,
+    arguments: tuple[Any, ...],
     mesh: jax.sharding.Mesh | None,
     heavy: bool = False,
 ) -> list[np.ndarray]:

@@ -31,7 +31,8 @@ from solvers.checks import check_fields, flag, positive, time_limit, whole
 from solvers.devices import check_mesh, late
 from solvers.points.points import Points, PointSets
 from solvers.points.starts import Starts, Wanted, loose_nodes, root_beliefs
-from solvers.problem import Structure, Tables, Tasks
+from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.process import Problem
 from solvers.progress import Bar, deferred
 from solvers.search.branch_and_bound import BoundedTree, kept_gaps, stopped
 from solvers.search.growing import (
@@ -45,7 +46,7 @@ from solvers.search.growing import (
     summary,
     sweep_bounded,
 )
-from solvers.solution import AbstractSolver, Status, Unsuited, close_enough
+from solvers.solution import AbstractSolver, Limits, Status, Unsuited, close_enough
 from solvers.told.bounds import open_columns
 from solvers.told.rounded import widened
 from solvers.tree.tree import Layer, build_tree
@@ -79,7 +80,7 @@ class PointBased(AbstractSolver):
     def __check_init__(self):
         check_fields(self, memory=positive, seconds=time_limit, beliefs=whole(1), everywhere=flag)
 
-    def solve(self, problem, tasks, limits, progress):
+    def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Bound every task; see `AbstractSolver.solve`."""
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
@@ -113,7 +114,7 @@ def solve_point_based(
     tolerance: float = 0.0,
     relative: float = 0.0,
     progress: bool = False,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> BoundedTree:
     """Back up batches of beliefs until bounds meet, within `tolerance` per unit of root mass.
@@ -133,6 +134,7 @@ def solve_point_based(
     starts = root_beliefs(sets, tasks)
     passes: Passes = []
     best: Any = None
+    status = Status.STALLED
     given = sets, starts, solver, tolerance, passes
     with deferred() as interrupts:
         for stage in itertools.count():
@@ -242,14 +244,20 @@ def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
     return np.concatenate(found, axis=1)
 
 
-def _improve(sets: PointSets, starts: Starts, solver: PointBased, tolerance, check) -> int:
+Candidates = dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
+
+
+def _improve(
+    sets: PointSets, starts: Starts, solver: PointBased, tolerance: float, check: Callable[[], None]
+) -> int:
     """One pass forward and back; how many beliefs are new."""
     before, horizon = sets.visited(), sets.structure.horizon
     most = sets.batch(solver.memory / 8)
     walk: list[dict[int, np.ndarray]] = []
     wanted: dict[int, Wanted] = {}
     for t in range(horizon):
-        here, candidates = {}, {}
+        here: dict[int, np.ndarray] = {}
+        candidates: Candidates = {}
         for memory in {*wanted, *(m for s, m in starts if s == t)}:
             parts = [x for x in (wanted.get(memory), starts.get((t, memory))) if x is not None]
             belief = np.concatenate([x.belief for x in parts])
@@ -275,7 +283,14 @@ def _join(old: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.concatenate([old, more])
 
 
-def _follow(sets: PointSets, t, memory, index, weight, candidates) -> None:
+def _follow(
+    sets: PointSets,
+    t: int,
+    memory: int,
+    index: np.ndarray,
+    weight: np.ndarray,
+    candidates: Candidates,
+) -> None:
     """Add the beliefs after hopeful controls: by class, (belief, weight, share of the gap)."""
     points = sets.at(t, memory)
     found = sets.look(t, memory, index)
@@ -298,7 +313,7 @@ def _follow(sets: PointSets, t, memory, index, weight, candidates) -> None:
         candidates.setdefault(heir, []).append(more)
 
 
-def _largest(candidates: dict, most: int, ignored: float) -> dict[int, Wanted]:
+def _largest(candidates: Candidates, most: int, ignored: float) -> dict[int, Wanted]:
     """The candidates that hold most of the gap, at most `most` of each class."""
     joined = {m: [np.concatenate(x) for x in zip(*c, strict=True)] for m, c in candidates.items()}
     every = np.sort(np.concatenate([share for _, _, share in joined.values()] or [np.zeros(0)]))
@@ -313,7 +328,13 @@ def _largest(candidates: dict, most: int, ignored: float) -> dict[int, Wanted]:
     return wanted
 
 
-def _grow(sets: PointSets, tables: Tables, tasks: Sequence[Tasks], solver: PointBased, told=None):
+def _grow(
+    sets: PointSets,
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    solver: PointBased,
+    told: Sequence[list[np.ndarray]] | None = None,
+):
     """The tree of what the best plans do, and upper bounds (N, R, Q) at its nodes per group.
 
     Where it does not fit, with `told`, that of the plan of who is told the parameter: the last

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from solvers.checkpoint import named, within
 from solvers.points.batches import in_chunks, padded_length
@@ -58,8 +58,8 @@ class Points:
     """
 
     def __init__(
-        self, told, least, nothing, controls, symbols: int, regimes: int,
-        mesh: jax.sharding.Mesh | None,
+        self, told: np.ndarray, least: np.ndarray, nothing: np.ndarray, controls: np.ndarray,
+        symbols: int, regimes: int, mesh: jax.sharding.Mesh | None,
     ):  # fmt: skip
         tasks, points = told.shape
         self.mesh = mesh
@@ -72,7 +72,7 @@ class Points:
         self.control = np.full((1, tasks), len(controls) - 1)
         self.after = np.zeros((1, tasks, symbols, regimes), np.int64)
         self.place: dict[bytes, int] = {}
-        self._cache: dict[str, tuple] = {}
+        self._cache: dict[str, tuple[Array, ...]] = {}
 
     def state(self) -> dict[str, np.ndarray]:
         """What was found, for a checkpoint."""
@@ -129,7 +129,14 @@ class Points:
         value, index = in_chunks(best_plan, query, self._cache["alpha"], self.mesh, cells > _CELLS)
         return value, np.concatenate([self.plan, self.plan[:1]])[np.minimum(index, len(self.plan))]
 
-    def improve(self, index, upper, alpha, control, after) -> None:
+    def improve(
+        self,
+        index: np.ndarray,
+        upper: np.ndarray,
+        alpha: np.ndarray,
+        control: np.ndarray,
+        after: np.ndarray,
+    ) -> None:
         """Take in backups at visited beliefs: upper bounds (n, U), and one plan each."""
         np.minimum.at(self.upper, index, upper)
         numbers = len(self.control) + np.arange(len(alpha))

@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from solvers.points.points import PointSets
-from solvers.problem import Tasks
+from solvers.problem import Numbers, Tasks
+from solvers.table import Answer
 from solvers.told.bounds import open_columns
-from solvers.tree.backward import likelihood_rows
+from solvers.tree.backward import Swept, likelihood_rows
 from solvers.tree.tree import Tree
 
 
@@ -39,12 +40,19 @@ def root_beliefs(sets: PointSets, tasks: Sequence[Tasks]) -> Starts:
     return {(0, 0): Wanted(np.array(beliefs), np.array(weights))}
 
 
-def loose_nodes(sets: PointSets, tree: Tree, tasks, swept, answers, tolerance: float) -> Starts:
+def loose_nodes(
+    sets: PointSets,
+    tree: Tree,
+    tasks: Sequence[Tasks],
+    swept: Sequence[list[Swept]],
+    answers: Sequence[Answer],
+    tolerance: float,
+) -> Starts:
     """Nodes that the kept policies visit with a gap above the tolerance, by round and class."""
     column = open_columns(np.asarray(sets.tables.column))
     column[-1] = 1.0
     rows = likelihood_rows(tree, column, len(tree.layers))
-    found: dict[tuple[int, int], list] = {}
+    found: dict[tuple[int, int], list[tuple[Numbers, Numbers]]] = {}
     for g, part in enumerate(tasks):
         root = np.asarray(part.root)
         law = None if part.kernel is None else np.asarray(part.kernel)
@@ -54,6 +62,7 @@ def loose_nodes(sets: PointSets, tree: Tree, tasks, swept, answers, tolerance: f
             mass = belief.sum(axis=2)
             reached &= mass[:, :, None] > 0
             one = swept[g][t]
+            assert one.upper is not None
             rounded = one.error + one.share * abs(one.upper)
             excess = (one.upper - one.lower - 4 * rounded)[:, :, : part.keep]
             node, r, k = np.nonzero(reached & (excess > tolerance * mass[:, :, None]))

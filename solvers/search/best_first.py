@@ -145,7 +145,7 @@ class Search(Met):
         order = np.argsort(-seen, kind="stable")
         return np.split(every[order], np.flatnonzero(np.diff(seen[order])) + 1)
 
-    def _choose(self, active, spare, tip, most: int):
+    def _choose(self, active: np.ndarray, spare: np.ndarray, tip: np.ndarray, most: int):
         """All that is open already, and the most promising tips; the other tips."""
         waiting = active[:0]
         if tip.sum() > most:
@@ -155,7 +155,9 @@ class Search(Met):
             active, spare, waiting = active[~tip], spare[~tip], active[tip]
         return active, spare, waiting
 
-    def _keep_on(self, active, spare, rise) -> Int[np.ndarray, " k"]:
+    def _keep_on(
+        self, active: np.ndarray, spare: np.ndarray, rise: np.ndarray
+    ) -> Int[np.ndarray, " k"]:
         """Pairs, and, if they are few, those met while what they keep is kept and has slack."""
         pairs, edges, store = self.pairs, self.structure.edge[0], self.store
         keep, node = pairs["keep"][active].astype(int), pairs["node"][active]
@@ -187,7 +189,15 @@ class Search(Met):
         np.maximum.at(pairs["slack"], chain, slack)
         return np.union1d(active, chain)
 
-    def _onward(self, active, spare, rise, margin, tolerance, single: bool):
+    def _onward(
+        self,
+        active: np.ndarray,
+        spare: np.ndarray,
+        rise: np.ndarray,
+        margin: np.ndarray,
+        tolerance: Float[np.ndarray, " F"],
+        single: bool,
+    ):
         """Follow what has slack at open pairs; the pairs to go on with, and if any was new."""
         pairs, opened = self.pairs, self.opened
         place = pairs["place"][active]

@@ -33,6 +33,7 @@ from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, number, positive, time_limit
 from solvers.devices import check_mesh, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.process import Problem
 from solvers.progress import Bar, deferred
 from solvers.search.growing import (
     Known,
@@ -52,6 +53,7 @@ from solvers.search.search import search_process
 from solvers.single import make_room, remarks
 from solvers.solution import (
     AbstractSolver,
+    Limits,
     Solution,
     Status,
     Unsuited,
@@ -87,7 +89,7 @@ class BranchAndBound(AbstractSolver):
     def __check_init__(self):
         check_fields(self, memory=positive, seconds=time_limit, merge_within=number(0, 2))
 
-    def solve(self, problem, tasks, limits, progress):
+    def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Bound every task; see `AbstractSolver.solve`. Lists memories where they are few."""
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
@@ -121,7 +123,7 @@ class BranchAndBound(AbstractSolver):
             )
         return found.solution(tasks, room)
 
-    def _search(self, problem, tasks, limits, progress):
+    def _search(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Search from the rules, because the memories are too many to list."""
         with fits_a_plan():
             found = search_process(
@@ -199,7 +201,7 @@ def solve_branch_and_bound(
     relative: float = 0.0,
     progress: bool = False,
     dtype: type[np.floating] | None = None,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> BoundedTree:
     """Grow the tree until upper and lower bounds meet, within `tolerance` per unit of root mass.
@@ -253,8 +255,9 @@ def solve_branch_and_bound(
 
 
 def _solve_merging(
-    structure, tables, tasks, told, leaders: Leaders, solver, asked: tuple[float, float], dtype,
-    states: States, mesh: jax.sharding.Mesh | None,
+    structure: Structure, tables: Tables, tasks: Sequence[Tasks], told: list[list[np.ndarray]],
+    leaders: Leaders, solver: BranchAndBound, asked: tuple[float, float],
+    dtype: type[np.floating] | None, states: States, mesh: jax.sharding.Mesh | None,
 ) -> BoundedTree:  # fmt: skip
     """Search with merged beliefs, then follow what was found on a tree of exact ones.
 
@@ -359,13 +362,15 @@ def roundings(
     return found
 
 
-def excess(gaps, allowed: list[Float[np.ndarray, "_R _Q"]]) -> float:
+def excess(gaps: list[tuple[np.ndarray, ...]], allowed: list[Float[np.ndarray, "_R _Q"]]) -> float:
     """The most that a gap at a root (the first round's) is above what is allowed there."""
     pairs = zip(gaps, allowed, strict=True)
     return max((float((gap[0][0] - most).max(initial=-np.inf)) for gap, most in pairs), default=0.0)
 
 
-def kept_gaps(gaps, tasks: Sequence[Tasks]) -> list[tuple[Float[np.ndarray, "_N _R _K"], ...]]:
+def kept_gaps(
+    gaps: list[tuple[np.ndarray, ...]], tasks: Sequence[Tasks]
+) -> list[tuple[Float[np.ndarray, "_N _R _K"], ...]]:
     """Gaps of the plans that are kept."""
     return [tuple(x[:, :, : t.keep] for x in gap) for gap, t in zip(gaps, tasks, strict=True)]
 

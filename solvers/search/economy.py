@@ -17,7 +17,17 @@ class Economy:
     (M, m) of the belief, here times the root.
     """
 
-    def __init__(self, structure: Structure, root, yields, kept, told, allowed, above, excess):
+    def __init__(
+        self,
+        structure: Structure,
+        root: np.ndarray,
+        yields: np.ndarray,
+        kept: np.ndarray,
+        told: np.ndarray,
+        allowed: np.ndarray,
+        above: int,
+        excess: np.ndarray | None,
+    ):
         self.structure, self.root, self.yields, self.above = structure, root, yields, above
         self.kept, self.told, self.allowed = kept, told, allowed
         self.excess = np.zeros_like(told) if excess is None else excess * root
@@ -85,7 +95,11 @@ class Economy:
         return found
 
     def _last(
-        self, memory: int, rows: Float[np.ndarray, "k m"], taken, column: Float[np.ndarray, "C m"]
+        self,
+        memory: int,
+        rows: Float[np.ndarray, "k m"],
+        taken: np.ndarray,
+        column: Float[np.ndarray, "C m"],
     ) -> Float[np.ndarray, "k s"]:
         """What the last round is worth after each control taken (k, s), over all symbols."""
         edge = self.structure.edge[0][memory][taken]

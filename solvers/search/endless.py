@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from solvers.checkpoint import States, mark_of
 from solvers.devices import check_mesh, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
+from solvers.process import Problem
 from solvers.progress import Bar, deferred
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
@@ -74,7 +75,7 @@ class BestFirst(AbstractSolver):
     memory: float = eqx.field(static=True, default=_MEMORY)
     seconds: float | None = eqx.field(static=True, default=None)
 
-    def solve(self, problem, tasks, limits, progress):
+    def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Search with most of the tolerance, and leave the rest to the rounds not written out.
 
         See `AbstractSolver.solve`. In an endless horizon, coefficients that move, and a tolerance
@@ -117,7 +118,7 @@ class BestFirst(AbstractSolver):
         found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 
-    def _finite(self, problem, tasks, limits, progress):
+    def _finite(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Search with the round as a part of the memory."""
         began = time.monotonic()
         if any(part.kernel is not None for part in tasks.groups):
@@ -311,7 +312,9 @@ def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
             first += width
 
 
-def _excess(search: Search, flat, parent: Int[np.ndarray, " F"]) -> list[np.ndarray]:
+def _excess(
+    search: Search, flat: list[tuple[np.ndarray, ...]], parent: Int[np.ndarray, " F"]
+) -> list[np.ndarray]:
     """D of each task over its parent, from each memory class on, (M, m); see the module."""
     nothing = np.zeros((len(search.structure.edge[0]), search.store.column.shape[1]))
     found = [nothing] * len(flat)
@@ -346,7 +349,7 @@ def outcomes_within(
 
 def _inherit(
     search: Search,
-    flat,
+    flat: list[tuple[np.ndarray, ...]],
     parent: Int[np.ndarray, " F"],
     economy: Int[np.ndarray, " F"],
     more: Float[np.ndarray, " F"],

@@ -82,7 +82,9 @@ class EndlessPlan(AbstractPlan):
             self._keep_on(total, int(memory[one]), keep, weight[one])
         return total
 
-    def _keep_on(self, total, memory: int, control: int, weight: Float[np.ndarray, " m"]) -> None:
+    def _keep_on(
+        self, total: np.ndarray, memory: int, control: int, weight: Float[np.ndarray, " m"]
+    ) -> None:
         """Add what one control kept for ever from here on uses."""
         edges, after = self.search.structure.edge[0], self.search.structure.successor[0]
         path: list[int] = []

@@ -8,15 +8,15 @@ have one of their own besides.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from solvers.devices import spread_runs
 from solvers.process import AbstractProcess
-from solvers.search.nodes import Nodes
+from solvers.search.nodes import Flat, Nodes
 from solvers.search.offers import Offers, Place
 from solvers.ties import Taken, shares, take
 
@@ -26,15 +26,9 @@ _BLOCK = 4e7  # bytes of a table of all controls' totals
 _DEAD = np.iinfo(np.int64).min
 
 
-class Flat(eqx.Module):
-    """Tasks of all groups side by side: `root` (R, m), and of each task its root and the rest."""
-
-    root: Float[np.ndarray, "R m"]
-    of: Int[np.ndarray, " F"]
-    coefficient: Float[np.ndarray, "F n"]
-    counted: Float[np.ndarray, "F n"]
-    allowed: Bool[np.ndarray, "F A"]
-    kept: Bool[np.ndarray, " F"]
+T = TypeVar("T")
+# Of nodes and the upper totals, lower totals and amounts of every control there.
+Finding = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], T]
 
 
 class Full(Exception):
@@ -106,7 +100,7 @@ class Graph:
         if place.number not in self.nodes[t]:
             roots, points = self.flat.root.shape
             tasks, controls = len(self.flat.of), self.controls
-            like = {
+            like: dict[str, np.ndarray] = {
                 "mass": np.zeros((0, roots)),
                 "words": np.zeros((0, 2), np.int64),
                 "lower": np.zeros((0, tasks)),
@@ -134,7 +128,9 @@ class Graph:
         first = self.offers.listed[0][0]
         return len(self.offers.columns(0, first, 0))
 
-    def _add(self, t: int, place: Place, belief, words) -> Int[np.ndarray, " k"]:
+    def _add(
+        self, t: int, place: Place, belief: np.ndarray, words: np.ndarray
+    ) -> Int[np.ndarray, " k"]:
         """Find nodes by their words, append those that are new; where they are."""
         nodes = self.place_nodes(t, place)
         keys = [row.tobytes() for row in words]
@@ -147,7 +143,9 @@ class Graph:
             self._append(t, place, nodes, belief[fresh], words[fresh])
         return np.array([nodes.number[key] for key in keys])
 
-    def _append(self, t, place, nodes: Nodes, belief, words) -> None:
+    def _append(
+        self, t: int, place: Place, nodes: Nodes, belief: np.ndarray, words: np.ndarray
+    ) -> None:
         offer = self.offers.offer(t, place)
         stop = offer.stop
         gain = stop * self.reward[offer.outcome]
@@ -184,18 +182,24 @@ class Graph:
             }
         self.bytes += nodes.append(**rows) + 200.0 * len(belief)
 
-    def _now(self, outcome, stopped, yielded) -> Float[np.ndarray, "A k F"]:
+    def _now(
+        self, outcome: np.ndarray, stopped: np.ndarray, yielded: np.ndarray
+    ) -> Float[np.ndarray, "A k F"]:
         """What every control yields at once to every task; -inf where it may not be used."""
         total = self._sum(outcome, stopped, yielded, self.flat.coefficient)
         return np.where(self.flat.allowed.T[:, None], total, -np.inf)
 
-    def _sizes(self, outcome, stopped, sized, now) -> Float[np.ndarray, "A k F"]:
+    def _sizes(
+        self, outcome: np.ndarray, stopped: np.ndarray, sized: np.ndarray, now: np.ndarray
+    ) -> Float[np.ndarray, "A k F"]:
         """Sizes of the terms that `now` adds up: itself, where none is negative."""
         if not self.signed:
             return now
         return self._sum(outcome, stopped, sized, abs(self.flat.coefficient))
 
-    def _sum(self, outcome, stopped, yielded, coefficient) -> Float[np.ndarray, "A k F"]:
+    def _sum(
+        self, outcome: np.ndarray, stopped: np.ndarray, yielded: np.ndarray, coefficient: np.ndarray
+    ) -> Float[np.ndarray, "A k F"]:
         flat = self.flat
         real = (outcome >= 0)[..., None]
         total = np.empty((self.controls, len(stopped), len(flat.of)))
@@ -206,7 +210,9 @@ class Graph:
             total[:, :, tasks] = mine + np.matmul(yielded[:, r].swapaxes(0, 1), counted)
         return total
 
-    def _settle(self, t: int, total, amount, mass) -> tuple[dict[str, np.ndarray], bool]:
+    def _settle(
+        self, t: int, total: np.ndarray, amount: np.ndarray, mass: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], bool]:
         """Take the first control tied with the best; the last one at a belief of no mass.
 
         And whether ties were ill conditioned.
@@ -236,7 +242,10 @@ class Graph:
             going = offers.offer(t, place).going[controls]
             belief = nodes["belief"][which]
 
-            def after(variant: int, root: np.ndarray, going=going, belief=belief, chosen=controls):
+            def after(
+                variant: int, root: np.ndarray, going: np.ndarray = going,
+                belief: np.ndarray = belief, chosen: np.ndarray = controls,
+            ) -> np.ndarray:  # fmt: skip
                 told = {k: offers.told(t + 1, k, variant) for k in {place.next[a] for a in chosen}}
                 later = going * np.stack([told[place.next[a]] for a in chosen])
                 return (belief * root) @ later.T
@@ -277,26 +286,29 @@ class Graph:
             amount[control, where] += below["amount"][child].sum(axis=1)
         return upper, lower, amount
 
-    def _blocks(self, index: np.ndarray):
+    def _blocks(self, index: np.ndarray) -> list[np.ndarray]:
         size = max(1, int(_BLOCK / (8 * self.controls * len(self.flat.of))))
         return [index[k : k + size] for k in range(0, len(index), size)]
 
-    def _each(self, t: int, place: Place, parts: list[np.ndarray], finding: Callable) -> list:
+    def _each(self, t: int, place: Place, parts: list[np.ndarray], finding: Finding[T]) -> list[T]:
         """What is found of the totals of every block of nodes, which are brought up to date."""
         for part in parts:
             self._sync(t, place, part)
         outcome = self.offers.offer(t, place).outcome
 
-        def run(some: list[np.ndarray]) -> list:
+        def run(some: list[np.ndarray]) -> list[T]:
             return [finding(part, *self.totals(t, place, part, outcome)) for part in some]
 
         return spread_runs(self.mesh, run, parts)
 
-    def hope(self, t: int, place: Place, index: np.ndarray, wanted: np.ndarray, allowance):
+    def hope(
+        self, t: int, place: Place, index: np.ndarray, wanted: np.ndarray,
+        allowance: np.ndarray | float,
+    ):  # fmt: skip
         """The control that attains the upper bound, and where the gap is still too large."""
         nodes, hopes, opens = self.nodes[t][place.number], [], []
 
-        def highest(_, upper, lower, amount):
+        def highest(_: np.ndarray, upper: np.ndarray, lower: np.ndarray, amount: np.ndarray):
             return upper.max(axis=0), upper.argmax(axis=0)
 
         parts = self._blocks(index)
@@ -336,7 +348,7 @@ class Graph:
     def back_up(self, t: int, place: Place, index: np.ndarray) -> None:
         nodes = self.nodes[t][place.number]
 
-        def settled(part, upper, lower, amount):
+        def settled(part: np.ndarray, upper: np.ndarray, lower: np.ndarray, amount: np.ndarray):
             return *self._settle(t, lower, amount, nodes["mass"][part]), upper.max(axis=0)
 
         parts = self._blocks(index)

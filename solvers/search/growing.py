@@ -1,14 +1,15 @@
 """Trees grown of followed controls: what is followed where, and bounds at their nodes."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.checkpoint import States
-from solvers.problem import Tables, Tasks, cast
+from solvers.problem import Numbers, Structure, Tables, Tasks, cast
 from solvers.table import Answer
 from solvers.told.bounds import bound_after, open_columns
 from solvers.tree.backward import Swept, likelihood_rows, sweep
@@ -90,7 +91,23 @@ def _keys(layer: Layer, words: np.ndarray) -> np.ndarray:
     return mixed.astype(np.uint64)
 
 
-def grow(structure, tables, tasks, told, known: list[Known], solver, near=None) -> Tree:
+@runtime_checkable
+class Sized(Protocol):
+    """A solver: `memory` is what may live at once, in bytes."""
+
+    @property
+    def memory(self) -> float: ...
+
+
+def grow(
+    structure: Structure,
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    told: Sequence[list[np.ndarray]],
+    known: list[Known],
+    solver: Sized,
+    near: Leaders | None = None,
+) -> Tree:
     """Build the tree of followed controls; new nodes follow what is best when told omega."""
     column = np.concatenate([np.asarray(tables.column), np.ones((1, tables.column.shape[1]))])
     rows: list[np.ndarray] = []
@@ -115,7 +132,7 @@ def grow(structure, tables, tasks, told, known: list[Known], solver, near=None) 
 
 
 @contextlib.contextmanager
-def fits_a_plan() -> Iterator[None]:
+def fits_a_plan() -> Generator[None, None, None]:
     """Say of a `MemoryError` that comes here what it was that did not fit."""
     try:
         yield
@@ -123,14 +140,20 @@ def fits_a_plan() -> Iterator[None]:
         raise MemoryError(f"one plan for every task does not: {error}") from error
 
 
-def require_plan(structure, tables, tasks, told, solver) -> Tree:
+def require_plan(
+    structure: Structure,
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    told: Sequence[list[np.ndarray]],
+    solver: Sized,
+) -> Tree:
     """The plan of who is told the parameter next round; raise `MemoryError` unless it fits."""
     known = [Known(structure.controls) for _ in told[0]]
     return grow(structure, tables, tasks, told, known, solver)
 
 
 def caps_at(
-    tree: Tree, tables: Tables, tasks, upper: Callable[..., np.ndarray]
+    tree: Tree, tables: Tables, tasks: Sequence[Tasks], upper: Callable[..., np.ndarray]
 ) -> list[list[Float[np.ndarray, "_N _R _Q"]]]:
     """Upper bounds at the nodes of a tree, per group and round but the last.
 
@@ -152,7 +175,7 @@ def caps_at(
     return caps
 
 
-def most_nodes(structure, tables, tasks, solver) -> int:
+def most_nodes(structure: Structure, tables: Tables, tasks: Sequence[Tasks], solver: Sized) -> int:
     """Nodes a round may have so that its beliefs, children and bounds fit."""
     cells = sum(part.coefficient.shape[0] * part.coefficient.shape[1] for part in tasks)
     points = tables.column.shape[1]
@@ -160,7 +183,17 @@ def most_nodes(structure, tables, tasks, solver) -> int:
     return int(solver.memory / (each * structure.horizon))
 
 
-def _hopeful(structure, tables, tasks, told, t, layer, rows, fresh, follow) -> None:
+def _hopeful(
+    structure: Structure,
+    tables: Tables,
+    tasks: Tasks,
+    told: list[np.ndarray],
+    t: int,
+    layer: Layer,
+    rows: np.ndarray,
+    fresh: np.ndarray,
+    follow: np.ndarray,
+) -> None:
     """Follow, at fresh nodes, the control that each task would take if told omega afterwards."""
     if not len(fresh):
         return
@@ -200,14 +233,14 @@ def _hopeful(structure, tables, tasks, told, t, layer, rows, fresh, follow) -> N
 
 
 def sweep_bounded(
-    tree,
-    tables,
+    tree: Tree,
+    tables: Tables,
     tasks: Tasks,
-    told,
-    solver,
-    caps=None,
+    told: list[np.ndarray],
+    solver: Sized,
+    caps: Sequence[np.ndarray] | None = None,
     dtype: type[np.floating] | None = None,
-    share=None,
+    share: Callable[[int, np.ndarray], Numbers | None] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> list[Swept]:
     """Solve a grown tree; `caps`: per round but the last, other upper bounds at its nodes.
@@ -219,28 +252,30 @@ def sweep_bounded(
     cells = tree.structure.controls * tasks.coefficient.shape[0] * tasks.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (16 * cells)))
 
-    def bounds(t: int, memory: int):
+    def bounds(t: int, memory: int) -> np.ndarray:
         return bound_after(tree.structure, tables, tasks, told, t, memory)
 
     used = (tables, tasks) if dtype is None else (cast(tables, dtype), cast(tasks, dtype))
-    how = {"block": block, "bounds": bounds, "caps": caps, "share": share, "mesh": mesh}
-    return list(sweep(tree, *used, **how))[::-1]
+    rounds = sweep(tree, *used, block=block, bounds=bounds, caps=caps, share=share, mesh=mesh)
+    return list(rounds)[::-1]
 
 
-def summary(tree: Tree, tables: Tables, tasks, swept):
+def summary(tree: Tree, tables: Tables, tasks: Sequence[Tasks], swept: list[list[Swept]]):
     """Answers, upper bounds and gaps; and the largest gap at a root, per unit of mass."""
     column = np.concatenate([np.asarray(tables.column), np.ones((1, tables.column.shape[1]))])
     rows = likelihood_rows(tree, column, len(tree.layers))
     answers, upper, gaps, largest = [], [], [], 0.0
     for part, rounds in zip(tasks, swept, strict=True):
-        apart = []
+        apart: list[np.ndarray] = []
         for layer, row, one in zip(tree.layers, rows, rounds, strict=True):
             mass = (row @ np.asarray(part.root).T)[layer.likelihood][:, :, None]
+            assert one.upper is not None
             gap = np.maximum(one.upper - one.lower, 0.0)
             apart.append(np.where(mass > 0, gap / np.where(mass > 0, mass, 1), 0.0))
         largest = max(largest, float(apart[0].max(initial=0.0)))
         first = rounds[0]
-        value, actions = np.asarray(first.value[0]), tuple(one.action for one in rounds)
+        assert first.upper is not None
+        value, actions = np.asarray(first.value[0]), tuple(np.asarray(one.action) for one in rounds)
         high = np.maximum(np.asarray(first.upper[0], float), value)
         answers.append(Answer(value, actions, first.lower[0], high, ill=first.ill))
         upper.append(high)
@@ -248,14 +283,28 @@ def summary(tree: Tree, tables: Tables, tasks, swept):
     return (tree, answers, upper, gaps), largest
 
 
-def follow_more(tree: Tree, tables, tasks, swept, known: list[Known], allowed) -> bool:
+def follow_more(
+    tree: Tree,
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    swept: list[list[Swept]],
+    known: list[Known],
+    allowed: list[np.ndarray],
+) -> bool:
     """Extend what every group follows; whether there was anything left to follow."""
     groups = zip(tasks, swept, allowed, strict=True)
     more = [_extend(tree, tables, part, one, known, most) for part, one, most in groups]
     return any(more)
 
 
-def _extend(tree: Tree, tables, tasks: Tasks, swept, known: list[Known], allowed) -> bool:
+def _extend(
+    tree: Tree,
+    tables: Tables,
+    tasks: Tasks,
+    swept: list[Swept],
+    known: list[Known],
+    allowed: np.ndarray,
+) -> bool:
     """Follow the controls that attain the upper bound wherever the gap is too large."""
     column = np.concatenate([np.asarray(tables.column), np.ones((1, tables.column.shape[1]))])
     rows = likelihood_rows(tree, column, len(tree.layers))
@@ -265,6 +314,8 @@ def _extend(tree: Tree, tables, tasks: Tasks, swept, known: list[Known], allowed
     law = None if tasks.kernel is None else np.asarray(tasks.kernel)
     for t, layer in enumerate(tree.layers[:-1]):
         value, upper, hopeful = swept[t].value, swept[t].upper, swept[t].hopeful
+        assert upper is not None
+        assert hopeful is not None
         rounded = swept[t].error + swept[t].share * abs(upper)
         node, r, q = np.nonzero(wanted)
         mass = rows[t] @ root.T

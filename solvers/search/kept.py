@@ -1,5 +1,7 @@
 """What searches have found, as arrays for a checkpoint, and searches that go on from them."""
 
+from typing import Any
+
 import numpy as np
 
 from solvers.checkpoint import named, within
@@ -127,5 +129,5 @@ def _restore_offers(offers: Offers, kept: Arrays) -> None:
     offers.clock = int(kept["clock"])
 
 
-def _rows(found: Arrays) -> tuple[list, list]:
+def _rows(found: Arrays) -> tuple[list[Any], list[Any]]:
     return (found["of"].tolist(), list(found["is"])) if found else ([], [])

@@ -58,7 +58,14 @@ def merged_search(
 class _Search:
     """Multisets of (control, symbol) as sorted rows of codes, with bounds of every control."""
 
-    def __init__(self, process: Tabular, case: Case, ceiling, belief, period: int):
+    def __init__(
+        self,
+        process: Tabular,
+        case: Case,
+        ceiling: AbstractCeiling,
+        belief: np.ndarray,
+        period: int,
+    ):
         self.controls = np.flatnonzero(case.allowed)
         worth = np.asarray(case.worth(process.reward))
         ends = np.asarray(process.chance)[self.controls]
@@ -165,7 +172,14 @@ class _Search:
                 self.spent += float(ahead.size) * len(self.belief)
             self._grow(part, np.full(count, depth), value, self._plan(beliefs, left), now)
 
-    def _grow(self, codes, depth, value, low, now) -> None:
+    def _grow(
+        self,
+        codes: np.ndarray,
+        depth: np.ndarray,
+        value: np.ndarray,
+        low: np.ndarray,
+        now: np.ndarray,
+    ) -> None:
         """Append rows; room doubles when it is short."""
         start, self.count = self.count, self.count + len(codes)
         rows = slice(start, self.count)

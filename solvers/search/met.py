@@ -7,6 +7,7 @@ Opened, it has what every control yields and may lead to; backed up, the best of
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,7 +51,7 @@ class Met:
         self.economies: list[Economy] = []
         self.top: list[int] = []
         self.pair_of: list[np.ndarray] = []
-        self._kept: dict[bytes, tuple] = {}
+        self._kept: dict[bytes, tuple[Any, ...]] = {}
         self._yields: dict[bytes, np.ndarray] = {}
         alive = np.asarray((self.going > 0).any(axis=1))[structure.edge[0]]
         source, control = np.nonzero(alive)
@@ -66,14 +67,22 @@ class Met:
         known = self.store.bytes + self.pairs.bytes + self.opened.bytes
         return known + sum(table.nbytes for table in self.pair_of)
 
-    def yields(self, coefficient, counted) -> Float[np.ndarray, "E m"]:
+    def yields(self, coefficient: np.ndarray, counted: np.ndarray) -> Float[np.ndarray, "E m"]:
         """What a round yields at each edge; found once for tasks with the same weights."""
         key = coefficient.tobytes() + counted.tobytes()
         if key not in self._yields:
             self._yields[key] = round_yields(self.structure, self.tables, coefficient, counted)
         return self._yields[key]
 
-    def add(self, root, coefficient, counted, allowed, above: int = -1, excess=None) -> int:
+    def add(
+        self,
+        root: np.ndarray,
+        coefficient: np.ndarray,
+        counted: np.ndarray,
+        allowed: np.ndarray,
+        above: int = -1,
+        excess: np.ndarray | None = None,
+    ) -> int:
         """Add an economy; its number. Nothing is searched.
 
         **Arguments:** `above`: an economy of the same root that may do all that this one may: what
@@ -94,7 +103,9 @@ class Met:
         self.top.append(int(self._seek(np.array([number]), np.zeros(1, np.int64))[0]))
         return number
 
-    def factor(self, parent, control, child) -> Float[np.ndarray, "k Z"]:
+    def factor(
+        self, parent: np.ndarray, control: np.ndarray, child: np.ndarray
+    ) -> Float[np.ndarray, "k Z"]:
         """Belief after each symbol over that of the pair that follows, 0 where it is impossible."""
         if self.store.offset is None:
             return np.ones(child.shape)

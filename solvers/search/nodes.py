@@ -1,12 +1,25 @@
 """Rows of arrays that grow together, for the nodes of one place, found by their words."""
 
+import equinox as eqx
 import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+class Flat(eqx.Module):
+    """Tasks of all groups side by side: `root` (R, m), and of each task its root and the rest."""
+
+    root: Float[np.ndarray, "R m"]
+    of: Int[np.ndarray, " F"]
+    coefficient: Float[np.ndarray, "F n"]
+    counted: Float[np.ndarray, "F n"]
+    allowed: Bool[np.ndarray, "F A"]
+    kept: Bool[np.ndarray, " F"]
 
 
 class Nodes:
     """Nodes of one place: arrays that grow together along their first axis."""
 
-    def __init__(self, room: int = 4, **like: np.ndarray):
+    def __init__(self, room: int = 4, /, **like: np.ndarray):
         self.count = 0
         self.number: dict[bytes, int] = {}
         self.array = {name: np.zeros((room, *x.shape[1:]), x.dtype) for name, x in like.items()}

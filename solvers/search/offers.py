@@ -22,7 +22,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from solvers.problem import Numbers
 from solvers.process import AbstractProcess
@@ -51,7 +51,7 @@ class Offer(eqx.Module):
 def _every_law(process: AbstractProcess, memory: Int[Numbers, " d"]):
     """Chances (A, n+1, m) after every control, and the next memories (A, d)."""
 
-    def one(control):
+    def one(control: Array):
         after = process.step(jnp.asarray(memory), control)
         return process.ends(after, control), after
 
@@ -59,7 +59,7 @@ def _every_law(process: AbstractProcess, memory: Int[Numbers, " d"]):
 
 
 @as_program
-def _symbol_law(process: AbstractProcess, memory, control, period):
+def _symbol_law(process: AbstractProcess, memory: Numbers, control: Numbers, period: Numbers):
     return process.symbols(jnp.asarray(memory), control, period)
 
 
@@ -105,7 +105,7 @@ class Offers:
         self.worth[number], self.allowed[number] = worth, allowed
         self.most[number] = np.maximum(worth.max(axis=0), 0.0)
 
-    def forget(self, numbers) -> None:
+    def forget(self, numbers: list[int]) -> None:
         """Drop the bounds of some variants."""
         for number in numbers:
             for table in (self.worth, self.allowed, self.most):
@@ -142,7 +142,7 @@ class Offers:
         self._keep(key, offer)
         return offer
 
-    def _keep(self, key, offer: Offer) -> None:
+    def _keep(self, key: tuple[int, int], offer: Offer) -> None:
         self.kept[key] = offer
         self.used += offer.size
         while self.used > self.room and len(self.kept) > 1:

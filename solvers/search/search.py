@@ -26,12 +26,16 @@ from solvers.devices import late
 from solvers.problem import Tasks
 from solvers.process import AbstractProcess
 from solvers.progress import Bar, deferred
-from solvers.search.graph import OWN, Flat, Full, Graph
+from solvers.search.graph import OWN, Full, Graph
 from solvers.search.growing import Passes, as_passes, elapsed
 from solvers.search.kept import graph_state, restore_graph
+from solvers.search.nodes import Flat
 from solvers.search.offers import Place
 from solvers.solution import Status, close_enough
 from solvers.table import Grown
+
+# Of each place: nodes that follow, and which tasks come there.
+Arriving = dict[int, list[tuple[np.ndarray, np.ndarray]]]
 
 
 class Searched(eqx.Module):
@@ -57,7 +61,7 @@ def descend(
     visited: list[list[tuple[Place, np.ndarray]]] = []
     progress = False
     for t in range(graph.last):
-        hopes: dict[int, tuple] = {}
+        hopes: dict[int, tuple[np.ndarray, ...]] = {}
         todo = list(want)
         while todo:
             unmet: dict[bytes, np.ndarray] = {}
@@ -76,7 +80,7 @@ def descend(
                 graph.meet(t + 1, np.unique(np.stack(list(unmet.values())), axis=0))
                 progress = True
             todo = list(dict.fromkeys(again))
-        arriving: dict[int, list] = {}
+        arriving: Arriving = {}
         here = []
         for number, (index, control, open_) in hopes.items():
             place, nodes = graph.offers.listed[t][number], graph.nodes[t][number]
@@ -100,7 +104,7 @@ def descend(
     return progress
 
 
-def _arrived(graph: Graph, t: int, arriving: dict[int, list]) -> dict[int, np.ndarray]:
+def _arrived(graph: Graph, t: int, arriving: Arriving) -> dict[int, np.ndarray]:
     want = {}
     for number, parts in arriving.items():
         mask = np.zeros((graph.nodes[t][number].count, len(graph.flat.of)), bool)
@@ -133,7 +137,7 @@ def _walk(graph: Graph, wanted: Bool[np.ndarray, " F"], fill: bool):
         reached.append({k: np.flatnonzero(v.any(axis=1)) for k, v in want.items()})
         if t == graph.last:
             break
-        arriving: dict[int, list] = {}
+        arriving: Arriving = {}
         for number, mask in want.items():
             place, nodes = graph.offers.listed[t][number], graph.nodes[t][number]
             index = reached[-1][number]
@@ -186,7 +190,7 @@ def search_process(
     tolerance: float = 0.0,
     relative: float = 0.0,
     progress: bool = False,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Searched:
     """Search until bounds meet for every task, within `tolerance` per unit of root mass.

@@ -40,7 +40,7 @@ def settle(
     followed = np.full((len(every), opened["pay"].shape[1]), -1)
     followed[at, control] = np.arange(len(at))
 
-    def worth(rule, otherwise, bound):
+    def worth(rule: np.ndarray, otherwise: np.ndarray, bound: np.ndarray):
         """The value of following a rule; -1 and what is not followed count as they are."""
         way = np.where(rule < 0, -1, followed[rows, rule])
         free, way = np.flatnonzero(way >= 0), way[way >= 0]

@@ -6,6 +6,7 @@ expands and plans at it is a *pair*, kept in tables of its own by the search.
 """
 
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from solvers.checkpoint import named, within
@@ -31,7 +32,7 @@ class Growing:
     def bytes(self) -> int:
         return sum(x.nbytes for x in self.array.values())
 
-    def append(self, count: int, **rows) -> Indices:
+    def append(self, count: int, **rows: npt.ArrayLike) -> Indices:
         """Make room for `count` rows, set those given; their indices."""
         first, last = self.count, self.count + count
         for name, old in self.array.items():
@@ -131,7 +132,14 @@ class Store:
             self.nodes["slot"][index[first]] = kept
         return index
 
-    def _met(self, node, column, memory, words, times=None) -> tuple[np.ndarray, np.ndarray]:
+    def _met(
+        self,
+        node: np.ndarray,
+        column: np.ndarray,
+        memory: np.ndarray,
+        words: np.ndarray,
+        times: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of nodes; those not known yet are entered: where they come first."""
         keys = zip(memory.tolist(), *words.T.tolist(), strict=True)
         number, before, nodes = self.number, len(self.number), self.nodes

@@ -354,7 +354,7 @@ class _Writer:
         high = self._bounds(here, at)[1] * self._scale(here, at)
         return control, edge, yields, high, belief.sum(axis=1)
 
-    def _ratio(self, here: Round, after: Round, at: Entries, edge, reached):
+    def _ratio(self, here: Round, after: Round, at: Entries, edge: np.ndarray, reached: np.ndarray):
         offset = self.search.store.offset
         assert offset is not None
         assert here.size is not None
@@ -362,7 +362,9 @@ class _Writer:
         column = self.structure.columns[edge]
         return np.exp(here.size[at.node][:, None] + offset[column] - after.size[reached])
 
-    def _laid_out(self, tree: Tree, actions, gaps, attained) -> PlanTable:
+    def _laid_out(
+        self, tree: Tree, actions: list[np.ndarray], gaps: list[np.ndarray], attained: np.ndarray
+    ) -> PlanTable:
         value = self.lower.copy()
         value[self.kept] = attained
         answers, lacking, first = [], [], 0

@@ -243,7 +243,9 @@ class _Search:
                 cost[part] = np.maximum(cost[part], gap)
         return cost
 
-    def _solve(self, k: int, pool, worth, without=()) -> Mixture | None:
+    def _solve(
+        self, k: int, pool: np.ndarray, worth: np.ndarray, without: np.ndarray | tuple[()] = ()
+    ) -> Mixture | None:
         """The weights with the largest margin, checked; None if none is certified."""
         from scipy.optimize import linprog
 

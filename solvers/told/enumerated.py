@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
 
@@ -31,15 +32,15 @@ class EnumeratedCeiling(AbstractCeiling):
     tables: list[Float[np.ndarray, "_M m"]]
     rows: tuple[dict[bytes, int], ...] = eqx.field(static=True)
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "_U d"]):
         rows = self.rows[period]
         keys = np.asarray(memories, np.int64)
         return self.tables[period][[rows[key.tobytes()] for key in keys]]
 
-    def plans(self, period, memories):
+    def plans(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return None
 
-    def gained(self, period, memories):
+    def gained(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return None
 
 
@@ -138,11 +139,11 @@ def _in_chunks(
 
 
 @as_program
-def _next(process, memories):
+def _next(process: AbstractProcess, memories: Numbers):
     each = jax.vmap(jax.vmap(process.step, in_axes=(None, 0)), in_axes=(0, None))
     return (each(memories, jnp.arange(process.controls)),)
 
 
 @as_program
-def _ends(process, memories, controls):
+def _ends(process: AbstractProcess, memories: Numbers, controls: Numbers):
     return (jax.vmap(process.ends)(memories, controls),)

@@ -43,7 +43,9 @@ def upper_between(
 
 
 @as_program
-def _nearest(query, belief, value) -> tuple[Float[Array, "N k m"], Float[Array, "N k U"]]:
+def _nearest(
+    query: Numbers, belief: Numbers, value: Numbers
+) -> tuple[Float[Array, "N k m"], Float[Array, "N k U"]]:
     """The nearest visited beliefs and the bounds there."""
     root = jnp.sqrt(jnp.asarray(belief))
     affinity = jnp.matmul(jnp.sqrt(jnp.asarray(query)), root.T, precision=_EXACT)
@@ -52,7 +54,9 @@ def _nearest(query, belief, value) -> tuple[Float[Array, "N k m"], Float[Array, 
 
 
 @as_program
-def _between(query, b, v, told, least) -> Float[Array, "N U"]:
+def _between(
+    query: Numbers, b: Array, v: Array, told: Numbers, least: Numbers
+) -> Float[Array, "N U"]:
     mass = query.sum(axis=1, keepdims=True)
     q = query / jnp.where(mass > 0, mass, 1.0)
     base = jnp.matmul(q, told.T, precision=_EXACT)
@@ -72,7 +76,7 @@ def _between(query, b, v, told, least) -> Float[Array, "N U"]:
     return jnp.minimum(best, shrunk.min(axis=0)) * mass
 
 
-def _fit(query: Float[Array, "N m"], belief: Float[Array, "N k m"]) -> Float[Array, "N k"]:
+def _fit(query: Float[Numbers, "N m"], belief: Float[Array, "N k m"]) -> Float[Array, "N k"]:
     """Non-negative least squares of each query on its beliefs, by coordinate descent."""
     scaled = belief / (query + 1e-6)[:, None]
     gram = jnp.einsum("nkm,nlm->nkl", scaled, belief, precision=_EXACT)
@@ -80,7 +84,7 @@ def _fit(query: Float[Array, "N m"], belief: Float[Array, "N k m"]) -> Float[Arr
     gram = jax.lax.optimization_barrier(jnp.transpose(gram, (1, 2, 0)))  # queries side by side
     size = jnp.maximum(jnp.diagonal(gram).T, jnp.finfo(gram.dtype).tiny)
 
-    def step(count, weight):
+    def step(count: Array, weight: Array):
         i = count % NEAR
         gap = wanted[i] - (gram[i] * weight).sum(axis=0)
         return weight.at[i].set(jnp.maximum(0.0, weight[i] + gap / size[i]))

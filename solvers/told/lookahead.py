@@ -63,13 +63,19 @@ class _Spent(Exception):
 class _Search:
     """The recursion, for all cases at once; laws do not depend on the case but for `pay`."""
 
-    def __init__(self, process, cases, ceilings, work: float):
+    def __init__(
+        self,
+        process: AbstractProcess,
+        cases: list[Case],
+        ceilings: list[AbstractCeiling],
+        work: float,
+    ):
         self.left = work
         self.process, self.cases, self.ceilings = process, cases, ceilings
         reward = np.asarray(process.reward)
         self.worth = np.stack([np.asarray(case.worth(reward)) for case in cases])
         self.allowed = np.stack([np.asarray(case.allowed, bool) for case in cases])
-        self.seen: dict[tuple, tuple] = {}
+        self.seen: dict[tuple[int, bytes], tuple[np.ndarray, ...]] = {}
 
     def spend(self, amount: float) -> None:
         """Count multiplications; laws of memories are counted where they are computed."""
@@ -82,7 +88,9 @@ class _Search:
             return np.zeros((len(self.cases), len(memories), self.worth.shape[2]))
         return np.stack([ceiling.value(period, memories) for ceiling in self.ceilings])
 
-    def bound(self, memory, beliefs, period: int, rounds: int) -> np.ndarray:
+    def bound(
+        self, memory: np.ndarray, beliefs: np.ndarray, period: int, rounds: int
+    ) -> np.ndarray:
         if rounds == 0:
             return self.told(period, memory[None])[:, 0] @ beliefs.T
         if rounds == 1:
@@ -113,7 +121,9 @@ class _Search:
                 best[:, rows] = np.maximum(best[:, rows], total)
         return best
 
-    def _following(self, memory, beliefs, column, period: int, rounds: int) -> np.ndarray:
+    def _following(
+        self, memory: np.ndarray, beliefs: np.ndarray, column: np.ndarray, period: int, rounds: int
+    ) -> np.ndarray:
         """Sum over symbols of the bounds that follow, (K, N)."""
         after = (beliefs[:, None] * column).reshape(-1, beliefs.shape[1])
         rows = np.flatnonzero(after.any(axis=1))
@@ -123,7 +133,7 @@ class _Search:
             later[:, part] = self.bound(memory, after[part], period, rounds)
         return later.reshape(len(self.cases), len(beliefs), -1).sum(axis=2)
 
-    def _last(self, memory, beliefs, period: int) -> np.ndarray:
+    def _last(self, memory: np.ndarray, beliefs: np.ndarray, period: int) -> np.ndarray:
         pay, going, _, after = self._laws(memory, period)
         self.spend(_CALL + float(pay.size) * len(beliefs))
         worth = pay + going * self.told(period + 1, after)
@@ -132,7 +142,7 @@ class _Search:
             best[k] = (beliefs @ worth[k, allowed].T).max(axis=1)
         return best
 
-    def _laws(self, memory, period: int):
+    def _laws(self, memory: np.ndarray, period: int):
         key = (period, memory.tobytes())
         if key not in self.seen:
             if len(self.seen) > 64:

@@ -11,8 +11,9 @@ over a few sequences satisfies L(b) <= pay + sum_z L(b_z) for the first control 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
+from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
 
@@ -27,15 +28,15 @@ class Planned(AbstractCeiling):
     case: Case
     sequences: Int[np.ndarray, "K T"]
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return self.ceiling.value(period, memories)
 
-    def gained(self, period, memories):
+    def gained(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return self.ceiling.gained(period, memories)
 
-    def plans(self, period, memories):
-        memories = jnp.asarray(memories)
-        found = _followed(self.process, self.case, memories, self.sequences, jnp.asarray(period))
+    def plans(self, period: int, memories: Int[np.ndarray, "_U d"]):
+        now = jnp.asarray(memories), self.sequences, jnp.asarray(period)
+        found = _followed(self.process, self.case, *now)
         return np.asarray(found)
 
 
@@ -66,24 +67,24 @@ def best_sequence(
 
 
 @as_program
-def _ascend(process, case, belief, memory):
+def _ascend(process: AbstractProcess, case: Case, belief: Array, memory: Array):
     controls, rounds = process.controls, process.horizon
     allowed = jnp.asarray(case.allowed)
 
-    def worth(sequence):
+    def worth(sequence: Array):
         rows = _one(process, case, memory, sequence, 0)
         return rows @ belief
 
     every = jnp.tile(jnp.arange(controls)[:, None], (1, rounds))
 
-    def best(options):
+    def best(options: Array):
         values = jnp.where(allowed, jax.lax.map(worth, options), -jnp.inf)
         k = jnp.argmax(values)
         return options[k], values[k]
 
     start, value = best(every)
 
-    def improve(step, carry):
+    def improve(step: Array, carry: tuple[Array, Array]):
         sequence, value = carry
         options = jnp.tile(sequence, (controls, 1)).at[:, step % rounds].set(jnp.arange(controls))
         other, higher = best(options)
@@ -94,20 +95,24 @@ def _ascend(process, case, belief, memory):
 
 
 @as_program
-def _followed(process, case, memories, sequences, period):
+def _followed(
+    process: AbstractProcess, case: Case, memories: Numbers, sequences: Numbers, period: Numbers
+):
     """(U, K, m): every sequence from `period` on, after each memory."""
 
-    def of(memory, sequence):
+    def of(memory: Numbers, sequence: Numbers):
         return _one(process, case, memory, sequence, period)
 
     each = jax.vmap(jax.vmap(of, in_axes=(None, 0)), in_axes=(0, None))
     return each(memories, jnp.asarray(sequences))
 
 
-def _one(process, case, memory, sequence, period):
+def _one(
+    process: AbstractProcess, case: Case, memory: Numbers, sequence: Numbers, period: Numbers | int
+):
     worth = case.worth(process.reward)
 
-    def round_(t, carry):
+    def round_(t: Array, carry: tuple[Array, Array, Array]):
         memory, alive, total = carry
         after = process.step(memory, sequence[t])
         ends = process.ends(after, sequence[t])

@@ -66,6 +66,11 @@ class Branches(eqx.Module):
     memory: Int[Numbers, "C A d"]
 
 
+_Problem = tuple[
+    AbstractProcess, Case, AbstractCeiling, AbstractCritic | None, Float[np.ndarray, " T"], int
+]
+
+
 def relaxation(
     process: AbstractProcess,
     case: Case,
@@ -97,7 +102,18 @@ def relaxation(
     return Relaxed(bound, float(cut.mean()), told, told + float(caps.sum()))
 
 
-def _caps(process, case, ceiling, critic, belief, rng, rounds, memory, period, chunk):
+def _caps(
+    process: AbstractProcess,
+    case: Case,
+    ceiling: AbstractCeiling,
+    critic: AbstractCritic | None,
+    belief: np.ndarray,
+    rng: np.random.Generator,
+    rounds: int,
+    memory: np.ndarray,
+    period: int,
+    chunk: int,
+):
     """c_t of rounds 2..k, by the mean of U - V in a pilot of the greedy policy."""
     if critic is None:
         return np.full(rounds, np.inf)
@@ -115,7 +131,14 @@ def _caps(process, case, ceiling, critic, belief, rng, rounds, memory, period, c
     return caps
 
 
-def _one(problem, belief, start, period: int, draws, beam: int) -> tuple[float, bool]:
+def _one(
+    problem: _Problem,
+    belief: np.ndarray,
+    start: np.ndarray,
+    period: int,
+    draws: np.ndarray,
+    beam: int,
+) -> tuple[float, bool]:
     """The maximum of one sample, or more where the beam cut what could have been the best."""
     *_, caps, _ = problem
     beliefs, memories = belief[None], start[None]
@@ -145,7 +168,9 @@ def _one(problem, belief, start, period: int, draws, beam: int) -> tuple[float, 
     return max(best, cut), cut > best
 
 
-def _branch(problem, beliefs, memories, u: float, t: int, cap: float) -> Branches:
+def _branch(
+    problem: _Problem, beliefs: Numbers, memories: Numbers, u: float, t: int, cap: float
+) -> Branches:
     process, case, ceiling, critic, _, chunk = problem
     parts = []
     for at in range(0, len(beliefs), chunk):
@@ -160,7 +185,9 @@ def _branch(problem, beliefs, memories, u: float, t: int, cap: float) -> Branche
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
 
 
-def _laws(process, case, ceiling, unique, t: int):
+def _laws(
+    process: AbstractProcess, case: Case, ceiling: AbstractCeiling, unique: np.ndarray, t: int
+):
     """Laws after each memory, and the told-omega value at the next ones."""
     found = laws(process, case, unique, jnp.asarray(t), True)
     after = np.asarray(found.memory)
@@ -169,7 +196,18 @@ def _laws(process, case, ceiling, unique, t: int):
 
 
 @as_program
-def _follow(process, case, critic, found: Laws, told, p, row, t, u, cap) -> Branches:
+def _follow(
+    process: AbstractProcess,
+    case: Case,
+    critic: AbstractCritic | None,
+    found: Laws,
+    told: Numbers,
+    p: Numbers,
+    row: Numbers,
+    t: Numbers,
+    u: Numbers,
+    cap: Numbers,
+) -> Branches:
     now = jnp.einsum("cm,cam->ca", p, found.pay[row])
     _, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)
     if critic is None:
@@ -190,7 +228,7 @@ def _follow(process, case, critic, found: Laws, told, p, row, t, u, cap) -> Bran
     return Branches(backup, going, belief, value, spare, found.memory[row])
 
 
-def _last(problem, beliefs, memories, t: int):
+def _last(problem: _Problem, beliefs: Numbers, memories: Numbers, t: int):
     """max_a Q^U of each belief; exact in the process's last round."""
     process, case, ceiling, *_ = problem
     best = np.zeros(len(beliefs))

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import AbstractCeiling, AbstractProcess, Case
@@ -137,13 +137,13 @@ class Rounded(AbstractCeiling):
     ceiling: AbstractCeiling
     gains: AbstractCeiling
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return self.ceiling.value(period, memories)
 
-    def plans(self, period, memories):
+    def plans(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return self.ceiling.plans(period, memories)
 
-    def gained(self, period, memories):
+    def gained(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return self.gains.value(period, memories)
 
 
@@ -194,7 +194,9 @@ def _parts(tasks: TaskList, found: Solution):
     return zip(tasks.groups, tasks.split(found.lower), tasks.split(found.upper), strict=True)
 
 
-def _amount(most, low, high) -> np.ndarray:
+def _amount(
+    most: np.ndarray | float, low: np.ndarray | float, high: np.ndarray | float
+) -> np.ndarray:
     """What terms add up to in size, of what is gained at most and the bounds."""
     most = np.maximum(most, np.abs(high))
     return np.ravel(most + np.maximum(most - low, 0.0))

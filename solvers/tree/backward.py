@@ -17,7 +17,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -226,7 +226,7 @@ class _Blocks(NamedTuple):
     t: int
     tasks: Tasks
     tables: Tables
-    given: tuple
+    given: tuple[Any, ...]
     previous: Numbers
     start: int
     following: Later

@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
-from solvers.ties import take
+from solvers.ties import DType, take
 
 _CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
 _ONE_THREAD, _ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
@@ -80,7 +80,7 @@ def bellman_step(
         one = jax.eval_shape(solve, jax.tree.map(lambda x: x[0], split))
         blank = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), one)
 
-        def go_on(k, found):
+        def go_on(k: Array, found: Found):
             part = solve(jax.tree.map(lambda x: x[k], split))
             return jax.tree.map(lambda all_, new: all_.at[k].set(new), found, part)
 
@@ -139,13 +139,14 @@ def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks)
 
 
 def _solver(
-    previous, edges, following, bound, column, tables, outcomes, tasks, shares, arrays: ModuleType
+    previous: Numbers, edges: Numbers, following: Later, bound: Numbers | None, column: Numbers,
+    tables: Tables, outcomes: Numbers, tasks: Tasks, shares: Numbers, arrays: ModuleType,
 ):  # fmt: skip
     """The step as a function of nodes: parents, columns, children, who is followed, ratios."""
     root, wide = arrays.asarray(tasks.root), following.amount is not None
     features = _features(edges, tables, outcomes, root, previous.dtype, wide, arrays)
 
-    def solve(part):
+    def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
         parent, picked, child, followed, ratio = part
         belief = previous[parent] * column[picked]
         return _bellman(
@@ -157,8 +158,9 @@ def _solver(
 
 
 def _bellman(
-    belief, features, edges, child, followed, ratio, following: Later, bound, outcomes, tasks,
-    shares, arrays: ModuleType,
+    belief: Numbers, features: Numbers, edges: Numbers, child: Numbers, followed: Numbers | None,
+    ratio: Numbers | None, following: Later, bound: Numbers | None, outcomes: Numbers,
+    tasks: Tasks, shares: Numbers, arrays: ModuleType,
 ) -> Found:  # fmt: skip
     """The step for the nodes of a chunk."""
     wide = following.amount is not None
@@ -174,7 +176,7 @@ def _bellman(
     if wide:
         size = constant(_yield(parts[0], parts[2], abs(coefficient), counted, arrays))
 
-    def usable(total, rest):
+    def usable(total: Numbers, rest: Numbers | float):
         if followed is not None:
             total = arrays.where(arrays.asarray(followed).T[:, :, None, None], total, rest)
         # The barrier keeps what follows from being added up again for each comparison.
@@ -186,7 +188,7 @@ def _bellman(
         kept = usable(
             now + _continue(child, ratio, following.value, tasks.kernel, arrays), -jnp.inf
         )
-    if size is not None:
+    if size is not None and following.amount is not None:
         amount = constant(_continue(child, ratio, following.amount, tasks.kernel, arrays))
         amount = kept_apart(size + amount)
     live = mass[:, :, None] > 0
@@ -210,11 +212,11 @@ def _bellman(
     return Found(taken.best, taken.value, taken.choice, taken.amount, ill, upper, hopeful)
 
 
-def _same(numbers):
+def _same(numbers: Numbers):
     return numbers
 
 
-def _products(belief, rows, arrays: ModuleType):
+def _products(belief: Numbers, rows: Numbers, arrays: ModuleType):
     """Sums over the points of beliefs (C, m) times rows (n, ..., m): (n, C, ...).
 
     Never of rounded factors. In NumPy by pieces, below what BLAS starts threads for: where other
@@ -234,7 +236,9 @@ def _products(belief, rows, arrays: ModuleType):
     return np.moveaxis(found.reshape(len(belief), *rows.shape[:-1]), 0, 1)
 
 
-def _yield(chances, rewards, coefficient, counted, arrays: ModuleType):
+def _yield(
+    chances: Numbers, rewards: Numbers, coefficient: Numbers, counted: Numbers, arrays: ModuleType
+):
     """What each control yields at once, (A, C, R, Q), of chances and rewards (A, J, C, R)."""
     shape = (*chances.shape[:1], *chances.shape[2:], coefficient.shape[-1])
     total = arrays.zeros(shape, chances.dtype)
@@ -244,13 +248,19 @@ def _yield(chances, rewards, coefficient, counted, arrays: ModuleType):
     return total
 
 
-def _after(belief, root, bound, arrays: ModuleType):
+def _after(belief: Numbers, root: Numbers, bound: Numbers, arrays: ModuleType):
     """Bound what follows each control at each belief, shape (A, C, R, Q or 1)."""
     return _products(belief, bound * root[:, None], arrays)
 
 
 def _features(
-    edges, tables, outcomes, root, kind, wide: bool, arrays: ModuleType
+    edges: Numbers,
+    tables: Tables,
+    outcomes: Numbers,
+    root: Numbers,
+    kind: DType,
+    wide: bool,
+    arrays: ModuleType,
 ) -> Float[Numbers, "F R m"]:
     """What beliefs are contracted with, of every root: chances, rewards (and sizes), and ones."""
     stop = arrays.asarray(tables.stop)[edges]
@@ -262,7 +272,7 @@ def _features(
     return features.astype(kind)[:, None, :] * root[None]
 
 
-def _contract(belief, features, slots: int, controls: int, arrays: ModuleType):
+def _contract(belief: Numbers, features: Numbers, slots: int, controls: int, arrays: ModuleType):
     """Contract beliefs with what every control's edge yields: the heavy stage.
 
     Returns the mass of each belief (C, R); and per kind, control and slot (A, J, C, R) the
@@ -272,7 +282,13 @@ def _contract(belief, features, slots: int, controls: int, arrays: ModuleType):
     return product[-1], product[:-1].reshape(-1, controls, slots, *product.shape[1:])
 
 
-def _continue(child, ratio, following, kernel, arrays: ModuleType):
+def _continue(
+    child: Numbers,
+    ratio: Numbers | None,
+    following: Numbers,
+    kernel: Numbers | None,
+    arrays: ModuleType,
+):
     """Expected value of what follows each control, shape (A, C, R, Q)."""
     shape = (child.shape[1], child.shape[0], *following.shape[1:])
     total = arrays.zeros(shape, following.dtype)
@@ -281,11 +297,11 @@ def _continue(child, ratio, following, kernel, arrays: ModuleType):
     step = arrays.maximum(arrays.transpose(arrays.asarray(child), (2, 1, 0)), 0)
     share = None
     if ratio is not None:
-        ratio = arrays.asarray(ratio, total.dtype)
-        ratio = ratio[..., None] if ratio.ndim == 3 else ratio
-        share = arrays.transpose(ratio, (2, 1, 0, 3))[..., None]
+        each = arrays.asarray(ratio, total.dtype)
+        each = each[..., None] if each.ndim == 3 else each
+        share = arrays.transpose(each, (2, 1, 0, 3))[..., None]
 
-    def add(total, at):
+    def add(total: Numbers, at: tuple[Numbers, Numbers | None]):
         index, share = at
         later = following[index]
         return total + (later if share is None else share * later), None

@@ -128,7 +128,9 @@ def closed_spans(
         high, value = step(high), step(value)
 
 
-def _yields(structure, tables, tasks: Tasks, closed: Closed) -> Float[np.ndarray, "E B R Q"]:
+def _yields(
+    structure: Structure, tables: Tables, tasks: Tasks, closed: Closed
+) -> Float[np.ndarray, "E B R Q"]:
     """What a round yields at every edge and direction, unnormalised."""
     root, reward = np.asarray(tasks.root, float), np.asarray(tables.reward, float)
     coefficient, counted = (np.asarray(x, float) for x in (tasks.coefficient, tasks.counted))

@@ -18,10 +18,11 @@ from solvers.checkpoint import Checkpoint
 from solvers.checks import check_fields, flag, optional, positive
 from solvers.devices import check_mesh, shares, spread
 from solvers.files import fingerprint
-from solvers.problem import Structure, Tables, Tasks, cast
+from solvers.problem import Structure, Tables, TaskList, Tasks, cast
+from solvers.process import Problem
 from solvers.progress import Bar, deferred
 from solvers.single import make_room, remarks
-from solvers.solution import AbstractSolver, Solution, Status, Unsuited
+from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
 from solvers.tree.tree import Tree, bound_nodes, build_tree
@@ -53,7 +54,7 @@ class Exact(AbstractSolver):
     def __check_init__(self):
         check_fields(self, memory=positive, merge=flag, seconds=optional(positive))
 
-    def solve(self, problem, tasks, limits, progress):
+    def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Solve every task exactly; see `AbstractSolver.solve`."""
         if problem.horizon == math.inf:
             do = "solve with Stationary() and a tolerance"
@@ -174,7 +175,7 @@ def solve_exact(
     tasks: Sequence[Tasks],
     solver: Exact,
     *,
-    checkpoint: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     mesh: jax.sharding.Mesh | None = None,
     progress: bool = False,
     dtype: type[np.floating] | None = None,
@@ -208,7 +209,7 @@ def solve_exact(
     host = HOST_SECONDS / (1 if on_host <= HOST_SECONDS else len(chunks))
     with Bar("solving", "node", progress, total) as bar:
 
-        def one(chunk: tuple[int, int, int, int]) -> dict:
+        def one(chunk: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
             group, start, stop, width = chunk
             found = store.load((group, start, stop)) if store else None
             wanted = tree, tasks[group], stop - start, losses
@@ -225,13 +226,24 @@ def solve_exact(
             return found
 
         found = spread(mesh, one, chunks)
-    answers: list[list[dict]] = [[] for _ in tasks]
+    answers: list[list[dict[str, np.ndarray]]] = [[] for _ in tasks]
     for (group, *_), part in zip(chunks, found, strict=True):
         answers[group].append(part)
     return [_join(parts, len(counts)) for parts in answers]
 
 
-def _solve_chunk(tree, tables, tasks, start, stop, width, solver, bar, losses, host):
+def _solve_chunk(
+    tree: Tree,
+    tables: Tables,
+    tasks: Tasks,
+    start: int,
+    stop: int,
+    width: int,
+    solver: Exact,
+    bar: Bar,
+    losses: bool,
+    host: float,
+):
     at = np.minimum(np.arange(start, start + width), stop - 1)
     piece = eqx.tree_at(
         lambda t: (t.root, t.coefficient, t.counted, t.allowed),
@@ -243,9 +255,11 @@ def _solve_chunk(tree, tables, tasks, start, stop, width, solver, bar, losses, h
     cells = tree.structure.controls * piece.coefficient.shape[0] * piece.coefficient.shape[1]
     block = int(max(8, min(_CACHE, solver.memory / 5) / (8 * cells)))
     actions, off, first = [], [], None
-    how = {"block": block, "tick": lambda nodes: bar(nodes * (stop - start)), "host": host}
-    rounds = sweep(tree, tables, piece, **how)
-    for first in rounds:
+
+    def tick(nodes: int) -> None:
+        bar(nodes * (stop - start))
+
+    for first in sweep(tree, tables, piece, block=block, tick=tick, host=host):
         actions.append(first.action)
         if losses:
             off.append(first.loss[:, :, : piece.keep])
@@ -275,7 +289,7 @@ def _whole(
     return {name: x.shape for name, x in found.items()} == shapes
 
 
-def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss):
+def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss: list[np.ndarray]):
     """Losses (N_t, R, keep) of every round over the masses of beliefs."""
     column = np.asarray(tables.column, float)
     column = np.concatenate([column, np.ones((1, column.shape[1]))])
@@ -318,7 +332,7 @@ def _chunks(
     return [(low, min(low + most, count), most) for low in range(0, count, most)]
 
 
-def _join(parts: list[dict], rounds: int) -> Answer:
+def _join(parts: list[dict[str, np.ndarray]], rounds: int) -> Answer:
     value, lower, upper = (
         np.concatenate([part[name] for part in parts]) for name in ("value", "lower", "upper")
     )

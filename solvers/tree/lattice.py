@@ -12,6 +12,8 @@ statistics. Relations are searched numerically and each one used holds to `_SAME
 logarithm, so that merging by them is exact up to rounding.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -75,7 +77,7 @@ def drift(
     return 2 * float(np.abs(gap).max(initial=0.0)) + 4 * float(np.finfo(float).eps)
 
 
-def _span(centred, positive) -> tuple[list[int], np.ndarray, np.ndarray]:
+def _span(centred: np.ndarray, positive: np.ndarray) -> tuple[list[int], np.ndarray, np.ndarray]:
     """The first rows that span all positive rows: centred[generators] = triangle @ basis.
 
     Also each row's coordinates in the orthonormal basis of the generators before it, (C, g), so
@@ -112,7 +114,12 @@ def _rational(exact: np.ndarray) -> np.ndarray | None:
     return np.round(scaled[first]) / _DENOMINATORS[first]
 
 
-def _digits(count, generators, combination, logs):
+def _digits(
+    count: int,
+    generators: list[Any] | list[int],
+    combination: dict[int, np.ndarray],
+    logs: np.ndarray,
+):
     """Write every column in integer digits of generators, with one denominator for all."""
     every = np.array(list(combination.values()))
     common = int(np.lcm.reduce(_denominators(every), initial=1))

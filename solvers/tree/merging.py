@@ -24,6 +24,7 @@ without error, and the bound above enters as a cap at every node.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -32,7 +33,7 @@ from jaxtyping import Float, Int
 from solvers.problem import Structure, Tables, Tasks
 from solvers.told.bounds import open_columns
 from solvers.tree.backward import Swept, likelihood_rows
-from solvers.tree.tree import Tree, build_tree
+from solvers.tree.tree import Layer, Tree, build_tree
 
 _NEAR = 1e-14
 
@@ -64,7 +65,14 @@ class Leaders:
         count = sum(name.startswith("leaders") for name in kept)
         self.known = [{row.tobytes() for row in kept[f"leaders{t}"]} for t in range(count)]
 
-    def __call__(self, rows, first, words, source, picked):
+    def __call__(
+        self,
+        rows: np.ndarray,
+        first: np.ndarray,
+        words: np.ndarray,
+        source: np.ndarray,
+        picked: np.ndarray,
+    ):
         """Merge rows that are close: their new numbers, and who stands for each."""
         here = self.rows[-1][source[first]] * self.column[picked[first]]
         if len(self.known) < len(self.rows):
@@ -176,7 +184,7 @@ class Guide:
         self.last = tree.structure.controls - 1
         self.mass = [row @ self.root.T for row in _rows(tree, tables)]
         self.belief = [_normalised(row, self.root) for row in _rows(tree, tables)]
-        self.found: dict = {}
+        self.found: dict[tuple[int, int, int], Any] = {}
 
     def at(self, t: int, memory: int, r: int, belief: Float[np.ndarray, "k m"]):
         """For unnormalised beliefs of root r: controls (k, Q), upper bounds (k, Q)."""
@@ -214,7 +222,7 @@ def follow_guides(
     rows: list[np.ndarray] = []
     caps: list[list[np.ndarray]] = [[] for _ in tasks]
 
-    def choose(t, layer, words):
+    def choose(t: int, layer: Layer, words: np.ndarray):
         here = rows[-1][layer.parent] * column[layer.column] if t else column[-1:]
         rows.append(here)
         follow = np.zeros((layer.nodes, structure.controls), bool)

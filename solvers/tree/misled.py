@@ -27,7 +27,8 @@ from jaxtyping import Float
 
 from solvers.chooser import AbstractChooser, chosen
 from solvers.neural.critic import AbstractCritic
-from solvers.neural.rollout import Play, _round
+from solvers.neural.rollout import Play, Step, play_round
+from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
 
@@ -114,7 +115,7 @@ def follow(
         else:
             at = held, memories, t, chunk
             forced = None if told is None else _choose(process, told, critic, *at, period)
-        step = _round(
+        step = play_round(
             process, case, ceiling, critic, true, memories, uniform, t, Play.GREEDY, chunk, 0.0,
             forced,
         )  # fmt: skip
@@ -155,7 +156,15 @@ class _Counted:
         self.total = np.zeros((runs, len(self.limits)))
         self.variate = np.zeros((runs, len(self.limits)))
 
-    def add(self, alive, backup, amounts, passing, step, on) -> None:
+    def add(
+        self,
+        alive: np.ndarray,
+        backup: np.ndarray,
+        amounts: np.ndarray,
+        passing: np.ndarray,
+        step: Step,
+        on: np.ndarray,
+    ) -> None:
         """Count one round: `backup` (C,) is Q, `on` (C,) who goes on."""
         mass, count = np.asarray(step.going, float), len(alive)
         later, drawn = np.asarray(step.later, float), np.asarray(step.value, float)
@@ -179,7 +188,16 @@ class _Counted:
         self.total[alive] += passing + np.where(on[:, None], 0.0, ending) + scaled * came
 
 
-def _choose(process, told: Told, critic, held, memories, t: int, chunk: int, start: int):
+def _choose(
+    process: AbstractProcess,
+    told: Told,
+    critic: AbstractCritic | None,
+    held: np.ndarray,
+    memories: np.ndarray,
+    t: int,
+    chunk: int,
+    start: int,
+):
     """Greedy controls for what is told; nothing where it is thought impossible."""
     which = min(t - start, len(told.cases) - 1)
     case, ceiling = told.cases[which], told.ceilings[which]
@@ -188,15 +206,17 @@ def _choose(process, told: Told, critic, held, memories, t: int, chunk: int, sta
     if live.any():
         noise = np.zeros((int(live.sum()), 4))
         here = (held[live], memories[live], noise, t, Play.GREEDY, chunk, 0.0)
-        control[live] = _round(process, case, ceiling, critic, *here).control
+        control[live] = play_round(process, case, ceiling, critic, *here).control
     return control
 
 
 @as_program
-def _columns(process, memories, control, symbol, period):
+def _columns(
+    process: AbstractProcess, memories: Numbers, control: Numbers, symbol: Numbers, period: Numbers
+):
     """Likelihood of going on with the symbol that came, (C, m)."""
 
-    def one(memory, control, symbol):
+    def one(memory: Numbers, control: Numbers, symbol: Numbers):
         after = process.step(memory, control)
         law = process.symbols(after, control, period)
         return process.ends(after, control)[-1] * law[:, symbol]

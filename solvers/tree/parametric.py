@@ -145,7 +145,14 @@ def sweep_coefficient(
     return Swept(tuple(found[::-1]), kinks)
 
 
-def _stops(tables: Tables, outcomes, belief, edge, coefficient, outcome: int):
+def _stops(
+    tables: Tables,
+    outcomes: np.ndarray,
+    belief: np.ndarray,
+    edge: np.ndarray,
+    coefficient: np.ndarray,
+    outcome: int,
+):
     """Value at `low` and slope of what stopping now yields, (k, A) each."""
     value, slope = np.zeros(edge.shape), np.zeros(edge.shape)
     stop, reward = np.asarray(tables.stop, float), np.asarray(tables.reward, float)
@@ -160,7 +167,15 @@ def _stops(tables: Tables, outcomes, belief, edge, coefficient, outcome: int):
     return value, slope
 
 
-def _sizes(tables: Tables, outcomes, belief, edge, coefficient, outcome: int, larger: float):
+def _sizes(
+    tables: Tables,
+    outcomes: np.ndarray,
+    belief: np.ndarray,
+    edge: np.ndarray,
+    coefficient: np.ndarray,
+    outcome: int,
+    larger: float,
+):
     """Amounts of what stopping now yields, (k, A), where |coefficient| is at most `larger`."""
     size = abs(coefficient)
     size[:, outcome] = larger
@@ -168,7 +183,14 @@ def _sizes(tables: Tables, outcomes, belief, edge, coefficient, outcome: int, la
     return _stops(positive, outcomes, belief, edge, size, outcome)[0]
 
 
-def _add(now, following: _Convex, child: Int[np.ndarray, "k A Z"], share, low: float, high: float):
+def _add(
+    now: tuple[np.ndarray, np.ndarray],
+    following: _Convex,
+    child: Int[np.ndarray, "k A Z"],
+    share: np.ndarray | None,
+    low: float,
+    high: float,
+):
     """Add what follows: points, values (k, A, n) and slopes (k, A, n-1) of every control.
 
     `share` (k, A, Z): belief over that of the child, None where all are 1.
@@ -196,7 +218,7 @@ def _add(now, following: _Convex, child: Int[np.ndarray, "k A Z"], share, low: f
     return points, values, slopes
 
 
-def _compact(place, jump, high: float, owner):
+def _compact(place: np.ndarray, jump: np.ndarray, high: float, owner: np.ndarray):
     """Sort kinks by place, those of jump 0 last, and cut to the most that any function has."""
     live = jump != 0
     order = np.argsort(np.where(live, place, np.inf), axis=1, kind="stable")
@@ -207,7 +229,12 @@ def _compact(place, jump, high: float, owner):
     return place, jump, np.take_along_axis(owner, order, axis=1)
 
 
-def _refine(sums, mass, amount, error: float) -> _Lines:
+def _refine(
+    sums: tuple[np.ndarray, np.ndarray, np.ndarray],
+    mass: np.ndarray,
+    amount: np.ndarray,
+    error: float,
+) -> _Lines:
     """Add the points where two controls cross on the upper envelope."""
     points, values, slopes = sums
     count, width, _ = values.shape
@@ -303,7 +330,7 @@ def _stretches(lines: _Lines):
     return low, high
 
 
-def _take(value, amount, share: float, mass) -> Taken:
+def _take(value: np.ndarray, amount: np.ndarray, share: float, mass: np.ndarray) -> Taken:
     """What is taken at each point (k, n) of values (k, A, n)."""
     amounts = np.broadcast_to(amount[:, :, None], value.shape)
     total, amounts = (np.moveaxis(x, 1, 0) for x in (value, amounts))
@@ -314,7 +341,7 @@ def _join(parts: list[_Convex], high: float) -> _Convex:
     """Concatenate functions, padding their kinks to one length."""
     longest = max(part.place.shape[1] for part in parts)
 
-    def pad(table, fill):
+    def pad(table: np.ndarray, fill: float):
         width = ((0, 0), (0, longest - table.shape[1]))
         return np.pad(table, width, constant_values=fill)
 

@@ -154,7 +154,7 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
     return path
 
 
-def _ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio):
+def _ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio: np.ndarray | None):
     """What follows visits, if coefficients stay: visit, symbol, origin, pair, node, weight."""
     count, symbols = child.shape
     index, symbol = np.repeat(np.arange(count), symbols), np.tile(np.arange(symbols), count)
@@ -162,7 +162,7 @@ def _ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio):
     return index, symbol, here.origin[index], here.pair[index], child.ravel().astype(int), weight
 
 
-def _moved_ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio):
+def _moved_ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio: np.ndarray | None):
     """The same if they move."""
     sibling = plan.sibling[here.pair]
     law = _law(plan, here.pair, here.control)

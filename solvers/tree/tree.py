@@ -175,7 +175,9 @@ def _words(structure: Structure) -> Int[np.ndarray, "C w"]:
     return odd if digits is None else digits @ odd
 
 
-def _merge_words(words, digit, source, picked, dead):
+def _merge_words(
+    words: np.ndarray, digit: np.ndarray, source: np.ndarray, picked: np.ndarray, dead: int
+):
     """Number the sums `words[source] + digit[picked]`; all that the dead column leads to is one."""
     grown = words[source] + digit[picked]
     if dead >= 0:
