@@ -26,7 +26,6 @@ keeps out a control that passes the first, the numbers are *ill conditioned*.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from types import ModuleType
@@ -34,6 +33,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
@@ -42,7 +42,6 @@ from solvers.problem import Numbers, Structure, Tables, Tasks
 
 RELATIVE = 1e-9
 DType = np.dtype | type[np.floating]
-_SELECTED = 48  # controls compared one by one: more would take long to compile
 
 
 class Taken(eqx.Module):
@@ -75,51 +74,77 @@ def take(
     term is negative, so that it is Q itself; `error`: c_t; `live`: where the belief has mass;
     `kept`: what the controls are worth under the plans in use, Q by default.
     """
-    last = len(total) - 1
-    kind = np.int8 if last < 128 else np.int16
     kept = total if kept is None else kept
-    many = last > _SELECTED
-    best = _largest(total, many, arrays)
     error = arrays.minimum(error, 0.01)
     close = arrays.maximum(RELATIVE, 8 * error)
     with np.errstate(invalid="ignore"):
-        least, ill = best - close * abs(best), None
-        if amount is None:
-            above, floor = total, best * ((1 - error) / (1 + error))
-        else:
-            above = total + error * amount
-            floor = _largest(total - error * amount, many, arrays)
-            most, ill = arrays.zeros_like(best), arrays.zeros(best.shape, bool)
-            if many:
-                passes = above >= floor
-                most = arrays.where(passes, amount, 0.0).max(axis=0)
-                ill = (passes & (total < least)).any(axis=0)
-            else:
-                for a in range(last + 1):
-                    passes = above[a] >= floor
-                    most = arrays.maximum(most, arrays.where(passes, amount[a], 0.0))
-                    ill = ill | (passes & (total[a] < least))
-            amount, ill = arrays.where(live, most, amount[last]), ill & live
-        floor = arrays.where(live, floor, np.inf)
-        value, choice = kept[last], arrays.full(best.shape, last, kind)
-        if many:
-            tied = (above >= floor) & (total >= least)
-            found = arrays.where(tied.any(axis=0), arrays.argmax(tied, axis=0), last)
-            choice = found.astype(kind)
-            value = arrays.take_along_axis(kept, found[None], axis=0)[0]
-        else:  # Row by row: reductions over the first axis are several times slower.
-            for a in reversed(range(last)):
-                tied = (above[a] >= floor) & (total[a] >= least)
-                value = arrays.where(tied, kept[a], value)
-                choice = arrays.where(tied, arrays.asarray(a, kind), choice)
-    return Taken(arrays.where(live, best, total[last]), value, choice, amount, ill)
+        found = _in_rows if arrays is np else _row_by_row
+        best, value, choice, most, ill = found(total, amount, kept, error, close, live)
+    if amount is not None:
+        most, ill = arrays.where(live, most, amount[-1]), ill & live
+    return Taken(arrays.where(live, best, total[-1]), value, choice, most, ill)
 
 
-def _largest(rows: Any, many: bool, arrays: ModuleType):
-    """The largest over the first axis, row by row where they are few."""
-    if many:
-        return rows.max(axis=0)
-    return functools.reduce(arrays.maximum, [rows[a] for a in range(len(rows))])
+def _in_rows(
+    total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any
+) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:
+    """W, value, control, amount, and whether ill conditioned, in NumPy: all controls at once."""
+    best, last, most, ill = total.max(axis=0), len(total) - 1, None, None
+    if amount is None:
+        above, floor = total, best * ((1 - error) / (1 + error))
+    else:
+        above, floor = total + error * amount, (total - error * amount).max(axis=0)
+    passes, near = above >= floor, total >= best - close * abs(best)
+    tied = np.argmax(passes & near, axis=0)
+    choice = np.where(live, tied, last)
+    value = np.take_along_axis(kept, choice[None], axis=0)[0]
+    if amount is not None:
+        most = np.where(passes, amount, 0.0).max(axis=0)
+        ill = (passes & ~near).any(axis=0)
+    return best, value, choice.astype(_kind(last)), most, ill
+
+
+def _row_by_row(
+    total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any
+) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:
+    """The same in JAX: two loops over the controls.
+
+    Unrolled, XLA adds everything up anew for each of the results, and takes long to compile it.
+    """
+    last, kind = len(total) - 1, _kind(len(total) - 1)
+
+    def largest(found, row):
+        low = row[0] if row[1] is None else row[0] - error * row[1]
+        return (jnp.maximum(found[0], row[0]), jnp.maximum(found[1], low)), None
+
+    least = jnp.full_like(total[0], -jnp.inf)
+    (best, floor), _ = jax.lax.scan(largest, (least, least), (total, amount))
+    if amount is None:
+        floor = best * ((1 - error) / (1 + error))
+    least = best - close * abs(best)
+
+    def tied(found, row):
+        value, choice, most, lowest = found
+        control, whole, size, worth = row
+        passes = (whole if size is None else whole + error * size) >= floor
+        if size is not None:
+            most = jnp.where(passes, jnp.maximum(most, size), most)
+            lowest = jnp.where(passes, jnp.minimum(lowest, whole), lowest)
+        first = passes & (whole >= least) & live
+        return (
+            jnp.where(first, worth, value), jnp.where(first, control, choice), most, lowest,
+        ), None  # fmt: skip
+
+    start = kept[-1], jnp.full(best.shape, last, kind), None, None
+    if amount is not None:
+        start = *start[:2], jnp.zeros_like(best), best
+    rows = jnp.arange(last + 1, dtype=kind), total, amount, kept
+    (value, choice, most, lowest), _ = jax.lax.scan(tied, start, rows, reverse=True)
+    return best, value, choice, most, None if amount is None else lowest < least
+
+
+def _kind(last: int) -> type[np.signedinteger]:
+    return np.int8 if last < 128 else np.int16
 
 
 class Rounding(eqx.Module):

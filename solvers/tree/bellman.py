@@ -12,7 +12,7 @@ from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import DType, take
 
-_CACHED = 2.5e6, 4e5  # bytes of beliefs, and of values, worked on at once inside a step
+_CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
 _ONE_THREAD, _ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
 _UNROLLED = 8  # symbols whose values are added up without a loop
 # Of passes in NumPy: cells and products a second, seconds a call, cells that comparing takes.
@@ -138,6 +138,12 @@ def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks)
     return nodes
 
 
+def roots_at_once(controls: int, slots: int, tasks: Tasks) -> float:
+    """How many roots leave room for `_ROWS` nodes at once: fewer, and products are slow."""
+    width = 2 * controls * (slots + tasks.coefficient.shape[1])
+    return _CACHED[1] / (_ROWS * width * tasks.root.dtype.itemsize)
+
+
 def _solver(
     previous: Numbers, edges: Numbers, following: Later, bound: Numbers | None, column: Numbers,
     tables: Tables, outcomes: Numbers, tasks: Tasks, shares: Numbers, arrays: ModuleType,
@@ -164,7 +170,6 @@ def _bellman(
 ) -> Found:  # fmt: skip
     """The step for the nodes of a chunk."""
     wide = following.amount is not None
-    kept_apart = _same if arrays is np else jax.lax.optimization_barrier
     constant = _same if arrays is np else jax.lax.stop_gradient
     mass, parts = _contract(belief, features, outcomes.shape[1], len(edges), arrays)
     outcome = arrays.asarray(outcomes)[edges]
@@ -179,8 +184,7 @@ def _bellman(
     def usable(total: Numbers, rest: Numbers | float):
         if followed is not None:
             total = arrays.where(arrays.asarray(followed).T[:, :, None, None], total, rest)
-        # The barrier keeps what follows from being added up again for each comparison.
-        return kept_apart(arrays.where(allowed, total, -jnp.inf))
+        return arrays.where(allowed, total, -jnp.inf)
 
     total = usable(now + _continue(child, ratio, following.best, tasks.kernel, arrays), -jnp.inf)
     kept = amount = upper = hopeful = None
@@ -190,7 +194,7 @@ def _bellman(
         )
     if size is not None and following.amount is not None:
         amount = constant(_continue(child, ratio, following.amount, tasks.kernel, arrays))
-        amount = kept_apart(size + amount)
+        amount = size + amount
     live = mass[:, :, None] > 0
     taken = take(total, amount, shares[0], live, kept=kept, arrays=arrays)
     if following.upper is not None:

@@ -25,6 +25,7 @@ from solvers.single import make_room, remarks
 from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
+from solvers.tree.bellman import roots_at_once
 from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
@@ -312,7 +313,8 @@ def _chunks(
 ) -> list[tuple[int, int, int]]:
     """Split roots into runs that fit in the memory setting, and how many each is padded to.
 
-    And whose features, what every belief is contracted with, over and over, stay in the cache.
+    And whose features, what every belief is contracted with, over and over, stay in the cache,
+    and their values for some nodes at once.
     Runs are padded to a power of two, or more where that costs little, so that few programs serve
     any number of roots; there is one for every device.
     """
@@ -323,7 +325,8 @@ def _chunks(
         got = f"one root needs {each / 1e9:.2f} GB of the {memory / 1e9:.2f} GB allowed"
         raise MemoryError(got + (" on a device" if devices > 1 else ""))
     count, fits = tasks.root.shape[0], max(1, int(0.6 * memory // each))
-    near = max(1, int(_FEATURES // features))
+    near = min(_FEATURES // features, roots_at_once(structure.controls, slots, tasks))
+    near = max(1, int(near))
     even = -(-count // devices)
     most = min(1 << min(fits, near).bit_length() - 1, 1 << (even - 1).bit_length())
     work = sum(counts) * tasks.coefficient.shape[1] * structure.controls * _FEW
