@@ -40,8 +40,8 @@ pictures: $(VENV)/.installed-run ## draw the pictures of the README again
 	$(RUN) -m experiments.demo --market cars
 	mkdir -p experiments/pictures && cp results/cars/policy_tree.png results/cars/incentives.png experiments/pictures/
 
-numbers: $(VENV)/.installed-run ## make the recorded numbers of README and book again, and say which moved
-	$(RUN) -m experiments.rebuild
+numbers: $(VENV)/.installed-run ## make the recorded numbers of README and book again, and say which moved; SECONDS=300: by short commands
+	$(RUN) -m experiments.rebuild $(if $(SECONDS),--seconds $(SECONDS))
 
 # Of the whole project only this needs node.
 explorer: ## build the script of `dm.report` again from dynmech/explorer/source
@@ -67,16 +67,8 @@ docs: $(VENV)/.installed-docs ## build the book, its pages executed, into build/
 	TF_CPP_MIN_LOG_LEVEL=3 JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.1 $(RUN) -m sphinx -E -W --keep-going -q -j $(WORKERS) -d build/pages -b html notebooks build/book
 	@echo build/book/index.html
 
-# Each in an environment of its own, with the optional packages that the tests of the core need.
-CORE_TESTS := tests/economics/test_cases.py tests/economics/test_borders.py tests/economics/test_rows.py tests/numerics/test_backward.py
-test-versions: ## run a core of the tests on the oldest and the newest JAX admitted
-	@set -eu; for jax in '==0.8.0' '>0.8.0'; do \
-		name=oldest; [ "$$jax" = '==0.8.0' ] || name=newest; folder=.venv-$$name; \
-		[ -d $$folder ] || $(PYTHON) -m venv $$folder; \
-		$$folder/bin/pip install --quiet --disable-pip-version-check --upgrade "jax$$jax" "jaxlib$$jax" --editable '.[test]'; \
-		$$folder/bin/python -c 'import jax; print("JAX", jax.__version__)'; \
-		$$folder/bin/python -m pytest -q -n $(WORKERS) $(CORE_TESTS); \
-	done
+test-versions: ## try the wheel and a core of the tests on the oldest and the newest Python and JAX
+	$(PYTHON) tests/versions.py $(WORKERS)
 
 check: lint types wheel ## check style and types, and try the built wheel from another folder
 
@@ -96,5 +88,5 @@ wheel: $(VENV)/.installed-dev
 	cd "$$folder"; PYTHONPATH="$$folder/site" "$$root/$(RUN)" -P -W error "$$root/tests/smoke_wheel.py" "$$root"
 
 clean: ## delete the environment, caches and builds; results/ stays
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

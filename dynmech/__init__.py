@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dynmech import plotting as plotting
     from dynmech import settlement as settlement
     from dynmech import static as static
+    from dynmech._latex import to_latex as to_latex
     from dynmech._programs import enable_compilation_cache as enable_compilation_cache
     from dynmech.audit import Audit as Audit
     from dynmech.audit import AuditsUnder as AuditsUnder
@@ -204,6 +205,7 @@ else:
             "dynmech.market.values": "ConstantValues MarkovValues",
             "dynmech.audit": "Audit AuditsUnder BestResponse MeasuredGains Witness",
             "dynmech.sweeps": "Sweep sweep",
+            "dynmech._latex": "to_latex",
             "dynmech._programs": "enable_compilation_cache",
             "solvers": (
                 "AbstractCritic AbstractLearner AbstractSolver BestFirst BranchAndBound "

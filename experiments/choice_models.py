@@ -161,6 +161,8 @@ def swissmetro(options: Options) -> Model:
         "mean time (100 minutes) and cost (100 francs), less the car's."
     )
     estimates = dict(zip([*names, "sd of time", "sd of ln cost"], better.values))
+    plainly = [f"{name}, normal cost" for name in (*names, "sd of time", "sd of cost")]
+    estimates |= dict(zip(plainly, plain.values))
     estimates |= {"log likelihood": better.value, "log likelihood, normal cost": plain.value}
     table = pd.DataFrame(gamma, index=pd.Index(names[:2]), columns=names)
     seen = np.bincount(choice, minlength=3)[:2] / len(choice)

@@ -7,7 +7,6 @@ refusal, or the answer of an undisturbed solve, bit by bit.
     python -m experiments.damage --count 10000 --seed 0
 """
 
-import json
 import random
 import tempfile
 import warnings
@@ -18,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import tyro
 
 import dynmech as dm
 from experiments._figures import RESULTS
 from experiments._fuzz_parts import parts
+from experiments._output import Output
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Options:
     seed: int = 0
     """Seed of the damage."""
     results: Path = RESULTS
-    """Folder; `damage/damage.json` is written inside."""
+    """Folder under which damage/ is written."""
 
 
 def flipped(data: bytes, rng: random.Random) -> bytes:
@@ -62,6 +63,7 @@ def shortened(data: bytes, rng: random.Random) -> bytes:
 
 
 DAMAGE = (flipped, cut, overwritten, shortened)
+KINDS = ("refused", "as it was", "something else")
 
 
 def outcome(load: Callable[[], bool]) -> str:
@@ -118,19 +120,20 @@ def checkpoints(count: int, rng: random.Random, folder: Path) -> Counter:
     return found
 
 
-def main(options: Options) -> dict[str, dict[str, int]]:
-    """Run, print the totals, write the table."""
-    rng, found = random.Random(options.seed), {}
+def main(options: Options) -> None:
+    """Run, print and write the table."""
+    out = Output(options.results / "damage", "")
+    rng, rows = random.Random(options.seed), []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, damage in (("policies", policies), ("checkpoints", checkpoints)):
-            found[name] = dict(damage(options.count, rng, Path(folder)))
-            said = ", ".join(f"{n} {kind}" for kind, n in sorted(found[name].items()))
-            print(f"{options.count} damaged {name}: {said}")
-    folder = options.results / "damage"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "damage.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    return found
+            found = damage(options.count, rng, Path(folder))
+            counts = {f"{kind} [1]": found.pop(kind, 0) for kind in KINDS}
+            raw = {"raw errors [1]": found.total()}
+            rows.append({"damaged": name, "number [1]": options.count, **counts, **raw})
+            out.bullets([f"{name}: {many} {kind}" for kind, many in found.items()])
+    out.table("damage", pd.DataFrame(rows), "Damaged files, and what was made of them")
+    out.finish(options)
 
 
 if __name__ == "__main__":

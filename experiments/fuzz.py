@@ -9,7 +9,6 @@ probabilities that sum to one. Anything else is a failure: a raw error of Python
 """
 
 import contextlib
-import json
 import math
 import random
 import tempfile
@@ -30,6 +29,7 @@ from dynmech.estimators.decoders import Decoder
 from dynmech.policy.conversations import Conversations
 from experiments._figures import RESULTS
 from experiments._fuzz_calls import calls
+from experiments._output import Output
 
 KINDS = ("refused", "answered", "unnamed", "raw", "unsound")
 
@@ -43,7 +43,7 @@ class Options:
     seed: int = 0
     """Seed of the calls."""
     results: Path = RESULTS
-    """Folder; `fuzz/fuzz.json` is written inside."""
+    """Folder under which fuzz/ is written."""
 
 
 class Odd:
@@ -184,18 +184,18 @@ def _run(count: int, seed: int) -> dict[str, Any]:
 
 
 def main(options: Options) -> dict[str, Any]:
-    """Run, print the totals, write the table."""
+    """Run, print the totals, write the tables."""
+    out = Output(options.results / "fuzz", "")
     found = run(options.count, options.seed)
-    folder = options.results / "fuzz"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "fuzz.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print(f"{options.count} calls: " + ", ".join(f"{n} {k}" for k, n in found["total"].items()))
-    seen = set()
-    for failure in found["failures"]:
-        where = (failure["call"], *failure["arguments"])
-        if where not in seen:
-            print(f"  {failure['kind']}: {where}: {failure['words'][:110]}")
-        seen.add(where)
+    total = {"calls [1]": found["count"], **{f"{k} [1]": n for k, n in found["total"].items()}}
+    out.table("fuzz", pd.DataFrame([total]), "Bad calls, and what became of them")
+    each = [{"call": name, **counts} for name, counts in found["calls"].items()]
+    out.table("calls", pd.DataFrame(each).fillna(0), "By call", show=False)
+    names = ["call", "arguments", "kind", "words"]
+    failures = pd.DataFrame(found["failures"], columns=names).astype(str)
+    first = failures.drop_duplicates(["call", "arguments"])
+    out.table("failures", first, "Failures, each call and argument once")
+    out.finish(options)
     return found
 
 

@@ -1,10 +1,11 @@
 """Rebuild every recorded number of the README and the book, and say which moved.
 
-`numbers.json` has, for each number that a page prints, the words around it with the number in
-braces, the command that makes it, and where in that command's tables it stands; and for each
+`numbers.json` has, for the numbers that a page prints, the words around them with the numbers in
+braces, the command that makes them, and where in that command's tables they stand; and for each
 command, when it last ran and how long it took. Commands are run again, each once, and every number
 is compared with what its page prints, to its tolerance: half a unit of its last digit, or for
-what a clock measures a share. What moved makes the exit status 1; `--write` puts it into the page.
+what a clock measures a share. What moved makes the exit status 1; `--write` puts it into the page,
+with today's date where the page has the date before the command's name.
 """
 
 import dataclasses
@@ -19,9 +20,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import tyro
+
+from experiments._recorded import Passage
 
 ROOT = Path(__file__).parents[1]
 RECORDS = Path(__file__).with_name("numbers.json")
@@ -29,69 +30,21 @@ Run = Callable[[str, Path], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Number:
-    """One number of a page.
-
-    `says`: words of the page, once in it, the number in braces; `command`: a module of
-    `experiments`, with its options; `table`: a CSV file of it under the results; `row`: cells that
-    tell the row; `column`: its name, without the unit; `share`: tolerance of what is measured by
-    a clock, as a share; None: half a unit of the last digit printed.
-    """
-
-    page: str
-    says: str
-    command: str
-    table: str
-    row: dict[str, str]
-    column: str
-    share: float | None = None
-
-    @property
-    def words(self) -> str:
-        """What the page has, no braces."""
-        return self.says.replace("{", "").replace("}", "")
-
-    @property
-    def printed(self) -> str:
-        """The number as it is printed."""
-        return re.findall(r"\{(.*?)\}", self.says)[0]
-
-    def holds(self, value: float) -> bool:
-        """Whether a value found is the one printed."""
-        printed = float(self.printed)
-        if self.share is not None:
-            return abs(value - printed) <= self.share * abs(printed)
-        return abs(value - printed) <= 0.5000001 * 10.0**-self.decimals
-
-    @property
-    def decimals(self) -> int:
-        """Digits printed after the point."""
-        return len(self.printed.partition(".")[2])
-
-    def moved_to(self, value: float) -> "Number":
-        """The same number, printed anew in the same form."""
-        sign = "+" if self.printed.startswith("+") else "-"
-        text = f"{value:{sign}.{self.decimals}f}"
-        text = text if float(text) else text.replace("-", "")
-        return dataclasses.replace(
-            self, says=self.says.replace(f"{{{self.printed}}}", f"{{{text}}}")
-        )
-
-
-@dataclasses.dataclass(frozen=True)
 class Options:
     """What to rebuild."""
 
     only: tuple[str, ...] = ()
-    """Commands, such as `answer`; all by default, a quarter of an hour for long horizons."""
+    """Commands, such as `answer`; all by default, some five hours."""
+    seconds: float = float("inf")
+    """Leave out commands that last took longer: with 300 the rest is a quarter of an hour."""
     write: bool = False
     """Put what moved into the pages and the records, with today's date."""
 
 
-def read(path: Path = RECORDS) -> tuple[dict[str, dict], list[Number]]:
-    """The commands with their last runs, and the numbers."""
+def read(path: Path = RECORDS) -> tuple[dict[str, dict], list[Passage]]:
+    """The commands with their last runs, and the passages of pages that they make."""
     records = json.loads(path.read_text(encoding="utf-8"))
-    return records["commands"], [Number(**record) for record in records["numbers"]]
+    return records["commands"], [Passage(**record) for record in records["passages"]]
 
 
 def run_experiment(command: str, results: Path) -> None:
@@ -101,59 +54,63 @@ def run_experiment(command: str, results: Path) -> None:
     subprocess.run(call, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-def look_up(number: Number, results: Path) -> float:
-    """The value in a command's table. Raises `LookupError` where it is not there, once."""
-    table = pd.read_csv(results / number.table)
-    table.columns = [re.sub(r" \[.*?\]$", "", name) for name in table.columns]
-    cells = [table[name].astype(str) == cell for name, cell in number.row.items()]
-    rows = np.flatnonzero(np.all(cells, axis=0))
-    if len(rows) != 1:
-        raise LookupError(f"{number.table} has {len(rows)} rows of {number.row}")
-    return float(table[number.column].to_numpy()[rows[0]])
+def in_words(day: dt.date) -> str:
+    """A date as pages have it."""
+    return f"{day.day} {day:%B %Y}"
+
+
+def dated(text: str, command: str, day: dt.date) -> str:
+    """A page with the date before a command's name, "DATE by `python -m ...`", as it is now."""
+    name = r"\s+".join(map(re.escape, f"python -m experiments.{command}".split()))
+    return re.sub(rf"\d+ \w+ \d{{4}}(?=\s+by\s+`{name}`)", in_words(day), text)
 
 
 def rebuild(
     options: Options, records: Path = RECORDS, root: Path = ROOT, run: Run = run_experiment
 ) -> int:
     """Run, compare, say; how many numbers moved."""
-    commands, numbers = read(records)
+    commands, passages = read(records)
     unknown = set(options.only) - set(commands)
     if unknown:
         raise SystemExit(f"--only must name some of {', '.join(commands)}; got {sorted(unknown)}")
     moved = 0
     for command in options.only or tuple(commands):
+        last = commands[command]
+        mine = [k for k, one in enumerate(passages) if one.command == command]
+        many = sum(len(passages[k].printed) for k in mine)
+        print(f"{command}: {many} numbers, last made on {last['date']} in {last['seconds']} s")
+        if last["seconds"] > options.seconds:
+            print("  left out")
+            continue
         began = time.monotonic()
-        mine = [k for k, number in enumerate(numbers) if number.command == command]
-        print(f"{command}: {len(mine)} numbers, last made on {commands[command]['date']}")
         with tempfile.TemporaryDirectory() as folder:
             run(command, Path(folder))
-            found = {k: look_up(numbers[k], Path(folder)) for k in mine}
-        for k, value in found.items():
-            number = numbers[k]
-            if number.holds(value):
+            found = {k: passages[k].find(Path(folder)) for k in mine}
+        for k, values in found.items():
+            one = passages[k]
+            wrong = [not holds for holds in one.hold(values)]
+            if not any(wrong):
                 continue
-            moved += 1
-            numbers[k] = number.moved_to(value)
-            print(f"  MOVED {number.page}: {number.says!r} is {value:.6g} now")
+            moved += sum(wrong)
+            passages[k] = one.moved_to(values)
+            now = ", ".join(f"{value:.6g}" for value in values)
+            print(f"  MOVED {one.page}: {one.says!r} is {now} now")
             if options.write:
-                page = root / number.page
+                page = root / one.page
                 text = page.read_text(encoding="utf-8")
-                page.write_text(text.replace(number.words, numbers[k].words), encoding="utf-8")
+                page.write_text(text.replace(one.plain, passages[k].plain), encoding="utf-8")
         seconds = round(time.monotonic() - began)
-        today = dt.date.today().isoformat()
-        commands[command] = {"date": today, "seconds": seconds}
-        print(f"  {len(mine)} compared in {seconds} s")
+        commands[command] = {"date": dt.date.today().isoformat(), "seconds": seconds}
+        for page in {passages[k].page for k in mine} if options.write else ():
+            text = (root / page).read_text(encoding="utf-8")
+            (root / page).write_text(dated(text, command, dt.date.today()), encoding="utf-8")
+        print(f"  {many} compared in {seconds} s")
     if options.write:
-        kept = {"commands": commands, "numbers": [_plain(number) for number in numbers]}
+        kept = {"commands": commands, "passages": [one.record() for one in passages]}
         text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
         records.write_text(text, encoding="utf-8")
     print(f"{moved} moved")
     return moved
-
-
-def _plain(number: Number) -> dict:
-    """A record as it is written."""
-    return {name: x for name, x in dataclasses.asdict(number).items() if x is not None}
 
 
 if __name__ == "__main__":

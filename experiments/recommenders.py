@@ -137,6 +137,7 @@ def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applic
                 NAME: label,
                 VALUE: policy.value.mean(),
                 BEST: policy.upper.mean(),
+                "surplus lost [%]": 100 * float(1 - policy.value.mean() / policy.upper.mean()),
                 **row,
                 BOUND: policy.incentive_bound.max(),
                 PAID: paid.mean(),

@@ -78,7 +78,7 @@ def main(options: Options) -> None:
             "statement": [row.statement for row in rows],
             "checked": [row.checked for row in rows],
             "markets": [row.markets for row in rows],
-            "figure [as checked]": [f"{row.figure:.3g}" for row in rows],
+            "figure [as checked]": [row.figure for row in rows],
             "must be": [row.required for row in rows],
             "verdict": [row.verdict for row in rows],
         }
@@ -87,7 +87,9 @@ def main(options: Options) -> None:
     out.say(
         "Gains, errors and epsilon are in the market's own money, or over its scale where said."
     )
-    out.table("statements", table, "One row a check")
+    out.table("statements", table, "", show=False)
+    figures = [f"{row.figure:.3g}" for row in rows]
+    out.show(table.assign(**{"figure [as checked]": figures}), "One row a check")
     told = {
         verdict: list(dict.fromkeys(row.statement for row in rows if row.verdict == verdict))
         for verdict in (HOLDS, FAILS, BROKEN)

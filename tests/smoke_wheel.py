@@ -103,7 +103,7 @@ def main() -> None:
 
     for package in (dynmech, solvers):
         folder = Path(package.__file__).resolve().parent
-        assert root not in folder.parents, f"imported the source tree, {folder}"
+        assert folder.parent != root, f"imported the source tree, {folder}"
         assert (folder / "py.typed").exists(), f"{package.__name__} ships no py.typed"
     found, expected = solve_two_products()
     assert len(found) == len(expected)

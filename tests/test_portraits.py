@@ -1,6 +1,7 @@
 """What objects say of themselves: few lines, escaped labels, and numbers that are the library's."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import dynmech as dm
@@ -55,18 +56,52 @@ def test_pictures_show_labels_and_titles_as_given(solved):
     assert all("$" not in text.replace(r"\$", "") for text in drawn)
 
 
-def test_many_products_are_summarised():
+def test_many_products_with_long_names_are_summarised():
+    pytest.importorskip("matplotlib")
     rng = np.random.default_rng(0)
+    names = [f"{'x' * 200} {k}" for k in range(16)]
     many = dm.RecommendationMDP(
-        rng.normal(size=(40, 2)),
+        rng.normal(size=(16, 2)),
         dm.TasteGrid(np.eye(2), [0.5, 0.5]),
         2,
         dm.LastShownOnly(dm.Logit(1.0), query=0.5),
         dm.SignalStructure(),
-        dm.ConstantValues(np.ones(40)),
+        dm.ConstantValues(np.ones(16)),
+        names,
     )
     assert len(repr(many).splitlines()) == 15
     assert "more" in repr(many).splitlines()[-1]
+    chat = dm.solve_efficient_policy(many, progress=False).start(profile=0)
+    figure = dm.plotting.plot_conversation(chat.step(chat.recommendation))
+    figure.canvas.draw()  # warns where nothing is left for what is drawn
+    legend = figure.axes[0].get_legend()
+    assert legend.get_title().get_text() == "the 12 best of 16"
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert len(set(labels)) == 14  # told apart by their ends
+    assert any(label.endswith(f"x {chat.recommendation}") for label in labels)
+    bars = dm.plotting.plot_payments({"zero": dm.DynamicTeamMechanism(chat.policy)})
+    ticks = [text.get_text() for text in bars.axes[0].get_yticklabels()]
+    assert len(set(ticks)) == 16
+    assert max(text.count("\n") for text in ticks) == 1
+
+
+def test_latex_draws_labels_as_given(solved):
+    _, policy, mechanism = solved
+    text = dm.to_latex(policy)
+    assert text.splitlines()[0].startswith(r"\begin{tabular}{")
+    assert r"\$x\textasciicircum{}2\$ & " in text
+    assert "<" not in text
+    widths = {line.count(" & ") for line in text.splitlines() if line.endswith(r"\\")}
+    assert widths == {len(text.splitlines()[0].rsplit("{", 1)[1]) - 2}
+    frame = pd.DataFrame({"a": [1e-12, np.nan], "b": [2, 3], "c": ["x|y", None]}, index=["u", "v"])
+    rows = dm.to_latex(frame, digits=2).splitlines()
+    assert rows[4:6] == [
+        r"u & 1 $\cdot 10^{-12}$ & 2 & x\textbar{}y \\",
+        r"v & -- & 3 & -- \\",
+    ]
+    with pytest.raises(dm.InvalidArgument, match=r"to_latex\(table=...\)` must be a pandas frame"):
+        dm.to_latex([1, 2])
+    assert dm.to_latex(mechanism.audit()).count(r"\\") > 2
 
 
 def test_explanations_add_up(solved):

@@ -7,11 +7,20 @@ import numpy as np
 from dynmech._checks import checked, instance
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.displays import display, words
-from dynmech.plotting.style import GREY, TITLE, UNIT, bare, new_figure, plain, product_colours
+from dynmech.plotting.style import (
+    GREY,
+    TITLE,
+    UNIT,
+    bare,
+    new_figure,
+    plain,
+    product_colours,
+    shortened,
+)
 from dynmech.plotting.tree import product_label, signal_word
 from dynmech.policy.conversation import Conversation
 
-_LINES = 12  # displays that have a line where there are many
+_LINES = 12  # controls that have a line where there are many
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,14 +58,17 @@ def plot_conversation(
     labels = words(policy.env)
     for control, colour in zip(options, product_colours(len(options)), strict=True):
         worth = [_expected(chat, control) for chat in rounds]
-        label = plain(labels[control])
+        label = shortened(labels[control])
         above.plot(x, worth, "-o", ms=4, lw=1.6, color=colour, label=label)
     nothing = [_expected(chat, none) for chat in rounds]
     above.plot(x, nothing, ":", lw=1.2, color=GREY, label="none")
     made = [chat.value for chat in rounds]
     above.plot(x, made, "o", ms=13, mfc="none", mec="black", mew=1.6, label="recommended")
     above.set_ylabel(f"expected surplus from\nhere on [{plain(unit)}]", fontsize=10)
-    above.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+    many = f"the {len(options)} best of {none}" if len(options) < none else None
+    above.legend(
+        title=many, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9
+    )
     beliefs = [*(chat.belief for chat in rounds), conversation.belief]
     known = [effective_tastes(belief) for belief in beliefs]
     below.bar(x, known[:-1], width=0.45, color="#9DB8C9")
@@ -82,14 +94,14 @@ def plot_conversation(
 
 
 def _drawn(rounds: list[Conversation]) -> list[int]:
-    """Controls that have a line: all, or of many displays those worth most in some round."""
-    env = rounds[0].policy.env
-    every = list(range(len(env.controls) - 1))
-    if len(every) <= _LINES or env.displays is None:
+    """Controls that have a line: all, or of many those that rank highest in some round."""
+    every = list(range(len(rounds[0].policy.env.controls) - 1))
+    if len(every) <= _LINES:
         return every
     worth = np.array([[_expected(chat, control) for control in every] for chat in rounds])
-    best = np.argsort(-np.nan_to_num(worth, nan=-np.inf).max(axis=0), kind="stable")[:_LINES]
-    return sorted(best.tolist())
+    order = np.argsort(-np.nan_to_num(worth, nan=-np.inf), axis=1, kind="stable")
+    rank = np.argsort(order, axis=1, kind="stable").min(axis=0)
+    return sorted(np.argsort(rank, kind="stable")[:_LINES].tolist())
 
 
 def _expected(chat: Conversation, control: int) -> float:
@@ -115,12 +127,12 @@ def effective_tastes(belief: np.ndarray) -> float:
 
 
 def _event(chat: Conversation, end: Conversation, k: int) -> str:
-    shown = plain(product_label(chat.policy, chat.recommendation))
+    shown = shortened(product_label(chat.policy, chat.recommendation))
     if k >= len(end.turns):
         return f"round {k + 1}\nshown: {shown}"
     turn, n = end.turns[k], chat.policy.env.products
     if turn.action < n:
-        done = f"buys {plain(chat.policy.env.names[turn.action])}"
+        done = f"buys {shortened(chat.policy.env.names[turn.action])}"
     elif turn.action == n:
         done = "leaves"
     elif turn.signals is None:

@@ -55,6 +55,6 @@ def _bars(axes: "Axes", name: str, table) -> None:
     axes.plot(place, table["rated"], "o", color=PALETTE[5], markersize=5, label="rated")
     for x, (count, top) in enumerate(zip(table["at_risk"], base, strict=True)):
         axes.text(x, top + 0.01, f"{int(count):,}", ha="center", fontsize=7, color=GREY)
-    axes.set_xticks(place, wrapped([str(x) for x in table.index], 12), fontsize=8)
+    axes.set_xticks(place, wrapped([str(x) for x in table.index], 12, 3), fontsize=8)
     axes.set_xlabel(name, fontsize=9)
     bare(axes, "bottom")

@@ -140,7 +140,7 @@ def _box(axes: "Axes", policy: AbstractPriced, branch: Branch, y: float, colours
             (x, y - 0.4), _BOX, 0.8, boxstyle=style, fc=colour, ec=colour, alpha=0.35, zorder=2
         )
     )
-    label = wrapped([product_label(policy, branch.recommendation)], 20)[0]
+    label = wrapped([product_label(policy, branch.recommendation)], 20, 4)[0]
     share = f"{100 * branch.probability:.0f}%" if branch.probability >= 0.095 else None
     share = share or f"{100 * branch.probability:.1f}%"
     size = 9 if "\n" not in label else 7.5

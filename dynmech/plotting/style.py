@@ -67,9 +67,22 @@ def plain(label: str) -> str:
     return ("\u200b" if hidden else "") + str(label).replace("$", r"\$")
 
 
-def wrapped(labels: Sequence[str], width: int = 18) -> list[str]:
-    """Break long labels into lines, each drawn as given."""
-    return [plain("\n".join(textwrap.wrap(label, width))) for label in labels]
+def shortened(label: str, most: int = 40) -> str:
+    """A long label without its middle, drawn as given: the end may tell it from another."""
+    end = most // 4
+    return plain(label if len(label) <= most else f"{label[: most - end - 1]}…{label[-end:]}")
+
+
+def wrapped(labels: Sequence[str], width: int = 18, lines: int = 2) -> list[str]:
+    """Break long labels into lines, each drawn as given; what needs more loses its middle."""
+    found = []
+    for label in labels:
+        parts = textwrap.wrap(label, width)
+        if len(parts) > lines:
+            end = parts[-1][-width // 3 :]
+            parts = [*parts[: lines - 1], f"{parts[lines - 1][: width - len(end) - 1]}…{end}"]
+        found.append(plain("\n".join(parts)))
+    return found
 
 
 def bare(axes: "Axes", *keep: str) -> None:
