@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dynmech.errors import InvalidArgument, describe
 from dynmech.logs.blocks import Blocks, blocks
@@ -17,12 +17,14 @@ from dynmech.logs.chance import by_shares
 from dynmech.logs.likelihood import Records, records
 from dynmech.logs.log import Log
 from dynmech.logs.mixture import mixture_weights
-from dynmech.logs.parameters import parameter
+from dynmech.logs.parameters import parameter, spread
 from dynmech.logs.programs import Model, given_taste, joint, placed_in, ratios, slope_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.tastes import TasteGrid
 
-_FLAT = 1e-9  # information below this share of the largest, per conversation, is none
+_STEEP = 1e-7  # slope of a conversation's likelihood, per unit, at which the search ends
+_FLAT = 1e-8  # information that the others leave of a coordinate's own, below which it is none
+_SAME = 1e-10  # of the variance that the information says, below which nothing was sampled
 _PADDED = 64
 _MOST = 2.5e8  # likelihoods kept in float64; more are kept in float32
 
@@ -63,6 +65,7 @@ class Spread(eqx.Module):
     free: Float[np.ndarray, "q q"]
     weights: Float[np.ndarray, "m r"] | None
     flat: Float[np.ndarray, "q f"]  # directions that the log says nothing about
+    alike: Bool[np.ndarray, " q"]  # of which every cluster says the same
 
 
 class Problem:
@@ -82,6 +85,9 @@ class Problem:
         if self.scaled and not self.data.rated:
             must = "hold numeric ratings for their scale to be estimated"
             raise InvalidArgument(describe("fit(log=...)", must, "none that the market can read"))
+        unit = [np.asarray(p.unit, float) for p in self.found]
+        unit += [np.array([self._rating_spread(), 1.0])] if self.scaled else []
+        self.unit = np.concatenate(unit) if unit else np.zeros(0)
         self.parts: Blocks = blocks(self.data)
         self.labels = [x for p in self.found for x in p.labels]
         if self.scaled:
@@ -97,12 +103,17 @@ class Problem:
         if self.scaled:
             sums = self.data.sums.sum(axis=(0, 1))
             u = np.asarray(self.market.utilities, float)
-            rating_mean = sums[1] / sums[0]
-            spread = math.sqrt(max(sums[2] / sums[0] - rating_mean**2, 1e-12))
             mean = float((self.weights * u).sum() / len(u))
-            width = math.sqrt(float((self.weights * (u - mean) ** 2).sum() / len(u)) + 1e-12)
-            pieces.append(np.array([rating_mean - spread / width * mean, math.log(spread / width)]))
+            ratio = self._rating_spread() / spread(self.market)
+            pieces.append(np.array([sums[1] / sums[0] - ratio * mean, math.log(ratio)]))
         return np.concatenate(pieces) if pieces else np.zeros(0)
+
+    def _rating_spread(self) -> float:
+        """Standard deviation of the ratings, in their own unit; 1 where they are all the same."""
+        sums = self.data.sums.sum(axis=(0, 1))
+        mean = sums[1] / sums[0]
+        variance = sums[2] / sums[0] - mean**2
+        return math.sqrt(variance) if variance > 1e-12 * mean**2 else max(abs(mean), 1.0)
 
     def _known_scale(self) -> tuple[np.ndarray, np.ndarray] | None:
         if self.scaled:
@@ -124,7 +135,7 @@ class Problem:
 
     def differences(self, function, free) -> np.ndarray:
         """Central differences of a function of the free coordinates, along a last axis (q,)."""
-        steps = 1e-4 * (1 + np.abs(free))
+        steps = 1e-4 * (self.unit + np.abs(free))
         columns = [
             (function(free + step) - function(free - step)) / (2 * size)
             for size, step in zip(steps, np.diag(steps))
@@ -152,15 +163,16 @@ class Problem:
         count, held = float(parts.weight.sum()), np.asarray(weights, float)
         free = np.asarray(free, float)
 
-        def objective(at):
+        def objective(moved):
             nonlocal held
+            at = self.unit * moved
             if self.weighted:
                 held = self._best_weights(at, held, parts)
             value, slope = self._sloped(at, held, parts)
-            return value / count, slope / count
+            return value / count, self.unit * slope / count
 
         if len(free):
-            free = self._climb(objective, free, progress)
+            free = self.unit * self._climb(objective, free / self.unit, progress)
         if self.weighted:
             held = self._best_weights(free, held, parts)
         return free, held
@@ -187,7 +199,7 @@ class Problem:
                 x,
                 jac=True,
                 method="BFGS",
-                options={"maxiter": 2000, "gtol": 1e-7},
+                options={"maxiter": 2000, "gtol": _STEEP},
                 callback=lambda _: bar.update(),
             )
         return np.asarray(found.x, float)
@@ -196,10 +208,10 @@ class Problem:
         """Clustered sandwich; with weights, the outer product of scores of both."""
         count, q = len(self.data.path), len(free)
         if not q and not self.weighted:
-            return Spread(np.zeros((0, 0)), None, np.zeros((0, 0)))
+            return Spread(np.zeros((0, 0)), None, np.zeros((0, 0)), np.zeros(0, bool))
         score = np.zeros((count, 0))
         if q:
-            score = self.differences(lambda at: self.each(at, weights), free)
+            score = self.differences(lambda at: self.each(at, weights), free) * self.unit
         active = np.flatnonzero(weights > 1e-6) if self.weighted else np.zeros(0, int)
         basis = np.zeros((len(weights), 0))
         if len(active) > 1:
@@ -225,10 +237,13 @@ class Problem:
                 ),
                 free,
             )
-        inverse, flat = _inverse(bread, len(self.log))
+            bread = self.unit[:, None] * bread * self.unit
+        inverse, flat = _inverse(bread, q, len(self.log))
         covariance = inverse @ meat @ inverse
         factor = basis @ factor_of(covariance[q:, q:]) if basis.shape[1] else None
-        return Spread(covariance[:q, :q], factor, flat[:q])
+        sampled, known = np.diag(covariance)[:q], np.diag(inverse)[:q]
+        unscaled = self.unit[:, None] * covariance[:q, :q] * self.unit
+        return Spread(unscaled, factor, flat[:q], (sampled <= _SAME * known) & (known > 0))
 
     def resample(self, free, weights, groups, number, key, progress) -> Spread:
         """Refit on resampled clusters, from the estimates."""
@@ -250,17 +265,25 @@ class Problem:
         if self.weighted:
             shift = np.stack([w for _, w in found])
             factor = (shift - shift.mean(axis=0)).T / math.sqrt(max(number - 1, 1))
-        return Spread(covariance, factor, np.zeros((len(free), 0)))
+        return Spread(covariance, factor, np.zeros((len(free), 0)), np.zeros(len(free), bool))
 
 
-def _inverse(matrix: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse on the directions that carry information, and the directions that do not."""
-    if not len(matrix):
-        return matrix, np.zeros((0, 0))
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    known = values > _FLAT * max(values.max(), count * 1e-6)
-    inside = vectors[:, known]
-    return inside @ np.diag(1 / values[known]) @ inside.T, vectors[:, ~known]
+def _inverse(matrix: np.ndarray, free: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse on the directions that carry information, and the directions that do not.
+
+    Of the first `free` coordinates, in their units, a slope below that at which the search ends is
+    none, `count` conversations together; the others are weights.
+    """
+    own = np.diag(matrix)
+    least = np.where(np.arange(len(own)) < free, 2 * _STEEP * count, _FLAT * own.max(initial=0.0))
+    held, dead = np.flatnonzero(own > least), np.flatnonzero(own <= least)
+    scale = 1 / np.sqrt(own[held])
+    shape = (matrix + matrix.T)[np.ix_(held, held)] / 2
+    values, vectors = np.linalg.eigh(scale[:, None] * shape * scale)
+    known, every = values > _FLAT, np.eye(len(own))
+    inside = every[:, held] @ (scale[:, None] * vectors[:, known])
+    flat = np.concatenate([every[:, dead], every[:, held] @ vectors[:, ~known]], axis=1)
+    return inside @ np.diag(1 / values[known]) @ inside.T, flat
 
 
 def factor_of(covariance: np.ndarray) -> np.ndarray:

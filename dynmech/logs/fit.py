@@ -202,7 +202,8 @@ def fit(
 
     - `log`: a `Log`, its products by the market's names.
     - `market`: the market to start from: products, a taste grid, a rule, signals, as many rounds
-      as the longest conversation.
+      as the longest conversation. Symbols in the log are read by its cut points, those found for it
+      where none are given.
     - `parameters`: among "choice scale", "outside option", "query", "feedback noise",
       "settlement noise", "rating scale", "rating chance", "taste weights", "taste mean",
       "taste covariance".
@@ -281,6 +282,9 @@ def _finish(
 ) -> Fit:
     """Estimates in their own units, by the delta method, and what is not identified."""
     notes = [_flat(problem.labels, direction) for direction in spread.flat.T]
+    same = ", ".join(problem.labels[k] for k in np.flatnonzero(spread.alike))
+    if same:
+        notes.append(f"every cluster of conversations says the same of {same}: they are no sample")
     if notes and throw:
         must = "be identified by the log"
         do = "fix one of them, log more, or pass throw=False"
@@ -307,6 +311,11 @@ def _finish(
         grown = np.zeros((len(values),) * 2)
         grown[:q, :q], grown[q:, q:] = covariance, shares.covariance
         covariance, fitted = grown, shares.place(fitted, shares.values)
+    if (problem.log.signal >= 0).any() and problem.market.signals.feedback.finds_cuts():
+        notes.append(
+            "symbols are read by the cut points found in the market given: where another market's "
+            "device wrote them, pass its cuts="
+        )
     if problem.weighted:
         alive = int((weights > 1e-6).sum())
         notes.append(f"{alive} of {len(weights)} tastes carry weight")

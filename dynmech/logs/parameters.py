@@ -44,11 +44,13 @@ DOMAINS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 class Parameter(eqx.Module):
     """One parameter of a fit: `size` free coordinates.
 
-    `labels`: of its entries, one each; `start`: free coordinates of the market given.
+    `labels`: of its entries, one each; `start`: free coordinates of the market given; `unit`: by
+    how much each has to move to matter, 1 of logarithms and logits.
     """
 
     labels: tuple[str, ...] = eqx.field(static=True)
     start: Float[np.ndarray, " q"]
+    unit: Float[np.ndarray, " q"]
 
     @abc.abstractmethod
     def place(self, env: Any, free: Free) -> Any:
@@ -168,10 +170,13 @@ def _field(
             raise InvalidArgument(
                 describe(f"{type(_at(env, path)).__name__}({field}=...)", must, value.shape)
             )
-        return _Field((f"{label} (factor)",), np.zeros(1), (*path, field), domain, value, True)
+        one = np.zeros(1), np.ones(1)
+        return _Field((f"{label} (factor)",), *one, (*path, field), domain, value, True)
     inside = np.clip(value, 1e-6, 1 - 1e-6) if domain == "unit" else value
     start = np.asarray(DOMAINS[domain][0](inside), float).ravel()
-    return _Field(_entry_labels(label, value, env), start, (*path, field), domain, value, False)
+    unit = np.where((domain != "real") | (start == 0), 1.0, np.abs(start))
+    labels = _entry_labels(label, value, env)
+    return _Field(labels, start, unit, (*path, field), domain, value, False)
 
 
 def _entry_labels(label: str, value: np.ndarray, env: RecommendationMDP) -> tuple[str, ...]:
@@ -211,11 +216,19 @@ def constant_column(env: RecommendationMDP) -> int:
     return int(np.argmax(same))
 
 
+def spread(env: RecommendationMDP) -> float:
+    """Standard deviation of utilities over products and tastes, money; 1 where there is none."""
+    u, weights = np.asarray(env.utilities, float), np.asarray(env.tastes.weights, float)
+    mean = (weights * u).sum() / len(u)
+    found = float(np.sqrt((weights * (u - mean) ** 2).sum() / len(u)))
+    return found if found > 0 else 1.0
+
+
 def _outside(env: RecommendationMDP) -> Parameter:
     """Utility v of the outside option, money: every u_i falls by v, from today's."""
     column = constant_column(env)
     unit = np.eye(env.gamma.shape[1])[column] / float(env.gamma[0, column])
-    return _Moved(("outside option",), np.zeros(1), -unit[None])
+    return _Moved(("outside option",), np.zeros(1), np.full(1, spread(env)), -unit[None])
 
 
 def _standard(env: RecommendationMDP) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -223,7 +236,7 @@ def _standard(env: RecommendationMDP) -> tuple[np.ndarray, np.ndarray, np.ndarra
     points, weights = np.asarray(env.tastes.points, float), np.asarray(env.tastes.weights, float)
     mean = weights @ points
     spread = weights @ (points - mean) ** 2
-    varying = np.flatnonzero(spread > 1e-12 * np.maximum(1, mean**2))
+    varying = np.flatnonzero(spread > 1e-12 * mean**2)
     centred = (points - mean)[:, varying]
     covariance = (weights[:, None] * centred).T @ centred
     if len(varying) == 0 or np.linalg.matrix_rank(covariance) < len(varying):
@@ -236,9 +249,10 @@ def _standard(env: RecommendationMDP) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 def _mean(env: RecommendationMDP) -> Parameter:
     """Mean of the taste, money per unit of each characteristic that varies."""
-    mean, varying, _, _ = _standard(env)
+    mean, varying, factor, _ = _standard(env)
     labels = tuple(f"taste mean: {k}" for k in varying)
-    return _Moved(labels, mean[varying], np.eye(env.gamma.shape[1])[varying])
+    unit = np.sqrt((factor**2).sum(axis=1))
+    return _Moved(labels, mean[varying], unit, np.eye(env.gamma.shape[1])[varying])
 
 
 def _covariance(env: RecommendationMDP) -> Parameter:
@@ -249,7 +263,8 @@ def _covariance(env: RecommendationMDP) -> Parameter:
     entry = factor[row, col]
     start = np.where(diagonal, np.log(np.where(diagonal, entry, 1.0)), entry)
     labels = tuple(f"taste covariance: {varying[i]}, {varying[j]}" for i, j in zip(row, col))
-    return _Covariance(labels, start, standard, factor, np.eye(env.gamma.shape[1])[varying])
+    unit, move = np.where(diagonal, 1.0, np.diag(factor)[row]), np.eye(env.gamma.shape[1])[varying]
+    return _Covariance(labels, start, unit, standard, factor, move)
 
 
 _BUILDERS: dict[str, Callable[[RecommendationMDP], Parameter]] = {

@@ -81,6 +81,11 @@ class AbstractFeedback(AbstractSymbols):
         return None if None in found else np.array(found, np.int64)
 
     @with_default
+    def finds_cuts(self) -> bool:
+        """Whether it cuts answers where its market's prior says, and others elsewhere."""
+        return False
+
+    @with_default
     def reads_history(self) -> bool:
         """Whether it reads the memory of a `Tabulated` rule: the index of the history."""
         return False
@@ -171,6 +176,9 @@ class RatingFeedback(AbstractFeedback):
     def cut_points(self) -> Float[Numbers, "n s"]:
         """The cut points in use: those given, or those found for the market."""
         return in_use("RatingFeedback(cuts=...)", self.cuts, self.found)
+
+    def finds_cuts(self):
+        return self.cuts is None
 
     def bind(self, utilities, weights):
         if self.cuts is not None:

@@ -81,7 +81,7 @@ def write_market(env: Any, path: str | os.PathLike[str]) -> None:
     size = support.shape[1]
     heads = ["theta"] if size == 1 else [f"theta_{j + 1}" for j in range(size)]
     money = support
-    if size > 1 and prior.shape == support.shape:
+    if size > 1 and not env.values.correlated:
         heads += [f"chance_{j + 1}" for j in range(size)]
         money = np.concatenate([support, prior], axis=1)
     rows = np.concatenate([np.asarray(env.gamma, float), money], axis=1)
@@ -89,7 +89,7 @@ def write_market(env: Any, path: str | os.PathLike[str]) -> None:
     products += [[name, *map(_digits, row)] for name, row in zip(env.names, rows.tolist())]
     points = np.column_stack([env.tastes.weights, np.asarray(env.tastes.points, float)])
     tastes = [["weight", *features], *([*map(_digits, row)] for row in points.tolist())]
-    text = _settings(env, joint=prior.shape != support.shape)
+    text = _settings(env, joint=env.values.correlated)
     folder = checks.path("write(path=...)", path)
     write(folder / "products.csv", _csv(products), call="write(path=...)")
     write(folder / "tastes.csv", _csv(tastes), call="write(path=...)")

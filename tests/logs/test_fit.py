@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import dynmech as dm
@@ -67,6 +68,7 @@ def test_what_was_simulated_is_recovered(fitted):
         assert error < 0.2
     assert "choice scale" in fitted.to_frame().index
     assert "log likelihood" in fitted.summary()
+    assert not fitted.notes
     assert "choice scale" in repr(fitted)
 
 
@@ -141,6 +143,36 @@ def test_what_is_not_identified_is_refused_with_the_reason(logged, names, kind, 
         dm.fit(log, env, names, progress=False)
 
 
+def test_a_log_that_says_the_same_again_and_again_is_no_sample():
+    """Everybody leaves alike: a chance at its end, ratings that never move, one person alone."""
+    env = small()
+    rows = [(k, 1, env.names[0], "query", 0.5) for k in range(40)]
+    frame = pd.DataFrame(rows, columns=["id", "turn", "product", "did", "stars"])
+    log = read(frame, rating="stars", scale=(0.0, 1.0))
+    with pytest.raises(dm.NotIdentified, match="does not move along query"):
+        dm.fit(log, env, ["query"], progress=False)
+    with pytest.raises(dm.NotIdentified, match=r"the same of feedback noise.*no sample"):
+        dm.fit(log, env, ["feedback noise"], progress=False)
+    varied = read(frame.assign(did=["query", "exit"] * 20))
+    with pytest.raises(dm.NotIdentified, match="no sample"):
+        dm.fit(varied, env, ["query"], cluster=[0] * 40, progress=False)
+
+
+@pytest.mark.slow
+def test_estimates_are_the_same_in_any_unit_of_money():
+    found = []
+    for unit in (1.0, 1e-4):
+        env = small(horizon=2)
+        tastes = dm.TasteGrid(np.asarray(env.tastes.points) * unit, env.tastes.weights)
+        rule = dm.PerfectRecall(dm.Logit(0.8 * unit), query=0.5)
+        signals = dm.SignalStructure(feedback=dm.RatingFeedback(unit, symbols=5))
+        env = dm.RecommendationMDP(env.gamma, tastes, 2, rule, signals, env.values)
+        log = read(drawn(small(horizon=2), 300, 3), rating="stars", scale=(2.0, 1.5 / unit))
+        names = ["choice scale", "outside option", "feedback noise"]
+        found.append(dm.fit(log, env, names, progress=False).to_frame() / unit)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-4)
+
+
 def test_bad_arguments_are_refused_by_name(logged):
     env, _, log = logged
     with pytest.raises(dm.InvalidArgument, match=r"cluster.*one a conversation"):
@@ -160,3 +192,4 @@ def test_a_log_of_symbols_without_ratings_is_fitted():
     fitted = dm.fit(read(frame, signal="heard"), env, ["query"], progress=False)
     value, error = fitted.estimates["query"]
     assert abs(value - 0.6) < 4 * error
+    assert "cut points found in the market given" in fitted.summary()

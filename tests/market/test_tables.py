@@ -9,6 +9,8 @@ import dynmech as dm
 from tests.helpers.markets import random_market
 
 PRODUCTS = "name,size,price,theta\nbig,2.0,-1,0.5\nsmall,0.5,-0.4,0.3\n"
+CHANCES = "name,size,price,theta_1,theta_2,chance_1,chance_2\n"
+CHANCES += "big,2,-1,0.2,0.5,0.5,0.5\nsmall,1,-1,0.2,0.5,0.5,0.6\n"
 TASTES = "weight,price,size\n0.25,1.0,0.2\n0.75,1.0,0.9\n"
 MARKET = """horizon = 3
 
@@ -36,7 +38,7 @@ unit = "USD"
 def folder(path, products=PRODUCTS, tastes=TASTES, market=MARKET):
     for name, text in (("products.csv", products), ("tastes.csv", tastes), ("market.toml", market)):
         if text is not None:
-            (path / name).write_text(text)
+            (path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
@@ -171,14 +173,24 @@ def test_a_rule_of_ones_own_is_code(tmp_path):
         ({"products": PRODUCTS.replace("0.5,-0.4", "0.5")}, dm.InvalidArgument, "line 3.*4 cells"),
         ({"products": PRODUCTS.replace("theta", "value")}, dm.OutsideSupport, "column theta"),
         ({"tastes": TASTES.replace("size", "colour")}, dm.OutsideSupport, "tastes.csv.*colour"),
+        ({"products": PRODUCTS.replace("\nbig", "\n\n\"big\n1\"").replace("0.3", "x")},
+         dm.InvalidArgument, "line 5, column theta"),
+        ({"products": PRODUCTS.replace("small", '"small')}, dm.InvalidArgument, "line 3.*end of"),
+        ({"products": PRODUCTS.replace("theta", "theta_1").replace("price", "theta")},
+         dm.OutsideSupport, "line 1.*theta_1.*got theta"),
+        ({"products": CHANCES}, dm.InvalidProbability, "line 3, column chance_1.*sum to 1"),
+        ({"products": PRODUCTS.encode() + b"\xff,1,2,3\n"}, dm.InvalidArgument, "line 4.*UTF-8"),
+        ({"tastes": TASTES.replace("0.75", "-0.75")}, dm.InvalidArgument, "line 3, column weight"),
         ({"tastes": TASTES.replace("0.75", "0.5")}, dm.InvalidProbability, "tastes.csv"),
         ({"tastes": None}, dm.OutsideSupport, r"tastes.kind|market.toml, tastes"),
         ({"market": None}, dm.InvalidArgument, "market.toml"),
-        ({"market": MARKET.replace("horizon = 3", "horizon = 0")}, dm.InvalidArgument, "horizon"),
+        ({"market": MARKET.replace("horizon = 3", "horizon = 0")}, dm.InvalidArgument, "line 1"),
         ({"market": MARKET.replace("horizon = 3", "horizon 3")}, dm.InvalidArgument, "line 1"),
         ({"market": MARKET.replace('"Logit"', '"Probit"')}, dm.OutsideSupport, r"line 5.*Logit"),
         ({"market": MARKET.replace("scale = 0.5", "scale = -1")}, dm.InvalidArgument,
-         "behaviour.*scale"),
+         "line 6, behaviour.scale"),
+        ({"market": MARKET.replace('"Logit"', "{}")}, dm.OutsideSupport, "line 5, behav"),
+        ({"market": MARKET.replace("[0.6, 0.8]", "[[1], [1, 2]]")}, dm.InvalidArgument, "line 7"),
         ({"market": MARKET.replace("noise", "noize")}, dm.OutsideSupport, r"line 13.*noize"),
         ({"market": MARKET.replace("[money]", "[mony]")}, dm.OutsideSupport, "line 19, mony"),
         ({"market": MARKET.replace("[0.6, 0.8]", "[0.6]")}, dm.InvalidArgument, "level"),
