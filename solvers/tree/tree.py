@@ -19,6 +19,7 @@ from solvers.host import on_host
 from solvers.problem import Structure
 
 _COUNTLESS = 10**30  # of nodes: what long horizons have besides would not fit a float
+_DENSE = 4  # numbers for one that occurs, at most, for which all are marked instead of sorted
 Indices = Int[np.ndarray, " _k"]
 Words = Int[np.ndarray, "_L _w"]
 
@@ -125,7 +126,7 @@ def build_tree(
                 rows, first, words = near(rows, first, words, source, picked)
         else:
             rows = first = np.arange(len(source))
-        nodes, index = np.unique(after.astype(np.int64) * len(first) + rows, return_inverse=True)
+        nodes, index = _numbered(after.astype(np.int64) * len(first) + rows)
         if limit is not None and len(nodes) > limit:
             raise MemoryError(f"round {t + 2} has {len(nodes)} nodes, the limit is {limit}")
         child = np.full(columns.shape, -1, np.int32)
@@ -183,6 +184,32 @@ def _merge_words(
     if dead >= 0:
         nothing = np.iinfo(np.int64).min
         grown[(picked == dead) | (words[source, 0] == nothing)] = nothing
-    keys = grown if grown.shape[1] == 1 else grown.view([("a", np.int64), ("b", np.int64)])
-    _, first, rows = np.unique(keys.reshape(-1), return_index=True, return_inverse=True)
-    return rows.reshape(-1), first, grown[first]
+    order = np.argsort(grown[:, 0])
+    new, split = _unlike(grown[order])
+    if split:
+        order = np.lexsort(grown.T[::-1])
+        new, _ = _unlike(grown[order])
+    starts = np.flatnonzero(new)
+    first = np.minimum.reduceat(order, starts) if len(order) else order
+    rows = np.empty(len(order), np.int64)
+    rows[order] = np.cumsum(new) - 1
+    return rows, first, grown[first]
+
+
+def _unlike(words: np.ndarray) -> tuple[Bool[np.ndarray, " n"], bool]:
+    """Which words differ from those before them; whether some agree in the first word alone."""
+    new = np.ones(len(words), bool)
+    new[1:] = words[1:, 0] != words[:-1, 0]
+    other = np.zeros(len(words), bool)
+    other[1:] = (words[1:, 1:] != words[:-1, 1:]).any(axis=1)
+    return new | other, bool((other & ~new).any())
+
+
+def _numbered(codes: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
+    """The distinct codes in order, and of each its place; not sorted where most numbers occur."""
+    most = int(codes.max(initial=-1)) + 1
+    if most > _DENSE * len(codes):
+        return np.unique(codes, return_inverse=True)
+    there = np.zeros(most, bool)
+    there[codes] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]
