@@ -21,7 +21,7 @@ import equinox as eqx
 import numpy as np
 
 from dynmech import files
-from dynmech._cells import Cell, Setting, elsewhere, in_process, named_numbers
+from dynmech._cells import Cell, Setting, elsewhere, in_process
 from dynmech._checks import path as as_path
 from dynmech._checks import whole
 from dynmech.errors import DynmechWarning, InvalidArgument, describe, import_extra, shown
@@ -31,7 +31,7 @@ from solvers.progress import Bar
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_FORMAT = "dynmech sweep 1"
+_FORMAT = "dynmech sweep 2"
 _MANIFEST = "sweep.json"
 
 
@@ -209,8 +209,8 @@ def sweep(
         done[task], path = found, paths[task]
         if path is not None:
             content = {"settings": dict(zip(options, task[0], strict=True)), "seed": task[1]}
-            text = json.dumps({"format": _FORMAT, **content, "numbers": found})
-            write(path, text, call="sweep(folder=...)")
+            content = {"format": _FORMAT, "cell": path.stem, **content, "numbers": found}
+            write(path, json.dumps(files.sealed(content)), call="sweep(folder=...)")
 
     with Bar("sweep", "cell", progress, len(waiting)) as bar:
         run = in_process if workers == 1 and executor is None else elsewhere
@@ -271,6 +271,7 @@ def _claim(folder: Path, cell: Cell, mark: str) -> Path:
         held = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         held = {}
+    held = held if isinstance(held, dict) else {}
     if held.get("mark") != mark:
         must = "be a folder of this sweep alone"
         got = f"{folder}, of {held.get('cell', 'something else')!r} as it was then"
@@ -288,11 +289,13 @@ def _file(folder: Path | None, options, mark: str, setting, seed: int) -> Path |
 def _kept(path: Path | None) -> dict[str, float] | None:
     """The numbers of a finished cell; None where there are none, or they are not whole."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
-        found = held.get("numbers") if held.get("format") == _FORMAT else None
-        return None if found is None or isinstance(named_numbers(found), str) else found
-    except (OSError, ValueError, AttributeError):
+        held = json.loads(path.read_text(encoding="utf-8")) if path is not None else None
+    except (OSError, ValueError):
         return None
+    if path is None or not files.is_whole(held):
+        return None
+    mine = held.get("format") == _FORMAT and held.get("cell") == path.stem
+    return held["numbers"] if mine else None
 
 
 def _collect(options, tasks, done, failed) -> Sweep:

@@ -44,11 +44,18 @@ def test_a_folder_is_gone_on_with_and_torn_files_are_made_again(tmp_path):
     again = run(counted, {"noise": [1.0, 2.0, 3.0]}, seeds=2, folder=tmp_path)
     assert len(calls) == 6
     np.testing.assert_array_equal(again.numbers[:4], first.numbers)
-    torn = next(path for path in files if path.name != "sweep.json")
-    torn.write_text(torn.read_text()[:-9])
-    np.testing.assert_array_equal(run(counted, seeds=2, folder=tmp_path).numbers, first.numbers)
-    assert len(calls) == 7
-    assert "numbers" in json.loads(torn.read_text())
+    torn, other = [path for path in files if path.name != "sweep.json"][:2]
+    whole, changed = torn.read_text(), json.loads(torn.read_text())
+    changed["numbers"] = {name: x + 1 for name, x in changed["numbers"].items()}
+    for text in (whole[:-9], json.dumps(changed), other.read_text(), "[]"):
+        calls.clear()
+        torn.write_text(text)
+        np.testing.assert_array_equal(run(counted, seeds=2, folder=tmp_path).numbers, first.numbers)
+        assert len(calls) == 1
+        assert torn.read_text() == whole
+    (tmp_path / "sweep.json").write_text("[]")
+    with pytest.raises(dm.InvalidArgument, match="folder of this sweep alone"):
+        run(counted, seeds=2, folder=tmp_path)
 
 
 def test_another_sweep_may_not_use_the_folder(tmp_path):

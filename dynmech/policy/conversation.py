@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech import files
 from dynmech._html import as_html, portrait
 from dynmech._types import on_host, query_code
 from dynmech.bounded import Bounded
@@ -288,9 +289,9 @@ class Conversation(eqx.Module):
     def record(self) -> dict[str, Any]:
         """What happened so far, for JSON: `policy.resume(record)` goes on in any process.
 
-        **Returns:** a dict of the policy's fingerprint, the opening and the turns.
+        **Returns:** a dict of the policy's fingerprint, the opening, the turns, and their digest.
         """
-        return {
+        found = {
             "policy": self.policy.fingerprint,
             "theta": list(self.opening[0]),
             "signals": list(self.opening[1]),
@@ -304,6 +305,7 @@ class Conversation(eqx.Module):
                 for turn in self.turns
             ],
         }
+        return files.sealed(found)
 
     def undo(self) -> Conversation:
         """Return to before the last step.

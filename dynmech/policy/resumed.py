@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dynmech import files
 from dynmech.errors import InvalidArgument, describe
 from dynmech.errors import shown as told
 from dynmech.policy.conversation import Conversation, start_conversation
@@ -12,7 +13,7 @@ from dynmech.policy.conversation import Conversation, start_conversation
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
 
-_KEYS = {"policy", "theta", "signals", "turns"}
+_KEYS = {"policy", "theta", "signals", "turns", "digest"}
 _TURN = {"shown", "action", "signals", "values"}
 
 
@@ -24,6 +25,9 @@ def resume_conversation(policy: AbstractPriced, record: Any) -> Conversation:
     if record["policy"] != policy.fingerprint:
         must, do = "be of this policy", "resume it under the policy that it was held with"
         raise InvalidArgument(describe(call, must, "one of another policy", do))
+    if not files.is_whole(record):
+        must, do = "be as Conversation.record() gave it", "keep records as they are"
+        raise InvalidArgument(describe(call, must, "one that was changed since", do))
     chat = start_conversation(policy, record["theta"], record["signals"], None)
     n = policy.env.products
     for turn in record["turns"]:

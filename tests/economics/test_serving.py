@@ -253,7 +253,7 @@ def test_records_travel_and_are_refused_elsewhere(policy, mechanism, tmp_path):
             other.settle(form)
     turns = [{"shown": 0}], ["x"], 3
     odd = [{**record, "turns": x} for x in turns] + [{**record, "theta": None}, {"turns": []}, None]
-    for form in odd:
+    for form in (*odd, {**record, "turns": record["turns"][:-1]}):
         with pytest.raises(dm.InvalidArgument, match="record"):
             policy.resume(form)
     with pytest.raises(dm.InvalidArgument, match="another policy"):
