@@ -289,10 +289,10 @@ def _file(folder: Path | None, options, mark: str, setting, seed: int) -> Path |
 def _kept(path: Path | None) -> dict[str, float] | None:
     """The numbers of a finished cell; None where there are none, or they are not whole."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8")) if path is not None else None
+        held = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
     except (OSError, ValueError):
         return None
-    if path is None or not files.is_whole(held):
+    if path is None or not isinstance(held, dict) or not files.is_whole(held):
         return None
     mine = held.get("format") == _FORMAT and held.get("cell") == path.stem
     return held["numbers"] if mine else None

@@ -19,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 
 from dynmech.errors import (
+    DynmechError,
     InvalidArgument,
     InvalidProbability,
     describe,
@@ -110,9 +111,20 @@ def known_classes(parts: Any, call: str) -> dict[str, type]:
 def decode(tree: Any, arrays: dict[str, np.ndarray], known: dict[str, type], call: str) -> Any:
     """Invert `encode`; every module passes its constructor's checks.
 
-    **Raises:** `Damaged` with the field at fault; `InvalidArgument` for a class that is not known.
+    **Raises:** `Damaged` with the field at fault, or for arrays that no field is;
+    `InvalidArgument` for a class that is not known.
     """
-    return _Decoder(arrays, known, call).decode(tree, "")
+    decoder = _Decoder(arrays, known, call)
+    try:
+        found = decoder.decode(tree, "")
+    except (Damaged, DynmechError):
+        raise
+    except Exception as error:  # whatever comes of a document that `encode` did not write
+        raise Damaged(f"its fields cannot be read ({type(error).__name__})") from error
+    unknown = sorted(set(arrays) - decoder.used)
+    if unknown:
+        raise Damaged(f"it has arrays that are not known, as {unknown[0]}{_OTHER}")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +132,7 @@ class _Decoder:
     arrays: dict[str, np.ndarray]
     known: dict[str, type]
     call: str
+    used: set[str] = dataclasses.field(default_factory=set)
 
     def decode(self, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
@@ -128,6 +141,7 @@ class _Decoder:
             case {"array": name}:
                 if name not in self.arrays:
                     raise Damaged(f"{where.lstrip('.') or 'it'} is an array that is not there")
+                self.used.add(name)
                 return self.arrays[name]
             case {"float": text}:
                 return np.nan if text == "nan" else float(text)  # one NaN, which is itself

@@ -107,6 +107,13 @@ EDITS = {
         lambda a, d: fields(d)["status"].update(member="DONE"), "is DONE, which is not known",
     ),
     "an array that is gone": (lambda a, d: value_of(d).update(array="b9"), "not there"),
+    "an array of no field": (lambda a, d: a.update(more=np.ones(2)), "not known, as more"),
+    "a list in place of fields": (
+        lambda a, d: fields(d)["work"].update(fields=[1]), "cannot be read",
+    ),
+    "a number in place of a list": (
+        lambda a, d: market_of(d)["fields"].update(names={"tuple": 7}), "cannot be read",
+    ),
     "no class of ours": (
         lambda a, d: market_of(d).update({"class": "dynmech.nothing:Market"}), "not known",
     ),
