@@ -180,29 +180,32 @@ def _merge_words(
     words: np.ndarray, digit: np.ndarray, source: np.ndarray, picked: np.ndarray, dead: int
 ):
     """Number the sums `words[source] + digit[picked]`; all that the dead column leads to is one."""
-    grown = words[source] + digit[picked]
+    grown = [one[source] + digit[:, k][picked] for k, one in enumerate(words.T)]
     if dead >= 0:
         nothing = np.iinfo(np.int64).min
-        grown[(picked == dead) | (words[source, 0] == nothing)] = nothing
-    order = np.argsort(grown[:, 0])
-    new, split = _unlike(grown[order])
-    if split:
-        order = np.lexsort(grown.T[::-1])
-        new, _ = _unlike(grown[order])
+        none = (picked == dead) | (words[source, 0] == nothing)
+        for word in grown:
+            word[none] = nothing
+    order = np.argsort(grown[0])
+    new = _unlike(grown[0][order])
+    for word in grown[1:]:
+        other = _unlike(word[order])
+        if (other & ~new).any():  # alike in the first word alone
+            order = np.lexsort(grown[::-1])
+            other, new = _unlike(word[order]), _unlike(grown[0][order])
+        new |= other
     starts = np.flatnonzero(new)
     first = np.minimum.reduceat(order, starts) if len(order) else order
     rows = np.empty(len(order), np.int64)
     rows[order] = np.cumsum(new) - 1
-    return rows, first, grown[first]
+    return rows, first, np.stack([word[first] for word in grown], axis=1)
 
 
-def _unlike(words: np.ndarray) -> tuple[Bool[np.ndarray, " n"], bool]:
-    """Which words differ from those before them; whether some agree in the first word alone."""
-    new = np.ones(len(words), bool)
-    new[1:] = words[1:, 0] != words[:-1, 0]
-    other = np.zeros(len(words), bool)
-    other[1:] = (words[1:, 1:] != words[:-1, 1:]).any(axis=1)
-    return new | other, bool((other & ~new).any())
+def _unlike(word: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Which are not as the one before."""
+    new = np.ones(len(word), bool)
+    np.not_equal(word[1:], word[:-1], out=new[1:])
+    return new
 
 
 def _numbered(codes: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
