@@ -129,6 +129,11 @@ def test_it_is_read_in_the_dark_on_a_narrow_screen_and_aloud(opened):
     for control in light.locator("button, select, input").all():
         assert control.evaluate("x => x.innerText || x.labels.length > 0")
     assert light.get_by_role("status").count() == 2
+    name = "x => { x.textContent = 'w'.repeat(200) }"  # the numbers beside it stay in sight
+    light.locator("td:first-child").evaluate_all(f"all => all.forEach({name})")
+    sections = light.locator("section").all()
+    assert sections
+    assert all(x.evaluate("x => x.scrollWidth <= x.clientWidth") for x in sections)
 
 
 RENDER = """async ([source, body, data]) => {
