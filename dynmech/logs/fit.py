@@ -311,7 +311,9 @@ def _finish(
         grown = np.zeros((len(values),) * 2)
         grown[:q, :q], grown[q:, q:] = covariance, shares.covariance
         covariance, fitted = grown, shares.place(fitted, shares.values)
-    if (problem.log.signal >= 0).any() and problem.market.signals.feedback.finds_cuts():
+    read, log = problem.market.signals, problem.log
+    heard = ((log.signal >= 0).any(), read.feedback), (log.first is not None, read.initial)
+    if any(logged and device.finds_cuts() for logged, device in heard):
         notes.append(
             "symbols are read by the cut points found in the market given: where another market's "
             "device wrote them, pass its cuts="

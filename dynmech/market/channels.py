@@ -44,6 +44,11 @@ class AbstractSymbols(MarketPart, eqx.Module):
         """Number of symbols of the platform and of each advertiser, (Zp, Z1, ..., Zn)."""
 
     @with_default
+    def finds_cuts(self) -> bool:
+        """Whether it cuts answers where its market's prior says, and others elsewhere."""
+        return False
+
+    @with_default
     def describe(self, symbols: Sequence[int]) -> tuple | None:
         """Symbols (1+n,) with the structure that each is of, where structures are private.
 

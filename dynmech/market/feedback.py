@@ -81,11 +81,6 @@ class AbstractFeedback(AbstractSymbols):
         return None if None in found else np.array(found, np.int64)
 
     @with_default
-    def finds_cuts(self) -> bool:
-        """Whether it cuts answers where its market's prior says, and others elsewhere."""
-        return False
-
-    @with_default
     def reads_history(self) -> bool:
         """Whether it reads the memory of a `Tabulated` rule: the index of the history."""
         return False

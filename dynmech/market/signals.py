@@ -151,6 +151,9 @@ class GaussianSignals(AbstractInitialSignals):
         """The cut points in use: those given, or those found for the market."""
         return in_use("GaussianSignals(cuts=...)", self.cuts, self.found)
 
+    def finds_cuts(self):
+        return self.cuts is None
+
     def _noises(self, n: int) -> list:
         """Deviation of every party's reading, None where she has none."""
         if self.advertisers is None:
