@@ -34,7 +34,7 @@ class Options:
     """What to rebuild."""
 
     only: tuple[str, ...] = ()
-    """Commands, such as `answer`; all by default, some five hours."""
+    """Commands, such as `answer`; all by default, some six hours."""
     seconds: float = float("inf")
     """Leave out commands that last took longer: with 300 the rest is a quarter of an hour."""
     write: bool = False

@@ -39,6 +39,8 @@ def test_portraits_are_short_and_escape_labels(solved):
         assert "mathjax_ignore" in thing._repr_html_()
     assert NAMES[0] in repr(env)
     assert f"{policy.start(profile=0).value:.4g}" in repr(policy.explain(chat))
+    assert " to " not in repr(policy.explain(chat)).split("expected utility")[1]  # nothing heard
+    assert " to " in repr(policy.explain(after)).split("expected utility")[1]
     assert repr(object.__new__(dm.RecommendationMDP))  # as a debugger meets it
 
 

@@ -143,6 +143,11 @@ def _settled(difference: float, env: RecommendationMDP) -> float:
     return 0.0 if abs(difference) <= 1e-12 * env.money_scale else float(difference)
 
 
+def _move(before: float, now: float) -> str:
+    """From one number to another; one where they read alike."""
+    return " to ".join(dict.fromkeys((amount(before), amount(now))))
+
+
 def _card(it: Explanation) -> Card:
     taken, unit = it.controls[it.taken], it.unit
     head = f"Round {it.period}: {taken}"
@@ -155,7 +160,7 @@ def _card(it: Explanation) -> Card:
     facts.append(("listening", f"worth {amount(it.learning)} {unit} from here on"))
     order = np.argsort(-np.abs(it.utility - it.utility_before), kind="stable")[:4]
     moves = [
-        f"{it.names[i]} {amount(it.utility_before[i])} to {amount(it.utility[i])}" for i in order
+        f"{it.names[i]} {_move(float(it.utility_before[i]), float(it.utility[i]))}" for i in order
     ]
     facts.append(("expected utility", f"{'; '.join(moves)} {unit}"))
     rows = tuple(
