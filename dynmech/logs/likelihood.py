@@ -183,8 +183,11 @@ def _stepped(rule, products: int, memory, shown):
 
 
 def _symbols(log: Log, env: RecommendationMDP, edge):
-    """Distinct (edge, platform symbol) after queries, and the one of each row, -1 for none."""
-    said = np.where(log.kind == QUERY, log.signal, -1)
+    """Distinct (edge, platform symbol) after queries, and the one of each row, -1 for none.
+
+    A rating says its symbol too, and counts alone.
+    """
+    said = np.where((log.kind == QUERY) & np.isnan(log.rating), log.signal, -1)
     size = env.feedback_alphabet[0]
     if said.max() >= size:
         must = f"hold symbols of the platform's {size}, from 0"

@@ -41,8 +41,8 @@ from dynmech.logs.reading import (
     real,
     reporter,
     several_columns,
+    symbols,
     vocabulary,
-    whole,
 )
 
 _WORDS = ("buy", "exit", "query")
@@ -104,7 +104,8 @@ class Log(files.Kept, eqx.Module):
         - `shown`: a product's name or index, empty for none, several names joined by `|`.
         - `action`: `buy`, `exit`, `query`, a product's name (she bought it), or action codes.
         - `bought`: the product bought where it is not the one shown.
-        - `rating`: a number, empty where none came. `signal`: the platform's symbol after a query.
+        - `rating`: a number, empty where none came. `signal`: the platform's symbol after a query
+          that brought no rating.
         - `first`: symbols of period 1, the platform's first; left out, they are summed over.
         - `reports`: columns `theta_NAME`, money; left out, the log is for fitting only.
         - `scale`: (a, b), b not 0: rating = a + b u + noise, u in money.
@@ -158,11 +159,11 @@ class Log(files.Kept, eqx.Module):
             else real("rating", column(table, "rating", rating), rows),
             signal=none
             if signal is None
-            else whole("signal", column(table, "signal", signal), rows),
+            else symbols("signal", column(table, "signal", signal), rows),
             first=None
             if not firsts
             else np.stack(
-                [whole("first", column(table, "first", x), rows)[starts] for x in firsts], axis=1
+                [symbols("first", column(table, "first", x), rows)[starts] for x in firsts], axis=1
             ),
             reports=None if not heard else np.stack([money(table, x, rows) for x in heard], axis=1),
             first_columns=tuple(map(str, firsts)),

@@ -95,6 +95,13 @@ def whole(argument: str, cells: np.ndarray, rows: Rows) -> Int[np.ndarray, " R"]
     return numbers.astype(np.int64)
 
 
+def symbols(argument: str, cells: np.ndarray, rows: Rows) -> Int[np.ndarray, " R"]:
+    """Cells that must be symbols, -1 or nothing where there is none, shape (R,)."""
+    found = whole(argument, cells, rows)
+    rows.refuse(argument, "hold symbols from 0, -1 or nothing for none", found < -1, cells)
+    return found
+
+
 def real(argument: str, cells: np.ndarray, rows: Rows) -> Float[np.ndarray, " R"]:
     """Cells that must be numbers, NaN where there is none, shape (R,)."""
     gone = missing(cells)

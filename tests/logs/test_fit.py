@@ -173,6 +173,18 @@ def test_estimates_are_the_same_in_any_unit_of_money():
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_rating_with_its_symbol_counts_once():
+    env, frame = small(horizon=2), drawn(small(horizon=2), 60, 5, rated=0.5)
+    both = frame.assign(heard=np.where(frame.did == "query", 1, np.nan))
+    alone = both.assign(heard=both.heard.where(both.stars.isna()))
+    found = [
+        dm.fit(read(x, rating="stars", signal="heard", scale=STARS), env, ["query"], progress=False)
+        for x in (both, alone)
+    ]
+    assert found[0].loglikelihood == pytest.approx(found[1].loglikelihood, abs=1e-9)
+
+
 def test_bad_arguments_are_refused_by_name(logged):
     env, _, log = logged
     with pytest.raises(dm.InvalidArgument, match=r"cluster.*one a conversation"):

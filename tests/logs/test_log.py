@@ -103,6 +103,8 @@ def test_columns_that_are_not_there_are_listed():
         read({"id": [1]})
     with pytest.raises(dm.InvalidArgument, match=r"scale=.*b not 0"):
         read(FRAME, scale=(1.0, 0.0))
+    with pytest.raises(dm.InvalidArgument, match=r"signal=.*from 0"):
+        read(FRAME.assign(heard=-3), signal="heard")
     with pytest.raises(dm.InvalidArgument, match="theta_NAME"):
         read(FRAME, reports=["stars"])
 
