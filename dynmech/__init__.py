@@ -48,12 +48,10 @@ if TYPE_CHECKING:
     from dynmech.estimators.decoders import decode_tastes as decode_tastes
     from dynmech.estimators.decoders import decode_utilities as decode_utilities
     from dynmech.estimators.inverse_propensity import InversePropensity as InversePropensity
+    from dynmech.estimators.posterior_mean import PosteriorMeanSettlement as PosteriorMeanSettlement
     from dynmech.estimators.settlement_signals import AveragedSettlement as AveragedSettlement
     from dynmech.estimators.settlement_signals import ChannelSettlement as ChannelSettlement
     from dynmech.estimators.settlement_signals import OracleSettlement as OracleSettlement
-    from dynmech.estimators.settlement_signals import (
-        PosteriorMeanSettlement as PosteriorMeanSettlement,
-    )
     from dynmech.estimators.settlement_signals import (
         QuantisedRatingSettlement as QuantisedRatingSettlement,
     )
@@ -175,9 +173,10 @@ else:
             "dynmech.estimators.inverse_propensity": "InversePropensity",
             "dynmech.market.missing": "MissingRatings RatingLaw",
             "dynmech.estimators.settlement_signals": (
-                "AveragedSettlement ChannelSettlement OracleSettlement PosteriorMeanSettlement "
-                "QuantisedRatingSettlement StoppedAverageSettlement"
+                "AveragedSettlement ChannelSettlement OracleSettlement QuantisedRatingSettlement "
+                "StoppedAverageSettlement"
             ),
+            "dynmech.estimators.posterior_mean": "PosteriorMeanSettlement",
             "dynmech.market.feedback": (
                 "AbstractFeedback ChannelFeedback NoFeedback RatingFeedback TabulatedFeedback"
             ),

@@ -5,7 +5,7 @@ import multiprocessing
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -42,14 +42,26 @@ def compute(cell: Cell, settings: dict[str, Setting], seed: int) -> Found:
         return f"{type(error).__name__}: {error}"
 
 
-def in_process(cell, options, waiting, workers, executor):
+def in_process(
+    cell: Cell,
+    options: Sequence[str],
+    waiting: Sequence[Task],
+    workers: int,
+    executor: Executor | Any | None,
+):
     """Results one after another."""
     for setting, seed in waiting:
         settings = dict(zip(options, setting, strict=True))
         yield (setting, seed), compute(cell, settings, seed)
 
 
-def elsewhere(cell, options, waiting, workers, executor):
+def elsewhere(
+    cell: Cell,
+    options: Sequence[str],
+    waiting: Sequence[Task],
+    workers: int,
+    executor: Executor | Any | None,
+):
     """Results as they come, from processes of our own or from an executor that was given."""
     try:
         pickle.dumps(cell)
@@ -73,7 +85,13 @@ def elsewhere(cell, options, waiting, workers, executor):
                 yield task, "its process died twice"
 
 
-def _submit(executor: Executor | Any, cell: Cell, options, setting, seed: int) -> Any:
+def _submit(
+    executor: Executor | Any,
+    cell: Cell,
+    options: Sequence[str],
+    setting: tuple[Setting, ...],
+    seed: int,
+) -> Any:
     return executor.submit(compute, cell, dict(zip(options, setting, strict=True)), seed)
 
 
@@ -86,7 +104,7 @@ def _result(job: Any) -> Found:
 
 
 def _side_by_side(
-    cell, options, due: deque[Task], workers: int
+    cell: Cell, options: Sequence[str], due: deque[Task], workers: int
 ) -> Generator[tuple[Task, Found], None, list[Task]]:
     """Results as they come from processes of our own, of cells taken from `due`.
 
@@ -94,7 +112,7 @@ def _side_by_side(
     """
     context = multiprocessing.get_context("spawn")
     pool, broken = ProcessPoolExecutor(min(workers, len(due)), context), False
-    jobs: dict[Future, Task] = {}
+    jobs: dict[Future[Any], Task] = {}
     try:
         while (due or jobs) and not broken:
             try:

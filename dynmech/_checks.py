@@ -115,7 +115,7 @@ def labelled(call: str, value: Any) -> tuple[Array | np.ndarray, tuple[Labels, .
     return array, axis_labels(value, array.ndim)
 
 
-def _is_low_float(dtype) -> bool:
+def _is_low_float(dtype: np.dtype) -> bool:
     return dtype.kind == "V" and jax.numpy.issubdtype(dtype, np.floating)  # bfloat16 and its kind
 
 
@@ -292,7 +292,7 @@ def takes(function: Any, count: int) -> bool:
 def several(kind: Any, example: str) -> Convert:
     """A sequence of at least one instance of a kind, as a tuple; `example` says how one is made."""
 
-    def convert(call: str, value: Any) -> tuple:
+    def convert(call: str, value: Any) -> tuple[Any, ...]:
         held = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 0
         if not held or not all(isinstance(one, kind) for one in value):
             raise InvalidArgument(describe(call, f"be a sequence of {example}", shown(value)))
@@ -324,7 +324,9 @@ def generator(call: str, value: Any) -> np.random.Generator:
     return np.random.default_rng(key_words(call, value))
 
 
-def distinct(call: str, names: Any, count: int | None, reserved: Iterable[str] = ()) -> tuple:
+def distinct(
+    call: str, names: Any, count: int | None, reserved: Iterable[str] = ()
+) -> tuple[Any, ...]:
     """Names as given: strings that can be told apart, whatever their spaces and spelling.
 
     Two names are the same when their normal forms are: compatibility characters composed, marks

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, TypeVar
 
@@ -88,7 +88,7 @@ class Work:
 
 
 @contextlib.contextmanager
-def _said(call: str) -> Iterator[None]:
+def _said(call: str) -> Generator[None, None, None]:
     try:
         yield
     except Unsuited as error:

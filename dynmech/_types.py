@@ -8,13 +8,14 @@ import contextlib
 import functools
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import ModuleType
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.core import eval_context
 from jaxtyping import Array
 
@@ -24,8 +25,10 @@ from solvers.host import on_host as on_host
 from solvers.programs import unshared
 
 Numbers = Array | np.ndarray
+Given = npt.ArrayLike | tuple[Any, ...]  # numbers as users write them
+Index = Numbers | int | np.integer  # one whole number or many, traced or not
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable)
+F = TypeVar("F", bound=Callable[..., Any])
 NONE = -1
 # Parameters that a log can be asked about: name -> (field, domain) pairs (`dynmech.logs`).
 Estimable = dict[str, tuple[tuple[str, str], ...]]
@@ -57,7 +60,7 @@ def in_doubles(tree: T) -> T:
     No array is that of the caller, who may have given it to JAX in another precision.
     """
 
-    def wide(leaf):
+    def wide(leaf: Any):
         if not isinstance(leaf, np.ndarray | jax.Array) or leaf.dtype != np.float32:
             return unshared(leaf)
         return np.asarray(leaf).astype(np.float64)
@@ -66,7 +69,7 @@ def in_doubles(tree: T) -> T:
 
 
 @contextlib.contextmanager
-def precision(array: Numbers) -> Iterator[None]:
+def precision(array: Numbers) -> Generator[None, None, None]:
     """Compute in float64 inside the block if `array` is float64, whatever JAX's default is.
 
     What is computed is computed now, also where the caller is being traced: programs in float64
@@ -102,7 +105,7 @@ def in_double_precision() -> contextlib.AbstractContextManager[None]:
     return precision(np.zeros(0))
 
 
-def _width(double: bool) -> contextlib.AbstractContextManager:
+def _width(double: bool) -> contextlib.AbstractContextManager[Any]:
     return jax.enable_x64(True) if double else contextlib.nullcontext()
 
 
@@ -111,7 +114,7 @@ def module_of(*numbers: Any) -> ModuleType:
     return jnp if any(isinstance(x, jax.Array) for x in numbers) else np
 
 
-def split_symbol(joint, alphabet: tuple[int, ...]) -> np.ndarray:
+def split_symbol(joint: npt.ArrayLike, alphabet: tuple[int, ...]) -> np.ndarray:
     """Symbols of every party from joint ones, last party fastest; shape (parties, ...).
 
     As `numpy.unravel_index`, for any number of parties.
@@ -123,7 +126,7 @@ def split_symbol(joint, alphabet: tuple[int, ...]) -> np.ndarray:
     return np.stack(parts[::-1])
 
 
-def join_symbols(symbols, alphabet: tuple[int, ...]) -> np.ndarray:
+def join_symbols(symbols: np.ndarray, alphabet: tuple[int, ...]) -> np.ndarray:
     """Joint symbol from those of every party, shape (parties, ...); inverse of `split_symbol`."""
     joint = np.zeros(np.shape(symbols)[1:], np.int64)
     for part, size in zip(symbols, alphabet, strict=True):

@@ -21,7 +21,7 @@ import equinox as eqx
 import numpy as np
 
 from dynmech import files
-from dynmech._cells import Cell, Setting, elsewhere, in_process
+from dynmech._cells import Cell, Setting, Task, elsewhere, in_process
 from dynmech._checks import path as as_path
 from dynmech._checks import whole
 from dynmech.errors import DynmechWarning, InvalidArgument, describe, import_extra, shown
@@ -202,7 +202,7 @@ def sweep(
     done = {task: found for task in tasks if (found := _kept(paths[task])) is not None}
     waiting, failed = [task for task in tasks if task not in done], {}
 
-    def finish(task, found: dict[str, float] | str) -> None:
+    def finish(task: Task, found: dict[str, float] | str) -> None:
         if isinstance(found, str):
             failed[task] = found
             return
@@ -220,7 +220,9 @@ def sweep(
     return _collect(options, tasks, done, failed)
 
 
-def _read(cell, grid, seeds) -> tuple[tuple[str, ...], list[tuple[Setting, ...]], list[int]]:
+def _read(
+    cell: object, grid: object, seeds: object
+) -> tuple[tuple[str, ...], list[tuple[Setting, ...]], list[int]]:
     call = "sweep({}=...)".format
     if not callable(cell):
         must = "be a function cell(seed=..., **settings) of named numbers"
@@ -279,7 +281,9 @@ def _claim(folder: Path, cell: Cell, mark: str) -> Path:
     return folder
 
 
-def _file(folder: Path | None, options, mark: str, setting, seed: int) -> Path | None:
+def _file(
+    folder: Path | None, options: Sequence[str], mark: str, setting: tuple[Setting, ...], seed: int
+) -> Path | None:
     if folder is None:
         return None
     content = json.dumps([mark, dict(zip(options, setting, strict=True)), seed], sort_keys=True)
@@ -298,7 +302,12 @@ def _kept(path: Path | None) -> dict[str, float] | None:
     return held["numbers"] if mine else None
 
 
-def _collect(options, tasks, done, failed) -> Sweep:
+def _collect(
+    options: tuple[str, ...],
+    tasks: list[Task],
+    done: dict[Task, dict[str, float]],
+    failed: dict[Task, str],
+) -> Sweep:
     ordered = [task for task in tasks if task in done]
     if not ordered:
         setting, seed = tasks[0]

@@ -1,5 +1,6 @@
 """The markets of the shopping assistant's experiment, and the reports that are audited."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,9 @@ def own_types(env: static.ShoppingAssistant) -> list[static.AssistantTypes]:
     return found
 
 
-def draw_profiles(env, types, count: int, seed: int) -> list[static.AssistantProfile]:
+def draw_profiles(
+    env: static.ShoppingAssistant, types: Sequence[static.AssistantTypes], count: int, seed: int
+) -> list[static.AssistantProfile]:
     """Draw profiles from the lists; the context from its law."""
     rng, found = np.random.default_rng(seed), []
     root = np.linalg.cholesky(env.prior_covariance + env.context_noise)

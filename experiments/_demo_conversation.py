@@ -1,7 +1,7 @@
 """One conversation drawn from the market: a taste, what the user does, what is heard, who pays."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +39,7 @@ def draw_conversation(
     together are distributed as in the market; then actions and signals given the taste.
     """
     tries, bought, n = 0, policy.env.products, policy.env.products
+    chat, omega = policy.start(profile=profile), 0
     while bought >= n and tries < most:
         tries, chat = tries + 1, policy.start(profile=profile)
         omega = int(rng.choice(len(chat.belief), p=chat.belief))
@@ -83,7 +84,7 @@ def effective_tastes(belief: np.ndarray) -> float:
     return float(np.exp(-(mass * np.log(mass)).sum()))
 
 
-def action_words(env: dm.RecommendationMDP, turn) -> str:
+def action_words(env: dm.RecommendationMDP, turn: Any) -> str:
     """What the user did, in words."""
     n = env.products
     if turn.action < n:

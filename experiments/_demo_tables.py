@@ -52,7 +52,7 @@ def action_law(chat: dm.Conversation, recommendation: int) -> np.ndarray:
     n, rule = env.products, env.action_rule
     memory = jnp.asarray(rule.start(n, int(env.horizon)))
     for shown in [*(turn.recommendation for turn in chat.turns), recommendation]:
-        memory = rule.step(memory, jnp.asarray(shown % (n + 1)), n)
+        memory = rule.step(memory, jnp.asarray(np.mod(shown, n + 1)), n)
     shown = jnp.asarray(recommendation % (n + 1))
     return np.asarray(rule.probabilities(memory, shown, jnp.asarray(env.utilities)))
 

@@ -11,7 +11,7 @@ from experiments._fuzz_assistant import assistants, pictures
 from experiments._fuzz_parts import constructors, parts
 from experiments._fuzz_statics import statics
 
-Calls = dict[str, tuple[Callable, dict[str, Any]]]
+Calls = dict[str, tuple[Callable[..., Any], dict[str, Any]]]
 
 
 def calls() -> Calls:

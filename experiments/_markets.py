@@ -4,10 +4,12 @@ Everything goes through the library's public constructors. Money has no unit in 
 constructed markets; in the others it is the market's own.
 """
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 import dynmech as dm
 
@@ -155,7 +157,13 @@ def sharp_market(seed: int, blur: float, symbols: int = 3) -> dm.RecommendationM
 Rules = dict[tuple[int, ...], tuple[int, float, float]]
 
 
-def two_products(omega, prior, support, rules: Rules, reveal: bool = False) -> dm.RecommendationMDP:
+def two_products(
+    omega: Sequence[list[float]] | np.ndarray,
+    prior: npt.ArrayLike,
+    support: npt.ArrayLike,
+    rules: Rules,
+    reveal: bool = False,
+) -> dm.RecommendationMDP:
     """Two products i = 0 and j = 1, two rounds, u = omega, no private signals.
 
     `rules` maps what was shown so far to (product, probability that it is bought, that the user

@@ -8,6 +8,7 @@ copied as they are. The package is read as an archive, not imported: it would pu
 import importlib.util
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,7 @@ def tables(wheel: Path | None) -> tuple[pd.DataFrame, pd.DataFrame]:
         return derive(archive.read)
 
 
-def derive(read) -> tuple[pd.DataFrame, pd.DataFrame]:
+def derive(read: Callable[[str], bytes]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Add up the logs. `read(name)` returns the bytes of a file of the package."""
     counts = []
     for campaign in CAMPAIGNS:

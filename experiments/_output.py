@@ -84,8 +84,10 @@ class Output:
         """Print a table without writing it."""
         money = any(MONEY in column for column in frame.columns)
         caption = escape(f"{title}; money in {self.unit}" if money else title)
-        style = {"box": SIMPLE_HEAD, "show_edge": False, "collapse_padding": True}
-        table = Table(title=caption, title_justify="left", **style)
+        table = Table(
+            title=caption, title_justify="left", box=SIMPLE_HEAD, show_edge=False,
+            collapse_padding=True,
+        )  # fmt: skip
         for column in frame.columns:
             label = column.replace(MONEY, "").replace("[1]", "").strip()
             longest = max(len(word) for word in label.split())

@@ -7,6 +7,7 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from scipy.optimize import minimize
 
 
@@ -51,7 +52,7 @@ def mixed_logit(
 
     @jax.jit
     @jax.value_and_grad
-    def loss(free):
+    def loss(free: Array):
         z = jnp.tile(free[:k], (len(grid), 1)).at[:, list(random)].add(grid * free[k:])
         taste = jnp.where(log, turns * jnp.exp(jnp.where(log, z, 0.0)), z)
         chance = 1 / jnp.exp(x @ taste.T).sum(axis=1)

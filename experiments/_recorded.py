@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -111,7 +111,7 @@ class Passage:
         says = parts[0] + "".join(f"{{{x}}}{part}" for x, part in zip(new, parts[1:], strict=True))
         return dataclasses.replace(self, says=says)
 
-    def record(self) -> dict:
+    def record(self) -> dict[str, Any]:
         """As it is written."""
         plain = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: x for name, x in vars(self).items() if x != plain[name]}

@@ -7,7 +7,7 @@ its place in it, with what was asked and what was answered, so that asking twice
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class Store:
             db.execute(_TABLE)
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Generator[sqlite3.Connection, None, None]:
         with closing(sqlite3.connect(self.path, timeout=30.0, isolation_level=None)) as db:
             db.execute("PRAGMA synchronous = FULL")
             yield db

@@ -232,7 +232,7 @@ def extensions() -> list[Row]:
         static.data_driven_vcg(env, rest, g).audit().epsilon for g in (dm.groves.Zero(), "pivot")
     )
 
-    def private(believed):
+    def private(believed: float):
         return static.StaticEnvironment(
             lambda i, x, omega, theta: x[0] * (-theta if i == 0 else omega[0]),
             [[0.0], [1.0]],

@@ -1,6 +1,8 @@
 """Statements of sections 4.3, 5.3 and appendices B.1, B.2, B.5 of paper D: rivals, procurement."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -26,7 +28,13 @@ def messages(markets: int) -> list[Row]:
     for game, theta, noise, s in itertools.islice(games(3 * markets), 0, None, 3):
         mean, told = mean_of(noise, s), game.message_lie(0, s)
 
-        def payoff(report, theta=theta, noise=noise, s=s, mean=mean):
+        def payoff(
+            report: Sequence[float] | np.ndarray,
+            theta: np.ndarray = theta,
+            noise: Any = noise,
+            s: np.ndarray = s,
+            mean: Any = mean,
+        ):
             guess = mean_of(noise, np.append(report[1], s[1:]))
             x = (report[0] + theta[1:].sum()) / len(theta) + guess
             return -((x - theta[0] - mean) ** 2) - ((x - theta[1:] - guess) ** 2).sum()

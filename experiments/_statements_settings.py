@@ -1,9 +1,13 @@
 """Environments in which the statements of paper D are checked: random ones and small auctions."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array
 
 from dynmech import TasteGrid, static
 
@@ -25,7 +29,7 @@ def random_environment(seed: int, affine: bool) -> static.StaticEnvironment:
     weights = rng.normal(size=(n, count, 9))
     weights[..., 0] *= 0.1  # so that types matter for the allocation
 
-    def payoff(agent, x, omega, theta):
+    def payoff(agent: int, x: Array, omega: Array, theta: Array):
         flat = [1.0, theta, omega[0], omega[1], theta * omega[0], theta * omega[1]]
         curved = [omega[0] ** 2, jnp.sin(3 * omega[1]) * theta, omega[0] * omega[1]]
         terms = flat if affine else flat + curved
@@ -70,7 +74,12 @@ def random_data(seed: int, env: static.StaticEnvironment) -> static.Estimator:
     return static.Estimator(rng.normal(size=(5, 2)), rng.dirichlet(np.ones(5), size=shape))
 
 
-def auction(rates, weights, values, channels=None) -> static.StaticEnvironment:
+def auction(
+    rates: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    values: Sequence[Sequence[float]] | np.ndarray,
+    channels: Any = None,
+) -> static.StaticEnvironment:
     """Build Example 2 with one slot: u_i = theta_i omega x_i."""
     return static.StaticEnvironment(
         lambda i, x, omega, theta: theta * omega[0] * x[i],
@@ -101,7 +110,9 @@ def curved_auction() -> static.StaticEnvironment:
     )
 
 
-def threshold(points, weights, channel) -> static.StaticEnvironment:
+def threshold(
+    points: Sequence[float] | np.ndarray, weights: npt.ArrayLike, channel: npt.ArrayLike
+) -> static.StaticEnvironment:
     """Let allocation 1 cost agent 1 0.3 and give agent 2 omega; only agent 1 sees anything."""
     return static.StaticEnvironment(
         lambda i, x, omega, theta: x[0] * (omega[0] if i else -0.3),

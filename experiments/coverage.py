@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import tyro
 
@@ -57,7 +58,14 @@ class Options:
 class Case:
     """A market by its tables: utilities (n, m), prior (m,), answers (n+1, m, Z)."""
 
-    def __init__(self, utility, prior, answer, rounds: int, solver: dm.Neural = POOR):
+    def __init__(
+        self,
+        utility: npt.ArrayLike,
+        prior: npt.ArrayLike,
+        answer: npt.ArrayLike,
+        rounds: int,
+        solver: dm.Neural = POOR,
+    ):
         self.utility, self.prior = np.asarray(utility, float), np.asarray(prior, float)
         self.answer, self.rounds, self.solver = np.asarray(answer, float), rounds, solver
 
@@ -125,7 +133,9 @@ class Truth:
         chat = self.policy.start(profile=reported)
         return self._walk(chat, theta, np.asarray(self.env.tastes.weights, float), memory, 0)
 
-    def _walk(self, chat, theta, belief, memory, t: int) -> float:
+    def _walk(
+        self, chat: Any, theta: np.ndarray, belief: np.ndarray, memory: np.ndarray, t: int
+    ) -> float:
         rule, shown = self.env.action_rule, chat.recommendation
         control = self.n if shown < 0 else shown
         after = np.asarray(rule.step(memory, control, self.n))
@@ -143,7 +153,7 @@ class Truth:
         return total
 
 
-def count(name: str, options: Options) -> list[dict]:
+def count(name: str, options: Options) -> list[dict[str, Any]]:
     """Repeat every statement about one market; one row a statement."""
     case, repeats = make_case(name), options.certificates // (10 if options.quick else 1)
     rows = []
@@ -157,7 +167,9 @@ def count(name: str, options: Options) -> list[dict]:
         truth, best = Truth(env, policy), float(exact.value.ravel()[0])
         value, outset = truth.surplus(0, 0), policy.start(profile=0)
 
-        def again(k: int, outset=outset, value=value, best=best) -> tuple[bool, float]:
+        def again(
+            k: int, outset: Any = outset, value: float = value, best: float = best
+        ) -> tuple[bool, float]:
             setting = dm.Certificate(
                 runs=options.conversations, confidence=options.confidence, work=1e6,
                 seed=options.seed + k,
@@ -174,10 +186,12 @@ def count(name: str, options: Options) -> list[dict]:
     return rows
 
 
-def _audits(policy, truth: Truth, options: Options) -> Callable[[int], tuple[bool, float]]:
+def _audits(
+    policy: dm.EfficientPolicy, truth: Truth, options: Options
+) -> Callable[[int], tuple[bool, float]]:
     """Audits, of which a statement is false if any of its bounds is."""
     mechanism = dm.DynamicTeamMechanism(policy, dm.groves.Zero())
-    known: dict[tuple, float] = {}
+    known: dict[tuple[Any, ...], float] = {}
     thetas = policy.profiles.theta
 
     def gain(profile: int, i: int, value: float) -> float:
@@ -207,7 +221,13 @@ def _audits(policy, truth: Truth, options: Options) -> Callable[[int], tuple[boo
     return audit
 
 
-def _row(market: str, statement: str, once, repeats: int, lost: float) -> dict:
+def _row(
+    market: str,
+    statement: str,
+    once: Callable[[int], tuple[bool, float]],
+    repeats: int,
+    lost: float,
+) -> dict[str, Any]:
     begun = time.monotonic()
     found = [once(k) for k in range(repeats)]
     false, width = np.array(found, float).T

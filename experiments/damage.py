@@ -76,7 +76,7 @@ def outcome(load: Callable[[], bool]) -> str:
         return f"raw {type(error).__name__}"
 
 
-def policies(count: int, rng: random.Random, folder: Path) -> Counter:
+def policies(count: int, rng: random.Random, folder: Path) -> Counter[str]:
     """Damage a saved policy and read it; any that loads is something else."""
     path = folder / "policy"
     dm.solve_efficient_policy(dm.RecommendationMDP(**parts()), progress=False).save(path)
@@ -85,7 +85,7 @@ def policies(count: int, rng: random.Random, folder: Path) -> Counter:
         data = rng.choice(DAMAGE)(whole, rng)
         path.write_bytes(data)
 
-        def load(data=data) -> bool:
+        def load(data: bytes = data) -> bool:
             dm.EfficientPolicy.load(path)
             return data == whole
 
@@ -93,7 +93,7 @@ def policies(count: int, rng: random.Random, folder: Path) -> Counter:
     return found
 
 
-def checkpoints(count: int, rng: random.Random, folder: Path) -> Counter:
+def checkpoints(count: int, rng: random.Random, folder: Path) -> Counter[str]:
     """Damage a file of a checkpoint and solve on; tables must be those of before."""
     initial = dm.GaussianSignals(platform=1.0, advertisers=[1.0, 1.0])
     given: dict[str, Any] = {**parts(), "signals": dm.SignalStructure(initial)}

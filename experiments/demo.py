@@ -8,6 +8,7 @@ import time
 
 import jax
 import numpy as np
+import pandas as pd
 import tyro
 
 import dynmech as dm
@@ -178,7 +179,7 @@ def _conversation(
     out.picture("conversation", plotting.plot_conversation(drawn.end, unit=out.unit, title=title))
 
 
-def _with_unit(frame):
+def _with_unit(frame: pd.DataFrame):
     money = ("estimate", "core_transfer", "groves_term", "transfer")
     return frame.rename(columns={name: f"{name} [money]" for name in money})
 

@@ -48,7 +48,7 @@ class Options:
 
 def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applications.Market]:
     """One row a size: means over the same profiles under the pivot that gives no subsidy."""
-    rows = []
+    rows, market = [], None
     for size in options.sizes:
         env, market = markets.real_market(
             name, options.products, options.tastes, options.rounds,
@@ -69,6 +69,8 @@ def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applic
                 OPEN: 100 * audit.window.open.mean(),
             }
         )
+    if market is None:
+        raise ValueError("give a size")
     return pd.DataFrame(rows), market
 
 

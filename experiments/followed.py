@@ -21,6 +21,7 @@ import time
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tyro
@@ -123,7 +124,9 @@ def main(options: Options) -> None:
         folder = Path(place)
         python, took = install(folder, options.extras)
         download(folder)
-        rows = [{"what": name, "time [s]": x, "wrong": ""} for name, x in took.items()]
+        rows: list[dict[str, Any]] = [
+            {"what": name, "time [s]": x, "wrong": ""} for name, x in took.items()
+        ]
         for name in options.pages or known:
             seconds, wrong = follow(known[name], python, folder)
             rows.append({"what": name, "time [s]": seconds, "wrong": wrong})

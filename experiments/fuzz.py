@@ -88,7 +88,9 @@ def spoiled(value: Any, rng: random.Random) -> Any:
     return rng.choice(others)
 
 
-def outcome(call: Callable, arguments: dict[str, Any], named: list[str]) -> tuple[str, str]:
+def outcome(
+    call: Callable[..., Any], arguments: dict[str, Any], named: list[str]
+) -> tuple[str, str]:
     """What becomes of a call, and the words."""
     try:
         with warnings.catch_warnings():

@@ -101,6 +101,7 @@ def run(
 
 def _kill(name: str, wanted: int, rng: np.random.Generator, place: Path) -> dict[str, Any]:
     job, folders = Job(name, place / "compiled"), 0
+    whole, seconds = None, 0.0
     for path in ("first", "whole")[: 1 + (wanted >= _MANY)]:  # the first run also compiles
         (place / path).mkdir()
         process, began = job.start(place / path), time.monotonic()

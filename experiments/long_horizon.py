@@ -169,7 +169,7 @@ def train(env: dm.RecommendationMDP, options: Options, marginal: bool = True) ->
 
 def certificate_row(
     name: str, policy: dm.EfficientPolicy, minutes: float, computing: float, options: Options
-) -> dict:
+) -> dict[str, Any]:
     """Summarise one market's bounds."""
     economies = policy.bounded("marginal_value"), policy.bounded("displayable_marginal_value")
     env, upper = policy.env, float(policy.upper[0])
@@ -195,7 +195,9 @@ def certificate_row(
     }
 
 
-def comparison_rows(name: str, policy: dm.EfficientPolicy, options: Options) -> list[dict]:
+def comparison_rows(
+    name: str, policy: dm.EfficientPolicy, options: Options
+) -> list[dict[str, Any]]:
     """Simulate the simpler policies on the same draws, and one that hears no feedback."""
     found = policy.compare(BASELINES, options.conversations, seed=options.seed + 2)
     columns = (found.value, found.error, found.difference, found.difference_error)

@@ -119,13 +119,13 @@ def assumptions(options: Options, market: dm.applications.Market) -> list[str]:
     ]
 
 
-def simple_policies(env: dm.RecommendationMDP, scale: np.ndarray) -> dict[str, Callable]:
+def simple_policies(env: dm.RecommendationMDP, scale: np.ndarray) -> dict[str, Callable[..., Any]]:
     """What shops do: functions of belief, memory, bids and round."""
     alone = 1 / (1 + np.exp(-env.utilities / scale))
     seller = int(np.argmax(alone @ np.asarray(env.tastes.weights)))
     law = np.append(np.full(env.products, 1 / env.products), 0.0)
 
-    def most(worth: Callable) -> Callable:
+    def most(worth: Callable[..., Any]) -> Callable[..., Any]:
         return lambda belief, memory, theta, period: int(np.argmax((worth(theta) * alone) @ belief))
 
     return {
@@ -211,7 +211,9 @@ def charge(out: Output, policy: dm.EfficientPolicy, draws: list[dm.Recommendatio
     return {name: mechanisms[name] for name in ("WindowCeiling", "RobustWindow, ceiling")}
 
 
-def audit_draws(out: Output, mechanisms, draws: list[dm.RecommendationMDP]) -> dict:
+def audit_draws(
+    out: Output, mechanisms: dict[str, dm.DynamicTeamMechanism], draws: list[dm.RecommendationMDP]
+) -> dict[str, Any]:
     """Audit each mechanism in every market drawn from the fit."""
     out.heading(f"How sure: {len(draws)} markets drawn from the fit's sampling law")
     audits = {name: one.audit(under=draws) for name, one in mechanisms.items()}
@@ -233,7 +235,9 @@ def audit_draws(out: Output, mechanisms, draws: list[dm.RecommendationMDP]) -> d
     return audits
 
 
-def picture(out: Output, options: Options, fits: dict, worth: pd.DataFrame, audits: dict) -> None:
+def picture(
+    out: Output, options: Options, fits: dict[str, Any], worth: pd.DataFrame, audits: dict[str, Any]
+) -> None:
     """The log and its fit; policies; gains and participation over the draws."""
     figure, axes = new_figure(11.5, 7.2, nrows=2, ncols=2)
     chosen = fits[options.log]

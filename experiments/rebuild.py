@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -41,7 +42,7 @@ class Options:
     """Put what moved into the pages and the records, with today's date."""
 
 
-def read(path: Path = RECORDS) -> tuple[dict[str, dict], list[Passage]]:
+def read(path: Path = RECORDS) -> tuple[dict[str, dict[str, Any]], list[Passage]]:
     """The commands with their last runs, and the passages of pages that they make."""
     records = json.loads(path.read_text(encoding="utf-8"))
     return records["commands"], [Passage(**record) for record in records["passages"]]

@@ -67,7 +67,7 @@ class Options:
 def best_utility(env: dm.RecommendationMDP) -> Callable[..., Any]:
     """What the user is expected to like most."""
 
-    def recommend(belief, memory, theta, period):
+    def recommend(belief: np.ndarray, memory: np.ndarray, theta: np.ndarray, period: int):
         return np.argmax(belief @ env.utilities.T, axis=1)
 
     return recommend
@@ -76,7 +76,7 @@ def best_utility(env: dm.RecommendationMDP) -> Callable[..., Any]:
 def thompson(env: dm.RecommendationMDP) -> Callable[..., Any]:
     """A taste drawn from the belief; what is worth most to advertiser and user at it: a law."""
 
-    def recommend(belief, memory, theta, period):
+    def recommend(belief: np.ndarray, memory: np.ndarray, theta: np.ndarray, period: int):
         worth = theta[:, :, None] + env.utilities  # (C, n, m)
         best = np.where(worth.max(axis=1) > 0, worth.argmax(axis=1), env.products)
         taken = best[:, None, :] == np.arange(env.products + 1)[:, None]
@@ -96,7 +96,7 @@ def conversion(env: dm.RecommendationMDP) -> Callable[..., Any]:
         ]
     )
 
-    def recommend(belief, memory, theta, period):
+    def recommend(belief: np.ndarray, memory: np.ndarray, theta: np.ndarray, period: int):
         fresh = memory[:, -n:] == 0
         score = np.where(fresh, belief @ bought.T, -1.0)
         return np.where(fresh.any(axis=1), np.argmax(score, axis=1), n)
@@ -109,7 +109,7 @@ def policies(env: dm.RecommendationMDP, profiles: dm.Profiles) -> dict[str, Any]
     common: dict[str, Any] = {"initial": profiles, "batched": True}
     n = env.products
 
-    def step(memory, control):
+    def step(memory: Any, control: Any):
         return jnp.asarray(memory).at[control].set(1, mode="drop")
 
     ranking = dm.GivenPolicy(env, conversion(env), memory=(np.zeros(n, int), step), **common)

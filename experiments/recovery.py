@@ -11,6 +11,7 @@ holds the truth: of 100 at 95%, between 88 and 99 but for one time in a hundred.
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -108,7 +109,7 @@ def estimates(log: dm.Log, names: tuple[str, ...]) -> dict[str, tuple[float, flo
     return found
 
 
-def count(logs: list[dm.Log], names: tuple[str, ...], confidence: float) -> list[dict]:
+def count(logs: list[dm.Log], names: tuple[str, ...], confidence: float) -> list[dict[str, Any]]:
     """Fit every log; one row a parameter."""
     known, half = truth(), float(ndtri(0.5 + confidence / 2))
     every = [estimates(log, names) for log in logs]

@@ -70,7 +70,7 @@ def widen(env: dm.RecommendationMDP, margin: float) -> dm.RecommendationMDP:
     return declare(env, max(0.0, support.min() - reach), support.max() + reach)
 
 
-def inform(env: dm.RecommendationMDP, initial) -> dm.RecommendationMDP:
+def inform(env: dm.RecommendationMDP, initial: dm.AbstractInitialSignals) -> dm.RecommendationMDP:
     """The same market with other initial signals."""
     signals = dm.SignalStructure(initial, env.signals.feedback, env.signals.settlement)
     return dm.RecommendationMDP(

@@ -125,7 +125,7 @@ class Service:
         return 200, _same(held, asked)
 
     def _once(
-        self, name: str, place: int, asked: dict, answer: Callable[[], dm.Conversation]
+        self, name: str, place: int, asked: dict[str, Any], answer: Callable[[], dm.Conversation]
     ) -> tuple[int, dict[str, Any]]:
         """The answer that stands at this place, or a new one, written first."""
         held = self.store.get(name, place)
@@ -192,7 +192,9 @@ def application(service: Service) -> Any:
     responses = import_extra("starlette.responses", "service", "experiments.service")
     threads = import_extra("starlette.concurrency", "service", "experiments.service")
 
-    def endpoint(ask: Callable[..., tuple[int, dict[str, Any]]], posted: bool) -> Callable:
+    def endpoint(
+        ask: Callable[..., tuple[int, dict[str, Any]]], posted: bool
+    ) -> Callable[..., Any]:
         async def answer(request: Any) -> Any:
             try:
                 given = [*request.path_params.values()]
@@ -207,7 +209,7 @@ def application(service: Service) -> Any:
 
         return answer
 
-    def route(path: str, ask: Callable, method: str) -> Any:
+    def route(path: str, ask: Callable[..., Any], method: str) -> Any:
         return routing.Route(path, endpoint(ask, method == "POST"), methods=[method])
 
     one = "/conversations/{name}"

@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from solvers.problem import Numbers, Structure, Tables, Tasks
 
@@ -113,7 +113,7 @@ def _row_by_row(
     """
     last, kind = len(total) - 1, _kind(len(total) - 1)
 
-    def largest(found, row):
+    def largest(found: tuple[Array, Array], row: tuple[Numbers, Numbers | None]):
         low = row[0] if row[1] is None else row[0] - error * row[1]
         return (jnp.maximum(found[0], row[0]), jnp.maximum(found[1], low)), None
 
@@ -123,7 +123,9 @@ def _row_by_row(
         floor = best * ((1 - error) / (1 + error))
     least = best - close * abs(best)
 
-    def tied(found, row):
+    def tied(
+        found: tuple[Array, Array, Any, Any], row: tuple[Array, Numbers, Numbers | None, Numbers]
+    ):
         value, choice, most, lowest = found
         control, whole, size, worth = row
         passes = (whole if size is None else whole + error * size) >= floor

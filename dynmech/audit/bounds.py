@@ -22,7 +22,7 @@ from dynmech.payments.settlement import Estimator
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
 from dynmech.problem.settled import largest_bias as worst_bias
-from solvers.tree.plan import Plan, evaluate, unfold, visit
+from solvers.tree.plan import Plan, Visits, evaluate, unfold, visit
 
 
 class GapBound(eqx.Module):
@@ -51,6 +51,8 @@ def bound_gains(policy: AbstractPricedPolicy, settled: Settled) -> GapBound:
         return GapBound(stray, bias, stray, 0.0, stray, np.zeros(horizon))
     starts = np.arange(len(policy.pairs.root))
     path = visit(policy.plan, starts, by_origin=False)
+    used: list[np.ndarray] = []
+    best: list[np.ndarray] = []
     if policy.optimal is not None:
         used, best = _worth(policy, policy.plan, path), _worth(policy, policy.optimal, path)
     by_period, least = np.zeros(horizon), np.inf
@@ -107,7 +109,7 @@ def biases(policy: AbstractPricedPolicy, settled: Settled) -> tuple[float, float
     return bias, min(2 * bias, float(top - bottom))
 
 
-def _worth(policy: AbstractPricedPolicy, plan: Plan, path) -> list[np.ndarray]:
+def _worth(policy: AbstractPricedPolicy, plan: Plan, path: list[Visits]) -> list[np.ndarray]:
     """Surplus of a plan at every visited node under the true belief, unnormalised."""
     wanted = [
         (here.pair, here.node, plan.actions[t][here.pair, here.node].astype(np.int64))
@@ -119,7 +121,7 @@ def _worth(policy: AbstractPricedPolicy, plan: Plan, path) -> list[np.ndarray]:
     told = np.broadcast_to(gains, (len(policy.compiled.query), *gains.shape))
     exact = Settled(told, None, np.zeros(gains.shape), None)
 
-    def flow(t, pair, node, control):
+    def flow(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
         at = situation(policy, exact, t, pair, node, control)
         return yield_given_taste(surplus, at)
 

@@ -9,6 +9,7 @@ is needed only there and only in the mean (model page, section 4):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -246,7 +247,7 @@ class _Tally:
         self.seen = np.asarray(env.tastes.weights) > 0
         self.low, self.high = np.full(n, np.nan), np.full(n, np.nan)
         self.worst = np.full(n, -1.0)
-        self.place: list[tuple | None] = [None] * n
+        self.place: list[tuple[Any, ...] | None] = [None] * n
         self.top = self.bottom = 0.0
         self.history_spread, self.report_spread = np.zeros(n), np.zeros(n)
         self.range: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}

@@ -6,6 +6,7 @@ payoffs on the same noise, float64; Groves totals drop out, as they do not depen
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -115,7 +116,7 @@ def measure_gains(
 
     truths = work.each(lambda b: play(b, None), range(len(profiles)))
 
-    def lie(k: int) -> tuple:
+    def lie(k: int) -> tuple[Any, ...]:
         b, i, value, symbol = listed[k]
         told = play(b, Report(i, value, symbol))
         return _gain(truths[b], told, i, alpha, env.money_scale)
@@ -135,7 +136,7 @@ def measure_gains(
     return gains, Truth(tuple(truths))
 
 
-def _reports(policy: Playable, values) -> list[tuple[int, int, float, int]]:
+def _reports(policy: Playable, values: np.ndarray) -> list[tuple[int, int, float, int]]:
     """Profile, advertiser, value and symbol of every report but the truth."""
     env = policy.env
     return [
@@ -148,7 +149,7 @@ def _reports(policy: Playable, values) -> list[tuple[int, int, float, int]]:
     ]
 
 
-def _gain(truth: Played, lie: Played, i: int, alpha: float, scale: float) -> tuple:
+def _gain(truth: Played, lie: Played, i: int, alpha: float, scale: float) -> tuple[Any, ...]:
     """Conversations that differ, both first recommendations; mean, bounds, standard error."""
     extra = (lie.steady_payoff - truth.steady_payoff)[:, i]
     error = extra.std(ddof=1) / len(extra) ** 0.5

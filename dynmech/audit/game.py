@@ -14,7 +14,9 @@ from jaxtyping import Float, Int
 from dynmech.audit.incentives import situation, value_alternatives, yield_given_taste
 from dynmech.audit.intervals import ReportPieces, sweep_reports
 from dynmech.errors import InvalidArgument, TooLarge, describe
+from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.problem.settled import Settled
 from solvers.tree.plan import Plan
 from solvers.tree.tree import ratios
 
@@ -172,7 +174,16 @@ def _own_symbols(policy: AbstractPricedPolicy, i: int):
     return table, listed
 
 
-def _advance(policy, i: int, here: States, state, option, control, t: int, reports: str):
+def _advance(
+    policy: AbstractPricedPolicy,
+    i: int,
+    here: States,
+    state: np.ndarray,
+    option: np.ndarray,
+    control: np.ndarray,
+    t: int,
+    reports: str,
+):
     """Distinct states after every move, true symbol and next value."""
     plan, env = policy.plan, policy.env
     own, reported = env.heard.lies(i, len(env.controls))
@@ -214,7 +225,13 @@ def _advance(policy, i: int, here: States, state, option, control, t: int, repor
     return after, following
 
 
-def flows(policy, settlement, settled, game: Game, t: int) -> Float[np.ndarray, " j"]:
+def flows(
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    settled: Settled,
+    game: Game,
+    t: int,
+) -> Float[np.ndarray, " j"]:
     """<true belief, payoff of this period> of every move, settled at what is told."""
     here, moves = game.states[t], game.moves[t]
     states, options = moves.state[moves.owner], moves.option[moves.owner]
@@ -232,7 +249,9 @@ def flows(policy, settlement, settled, game: Game, t: int) -> Float[np.ndarray, 
     return moves.expected(total)
 
 
-def expect(policy, game: Game, t: int, later: Float[np.ndarray, " k"]) -> np.ndarray:
+def expect(
+    policy: AbstractPricedPolicy, game: Game, t: int, later: Float[np.ndarray, " k"]
+) -> np.ndarray:
     """Sum of next period's values over symbols and values, per move."""
     moves, here = game.moves[t], game.states[t]
     state = moves.state[moves.owner]
@@ -247,14 +266,16 @@ def expect(policy, game: Game, t: int, later: Float[np.ndarray, " k"]) -> np.nda
     return moves.expected(np.einsum("dzv,dv->d", worth, law))
 
 
-def truthful_move(policy, game: Game, t: int) -> Int[np.ndarray, " k"]:
+def truthful_move(policy: AbstractPricedPolicy, game: Game, t: int) -> Int[np.ndarray, " k"]:
     """The move of the truthful report in each state."""
     here = game.states[t]
     value = policy.pairs.theta[here.pair, game.advertiser]
     return game.moves[t].move[np.arange(len(here.pair)), here.truth, value]
 
 
-def follow_truth(policy, settlement, settled, game: Game) -> list[np.ndarray]:
+def follow_truth(
+    policy: AbstractPricedPolicy, settlement: AbstractSettlement, settled: Settled, game: Game
+) -> list[np.ndarray]:
     """Payoff of every move followed by truthful reports, unnormalised.
 
     Truth later means: this period's symbols only (incremental), or the whole true history

@@ -21,7 +21,7 @@ from dynmech.market.displays import words
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
-from solvers.tree.plan import Visits, visit
+from solvers.tree.plan import Plan, Visits, visit
 
 _CELLS = 30_000_000
 _BATCH = 4_000_000
@@ -114,7 +114,12 @@ def _pieces(policy: AbstractPricedPolicy, devices: int) -> list[tuple[int, int]]
     return [(low, min(low + step, roots)) for low in range(0, roots, step)]
 
 
-def _search_piece(policy, settlement, settled, piece: tuple[int, int]) -> _Piece:
+def _search_piece(
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    settled: Settled,
+    piece: tuple[int, int],
+) -> _Piece:
     """Compare the misreports at a run of true roots, in every period after the first."""
     n, horizon, count = policy.env.products, policy.plan.horizon, 0
     gain = np.zeros((n, horizon))
@@ -197,7 +202,12 @@ def value_alternatives(policy: AbstractPricedPolicy) -> Int[np.ndarray, "P n K"]
     return found
 
 
-def _gains(policy, settlement, settled, lies: list[_Lies]):
+def _gains(
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    settled: Settled,
+    lies: list[_Lies],
+):
     """Gain over truth of each misreport, conditional on its node; and the node's mass."""
     plan = policy.plan
     horizon = plan.horizon
@@ -223,7 +233,9 @@ def _gains(policy, settlement, settled, lies: list[_Lies]):
     return [gain for gain, _ in found], [mass for _, mass in found]
 
 
-def _compare(plan, t, lies: _Lies, table, lie, truth) -> tuple[np.ndarray, np.ndarray]:
+def _compare(
+    plan: Plan, t: int, lies: _Lies, table: np.ndarray, lie: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Gain of each misreport, and the mass of its node.
 
     Many misreports end in the same place: each distinct (node, lie, truth) is worked out once.
@@ -245,7 +257,7 @@ def _compare(plan, t, lies: _Lies, table, lie, truth) -> tuple[np.ndarray, np.nd
     return gain[inverse], mass[index]
 
 
-def _distinct(code):
+def _distinct(code: np.ndarray):
     values, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     return values, first, inverse.reshape(-1)
 
@@ -265,7 +277,15 @@ def _stack(parts: list[_Lies]) -> _Lies:
     return _Lies(*fields)
 
 
-def _witness(policy, path, t, lies: _Lies, k: int, gain, mass) -> Witness:
+def _witness(
+    policy: AbstractPricedPolicy,
+    path: list[Visits],
+    t: int,
+    lies: _Lies,
+    k: int,
+    gain: float,
+    mass: float,
+) -> Witness:
     env, plan, pairs = policy.env, policy.plan, policy.pairs
     labels = (*words(env), *("a draw",) * (plan.width - len(env.controls)))
     pair, i = int(lies.pair[k]), int(lies.agent[k])

@@ -29,7 +29,7 @@ class ReportPieces(eqx.Module):
     sweeps: tuple[Sweep, ...]
 
     def controls(
-        self, t: int, pair: Int[np.ndarray, "*S"], node: Int[np.ndarray, "*S"], other
+        self, t: int, pair: Int[np.ndarray, "*S"], node: Int[np.ndarray, "*S"], other: np.ndarray
     ) -> Int[np.ndarray, "*S A"]:
         """Every recommendation attained at (pair, node); `other` in place of those that are not."""
         taken = self.sweeps[t].taken[self.task[pair], node]

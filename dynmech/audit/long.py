@@ -115,7 +115,9 @@ def run_long_audit(
     weights = priced.weights[priced.played]
     weights = weights / weights.sum()
 
-    def slack(value, lower, upper, error) -> tuple[Bounded, Bounded]:
+    def slack(
+        value: np.ndarray, lower: np.ndarray, upper: np.ndarray, error: np.ndarray
+    ) -> tuple[Bounded, Bounded]:
         # What is certain of a slack is more than its simulated mean.
         best = np.where(lower <= upper, np.clip(value, lower, upper), value)
         parts = [np.broadcast_to(x, (n, batch)) for x in (best, lower, upper, error)]
@@ -166,7 +168,9 @@ def run_long_audit(
     )
 
 
-def _check(policy, histories, interval, conversations) -> bool:
+def _check(
+    policy: PlayEvaluator, histories: str, interval: bool | None, conversations: int
+) -> bool:
     """Raise for what this audit cannot do; whether an interval of reports is declared."""
     if histories != "on-path":
         must = "be 'on-path' where the policy is simulated: after own past lies nothing is bounded"
@@ -197,7 +201,9 @@ def _payoff(value: Bounded, played: Played, confidence: float) -> Bounded:
     return simulated(mean, error, unseen, confidence)
 
 
-def _between(sample, reach: float, played: Played, alpha: float) -> tuple[np.ndarray, ...]:
+def _between(
+    sample: np.ndarray, reach: float, played: Played, alpha: float
+) -> tuple[np.ndarray, ...]:
     """Bounds by betting, each with confidence 1 - `alpha`; means where nothing is drawn."""
     if played.going == 0:
         return sample.mean(axis=0), sample.mean(axis=0)

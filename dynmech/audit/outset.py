@@ -65,7 +65,12 @@ def _alternatives(own: Int[np.ndarray, "B K Z"]) -> Int[np.ndarray, "U K Z"]:
 
 
 def _payoffs(
-    policy, settlement, settled, own, cases, work: Work
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    settled: Settled,
+    own: list[np.ndarray],
+    cases: np.ndarray,
+    work: Work,
 ) -> list[Float[np.ndarray, "_c Z"]]:
     """Payoff of every case under each signal that advertiser i may truly have, unnormalised."""
     pairs, root = policy.pairs, policy.plan.root
@@ -79,12 +84,12 @@ def _payoffs(
         believed.append(at[pair])
     later = policy.env.heard.count ** (policy.plan.horizon - 1)
     step = min(_POINTS // (later * root.shape[1] * work.devices), -(-len(pair) // work.devices))
-    nothing = (np.zeros(0, np.int64),) * 3
+    empty = np.zeros(0, np.int64)
 
     def one(piece: tuple[int, int]) -> tuple[np.ndarray, ...]:
         part = slice(*piece)
         wanted = [(pair[part], np.zeros_like(pair[part]), control[part])]
-        wanted += [nothing] * (policy.plan.horizon - 1)
+        wanted += [(empty, empty, empty)] * (policy.plan.horizon - 1)
         values, places = alpha_vectors(policy, settlement, settled, wanted)
         alpha, found = values[0][places[0]], []
         for i, at in enumerate(believed):
@@ -99,7 +104,9 @@ def _payoffs(
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-def _best(mine, place, payoff, taken, mass) -> tuple[Lie | None, int]:
+def _best(
+    mine: np.ndarray, place: np.ndarray, payoff: np.ndarray, taken: np.ndarray, mass: np.ndarray
+) -> tuple[Lie | None, int]:
     """Gains of one advertiser's misreports by index, in pieces."""
     size, widest = mine.shape[1:]
     known = mine >= 0

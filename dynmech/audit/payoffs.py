@@ -24,7 +24,7 @@ def alpha_vectors(
     """
     keys, places = unfold(policy.plan, wanted)
 
-    def flow(t, pair, node, control):
+    def flow(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
         parts = []
         step = max(1, _BATCH // (policy.plan.root.shape[1] * settled.mean.shape[1]))
         for low in range(0, max(len(pair), 1), step):
@@ -36,7 +36,14 @@ def alpha_vectors(
     return evaluate(policy.plan, keys, flow), places
 
 
-def situation(policy, settled, t, pair, node, control) -> Situation:
+def situation(
+    policy: AbstractPricedPolicy,
+    settled: Settled,
+    t: int,
+    pair: np.ndarray,
+    node: np.ndarray,
+    control: np.ndarray,
+) -> Situation:
     """Describe what is settled at (pair, node, control) of round t."""
     plan, env = policy.plan, policy.env
     edge = plan.edge(t, node, control)

@@ -14,7 +14,7 @@ from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
-from solvers.tree.plan import afterwards, visit
+from solvers.tree.plan import Visits, afterwards, visit
 
 _TOLERANCE = 1e-9
 _HERE = Work("audit")
@@ -54,12 +54,12 @@ def run_audit(
     no_subsidy = payments + policy.user_utility
     weights = policy.weights
 
-    def mean(table):
+    def mean(table: np.ndarray):
         flat = table.reshape(n, -1)
         known = np.isfinite(flat[0])
         return flat[:, known] @ weights[known] / weights[known].sum()
 
-    def reduce(best, table):
+    def reduce(best: np.ufunc, table: np.ndarray):
         return best.reduce(table.reshape(*table.shape[:2], -1), axis=2).T.reshape(shape)
 
     gap, certain = bound_gains(policy, settled), np.full(shape, np.nan)
@@ -102,7 +102,9 @@ def run_audit(
     )
 
 
-def _settle_truth(policy, settlement, settled) -> tuple[np.ndarray, np.ndarray]:
+def _settle_truth(
+    policy: AbstractPricedPolicy, settlement: AbstractSettlement, settled: Settled
+) -> tuple[np.ndarray, np.ndarray]:
     """Expected payoff (B, n) under truth without Groves term, and variance of what is paid.
 
     The variance is that of one conversation's transfers, given the profile: over tastes,
@@ -149,7 +151,13 @@ def _settle_truth(policy, settlement, settled) -> tuple[np.ndarray, np.ndarray]:
     return sums[0], np.maximum(sums[2] - sums[1] ** 2, 0.0)
 
 
-def _along_paths(policy, settlement, settled, path, start) -> Float[np.ndarray, "B n"]:
+def _along_paths(
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    settled: Settled,
+    path: list[Visits],
+    start: np.ndarray,
+) -> Float[np.ndarray, "B n"]:
     """What charges of a period and costs of queries add to the second moment, unnormalised.
 
     A period charges c, and k more for a query, whatever comes later, F: with x paid for a purchase,
@@ -159,7 +167,7 @@ def _along_paths(policy, settlement, settled, path, start) -> Float[np.ndarray, 
     plan, n = policy.plan, policy.env.products
     step = max(1, 4_000_000 // (plan.root.shape[1] * settled.mean.shape[1] * n))
 
-    def parts(t, pair, node, control):
+    def parts(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
         at = situation(policy, settled, t, pair, node, control)
         worth, shape = settlement.payoff(at), (len(pair), n, *at.stop.shape[1:])
         mine = (at.product[:, None, :] == np.arange(n)[:, None])[..., None]
@@ -169,7 +177,7 @@ def _along_paths(policy, settlement, settled, path, start) -> Float[np.ndarray, 
         toll = np.broadcast_to(settlement.toll(at), paid.shape)
         return at, paid, charge, toll
 
-    def flow(t, pair, node, control):
+    def flow(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
         found = [np.zeros((0, n, plan.root.shape[1]))]
         for low in range(0, len(pair), step):
             part = slice(low, low + step)

@@ -123,7 +123,7 @@ def search_histories(
     return Found(np.array([w.gain for w in best]), best, np.stack(by_period), sum(count))
 
 
-def _starts(policy, i: int, reports: str) -> Int[np.ndarray, " k"]:
+def _starts(policy: AbstractPricedPolicy, i: int, reports: str) -> Int[np.ndarray, " k"]:
     """Where a search of single lies starts: every pair at which i's alternatives were solved.
 
     Those of her values are enough for lies after period 1, unless all her symbols are restated.
@@ -134,7 +134,14 @@ def _starts(policy, i: int, reports: str) -> Int[np.ndarray, " k"]:
     return own[own >= 0]
 
 
-def _games(policy, i: int, starts, reports: str, interval: bool, single: bool) -> Iterator[Game]:
+def _games(
+    policy: AbstractPricedPolicy,
+    i: int,
+    starts: np.ndarray,
+    reports: str,
+    interval: bool,
+    single: bool,
+) -> Iterator[Game]:
     """Games from parts of the starts, halved until each fits."""
     try:
         yield unroll(policy, i, starts, reports, interval, single)
@@ -145,7 +152,7 @@ def _games(policy, i: int, starts, reports: str, interval: bool, single: bool) -
             yield from _games(policy, i, half, reports, interval, single)
 
 
-def _compared(game: Game, t: int, live) -> int:
+def _compared(game: Game, t: int, live: np.ndarray) -> int:
     """How many misreports of a period were compared with truth: distinct ones on an interval."""
     moves = game.moves[t]
     if game.pieces is None:
@@ -153,7 +160,14 @@ def _compared(game: Game, t: int, live) -> int:
     return int(live[moves.state].sum() - live.sum())
 
 
-def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Witness:
+def _witness(
+    policy: AbstractPricedPolicy,
+    game: Game,
+    t: int,
+    place: tuple[int, ...],
+    gain: float,
+    mass: float,
+) -> Witness:
     """Describe a lie, and what was seen and told before it."""
     env, plan, i = policy.env, policy.plan, game.advertiser
     labels = (*words(env), *("a draw",) * (plan.width - len(env.controls)))
@@ -204,7 +218,9 @@ def _witness(policy, game: Game, t: int, place, gain: float, mass: float) -> Wit
     )
 
 
-def _solve(policy, settlement, settled, game: Game) -> Float[np.ndarray, " B"]:
+def _solve(
+    policy: AbstractPricedPolicy, settlement: AbstractSettlement, settled: Settled, game: Game
+) -> Float[np.ndarray, " B"]:
     """Best payoff at each starting state, unnormalised."""
     later = np.zeros(0)
     for t in reversed(range(len(game.states))):

@@ -284,7 +284,17 @@ def decode_tastes(
     return _decode(call, "tastes", channel, target, support, prior, fallback, slack, allow)
 
 
-def _decode(call, name, channel, target, support, prior, fallback, slack, allow) -> Decoder:
+def _decode(
+    call: str,
+    name: str,
+    channel: npt.ArrayLike,
+    target: npt.ArrayLike,
+    support: npt.ArrayLike | None,
+    prior: npt.ArrayLike | None,
+    fallback: str,
+    slack: float,
+    allow: float,
+) -> Decoder:
     law = np.asarray(as_floats(channel, f"{call}(channel=...)"))
     eps = _epsilon(law)
     target = np.asarray(as_floats(target, f"{call}({name}=...)"), np.float64)
@@ -330,7 +340,7 @@ def _decode(call, name, channel, target, support, prior, fallback, slack, allow)
     )
 
 
-def _table(call: str, given, shape: tuple[int, int]) -> Float[np.ndarray, "n m"]:
+def _table(call: str, given: npt.ArrayLike, shape: tuple[int, int]) -> Float[np.ndarray, "n m"]:
     array = np.asarray(as_floats(given, call), np.float64)
     if array.shape not in (shape, shape[1:]):
         must = f"have shape {shape[1:]} or {shape}"

@@ -23,10 +23,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dynmech._checks import as_floats, check_fields, flag, number, optional
-from dynmech._types import Numbers
+from dynmech._types import Index, Numbers
 from dynmech.errors import InvalidArgument, InvalidProbability, describe
 from dynmech.market.missing import (
     MissingRatings,
@@ -118,11 +118,11 @@ class InversePropensity(AbstractSettlementSignal):
             raise InvalidArgument(describe("InversePropensity(...)", must, "used alone", do))
         return self.sent
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         self._sent().check(products, points, horizon)
         check_chance(_CHANCE, self.chance, self.given, products, horizon)
 
-    def check_ratings(self, utilities):
+    def check_ratings(self, utilities: Float[np.ndarray, "n m"]):
         self._sent().check_ratings(utilities)
         if callable(self.chance):
             check_law(_CHANCE, self.chance, self._sent().rating, utilities, least=1e-5)
@@ -130,7 +130,7 @@ class InversePropensity(AbstractSettlementSignal):
     def forgets(self):
         return self.given != "history" and self._sent().forgets()
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         sent = None if self.sent is None else self.sent.restrict(keep)
         return InversePropensity(self.chance, self.augment, self.cap, sent)
 
@@ -140,11 +140,17 @@ class InversePropensity(AbstractSettlementSignal):
     def counts_missing(self):
         return True
 
-    def _weight(self, chance):
+    def _weight(self, chance: Numbers):
         weight = 1 / chance
         return weight if self.cap is None else weight.clip(max=self.cap)
 
-    def _sums(self, memory, recommendation, utilities, noise: Any = 0.0) -> Float[Array, "5 n m"]:
+    def _sums(
+        self,
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Numbers,
+        noise: Any = 0.0,
+    ) -> Float[Array, "5 n m"]:
         """E of Rw, Rwx, (Rw)^2, (Rw)^2 x, (Rw)^2 x^2 given omega and the history."""
         sent, u = self._sent(), jnp.asarray(utilities)
         come = sent.come(memory, u)
@@ -155,7 +161,7 @@ class InversePropensity(AbstractSettlementSignal):
             square = twice * (mean**2 + noise**2)
             return jnp.stack([once, once * mean, twice, twice * mean, square])
 
-        def sums(x):
+        def sums(x: Array):
             chance = come if sent.law is None else sent.law(x)
             w = self._weight(self.chance(x)) if callable(self.chance) else weight
             once, twice = chance * w, chance * w**2
@@ -163,10 +169,18 @@ class InversePropensity(AbstractSettlementSignal):
 
         return sent.rating.expect(sums, memory, recommendation, u)
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         return self._sums(memory, recommendation, utilities)[1]
 
-    def moments(self, memory, recommendation, utilities, noise):
+    def moments(
+        self,
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+        noise: Float[Numbers, "n m"],
+    ):
         once, first, zero, one, two = self._sums(memory, recommendation, utilities, noise)
         variance = two - first**2
         if not self.augment:
@@ -174,21 +188,36 @@ class InversePropensity(AbstractSettlementSignal):
             return jnp.stack([nothing, variance, nothing, nothing])
         return jnp.stack([1 - once, variance, 2 * (once * first - one), zero - once**2])
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         return None
 
-    def rating_noise(self, utilities):
+    def rating_noise(self, utilities: Float[Numbers, "n m"]):
         return self._sent().rating.rating_noise(utilities)
 
-    def laws(self, memory, recommendation, utilities):
+    def laws(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         held = chance_at(self.chance, self.given, memory, utilities)
         sent = self._sent().laws(memory, recommendation, utilities)
         return jnp.concatenate([sent, held[None].astype(sent.dtype)])
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         return self._sent().draw(rng, utilities, product, omega, mean)
 
-    def estimate(self, product, rating, laws, prediction):
+    def estimate(
+        self,
+        product: Int[np.ndarray, " N"],
+        rating: Float[np.ndarray, " N"],
+        laws: Float[np.ndarray, "*L N"],
+        prediction: Float[np.ndarray, " N"],
+    ):
         sent = self._sent().rating.estimate(product, rating, laws[0], prediction)
         chance = laws[2]
         if callable(self.chance):

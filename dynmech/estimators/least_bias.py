@@ -5,6 +5,8 @@ decoder is v = basis @ y and what it means is E[v | omega] = span @ y[:r], with 
 (s, r) orthonormal columns over the s tastes of a support.
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 
@@ -16,7 +18,16 @@ _PASSES = 3  # of the linear program
 _LIGHT = 1e-9  # of the heaviest row: lighter ones count as so heavy in the linear program
 
 
-def decode_one(law, target, chance, weights, eps, fallback, slack, allow):
+def decode_one(
+    law: np.ndarray,
+    target: np.ndarray,
+    chance: np.ndarray,
+    weights: np.ndarray,
+    eps: float,
+    fallback: str,
+    slack: float,
+    allow: float,
+):
     """Decode one product; return v, unbiased, rank, tolerance, lost (m,), mixtures (2, m)."""
     (m, symbols), rows = law.shape, np.flatnonzero(chance > 0)
     lost, mixtures = np.full(m, np.nan), np.full((2, m), np.nan)
@@ -35,11 +46,11 @@ def decode_one(law, target, chance, weights, eps, fallback, slack, allow):
     left, right = left[:, :rank], right[:rank] / singular[:rank, None]  # L right'y = left y
     root = np.sqrt(weight)
 
-    def calm(v):
+    def calm(v: np.ndarray):
         """The decoder of least expected variance among those with the means of v."""
         return v - null @ np.linalg.lstsq(often[:, None] * null, often * v)[0]
 
-    def finish(v, unbiased):
+    def finish(v: np.ndarray, unbiased: bool):
         values = np.zeros(symbols)
         values[occurs] = v + centre
         return values, unbiased, rank, tolerance, lost, mixtures
@@ -74,7 +85,7 @@ def decode_one(law, target, chance, weights, eps, fallback, slack, allow):
     return finish(values, values is exact)
 
 
-def _felt(null, often, least):
+def _felt(null: np.ndarray, often: np.ndarray, least: float | np.floating):
     """The directions of a null space along which the variance changes by more than rounding."""
     _, size, turn = np.linalg.svd(often[:, None] * null, full_matrices=False)
     return null @ turn[size > least].T
@@ -104,7 +115,7 @@ def least_bias(
     return y, min(value, float((heavy * np.abs(wanted - span @ y)).max())), signed
 
 
-def _program(span, wanted, heavy):
+def _program(span: np.ndarray, wanted: np.ndarray, heavy: np.ndarray):
     """One linear program: y and the signed measure of its multipliers."""
     from scipy.optimize import linprog
 
@@ -112,6 +123,7 @@ def _program(span, wanted, heavy):
     rows, sides = weight[:, None] * span, weight * wanted
     top = np.concatenate([1 / weight] * 2)
     count = span.shape[1]
+    found: Any = None
     program = {
         "c": np.eye(count + 1)[count],
         "A_ub": np.column_stack([np.concatenate([rows, -rows]), -top]),
@@ -177,7 +189,9 @@ def least_square_error(
     return best
 
 
-def _least_distance(rows, sides, scale: float) -> Float[np.ndarray, " q"] | None:
+def _least_distance(
+    rows: np.ndarray, sides: np.ndarray, scale: float
+) -> Float[np.ndarray, " q"] | None:
     """The shortest x with rows @ x >= sides, or None if rounding hides it at this scale."""
     from scipy.optimize import nnls
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Float
 
-from dynmech._types import as_floats, precision
+from dynmech._types import Numbers, as_floats, precision
 from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
 from dynmech.market.displays import displays_named
 from dynmech.market.environment import RecommendationMDP
@@ -34,8 +36,14 @@ _SPAN = 1e-9
 
 
 @as_program
-def _signal_means(signal, memory, recommendation, gains, prediction):
-    def one(memory, recommendation):
+def _signal_means(
+    signal: AbstractSettlementSignal,
+    memory: Numbers,
+    recommendation: Numbers,
+    gains: Numbers,
+    prediction: Numbers,
+):
+    def one(memory: Numbers, recommendation: Numbers):
         mean = signal.mean(memory, recommendation, gains)
         follows = signal.moments(memory, recommendation, gains, jnp.zeros_like(gains))
         return mean if follows is None else mean + follows[0] * prediction
@@ -44,7 +52,7 @@ def _signal_means(signal, memory, recommendation, gains, prediction):
 
 
 def means_of(
-    call: str, estimator, env: RecommendationMDP, compiled: Compiled, end: int | None = None
+    call: str, estimator: Any, env: RecommendationMDP, compiled: Compiled, end: int | None = None
 ):
     """Yield (first situation, means (s, n, m)) in pieces.
 
@@ -73,7 +81,7 @@ def means_of(
         yield first, _checked(call, means, (len(memory), n, m))
 
 
-def reported_means(estimator, env: RecommendationMDP, compiled: Compiled, reports: Reports):
+def reported_means(estimator: Any, env: RecommendationMDP, compiled: Compiled, reports: Reports):
     """Yield (first situation, means (1, n, m)) of a function of the reports."""
     theta, signals = (np.array(x) for x in reports)
     call = "check_assumption_3(estimator=...)"
@@ -93,7 +101,7 @@ def _checked(call: str, means: np.ndarray, shape: tuple[int, ...]) -> np.ndarray
     return means
 
 
-def _table(call: str, given, env: RecommendationMDP) -> Float[np.ndarray, "n m"]:
+def _table(call: str, given: npt.ArrayLike, env: RecommendationMDP) -> Float[np.ndarray, "n m"]:
     """E[<gamma_j, omega_hat> - x | omega, j bought] from a table of tastes in the grid's span."""
     n = env.products
     points = np.asarray(env.tastes.points, float)
@@ -140,20 +148,22 @@ def possible_reports(
         yield tuple(theta[k].tolist()), tuple(signals[k].tolist())
 
 
-def shortest_histories(env, compiled: Compiled, wanted: list[int]) -> dict[int, tuple]:
+def shortest_histories(
+    env: RecommendationMDP, compiled: Compiled, wanted: list[int]
+) -> dict[int, tuple[Any, ...]]:
     """The first sequence of recommendations that leads to each situation wanted."""
     n, horizon = env.products, int(env.horizon)
     names = displays_named(env, np.arange(len(env.controls)))
     keys = {s: (*compiled.situation[s].tolist(), int(compiled.shown[s])) for s in wanted}
     missing, found = set(keys.values()), {}
-    layer: dict[tuple, tuple] = {tuple(env.unaware.tolist()): ()}
+    layer: dict[tuple[Any, ...], tuple[Any, ...]] = {tuple(env.unaware.tolist()): ()}
     for _ in range(horizon):
         if not missing:
             break
         with precision(env.gamma):
             here = np.array(list(layer))
             grown = np.asarray(next_memories(env.action_rule, here, env.controls, n)).tolist()
-        following: dict[tuple, tuple] = {}
+        following: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         for path, row in zip(layer.values(), grown, strict=True):
             for r, after in enumerate(row):
                 longer = (*path, names[r])

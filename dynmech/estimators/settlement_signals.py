@@ -1,30 +1,28 @@
-"""Settlement signals beyond a single rating: averages, symbols, shrunken and perfect estimates.
+"""Settlement signals beyond a single rating: averages, symbols and perfect estimates.
 
 Theorem 1 of paper C needs E[estimate of u_j | omega, history, j bought] = u_j(omega). Of the
 signals here `AveragedSettlement`, `OracleSettlement`, and `ChannelSettlement` with an unbiased
-decoder satisfy it; `QuantisedRatingSettlement`, `PosteriorMeanSettlement` and
-`StoppedAverageSettlement` do not, and are here to be compared and audited.
+decoder satisfy it; `QuantisedRatingSettlement` and `StoppedAverageSettlement` do not, nor does
+`PosteriorMeanSettlement`, and are there to be compared and audited.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from dynmech._checks import as_floats, check_fields, flag, shaped, whole, within
-from dynmech._types import Numbers, precision
+from dynmech._types import Index, Numbers, precision
 from dynmech.errors import InvalidArgument, describe, require_finite, require_probabilities
 from dynmech.estimators.decoders import Decoder
 from dynmech.market.channels import normal_expectation, quantised_normal
 from dynmech.market.settlements import AbstractSettlementSignal
-
-_REACH, _STEP, _CELLS = 8.5, 0.1, 4_000_000  # of the quadrature over a standard normal
 
 
 class OracleSettlement(AbstractSettlementSignal):
@@ -33,19 +31,31 @@ class OracleSettlement(AbstractSettlementSignal):
     def forgets(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         return jnp.asarray(utilities)
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         return 0.0
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"], omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):  # fmt: skip
         return mean
 
-    def expect(self, function, memory, recommendation, utilities):
+    def expect(
+        self,
+        function: Callable[[Array], Array],
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+    ):
         return function(jnp.asarray(utilities))
 
 
@@ -70,19 +80,34 @@ class AveragedSettlement(AbstractSettlementSignal):
     def forgets(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         return jnp.asarray(utilities)
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         return self.deviation / np.sqrt(self.count)
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         return mean + np.asarray(self.noise()) * rng.standard_normal(len(mean))
 
-    def expect(self, function, memory, recommendation, utilities):
+    def expect(
+        self,
+        function: Callable[[Array], Array],
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+    ):
         deviation = self.deviation / np.sqrt(self.count)
         return normal_expectation(function, jnp.asarray(utilities), deviation)
 
@@ -110,23 +135,32 @@ class StoppedAverageSettlement(AbstractSettlementSignal):
     def forgets(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         gap = (self.threshold - jnp.asarray(utilities)) / self.deviation
         density = jnp.exp(-(gap**2) / 2) / np.sqrt(2 * np.pi)
         return jnp.asarray(utilities) + self.deviation / 2 * density
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         from scipy.special import ndtr
 
-        gap = (self.threshold - _given(self, utilities)) / np.asarray(self.deviation)
+        gap = (self.threshold - given_utilities(self, utilities)) / np.asarray(self.deviation)
         density, below = np.exp(-(gap**2) / 2) / np.sqrt(2 * np.pi), ndtr(gap)
         square = 1 - below / 2 + 0.75 * gap * density - density**2 / 4
         return np.asarray(self.deviation) * np.sqrt(square)
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         utility = utilities[product, omega]
         first, second = (
             utility + np.asarray(self.deviation) * rng.standard_normal(len(mean)) for _ in range(2)
@@ -179,25 +213,34 @@ class ChannelSettlement(AbstractSettlementSignal):
     def forgets(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         values = self.channel[keep], self.values[keep]
         return eqx.tree_at(lambda s: (s.channel, s.values), self, values)
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         if self.channel.shape[:2] != (products, points):
             must = f"be made for this market, {(products, points)} products and tastes"
             got = self.channel.shape[:2]
             raise InvalidArgument(describe("ChannelSettlement(channel=...)", must, got))
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         products, points = np.shape(utilities)
         self.check(products, points, 1)
         return jnp.einsum("nmz,nz->nm", jnp.asarray(self.channel), jnp.asarray(self.values))
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         return _deviation(self.channel, self.values[:, None, :])
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         ladder = np.cumsum(self.channel[product, omega], axis=1)
         point = rng.random(len(product))[:, None] * ladder[:, -1:]
         symbol = (ladder <= point).sum(axis=1).clip(max=ladder.shape[1] - 1)
@@ -208,17 +251,31 @@ class ChannelSettlement(AbstractSettlementSignal):
     def counts_missing(self):
         return self.missing
 
-    def estimate(self, product, rating, laws, prediction):
+    def estimate(
+        self,
+        product: Int[np.ndarray, " N"],
+        rating: Float[np.ndarray, " N"],
+        laws: Float[np.ndarray, "*L N"],
+        prediction: Float[np.ndarray, " N"],
+    ):
         return np.where(np.isnan(rating), self.values[product, -1], rating)
 
-    def expect(self, function, memory, recommendation, utilities):
+    def expect(
+        self,
+        function: Callable[[Array], Array],
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+    ):
         shape, law = self.channel.shape[:2], jnp.asarray(self.channel)
-        return sum(
-            function(jnp.broadcast_to(jnp.asarray(level)[:, None], shape)) * law[:, :, z]
-            for z, level in enumerate(self.values.T)
+        levels = map(jnp.asarray, self.values.T)
+        terms = (
+            function(jnp.broadcast_to(level[:, None], shape)) * law[:, :, z]
+            for z, level in enumerate(levels)
         )
+        return jnp.asarray(sum(terms))
 
-    def symbols(self, utilities):
+    def symbols(self, utilities: Float[Numbers, "n m"]):
         return self.channel
 
 
@@ -270,31 +327,47 @@ class QuantisedRatingSettlement(AbstractSettlementSignal):
     def forgets(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         if self.cuts.ndim == 1:
             return self
         values = self.cuts[keep], self.levels[keep]
         return eqx.tree_at(lambda s: (s.cuts, s.levels), self, values)
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         levels = jnp.asarray(self.levels)[..., None, :]
         return (self._law(jnp.asarray(utilities)) * levels).sum(axis=-1)
 
-    def noise(self, utilities=None):
-        return _deviation(self.channel(_given(self, utilities)), self.levels[..., None, :])
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
+        return _deviation(self.channel(given_utilities(self, utilities)), self.levels[..., None, :])
 
-    def symbols(self, utilities):
+    def symbols(self, utilities: Float[Numbers, "n m"]):
         return self.channel(utilities)
 
-    def expect(self, function, memory, recommendation, utilities):
+    def expect(
+        self,
+        function: Callable[[Array], Array],
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+    ):
         levels, law = jnp.asarray(self.levels), self._law(jnp.asarray(utilities))
         shape = law.shape[:2]
-        return sum(
+        terms = (
             function(jnp.broadcast_to(levels[..., z].reshape(-1, 1), shape)) * law[..., z]
             for z in range(levels.shape[-1])
         )
+        return jnp.asarray(sum(terms))
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         shape = (len(utilities), self.cuts.shape[-1])
         cuts = np.broadcast_to(self.cuts, shape)[product]
         levels = np.broadcast_to(self.levels, (shape[0], shape[1] + 1))
@@ -302,7 +375,7 @@ class QuantisedRatingSettlement(AbstractSettlementSignal):
         symbol = (utilities[product, omega][:, None] + noise[:, None] > cuts).sum(axis=1)
         return levels[product, symbol]
 
-    def _law(self, utilities):
+    def _law(self, utilities: Numbers):
         if self.cuts.ndim == 2 and len(self.cuts) != len(utilities):
             must = f"have shape (Z - 1,) or ({len(utilities)}, Z - 1)"
             call = "QuantisedRatingSettlement(cuts=...)"
@@ -310,83 +383,10 @@ class QuantisedRatingSettlement(AbstractSettlementSignal):
         return quantised_normal(utilities, self.deviation, jnp.asarray(self.cuts)[..., None, :])
 
 
-class PosteriorMeanSettlement(AbstractSettlementSignal):
-    """E[u_j | rating] under the prior, rating = u_j(omega) + sd * noise: biased to the prior mean.
-
-    The best guess of u_j in mean square, and no estimate for Theorem 1: given omega it is too
-    low where u_j is high and too high where it is low. Its mean and noise are integrals over
-    the rating, by the trapezoidal rule on +-8.5 sd in steps of 0.1 sd.
-
-    **Arguments:** `deviation`: of the rating, money, positive; `prior`: weights of the tastes (m,).
-    """
-
-    deviation: Float[Numbers, ""]
-    prior: Float[np.ndarray, " m"]
-
-    def __init__(self, deviation: npt.ArrayLike, prior: npt.ArrayLike):
-        call = "PosteriorMeanSettlement({}=...)".format
-        self.deviation = within(above=0)(call("deviation"), deviation)
-        self.prior = np.asarray(as_floats(prior, call("prior")))
-        if self.prior.ndim != 1:
-            call, must = "PosteriorMeanSettlement(prior=...)", "have shape (m,)"
-            raise InvalidArgument(describe(call, must, f"shape {self.prior.shape}"))
-        self.prior = require_probabilities("PosteriorMeanSettlement(prior=...)", self.prior)
-
-    def forgets(self):
-        return True
-
-    def restrict(self, keep):
-        return self
-
-    def mean(self, memory, recommendation, utilities):
-        return self._moments(jnp.asarray(utilities))[0]
-
-    def noise(self, utilities=None):
-        with precision(_given(self, utilities)):
-            mean, square = self._moments(jnp.asarray(utilities))
-            return np.sqrt(np.maximum(np.asarray(square - mean**2), 0.0))
-
-    def draw(self, rng, utilities, product, omega, mean):
-        ratings = utilities[product, omega]
-        ratings = ratings + np.asarray(self.deviation) * rng.standard_normal(len(mean))
-        found = np.zeros(len(mean))
-        step = max(1, _CELLS // len(self.prior))
-        for low in range(0, len(mean), step):
-            part = slice(low, low + step)
-            with precision(utilities):
-                guess = self._estimate(ratings[part, None], jnp.asarray(utilities[product[part]]))
-                found[part] = np.asarray(guess)[:, 0]
-        return found
-
-    def _estimate(self, ratings, utilities):
-        """E[u_j | rating] of ratings (n, q), utilities (n, m): shape (n, q)."""
-        if utilities.shape[-1] != len(self.prior):
-            must = f"have a weight for each of the {utilities.shape[-1]} tastes"
-            call = "PosteriorMeanSettlement(prior=...)"
-            raise InvalidArgument(describe(call, must, f"shape {self.prior.shape}"))
-        prior = jnp.asarray(self.prior, utilities.dtype)
-        gaps = (ratings[:, :, None] - utilities[:, None, :]) / self._scale(utilities)
-        logs = jnp.where(prior > 0, jnp.log(prior), -jnp.inf) - gaps**2 / 2
-        return (jax.nn.softmax(logs, axis=2) * utilities[:, None, :]).sum(axis=2)
-
-    def _scale(self, utilities):
-        return jnp.asarray(self.deviation, utilities.dtype)
-
-    def _moments(self, utilities):
-        nodes = np.arange(-_REACH, _REACH + _STEP / 2, _STEP)
-        weights = np.exp(-(nodes**2) / 2)
-
-        def add(total, node):
-            shock, weight = node
-            guess = self._estimate(utilities + self._scale(utilities) * shock, utilities)
-            return (total[0] + weight * guess, total[1] + weight * guess**2), None
-
-        zero = jnp.zeros_like(utilities)
-        ladder = jnp.asarray(np.stack([nodes, weights / weights.sum()], axis=1), utilities.dtype)
-        return jax.lax.scan(add, (zero, zero), ladder)[0]
-
-
-def _given(signal: AbstractSettlementSignal, utilities) -> Float[np.ndarray, "n m"]:
+def given_utilities(
+    signal: AbstractSettlementSignal, utilities: Numbers | None
+) -> Float[np.ndarray, "n m"]:
+    """The utilities that a noise depends on, or `InvalidArgument` without them."""
     if utilities is None:
         call = f"{type(signal).__name__}.noise(utilities=...)"
         must = "be given: the noise depends on the taste"

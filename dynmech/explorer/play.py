@@ -69,7 +69,7 @@ def plays(mechanism: DynamicTeamMechanism, profile: int, most: int) -> dict[str,
     }
 
 
-def _reports(env: Any, theta: np.ndarray, signals: np.ndarray) -> Iterator[tuple]:
+def _reports(env: Any, theta: np.ndarray, signals: np.ndarray) -> Iterator[tuple[Any, ...]]:
     """Who reports otherwise (-1: nobody), value indices and symbols told."""
     yield -1, theta, signals
     for i in range(env.products):
@@ -81,7 +81,13 @@ def _reports(env: Any, theta: np.ndarray, signals: np.ndarray) -> Iterator[tuple
                     yield i, told, heard
 
 
-def _totals(mechanism, profile: int, who: int, theta, signals) -> np.ndarray:
+def _totals(
+    mechanism: DynamicTeamMechanism,
+    profile: int,
+    who: int,
+    theta: np.ndarray,
+    signals: np.ndarray,
+) -> np.ndarray:
     """Groves totals (n,), NaN where not known; in expectation where they are decoded.
 
     Her own is the truth's, whatever she reports; the others' are known where the report is one of
@@ -102,7 +108,9 @@ def _tastes(env: Any, points: list[Point]) -> np.ndarray:
     return np.sort(np.argsort(-weight, kind="stable")[:_TASTES])
 
 
-def _written(mechanism, points: list[Point], shown: np.ndarray) -> Iterator[dict[str, Any]]:
+def _written(
+    mechanism: DynamicTeamMechanism, points: list[Point], shown: np.ndarray
+) -> Iterator[dict[str, Any]]:
     """Each point's numbers."""
     policy = mechanism.policy
     env = policy.env

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dynmech.market.shown import stepped
-from dynmech.market.values import MarkovValues
+from dynmech.market.values import MarkovValues, Values
 from dynmech.policy.questions import AbstractEvaluator, Place
 
 
@@ -91,7 +91,7 @@ def walk(evaluator: AbstractEvaluator, start: Place, most: int) -> tuple[list[Po
         memory, before = via.after, via.shown
 
 
-def _moves(values, control: int, held: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+def _moves(values: Values, control: int, held: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
     """Value indices (n,) that can come next, and their chances."""
     if not isinstance(values, MarkovValues):
         yield held, 1.0

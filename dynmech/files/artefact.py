@@ -7,6 +7,7 @@ the market's fingerprint, and digests of every array and of the whole file.
 import inspect
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -86,7 +87,7 @@ def load(
         raise InvalidArgument(describe(f"{call}(path=...)", must, f"{place}: {why}", do)) from error
 
 
-def _read(place, kind: type[T], known: dict[str, type], call: str, name: str) -> T:
+def _read(place: Path, kind: type[T], known: dict[str, type], call: str, name: str) -> T:
     if place.is_dir():
         raise Damaged("a folder, as releases before format 2 wrote")
     arrays, document = unseal(place.read_bytes())

@@ -25,7 +25,7 @@ class Parts:
     **Raises:** `InvalidArgument` where nothing can be kept there, or it holds other parts.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], facts: tuple, call: str):
+    def __init__(self, folder: str | os.PathLike[str], facts: tuple[Any, ...], call: str):
         arrays: dict[str, np.ndarray] = {}
         text = np.frombuffer(repr(encode((call, *facts), arrays)).encode(), np.uint8)
         mark = hash_arrays([text, *arrays.values()])

@@ -173,6 +173,8 @@ class _Decoder:
                 place = self._same_names(wanted, fields, kind, where, "field")
                 given = {n: self.decode(x, f"{where}.{n}") for n, x in fields.items()}
                 return rebuild(kind, given, place)
+            case _:
+                pass
         raise Damaged(f"{where.lstrip('.') or 'it'} is of a kind that is not known")
 
     def _same_names(
@@ -188,7 +190,7 @@ class _Decoder:
                 raise Damaged(f"{place} has a {what} {name} that is not known{_OTHER}")
         return place
 
-    def _items(self, items: list, where: str) -> list:
+    def _items(self, items: list[Any], where: str) -> list[Any]:
         return [self.decode(item, f"{where}[{k}]") for k, item in enumerate(items)]
 
     def _class(self, label: str, base: type) -> Any:

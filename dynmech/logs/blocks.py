@@ -65,7 +65,7 @@ def in_blocks(found: Tables, parts: Blocks, each: Callable[[Array, Array], Any])
     rated = found.rated.reshape(-1, done.shape[1])
 
     @jax.checkpoint
-    def one(block):
+    def one(block: tuple[Array, ...]):
         rows, sums, settled, weight = block
         logs = found.opening[rows[:, -1]] + sums @ rated + sold[rows[:, -2]]
         if found.law is not None:

@@ -7,6 +7,7 @@ did not come says something about the taste, and `dynmech.logs.likelihood` holds
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -46,7 +47,7 @@ class Chance(eqx.Module):
         return eqx.tree_at(lambda e: e.signals.settlement.chance, env, np.asarray(chance))
 
 
-def by_shares(market: RecommendationMDP, names) -> bool:
+def by_shares(market: RecommendationMDP, names: Sequence[str]) -> bool:
     """Whether the chance was asked for and is a share, no law of the rating."""
     return "rating chance" in names and missing_law(market) is None
 

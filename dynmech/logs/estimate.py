@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from dynmech.logs.chance import by_shares
 from dynmech.logs.likelihood import Records, records
 from dynmech.logs.log import Log
 from dynmech.logs.mixture import mixture_weights
-from dynmech.logs.parameters import parameter, spread
+from dynmech.logs.parameters import Parameter, parameter, spread
 from dynmech.logs.programs import Model, given_taste, joint, placed_in, ratios, slope_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.tastes import TasteGrid
@@ -38,7 +38,9 @@ def asked(market: RecommendationMDP, names: Sequence[str]):
     return found, [name for name in names if name in others]
 
 
-def rebuilt(market, found, free, weights) -> RecommendationMDP:
+def rebuilt(
+    market: RecommendationMDP, found: Sequence[Parameter], free: np.ndarray, weights: np.ndarray
+) -> RecommendationMDP:
     """The market with estimates in place, through its constructor's checks."""
     with jax.enable_x64(True):
         placed = jax.tree.map(
@@ -121,19 +123,21 @@ class Problem:
         a, b = self.log.scale or (0.0, 1.0)
         return np.asarray(a, float), np.asarray(b, float)
 
-    def carrying(self, weights) -> tuple[np.ndarray, np.ndarray]:
+    def carrying(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The tastes with weight, padded with some without so that shapes are few; the weights."""
         order = np.argsort(-np.asarray(weights), kind="stable")
         size = min(-(-max(int((weights > 0).sum()), 1) // _PADDED) * _PADDED, len(weights))
         on = np.sort(order[:size])
         return np.asarray(weights, float)[on], on
 
-    def each(self, free, weights) -> np.ndarray:
+    def each(self, free: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """log P of every record, (N,)."""
         found = joint(self.model, jnp.asarray(free), *self.carrying(weights), self.parts)
         return np.asarray(found, float).ravel()[: len(self.data.path)]
 
-    def differences(self, function, free) -> np.ndarray:
+    def differences(
+        self, function: Callable[[np.ndarray], np.ndarray], free: np.ndarray
+    ) -> np.ndarray:
         """Central differences of a function of the free coordinates, along a last axis (q,)."""
         steps = 1e-4 * (self.unit + np.abs(free))
         columns = [
@@ -152,7 +156,7 @@ class Problem:
             do = "let the rule tremble (Trembling(rule, chance)), or leave it out"
             raise InvalidArgument(describe("fit(log=...)", must, got, do))
 
-    def maximise(self, free, weights, parts: Blocks | None, progress: bool):
+    def maximise(self, free: np.ndarray, weights: np.ndarray, parts: Blocks | None, progress: bool):
         """Coordinates and weights at which the likelihood is stationary.
 
         At any coordinates the best weights solve a convex problem, for which the likelihood of
@@ -163,7 +167,7 @@ class Problem:
         count, held = float(parts.weight.sum()), np.asarray(weights, float)
         free = np.asarray(free, float)
 
-        def objective(moved):
+        def objective(moved: np.ndarray):
             nonlocal held
             at = self.unit * moved
             if self.weighted:
@@ -177,19 +181,26 @@ class Problem:
             held = self._best_weights(free, held, parts)
         return free, held
 
-    def _sloped(self, free, weights, parts: Blocks) -> tuple[float, np.ndarray]:
+    def _sloped(
+        self, free: np.ndarray, weights: np.ndarray, parts: Blocks
+    ) -> tuple[float, np.ndarray]:
         """Minus the log likelihood and its slope."""
         value, slope = slope_of(self.model, jnp.asarray(free), *self.carrying(weights), parts)
         return float(value), np.asarray(slope, float)
 
-    def _best_weights(self, free, weights, parts: Blocks) -> np.ndarray:
+    def _best_weights(self, free: np.ndarray, weights: np.ndarray, parts: Blocks) -> np.ndarray:
         found = given_taste(self.model, self.kind, jnp.asarray(free), parts)
         found = np.asarray(found).reshape(-1, len(weights))
         live = parts.weight.ravel() > 0
         often = parts.weight.ravel()[live]
         return mixture_weights(found if live.all() else found[live], often, weights)
 
-    def _climb(self, objective, x: np.ndarray, progress: bool) -> np.ndarray:
+    def _climb(
+        self,
+        objective: Callable[[np.ndarray], tuple[float, np.ndarray]],
+        x: np.ndarray,
+        progress: bool,
+    ) -> np.ndarray:
         from scipy.optimize import minimize
         from tqdm import tqdm
 
@@ -204,7 +215,7 @@ class Problem:
             )
         return np.asarray(found.x, float)
 
-    def information(self, free, weights, groups) -> Spread:
+    def information(self, free: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> Spread:
         """Clustered sandwich; with weights, the outer product of scores of both."""
         count, q = len(self.data.path), len(free)
         if not q and not self.weighted:
@@ -245,7 +256,15 @@ class Problem:
         unscaled = self.unit[:, None] * covariance[:q, :q] * self.unit
         return Spread(unscaled, factor, flat[:q], (sampled <= _SAME * known) & (known > 0))
 
-    def resample(self, free, weights, groups, number, key, progress) -> Spread:
+    def resample(
+        self,
+        free: np.ndarray,
+        weights: np.ndarray,
+        groups: np.ndarray,
+        number: int,
+        key: jax.Array | None,
+        progress: bool,
+    ) -> Spread:
         """Refit on resampled clusters, from the estimates."""
         key = jax.random.key(0) if key is None else key
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())

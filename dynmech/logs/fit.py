@@ -21,7 +21,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from dynmech._checks import checked, generator, key, number, whole
 from dynmech._html import Card, as_html, portrait
@@ -234,7 +234,7 @@ def fit(
         return _finish(problem, free, weights, spread, shares, throw)
 
 
-def _check_inputs(log, market, parameters) -> None:
+def _check_inputs(log: object, market: object, parameters: Any) -> None:
     if not isinstance(log, Log):
         do = "read one with Log.from_frame"
         raise InvalidArgument(describe("fit(log=...)", "be a Log", type(log), do))
@@ -264,7 +264,7 @@ def _check_inputs(log, market, parameters) -> None:
         raise InvalidArgument(describe("fit(log=...)", must, "none"))
 
 
-def _clusters(cluster, log: Log) -> Int[np.ndarray, " N"]:
+def _clusters(cluster: Sequence[object] | None, log: Log) -> Int[np.ndarray, " N"]:
     if cluster is None:
         return np.arange(len(log))
     try:
@@ -278,7 +278,12 @@ def _clusters(cluster, log: Log) -> Int[np.ndarray, " N"]:
 
 
 def _finish(
-    problem: Problem, free, weights, spread: Spread, shares: Chance | None, throw: bool
+    problem: Problem,
+    free: np.ndarray,
+    weights: np.ndarray,
+    spread: Spread,
+    shares: Chance | None,
+    throw: bool,
 ) -> Fit:
     """Estimates in their own units, by the delta method, and what is not identified."""
     notes = [_flat(problem.labels, direction) for direction in spread.flat.T]
@@ -290,7 +295,7 @@ def _finish(
         do = "fix one of them, log more, or pass throw=False"
         raise NotIdentified(describe("fit(parameters=...)", must, "; ".join(notes), do))
 
-    def entries(x):
+    def entries(x: Array):
         at, out = 0, []
         for one in problem.found:
             out.append(one.entries(x[at : at + one.size]))

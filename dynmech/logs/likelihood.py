@@ -33,6 +33,7 @@ from dynmech.logs.rated import at_ends, rating_law, reading, utilities_of
 from dynmech.logs.reading import QUERY
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, answers, stepped
 from solvers.programs import as_program
 
@@ -156,7 +157,7 @@ def controls_shown(log: Log, env: RecommendationMDP) -> Int[np.ndarray, " R"]:
     return np.array(controls, np.int64)[which.reshape(-1)]
 
 
-def edges_of(env: RecommendationMDP, shown, period):
+def edges_of(env: RecommendationMDP, shown: np.ndarray, period: np.ndarray):
     """Distinct (period, control, memory after it), and the one of each row."""
     start = env.unaware.astype(np.int64)
     after = np.zeros((len(shown), len(start)), np.int64)
@@ -175,7 +176,7 @@ def edges_of(env: RecommendationMDP, shown, period):
 
 
 @as_program
-def _stepped(rule, products: int, memory, shown):
+def _stepped(rule: AbstractActionRule, products: int, memory: Numbers, shown: Numbers):
     """Memories after displays."""
     return jax.vmap(lambda h, r: stepped(rule, h, r, products))(
         jnp.asarray(memory), jnp.asarray(shown)
@@ -223,7 +224,9 @@ def _first(log: Log, env: RecommendationMDP):
     return first, row.reshape(-1)
 
 
-def _ratings(log: Log, env: RecommendationMDP, edge, shown, action):
+def _ratings(
+    log: Log, env: RecommendationMDP, edge: np.ndarray, shown: np.ndarray, action: np.ndarray
+):
     """Kinds of ratings, and their number, sums and sums of squares by conversation."""
     n = env.products
     asked, bought = action == n + 1, action < n
@@ -247,7 +250,9 @@ def _ratings(log: Log, env: RecommendationMDP, edge, shown, action):
     return kinds, sums
 
 
-def _sold(log: Log, n: int, action) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+def _sold(
+    log: Log, n: int, action: np.ndarray
+) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, " N"]]:
     """Of each conversation: product bought where no rating came, n more where one did, -1 where
     nothing was; and that rating."""
     row = np.flatnonzero(action < n)
@@ -276,7 +281,7 @@ class Tables(eqx.Module):
     scale: Any
 
 
-def tables(env: RecommendationMDP, met: Situations, scale) -> Tables:
+def tables(env: RecommendationMDP, met: Situations, scale: tuple[Any, Any]) -> Tables:
     """Logarithms of the chances of everything that the log holds, given each taste; traced.
 
     `scale`: (a, b), rating = a + b u + noise.
@@ -311,7 +316,7 @@ def missing_law(env: RecommendationMDP) -> Any:
     return sent.law if sent.sends_missing() else None
 
 
-def _come(env: RecommendationMDP, utilities) -> Float[Array, "n2 m"]:
+def _come(env: RecommendationMDP, utilities: Numbers) -> Float[Array, "n2 m"]:
     """Logarithms of the chances that ratings come, where taste or rating moves them; else 0."""
     sent: Any = env.signals.settlement
     moves = sent.sends_missing() and (sent.law is not None or np.ndim(sent.chance) > 0)
@@ -326,7 +331,7 @@ def _come(env: RecommendationMDP, utilities) -> Float[Array, "n2 m"]:
 
 
 def _opening(
-    env: RecommendationMDP, first: Int[np.ndarray, "F n1"], utilities
+    env: RecommendationMDP, first: Int[np.ndarray, "F n1"], utilities: Numbers
 ) -> Float[Array, "F m"]:
     """Chance of the symbols of period 1 that were logged; the others are summed over."""
     logged = (first >= 0).any(axis=0)

@@ -7,6 +7,7 @@ products are the labels found in it, and are matched with a market's names by `L
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Self
 
 import equinox as eqx
@@ -354,7 +355,9 @@ class Log(files.Kept, eqx.Module):
         found.index = pandas.Index([f"{a:g} to {b:g}" for a, b in ends], name="answer")
         return found
 
-    def _shares(self, pandas, key, name: str, row: np.ndarray | None = None):
+    def _shares(
+        self, pandas: ModuleType, key: np.ndarray, name: str, row: np.ndarray | None = None
+    ):
         row = np.arange(self.rows) if row is None else row
         kind, rating = self.kind[row], self.rating[row]
         table = pandas.DataFrame(

@@ -60,7 +60,7 @@ def mixture_weights(
     return w / w.sum()
 
 
-def _thinned(likelihood, share, w) -> np.ndarray:
+def _thinned(likelihood: np.ndarray, share: np.ndarray, w: np.ndarray) -> np.ndarray:
     """The components that a few steps of expectation and maximisation leave with some weight."""
     for _ in range(_FEW):
         ratio = share / _mixed(likelihood, w)
@@ -70,14 +70,21 @@ def _thinned(likelihood, share, w) -> np.ndarray:
     return kept / kept.sum() if every else w / w.sum()
 
 
-def _mixed(likelihood, w) -> Float[np.ndarray, " N"]:
+def _mixed(likelihood: np.ndarray, w: np.ndarray) -> Float[np.ndarray, " N"]:
     on = np.flatnonzero(w > 0)
     some = likelihood[:, on] if 4 * len(on) < len(w) else likelihood
     mine = w[on] if 4 * len(on) < len(w) else w
     return np.maximum(np.asarray(some @ mine.astype(likelihood.dtype), float), 1e-300)
 
 
-def _searched(likelihood, share, w, step, total, slope: float):
+def _searched(
+    likelihood: np.ndarray,
+    share: np.ndarray,
+    w: np.ndarray,
+    step: np.ndarray,
+    total: np.ndarray,
+    slope: float,
+):
     """As far along a step as the likelihood gains what its slope promises; whether it gains."""
     along = np.asarray(likelihood @ step.astype(likelihood.dtype), float)
     mass, size = step.sum(), 1.0

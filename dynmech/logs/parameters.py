@@ -73,12 +73,12 @@ class _Field(Parameter):
     value: Float[np.ndarray, "..."]
     factor: bool = eqx.field(static=True)
 
-    def place(self, env, free):
+    def place(self, env: Any, free: Free):
         if self.factor:
             return _put(env, self.path, jnp.exp(free[0]) * self.value)
         return _put(env, self.path, self.entries(free).reshape(self.value.shape))
 
-    def entries(self, free):
+    def entries(self, free: Free):
         return DOMAINS[self.domain][1](free)
 
 
@@ -87,10 +87,10 @@ class _Moved(Parameter):
 
     move: Float[np.ndarray, "q k"]
 
-    def place(self, env, free):
+    def place(self, env: Any, free: Free):
         return _points(env, env.tastes.points + (free - self.start) @ self.move)
 
-    def entries(self, free):
+    def entries(self, free: Free):
         return free
 
 
@@ -106,11 +106,11 @@ class _Covariance(Parameter):
         filled = jnp.where(row == col, jnp.exp(free), free)
         return jnp.zeros(self.factor.shape).at[row, col].set(filled)
 
-    def place(self, env, free):
+    def place(self, env: Any, free: Free):
         moved = self.standard @ (self.lower(free) - self.factor).T
         return _points(env, env.tastes.points + moved @ self.move)
 
-    def entries(self, free):
+    def entries(self, free: Free):
         row, col = np.tril_indices(len(self.factor))
         return (self.lower(free) @ self.lower(free).T)[row, col]
 

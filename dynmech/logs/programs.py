@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dynmech._types import Numbers
 from dynmech.logs.blocks import Blocks, in_blocks
 from dynmech.logs.likelihood import BY_TASTE, Situations, Tables, tables
 from dynmech.logs.parameters import Free, Parameter
@@ -39,7 +40,7 @@ class Model(eqx.Module):
         """(a, b) of ratings at these coordinates."""
         return (free[-2], jnp.exp(free[-1])) if self.scale is None else self.scale
 
-    def tables(self, free: Free, on: Int[Array, " k"] | None = None) -> Tables:
+    def tables(self, free: Free, on: Int[Numbers, " k"] | None = None) -> Tables:
         """Log chances at these coordinates, of all tastes or of some; traced."""
         market = placed_in(self.market, self.found, free)
         found = tables(market, self.situations, self.scale_at(free))
@@ -59,44 +60,44 @@ def placed_in(market: Any, found: Sequence[Parameter], free: Free) -> Any:
     return market
 
 
-def _mixed(logs, weights) -> Array:
+def _mixed(logs: Array, weights: Numbers) -> Array:
     return jax.scipy.special.logsumexp(logs + jnp.log(jnp.maximum(weights, 1e-300)), axis=1)
 
 
-def _loss(free, model: Model, weights, on, parts: Blocks) -> Array:
-    def one(logs, weight):
+def _loss(free: Array, model: Model, weights: Numbers, on: Numbers, parts: Blocks) -> Array:
+    def one(logs: Array, weight: Array):
         return (weight * _mixed(logs, weights)).sum()
 
     return -in_blocks(model.tables(free, on), parts, one).sum()
 
 
 @as_program
-def slope_of(model: Model, free, weights, on, parts: Blocks):
+def slope_of(model: Model, free: Array, weights: Numbers, on: Numbers, parts: Blocks):
     """Minus the log likelihood, of the tastes that are `on`, and its slope in `free`."""
     return jax.value_and_grad(_loss)(free, model, weights, on, parts)
 
 
 @as_program
-def joint(model: Model, free, weights, on, parts: Blocks):
+def joint(model: Model, free: Array, weights: Numbers, on: Numbers, parts: Blocks):
     """log P of every record, (K, B)."""
     return in_blocks(model.tables(free, on), parts, lambda logs, _: _mixed(logs, weights))
 
 
 @as_program
-def ratios(model: Model, free, weights, on, parts: Blocks):
+def ratios(model: Model, free: Array, weights: Numbers, on: Numbers, parts: Blocks):
     """P(record | taste) / P(record), (K, B, k)."""
 
-    def one(logs, _):
+    def one(logs: Array, _: Array):
         return jnp.exp(logs - _mixed(logs, weights)[:, None])
 
     return in_blocks(model.tables(free, on), parts, one)
 
 
 @as_program
-def given_taste(model: Model, kind: Any, free, parts: Blocks):
+def given_taste(model: Model, kind: Any, free: Array, parts: Blocks):
     """Likelihoods by taste, each record's largest being 1, (K, B, m)."""
 
-    def one(logs, _):
+    def one(logs: Array, _: Array):
         return jnp.exp(logs - logs.max(axis=1, keepdims=True)).astype(kind)
 
     return in_blocks(model.tables(free), parts, one)

@@ -7,12 +7,14 @@ what lies beyond, Phi((low - middle) / s) or Phi((middle - high) / s).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Numbers
+from dynmech._types import Index, Numbers
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -25,7 +27,7 @@ def utilities_of(env: RecommendationMDP) -> Float[Array, "n m"]:
     return jnp.asarray(env.gamma) @ jnp.asarray(env.tastes.points).T
 
 
-def reading(env: RecommendationMDP, product, period) -> Numbers | None:
+def reading(env: RecommendationMDP, product: Index, period: Index) -> Numbers | None:
     """Standard deviation of a numeric answer about a product shown, money; None if symbols come."""
     noise = getattr(env.signals.feedback, "reading_noise", None)
     return None if noise is None else noise(product, period, env.products)
@@ -53,7 +55,10 @@ def at_ends(
 
 
 def rating_law(
-    env: RecommendationMDP, kinds: Int[Numbers, "C 3"], period: Int[Numbers, " E"], scale
+    env: RecommendationMDP,
+    kinds: Int[Numbers, "C 3"],
+    period: Int[Numbers, " E"],
+    scale: tuple[Any, Any],
 ) -> Float[Array, "C 3 m"]:
     """Coefficients of number, sum and sum of squares of each kind of rating; traced.
 
@@ -70,7 +75,7 @@ def rating_law(
         jnp.asarray(1.0 if deviation is None else deviation), utilities.shape
     )
 
-    def coefficients(product, kind, when):
+    def coefficients(product: Array, kind: Array, when: Array):
         u = utilities[product] - jnp.where(kind > 0, leaving, 0.0)
         asked = reading(env, product, when)
         noise = settled[product] if asked is None else jnp.where(kind > 0, settled[product], asked)

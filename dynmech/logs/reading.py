@@ -176,7 +176,9 @@ def actions(
     return kinds, products
 
 
-def _codes(code: Int[np.ndarray, " R"], cells: np.ndarray, shown, rows: Rows):
+def _codes(
+    code: Int[np.ndarray, " R"], cells: np.ndarray, shown: Sequence[Sequence[str | int]], rows: Rows
+):
     """Read action codes: whatever goes on is a query, which has the highest code, n + 1."""
     going = np.flatnonzero(rows.conversation[1:] == rows.conversation[:-1])
     if not len(going):
@@ -207,20 +209,22 @@ def counted(ids: np.ndarray, codes: np.ndarray, cells: np.ndarray) -> Rows:
     return Rows(ids, period)
 
 
-def vocabulary(seen, bought) -> tuple[str | int, ...]:
+def vocabulary(
+    seen: Sequence[Sequence[str | int]], bought: Sequence[str | int | None]
+) -> tuple[str | int, ...]:
     """Every product met, names in the order met, indices in increasing order."""
     met = dict.fromkeys(x for names in seen for x in names)
     met.update(dict.fromkeys(x for x in bought if x is not None))
     kinds = {type(x) for x in met}
     if kinds == {int}:
-        return tuple(range(max(met) + 1))
+        return tuple(range(max(int(x) for x in met) + 1))
     if len(kinds) > 1:
         must, got = "name all products, or index all of them", ", ".join(map(str, met))
         raise InvalidArgument(describe("Log.from_frame(shown=...)", must, got[:120]))
     return tuple(met)
 
 
-def money(table, name: str, rows: Rows) -> np.ndarray:
+def money(table: Any, name: str, rows: Rows) -> np.ndarray:
     """Read a column of reports, which none may lack."""
     numbers = real("reports", column(table, "reports", name), rows)
     rows.refuse("reports", "be given in every round", np.isnan(numbers), numbers)
@@ -245,7 +249,7 @@ def reporter(name: object) -> str:
     return name.removeprefix("theta_")
 
 
-def read_scale(scale) -> tuple[float, float] | None:
+def read_scale(scale: object) -> tuple[float, float] | None:
     """Check the scale of ratings, (a, b)."""
     if scale is None:
         return None

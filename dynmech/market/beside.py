@@ -12,15 +12,18 @@ started from M''s prior. Both rules remember, each for itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from dynmech._types import in_doubles
+from dynmech._types import Index, Numbers, in_doubles
 from dynmech.errors import InvalidArgument, describe, shown
+from dynmech.market.channels import AbstractSymbols
+from dynmech.market.choices import Memory
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.roots import signal_likelihood
@@ -56,7 +59,9 @@ class MarketBeside(eqx.Module):
         return root_beside(self.held, self.truth.tastes.size, signals)
 
 
-def root_beside(held: RecommendationMDP, points: int, signals) -> Float[np.ndarray, "R m"]:
+def root_beside(
+    held: RecommendationMDP, points: int, signals: np.ndarray
+) -> Float[np.ndarray, "R m"]:
     """The belief of the market `held` after initial symbols, beside `points` true tastes."""
     law = np.asarray(signal_likelihood(held, signals))
     belief = np.asarray(held.tastes.weights) * law
@@ -111,7 +116,7 @@ def beside(
     return MarketBeside(env, truth, held)
 
 
-def read_markets(call: str, under) -> tuple[RecommendationMDP, ...]:
+def read_markets(call: str, under: object) -> tuple[RecommendationMDP, ...]:
     """One market or several, as a tuple.
 
     **Raises:** `InvalidArgument` for anything else, and for an empty sequence.
@@ -151,18 +156,21 @@ def read_by(call: str, truth: RecommendationMDP, held: RecommendationMDP) -> Rec
     return eqx.tree_at(lambda env: (env.signals.initial, env.signals.feedback), truth, read)
 
 
-def _cut_alike(truth, device):
+def _cut_alike(
+    truth: AbstractSymbols,
+    device: AbstractSymbols,
+):
     """A true reading with the cut points of a device of its kind, given or found."""
     if type(truth) is not type(device):
         return truth
 
-    def nothing(leaf):
+    def nothing(leaf: object):
         return leaf is None
 
     leaves = jax.tree_util.tree_flatten_with_path(device, is_leaf=nothing)[0]
     there = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
-    def cut(path, leaf):
+    def cut(path: tuple[Any, ...], leaf: Any):
         here = jax.tree_util.keystr(path)
         if not here.endswith(".cuts"):
             return leaf
@@ -191,14 +199,14 @@ class _Rules(AbstractActionRule):
     utilities: tuple[np.ndarray, np.ndarray]
     size: int = eqx.field(static=True)
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return np.concatenate([rule.start(products, horizon) for rule in (self.truth, self.held)])
 
-    def begin(self, products, horizon, size):
+    def begin(self, products: int, horizon: int | float, size: int):
         both = self.truth, self.held
         return np.concatenate([rule.begin(products, horizon, size) for rule in both])
 
-    def step(self, memory, shown, products):
+    def step(self, memory: Memory, shown: Index, products: int):
         own = memory[: self.size], memory[self.size :]
         rules = self.truth, self.held
         return jnp.concatenate(
@@ -208,7 +216,7 @@ class _Rules(AbstractActionRule):
             ]
         )
 
-    def probabilities(self, memory, shown, utilities):
+    def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         truth = acts(self.truth, memory[: self.size], shown, jnp.asarray(self.utilities[0]))
         held = acts(self.held, memory[self.size :], shown, jnp.asarray(self.utilities[1]))
         return jnp.concatenate([truth, held], axis=1)
@@ -219,17 +227,17 @@ class _InitialBeside(AbstractInitialSignals):
     held: AbstractInitialSignals
     utilities: tuple[np.ndarray, np.ndarray]
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         return self
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return self.truth.alphabet(products)
 
-    def likelihood(self, utilities, symbols):
+    def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
         parts = zip((self.truth, self.held), self.utilities, strict=True)
         return jnp.concatenate([part.likelihood(u, symbols) for part, u in parts], axis=1)
 
-    def draw(self, rng, utilities, omega):
+    def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         return self.truth.draw(rng, self.utilities[0], omega)
 
 
@@ -239,27 +247,33 @@ class _FeedbackBeside(AbstractFeedback):
     utilities: tuple[np.ndarray, np.ndarray]
     size: int = eqx.field(static=True)
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         return self
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return self.truth.alphabet(products)
 
     def periodic(self):
         return self.truth.periodic() or self.held.periodic()
 
-    def likelihood(self, memory, shown, period, utilities):
+    def likelihood(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
+        assert memory is not None
         own = memory[: self.size], memory[self.size :]
         both = zip((self.truth, self.held), own, map(jnp.asarray, self.utilities), strict=True)
         laws = [answers_of_all(one, held, shown, period, u) for one, held, u in both]
         return jnp.concatenate(laws)
 
-    def readers(self, shown):
+    def readers(self, shown: Int[np.ndarray, "C K"]):
         truth, held = self.truth.readers(shown), self.held.readers(shown)
         alike = truth is not None and held is not None and np.array_equal(truth, held)
         return truth if alike else None
 
-    def read(self, memory, shown, period, utilities):
+    def read(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
+        assert memory is not None
         own = memory[: self.size], memory[self.size :]
         both = zip((self.truth, self.held), own, map(jnp.asarray, self.utilities), strict=True)
         laws = [one.read(held, told(one.read, shown), period, u) for one, held, u in both]
@@ -274,31 +288,44 @@ class _SettlementBeside(AbstractSettlementSignal):
     size: int = eqx.field(static=True)
     held: RecommendationMDP
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         own, held = map(jnp.asarray, self.gains)
+        assert memory is not None
         mean = self.signal.mean(memory[: self.size], recommendation, own)
         return jnp.concatenate([mean, held], axis=1)
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         return self._beside(self.signal.noise(self.gains[0]))
 
-    def rating_noise(self, utilities):
+    def rating_noise(self, utilities: Float[Numbers, "n m"]):
         return self._beside(self.signal.rating_noise(self.gains[0]))
 
-    def _beside(self, noise):
+    def _beside(self, noise: Numbers | float | None):
         own, held = self.gains
         if noise is None:
             return None
         return np.concatenate([np.broadcast_to(noise, own.shape), np.zeros(held.shape)], axis=1)
 
-    def laws(self, memory, recommendation, utilities):
+    def laws(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         own, held = map(jnp.asarray, self.gains)
+        assert memory is not None
         laws = self.signal.laws(memory[: self.size], recommendation, own)
         return jnp.concatenate([laws, jnp.broadcast_to(held, (*laws.shape[:-2], *held.shape))], -1)
 
-    def moments(self, memory, recommendation, utilities, noise):
+    def moments(
+        self,
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+        noise: Float[Numbers, "n m"],
+    ):
         own, held = map(jnp.asarray, self.gains)
         near = noise[:, : own.shape[1]]
+        assert memory is not None
         found = self.signal.moments(memory[: self.size], recommendation, own, near)
         if found is None:
             return None
@@ -307,8 +334,15 @@ class _SettlementBeside(AbstractSettlementSignal):
     def counts_missing(self):
         return self.signal.counts_missing()
 
-    def held_root(self, signals):
+    def held_root(self, signals: Int[np.ndarray, "R n1"]):
         return root_beside(self.held, self.gains[0].shape[1], signals)
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         return self.signal.draw(rng, self.gains[0], product, omega, mean)

@@ -129,7 +129,7 @@ class Blame:
     def __enter__(self):
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object):
         if isinstance(error, DynmechError):
             raise type(error)(f"{self.place}: {error}") from error
         if isinstance(error, TypeError):

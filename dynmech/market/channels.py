@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._checks import as_floats, chances
-from dynmech._types import Numbers, on_host, with_default
+from dynmech._types import Given, Numbers, on_host, with_default
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.part import MarketPart
 
@@ -49,7 +49,7 @@ class AbstractSymbols(MarketPart, eqx.Module):
         return False
 
     @with_default
-    def describe(self, symbols: Sequence[int]) -> tuple | None:
+    def describe(self, symbols: Sequence[int]) -> tuple[Any, ...] | None:
         """Symbols (1+n,) with the structure that each is of, where structures are private.
 
         None, by default: a symbol is a symbol.
@@ -57,7 +57,7 @@ class AbstractSymbols(MarketPart, eqx.Module):
         return None
 
     @with_default
-    def encode(self, symbols: Sequence[Any]) -> tuple:
+    def encode(self, symbols: Sequence[Any]) -> tuple[Any, ...]:
         """Invert `describe`. **Raises:** `InvalidArgument`, by default: none are private."""
         must = "be integers: pairs (structure, symbol) are for private structures"
         raise InvalidArgument(describe("signals=...", must, symbols))
@@ -117,7 +117,9 @@ def quantised_normal(
     return arrays.concatenate([below[..., :1], middle, above[..., -1:]], axis=-1)
 
 
-def normal_expectation(function: Callable[[Array], Array], mean: Array, deviation) -> Array:
+def normal_expectation(
+    function: Callable[[Array], Array], mean: Array, deviation: Numbers | float
+) -> Array:
     """E[function(mean + deviation * N(0,1))] of arrays (n, m), to (..., n, m); traced.
 
     The trapezoidal rule on +-8 standard deviations in steps of 0.02: exact to rounding where the
@@ -126,7 +128,7 @@ def normal_expectation(function: Callable[[Array], Array], mean: Array, deviatio
     shocks = np.arange(-_FARTHEST, _FARTHEST + _STEP / 2, _STEP)
     weights = np.exp(-(shocks**2) / 2)
 
-    def add(total, node):
+    def add(total: Array, node: Array):
         shock, weight = node
         return total + weight * function(mean + deviation * shock), None
 
@@ -190,7 +192,7 @@ def in_use(call: str, given: Numbers | None, found: Numbers | None) -> Numbers:
     return cuts
 
 
-def as_channel(call: str, table, lead: int = 1) -> Numbers:
+def as_channel(call: str, table: Given, lead: int = 1) -> Numbers:
     array = as_floats(table, call)
     if array.ndim <= lead:
         must = f"have {lead} leading axes and one for each party's symbols"

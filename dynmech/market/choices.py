@@ -4,7 +4,7 @@ The random shocks of a logit choice are behaviour, not surplus.
 """
 
 import abc
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import as_floats, number, within
-from dynmech._types import Estimable, Numbers, on_host, with_default
+from dynmech._types import Estimable, Given, Index, Numbers, on_host, with_default
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.part import MarketPart
 
@@ -77,7 +77,7 @@ class Threshold(AbstractChoice):
     def ignores_unseen(self):
         return True
 
-    def shares(self, utilities, weight):
+    def shares(self, utilities: Float[Numbers, "k m"], weight: Float[Numbers, " k"]):
         n = utilities.shape[0]
         if n <= _FEW:
             above = utilities[None] > utilities[:, None]
@@ -91,16 +91,21 @@ class Threshold(AbstractChoice):
             better = jnp.take_along_axis(forgotten, jnp.argsort(order, axis=0), axis=0)
         return jnp.where(utilities >= 0, weight[:, None] * better, 0.0)
 
-    def possible(self, utilities):
+    def possible(self, utilities: Float[np.ndarray, "n m"]):
         return utilities >= 0
 
-    def most(self, utilities, worth, known):
+    def most(
+        self,
+        utilities: Float[np.ndarray, "n m"],
+        worth: Float[np.ndarray, "n m"],
+        known: Bool[np.ndarray, " n"],
+    ):
         return np.where(known[:, None] & (utilities >= 0), worth, 0.0).max(axis=0)
 
     def takes_best(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
 
@@ -115,21 +120,26 @@ class Logit(AbstractChoice):
     estimable: ClassVar[Estimable] = {"choice scale": (("scale", "positive"),)}
     scale: Float[Numbers, "..."]
 
-    def __init__(self, scale):
+    def __init__(self, scale: Given):
         self.scale = within(above=0)("Logit(scale=...)", scale)
         if self.scale.ndim > 1:
             must = "be a positive number or a positive array of shape (m,)"
             raise InvalidArgument(describe("Logit(scale=...)", must, f"shape {self.scale.shape}"))
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         if self.scale.shape not in ((), (points,)):
             must = f"be a number or have shape (m,) = ({points},)"
             raise InvalidArgument(describe("Logit(scale=...)", must, self.scale.shape))
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
-    def most(self, utilities, worth, known):
+    def most(
+        self,
+        utilities: Float[np.ndarray, "n m"],
+        worth: Float[np.ndarray, "n m"],
+        known: Bool[np.ndarray, " n"],
+    ):
         """Of share-weighted worth, over weights: a prefix of the products, best worth first."""
         worth = np.where(known[:, None], worth, 0.0)
         logits = np.where(known[:, None], utilities / np.asarray(self.scale), -np.inf)
@@ -142,7 +152,7 @@ class Logit(AbstractChoice):
     def ignores_unseen(self):
         return True
 
-    def shares(self, utilities, weight):
+    def shares(self, utilities: Float[Numbers, "k m"], weight: Float[Numbers, " k"]):
         logits = utilities / self.scale
         # Only what is remembered counts: what is not may be better by more than exp can bear.
         logits = jnp.where(weight[:, None] > 0, logits, -jnp.inf)
@@ -158,7 +168,7 @@ class AbstractQuery(MarketPart, eqx.Module):
     @abc.abstractmethod
     def probability(
         self,
-        shown: Int[Numbers, "..."],
+        shown: Index,
         utilities: Float[Numbers, "n m"],
         remembered: Numbers,
     ) -> Float[Numbers, " m"]:
@@ -176,16 +186,16 @@ class ConstantQuery(AbstractQuery):
     estimable: ClassVar[Estimable] = {"query": (("level", "unit"),)}
     level: Float[Numbers, ""]
 
-    def __init__(self, level):
+    def __init__(self, level: Given):
         self.level = levels("ConstantQuery(level=...)", level, ())
 
     def by_best(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
-    def probability(self, shown, utilities, remembered):
+    def probability(self, shown: Index, utilities: Float[Numbers, "n m"], remembered: Numbers):
         return jnp.broadcast_to(jnp.asarray(self.level), utilities.shape[1:])
 
 
@@ -201,13 +211,13 @@ class ProductQuery(AbstractQuery):
     level: Float[Numbers, "n M"]
     none: Float[Numbers, ""]
 
-    def __init__(self, level, none=1.0):
+    def __init__(self, level: Given, none: Given = 1.0):
         level = as_floats(level, "ProductQuery(level=...)")
         level = level[:, None] if level.ndim == 1 else level
         self.level = levels("ProductQuery(level=...)", level, (None, None))
         self.none = levels("ProductQuery(none=...)", none, ())
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         if self.level.shape not in ((products, 1), (products, points)):
             must = f"have shape (n,) = ({products},) or (n, m) = {(products, points)}"
             raise InvalidArgument(describe("ProductQuery(level=...)", must, self.level.shape))
@@ -215,10 +225,10 @@ class ProductQuery(AbstractQuery):
     def by_best(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return eqx.tree_at(lambda q: q.level, self, np.asarray(self.level)[keep])
 
-    def probability(self, shown, utilities, remembered):
+    def probability(self, shown: Index, utilities: Float[Numbers, "n m"], remembered: Numbers):
         shape, shown = utilities.shape, jnp.atleast_1d(jnp.asarray(shown))
         level = jnp.concatenate(
             [jnp.broadcast_to(self.level, shape), jnp.broadcast_to(self.none, (1, shape[1]))]
@@ -249,7 +259,15 @@ class FallingQuery(AbstractQuery):
     high: Float[Numbers, ""]
     nothing: Float[Numbers, ""]
 
-    def __init__(self, level=1.0, location=0.0, slope=1.0, low=0.0, high=1.0, nothing=1.0):
+    def __init__(
+        self,
+        level: Given = 1.0,
+        location: Given = 0.0,
+        slope: Given = 1.0,
+        low: Given = 0.0,
+        high: Given = 1.0,
+        nothing: Given = 1.0,
+    ):
         call = "FallingQuery({}=...)".format
         self.level = as_floats(number(least=0)(call("level"), level))
         self.location = as_floats(number()(call("location"), location))
@@ -265,17 +283,17 @@ class FallingQuery(AbstractQuery):
     def by_best(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
-    def probability(self, shown, utilities, remembered):
+    def probability(self, shown: Index, utilities: Float[Numbers, "n m"], remembered: Numbers):
         best = jnp.where(remembered[:, None], utilities, -jnp.inf).max(axis=0)
         finite = jnp.where(jnp.isfinite(best), best, 0.0)
         falling = self.level * jax.nn.sigmoid((self.location - finite) / self.slope)
         return jnp.where(jnp.any(remembered), jnp.clip(falling, self.low, self.high), self.nothing)
 
 
-def levels(call: str, level, shape: tuple) -> Numbers:
+def levels(call: str, level: Given, shape: tuple[Any, ...]) -> Numbers:
     level = as_floats(level, call)
     if not isinstance(level, Tracer):
         given = np.asarray(level)

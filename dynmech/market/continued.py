@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech._types import Index, Numbers
+from dynmech.market.choices import Memory
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, answers, answers_of_all, stepped, told
 from dynmech.market.signals import AbstractInitialSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
-from dynmech.market.told import AbstractToldBound
+from dynmech.market.told import AbstractToldBound, ToldTaste
 from dynmech.market.values import ConstantValues, Values
 from solvers.programs import as_program
 
@@ -29,22 +31,22 @@ class Continued(AbstractActionRule):
     held: Int[np.ndarray, " d"]
     seen: Bool[np.ndarray, " n"]
 
-    def shown_before(self, products):
+    def shown_before(self, products: int):
         return self.seen | self.inner.shown_before(products)
 
-    def possible(self, utilities):
+    def possible(self, utilities: Float[np.ndarray, "n m"]):
         return self.inner.possible(utilities)
 
-    def told_bound(self, told):
+    def told_bound(self, told: ToldTaste):
         return self.inner.told_bound(told)
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return self.held
 
-    def step(self, memory, shown, products):
+    def step(self, memory: Memory, shown: Index, products: int):
         return stepped(self.inner, memory, shown, products)
 
-    def probabilities(self, memory, shown, utilities):
+    def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         return acts(self.inner, memory, shown, utilities)
 
 
@@ -57,34 +59,35 @@ class Remembering(AbstractActionRule):
 
     inner: AbstractActionRule
     first: Int[np.ndarray, " e"]
-    advance: Callable = eqx.field(static=True)
+    advance: Callable[..., Any] = eqx.field(static=True)
     kept: int = eqx.field(static=True)
 
-    def shown_before(self, products):
+    def shown_before(self, products: int):
         return self.inner.shown_before(products)
 
-    def possible(self, utilities):
+    def possible(self, utilities: Float[np.ndarray, "n m"]):
         return self.inner.possible(utilities)
 
-    def told_bound(self, told):
+    def told_bound(self, told: ToldTaste):
         bounds = self.inner.told_bound(told)
         if bounds is None:
             return None
         kinds = {True: _ExactlyBounded, False: _Bounded}
         return [kinds[bound.exact](bound, self.kept) for bound in bounds]
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return self.begin(products, horizon, 1)
 
-    def begin(self, products, horizon, size):
+    def begin(self, products: int, horizon: int | float, size: int):
         return np.concatenate([self.inner.begin(products, horizon, size), self.first])
 
-    def step(self, memory, shown, products):
+    def step(self, memory: Memory, shown: Index, products: int):
         own = stepped(self.inner, memory[: self.kept], shown, products)
-        other = self.advance(memory[self.kept :], shown[0] if len(shown) == 1 else shown)
+        places = jnp.asarray(shown)
+        other = self.advance(memory[self.kept :], places[0] if len(places) == 1 else places)
         return jnp.concatenate([jnp.asarray(own), jnp.asarray(other)])
 
-    def probabilities(self, memory, shown, utilities):
+    def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         return acts(self.inner, memory[: self.kept], shown, utilities)
 
 
@@ -95,7 +98,7 @@ class _Bounded(AbstractToldBound):
     inner: AbstractToldBound
     kept: int = eqx.field(static=True)
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "U d"]):
         return self.inner.value(period, memories[:, : self.kept])
 
 
@@ -106,7 +109,7 @@ class _ExactlyBounded(AbstractToldBound):
     inner: AbstractToldBound
     kept: int = eqx.field(static=True)
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "U d"]):
         return self.inner.value(period, memories[:, : self.kept])
 
 
@@ -118,16 +121,16 @@ class Held(AbstractInitialSignals):
 
     ratio: Float[np.ndarray, "B m"]
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         return self
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return (len(self.ratio), *(1,) * products)
 
-    def likelihood(self, utilities, symbols):
+    def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
         return jnp.asarray(self.ratio)[np.asarray(symbols)[:, 0]]
 
-    def draw(self, rng, utilities, omega):
+    def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         law = self.ratio[:, omega]
         platform = rng.choice(len(law), p=law / law.sum())
         return np.concatenate([[platform], np.zeros(len(utilities), np.int64)])
@@ -139,29 +142,33 @@ class Later(AbstractFeedback):
     inner: AbstractFeedback
     rounds: int
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         return self  # cut points are the device's, whatever is believed by now
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return self.inner.alphabet(products)
 
     def periodic(self):
         return self.inner.periodic()
 
-    def cut(self, product, ratings):
+    def cut(self, product: int, ratings: Float[np.ndarray, " k"]):
         return self.inner.cut(product, ratings)
 
-    def symbol(self, product, rating):
+    def symbol(self, product: int, rating: float):
         return self.inner.symbol(product, rating)
 
-    def readers(self, shown):
+    def readers(self, shown: Int[np.ndarray, "C K"]):
         return self.inner.readers(shown)
 
-    def read(self, memory, shown, period, utilities):
+    def read(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
         given = memory, told(self.inner.read, shown), period + self.rounds, utilities
         return self.inner.read(*given)
 
-    def likelihood(self, memory, shown, period, utilities):
+    def likelihood(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
         return answers_of_all(self.inner, memory, shown, period + self.rounds, utilities)
 
 
@@ -220,7 +227,14 @@ def laws_at(
 
 
 @as_program
-def _laws(rule, feedback, memory, shown, period, utilities):
+def _laws(
+    rule: AbstractActionRule,
+    feedback: AbstractFeedback,
+    memory: Numbers,
+    shown: Numbers,
+    period: Numbers,
+    utilities: Numbers,
+):
     """The memory after a display, the law of actions (n+2, m), and of answers (m, Z)."""
     after = stepped(rule, memory, shown, len(utilities))
     law = answers(feedback, after, shown, period, utilities)

@@ -155,7 +155,7 @@ def _numbers(
     return {tuple(j for j in row if j < len(names)): c for c, row in enumerate(rows)}
 
 
-def _listed(of: Any) -> list:
+def _listed(of: Any) -> list[Any]:
     must, do = "list displays, tuples of products", "as [(0,), (0, 1)]"
     if isinstance(of, str) or not isinstance(of, Iterable):
         raise InvalidArgument(describe(_CALL("of"), must, told(of), do))
@@ -207,7 +207,7 @@ def _table(size: int, ordered: bool, of: Any, names: tuple[str, ...]) -> np.ndar
     return table
 
 
-def _indices(one: tuple, names: tuple[str, ...], ordered: bool) -> tuple[int, ...]:
+def _indices(one: tuple[Any, ...], names: tuple[str, ...], ordered: bool) -> tuple[int, ...]:
     known = {**{name: i for i, name in enumerate(names)}, **{i: i for i in range(len(names))}}
     filled = [product for product in one if product not in (NONE, len(names))]
     for product in filled:

@@ -22,7 +22,7 @@ from dynmech._checks import (
     whole,
 )
 from dynmech._html import as_html, portrait
-from dynmech._types import Numbers, on_host
+from dynmech._types import Given, Numbers, on_host
 from dynmech.errors import InvalidArgument, describe, require_finite, shown
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
@@ -94,7 +94,7 @@ class RecommendationMDP(eqx.Module):
 
     def __init__(
         self,
-        gamma,
+        gamma: Given,
         tastes: TasteGrid,
         horizon: int | float,
         action_rule: AbstractActionRule,
@@ -275,17 +275,17 @@ class RecommendationMDP(eqx.Module):
     @classmethod
     def from_tables(
         cls,
-        gamma,
-        omega,
-        prior,
+        gamma: Given,
+        omega: Given,
+        prior: Given,
         horizon: int,
-        action,
-        feedback,
-        initial_signals,
-        theta_support,
-        theta_prior,
-        theta_kernel,
-        estimator=None,
+        action: Given,
+        feedback: Given,
+        initial_signals: Given,
+        theta_support: Given,
+        theta_prior: Given,
+        theta_kernel: Given,
+        estimator: Given | None = None,
         names: Sequence[str] | None = None,
         *,
         round_cost: Any = 0.0,
@@ -332,8 +332,8 @@ class RecommendationMDP(eqx.Module):
         action = shaped(rows, n + 2, tastes.size)(call, action)
         action = chances(call, action, axis=1)
         call = "from_tables(feedback=...)"
-        feedback = TabulatedFeedback(as_channel(call, feedback, lead=2))
-        require_shape(call, feedback.table, (rows, tastes.size), n + 1)
+        heard = TabulatedFeedback(as_channel(call, feedback, lead=2))
+        require_shape(call, heard.table, (rows, tastes.size), n + 1)
         call = "from_tables(initial_signals=...)"
         initial = JointSignals(as_channel(call, initial_signals))
         leaving = _exit_value("from_tables(exit_value=...)", exit_value, tastes.size)
@@ -351,12 +351,12 @@ class RecommendationMDP(eqx.Module):
             values = ConstantValues(theta_support, theta_prior)
         settled = TabulatedSettlement(np.array(estimate - np.asarray(leaving)))
         return cls(
-            gamma, tastes, horizon, Tabulated(action), SignalStructure(initial, feedback, settled),
+            gamma, tastes, horizon, Tabulated(action), SignalStructure(initial, heard, settled),
             values, names, round_cost=round_cost, exit_value=exit_value,
         )  # fmt: skip
 
 
-def _bound(signals: SignalStructure, utilities, weights) -> SignalStructure:
+def _bound(signals: SignalStructure, utilities: np.ndarray, weights: np.ndarray) -> SignalStructure:
     """The signals completed for a market."""
     return SignalStructure(
         signals.initial.bind(utilities, weights),
@@ -365,7 +365,7 @@ def _bound(signals: SignalStructure, utilities, weights) -> SignalStructure:
     )
 
 
-def _characteristics(gamma) -> tuple[Float[np.ndarray, "n k"], tuple[Labels, ...]]:
+def _characteristics(gamma: Given) -> tuple[Float[np.ndarray, "n k"], tuple[Labels, ...]]:
     call = f"{_CALL}(gamma=...)"
     array, labels = labelled(call, gamma)
     array = np.asarray(array)
@@ -376,7 +376,7 @@ def _characteristics(gamma) -> tuple[Float[np.ndarray, "n k"], tuple[Labels, ...
     return array, labels
 
 
-def _horizon(horizon) -> int | float:
+def _horizon(horizon: Any) -> int | float:
     call, must = f"{_CALL}(horizon=...)", "be an integer >= 1, or math.inf"
     if isinstance(horizon, int | float | np.integer | np.floating) and horizon == math.inf:
         return math.inf

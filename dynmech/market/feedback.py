@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from dynmech._checks import finite, flag, number, optional, whole, within
-from dynmech._types import Estimable, Numbers, with_default
+from dynmech._types import Estimable, Given, Index, Numbers, with_default
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -37,7 +37,12 @@ class AbstractFeedback(AbstractSymbols):
 
     @abc.abstractmethod
     def likelihood(
-        self, memory, shown, period, utilities: Float[Numbers, "n m"]
+        self,
+        memory: Numbers | None,
+        shown: Index,
+        period: Index,
+        utilities: Float[Numbers, "n m"],
+        /,
     ) -> Float[Array, "m Z"]:
         """Joint law of the symbols (last advertiser fastest) given each taste; traced.
 
@@ -61,7 +66,7 @@ class AbstractFeedback(AbstractSymbols):
 
     @with_default
     def read(
-        self, memory, shown, period, utilities: Float[Numbers, "n m"]
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
     ) -> Float[Array, "m Zp Zi"]:
         """Joint law of the platform's symbol and the reader's, of `likelihood`; traced.
 
@@ -107,19 +112,21 @@ class AbstractFeedback(AbstractSymbols):
 class NoFeedback(AbstractFeedback):
     """A query itself is all that is learned."""
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         return self
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return (1,) * (products + 1)
 
     def periodic(self):
         return False
 
-    def likelihood(self, memory, shown, period, utilities):
+    def likelihood(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
         return jnp.ones((utilities.shape[1], 1))
 
 
@@ -155,7 +162,13 @@ class RatingFeedback(AbstractFeedback):
     found: Float[Numbers, "n s"] | None = eqx.field(init=False)
 
     def __init__(
-        self, noise=1.0, symbols=5, advertisers=None, correlation=0.0, by_product=False, cuts=None
+        self,
+        noise: Given = 1.0,
+        symbols: int = 5,
+        advertisers: Given | None = None,
+        correlation: Numbers | float = 0.0,
+        by_product: bool = False,
+        cuts: Given | None = None,
     ):
         call = "RatingFeedback({}=...)".format
         self.noise = within(above=0)(call("noise"), noise)
@@ -175,7 +188,7 @@ class RatingFeedback(AbstractFeedback):
     def finds_cuts(self):
         return self.cuts is None
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         if self.cuts is not None:
             shape = (len(utilities), self.symbols - 1)
             ordered = isinstance(self.cuts, Tracer) or (np.diff(self.cuts, axis=1) >= 0).all()
@@ -187,7 +200,7 @@ class RatingFeedback(AbstractFeedback):
         cuts = prior_quantiles(utilities, weights, self.symbols)
         return eqx.tree_at(lambda s: s.found, self, cuts, is_leaf=lambda x: x is None)
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         if self.noise.ndim == 0:
             return
         wanted = [(products,), (horizon, products)] if self.by_product else [(horizon,)]
@@ -197,18 +210,18 @@ class RatingFeedback(AbstractFeedback):
                 must = f"have shape (n,) = {(products,)} or (T, n)"
             raise InvalidArgument(describe("RatingFeedback(noise=...)", must, self.noise.shape))
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         noise = np.asarray(self.noise)
         if self.by_product and noise.ndim:
             noise = noise[..., keep]
         values = (noise, self.cut_points[keep])
         return eqx.tree_at(lambda f: (f.noise, f.cuts), self, values, is_leaf=lambda x: x is None)
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         own = 1 if self.advertisers is None else self.symbols
         return (self.symbols, *(own,) * products)
 
-    def _noise(self, recommendation, period):
+    def _noise(self, recommendation: Index, period: Index):
         deviation = jnp.asarray(self.noise)
         if self.by_product and deviation.ndim == 1:
             deviation = deviation[None]
@@ -219,13 +232,13 @@ class RatingFeedback(AbstractFeedback):
             return row[jnp.minimum(recommendation, row.shape[0] - 1)]
         return deviation
 
-    def cut(self, product, ratings):
+    def cut(self, product: int, ratings: Float[np.ndarray, " k"]):
         return np.searchsorted(np.asarray(self.cut_points)[product], ratings)
 
-    def symbol(self, product, rating):
+    def symbol(self, product: int, rating: float):
         return int(self.cut(product, np.array([rating]))[0])
 
-    def reading_noise(self, recommendation, period, products):
+    def reading_noise(self, recommendation: Index, period: Index, products: int):
         """Standard deviation of the rating itself, before it is cut into symbols, money; traced."""
         return self._noise(recommendation, period)
 
@@ -238,10 +251,12 @@ class RatingFeedback(AbstractFeedback):
     def periodic(self):
         return self.noise.ndim > int(self.by_product)
 
-    def readers(self, shown):
+    def readers(self, shown: Index):
         return None if self.advertisers is None else np.asarray(shown)[:, 0]
 
-    def likelihood(self, memory, shown, period, utilities):
+    def likelihood(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
         n, points = utilities.shape
         if self.advertisers is None:
             first_place, target, noise, cuts = self._rated(shown, period, utilities)
@@ -255,26 +270,28 @@ class RatingFeedback(AbstractFeedback):
             law = law.at[(slice(None), slice(None), *place)].add(joint[:, :, s])
         return law.reshape(points, -1)
 
-    def read(self, memory, shown, period, utilities):
+    def read(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
         first_place, target, noise, cuts = self._rated(shown, period, utilities)
-        rest = np.sqrt(1 - self.correlation)
+        rest, blur = np.sqrt(1 - self.correlation), self.advertisers
+        assert blur is not None
 
-        def add(joint, at):
+        def add(joint: Array, at: tuple[Array, Array]):
             shared, weight = at
             platform = quantised_normal(target + noise * shared, noise * rest, cuts)
-            reading = target + self.advertisers * shared
-            own = quantised_normal(reading, self.advertisers * rest, cuts)
+            own = quantised_normal(target + blur * shared, blur * rest, cuts)
             return joint + weight * platform[:, :, None] * own[:, None, :], None
 
         shocks, weights = common_shock(_CORRELATION, self.correlation, 2)
         given = (jnp.asarray(np.sqrt(self.correlation) * shocks), jnp.asarray(weights))
-        kind = jnp.result_type(target, noise, self.advertisers, cuts, *given)
+        kind = jnp.result_type(target, noise, blur, cuts, *given)
         blank = jnp.zeros((len(target), self.symbols, self.symbols), kind)
         joint, _ = jax.lax.scan(add, blank, given)
         first = jnp.arange(self.symbols) == 0
         return jnp.where(first_place == len(utilities), first[:, None] & first, joint)
 
-    def _rated(self, shown, period, utilities):
+    def _rated(self, shown: Index, period: Index, utilities: Numbers):
         """The product in the first place; its utilities, noise and cut points."""
         n, first_place = len(utilities), jnp.atleast_1d(jnp.asarray(shown))[0]
         rated = jnp.minimum(first_place, n - 1)
@@ -296,19 +313,19 @@ class ChannelFeedback(AbstractFeedback):
 
     table: Float[Numbers, "n1 m ..."]
 
-    def __init__(self, table):
+    def __init__(self, table: Given):
         self.table = as_channel("ChannelFeedback(table=...)", table, lead=2)
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         n, m = utilities.shape
         require_shape("ChannelFeedback(table=...)", self.table, (n + 1, m), n + 1)
         return self
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         n = len(self.table) - 1
         return ChannelFeedback(fold_symbols(np.asarray(self.table)[[*keep, n]], keep, n))
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return self.table.shape[2:]
 
     def correlated(self):
@@ -317,7 +334,13 @@ class ChannelFeedback(AbstractFeedback):
     def periodic(self):
         return False
 
-    def likelihood(self, memory, recommendation, period, utilities):
+    def likelihood(
+        self,
+        memory: Numbers | None,
+        recommendation: Index,
+        period: Index,
+        utilities: Float[Numbers, "n m"],
+    ):
         law = jnp.asarray(self.table)[recommendation]
         return law.reshape(law.shape[0], -1)
 
@@ -330,21 +353,21 @@ class TabulatedFeedback(AbstractFeedback):
 
     table: Float[Numbers, "H m ..."]
 
-    def __init__(self, table):
+    def __init__(self, table: Given):
         self.table = as_channel("TabulatedFeedback(table=...)", table, lead=2)
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         n, m = utilities.shape
         lead = (self.table.shape[0], m)
         require_shape("TabulatedFeedback(table=...)", self.table, lead, n + 1)
         return self
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         n = self.table.ndim - 3
         rows = kept_histories(keep, n, len(self.table))
         return TabulatedFeedback(fold_symbols(np.asarray(self.table)[rows], keep, n))
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return self.table.shape[2:]
 
     def reads_history(self):
@@ -356,6 +379,13 @@ class TabulatedFeedback(AbstractFeedback):
     def periodic(self):
         return False
 
-    def likelihood(self, memory, recommendation, period, utilities):
+    def likelihood(
+        self,
+        memory: Numbers | None,
+        recommendation: Index,
+        period: Index,
+        utilities: Float[Numbers, "n m"],
+    ):
+        assert memory is not None
         law = jnp.asarray(self.table)[memory[0]]
         return law.reshape(law.shape[0], -1)

@@ -8,6 +8,7 @@ that cannot be heard, so that what is claimed to have been heard has a number to
 
 import equinox as eqx
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import Int
 
 from dynmech._types import Numbers, join_symbols, split_symbol
@@ -34,7 +35,7 @@ class Heard(eqx.Module):
             count *= int(size)
         return count + (self.reader is not None)
 
-    def split(self, number, control) -> Int[np.ndarray, "n1 ..."]:
+    def split(self, number: npt.ArrayLike, control: npt.ArrayLike) -> Int[np.ndarray, "n1 ..."]:
         """Symbols of every party from numbers heard after controls, which broadcast.
 
         What cannot be heard reads as nothing: symbol 0 of everybody.
@@ -47,7 +48,7 @@ class Heard(eqx.Module):
         parties = np.arange(len(self.sizes) - 1).reshape(-1, *(1,) * number.ndim)
         return np.concatenate([platform[None], np.where(parties == self.reader[control], own, 0)])
 
-    def join(self, symbols, control) -> Int[np.ndarray, "..."]:
+    def join(self, symbols: npt.ArrayLike, control: npt.ArrayLike) -> Int[np.ndarray, "..."]:
         """The number of what every party heard, (1+n, ...), after controls; as `split`."""
         symbols = np.asarray(symbols)
         if self.reader is None:
@@ -60,7 +61,9 @@ class Heard(eqx.Module):
         number = join_symbols(np.stack([symbols[0], own]), self._pair)
         return np.where(others > 0, self.count - 1, number)
 
-    def of(self, other: "Heard", number, control) -> Int[np.ndarray, "..."]:
+    def of(
+        self, other: "Heard", number: npt.ArrayLike, control: npt.ArrayLike
+    ) -> Int[np.ndarray, "..."]:
         """Its own numbers of what another numbering of the same alphabets calls `number`.
 
         What cannot be heard there cannot be heard here, where that has a number.

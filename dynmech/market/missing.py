@@ -14,10 +14,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from dynmech._checks import Convert, as_floats, choice, instance, number, within
-from dynmech._types import Estimable, Numbers
+from dynmech._types import Estimable, Index, Numbers
 from dynmech.errors import InvalidArgument, InvalidProbability, describe, shown
 from dynmech.market.part import history_count
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -88,7 +88,7 @@ class MissingRatings(AbstractSettlementSignal):
     chance: Any
     given: str = eqx.field(static=True)
 
-    def __init__(self, rating, chance, given: str = "constant"):
+    def __init__(self, rating: Any, chance: Any, given: str = "constant"):
         call = "MissingRatings({}=...)".format
         instance(AbstractSettlementSignal, "a settlement signal")(call("rating"), rating)
         if rating.sends_missing() or rating.counts_missing():
@@ -103,33 +103,50 @@ class MissingRatings(AbstractSettlementSignal):
         """The chance as a function of the rating, None where it does not depend on it."""
         return self.chance if callable(self.chance) else None
 
-    def come(self, memory, utilities: Float[Numbers, "n m"]) -> Float[Array, "n m"]:
+    def come(self, memory: Numbers | None, utilities: Float[Numbers, "n m"]) -> Float[Array, "n m"]:
         """P(R = 1 | omega, history) where it does not depend on the rating, else 1; traced."""
         return chance_at(self.chance, self.given, memory, utilities)
 
     def sends_missing(self):
         return True
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         return self.rating.mean(memory, recommendation, utilities)
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         return self.rating.noise(utilities)
 
     def normal(self):
         return self.rating.normal()
 
-    def laws(self, memory, recommendation, utilities):
+    def laws(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         mean = self.rating.mean(memory, recommendation, utilities)
         return jnp.stack([mean, jnp.broadcast_to(self.come(memory, utilities), mean.shape)])
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         sent = np.asarray(self.rating.draw(rng, utilities, product, omega, mean[0]), float)
         law = self.law
         chance = mean[1] if law is None else np.asarray(law(jnp.asarray(sent)), float)
         return np.where(rng.random(len(sent)) < chance, sent, np.nan)
 
-    def expect(self, function, memory, recommendation, utilities):
+    def expect(
+        self,
+        function: Callable[[Array], Array],
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+    ):
         return self.rating.expect(function, memory, recommendation, utilities)
 
     def reads_history(self):
@@ -138,7 +155,7 @@ class MissingRatings(AbstractSettlementSignal):
     def forgets(self):
         return self.given != "history" and self.rating.forgets()
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         if self.given == "history":
             must = "not depend on the history where products are left out"
             do = "build the market of the products in `.kept` yourself"
@@ -146,11 +163,11 @@ class MissingRatings(AbstractSettlementSignal):
         chance = self.chance[keep] if np.ndim(self.chance) == 2 else self.chance
         return MissingRatings(self.rating.restrict(keep), chance, self.given)
 
-    def check_ratings(self, utilities):
+    def check_ratings(self, utilities: Float[np.ndarray, "n m"]):
         if callable(self.chance):
             check_law("MissingRatings(chance=...)", self.chance, self.rating, utilities)
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         self.rating.check(products, points, horizon)
         call = "MissingRatings(chance=...)"
         check_chance(call, self.chance, self.given, products, horizon)
@@ -176,7 +193,7 @@ class MissingRatings(AbstractSettlementSignal):
         return np.concatenate([law * come[..., None], 1 - come[..., None]], axis=2)
 
 
-def read_chance(call: str, chance, given: str):
+def read_chance(call: str, chance: Any, given: str):
     """A chance that fits what it is said to depend on.
 
     **Raises:** `InvalidArgument`, `NotFinite`, `InvalidProbability`.
@@ -204,16 +221,21 @@ def read_chance(call: str, chance, given: str):
     return array
 
 
-def chance_at(chance, given: str, memory, utilities: Float[Numbers, "n m"]) -> Float[Array, "n m"]:
+def chance_at(
+    chance: Any, given: str, memory: Numbers | None, utilities: Float[Numbers, "n m"]
+) -> Float[Array, "n m"]:
     """The chance after a history at every taste, 1 where it depends on the rating; traced."""
     u = jnp.asarray(utilities)
     if callable(chance):
         return jnp.ones_like(u)
     held = jnp.asarray(chance, u.dtype)
-    return jnp.broadcast_to(held[memory[0]] if given == "history" else held, u.shape)
+    if given == "history":
+        assert memory is not None
+        held = held[memory[0]]
+    return jnp.broadcast_to(held, u.shape)
 
 
-def check_chance(call: str, chance, given: str, products: int, horizon: int | float) -> None:
+def check_chance(call: str, chance: Any, given: str, products: int, horizon: int | float) -> None:
     """Raise unless a chance by history has one for each of them."""
     histories = history_count(products, int(horizon)) if given == "history" else 0
     if given == "history" and np.shape(chance) != (histories,):
@@ -221,7 +243,13 @@ def check_chance(call: str, chance, given: str, products: int, horizon: int | fl
         raise InvalidArgument(describe(call, must, f"shape {np.shape(chance)}"))
 
 
-def check_law(call: str, law, rating: AbstractSettlementSignal, utilities, least: float = 0.0):
+def check_law(
+    call: str,
+    law: Callable[..., Any],
+    rating: AbstractSettlementSignal,
+    utilities: Numbers,
+    least: float = 0.0,
+):
     """Raise unless a law of the rating gives chances, above `least`, wherever ratings can lie."""
     u = np.asarray(utilities, float)
     noise = rating.rating_noise(u)

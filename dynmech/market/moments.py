@@ -26,14 +26,14 @@ class SamplePrior(AbstractPrior):
     spread: Float[np.ndarray, " k"]
     random: Bool[np.ndarray, " k"]
 
-    def __init__(self, points, shares):
+    def __init__(self, points: np.ndarray, shares: np.ndarray):
         self.shares = shares
         self.mean = shares @ points
         self.spread = deviations(points, shares)
         self.random = self.spread > 1e-12 * np.abs(points).max(axis=0)
         self.scaled = points[:, self.random] / self.spread[self.random]
 
-    def along(self, direction):
+    def along(self, direction: Float[np.ndarray, " r"]):
         s = self.scaled @ direction
         scale = np.sqrt(self.shares @ (s - self.shares @ s) ** 2)
         return float(scale), float(self.shares @ np.maximum(s, 0)), 0.0
@@ -55,7 +55,9 @@ class TransformedNormal(AbstractPrior):
     correlation: Float[np.ndarray, "r1 r1"]
     scrambles: Float[np.ndarray, "S N r1"] | None
 
-    def __init__(self, centre, factor, lognormal, signs):
+    def __init__(
+        self, centre: np.ndarray, factor: np.ndarray, lognormal: np.ndarray, signs: np.ndarray
+    ):
         self.centre, self.factor, self.lognormal, self.signs = centre, factor, lognormal, signs
         cov = factor @ factor.T
         variance = np.diag(cov)
@@ -87,7 +89,7 @@ class TransformedNormal(AbstractPrior):
         scaled = [self.taste(x)[:, self.random] / self.spread[self.random] for x in draws]
         return np.stack(scaled)
 
-    def along(self, direction):
+    def along(self, direction: Float[np.ndarray, " r"]):
         used, kind = direction != 0, self.lognormal[self.random]
         centre = self.mean[self.random] / self.spread[self.random]
         middle = float(direction @ centre)

@@ -46,5 +46,5 @@ def draw_profiles(
     else:
         theta = np.stack([rng.choice(size, count, p=row) for row in values.prior], axis=1)
     omega = rng.choice(tastes.size, count, p=np.asarray(tastes.weights, float))
-    signals = np.stack([initial.draw(rng, utilities, w) for w in omega])
+    signals = np.stack([initial.draw(rng, utilities, int(w)) for w in omega])
     return Profiles(theta.astype(np.int64), signals.astype(np.int64))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,9 @@ def _settlement(settings: Settings) -> signals.AbstractSettlementSignal:
     return settings.build("settlement", MissingRatings, rating=rating, chance=chance, given=how)
 
 
-def _known(settings: Settings, section: str, given: Mapping[str, Any], names) -> dict[str, Any]:
+def _known(
+    settings: Settings, section: str, given: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
     for key in given:
         if key not in names:
             must = f"hold {', '.join(names) or 'nothing else'}"

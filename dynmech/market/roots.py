@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dynmech._types import precision, split_symbol
+from dynmech._types import Numbers, precision, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -67,7 +67,9 @@ def check_profiles(env: RecommendationMDP, profiles: Profiles) -> Profiles:
     return profiles
 
 
-def signal_likelihood(env: RecommendationMDP, signals: np.ndarray, utilities=None):
+def signal_likelihood(
+    env: RecommendationMDP, signals: np.ndarray, utilities: Numbers | None = None
+):
     """Probability of joint initial symbols (B, 1+n) given each taste, shape (B, m)."""
     initial = env.signals.initial
     with precision(env.gamma):

@@ -27,7 +27,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import check_fields, flag, instance, shaped
-from dynmech._types import Numbers, on_host, with_default
+from dynmech._types import Index, Numbers, on_host, with_default
 from dynmech.errors import InvalidArgument, describe, is_number
 from dynmech.market.choices import AbstractChoice as AbstractChoice
 from dynmech.market.choices import AbstractQuery as AbstractQuery
@@ -75,12 +75,12 @@ class AbstractActionRule(MarketPart, eqx.Module):
         """
 
     @abc.abstractmethod
-    def step(self, memory: Memory, shown, products: int) -> Memory:
+    def step(self, memory: Memory, shown: Index, products: int, /) -> Memory:
         """Memory after the display `shown` (K,), `products` in an empty place; traced."""
 
     @abc.abstractmethod
     def probabilities(
-        self, memory: Memory, shown, utilities: Float[Numbers, "n m"]
+        self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"], /
     ) -> Float[Numbers, "n2 m"]:
         """Probabilities of buying 0..n-1, leaving, asking again; shape (n+2, m); traced.
 
@@ -112,7 +112,7 @@ class AbstractActionRule(MarketPart, eqx.Module):
 
     @with_default
     def alone(
-        self, shown, utilities: Float[Numbers, "n m"]
+        self, shown: Index, utilities: Float[Numbers, "n m"]
     ) -> tuple[Float[Numbers, " m"], Float[Numbers, " m"]] | None:
         """Chances that the one product shown, n for none, is bought, and of a query; traced.
 
@@ -136,14 +136,14 @@ class _Recall(AbstractActionRule):
     choice: eqx.AbstractVar[AbstractChoice]
     query: eqx.AbstractVar[AbstractQuery]
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         self.choice.check(products, points, horizon)
         self.query.check(products, points, horizon)
 
-    def possible(self, utilities):
+    def possible(self, utilities: Float[np.ndarray, "n m"]):
         return self.choice.possible(utilities)
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         parts = self.choice.restrict(keep), self.query.restrict(keep)
         return eqx.tree_at(lambda rule: (rule.choice, rule.query), self, parts)
 
@@ -157,7 +157,9 @@ class _Recall(AbstractActionRule):
         return free_recalls(self.choice, told, queries(self.query, told))
 
 
-def _act(choice, query, shown, utilities, weight):
+def _act(
+    choice: AbstractChoice, query: AbstractQuery, shown: Index, utilities: Numbers, weight: Numbers
+):
     """Query first; otherwise choose among what is remembered and the outside option."""
     again = asks(query, jnp.atleast_1d(jnp.asarray(shown)), utilities, weight > 0)
     shares = choice.shares(utilities, weight)
@@ -178,23 +180,23 @@ class PerfectRecall(_Recall):
     def __check_init__(self):
         _check_parts(self)
 
-    def told_bound(self, told):
+    def told_bound(self, told: ToldTaste):
         if self.query.by_best() and self.choice.takes_best():
             return best_matches(told, queries(self.query, told))
         return self._free_recall(told)
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return np.full(int(min(products, horizon)), products)
 
-    def begin(self, products, horizon, size):
+    def begin(self, products: int, horizon: int | float, size: int):
         return np.full(int(min(products, horizon * size)), products)
 
-    def step(self, memory, shown, products):
+    def step(self, memory: Memory, shown: Index, products: int):
         found = jnp.sort(jnp.concatenate([jnp.asarray(memory), jnp.atleast_1d(jnp.asarray(shown))]))
         twice = jnp.append(found[1:] == found[:-1], False)
         return jnp.sort(jnp.where(twice, products, found))[: len(memory)]
 
-    def probabilities(self, memory, shown, utilities):
+    def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         n = utilities.shape[0]
         memory, shown = jnp.asarray(memory), jnp.atleast_1d(jnp.asarray(shown))
         again = asks(self.query, shown, utilities, _seen(memory, n))
@@ -224,16 +226,16 @@ class ImperfectRecall(_Recall):
     def __check_init__(self):
         _check_parts(self)
 
-    def told_bound(self, told):
+    def told_bound(self, told: ToldTaste):
         return self._free_recall(told)
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return np.full(int(min(products, horizon)), products)
 
-    def begin(self, products, horizon, size):
+    def begin(self, products: int, horizon: int | float, size: int):
         return np.full(int(min(products, horizon * size)), products)
 
-    def step(self, memory, shown, products):
+    def step(self, memory: Memory, shown: Index, products: int):
         # Freshest first; n + 1 is added to a product that was on the screen with the one before it.
         old, new = jnp.asarray(memory), jnp.sort(jnp.atleast_1d(jnp.asarray(shown)))
         product = jnp.concatenate([new, old % (products + 1)])
@@ -245,7 +247,7 @@ class ImperfectRecall(_Recall):
         beside = jnp.append(False, age[1:] == age[:-1]) & (product < products)
         return product + (products + 1) * beside
 
-    def probabilities(self, memory, shown, utilities):
+    def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         n, memory = utilities.shape[0], jnp.asarray(memory)
         age = jnp.cumsum(memory <= n) - 1
         weight = jnp.asarray(self.decay, utilities.dtype) ** age
@@ -268,7 +270,7 @@ class LastShownOnly(_Recall):
         _check_parts(self)
         check_fields(self, stays=flag)
 
-    def alone(self, shown, utilities):
+    def alone(self, shown: Index, utilities: Float[Numbers, "n m"]):
         if not self.choice.ignores_unseen():
             return None
         n = utilities.shape[0]
@@ -279,17 +281,17 @@ class LastShownOnly(_Recall):
         again = asks(self.query, shown, utilities, jnp.arange(n) == shown)
         return (1 - again) * share, again
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return np.full(1, products)
 
-    def begin(self, products, horizon, size):
+    def begin(self, products: int, horizon: int | float, size: int):
         return np.full(size, products)
 
-    def step(self, memory, shown, products):
+    def step(self, memory: Memory, shown: Index, products: int):
         shown = jnp.sort(jnp.atleast_1d(jnp.asarray(shown)))
         return jnp.where((shown == products).all(), memory, shown) if self.stays else shown
 
-    def probabilities(self, memory, shown, utilities):
+    def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         weight = _seen(memory, utilities.shape[0]).astype(utilities.dtype)
         return _act(self.choice, self.query, shown, utilities, weight)
 
@@ -306,7 +308,7 @@ class Tabulated(AbstractActionRule):
         converter=partial(shaped("H", "n+2", "m"), "Tabulated(action=...)")
     )
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         if horizon == math.inf:
             must = "remember finitely much when horizon is math.inf"
             got, do = "Tabulated, a row for every history", "use another rule, or a finite horizon"
@@ -319,21 +321,23 @@ class Tabulated(AbstractActionRule):
     def counts_histories(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         n = self.action.shape[1] - 2
         rows = kept_histories(keep, n, len(self.action))
         return Tabulated(np.asarray(self.action)[rows][:, [*keep, n, n + 1]])
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return np.full(1, -1)
 
-    def step(self, memory, recommendation, products):
+    def step(self, memory: Memory, recommendation: Index, products: int):
         return (memory + 1) * (products + 1) + recommendation
 
-    def probabilities(self, memory, recommendation, utilities):
+    def probabilities(
+        self, memory: Memory, recommendation: Index, utilities: Float[Numbers, "n m"]
+    ):
         return jnp.asarray(self.action)[memory[0]]
 
 
-def _seen(memory, n):
+def _seen(memory: Numbers, n: int):
     """Which products a memory of indices (n for empty) holds, shape (n,)."""
     return jnp.zeros(n + 1, bool).at[jnp.asarray(memory)].set(True)[:n]

@@ -3,6 +3,7 @@
 It is not quantised: it is settled as drawn."""
 
 import abc
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from dynmech._checks import (
     number,
     shaped,
 )
-from dynmech._types import Estimable, Numbers, on_host, precision, with_default
+from dynmech._types import Estimable, Given, Index, Numbers, on_host, precision, with_default
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.channels import (
     capped_normal,
@@ -36,7 +37,9 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
     """
 
     @abc.abstractmethod
-    def mean(self, memory, recommendation, utilities: Float[Numbers, "n m"]) -> Float[Array, "n m"]:
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ) -> Float[Array, "n m"]:
         """E[estimate of u_j | omega, j bought after this history], shape (n, m); traced."""
 
     @abc.abstractmethod
@@ -60,7 +63,9 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
         """Draw what is sent after N purchases, money; `mean`: what `laws` holds of each."""
 
     @with_default
-    def laws(self, memory, recommendation, utilities) -> Float[Array, "*L n m"]:
+    def laws(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ) -> Float[Array, "*L n m"]:
         """All by which histories differ for the signal, its mean by default; traced.
 
         Histories are told apart where it differs, and `draw` is given it.
@@ -77,7 +82,13 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
         """Raise unless what it says of ratings holds wherever they can lie in this market."""
 
     @with_default
-    def expect(self, function, memory, recommendation, utilities):
+    def expect(
+        self,
+        function: Callable[[Array], Array],
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+    ) -> Array:
         """E[function(rating) | omega, j bought], of arrays (n, m), to (..., n, m); traced.
 
         **Raises:** `InvalidArgument` by default: a mean and a noise are no law.
@@ -89,7 +100,11 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
 
     @with_default
     def moments(
-        self, memory, recommendation, utilities, noise: Float[Array, "n m"]
+        self,
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+        noise: Float[Numbers, "n m"],
     ) -> Float[Array, "4 n m"] | None:
         """How the estimate follows the prediction m = E[u_j | reports, history, purchase]; traced.
 
@@ -162,7 +177,7 @@ class AbstractSettlementSignal(MarketPart, eqx.Module):
         return False
 
 
-def _range(given) -> tuple[float, float] | None:
+def _range(given: Given | None) -> tuple[float, float] | None:
     if given is None:
         return None
     low, high = np.asarray(shaped(2)(_LIMITS, given)).tolist()
@@ -203,36 +218,57 @@ class RatingSettlement(AbstractSettlementSignal):
     def forgets(self):
         return True
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return self
 
     def normal(self):
         return (self.deviation, *(self._ends if self._cut else (-np.inf, np.inf)))
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
         u = jnp.asarray(utilities)
         return capped_normal(u, self.deviation, *self._ends)[0] if self._cut else u
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         if not self._cut:
             return self.deviation
         with precision(np.asarray(utilities)):
             first, second = capped_normal(np.asarray(utilities), self.deviation, *self._ends)
             return np.sqrt(np.maximum(np.asarray(second) - np.asarray(first) ** 2, 0.0))
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         noise = np.asarray(self.deviation) * rng.standard_normal(len(mean))
         if self._cut:
             return (utilities[product, omega] + noise).clip(*self._ends)
         return mean + noise
 
-    def expect(self, function, memory, recommendation, utilities):
-        def sent(rating):
+    def expect(
+        self,
+        function: Callable[[Array], Array],
+        memory: Numbers | None,
+        recommendation: Index | None,
+        utilities: Float[Numbers, "n m"],
+    ):
+        def sent(rating: Array):
             return function(rating.clip(*self._ends) if self._cut else rating)
 
         return normal_expectation(sent, jnp.asarray(utilities), self.deviation)
 
-    def estimate(self, product, rating, laws, prediction):
+    def estimate(
+        self,
+        product: Int[np.ndarray, " N"],
+        rating: Float[np.ndarray, " N"],
+        laws: Float[np.ndarray, "*L N"],
+        prediction: Float[np.ndarray, " N"],
+    ):
         low, high = self._ends
         out = np.isfinite(rating) & ((rating < low) | (rating > high))
         if out.any() and not self._cut:
@@ -254,17 +290,27 @@ class TabulatedSettlement(AbstractSettlementSignal):
         converter=partial(shaped("H", "n", "m"), "TabulatedSettlement(utility=...)")
     )
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         rows = kept_histories(keep, self.utility.shape[1], len(self.utility))
         return TabulatedSettlement(np.asarray(self.utility)[rows][:, keep])
 
-    def mean(self, memory, recommendation, utilities):
+    def mean(
+        self, memory: Numbers | None, recommendation: Index | None, utilities: Float[Numbers, "n m"]
+    ):
+        assert memory is not None
         return jnp.asarray(self.utility)[memory[0]]
 
-    def noise(self, utilities=None):
+    def noise(self, utilities: Float[Numbers, "n m"] | None = None):
         return None
 
-    def draw(self, rng, utilities, product, omega, mean):
+    def draw(
+        self,
+        rng: np.random.Generator,
+        utilities: Float[np.ndarray, "n m"],
+        product: Int[np.ndarray, " N"],
+        omega: Int[np.ndarray, " N"],
+        mean: Float[np.ndarray, "*L N"],
+    ):
         return mean
 
     def reads_history(self):

@@ -8,12 +8,40 @@ has a parameter called `shown` is given that; one written for a single product i
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
 
+from dynmech._types import Index, Numbers
 from dynmech.errors import InvalidArgument, describe
+
+
+@runtime_checkable
+class Behaves(Protocol):
+    """What an action rule is asked here."""
+
+    def step(self, memory: Any, shown: Any, products: int, /) -> Any: ...
+
+    def probabilities(self, memory: Any, shown: Any, utilities: Any, /) -> Any: ...
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """What feedback is asked here."""
+
+    def readers(self, shown: Any, /) -> Any: ...
+
+    def read(self, memory: Any, shown: Any, period: Any, utilities: Any, /) -> Any: ...
+
+    def likelihood(self, memory: Any, shown: Any, period: Any, utilities: Any, /) -> Any: ...
+
+
+@runtime_checkable
+class AsksAgain(Protocol):
+    """What a rule's chance of a query is asked here."""
+
+    def probability(self, shown: Any, utilities: Any, remembered: Any, /) -> Any: ...
 
 
 def told(call: Callable[..., Any], shown: Any) -> Any:
@@ -48,17 +76,19 @@ def _named(function: Callable[..., Any]) -> bool:
     return "shown" in inspect.signature(function).parameters
 
 
-def stepped(rule, memory, shown, products: int):
+def stepped(rule: Behaves, memory: Numbers, shown: Index, products: int):
     """A rule's memory after a display."""
     return rule.step(memory, told(rule.step, shown), products)
 
 
-def acts(rule, memory, shown, utilities):
+def acts(rule: Behaves, memory: Numbers, shown: Index, utilities: Numbers):
     """Chances of every action after a display; `memory` is that after it."""
     return rule.probabilities(memory, told(rule.probabilities, shown), utilities)
 
 
-def answers(feedback, memory, shown, period, utilities):
+def answers(
+    feedback: Answers, memory: Numbers | None, shown: Index, period: Index, utilities: Numbers
+):
     """Law of what is heard after a display and a query, (m, Z), numbered as by `Heard`."""
     if feedback.readers(np.zeros((1, jnp.atleast_1d(shown).shape[0]), np.int64)) is None:
         return answers_of_all(feedback, memory, shown, period, utilities)
@@ -67,7 +97,9 @@ def answers(feedback, memory, shown, period, utilities):
     return jnp.concatenate([law, jnp.zeros_like(law[:, :1])], axis=1)
 
 
-def answers_of_all(feedback, memory, shown, period, utilities):
+def answers_of_all(
+    feedback: Answers, memory: Numbers | None, shown: Index, period: Index, utilities: Numbers
+):
     """Joint law of the symbols of all parties, the last one fastest."""
     return feedback.likelihood(memory, told(feedback.likelihood, shown), period, utilities)
 
@@ -77,6 +109,6 @@ def alone(shown: Any) -> Any:
     return shown[..., 0] if shown.shape[-1] == 1 else shown
 
 
-def asks(query, shown, utilities, remembered):
+def asks(query: AsksAgain, shown: Index, utilities: Numbers, remembered: Numbers):
     """Chance of a query after a display."""
     return query.probability(told(query.probability, shown), utilities, remembered)

@@ -10,6 +10,7 @@ traceable functions of the utilities.
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from dynmech._checks import (
     whole,
     within,
 )
-from dynmech._types import Numbers, module_of
+from dynmech._types import Given, Numbers, module_of
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -65,16 +66,16 @@ class AbstractInitialSignals(AbstractSymbols):
 class NoSignals(AbstractInitialSignals):
     """Nobody knows anything but the prior at the start."""
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         return self
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return (1,) * (products + 1)
 
-    def likelihood(self, utilities, symbols):
+    def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
         return jnp.ones((symbols.shape[0], utilities.shape[1]))
 
-    def draw(self, rng, utilities, omega):
+    def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         return np.zeros(utilities.shape[0] + 1, np.int64)
 
 
@@ -86,21 +87,21 @@ class JointSignals(AbstractInitialSignals):
 
     table: Float[Numbers, "m ..."]
 
-    def __init__(self, table):
+    def __init__(self, table: Given):
         self.table = as_channel("JointSignals(table=...)", table)
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         n, m = utilities.shape
         require_shape("JointSignals(table=...)", self.table, (m,), n + 1)
         return self
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return self.table.shape[1:]
 
-    def likelihood(self, utilities, symbols):
+    def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
         return jnp.moveaxis(jnp.asarray(self.table), 0, -1)[tuple(np.asarray(symbols).T)]
 
-    def draw(self, rng, utilities, omega):
+    def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         law = np.asarray(self.table)[omega]
         flat = np.searchsorted(np.cumsum(law.ravel()), rng.random() * law.sum(), side="right")
         return np.stack(np.unravel_index(min(flat, law.size - 1), law.shape))
@@ -134,7 +135,13 @@ class GaussianSignals(AbstractInitialSignals):
     found: Float[Numbers, "n1 s"] | None = eqx.field(init=False)
 
     def __init__(
-        self, platform=None, advertisers=None, symbols=3, correlation=0.0, nodes=16, cuts=None
+        self,
+        platform: Given | None = None,
+        advertisers: Given | None = None,
+        symbols: float = 3,
+        correlation: Numbers | float = 0.0,
+        nodes: int = 16,
+        cuts: Given | None = None,
     ):
         call = "GaussianSignals({}=...)".format
         self.platform = optional(within(above=0))(call("platform"), platform)
@@ -154,7 +161,7 @@ class GaussianSignals(AbstractInitialSignals):
     def finds_cuts(self):
         return self.cuts is None
 
-    def _noises(self, n: int) -> list:
+    def _noises(self, n: int) -> list[Any]:
         """Deviation of every party's reading, None where she has none."""
         if self.advertisers is None:
             return [self.platform, *(None,) * n]
@@ -165,7 +172,7 @@ class GaussianSignals(AbstractInitialSignals):
         readings = sum(noise is not None for noise in self._noises(n))
         return common_shock(_CORRELATION, self.correlation, readings, self.nodes)
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         n = utilities.shape[0]
         if self.advertisers is not None and self.advertisers.shape not in ((), (n,)):
             must = f"be a number or have shape ({n},)"
@@ -178,11 +185,11 @@ class GaussianSignals(AbstractInitialSignals):
         cuts = prior_quantiles(targets, weights, self.symbols)
         return eqx.tree_at(lambda s: s.found, self, cuts, is_leaf=lambda x: x is None)
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         advertisers = 1 if self.advertisers is None else self.symbols
         return (1 if self.platform is None else self.symbols, *(advertisers,) * products)
 
-    def likelihood(self, utilities, symbols):
+    def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
         given = utilities, self.platform, self.advertisers, self.correlation, self.cut_points
         arrays = module_of(*given)
         u, (shocks, weights) = arrays.asarray(utilities), self._shocks(len(utilities))
@@ -202,7 +209,7 @@ class GaussianSignals(AbstractInitialSignals):
             total = total + arrays.tensordot(arrays.asarray(weights[part], u.dtype), joint, 1)
         return total
 
-    def draw(self, rng, utilities, omega):
+    def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         n = utilities.shape[0]
         shock = rng.standard_normal()
         readings = np.append(utilities[:, omega].mean(), utilities[:, omega])

@@ -20,10 +20,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from dynmech._beside import T
 from dynmech._checks import as_floats, chances, distinct
-from dynmech._types import Numbers, in_double_precision
+from dynmech._types import Given, Index, Numbers, in_double_precision
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
@@ -31,7 +32,7 @@ from dynmech.errors import (
     describe,
     shown,
 )
-from dynmech.market.channels import Alphabet, dependence_of, marginals
+from dynmech.market.channels import AbstractSymbols, Alphabet, dependence_of, marginals
 from dynmech.market.feedback import (
     AbstractFeedback,
 )
@@ -64,12 +65,17 @@ class PrivateStructures(AbstractInitialSignals):
     prior: Float[Numbers, "..."]
     labels: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, structures, prior=None, labels: Sequence[str] | None = None):
+    def __init__(
+        self,
+        structures: Any,
+        prior: Given | None = None,
+        labels: Sequence[str] | None = None,
+    ):
         call = "PrivateStructures"
         self.structures = _parts(call, structures, AbstractInitialSignals)
         self.prior, self.labels = _prior(call, prior, labels, len(self.structures))
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         call, n = "PrivateStructures", len(utilities)
         bound = tuple(part.bind(utilities, weights) for part in self.structures)
         _check_products(call, self.prior, bound, n)
@@ -89,10 +95,10 @@ class PrivateStructures(AbstractInitialSignals):
                     raise InvalidArgument(describe(f"{call}(structures=...)", must, got))
         return eqx.tree_at(lambda s: s.structures, self, bound)
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return _union([part.alphabet(products) for part in self.structures])
 
-    def likelihood(self, utilities, symbols):
+    def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
         if len(self.structures) == 1:
             return self.structures[0].likelihood(utilities, symbols)
         laws = _laws([_joint(part, utilities) for part in self.structures], self.prior)
@@ -101,7 +107,7 @@ class PrivateStructures(AbstractInitialSignals):
             total = total * law[:, symbols[:, party]].T
         return total
 
-    def draw(self, rng, utilities, omega):
+    def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         drawn = np.stack([part.draw(rng, utilities, omega) for part in self.structures])
         chance = np.broadcast_to(self.prior, (len(utilities), len(drawn)))
         held = np.array([rng.choice(len(drawn), p=row / row.sum()) for row in chance])
@@ -110,7 +116,7 @@ class PrivateStructures(AbstractInitialSignals):
         own = starts[held, advertiser] + drawn[held, advertiser]
         return np.concatenate([drawn[0, :1], own])
 
-    def describe(self, symbols: Sequence[int]) -> tuple:
+    def describe(self, symbols: Sequence[int]) -> tuple[Any, ...]:
         """Say which structure each advertiser's symbol is of.
 
         **Arguments:** `symbols` (1+n,), platform first.
@@ -128,7 +134,7 @@ class PrivateStructures(AbstractInitialSignals):
         alphabets = [part.alphabet(len(symbols) - 1) for part in self.structures]
         return _describe(self.labels, alphabets, symbols)
 
-    def encode(self, symbols: Sequence[Any]) -> tuple:
+    def encode(self, symbols: Sequence[Any]) -> tuple[Any, ...]:
         """Invert `describe`: pairs (label or index, symbol) to symbols; integers are kept."""
         alphabets = [part.alphabet(len(symbols) - 1) for part in self.structures]
         return _encode("PrivateStructures", self.labels, alphabets, symbols)
@@ -153,16 +159,21 @@ class PrivateFeedback(AbstractFeedback):
     prior: Float[Numbers, "..."]
     labels: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, structures, prior=None, labels: Sequence[str] | None = None):
+    def __init__(
+        self,
+        structures: Any,
+        prior: Given | None = None,
+        labels: Sequence[str] | None = None,
+    ):
         call = "PrivateFeedback"
         self.structures = _parts(call, structures, AbstractFeedback)
         self.prior, self.labels = _prior(call, prior, labels, len(self.structures))
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         for part in self.structures:
             part.check(products, points, horizon)
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         call, n = "PrivateFeedback", len(utilities)
         bound = tuple(part.bind(utilities, weights) for part in self.structures)
         _check_products(call, self.prior, bound, n)
@@ -172,7 +183,7 @@ class PrivateFeedback(AbstractFeedback):
             _refuse_correlation(call, label, part.correlated())
         return eqx.tree_at(lambda s: s.structures, self, bound)
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return _union([part.alphabet(products) for part in self.structures])
 
     def periodic(self):
@@ -181,15 +192,19 @@ class PrivateFeedback(AbstractFeedback):
     def reads_history(self):
         return any(part.reads_history() for part in self.structures)
 
-    def readers(self, shown):
+    def readers(self, shown: Int[np.ndarray, "C K"]):
         # With several structures everybody hears at least which one is hers.
         return self.structures[0].readers(shown) if len(self.structures) == 1 else None
 
-    def read(self, memory, shown, period, utilities):
+    def read(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
         only = self.structures[0]
         return only.read(memory, told(only.read, shown), period, utilities)
 
-    def likelihood(self, memory, shown, period, utilities):
+    def likelihood(
+        self, memory: Numbers | None, shown: Index, period: Index, utilities: Float[Numbers, "n m"]
+    ):
         given = memory, shown, period, utilities
         if len(self.structures) == 1:
             return answers_of_all(self.structures[0], *given)
@@ -203,18 +218,18 @@ class PrivateFeedback(AbstractFeedback):
             total = (total[:, :, None] * law[:, None, :]).reshape(points, -1)
         return total
 
-    def describe(self, symbols: Sequence[int]) -> tuple:
+    def describe(self, symbols: Sequence[int]) -> tuple[Any, ...]:
         """Say which structure each advertiser's symbol is of, as `PrivateStructures.describe`."""
         alphabets = [part.alphabet(len(symbols) - 1) for part in self.structures]
         return _describe(self.labels, alphabets, symbols)
 
-    def encode(self, symbols: Sequence[Any]) -> tuple:
+    def encode(self, symbols: Sequence[Any]) -> tuple[Any, ...]:
         """Invert `describe`: pairs (label or index, symbol) to symbols; integers are kept."""
         alphabets = [part.alphabet(len(symbols) - 1) for part in self.structures]
         return _encode("PrivateFeedback", self.labels, alphabets, symbols)
 
 
-def _parts(call: str, structures, kind) -> tuple:
+def _parts(call: str, structures: Any, kind: type[T]) -> tuple[T, ...]:
     parts = tuple(structures) if isinstance(structures, Sequence) else (structures,)
     if not parts or not all(isinstance(part, kind) for part in parts):
         must = f"be a list of {kind.__name__}"
@@ -222,7 +237,7 @@ def _parts(call: str, structures, kind) -> tuple:
     return parts
 
 
-def _prior(call: str, prior, labels, count: int):
+def _prior(call: str, prior: Given | None, labels: Sequence[str] | None, count: int):
     array = np.full(count, 1 / count) if prior is None else prior
     array = as_floats(array, f"{call}(prior=...)")
     if array.ndim not in (1, 2) or array.shape[-1] != count:
@@ -233,7 +248,7 @@ def _prior(call: str, prior, labels, count: int):
     return array, distinct(f"{call}(labels=...)", names, count)
 
 
-def _check_products(call: str, prior, parts, n: int) -> None:
+def _check_products(call: str, prior: Numbers, parts: Sequence[AbstractSymbols], n: int) -> None:
     if prior.ndim == 2 and len(prior) != n:
         must = f"have a row for each of the {n} advertisers"
         raise InvalidArgument(describe(f"{call}(prior=...)", must, f"shape {prior.shape}"))
@@ -258,7 +273,7 @@ def _joint(part: AbstractInitialSignals, utilities: Numbers) -> Float[Array, "m 
     return jnp.asarray(law).T.reshape(points, *alphabet)
 
 
-def _laws(tables: Sequence[Float[Numbers, "m ..."]], prior) -> list[Numbers]:
+def _laws(tables: Sequence[Float[Numbers, "m ..."]], prior: Numbers) -> list[Numbers]:
     """Law of every party's symbol of the disjoint union, shapes (m, Z)."""
     each = [marginals(table) for table in tables]
     chance = jnp.broadcast_to(jnp.asarray(prior), (len(each[0]) - 1, len(tables)))
@@ -289,7 +304,9 @@ def _starts(alphabets: Sequence[Alphabet]) -> np.ndarray:
     return starts
 
 
-def _describe(labels, alphabets: Sequence[Alphabet], symbols) -> tuple:
+def _describe(
+    labels: Sequence[str], alphabets: Sequence[Alphabet], symbols: Sequence[Any]
+) -> tuple[Any, ...]:
     starts = _starts(alphabets)
     found: list[Any] = [int(symbols[0])]
     for party, symbol in enumerate(symbols[1:], start=1):
@@ -298,7 +315,9 @@ def _describe(labels, alphabets: Sequence[Alphabet], symbols) -> tuple:
     return tuple(found)
 
 
-def _encode(call: str, labels, alphabets: Sequence[Alphabet], symbols) -> tuple:
+def _encode(
+    call: str, labels: Sequence[str], alphabets: Sequence[Alphabet], symbols: Sequence[Any]
+) -> tuple[Any, ...]:
     starts, found = _starts(alphabets), []
     for party, given in enumerate(symbols):
         if not isinstance(given, tuple):

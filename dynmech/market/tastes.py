@@ -87,7 +87,7 @@ class TasteGrid(eqx.Module):
     points: Float[Array | np.ndarray, "m k"]
     weights: Float[Array | np.ndarray, " m"]
     discretisation_error: float | None = eqx.field(static=True)
-    characteristics: tuple | None = eqx.field(static=True)
+    characteristics: tuple[str, ...] | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -308,7 +308,7 @@ class TasteGrid(eqx.Module):
         if len(distinct) <= size:
             return TasteGrid(distinct, merged, 0.0, names)
         centres, masses = cluster(distinct, merged, size, seed)
-        error = discretisation_error(centres, masses, SamplePrior(points, shares))
+        error = discretisation_error(centres, masses, SamplePrior(points, np.asarray(shares)))
         return TasteGrid(centres, masses, error, names)
 
 

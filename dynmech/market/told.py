@@ -6,7 +6,7 @@ every product that it likes in the user's memory at once: loose where showing pr
 """
 
 import abc
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech.market.choices import AbstractChoice, AbstractQuery
 from dynmech.market.shown import asks
 
 
@@ -40,7 +41,10 @@ class AbstractToldBound(eqx.Module):
     bound of the round after inside never exceeds the bound.
     """
 
-    exact: eqx.AbstractClassVar[bool]
+    if TYPE_CHECKING:
+        exact: ClassVar[bool]
+    else:
+        exact: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
     def value(self, period: int, memories: Int[np.ndarray, "U d"]) -> Float[np.ndarray, "U m"]:
@@ -58,7 +62,7 @@ class BestMatch(AbstractToldBound):
     rank: np.ndarray
     table: Float[np.ndarray, "T1 n1 m"]
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "U d"]):
         n = len(self.rank)
         seen = (np.asarray(memories)[:, :, None] == np.arange(n)).any(axis=1)
         best = np.where(seen[:, :, None], self.rank, self.rank.dtype.type(n)).min(axis=1)
@@ -71,11 +75,11 @@ class FreeRecall(AbstractToldBound):
     exact: ClassVar[bool] = False
     table: Float[np.ndarray, "T1 m"]
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "U d"]):
         return np.broadcast_to(self.table[period], (len(memories), self.table.shape[1]))
 
 
-def queries(query, told: ToldTaste) -> Float[np.ndarray, "A n1 m"]:
+def queries(query: AbstractQuery, told: ToldTaste) -> Float[np.ndarray, "A n1 m"]:
     """Chance of asking again after each control if this product, or none, is the best known."""
     n = len(told.utilities)
     one = np.concatenate([np.eye(n, dtype=bool), np.zeros((1, n), bool)])
@@ -114,7 +118,9 @@ def best_matches(told: ToldTaste, chance: Float[np.ndarray, "A n1 m"]) -> list[B
     return found
 
 
-def free_recalls(choice, told: ToldTaste, chance: Float[np.ndarray, "A n1 m"]) -> list[FreeRecall]:
+def free_recalls(
+    choice: AbstractChoice, told: ToldTaste, chance: Float[np.ndarray, "A n1 m"]
+) -> list[FreeRecall]:
     """Bounds for any recall: whatever is allowed comes to mind from the first round on.
 
     **Arguments:** `choice`: whose `most` bounds one choice; `chance`: that of `queries`.
@@ -123,7 +129,9 @@ def free_recalls(choice, told: ToldTaste, chance: Float[np.ndarray, "A n1 m"]) -
     found = []
     for worth, allowed in zip(told.worth, told.allowed, strict=True):
         held = (told.shown[allowed][:, :, None] == np.arange(n)).any(axis=(0, 1))
-        most = np.maximum(choice.most(told.utilities, worth, held), 0.0)
+        most = choice.most(told.utilities, worth, held)
+        assert most is not None
+        most = np.maximum(most, 0.0)
         tables = [np.zeros_like(most)]
         for _ in range(told.rounds):
             tables.append((1 - lowest) * most + lowest * tables[-1])

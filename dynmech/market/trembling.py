@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._checks import check_fields, instance
-from dynmech._types import Numbers
-from dynmech.market.choices import levels
+from dynmech._types import Index, Numbers
+from dynmech.market.choices import Memory, levels
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, stepped
 
@@ -44,24 +44,24 @@ class Trembling(AbstractActionRule):
     def __check_init__(self):
         check_fields(self, rule=instance(AbstractActionRule, "an AbstractActionRule"))
 
-    def check(self, products, points, horizon):
+    def check(self, products: int, points: int, horizon: int | float):
         self.rule.check(products, points, horizon)
 
-    def restrict(self, keep):
+    def restrict(self, keep: Int[np.ndarray, " K"]):
         return Trembling(self.rule.restrict(keep), self.chance)
 
-    def shown_before(self, products):
+    def shown_before(self, products: int):
         return self.rule.shown_before(products)
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return self.begin(products, horizon, 1)
 
-    def begin(self, products, horizon, size):
+    def begin(self, products: int, horizon: int | float, size: int):
         seen = np.pad(self.rule.shown_before(products), (0, -products % _BITS))
         words = seen.reshape(-1, _BITS) @ (1 << np.arange(_BITS))
         return np.concatenate([self.rule.begin(products, horizon, size), words])
 
-    def step(self, memory, shown, products):
+    def step(self, memory: Memory, shown: Index, products: int):
         kept, words = self._parted(memory, products)
         held = (jnp.asarray(shown)[:, None] == jnp.arange(products)).any(axis=0)
         held = jnp.pad(held, (0, -products % _BITS)).reshape(-1, _BITS)
@@ -69,7 +69,7 @@ class Trembling(AbstractActionRule):
         own = jnp.asarray(stepped(self.rule, kept, shown, products))
         return jnp.concatenate([own.astype(words.dtype), words | new])
 
-    def probabilities(self, memory, shown, utilities):
+    def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         n = utilities.shape[0]
         kept, words = self._parted(memory, n)
         seen = (words[:, None] >> jnp.arange(_BITS)) & 1

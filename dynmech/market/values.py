@@ -6,6 +6,7 @@ period's values may be correlated across advertisers.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,10 +14,11 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import Labels, chances, distinct, in_order, labelled, matched, shaped
+from dynmech._types import Given
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
 
 
-def check_theta(names: tuple, support: Any, prior: Any) -> None:
+def check_theta(names: tuple[Any, ...], support: Any, prior: Any) -> None:
     """Refuse the two tables (n, K) of `from_tables` by their names there, labels included."""
     call = "from_tables(theta_support=...)"
     array, labels = labelled(call, support)
@@ -31,7 +33,9 @@ def check_theta(names: tuple, support: Any, prior: Any) -> None:
         in_order(call, array, 1, labels[1], levels, "columns of theta_support")
 
 
-def _support(verb: str, support, names) -> tuple[np.ndarray, Labels, Labels]:
+def _support(
+    verb: str, support: Given, names: Sequence[str] | None
+) -> tuple[np.ndarray, Labels, Labels]:
     """The support as (n, K), the names of its rows, given or its own, and labels of its columns."""
     call = f"{verb}(support=...)"
     array, labels = labelled(call, support)
@@ -48,7 +52,7 @@ def _support(verb: str, support, names) -> tuple[np.ndarray, Labels, Labels]:
     return in_order(call, array, 0, labels[0], names, "names"), names, labels[1]
 
 
-def _prior(verb: str, prior, support: np.ndarray, names: Labels, columns: Labels):
+def _prior(verb: str, prior: Given | None, support: np.ndarray, names: Labels, columns: Labels):
     """Validate a prior; the flag tells a joint one from one of independent values."""
     n, size = support.shape
     if prior is None:
@@ -75,7 +79,7 @@ def _prior(verb: str, prior, support: np.ndarray, names: Labels, columns: Labels
     return np.asarray(law), bool(joint)
 
 
-def _interval(interval, support: np.ndarray, names: Labels) -> np.ndarray:
+def _interval(interval: Given, support: np.ndarray, names: Labels) -> np.ndarray:
     call, n = "ConstantValues(interval=...)", len(support)
     array, labels = labelled(call, interval)
     array = np.asarray(array)
@@ -123,9 +127,15 @@ class ConstantValues(eqx.Module):
     prior: np.ndarray
     correlated: bool = eqx.field(static=True, init=False)
     interval: Float[np.ndarray, "n 2"] | None
-    names: tuple | None = eqx.field(static=True)
+    names: tuple[Any, ...] | None = eqx.field(static=True)
 
-    def __init__(self, support, prior=None, interval=None, names=None):
+    def __init__(
+        self,
+        support: Given,
+        prior: Given | None = None,
+        interval: Given | None = None,
+        names: Sequence[str] | None = None,
+    ):
         self.support, self.names, columns = _support("ConstantValues", support, names)
         given = "ConstantValues", prior, self.support, self.names, columns
         self.prior, self.correlated = _prior(*given)
@@ -161,9 +171,16 @@ class MarkovValues(eqx.Module):
     prior: np.ndarray
     correlated: bool = eqx.field(static=True, init=False)
     kernel: Float[np.ndarray, "C n K K"]
-    names: tuple | None = eqx.field(static=True)
+    names: tuple[Any, ...] | None = eqx.field(static=True)
 
-    def __init__(self, support, prior, kernel, interval=None, names=None):
+    def __init__(
+        self,
+        support: Given,
+        prior: Given | None,
+        kernel: Given,
+        interval: Given | None = None,
+        names: Sequence[str] | None = None,
+    ):
         if interval is not None:
             must = "be left out: the kernel says what follows values of the support only"
             do = "use ConstantValues(support, prior, interval), or a finer support"

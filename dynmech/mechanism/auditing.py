@@ -139,7 +139,13 @@ def _own_at(terms: AbstractTerms, confidence: float) -> OwnTables:
 
 
 def _audit_scene(
-    terms: AbstractTerms, scene: Scene, settlement, histories, interval, tolerance, work: Work
+    terms: AbstractTerms,
+    scene: Scene,
+    settlement: AbstractSettlement,
+    histories: str,
+    interval: bool | None,
+    tolerance: float | None,
+    work: Work,
 ) -> Audit:
     """Audit exactly, in this market or in another."""
     return run_audit(

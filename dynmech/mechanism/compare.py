@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import numpy as np
@@ -90,7 +90,5 @@ def compare(
     settlements = ways("compare(settlements=...)", settlements)
     policy = mechanism.policy
     plain = DynamicTeamMechanism(policy, Zero(), mechanism.estimator, mechanism.reports)
-    audits = tuple(
-        cast(Audit, (mechanism if way.team else plain).audit(way)) for way in settlements
-    )
+    audits = tuple((mechanism if way.team else plain).audit(way) for way in settlements)
     return Comparison(audits, float(np.nanmean(policy.value)))

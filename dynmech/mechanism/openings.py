@@ -9,6 +9,7 @@ and of the interval.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import numpy as np
@@ -48,7 +49,9 @@ def totals_at(
     return kept[opening]
 
 
-def _totals(terms: AbstractTerms, theta, signals) -> Float[np.ndarray, " n"]:
+def _totals(
+    terms: AbstractTerms, theta: tuple[float, ...], signals: tuple[int, ...]
+) -> Float[np.ndarray, " n"]:
     policy, groves = terms.policy, terms.groves
     if not groves.reads_own and not groves.robust:
         return np.asarray(groves.total(terms.own), float)[0]
@@ -114,10 +117,10 @@ def _played(evaluator: PlayEvaluator, env: RecommendationMDP, start: Profiles) -
 
 def _solved(env: RecommendationMDP, start: Profiles, exact: bool) -> EfficientPolicy:
     """The efficient policy at one profile, exactly where it was and fits, else with bounds."""
-    given = {"initial": start, "progress": False}
+    solve = functools.partial(solve_efficient_policy, env, initial=start, progress=False)
     if exact:
         try:
-            return solve_efficient_policy(env, **given)
+            return solve()
         except TooLarge:
             pass
-    return solve_efficient_policy(env, relative=_SHARE, **given)
+    return solve(relative=_SHARE)

@@ -170,7 +170,7 @@ def payment_distribution(
     return pandas.DataFrame(rows)
 
 
-def _groves_by_taste(mechanism) -> Float[np.ndarray, "B n1 m"]:
+def _groves_by_taste(mechanism: DynamicTeamMechanism) -> Float[np.ndarray, "B n1 m"]:
     """The Groves total of each profile given omega, advertisers and then all of them together."""
     points = mechanism.policy.env.tastes.size
     total = mechanism.totals_by_taste()
@@ -179,7 +179,9 @@ def _groves_by_taste(mechanism) -> Float[np.ndarray, "B n1 m"]:
     return np.concatenate([total, total.sum(axis=1, keepdims=True)], axis=1)
 
 
-def _core_moments(mechanism, law: Settled, start, groves) -> Float[np.ndarray, "4 n1 B"]:
+def _core_moments(
+    mechanism: DynamicTeamMechanism, law: Settled, start: np.ndarray, groves: np.ndarray
+) -> Float[np.ndarray, "4 n1 B"]:
     """First two moments of the core transfers and of the revenue, the noise in the second, and
     the mean product with the Groves total given omega, `groves` (B, n1, m).
 
@@ -194,7 +196,7 @@ def _core_moments(mechanism, law: Settled, start, groves) -> Float[np.ndarray, "
     path, query, costs = visit(plan, start, by_origin=True), policy.compiled.query, policy.env.costs
     share = np.append(np.ones(n), n)[:, None]
 
-    def flow(t, pair, node, control):
+    def flow(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
         edge, theta = plan.edge(t, node, control), support[np.arange(n), policy.pairs.theta[pair]]
         total = share * (query[edge] * costs[control])[:, None]
         means = law.means(held, t, pair, node, edge)

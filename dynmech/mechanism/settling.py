@@ -215,7 +215,9 @@ def _totals_of(terms: AbstractTerms, chats: Conversations, totals: Any) -> Float
     return found
 
 
-def _totals_at(terms: AbstractTerms, conversation: Conversation, totals) -> Float[np.ndarray, " n"]:
+def _totals_at(
+    terms: AbstractTerms, conversation: Conversation, totals: np.ndarray | None
+) -> Float[np.ndarray, " n"]:
     _check_decoded(terms, totals)
     if totals is not None:
         return np.asarray(shaped(terms.policy.env.products)("settle(totals=...)", totals))

@@ -147,7 +147,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
     def __hash__(self) -> int:
         return id(self)
 
-    def __eq__(self, other) -> bool:
+    def __eq__(self, other: object) -> bool:
         return self is other
 
     def payment(
@@ -295,9 +295,9 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         self,
         settlement: AbstractSettlement | None = None,
         histories: str = "on-path",
-        under: Sequence[RecommendationMDP] = (),
-        interval: bool | None = None,
         *,
+        under: Sequence[RecommendationMDP],
+        interval: bool | None = None,
         key: jax.Array | None = None,
         conversations: int = 1024,
         nodes: int = 0,

@@ -51,7 +51,7 @@ def query_cost(env: RecommendationMDP, control: int) -> float | None:
     return float(row[0]) if (row == row[0]).all() else None
 
 
-def _charged(env: RecommendationMDP, action, control: int | None) -> float | None:
+def _charged(env: RecommendationMDP, action: Numbers | int, control: int | None) -> float | None:
     """What a query costs: 0 where this is none, None where it has to be estimated."""
     n = env.products
     if env.toll is None or (not isinstance(action, Tracer) and action != n + 1):
@@ -64,7 +64,7 @@ def _charged(env: RecommendationMDP, action, control: int | None) -> float | Non
     raise InvalidArgument(describe("payment(shown=...)", must, None, "pass what was displayed"))
 
 
-def _needless(env: RecommendationMDP, action, cost: float | None) -> float:
+def _needless(env: RecommendationMDP, action: Numbers | int, cost: float | None) -> float:
     """The estimate where none is needed."""
     must, do = "be given after a purchase", "pass the rating drawn, or its mean"
     if cost is None:
@@ -75,7 +75,13 @@ def _needless(env: RecommendationMDP, action, cost: float | None) -> float:
     raise InvalidArgument(describe("payment(estimate=...)", must, None, do))
 
 
-def _payment(env, theta, action, estimate, cost: float | None) -> Float[Array, " _n"]:
+def _payment(
+    env: RecommendationMDP,
+    theta: Numbers,
+    action: Numbers | int,
+    estimate: Numbers,
+    cost: float | None,
+) -> Float[Array, " _n"]:
     gamma = env.gamma
     n, k = gamma.shape
     theta, estimate = jnp.asarray(theta), jnp.asarray(estimate)
@@ -105,7 +111,7 @@ def _leaving(env: RecommendationMDP) -> float:
     return float(x.flat[0])
 
 
-def _check_realised(theta, estimate) -> None:
+def _check_realised(theta: Numbers, estimate: Numbers) -> None:
     for name, value in (("theta", theta), ("estimate", estimate)):
         if not isinstance(value, Tracer) and not np.isfinite(np.asarray(value)).all():
             raise NotFinite(describe(f"payment({name}=...)", "be finite", value))

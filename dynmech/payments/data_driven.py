@@ -132,7 +132,9 @@ class DataDriven(AbstractGroves):
         return basis @ weights, slack
 
 
-def _variance(own: OwnTables, i: int, pair, belief, basis) -> tuple[np.ndarray, np.ndarray]:
+def _variance(
+    own: OwnTables, i: int, pair: np.ndarray, belief: np.ndarray, basis: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The variance of what i pays, w'Pw/2 + q'w + constant in f = basis w; pairs (K, Z)."""
     spread = own.spread
     if spread is None:
@@ -151,7 +153,7 @@ def _variance(own: OwnTables, i: int, pair, belief, basis) -> tuple[np.ndarray, 
     return 2 * form / total, -2 * slope / total
 
 
-def _slack(reach, low, high) -> float:
+def _slack(reach: np.ndarray, low: np.ndarray, high: np.ndarray) -> float:
     """The largest smallest slack in both constraints."""
     left, size, _ = np.linalg.svd(reach, full_matrices=False)
     rank = int((size > 1e-10 * size[0]).sum())
@@ -160,7 +162,9 @@ def _slack(reach, low, high) -> float:
     return _program(left[:, :rank], low, high, np.ones(len(low)), "slack")[1]
 
 
-def _quadratic(form, slope, reach, low, high) -> Float[np.ndarray, " F"]:
+def _quadratic(
+    form: np.ndarray, slope: np.ndarray, reach: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> Float[np.ndarray, " F"]:
     """argmin w'Pw/2 + q'w over low <= reach w <= high, by an interior point method."""
     clarabel = import_extra("clarabel", "qp", "groves.DataDriven")
     from scipy.sparse import csc_matrix
@@ -185,7 +189,9 @@ def _quadratic(form, slope, reach, low, high) -> Float[np.ndarray, " F"]:
     return np.asarray(found.x)
 
 
-def _program(span, low, high, chance, objective) -> tuple[np.ndarray, float]:
+def _program(
+    span: np.ndarray, low: np.ndarray, high: np.ndarray, chance: np.ndarray, objective: str
+) -> tuple[np.ndarray, float]:
     """Largest smallest slack of low <= g <= high over g in the span; then revenue if asked."""
     from scipy.optimize import linprog
 

@@ -131,7 +131,7 @@ class Zero(AbstractGroves):
     side: ClassVar[str | None] = "both"
     reads_own: ClassVar[bool] = False
 
-    def total(self, own):
+    def total(self, own: OwnTables):
         return np.zeros(own.marginal.shape[:2])
 
 
@@ -147,7 +147,7 @@ class ExAnte(AbstractGroves):
 
     sampled: bool = eqx.field(static=True, default=False)
 
-    def total(self, own):
+    def total(self, own: OwnTables):
         mean = own.batch_mean if own.ex_ante is None else own.ex_ante
         if mean is None or (own.ex_ante is None and not self.sampled):
             must, got = "have every initial profile", "a batch"
@@ -167,7 +167,7 @@ class NoSubsidy(AbstractGroves):
 
     displayable: bool = eqx.field(static=True, default=False)
 
-    def total(self, own):
+    def total(self, own: OwnTables):
         return _reduce(np.fmax, own.displayable if self.displayable else own.marginal)
 
 
@@ -182,7 +182,7 @@ class Participation(AbstractGroves):
 
     displayable: bool = eqx.field(static=True, default=False)
 
-    def total(self, own):
+    def total(self, own: OwnTables):
         return _reduce(np.fmin, own.displayable if self.displayable else own.marginal)
 
 
@@ -195,7 +195,7 @@ class WindowFloor(AbstractGroves):
 
     side: ClassVar[str | None] = "upper"
 
-    def total(self, own):
+    def total(self, own: OwnTables):
         return _reduce(np.fmax, own.contribution.reshape(*own.contribution.shape[:2], -1))
 
 
@@ -204,7 +204,7 @@ class WindowCeiling(AbstractGroves):
 
     side: ClassVar[str | None] = "lower"
 
-    def total(self, own):
+    def total(self, own: OwnTables):
         return _reduce(np.fmin, own.payoff.reshape(*own.payoff.shape[:2], -1))
 
 
@@ -235,13 +235,13 @@ class RobustWindow(AbstractGroves):
     def __check_init__(self):
         choice("floor", "ceiling")("RobustWindow(charge=...)", self.charge)
 
-    def total(self, own):
+    def total(self, own: OwnTables):
         floor = self.charge == "floor"
         table = own.contribution if floor else own.payoff
         return _reduce(np.fmax if floor else np.fmin, table.reshape(*table.shape[:2], -1))
 
 
-def _reduce(best, table: np.ndarray) -> Float[np.ndarray, "B n"]:
+def _reduce(best: np.ufunc, table: np.ndarray) -> Float[np.ndarray, "B n"]:
     """Reduce over own alternatives of positive probability; NaN if there is none."""
     return best.reduce(table, axis=2)
 

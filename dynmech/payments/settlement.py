@@ -76,10 +76,10 @@ class Estimator(AbstractSettlement):
     own: ClassVar[bool] = True
     team: ClassVar[bool] = True
 
-    def payoff(self, at):
+    def payoff(self, at: Situation):
         return (_earned(at)[:, :, None] + at.estimate)[:, None]
 
-    def charge(self, at):
+    def charge(self, at: Situation):
         return _nothing(at)
 
 
@@ -91,16 +91,16 @@ class MessageDriven(AbstractSettlement):
 
     team: ClassVar[bool] = True
 
-    def payoff(self, at):
+    def payoff(self, at: Situation):
         weight = at.belief[:, None, :] * at.stop
         mass = weight.sum(axis=2)
         mean = (weight * at.utility).sum(axis=2) / np.where(mass > 0, mass, 1)
         return (_earned(at) + np.where(mass > 0, mean, 0))[:, None, :, None]
 
-    def charge(self, at):
+    def charge(self, at: Situation):
         return _nothing(at)
 
-    def toll(self, at):
+    def toll(self, at: Situation):
         mass, cost = ((at.belief * x).sum(axis=1) for x in (at.asked, at.cost))
         mean = np.where(mass > 0, cost / np.where(mass > 0, mass, 1), 0)
         return (at.asked * mean[:, None])[:, None]
@@ -109,13 +109,13 @@ class MessageDriven(AbstractSettlement):
 class PerPurchaseSecondPrice(AbstractSettlement):
     """Charge the advertiser bought the highest value among the others, nothing to the rest."""
 
-    def payoff(self, at):
+    def payoff(self, at: Situation):
         n = at.theta.shape[1]
         others = np.where(np.eye(n, dtype=bool), -np.inf, at.theta[:, None, :]).max(axis=2)
         price = np.where(np.isfinite(others), others, 0.0)
         return _own(at, at.theta - price)
 
-    def charge(self, at):
+    def charge(self, at: Situation):
         return _nothing(at)
 
 
@@ -127,7 +127,7 @@ class GeneralizedSecondPrice(AbstractSettlement):
     with expectations under what the mechanism believes before the purchase.
     """
 
-    def payoff(self, at):
+    def payoff(self, at: Situation):
         n = at.theta.shape[1]
         mass = at.belief.sum(axis=1, keepdims=True)
         mean = at.belief @ at.utilities.T / np.where(mass > 0, mass, 1)
@@ -135,17 +135,17 @@ class GeneralizedSecondPrice(AbstractSettlement):
         rivals = np.where(np.eye(n, dtype=bool), -np.inf, score[:, None, :]).max(axis=2)
         return _own(at, at.theta - np.maximum(0.0, rivals - mean))
 
-    def charge(self, at):
+    def charge(self, at: Situation):
         return _nothing(at)
 
 
 class NoTransfers(AbstractSettlement):
     """Charge nothing."""
 
-    def payoff(self, at):
+    def payoff(self, at: Situation):
         return _own(at, at.theta)
 
-    def charge(self, at):
+    def charge(self, at: Situation):
         return _nothing(at)
 
 
@@ -176,13 +176,13 @@ class ChargeOnReach(AbstractSettlement):
             self, period=whole(1), base=instance(AbstractSettlement, "a settlement, as Estimator()")
         )
 
-    def payoff(self, at):
+    def payoff(self, at: Situation):
         return self.base.payoff(at)
 
-    def toll(self, at):
+    def toll(self, at: Situation):
         return self.base.toll(at)
 
-    def charge(self, at):
+    def charge(self, at: Situation):
         return self.base.charge(at) + (at.period == self.period) * self.amount[None]
 
 

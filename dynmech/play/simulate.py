@@ -107,7 +107,9 @@ def simulate(
     return Simulation(names=names, settled_at_mean=at_mean, **joined)
 
 
-def by_advertiser(verb: str, names: tuple[str, ...], strategies) -> dict[int, Strategy]:
+def by_advertiser(
+    verb: str, names: tuple[str, ...], strategies: Mapping[int | str, Strategy] | None
+) -> dict[int, Strategy]:
     """Strategies by index; `OutsideSupport` for advertisers that are not there."""
     call = f"{verb}(strategies=...)"
     given = instance(Mapping, "a mapping from advertisers to functions")(
@@ -199,20 +201,22 @@ class _Totals:
         rows = np.concatenate([known.theta, known.signals], axis=1).tolist()
         self.known = {tuple(row): b for b, row in enumerate(rows)}
 
-    def __call__(self, profile, reports, omega) -> np.ndarray:
-        omega = omega if self.table.shape[2] > 1 else 0
+    def __call__(self, profile: np.ndarray, reports: np.ndarray, omega: np.ndarray) -> np.ndarray:
+        taste = omega if self.table.shape[2] > 1 else 0
         if not self.lies:
-            return self.table[profile, :, omega]
+            return self.table[profile, :, taste]
         unique, inverse = distinct_integers(reports)
         found = np.array([self.known.get(tuple(row), -1) for row in unique.tolist()])[inverse]
-        charged = np.where((found >= 0)[:, None], self.table[found, :, omega], np.nan)
+        charged = np.where((found >= 0)[:, None], self.table[found, :, taste], np.nan)
         if len(self.lies) == 1:
             (liar,) = self.lies
-            charged[:, liar] = self.table[profile, liar, omega]
+            charged[:, liar] = self.table[profile, liar, taste]
         return charged
 
 
-def _next_values(env, rng, theta: np.ndarray, control: np.ndarray) -> np.ndarray:
+def _next_values(
+    env: RecommendationMDP, rng: np.random.Generator, theta: np.ndarray, control: np.ndarray
+) -> np.ndarray:
     values = env.values
     if not isinstance(values, MarkovValues):
         return theta
@@ -220,7 +224,9 @@ def _next_values(env, rng, theta: np.ndarray, control: np.ndarray) -> np.ndarray
     return draw(rng, law)
 
 
-def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:
+def blank_record(
+    profile: np.ndarray, omega: np.ndarray, groves: np.ndarray, horizon: int
+) -> dict[str, np.ndarray]:
     """What `Simulation` holds of N conversations before anything has happened."""
     count, n = groves.shape
     return {
@@ -242,7 +248,17 @@ def blank_record(profile, omega, groves, horizon: int) -> dict[str, np.ndarray]:
     }
 
 
-def record_purchases(record, env, signal, rng, who, product, given, truth, told) -> None:
+def record_purchases(
+    record: dict[str, np.ndarray],
+    env: RecommendationMDP,
+    signal: AbstractSettlementSignal,
+    rng: np.random.Generator,
+    who: np.ndarray,
+    product: np.ndarray,
+    given: tuple[np.ndarray, np.ndarray],
+    truth: np.ndarray,
+    told: np.ndarray,
+) -> None:
     """Enter what the conversations `who` (K,) bought, with ratings drawn and what they count.
 
     **Arguments:** `given`: what `signal.laws` holds of each (*L, K), and what the mechanism
@@ -261,7 +277,13 @@ def record_purchases(record, env, signal, rng, who, product, given, truth, told)
     record["core"][who] += core
 
 
-def ask_reports(env, lies: Mapping[int, Strategy], t: int, theta, signals):
+def ask_reports(
+    env: RecommendationMDP,
+    lies: Mapping[int, Strategy],
+    t: int,
+    theta: np.ndarray,
+    signals: np.ndarray,
+):
     """Value indices (N, n) and own symbols (N, n) that are reported in round t, from 0.
 
     **Raises:** `OutsideSupport` for reports that do not exist.

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from dynmech._checks import checked, instance
 from dynmech.logs.log import Log
@@ -45,7 +46,7 @@ def plot_log(log: Log, *, title: str = "") -> "Figure":
     return figure
 
 
-def _bars(axes: "Axes", name: str, table) -> None:
+def _bars(axes: "Axes", name: str, table: pd.DataFrame) -> None:
     """Stacked shares of one table, and the share rated."""
     place, base = np.arange(len(table)), np.zeros(len(table))
     for kind, colour in _KINDS:

@@ -128,7 +128,9 @@ def _line(axes: "Axes", y: float, to: float, child: Branch, total: float) -> Non
     )  # fmt: skip
 
 
-def _box(axes: "Axes", policy: AbstractPriced, branch: Branch, y: float, colours) -> None:
+def _box(
+    axes: "Axes", policy: AbstractPriced, branch: Branch, y: float, colours: list[str]
+) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     x = (branch.round - 1) * (_BOX + _GAP)

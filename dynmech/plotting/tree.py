@@ -1,7 +1,7 @@
 """A policy's tree from one initial profile: what is recommended after what was seen."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -86,7 +86,7 @@ def policy_tree(policy: AbstractPricedPolicy, profile: int = 0, *, merge: bool =
 
     def grow(here: list[_Node]) -> Branch:
         chat = here[0].chat
-        groups: dict[tuple, list[_Node]] = {}
+        groups: dict[tuple[Any, ...], list[_Node]] = {}
         for node in here:
             for later in _after(node.chat, total):
                 key = (later.chat.recommendation, () if merge else later.joint)

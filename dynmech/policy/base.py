@@ -41,7 +41,13 @@ class AbstractPricedPolicy(AbstractPriced):
     def __check_init__(self):
         check_tables(self)
 
-    def recommend(self, belief, memory, theta, period: int) -> int:
+    def recommend(
+        self,
+        belief: Float[np.ndarray, " m"],
+        memory: Int[np.ndarray, " d"],
+        theta: Float[np.ndarray, " n"],
+        period: int,
+    ) -> int:
         call, env = "recommend({}=...)".format, self.env
         size = len(env.unaware)
         return self.evaluator.recommend(
@@ -318,7 +324,7 @@ class EfficientPolicy(AbstractPricedPolicy):
 
 def with_actions(
     policy: AbstractPriced,
-    actions,
+    actions: Sequence[np.ndarray],
     solver: str = "given actions",
     laws: Float[np.ndarray, "L A"] | None = None,
 ) -> EfficientPolicy:

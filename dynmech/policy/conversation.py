@@ -326,7 +326,9 @@ class Conversation(eqx.Module):
             raise InvalidArgument(describe(f"Conversation.{what}", must, "ended", do))
 
 
-def start_conversation(policy: AbstractPriced, theta, signals, profile) -> Conversation:
+def start_conversation(
+    policy: AbstractPriced, theta: Any, signals: Any, profile: int | None
+) -> Conversation:
     """See `EfficientPolicy.start`."""
     env, known = policy.env, policy.profiles
     money = None

@@ -16,6 +16,7 @@ from dynmech._devices import Work, read_mesh
 from dynmech._types import on_host
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.displays import control_of, displays_named, places
+from dynmech.market.environment import RecommendationMDP
 from dynmech.market.values import MarkovValues
 from dynmech.policy.conversation import Conversation, start_conversation
 from dynmech.policy.opened import openings
@@ -181,7 +182,9 @@ class Conversations(eqx.Module):
             memory[live] = grown[np.arange(len(live)), paths[live, t]]
         return memory[index.reshape(-1)]
 
-    def _met(self, code, display, symbols, going) -> tuple[np.ndarray, np.ndarray]:
+    def _met(
+        self, code: np.ndarray, display: np.ndarray, symbols: np.ndarray, going: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Of rows that follow the plan: where the model thinks what happened impossible (N,), and
         `predicted` with that of those that buy now."""
         odd, found = np.zeros(len(self), bool), self.predicted.copy()
@@ -223,7 +226,14 @@ class Conversations(eqx.Module):
         theta = self.values[np.arange(len(self)), rounds]
         return np.where(np.isnan(self.bid), money_of(self.policy.env, theta), self.bid)
 
-    def _moved_apart(self, row: int, code, display, symbols, after) -> Conversation:
+    def _moved_apart(
+        self,
+        row: int,
+        code: np.ndarray,
+        display: np.ndarray,
+        symbols: np.ndarray,
+        after: np.ndarray,
+    ) -> Conversation:
         chat = self.apart[row] if row in self.apart else self.one(row)
         return _step_one(chat, code[row], display[row], symbols[row], after[row])
 
@@ -278,7 +288,7 @@ def _choose(cursor: AbstractCursor, theta: Int[np.ndarray, "k n"]) -> np.ndarray
     return control
 
 
-def _next_values(chats: Conversations, theta: Any, going) -> Int[np.ndarray, "N n"]:
+def _next_values(chats: Conversations, theta: Any, going: np.ndarray) -> Int[np.ndarray, "N n"]:
     """Value indices of the next round, those in force where values are constant."""
     env, held = chats.policy.env, chats.values[:, -1]
     if theta is None:
@@ -295,7 +305,13 @@ def _next_values(chats: Conversations, theta: Any, going) -> Int[np.ndarray, "N 
     return np.where(going[:, None], index, held)
 
 
-def _step_one(chat: Conversation, code, display, symbols, after) -> Conversation:
+def _step_one(
+    chat: Conversation,
+    code: int | np.integer,
+    display: int | np.integer,
+    symbols: np.ndarray,
+    after: np.ndarray,
+) -> Conversation:
     shown = displays_named(chat.policy.env, np.array([display]))[0]
     said = None if (symbols < 0).any() else symbols
     query = int(code) == chat.policy.env.products + 1
@@ -306,7 +322,7 @@ def _step_one(chat: Conversation, code, display, symbols, after) -> Conversation
     return chat.step(int(code), said if query else None, theta, shown=other)
 
 
-def _displays(env, given: Any, live) -> Int[np.ndarray, " N"]:
+def _displays(env: RecommendationMDP, given: Any, live: np.ndarray) -> Int[np.ndarray, " N"]:
     """The control displayed in each row that is live."""
     call, found = "Conversations.step(shown=...)", np.full(len(live), len(env.controls) - 1)
     size, array = env.controls.shape[1], np.asarray(given)
@@ -321,7 +337,7 @@ def _displays(env, given: Any, live) -> Int[np.ndarray, " N"]:
     return found
 
 
-def _codes(name: str, given: Any, count: int, live, low: int, high: int) -> np.ndarray:
+def _codes(name: str, given: Any, count: int, live: np.ndarray, low: int, high: int) -> np.ndarray:
     call = f"Conversations.step({name}=...)"
     codes = indices(None)(call, given)
     if codes.shape != (count,):
@@ -334,7 +350,9 @@ def _codes(name: str, given: Any, count: int, live, low: int, high: int) -> np.n
     return codes
 
 
-def _symbols(chats: Conversations, given: Any, display, going) -> Int[np.ndarray, "N n1"]:
+def _symbols(
+    chats: Conversations, given: Any, display: np.ndarray, going: np.ndarray
+) -> Int[np.ndarray, "N n1"]:
     """Every party's symbol after a query, -1 where nothing was said."""
     env, count = chats.policy.env, len(chats)
     alphabet, call = np.array(env.feedback_alphabet), "Conversations.step(signals=...)"

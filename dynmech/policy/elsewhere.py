@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from dynmech.market.beside import MarketBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.playable import Playable
+from solvers.process import Case
 from solvers.tree.plan import Plan
 
 
@@ -22,15 +23,28 @@ class AskedBeside(AbstractGuide):
     both: MarketBeside
     play: Playable
 
-    def laws(self, case, beliefs, memories, period, places):
+    def laws(
+        self,
+        case: Case,
+        beliefs: Float[np.ndarray, "C m"],
+        memories: Int[np.ndarray, "C d"],
+        period: int,
+        places: Int[np.ndarray, " C"],
+    ):
         money = np.asarray(case.coefficient, float)[: self.play.env.products]
         believed = self.both.belief(np.asarray(beliefs, float))
         return self.play.laws_at(money, believed, self.both.memory(np.asarray(memories)), period)
 
-    def follow(self, places, period, controls, symbols):
+    def follow(
+        self,
+        places: Int[np.ndarray, " C"],
+        period: int,
+        controls: Int[np.ndarray, " C"],
+        symbols: Int[np.ndarray, " C"],
+    ):
         return places
 
-    def outset(self, money, signals):
+    def outset(self, money: Float[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]):
         return self.both.start(signals[None])[0], 0
 
 
@@ -48,7 +62,14 @@ class PlanBeside(AbstractGuide):
     def _nodes(self) -> int:
         return max(layer.nodes for layer in self.plan.tree.layers)
 
-    def laws(self, case, beliefs, memories, period, places):
+    def laws(
+        self,
+        case: Case,
+        beliefs: Float[np.ndarray, "C m"],
+        memories: Int[np.ndarray, "C d"],
+        period: int,
+        places: Int[np.ndarray, " C"],
+    ):
         pair, node = np.divmod(places, self._nodes)
         size = self.plan.tree.structure.controls
         taken = np.where(places >= 0, self.plan.actions[period][pair, node], size - 1)
@@ -69,7 +90,7 @@ class PlanBeside(AbstractGuide):
         child = self.plan.tree.layers[period].child[node, controls, joint]
         return np.where((places >= 0) & (child >= 0), pair * self._nodes + child, -1)
 
-    def outset(self, money, signals):
+    def outset(self, money: Float[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]):
         row = np.concatenate([np.asarray(money, float), np.asarray(signals, float)])
         near = np.isclose(self.pairs, row, rtol=1e-12, atol=0.0).all(axis=1)
         place = int(np.argmax(near)) * self._nodes if near.any() else -1

@@ -64,7 +64,9 @@ def _drawn(policy: AbstractPriced, key: jax.Array, count: int, common: bool) -> 
     )
 
 
-def _worth(policy: AbstractPriced, theta, signals) -> tuple[float, float, float]:
+def _worth(
+    policy: AbstractPriced, theta: np.ndarray, signals: np.ndarray
+) -> tuple[float, float, float]:
     """V_1 at one profile and bounds on it."""
     known, env = policy.profiles, policy.env
     same = (known.theta == theta).all(axis=1) & (known.signals == signals).all(axis=1)

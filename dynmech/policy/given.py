@@ -101,7 +101,7 @@ class GivenPolicy(AbstractPricedPolicy):
         env: RecommendationMDP,
         recommend: Recommend | Any,
         *,
-        memory: tuple[npt.ArrayLike, Callable] | None = None,
+        memory: tuple[npt.ArrayLike, Callable[..., Any]] | None = None,
         batched: bool = False,
         name: str | None = None,
         initial: Profiles | None = None,
@@ -147,7 +147,7 @@ class GivenPolicy(AbstractPricedPolicy):
         return self.evaluator.env
 
 
-def _remembering(env: RecommendationMDP, memory) -> RecommendationMDP:
+def _remembering(env: RecommendationMDP, memory: Any) -> RecommendationMDP:
     """The market with a rule that keeps the recommender's memory beside its own."""
     call = "GivenPolicy(memory=...)"
     start, step = memory if isinstance(memory, tuple) and len(memory) == 2 else (None, None)

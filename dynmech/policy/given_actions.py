@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -15,7 +16,9 @@ from dynmech.policy.questions import AbstractEvaluator
 
 
 def other_actions(
-    policy: AbstractPriced, actions, laws: Float[np.ndarray, "L A"] | None = None
+    policy: AbstractPriced,
+    actions: Sequence[np.ndarray],
+    laws: Float[np.ndarray, "L A"] | None = None,
 ) -> tuple[AbstractEvaluator, Figures]:
     """What answers for a policy with other actions, and its tables; see `with_actions`.
 

@@ -12,7 +12,7 @@ A recommender of somebody's own is asked at the ends of the interval.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -130,7 +130,9 @@ def swept(env: RecommendationMDP, pairs: Pairs, plan: Plan) -> Between | None:
     return Between(money, own, back, _efficient(env, plan, own, money), short)
 
 
-def asked_at_ends(env: RecommendationMDP, pairs: Pairs, plan: Plan, laws_at) -> Between | None:
+def asked_at_ends(
+    env: RecommendationMDP, pairs: Pairs, plan: Plan, laws_at: Callable[..., np.ndarray]
+) -> Between | None:
     """What somebody recommends at the ends of the interval, on the plan's tree.
 
     **Arguments:** `laws_at`: see `Playable.laws_at`.
@@ -173,7 +175,9 @@ def _groups(pairs: Pairs, i: int) -> tuple[Int[np.ndarray, "G n1"], Int[np.ndarr
     return unique, place
 
 
-def _kinks(env, pairs: Pairs, plan: Plan, i: int, interval) -> tuple[np.ndarray, np.ndarray]:
+def _kinks(
+    env: RecommendationMDP, pairs: Pairs, plan: Plan, i: int, interval: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Ends, kinks and what is between, (G, E), NaN in unused places; and how far above a kink."""
     unique, _ = _groups(pairs, i)
     width = plan.tree.structure.outcomes
@@ -192,7 +196,9 @@ def _kinks(env, pairs: Pairs, plan: Plan, i: int, interval) -> tuple[np.ndarray,
     return np.concatenate([edges, middle], axis=1), np.concatenate([0 * edges, half], axis=1)
 
 
-def _laid_out(env, pairs: Pairs, points) -> tuple[np.ndarray, Pairs, np.ndarray]:
+def _laid_out(
+    env: RecommendationMDP, pairs: Pairs, points: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, Pairs, np.ndarray]:
     """Pairs of their own for every group and point; a group with fewer has its first again."""
     most = max(x.shape[1] for x, _ in points)
     batch, n, _, widest = pairs.own.shape
@@ -217,7 +223,7 @@ def _laid_out(env, pairs: Pairs, points) -> tuple[np.ndarray, Pairs, np.ndarray]
     return np.concatenate(money), found, np.nan_to_num(np.concatenate(backs))
 
 
-def _efficient(env: RecommendationMDP, plan: Plan, pairs: Pairs, money) -> Plan:
+def _efficient(env: RecommendationMDP, plan: Plan, pairs: Pairs, money: np.ndarray) -> Plan:
     """The efficient plan of the same tree at other values."""
     order = np.argsort(pairs.root, kind="stable")
     each = np.bincount(pairs.root, minlength=len(pairs.signals))
@@ -235,7 +241,12 @@ def _efficient(env: RecommendationMDP, plan: Plan, pairs: Pairs, money) -> Plan:
     return on_tree(plan, pairs, taken)
 
 
-def on_tree(plan: Plan, pairs: Pairs, taken=None, laws: np.ndarray | None = None) -> Plan:
+def on_tree(
+    plan: Plan,
+    pairs: Pairs,
+    taken: tuple[np.ndarray, ...] | None = None,
+    laws: np.ndarray | None = None,
+) -> Plan:
     """A plan of other pairs on a plan's tree, from the same roots; none is shown by default."""
     every = np.arange(len(pairs.root))
     if taken is None:

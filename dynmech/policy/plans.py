@@ -1,5 +1,7 @@
 """What a solver found, as a plan over pairs of root and values."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dynmech.market.environment import RecommendationMDP
@@ -27,7 +29,9 @@ def plan_of(
     return plan, gap
 
 
-def _by_pair(assignment: Assignment, count: int, rounds, kind) -> tuple[np.ndarray, ...]:
+def _by_pair(
+    assignment: Assignment, count: int, rounds: Sequence[tuple[np.ndarray, ...]], kind: type
+) -> tuple[np.ndarray, ...]:
     """Lay per-group tables (N_t, R, keep) of every round out as (pairs, N_t)."""
     sizes = [len(part) for part in rounds[0]] if rounds else []
     table = np.zeros((count, sum(sizes)), kind)

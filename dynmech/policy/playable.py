@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -115,13 +116,13 @@ class Playable(eqx.Module):
         return found
 
     def laws(
-        self, theta: Int[np.ndarray, " n"], belief, memory, period: int
+        self, theta: Int[np.ndarray, " n"], belief: np.ndarray, memory: np.ndarray, period: int
     ) -> Float[np.ndarray, "C A"]:
         """Laws over controls (C, A); arguments as of `choose`."""
         return self.laws_at(money_of(self.env, theta), belief, memory, period)
 
     def laws_at(
-        self, money: Float[np.ndarray, " n"], belief, memory, period: int
+        self, money: Float[np.ndarray, " n"], belief: np.ndarray, memory: np.ndarray, period: int
     ) -> Float[np.ndarray, "C A"]:
         """`laws` at values in money."""
         size, count = len(belief), len(self.env.controls)
@@ -142,7 +143,9 @@ class Playable(eqx.Module):
         return beliefs_after(self.env, signals)
 
 
-def told_of(belief: np.ndarray, place: int, cases, ceilings) -> Told:
+def told_of(
+    belief: np.ndarray, place: int, cases: Sequence[Case], ceilings: Sequence[AbstractCeiling]
+) -> Told:
     """What controls are chosen for, from an unnormalised belief; nothing is done where it has no
     mass."""
     return Told(belief / max(belief.sum(), 1e-300), tuple(cases), tuple(ceilings), place)

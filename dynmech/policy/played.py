@@ -7,6 +7,7 @@ No number of the network is reported.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import equinox as eqx
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
+from dynmech._types import Numbers
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.beside import MarketBeside
@@ -40,6 +42,7 @@ from dynmech.policy.questions import (
     refuse,
 )
 from dynmech.policy.recommender import Numbered
+from dynmech.problem.process import MarketProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from solvers import Certificate
 from solvers.certify import Worth, certify
@@ -51,8 +54,10 @@ if TYPE_CHECKING:
 
 _MOST_CELLS = 4_000_000
 _OWN = Beside()
-_WALK = "raise Certificate(walk=...), the cells up to which the tree is walked, or solve with "
-_WALK += "Exact() or BranchAndBound()"
+_WALK = (
+    "raise Certificate(walk=...), the cells up to which the tree is walked, "
+    "or solve with Exact() or BranchAndBound()"
+)
 
 
 class PlayEvaluator(AbstractEvaluator):
@@ -143,7 +148,7 @@ class PlayEvaluator(AbstractEvaluator):
     def _refuse(self, question: str) -> NoReturn:
         raise refuse(question, self.solver, _WALK)
 
-    def begin(self, theta, signals) -> Place:
+    def begin(self, theta: Int[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]) -> Place:
         known = self.profiles
         same = (known.theta == theta).all(axis=1) & (known.signals == signals).all(axis=1)
         if not same.any():
@@ -169,7 +174,7 @@ class PlayEvaluator(AbstractEvaluator):
             law = np.asarray(process.symbols(after, control, place.period - 1), float)
         return ends, ends[-1] * law.T
 
-    def follow(self, place: Place, control: int, joint: int, theta) -> Place:
+    def follow(self, place: Place, control: int, joint: int, theta: np.ndarray) -> Place:
         _, columns = self.chances(place, control)
         with jax.enable_x64(True):
             memory = np.asarray(self.play.process.step(place.memory, control))
@@ -178,7 +183,7 @@ class PlayEvaluator(AbstractEvaluator):
         belief = belief / mass if mass > 0 else belief
         return Place(place.period + 1, place.theta, belief, memory)
 
-    def leave(self, place: Place, money=None):
+    def leave(self, place: Place, money: Float[np.ndarray, " n"] | None = None):
         if money is None:
             return self, place
         values = ConstantValues(np.asarray(money, float)[:, None])
@@ -190,7 +195,7 @@ class PlayEvaluator(AbstractEvaluator):
     def considered(self, place: Place, control: int) -> bool:
         return True
 
-    def worths(self, places):
+    def worths(self, places: Sequence[Place]):
         self._refuse("Conversation.worth(recommendation=...)")
 
     def certify(self, place: Place, certificate: Certificate | None) -> Worth:
@@ -215,7 +220,7 @@ class PlayEvaluator(AbstractEvaluator):
         if more is not None:
             play = dataclasses.replace(play, env=more.priced(play.env))
 
-        def ask(theta, belief, memory, period):
+        def ask(theta: np.ndarray, belief: np.ndarray, memory: np.ndarray, period: int):
             return play.laws(theta, both.belief(belief), both.memory(memory), period)
 
         asked = Numbered(ask)
@@ -226,12 +231,9 @@ class PlayEvaluator(AbstractEvaluator):
         return AskedBeside(both, self.play)
 
     def own_tables(
-        self,
-        signal: AbstractSettlementSignal,
-        side: str | None,
-        needed: bool = True,
+        self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True,
         confidence: float | None = None,
-    ) -> OwnTables:
+    ) -> OwnTables:  # fmt: skip
         """Bounds, each on its side, so that what a term promises holds.
 
         `payoff` from below and `contribution` from above, all of each at once with the policy's
@@ -284,7 +286,9 @@ class PlayEvaluator(AbstractEvaluator):
             self.profiles.signals[:, 1:],
         )  # fmt: skip
 
-    def recommend(self, belief, memory, theta, period: int) -> int:
+    def recommend(
+        self, belief: np.ndarray, memory: np.ndarray, theta: np.ndarray, period: int
+    ) -> int:
         gap = np.abs(np.asarray(self.env.values.support) - np.asarray(theta)[:, None])
         index, mass = gap.argmin(axis=1), float(np.sum(belief))
         if gap.min(axis=1).max() > 1e-9 * max(1.0, self.env.money_scale) or mass <= 0:
@@ -307,11 +311,13 @@ class _PlayCursor(AbstractCursor):
         self.gains = np.asarray(play.env.gains, float)
         self.chunk = wide_chunk(play.env, play.process, play.chunk)
 
-    def begin(self, signals) -> None:
+    def begin(self, signals: Int[np.ndarray, "N n1"]) -> None:
         self.belief, self.t = _unit(np.asarray(self.play.beliefs(signals), float)), 0
         self.memory = np.tile(np.asarray(self.play.process.start()), (len(signals), 1))
 
-    def choose(self, theta, rng=None) -> Int[np.ndarray, " N"]:
+    def choose(
+        self, theta: Int[np.ndarray, "N n"], rng: np.random.Generator | None = None
+    ) -> Int[np.ndarray, " N"]:
         control = np.full(len(theta), self.play.process.controls - 1)
         unique, index = np.unique(theta, axis=0, return_inverse=True)
         for k, values in enumerate(unique):
@@ -321,7 +327,7 @@ class _PlayCursor(AbstractCursor):
                 control[rows] = self.play.choose(values, *at, rng)
         return control
 
-    def laws(self, control, omega):
+    def laws(self, control: Int[np.ndarray, " N"], omega: Int[np.ndarray, " N"]):
         self.control = control
         parts, step = [], _MOST_CELLS // self.play.env.tastes.size
         for low in range(0, len(control), step):
@@ -339,10 +345,10 @@ class _PlayCursor(AbstractCursor):
         )
         return np.moveaxis(told, 0, -2), self.play.process.leaves(ends.T).T
 
-    def beliefs(self, rows):
+    def beliefs(self, rows: Int[np.ndarray, " k"]):
         return self.belief[rows]
 
-    def acted(self, rows, code):
+    def acted(self, rows: Int[np.ndarray, " k"], code: Int[np.ndarray, " k"]):
         size = len(rows)
         pad = rows[np.minimum(np.arange(padded(size)), size - 1)] if size else rows
         with jax.enable_x64(True):
@@ -350,24 +356,27 @@ class _PlayCursor(AbstractCursor):
         chances = self.play.process.leaves(np.moveaxis(np.asarray(ends, float)[:size], 1, 0))
         return chances[code, np.arange(size)]
 
-    def heard(self, rows, joint):
+    def heard(self, rows: Int[np.ndarray, " k"], joint: Int[np.ndarray, " k"]):
         return self.going[rows] * self.law[rows, :, joint]
 
-    def symbols(self, going, omega):
+    def symbols(self, going: np.ndarray, omega: np.ndarray):
         self.belief, self.memory = self.belief[going], self.after[going]
         self.going, self.law = self.going[going], self.law[going]
         return self.law[np.arange(len(omega)), omega]
 
-    def advance(self, heard) -> None:
+    def advance(self, heard: Int[np.ndarray, " N"]) -> None:
         law = self.law[np.arange(len(heard)), :, heard]
         self.belief, self.t = _unit(self.belief * self.going * law), self.t + 1
 
 
 @as_program
-def _laws_met(process, signal, memory, control, omega, period, gains):
+def _laws_met(
+    process: MarketProcess, signal: AbstractSettlementSignal, memory: Numbers, control: Numbers,
+    omega: Numbers, period: Numbers, gains: Numbers,
+):  # fmt: skip
     """Next memories, and given omega: laws of the signal and chances; laws given every taste."""
 
-    def one(memory, control, omega):
+    def one(memory: Numbers, control: Numbers, omega: Numbers):
         after = process.step(memory, control)
         ends = process.ends(after, control)
         shown = jnp.asarray(process.shown)[control]
@@ -379,7 +388,7 @@ def _laws_met(process, signal, memory, control, omega, period, gains):
 
 
 @as_program
-def _ends_met(process, after, control):
+def _ends_met(process: MarketProcess, after: Numbers, control: Numbers):
     """Chances (N, n+1, m) of every ending."""
     return jax.vmap(process.ends)(jnp.asarray(after), jnp.asarray(control))
 

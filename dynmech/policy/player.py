@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._devices import Work
+from dynmech._types import Numbers
 from dynmech.bounded import Bounded, simulated
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
@@ -238,7 +239,13 @@ def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> in
 class _Watch:
     """What is earned, bought and paid in a round, expected under the true belief, (C, 8n)."""
 
-    def __init__(self, player: Player, theta, settlement, signal):
+    def __init__(
+        self,
+        player: Player,
+        theta: np.ndarray,
+        settlement: AbstractSettlement,
+        signal: AbstractSettlementSignal,
+    ):
         self.process, self.theta = player.process, theta
         self.gains, toll = np.asarray(player.env.gains, float), player.env.toll
         self.settlement, self.signal = settlement, signal
@@ -249,7 +256,7 @@ class _Watch:
         first = self._situation(0, np.zeros((1, n + 2, points)), blank[None], blank)
         self.team = settlement.payoff(first).shape[1] == 1
 
-    def limits(self, belief, stray: float | None) -> Float[np.ndarray, " F1"]:
+    def limits(self, belief: np.ndarray, stray: float | None) -> Float[np.ndarray, " F1"]:
         """Most that one ending yields (1,), and of each feature; a charge is not an ending's."""
         met = self.gains[:, belief > 0]
         values, utility = np.abs(self.theta), np.abs(met).max(axis=1)
@@ -269,7 +276,9 @@ class _Watch:
         each = [values, utility, *(np.full(n, x) for x in rest)]
         return np.concatenate([[surplus], *each])
 
-    def __call__(self, t, memories, control, true, held) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, t: int, memories: np.ndarray, control: np.ndarray, true: np.ndarray, held: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         n = len(self.theta)
         found = np.zeros((len(control), _FEATURES * n))
         passing = np.zeros((len(control), 1 + _FEATURES * n))
@@ -288,7 +297,7 @@ class _Watch:
             found[part], passing[part] = self._count(at, true[part])
         return found, passing
 
-    def _situation(self, t, ends, mean, held) -> Situation:
+    def _situation(self, t: int, ends: np.ndarray, mean: np.ndarray, held: np.ndarray) -> Situation:
         """`ends` (C, F, m): chances of purchases, rate of costs where there are any, of a query."""
         size, n = len(ends), len(self.gains)
         stop = ends[:, :n]
@@ -305,7 +314,7 @@ class _Watch:
             period=t + 1,
         )
 
-    def _count(self, at: Situation, true) -> tuple[np.ndarray, np.ndarray]:
+    def _count(self, at: Situation, true: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         bought = at.stop * true[:, None]
         worth = self.settlement.payoff(at)
         worth = np.broadcast_to(worth, (*worth.shape[:3], at.stop.shape[2]))
@@ -325,11 +334,14 @@ class _Watch:
 
 
 @as_program
-def _ending(process, signal, memories, control, gains):
+def _ending(
+    process: MarketProcess, signal: AbstractSettlementSignal, memories: Numbers, control: Numbers,
+    gains: Numbers,
+):  # fmt: skip
     """Chances (C, n+1, m) of every ending, and means (C, n, m) of the estimates: at no prediction,
     and by how much they follow it, None where they do not."""
 
-    def one(memory, control):
+    def one(memory: Numbers, control: Numbers):
         after, u = process.step(memory, control), jnp.asarray(gains)
         shown = alone(jnp.asarray(process.shown)[control])
         follows = signal.moments(after, shown, u, jnp.zeros_like(u))
@@ -369,7 +381,10 @@ def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> fl
     return worst_bias(mean, None if follows is None else np.asarray(follows)[0], gains, live)
 
 
-def _enumerated_bias(env, signal, memories, gains, live) -> float:
+def _enumerated_bias(
+    env: RecommendationMDP, signal: AbstractSettlementSignal, memories: list[np.ndarray],
+    gains: np.ndarray, live: np.ndarray,
+) -> float:  # fmt: skip
     process, worst = market_process(env), 0.0
     for here in memories[:-1]:
         for control in range(process.controls):

@@ -383,7 +383,7 @@ class AbstractPriced(AbstractPolicy):
         return self.profiles.theta[profile], self.profiles.signals[profile]
 
 
-def profile_index(policy, verb: str, profile) -> int:
+def profile_index(policy: AbstractPriced, verb: str, profile: int) -> int:
     """The index of a solved profile; `OutsideSupport` for any other."""
     count = len(policy.profiles)
     if not is_number(profile, "iu") or not 0 <= int(profile) < count:

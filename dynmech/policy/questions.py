@@ -8,7 +8,7 @@ of `refuse`, which names the solver and the remedy. Nobody asks which evaluator 
 
 import abc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import equinox as eqx
 import numpy as np
@@ -84,7 +84,10 @@ class AbstractCursor:
     `gains` (n, m): u - x, money.
     """
 
-    gains: Float[np.ndarray, "n m"]
+    if TYPE_CHECKING:  # a field or a property, whichever suits the class
+        gains = cast("np.ndarray", None)
+    else:
+        gains: Float[np.ndarray, "n m"]
 
     @abc.abstractmethod
     def begin(self, signals: Int[np.ndarray, "N n1"]) -> None:
@@ -159,6 +162,7 @@ class AbstractEvaluator(eqx.Module):
         whole = cast("tuple[Compiled, Tree] | None", None)
         player = cast("Playable", None)
         asked = cast("Playable | None", None)
+        walked: ClassVar[bool]
     else:
         env: eqx.AbstractVar["RecommendationMDP"]
         profiles: eqx.AbstractVar["Profiles"]
@@ -170,7 +174,7 @@ class AbstractEvaluator(eqx.Module):
         whole: eqx.AbstractVar["tuple[Compiled, Tree] | None"]
         player: eqx.AbstractVar["Playable"]
         asked: eqx.AbstractVar["Playable | None"]
-    walked: eqx.AbstractClassVar[bool]
+        walked: eqx.AbstractClassVar[bool]
 
     @abc.abstractmethod
     def begin(self, theta: Int[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]) -> Place:

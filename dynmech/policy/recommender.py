@@ -31,14 +31,27 @@ class Recommender(AbstractGuide):
     recommend: Recommend
     batched: bool = eqx.field(static=True)
 
-    def laws(self, case: Case, beliefs, memories, period, places):
+    def laws(
+        self,
+        case: Case,
+        beliefs: Float[np.ndarray, "C m"],
+        memories: Int[np.ndarray, "C d"],
+        period: int,
+        places: Int[np.ndarray, " C"],
+    ):
         theta = np.asarray(case.coefficient, float)[: self.env.products]
         return self.asked(theta, np.asarray(beliefs), np.asarray(memories), period)
 
-    def follow(self, places, period, controls, symbols):
+    def follow(
+        self,
+        places: Int[np.ndarray, " C"],
+        period: int,
+        controls: Int[np.ndarray, " C"],
+        symbols: Int[np.ndarray, " C"],
+    ):
         return places
 
-    def outset(self, money, signals):
+    def outset(self, money: Float[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]):
         return None
 
     def asked(
@@ -102,7 +115,9 @@ class Numbered:
     def __init__(self, ask: Ask):
         self.ask, self.rows = ask, {}
 
-    def __call__(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
+    def __call__(
+        self, theta: Int[np.ndarray, " n"], belief: np.ndarray, memory: np.ndarray, period: int
+    ) -> np.ndarray:
         laws = self.ask(theta, belief, memory, period)
         found = laws.argmax(axis=1)
         for row in np.flatnonzero(laws.max(axis=1) < laws.sum(axis=1)).tolist():
@@ -127,7 +142,9 @@ class Repeated:
     def __init__(self, ask: Ask, most: int = 64):
         self.ask, self.most, self.questions = ask, most, []
 
-    def __call__(self, theta: Int[np.ndarray, " n"], belief, memory, period: int) -> np.ndarray:
+    def __call__(
+        self, theta: Int[np.ndarray, " n"], belief: np.ndarray, memory: np.ndarray, period: int
+    ) -> np.ndarray:
         laws = self.ask(theta, belief, memory, period)
         if len(self.questions) < self.most:
             self.questions.append(((theta, belief[:1], memory[:1], period), laws[0]))

@@ -66,11 +66,11 @@ def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"], apart: boo
         pairs = make_pairs(env, profiles).alone(isinstance(env.values, MarkovValues))
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        memories, solver = None, Exact() if apart else None
+        compiled, memories, solver = None, None, Exact() if apart else None
         if apart:
             compiled, memories = compile_remembered(env, 2 * Exact().memory)
-        posed = Posed(env, compiled) if apart else Posed(env)
-        tasks = TaskList(assignment.groups)
+        posed = Posed(env) if compiled is None else Posed(env, compiled)
+        tasks, limits, found = TaskList(assignment.groups), Limits(), None
         for limits in (Limits(), Limits(relative=_SHARE))[1 if endless else 0 :]:
             try:
                 found = run_solver(posed.problem, tasks, solver, limits, False)
@@ -78,6 +78,7 @@ def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"], apart: boo
             except TooLarge:
                 if limits.relative or apart:
                     raise
+        assert found is not None
         found = with_table(posed.problem, tasks, found, limits)
         market, solved = laid_out(posed, found, limits)
     plan, gap = plan_of(market, pairs, root, assignment, solved)
@@ -101,7 +102,7 @@ def recommended(rest: Rest, asked: Playable, rounds: int) -> tuple[Plan, np.ndar
     """What somebody recommends in what remains, `rounds` of which are over, and its surplus."""
     env = rest.env
 
-    def ask(theta, belief, memory, period):
+    def ask(theta: np.ndarray, belief: np.ndarray, memory: np.ndarray, period: int):
         return asked.laws_at(money_of(env, theta), belief, memory, period + rounds)
 
     numbered, memories = Numbered(ask), list(rest.memories or ())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
@@ -45,10 +47,10 @@ class Revaluation(eqx.Module):
     def __jax_array__(self) -> Array:
         return jnp.asarray(self.value)
 
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.value, dtype)
 
-    def __getitem__(self, index) -> Numbers:
+    def __getitem__(self, index: Any) -> Numbers:
         return self.value[index]
 
     @property
@@ -106,7 +108,14 @@ def revalue(
         return jax.tree.map(np.asarray, found)
 
 
-def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals, mesh) -> Revaluation:
+def _revalue(
+    policy: AbstractPriced,
+    theta_support: Numbers | None,
+    gamma: Numbers | None,
+    prior: Numbers | None,
+    marginals: bool,
+    mesh: jax.sharding.Mesh | None,
+) -> Revaluation:
     env = policy.env
     markov = isinstance(env.values, MarkovValues)
     every = make_pairs(env, policy.profiles)
@@ -130,7 +139,7 @@ def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals, mes
     lead, each = given.shape[:-2], given.reshape(-1, env.values.support.size)
     each = jnp.concatenate([each, jnp.zeros_like(each[:, :1])], axis=1)
 
-    def solve(part):
+    def solve(part: Array):
         found = [_together(tree, numbers, group, part) for group in assignment.groups]
         return jnp.concatenate(found, axis=1)
 
@@ -147,7 +156,7 @@ def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals, mes
     mass = root.sum(axis=1)
     shape = policy.value.shape
 
-    def conditional(index, root_index):
+    def conditional(index: np.ndarray, root_index: np.ndarray):
         total = mass[root_index]
         found = values[:, index] / jnp.where(total > 0, total, 1)
         return jnp.where(total > 0, found, jnp.nan)
@@ -166,7 +175,7 @@ def _revalue(policy: AbstractPriced, theta_support, gamma, prior, marginals, mes
     return Revaluation(value, *marginal)
 
 
-def _together(tree: Tree, numbers: Tables, group: Tasks, support) -> Float[Array, "B RQ"]:
+def _together(tree: Tree, numbers: Tables, group: Tasks, support: Array) -> Float[Array, "B RQ"]:
     """Solve a group at every row of `support` (B, n * K + 1), the last of tolls, 0: tasks of one
     root, side by side."""
     count = len(support)
@@ -180,7 +189,9 @@ def _together(tree: Tree, numbers: Tables, group: Tasks, support) -> Float[Array
     return jnp.moveaxis(value.reshape(len(group.root), count, -1), 1, 0).reshape(count, -1)
 
 
-def _in_parts(solve, each: Float[Array, "B nK1"], width: int) -> Float[Array, "B _V"]:
+def _in_parts(
+    solve: Callable[..., Any], each: Float[Array, "B nK1"], width: int
+) -> Float[Array, "B _V"]:
     """Apply `solve` to a few rows at a time, so that what a step works on stays in the cache."""
     size = max(1, _TOGETHER // width)
     if len(each) <= size:

@@ -19,13 +19,14 @@ from dynmech.errors import (
     is_number,
 )
 from dynmech.errors import shown as told
+from dynmech.market.environment import RecommendationMDP
 from dynmech.market.values import MarkovValues
 
 if TYPE_CHECKING:
     pass
 
 
-def named_money(env, theta) -> Any:
+def named_money(env: RecommendationMDP, theta: Any) -> Any:
     """Values reported: floats (n,), which are money, as a mapping from names; else as given."""
     given = by_label(theta)
     if isinstance(given, Mapping):
@@ -39,7 +40,7 @@ def named_money(env, theta) -> Any:
     return dict(zip(env.names, array.tolist(), strict=True))
 
 
-def bid_of(env, theta) -> Float[np.ndarray, " n"] | None:
+def bid_of(env: RecommendationMDP, theta: Any) -> Float[np.ndarray, " n"] | None:
     """Values as money inside the declared interval where they are off the support, else None.
 
     **Raises:** `OutsideSupport` for money outside the interval.
@@ -60,7 +61,7 @@ def bid_of(env, theta) -> Float[np.ndarray, " n"] | None:
     return money
 
 
-def answer_of(env, control: int, signals) -> Int[np.ndarray, " n1"] | None:
+def answer_of(env: RecommendationMDP, control: int, signals: Any) -> Int[np.ndarray, " n1"] | None:
     """Symbols of what was said about a display; None where nothing was, or none are."""
     alphabet = env.feedback_alphabet
     if signals is None:
@@ -76,13 +77,15 @@ def answer_of(env, control: int, signals) -> Int[np.ndarray, " n1"] | None:
     return read_symbols(env, given, initial=False)
 
 
-def _symbol(env, control: int, rating: float) -> int:
+def _symbol(env: RecommendationMDP, control: int, rating: float) -> int:
     if not np.isfinite(rating):
         raise NotFinite(describe("signals=...", "be a finite rating", rating))
     return int(symbols_of(env, int(env.controls[control, 0]), np.array([rating]))[0])
 
 
-def symbols_of(env, product: int, ratings: Float[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
+def symbols_of(
+    env: RecommendationMDP, product: int, ratings: Float[np.ndarray, " k"]
+) -> Int[np.ndarray, " k"]:
     """The platform's symbols of ratings of one product, n for none.
 
     **Raises:** `InvalidArgument` where the market's answers are no numbers.
@@ -96,7 +99,7 @@ def symbols_of(env, product: int, ratings: Float[np.ndarray, " k"]) -> Int[np.nd
     return found
 
 
-def action_code(env, action: int | str) -> int:
+def action_code(env: RecommendationMDP, action: int | str) -> int:
     n = env.products
     words = {
         "exit": exit_code(n),
@@ -115,7 +118,7 @@ def action_code(env, action: int | str) -> int:
     return int(action)
 
 
-def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
+def read_symbols(env: RecommendationMDP, signals: Any, initial: bool) -> Int[np.ndarray, " n1"]:
     structure = env.signals.initial if initial else env.signals.feedback
     alphabet = env.initial_alphabet if initial else env.feedback_alphabet
     call = "signals"
@@ -150,7 +153,7 @@ def read_symbols(env, signals, initial: bool) -> Int[np.ndarray, " n1"]:
     return symbols
 
 
-def theta_index(env, theta) -> Int[np.ndarray, " n"]:
+def theta_index(env: RecommendationMDP, theta: Any) -> Int[np.ndarray, " n"]:
     support, theta = env.values.support, named_money(env, theta)
     n, size = support.shape
     if theta is None:
@@ -184,7 +187,9 @@ def theta_index(env, theta) -> Int[np.ndarray, " n"]:
     return index
 
 
-def next_values(env, held: np.ndarray, theta, goes_on: bool) -> Int[np.ndarray, " n"]:
+def next_values(
+    env: RecommendationMDP, held: np.ndarray, theta: Any, goes_on: bool
+) -> Int[np.ndarray, " n"]:
     """Value indices of the next round: those in force where values are constant."""
     call = "Conversation.step(theta=...)"
     if not goes_on:

@@ -17,7 +17,7 @@ from dynmech.policy.plans import plan_of
 from dynmech.policy.walked import TreeEvaluator
 from dynmech.problem.compile import compile_remembered
 from dynmech.problem.pose import Posed
-from dynmech.problem.tasks import Assignment, assign, make_pairs
+from dynmech.problem.tasks import Assignment, Pairs, assign, make_pairs
 from dynmech.solve.outcome import Solved, laid_out
 from dynmech.solve.prepare import (
     check_found,
@@ -75,7 +75,14 @@ def solve_remembered(
 
 
 def finish(
-    env, profiles, pairs, root, assignment: Assignment, found: Solved, batch, seconds
+    env: RecommendationMDP,
+    profiles: Profiles,
+    pairs: Pairs,
+    root: np.ndarray,
+    assignment: Assignment,
+    found: Solved,
+    batch: bool,
+    seconds: float,
 ) -> EfficientPolicy:
     """Make the policy of what a solver found; `batch`: whether profiles were asked for."""
     shape = (len(profiles),) if batch else env.profile_shape

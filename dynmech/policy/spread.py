@@ -56,13 +56,13 @@ class SpreadCursor(AbstractCursor):
     def gains(self) -> Float[np.ndarray, "n m"]:
         return self.cursors[0].gains
 
-    def beliefs(self, rows):
+    def beliefs(self, rows: Int[np.ndarray, " k"]):
         return self._picked(lambda one, rows: one.beliefs(rows), rows)
 
-    def acted(self, rows, code):
+    def acted(self, rows: Int[np.ndarray, " k"], code: Int[np.ndarray, " k"]):
         return self._picked(lambda one, rows, code: one.acted(rows, code), rows, code)
 
-    def heard(self, rows, joint):
+    def heard(self, rows: Int[np.ndarray, " k"], joint: Int[np.ndarray, " k"]):
         return self._picked(lambda one, rows, joint: one.heard(rows, joint), rows, joint)
 
     def _picked(

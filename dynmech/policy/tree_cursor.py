@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int
 
@@ -54,48 +56,50 @@ class TreeCursor(AbstractCursor):
         }
         self.signal_root = {tuple(row): r for r, row in enumerate(pairs.signals.tolist())}
 
-    def begin(self, signals) -> None:
+    def begin(self, signals: Int[np.ndarray, "N n1"]) -> None:
         self.root = _look_up(self.signal_root, signals)
         self.node, self.t = np.zeros(len(signals), np.int64), 0
 
-    def choose(self, theta, rng=None) -> Int[np.ndarray, " N"]:
+    def choose(
+        self, theta: Int[np.ndarray, "N n"], rng: np.random.Generator | None = None
+    ) -> Int[np.ndarray, " N"]:
         rows = np.concatenate([self.root[:, None], theta], axis=1)
         self.pair = _look_up(self.index, rows)
         self.control = draw(self.plan, self.t, self.pair, self.node, rng)
         return self.control
 
-    def laws(self, control, omega):
+    def laws(self, control: Int[np.ndarray, " N"], omega: Int[np.ndarray, " N"]):
         self.edge = self.plan.edge(self.t, self.node, control)
         told = self.told[self.edge[:, None], ..., omega[:, None]][:, 0]
         return np.moveaxis(told, 0, -2), self.compiled.actions_at(self.edge, omega)
 
-    def beliefs(self, rows):
+    def beliefs(self, rows: Int[np.ndarray, " k"]):
         return self.plan.belief(self.t, self.pair[rows], self.node[rows])
 
-    def acted(self, rows, code):
+    def acted(self, rows: Int[np.ndarray, " k"], code: Int[np.ndarray, " k"]):
         edge, n = self.edge[rows], self.compiled.products
         chance = self.compiled.bought(edge, code)
         for at, law in ((n, self.compiled.leave), (n + 1, self.compiled.query)):
             chance[code == at] = law[edge[code == at]]
         return chance
 
-    def heard(self, rows, joint):
+    def heard(self, rows: Int[np.ndarray, " k"], joint: Int[np.ndarray, " k"]):
         column = np.asarray(self.plan.tables.column)
         return column[self.plan.tree.structure.columns[self.edge[rows], joint]]
 
-    def symbols(self, going, omega):
+    def symbols(self, going: np.ndarray, omega: np.ndarray):
         self.root, self.node, self.control, self.edge = (
             x[going] for x in (self.root, self.node, self.control, self.edge)
         )
         column = np.asarray(self.plan.tables.column)
         return column[self.plan.tree.structure.columns[self.edge], omega[:, None]]
 
-    def advance(self, heard) -> None:
+    def advance(self, heard: Int[np.ndarray, " N"]) -> None:
         self.node = self.plan.tree.layers[self.t].child[self.node, self.control, heard]
         self.t += 1
 
 
-def _look_up(table: dict, rows: np.ndarray) -> np.ndarray:
+def _look_up(table: dict[tuple[Any, ...], int], rows: np.ndarray) -> np.ndarray:
     unique, inverse = distinct_integers(rows)
     found = [table.get(tuple(row), -1) for row in unique.tolist()]
     if min(found) < 0:

@@ -169,31 +169,33 @@ class _CursorElsewhere(AbstractCursor):
     def __init__(self, held: AbstractCursor, truth: AbstractCursor):
         self.held, self.truth, self.gains = held, truth, held.gains
 
-    def begin(self, signals) -> None:
+    def begin(self, signals: np.ndarray) -> None:
         self.held.begin(signals)
         self.truth.begin(signals)
 
-    def choose(self, theta, rng=None) -> Int[np.ndarray, " N"]:
+    def choose(
+        self, theta: Int[np.ndarray, "N n"], rng: np.random.Generator | None = None
+    ) -> Int[np.ndarray, " N"]:
         return self.held.choose(theta, rng)
 
-    def laws(self, control, omega):
+    def laws(self, control: Int[np.ndarray, " N"], omega: Int[np.ndarray, " N"]):
         self.held.laws(control, np.zeros_like(omega))
         return self.truth.laws(control, omega)
 
-    def beliefs(self, rows):
+    def beliefs(self, rows: Int[np.ndarray, " k"]):
         return self.held.beliefs(rows)
 
-    def acted(self, rows, code):
+    def acted(self, rows: Int[np.ndarray, " k"], code: Int[np.ndarray, " k"]):
         return self.held.acted(rows, code)
 
-    def heard(self, rows, joint):
+    def heard(self, rows: Int[np.ndarray, " k"], joint: Int[np.ndarray, " k"]):
         return self.held.heard(rows, joint)
 
-    def symbols(self, going, omega):
+    def symbols(self, going: np.ndarray, omega: np.ndarray):
         self.held.symbols(going, np.zeros_like(omega))
         return self.truth.symbols(going, omega)
 
-    def advance(self, heard) -> None:
+    def advance(self, heard: Int[np.ndarray, " N"]) -> None:
         self.held.advance(heard)
         self.truth.advance(np.zeros_like(heard))  # of the truth, memories alone are asked
 

@@ -88,7 +88,7 @@ class TreeEvaluator(AbstractEvaluator):
             return self.asked
         return _PLAYERS(self, lambda: untrained(self.env, self.profiles))
 
-    def begin(self, theta, signals) -> Place:
+    def begin(self, theta: Int[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]) -> Place:
         pairs = self.pairs
         root = np.flatnonzero((pairs.signals == signals).all(axis=1))
         found = np.flatnonzero(np.isin(pairs.root, root) & (pairs.theta == theta).all(axis=1))
@@ -119,13 +119,13 @@ class TreeEvaluator(AbstractEvaluator):
         nothing = np.zeros((1, every.shape[1]))
         return self.compiled.actions(np.array([edge]))[0], np.concatenate([every, nothing])[columns]
 
-    def follow(self, place: Place, control: int, joint: int, theta) -> Place:
+    def follow(self, place: Place, control: int, joint: int, theta: np.ndarray) -> Place:
         node = int(self.plan.tree.layers[place.period - 1].child[place.node, control, joint])
         options = self.plan.sibling[place.pair]
         pair = int(options[(self.pairs.theta[options] == theta).all(axis=1)][0])
         return self._place(place.period + 1, pair, node)
 
-    def leave(self, place: Place, money=None):
+    def leave(self, place: Place, money: Float[np.ndarray, " n"] | None = None):
         asked = self.asked
         if self.optimal is not None and asked is None:
             must = "stay on the tree of a policy that is not W's own"
@@ -178,7 +178,9 @@ class TreeEvaluator(AbstractEvaluator):
             )
         return found
 
-    def _given_taste(self, plan: Plan, t: int, pair, node, control) -> Float[np.ndarray, "k m"]:
+    def _given_taste(
+        self, plan: Plan, t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray
+    ) -> Float[np.ndarray, "k m"]:
         none = np.zeros(0, np.int64)
         wanted = [(none, none, none) for _ in range(plan.horizon)]
         wanted[t] = pair, node, control
@@ -186,7 +188,7 @@ class TreeEvaluator(AbstractEvaluator):
         support, theta = self.env.values.support, self.pairs.theta
         stop, reward = np.asarray(plan.tables.stop), np.asarray(plan.tables.reward)
 
-        def flow(t, pair, node, control):
+        def flow(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
             edge = plan.edge(t, node, control)
             product = plan.tree.structure.outcome[edge]
             money = support[np.arange(self.env.products), theta[pair]]
@@ -310,7 +312,9 @@ class TreeEvaluator(AbstractEvaluator):
     def at_once(self, table: str) -> None:
         return None
 
-    def recommend(self, belief, memory, theta, period: int) -> int:
+    def recommend(
+        self, belief: np.ndarray, memory: np.ndarray, theta: np.ndarray, period: int
+    ) -> int:
         """The nodes that hold this belief say it; they must all say the same."""
         n, t = self.env.products, period - 1
         money = np.asarray(self.env.values.support)[np.arange(n), self.pairs.theta]

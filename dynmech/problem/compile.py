@@ -14,7 +14,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from dynmech._types import Numbers, precision
 from dynmech.errors import (
@@ -23,10 +23,14 @@ from dynmech.errors import (
     describe,
 )
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.feedback import AbstractFeedback
+from dynmech.market.rewards import Toll
+from dynmech.market.rules import AbstractActionRule
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import stepped
 from dynmech.problem.edges import (
     Compiled,
+    Edges,
     actions_jit,
     compile_edges,
     in_blocks,
@@ -114,7 +118,14 @@ def _columns(env: RecommendationMDP, compiled: Compiled) -> Float[np.ndarray, "C
 
 
 @as_program
-def _tables_jit(rules, edges, shown, gamma, points, more) -> Tables:
+def _tables_jit(
+    rules: tuple[AbstractActionRule, AbstractFeedback],
+    edges: Edges,
+    shown: Numbers,
+    gamma: Numbers,
+    points: Numbers,
+    more: tuple[Numbers, Toll | None],
+) -> Tables:
     (rule, feedback), (leaving, toll) = rules, more
     utilities = gamma @ jnp.asarray(points).T
     action = actions_jit(rule, edges.memory, shown, utilities)
@@ -148,7 +159,7 @@ def told_laws(
     return told
 
 
-def enumerate_memories(env, horizon, limit):
+def enumerate_memories(env: RecommendationMDP, horizon: int, limit: float):
     """Distinct memories of each period, and for each the index of the one that follows."""
     n, width = env.products, len(env.controls)
     start = env.unaware
@@ -181,15 +192,17 @@ def enumerate_memories(env, horizon, limit):
 
 
 @as_program
-def next_memories(rule, memories, controls, products):
-    def step(memory, shown):
+def next_memories(rule: AbstractActionRule, memories: Numbers, controls: Numbers, products: int):
+    def step(memory: Array, shown: Array):
         return stepped(rule, memory, shown, products)
 
     each = jax.vmap(jax.vmap(step, in_axes=(None, 0)), in_axes=(0, None))
     return each(jnp.asarray(memories), jnp.asarray(controls))
 
 
-def raw_edges(env, memories, after, horizon):
+def raw_edges(
+    env: RecommendationMDP, memories: list[np.ndarray], after: list[np.ndarray], horizon: int
+):
     """Distinct (memory after, control, period), and which of them follows each memory."""
     clock = env.signals.feedback.periodic()
     rows = []
@@ -206,7 +219,14 @@ def raw_edges(env, memories, after, horizon):
     return keys, [part.reshape(r.shape[:2]) for part, r in zip(parts, rows, strict=True)]
 
 
-def _shown(before, memories, after, place, count, added):
+def _shown(
+    before: np.ndarray,
+    memories: list[np.ndarray],
+    after: list[np.ndarray],
+    place: list[np.ndarray],
+    count: int,
+    added: np.ndarray,
+):
     """Products surely shown, and possibly shown, at each edge, over all ways to reach it.
 
     `added` (C, n): what each control shows.
@@ -262,7 +282,7 @@ def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(first), rank[inverse.reshape(-1)]
 
 
-def _refine(edges, after):
+def _refine(edges: list[np.ndarray], after: list[np.ndarray]):
     """Merge memories that offer the same edges now and lead to the same classes."""
     tables_: list[np.ndarray] = []
     successors: list[np.ndarray] = []

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dynmech._types import on_host, precision
+from dynmech._types import Numbers, on_host, precision
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
@@ -25,6 +25,9 @@ from dynmech.errors import (
     describe,
 )
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.feedback import AbstractFeedback
+from dynmech.market.rules import AbstractActionRule
+from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import acts, alone, answers
 from solvers import Structure
 from solvers.programs import as_program
@@ -155,7 +158,7 @@ def compile_edges(
         _check_actions(env, part.action, always[low:high])
         _check_laws(part.law)
         query, leave = part.action[:, n + 1], part.action[:, n]
-        possible = part.action[:, :n].any(axis=2) if exact else ever[low:high]
+        possible = np.asarray(part.action[:, :n].any(axis=2) if exact else ever[low:high])
         slot = _slots(possible)
         product = np.maximum(slot, 0)[:, :, None]
         stop = np.where(slot[:, :, None] >= 0, np.take_along_axis(part.action, product, 1), 0.0)
@@ -234,7 +237,7 @@ class _Numbered:
         return number, new
 
 
-def _check_room(env: RecommendationMDP, ever, going: int, limit: float) -> None:
+def _check_room(env: RecommendationMDP, ever: np.ndarray, going: int, limit: float) -> None:
     """Raise before anything is computed where what can happen does not fit."""
     count, points = len(ever), env.tastes.size
     symbols = env.heard.count
@@ -247,7 +250,9 @@ def _check_room(env: RecommendationMDP, ever, going: int, limit: float) -> None:
         raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
 
 
-def _blocks(env, memory, shown, period) -> Iterator[tuple[int, _Part]]:
+def _blocks(
+    env: RecommendationMDP, memory: np.ndarray, shown: np.ndarray, period: np.ndarray
+) -> Iterator[tuple[int, _Part]]:
     """Laws of all situations, a few at a time, in few sizes."""
     n, points, count = env.products, env.tastes.size, len(memory)
     each = _each(points, n, env.heard.count)
@@ -282,28 +287,37 @@ def _each(points: int, products: int, symbols: int) -> float:
 
 
 @as_program
-def actions_jit(rule, memory, shown, utilities):
+def actions_jit(rule: AbstractActionRule, memory: Numbers, shown: Numbers, utilities: Numbers):
     """Action probabilities of situations, (S, n+2, m)."""
     law = jax.vmap(lambda m, r: acts(rule, m, r, utilities))
     return law(jnp.asarray(memory), jnp.asarray(shown))
 
 
 @as_program
-def laws_jit(feedback, memory, shown, period, utilities):
+def laws_jit(
+    feedback: AbstractFeedback, memory: Numbers, shown: Numbers, period: Numbers, utilities: Numbers
+):
     """Laws of the joint symbol of situations, (S, m, Z)."""
     law = jax.vmap(lambda m, r, t: answers(feedback, m, r, t, utilities))
     return law(jnp.asarray(memory), jnp.asarray(shown), jnp.asarray(period))
 
 
 @as_program
-def told_jit(signal, memory, shown, gains):
+def told_jit(signal: AbstractSettlementSignal, memory: Numbers, shown: Numbers, gains: Numbers):
     """All by which the signal tells situations apart, shape (S, *L, n, m)."""
     laws = jax.vmap(lambda m, r: signal.laws(m, alone(r), gains))
     return laws(jnp.asarray(memory), jnp.asarray(shown))
 
 
 @as_program
-def _behaviour_jit(rules, memory, shown, period, utilities, gains):
+def _behaviour_jit(
+    rules: tuple[AbstractActionRule, AbstractFeedback, AbstractSettlementSignal],
+    memory: Numbers,
+    shown: Numbers,
+    period: Numbers,
+    utilities: Numbers,
+    gains: Numbers,
+):
     """Actions, laws of the feedback and what settles purchases, of every situation."""
     rule, feedback, signal = rules
     return (
@@ -313,7 +327,9 @@ def _behaviour_jit(rules, memory, shown, period, utilities, gains):
     )
 
 
-def _joined(slots, stops, toll: bool) -> tuple[np.ndarray, np.ndarray]:
+def _joined(
+    slots: list[np.ndarray], stops: list[np.ndarray], toll: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Slots and their chances of all edges, padded with empty ones; what a query costs is last."""
     width, points = max(map(len, slots)), stops[0].shape[1]
     slot = np.full((len(slots), width), -1)
@@ -326,7 +342,7 @@ def _joined(slots, stops, toll: bool) -> tuple[np.ndarray, np.ndarray]:
     return slot, stop
 
 
-def _check_actions(env, action, always):
+def _check_actions(env: RecommendationMDP, action: np.ndarray, always: np.ndarray):
     n = env.products
     if action.shape[1:] != (n + 2, env.tastes.size):
         must = f"return probabilities of shape {(n + 2, env.tastes.size)}"
@@ -346,7 +362,7 @@ def _check_actions(env, action, always):
         raise UnseenPurchase(describe(_RULE, must, got, "make it zero until it is shown"))
 
 
-def _check_laws(law):
+def _check_laws(law: np.ndarray):
     gap = np.abs(law.sum(axis=2) - 1)
     if not np.isfinite(law).all():
         raise NotFinite(describe(f"{_FEEDBACK}.likelihood", "be finite", "NaN or infinity"))
@@ -356,11 +372,11 @@ def _check_laws(law):
         raise InvalidProbability(describe(f"{_FEEDBACK}.likelihood", must, got))
 
 
-def _tolerance(array) -> float:
+def _tolerance(array: np.ndarray) -> float:
     return max(1e-9, 64 * float(np.finfo(array.dtype).eps))
 
 
-def _slots(buyable):
+def _slots(buyable: np.ndarray):
     """Products that can be bought at each edge, in order, padded with -1."""
     width = max(int(buyable.sum(axis=1).max()), 1)
     order = np.argsort(~buyable, axis=1, kind="stable")[:, :width]

@@ -22,6 +22,7 @@ from dynmech.problem.compile import (
     unique_rows,
 )
 from dynmech.problem.edges import Compiled, compile_edges
+from solvers.problem import Structure
 from solvers.truncation import endless_cycle
 
 _RULE = "RecommendationMDP(action_rule=...)"
@@ -53,7 +54,9 @@ def compile_endless(env: RecommendationMDP, limit: float) -> tuple[Compiled, int
     return dataclasses.replace(found, structure=structure), depth
 
 
-def _close(env, limit) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], int]:
+def _close(
+    env: RecommendationMDP, limit: float
+) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], int]:
     """Every memory, the first being the start; what follows each; rounds until all are found."""
     n, name = env.products, type(env.action_rule).__name__
     width = len(env.controls)
@@ -88,7 +91,7 @@ def _close(env, limit) -> tuple[Int[np.ndarray, "M d"], Int[np.ndarray, "M A"], 
     return np.array(list(known), np.int64), np.concatenate(after), depth
 
 
-def _shown(before, after, place, count: int, added):
+def _shown(before: np.ndarray, after: np.ndarray, place: np.ndarray, count: int, added: np.ndarray):
     """Products surely shown, and possibly shown, at each edge, over all ways to reach it."""
     n = added.shape[1]
     sure = np.ones((len(after), n), bool)
@@ -109,7 +112,7 @@ def _shown(before, after, place, count: int, added):
     return always, ever
 
 
-def _refine(structure, edge, after):
+def _refine(structure: Structure, edge: np.ndarray, after: np.ndarray):
     """Merge memories that offer the same edges now and lead to the same classes for ever."""
     classes = np.zeros(len(edge), np.int64)
     while True:
@@ -122,7 +125,13 @@ def _refine(structure, edge, after):
     return dataclasses.replace(structure, edge=(here,), successor=(follow,))
 
 
-def _check_end(env, found: Compiled, memories, after, edge: Int[np.ndarray, "M A"]) -> None:
+def _check_end(
+    env: RecommendationMDP,
+    found: Compiled,
+    memories: np.ndarray,
+    after: np.ndarray,
+    edge: Int[np.ndarray, "M A"],
+) -> None:
     """Raise unless every sequence of recommendations ends the conversation almost surely."""
     query: Float[np.ndarray, "M A m"] = found.query[edge]
     cycle = endless_cycle(after, query, np.asarray(env.tastes.weights) > 0)

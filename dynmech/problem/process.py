@@ -47,11 +47,11 @@ class MarketProcess(AbstractProcess):
     def start(self):
         return np.asarray(self.rule.begin(len(self.utilities), self.rounds, self.shown.shape[1]))
 
-    def step(self, memory, control):
+    def step(self, memory: Int[Numbers, " d"], control: Numbers | int):
         shown = jnp.asarray(self.shown)[control]
         return stepped(self.rule, jnp.asarray(memory), shown, len(self.utilities))
 
-    def ends(self, memory, control):
+    def ends(self, memory: Int[Numbers, " d"], control: Numbers | int):
         shown = jnp.asarray(self.shown)[control]
         law = acts(self.rule, memory, shown, jnp.asarray(self.utilities))
         if self.toll is None:
@@ -65,7 +65,7 @@ class MarketProcess(AbstractProcess):
         leave = 1 - ends[:n].sum(axis=0, keepdims=True) - going
         return np.concatenate([ends[:n], np.clip(leave, 0.0, 1.0), going])
 
-    def symbols(self, memory, control, period):
+    def symbols(self, memory: Int[Numbers, " d"], control: Numbers | int, period: Numbers | int):
         shown = jnp.asarray(self.shown)[control]
         return answers(self.feedback, memory, shown, period, jnp.asarray(self.utilities))
 

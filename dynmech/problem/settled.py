@@ -14,9 +14,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
-from dynmech._types import precision
+from dynmech._types import Numbers, precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -54,12 +54,14 @@ class Settled(eqx.Module):
             return plan
         return eqx.tree_at(lambda p: p.root, plan, self.root)
 
-    def _slot(self, held: Plan, edge) -> Int[np.ndarray, "k J"]:
+    def _slot(self, held: Plan, edge: np.ndarray) -> Int[np.ndarray, "k J"]:
         """The product of each slot, the first where there is none."""
         outcome = held.tree.structure.outcome[edge]
         return np.where((outcome >= 0) & (outcome < len(self.noise)), outcome, 0)
 
-    def predict(self, held: Plan, t: int, pair, node, edge) -> Float[np.ndarray, "k J"]:
+    def predict(
+        self, held: Plan, t: int, pair: np.ndarray, node: np.ndarray, edge: np.ndarray
+    ) -> Float[np.ndarray, "k J"]:
         """m of every slot at nodes of round t; `held`: see `held`."""
         slot = self._slot(held, edge)
         belief = Plan.belief(held, t, pair, node)[:, None]
@@ -92,7 +94,9 @@ class Settled(eqx.Module):
                 np.maximum.at(high, slot, m)
         return np.maximum(low, ends[0]), np.minimum(high, ends[1])
 
-    def means(self, held: Plan, t: int, pair, node, edge) -> Float[np.ndarray, "k J m"]:
+    def means(
+        self, held: Plan, t: int, pair: np.ndarray, node: np.ndarray, edge: np.ndarray
+    ) -> Float[np.ndarray, "k J m"]:
         """E[q | omega, purchase] of every slot at nodes of round t."""
         slot = self._slot(held, edge)
         mean = self.mean[edge[:, None], slot]
@@ -101,7 +105,9 @@ class Settled(eqx.Module):
         m = self.predict(held, t, pair, node, edge)[..., None]
         return mean + self.follows[0][edge[:, None], slot] * m
 
-    def variances(self, held: Plan, t: int, pair, node, edge) -> Float[np.ndarray, "k J m"]:
+    def variances(
+        self, held: Plan, t: int, pair: np.ndarray, node: np.ndarray, edge: np.ndarray
+    ) -> Float[np.ndarray, "k J m"]:
         """Var(q | omega, purchase) of every slot at nodes of round t; NaN where unknown."""
         slot = self._slot(held, edge)
         if self.follows is None:
@@ -119,7 +125,13 @@ def predictions(
     return (weight * utility).sum(axis=-1) / np.where(mass > 0, mass, 1.0)
 
 
-def largest_bias(mean, drift, utilities, live, hull=None) -> float:
+def largest_bias(
+    mean: np.ndarray,
+    drift: np.ndarray | None,
+    utilities: np.ndarray,
+    live: np.ndarray,
+    hull: tuple[np.ndarray, np.ndarray] | None = None,
+) -> float:
     """Largest |E[q | omega, m] - u_j| over `live` (..., n, m), and over every prediction m.
 
     **Arguments:** `drift`: d, None where no prediction enters; `hull`: least and largest m (n,) of
@@ -135,7 +147,10 @@ def largest_bias(mean, drift, utilities, live, hull=None) -> float:
 
 
 def settled(
-    env: RecommendationMDP, compiled: Compiled, signal: AbstractSettlementSignal, signals
+    env: RecommendationMDP,
+    compiled: Compiled,
+    signal: AbstractSettlementSignal,
+    signals: np.ndarray,
 ) -> Settled:
     """Means and variances of a signal's estimates at the edges of a tree.
 
@@ -170,7 +185,11 @@ def settled(
 
 
 def laws_of(
-    env: RecommendationMDP, signal: AbstractSettlementSignal, memory, shown, product
+    env: RecommendationMDP,
+    signal: AbstractSettlementSignal,
+    memory: np.ndarray,
+    shown: np.ndarray,
+    product: np.ndarray,
 ) -> Float[np.ndarray, "*L k"]:
     """What `signal.laws` holds of k purchases, as the mechanism sees them: at the first taste."""
     with precision(env.gamma):
@@ -184,7 +203,9 @@ def laws_of(
 
 
 @as_program
-def _laws_jit(signal, memory, shown, utilities):
+def _laws_jit(
+    signal: AbstractSettlementSignal, memory: Numbers, shown: Numbers, utilities: Numbers
+):
     laws = jax.vmap(lambda h, r: signal.laws(h, r, jnp.asarray(utilities)))
     return laws(jnp.asarray(memory), jnp.asarray(shown))
 
@@ -198,8 +219,14 @@ def rating_noise(
 
 
 @as_program
-def _settled_jit(signal, memory, recommendation, utilities, noise):
-    def one(memory, recommendation):
+def _settled_jit(
+    signal: AbstractSettlementSignal,
+    memory: Numbers,
+    recommendation: Numbers,
+    utilities: Numbers,
+    noise: Numbers,
+):
+    def one(memory: Array, recommendation: Array):
         mean = signal.mean(memory, recommendation, utilities)
         return mean, signal.moments(memory, recommendation, utilities, noise)
 

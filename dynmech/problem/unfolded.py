@@ -69,7 +69,14 @@ def _ends(rows: list[np.ndarray]) -> Int[np.ndarray, " _t"]:
     return np.cumsum([len(part) for part in rows])[:-1]
 
 
-def _shown(before, used, following, place, count, added):
+def _shown(
+    before: np.ndarray,
+    used: list[np.ndarray],
+    following: list[np.ndarray],
+    place: list[np.ndarray],
+    count: int,
+    added: np.ndarray,
+):
     """Products surely, and possibly, shown at each edge in use, over the ways that are in use."""
     n = added.shape[1]
     always, ever = np.ones((count, n), bool), np.zeros((count, n), bool)

@@ -36,16 +36,16 @@ class FlatSignals(AbstractInitialSignals):
     table: Float[Numbers, "m S"]
     sizes: tuple[int, ...] = eqx.field(static=True)
 
-    def bind(self, utilities, weights):
+    def bind(self, utilities: np.ndarray, weights: np.ndarray):
         return self
 
-    def alphabet(self, products):
+    def alphabet(self, products: int):
         return self.sizes
 
-    def likelihood(self, utilities, symbols):
+    def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
         return jnp.asarray(self.table).T[join_symbols(np.asarray(symbols).T, self.sizes)]
 
-    def draw(self, rng, utilities, omega):
+    def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         law = np.asarray(self.table)[omega]
         flat = np.searchsorted(np.cumsum(law), rng.random() * law.sum(), side="right")
         return split_symbol(min(int(flat), law.size - 1), self.sizes)
@@ -76,7 +76,9 @@ def submarket(env: RecommendationMDP, kept: Int[np.ndarray, " K"]) -> Recommenda
     )
 
 
-def fold(env: RecommendationMDP, kept, signals: Int[np.ndarray, "B n1"]) -> Int[np.ndarray, "B k1"]:
+def fold(
+    env: RecommendationMDP, kept: np.ndarray, signals: Int[np.ndarray, "B n1"]
+) -> Int[np.ndarray, "B k1"]:
     """Initial symbols in the smaller market: the platform's includes those left out."""
     sizes = env.initial_alphabet
     out = _left_out(kept, env.products)
@@ -85,11 +87,11 @@ def fold(env: RecommendationMDP, kept, signals: Int[np.ndarray, "B n1"]) -> Int[
     return np.concatenate([platform[:, None], signals[:, 1 + kept]], axis=1)
 
 
-def _left_out(kept, n: int) -> Int[np.ndarray, " l"]:
+def _left_out(kept: np.ndarray, n: int) -> Int[np.ndarray, " l"]:
     return np.setdiff1d(np.arange(n), kept)
 
 
-def _initial(env: RecommendationMDP, kept) -> AbstractInitialSignals:
+def _initial(env: RecommendationMDP, kept: np.ndarray) -> AbstractInitialSignals:
     sizes = env.initial_alphabet
     if math.prod(sizes) == 1:
         return NoSignals()
@@ -109,7 +111,7 @@ def _initial(env: RecommendationMDP, kept) -> AbstractInitialSignals:
     return FlatSignals(law, (count // math.prod(own), *own))
 
 
-def _values(values: Values, kept) -> Values:
+def _values(values: Values, kept: np.ndarray) -> Values:
     support, prior = values.support[kept], values.prior[kept]
     if values.correlated:
         n = len(values.support)

@@ -34,14 +34,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import choice
-from dynmech._types import in_doubles, precision
+from dynmech._types import Numbers, in_doubles, precision
 from dynmech.errors import InvalidArgument, TooLarge, UnseenPurchase, describe, import_extra
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import check_profiles, signal_likelihood
+from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, answers
 from dynmech.market.values import MarkovValues, reportable
 from dynmech.problem.compile import next_memories
@@ -208,7 +210,9 @@ def _memories(env: RecommendationMDP) -> Int[np.ndarray, "n1 d"] | None:
     return after
 
 
-def _behaviour(env, memories) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n1 m"]]:
+def _behaviour(
+    env: RecommendationMDP, memories: np.ndarray
+) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarray, "n1 m"]]:
     """Chance that each product is bought when shown, and of a query after each recommendation."""
     n, rule, utilities = env.products, env.action_rule, jnp.asarray(env.utilities)
     if rule.alone(n, utilities) is not None:
@@ -223,7 +227,7 @@ def _behaviour(env, memories) -> tuple[Float[np.ndarray, "n m"], Float[np.ndarra
 
 
 @as_program
-def _screen(rule, utilities):
+def _screen(rule: AbstractActionRule, utilities: Numbers):
     """As `_general`, where the rule itself says what one product alone brings."""
     return jax.lax.map(
         lambda shown: rule.alone(shown, utilities), jnp.arange(utilities.shape[0] + 1)
@@ -231,10 +235,10 @@ def _screen(rule, utilities):
 
 
 @as_program
-def _general(rule, memories, utilities):
+def _general(rule: AbstractActionRule, memories: Numbers, utilities: Numbers):
     n = utilities.shape[0]
 
-    def one(at):
+    def one(at: tuple[Array, Array]):
         shown, memory = at
         law = acts(rule, memory, shown, utilities)
         own = jnp.where(jnp.arange(n) == shown, 1.0, 0.0)[:, None]
@@ -243,7 +247,7 @@ def _general(rule, memories, utilities):
     return jax.lax.map(one, (jnp.arange(n + 1), jnp.asarray(memories)))
 
 
-def _laws(env, memories) -> Float[np.ndarray, "n1 P m Z"]:
+def _laws(env: RecommendationMDP, memories: np.ndarray) -> Float[np.ndarray, "n1 P m Z"]:
     """Law of the symbols after each recommendation, in every period where it depends on it."""
     feedback = env.signals.feedback
     symbols = env.heard.count
@@ -258,8 +262,8 @@ def _laws(env, memories) -> Float[np.ndarray, "n1 P m Z"]:
 
 
 @as_program
-def _laws_jit(feedback, memories, periods, utilities):
-    def one(at):
+def _laws_jit(feedback: AbstractFeedback, memories: Numbers, periods: Numbers, utilities: Numbers):
+    def one(at: tuple[Array, Array]):
         memory, shown = at
         law = jax.vmap(lambda t: answers(feedback, memory, shown, t, jnp.asarray(utilities)))
         return law(periods)
@@ -267,7 +271,7 @@ def _laws_jit(feedback, memories, periods, utilities):
     return jax.lax.map(one, (jnp.asarray(memories), jnp.arange(len(memories))))
 
 
-def _reachable(env: RecommendationMDP, column) -> Float[np.ndarray, "g m"] | None:
+def _reachable(env: RecommendationMDP, column: np.ndarray) -> Float[np.ndarray, "g m"] | None:
     """Every belief of every period, of mass one; None if there are too many to list."""
     sizes = env.initial_alphabet
     count = math.prod(sizes)

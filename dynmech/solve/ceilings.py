@@ -8,6 +8,7 @@ import dataclasses
 import math
 
 import numpy as np
+from jaxtyping import Int
 
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
@@ -26,13 +27,13 @@ class RuleCeiling(AbstractCeiling):
 
     bound: AbstractToldBound
 
-    def value(self, period, memories):
+    def value(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return self.bound.value(period, memories)
 
-    def plans(self, period, memories):
+    def plans(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return None
 
-    def gained(self, period, memories):
+    def gained(self, period: int, memories: Int[np.ndarray, "_U d"]):
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def _ask(
 
 
 @contextlib.contextmanager
-def our_errors(name: str, limits: Limits) -> Iterator[None]:
+def our_errors(name: str, limits: Limits) -> Generator[None, None, None]:
     """Turn what solvers raise into what users catch; `name`: of the solver."""
     try:
         yield

@@ -87,7 +87,7 @@ def find_lies(
     nodes: int,
 ) -> tuple[tuple[Witness, ...], tuple[Witness, ...]]:
     """Find the best report of each advertiser, settled on data and settled on messages."""
-    found: tuple[list, list] = ([], [])
+    found: tuple[list[Any], list[Any]] = ([], [])
     for i, own in enumerate(types):
         gain, shown = report_gains(env, own, profile, history, tree, nodes, i)
         reports = [(t, s, q) for q in own.noise for s in own.signals for t in own.theta]
@@ -157,7 +157,17 @@ def least_message_gain(
     return float(clipped.max() - clipped.min()) / 2
 
 
-def _flows(env, profile, history, tree, nodes, agent, values, signals, noise):
+def _flows(
+    env: ShoppingAssistant,
+    profile: AssistantProfile,
+    history: AssistantHistory | None,
+    tree: Tree,
+    nodes: int,
+    agent: int,
+    values: np.ndarray,
+    signals: np.ndarray,
+    noise: np.ndarray,
+):
     """Expected play for each of her reports, signals slowest: (L * K, 4, n)."""
     told = [profile.replace(agent, signal=signal, noise=noise) for signal in signals]
     beliefs = [env.belief(each, history) for each in told]
@@ -171,7 +181,15 @@ def _flows(env, profile, history, tree, nodes, agent, values, signals, noise):
     return play(tree, planned, mean, believed, theta, tree.past)[0]
 
 
-def _witness(env, profile, agent, gain, report, honest, deviant) -> Witness:
+def _witness(
+    env: ShoppingAssistant,
+    profile: AssistantProfile,
+    agent: int,
+    gain: float,
+    report: tuple[float, np.ndarray, np.ndarray],
+    honest: float,
+    deviant: float,
+) -> Witness:
     told = tuple(_plain(part) for part in report)
     each = zip(profile.theta, profile.signals, profile.signal_noise, strict=True)
     true = [tuple(_plain(part) for part in parts) for parts in each]

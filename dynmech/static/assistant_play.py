@@ -80,7 +80,14 @@ def play(
     return out, ahead
 
 
-def _enumerate(actual, planned, mean, believed, theta, key):
+def _enumerate(
+    actual: Tree,
+    planned: Tree,
+    mean: np.ndarray,
+    believed: np.ndarray,
+    theta: np.ndarray,
+    key: tuple[int, ...],
+):
     """Average over the nodes of the next reaction: play after it, and the sum of reactions."""
     step, gain = actual.steps[key], planned.steps[key].gain
     rule, n = actual.rule(step), actual.products
@@ -98,7 +105,9 @@ def _enumerate(actual, planned, mean, believed, theta, key):
     )
 
 
-def _last_round(step: Step, gain, mean, believed, theta):
+def _last_round(
+    step: Step, gain: np.ndarray, mean: np.ndarray, believed: np.ndarray, theta: np.ndarray
+):
     """Expected play in round T, seen from before the reaction to round T - 1: a closed form."""
     n = mean.shape[1]
     learned = believed + (mean - believed) @ gain.T

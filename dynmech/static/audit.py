@@ -236,7 +236,11 @@ def run_static_audit(
     )
 
 
-def _profile_chances(env, theta_prior, structure_prior) -> Float[np.ndarray, "n ..."]:
+def _profile_chances(
+    env: StaticEnvironment,
+    theta_prior: npt.ArrayLike | None,
+    structure_prior: Sequence[npt.ArrayLike] | None,
+) -> Float[np.ndarray, "n ..."]:
     """Probability of each type profile, by each agent's own prior over the state."""
     n, values = env.theta.shape[:2]
     if theta_prior is None:
@@ -269,7 +273,14 @@ def _average(table: np.ndarray, chance: np.ndarray) -> Float[np.ndarray, " n"]:
     return np.where(chance > 0, table * chance, 0).sum(axis=axes) / chance.sum(axis=axes)
 
 
-def _best_lies(belief, payoff, allocation, transfer, possible, agent):
+def _best_lies(
+    belief: np.ndarray,
+    payoff: np.ndarray,
+    allocation: np.ndarray,
+    transfer: np.ndarray,
+    possible: np.ndarray,
+    agent: int,
+):
     """Largest gain at each profile and the report that makes it; how many were compared.
 
     Last the largest sum of sizes of terms behind truth or such a report: what rounding is of.
@@ -293,7 +304,9 @@ def _best_lies(belief, payoff, allocation, transfer, possible, agent):
     return np.moveaxis(gain, 0, agent), np.moveaxis(report, 0, agent), compared, most
 
 
-def _witness(env, allocation, gain, report, agent) -> Witness:
+def _witness(
+    env: StaticEnvironment, allocation: np.ndarray, gain: np.ndarray, report: np.ndarray, agent: int
+) -> Witness:
     cell = tuple(int(k) for k in np.unravel_index(np.nanargmax(gain), gain.shape))
     told, own = int(report[cell]), env.types[agent]
     reported = tuple(told if j == agent else e for j, e in enumerate(cell))

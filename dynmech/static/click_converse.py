@@ -20,6 +20,7 @@ of the pivotal mechanism", Journal of Public Economics 1986.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -160,7 +161,14 @@ class _Program(eqx.Module):
         return done.x.reshape(cost.shape)
 
 
-def _program(belief, can, earned, value, group, floor) -> _Program:
+def _program(
+    belief: np.ndarray,
+    can: np.ndarray,
+    earned: np.ndarray,
+    value: np.ndarray,
+    group: np.ndarray,
+    floor: np.ndarray,
+) -> _Program:
     """Constrain every true type that can occur not to gain from any report."""
     from scipy.sparse import csr_array
 
@@ -178,7 +186,7 @@ def _program(belief, can, earned, value, group, floor) -> _Program:
     return _Program(rows, slack, floor)
 
 
-def _cell(verb: str, auction: ClickAuction, agent: int, others: Sequence[int]) -> tuple:
+def _cell(verb: str, auction: ClickAuction, agent: int, others: Sequence[int]) -> tuple[Any, ...]:
     """Index all own types of an agent at one profile of the others."""
     agent = member(f"{verb}(agent=...)", agent, auction.env.agents)
     call = f"{verb}(others=...)"

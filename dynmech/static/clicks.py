@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import as_doubles, checked, choice, distinct, instance, member, whole
 from dynmech.errors import InvalidArgument, TooLarge, describe, require_finite
@@ -100,7 +100,7 @@ class ClickAuction(eqx.Module):
             labels = list(distinct("ClickAuction(names=...)", names, n))
         count = float(impressions)
 
-        def payoff(agent, x, omega, theta):
+        def payoff(agent: int, x: Array, omega: Array, theta: Array):
             return count * theta * (x.reshape(n, slots)[agent] @ omega)
 
         self.env = StaticEnvironment(

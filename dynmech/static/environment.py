@@ -10,6 +10,7 @@ produce has posterior zero, is reported as NaN, and is left out of every maximum
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -101,7 +102,7 @@ class StaticEnvironment(eqx.Module):
     ```
     """
 
-    payoff: Callable = eqx.field(static=True)
+    payoff: Callable[..., Any] = eqx.field(static=True)
     allocations: Float[Numbers, "A d"]
     states: TasteGrid
     theta: Float[Numbers, "n K ..."]
@@ -121,7 +122,7 @@ class StaticEnvironment(eqx.Module):
     )
     def __init__(
         self,
-        payoff: Callable,
+        payoff: Callable[..., Any],
         allocations: npt.ArrayLike,
         states: TasteGrid,
         theta: npt.ArrayLike | Array,
@@ -318,7 +319,7 @@ class StaticEnvironment(eqx.Module):
         n, values = self.theta.shape[:2]
         call = "StaticEnvironment(payoff=...)"
 
-        def single(x, omega, theta):
+        def single(x: Array, omega: Array, theta: Array):
             worth = self.payoff(agent, x, omega, theta)
             array = worth if isinstance(worth, Tracer) else as_floats(worth, call)
             if array.shape != ():

@@ -55,20 +55,20 @@ class IdealData(AbstractData):
     """The state itself is observed after the allocation (section 4.1)."""
 
     @checked(env=ENVIRONMENT)
-    def law(self, env):
+    def law(self, env: StaticEnvironment):
         shape = (len(env.allocations), env.states.size, env.states.size)
         return np.broadcast_to(np.eye(env.states.size), shape).copy()
 
     @checked(env=ENVIRONMENT)
-    def credit(self, env, agent):
+    def credit(self, env: StaticEnvironment, agent: int):
         return env.payoff_by_type(agent)
 
     @checked(env=ENVIRONMENT)
-    def distance(self, env):
+    def distance(self, env: StaticEnvironment):
         return np.zeros((len(env.allocations), env.states.size))
 
     @checked(env=ENVIRONMENT)
-    def support(self, env):
+    def support(self, env: StaticEnvironment):
         return np.asarray(env.states.points, np.float64)
 
 
@@ -110,7 +110,7 @@ class Estimator(AbstractData):
         self.kernel = require_probabilities("Estimator(kernel=...)", self.kernel)
 
     @checked(env=ENVIRONMENT)
-    def law(self, env):
+    def law(self, env: StaticEnvironment):
         points = np.asarray(env.states.points)
         if self.points.shape[1] != points.shape[1]:
             must = f"have {points.shape[1]} coordinates, as the states have"
@@ -120,15 +120,15 @@ class Estimator(AbstractData):
         return _kernel("Estimator(kernel=...)", self.kernel, env)
 
     @checked(env=ENVIRONMENT)
-    def credit(self, env, agent):
+    def credit(self, env: StaticEnvironment, agent: int):
         return env.payoff_by_type(agent, self.points)
 
     @checked(env=ENVIRONMENT)
-    def distance(self, env):
+    def distance(self, env: StaticEnvironment):
         return np.einsum("amr,rm->am", self.law(env), distances_to_states(self.points, env))
 
     @checked(env=ENVIRONMENT)
-    def support(self, env):
+    def support(self, env: StaticEnvironment):
         return self.points
 
     @checked(env=ENVIRONMENT)
@@ -256,20 +256,20 @@ class BayesianData(AbstractData):
         self.posterior, self.kernel = _bayes("BayesianData(channel=...)", states, channel)
 
     @checked(env=ENVIRONMENT)
-    def law(self, env):
+    def law(self, env: StaticEnvironment):
         return _kernel("BayesianData(channel=...)", self.kernel, env)
 
     @checked(env=ENVIRONMENT)
-    def credit(self, env, agent):
+    def credit(self, env: StaticEnvironment, agent: int):
         return env.payoff_by_type(agent) @ self.posterior.T
 
     @checked(env=ENVIRONMENT)
-    def distance(self, env):
+    def distance(self, env: StaticEnvironment):
         to_state = self.posterior @ distances_to_states(np.asarray(env.states.points), env)
         return np.einsum("amy,ym->am", self.law(env), to_state)
 
     @checked(env=ENVIRONMENT)
-    def support(self, env):
+    def support(self, env: StaticEnvironment):
         return np.asarray(env.states.points, np.float64)
 
 

@@ -239,10 +239,10 @@ def _maximise(table: np.ndarray, taken: np.ndarray, weights: np.ndarray, start: 
 
     chosen, mean = np.eye(table.shape[1])[taken], weights / weights.sum()
 
-    def score(b):
+    def score(b: np.ndarray):
         return np.einsum("rjk,rj->k", table, (chosen - _chances(table, b)) * mean[:, None])
 
-    def slope(b):
+    def slope(b: np.ndarray):
         chance = _chances(table, b)
         centre = np.einsum("rjk,rj->rk", table, chance)
         second = np.einsum("rjk,rjl,rj->kl", table, table, chance * mean[:, None])

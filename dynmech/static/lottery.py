@@ -13,6 +13,8 @@ Econometrica 1988; Riordan and Sappington, "Optimal contracts with public ex pos
 Journal of Economic Theory 1988.
 """
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 import numpy.typing as npt
@@ -218,7 +220,9 @@ def surplus_extraction(env: StaticEnvironment, data: AbstractData | None = None)
     return _with_bets(env, base, data, "surplus_extraction", "surplus extraction")
 
 
-def _with_bets(env, base: DirectMechanism, data, verb: str, name: str) -> Lottery:
+def _with_bets(
+    env: StaticEnvironment, base: DirectMechanism, data: AbstractData | None, verb: str, name: str
+) -> Lottery:
     data = IdealData() if data is None else data
     relevance = check_relevance(env, data)
     failures = [line for found in relevance for line in found.failures()]
@@ -254,7 +258,7 @@ def _with_bets(env, base: DirectMechanism, data, verb: str, name: str) -> Lotter
     return Lottery(mechanism, scale, relevance)
 
 
-def _bets(env, relevance: list[Relevance], agent: int, outcomes: int):
+def _bets(env: StaticEnvironment, relevance: list[Relevance], agent: int, outcomes: int):
     """Lay the bets and belief indices of an agent over profiles, her own axis first."""
     shape = (env.shape[agent], *(e for j, e in enumerate(env.shape) if j != agent))
     bets, held = np.zeros((*shape, outcomes)), np.full(shape, -1)
@@ -302,6 +306,6 @@ def _show(belief: np.ndarray) -> str:
     return "(" + ", ".join(f"{p:.4g}" for p in belief) + ")"
 
 
-def _require_solved(done) -> None:
+def _require_solved(done: Any) -> None:
     if not done.success:
         raise RuntimeError(f"HiGHS failed on a feasible program: {done.message}")

@@ -9,6 +9,8 @@ E[omega|s_-i])^2]: the formula printed in Example 3 is wrong (its footnote 9 and
 are right, per other agent).
 """
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -89,17 +91,23 @@ class JointPrediction(eqx.Module):
         with precision(self.theta):
             return 1 / jnp.asarray(self.prior_variance) + self._weights(without).sum()
 
-    def posterior_mean(self, signals, without: int | None = None) -> Float[Array, "..."]:
+    def posterior_mean(
+        self, signals: npt.ArrayLike | Mapping[str, int], without: int | None = None
+    ) -> Float[Array, "..."]:
         """Return E[omega | s], or E[omega | s_-i]; signals (..., n) give (...)."""
         with precision(self.theta):
             return self._known(signals) @ self._weights(without) / self.posterior_precision(without)
 
-    def allocation(self, signals, without: int | None = None) -> Float[Array, "..."]:
+    def allocation(
+        self, signals: npt.ArrayLike | Mapping[str, int], without: int | None = None
+    ) -> Float[Array, "..."]:
         """Return x* = mean theta + E[omega | s], Example 1; without agent i, x*(xi_-i)."""
         with precision(self.theta):
             return self._bias(without) + self.posterior_mean(signals, without)
 
-    def pivot_transfers(self, signals, estimate) -> Float[Array, "... n"]:
+    def pivot_transfers(
+        self, signals: npt.ArrayLike | Mapping[str, int], estimate: npt.ArrayLike
+    ) -> Float[Array, "... n"]:
         """Settle the data-driven pivot at an estimate: (3) and (4), paid by each agent.
 
         **Arguments:** `signals`: (..., n), as reported. `estimate`: (...), of omega.
@@ -114,7 +122,9 @@ class JointPrediction(eqx.Module):
                 paid.append(jnp.delete(miss - alone, i, axis=-1).sum(axis=-1))
             return jnp.stack(paid, axis=-1)
 
-    def expected_pivot_transfers(self, signals) -> Float[Array, "... n"]:
+    def expected_pivot_transfers(
+        self, signals: npt.ArrayLike | Mapping[str, int]
+    ) -> Float[Array, "... n"]:
         """Return (n-1) [(mean theta - mean theta_-i)^2 - (E[omega|s] - E[omega|s_-i])^2].
 
         The expectation of `pivot_transfers` given the signals, for an unbiased estimate.
@@ -133,7 +143,9 @@ class JointPrediction(eqx.Module):
             alone = jnp.stack([1 / self.posterior_precision(i) for i in range(self.agents)])
             return (self.agents - 1) * (self._steering() - alone + 1 / self.posterior_precision())
 
-    def loss_from_lying(self, signals, allocation) -> Float[Array, "..."]:
+    def loss_from_lying(
+        self, signals: npt.ArrayLike | Mapping[str, int], allocation: float
+    ) -> Float[Array, "..."]:
         """Return n (x - x*)^2: what an agent loses by moving the decision to x = `allocation`.
 
         Under any data-driven VCG with an unbiased estimate of a law that x does not change.
@@ -142,7 +154,7 @@ class JointPrediction(eqx.Module):
             moved = finite("JointPrediction.loss_from_lying(allocation=...)", allocation)
             return self.agents * (jnp.asarray(moved) - self.allocation(signals)) ** 2
 
-    def bias_epsilon(self, bias) -> Float[Array, ""]:
+    def bias_epsilon(self, bias: float) -> Float[Array, ""]:
         """Return epsilon of Definition 6 for an estimator of bias E[omega_hat | omega] - omega = b.
 
         (n-1)^2 b^2 / n: an agent steers to x* + (n-1) b / n. Zero without bias: the payoff is
@@ -153,7 +165,9 @@ class JointPrediction(eqx.Module):
             wrong = finite("JointPrediction.bias_epsilon(bias=...)", bias)
             return (n - 1) ** 2 * jnp.asarray(wrong) ** 2 / n
 
-    def message_lie(self, agent: int, signals) -> tuple[Array, Array, Array]:
+    def message_lie(
+        self, agent: int, signals: npt.ArrayLike | Mapping[str, int]
+    ) -> tuple[Array, Array, Array]:
         """Find the best lie under generalised VCG on messages, p_i = -E[sum_{j != i} u_j | s'].
 
         She reports theta_i' = mean theta_-i, so that the bias of the decision costs the others
@@ -212,7 +226,7 @@ class JointPrediction(eqx.Module):
         rest = jnp.stack([self._bias(i) for i in range(self.agents)])
         return (self._bias(None) - rest) ** 2
 
-    def _known(self, signals) -> Float[Array, "... n"]:
+    def _known(self, signals: npt.ArrayLike | Mapping[str, int]) -> Float[Array, "... n"]:
         seen = jnp.asarray(finite("JointPrediction(signals=...)", signals))
         if seen.ndim == 0 or seen.shape[-1] != self.agents:
             must = f"have a last axis of length {self.agents}"

@@ -68,7 +68,7 @@ class Procurement(eqx.Module):
     @checked(cost=function(3, "of seller, theta, omega"))
     def __init__(
         self,
-        cost: Callable,
+        cost: Callable[..., Any],
         benefits: npt.ArrayLike,
         states: TasteGrid,
         theta: npt.ArrayLike | Array,

@@ -14,6 +14,8 @@ Berry, "Estimating discrete-choice models of product differentiation", RAND Jour
 equilibrium", Econometrica 1991 (existence and uniqueness for logit demand).
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import numpy as np
 import numpy.typing as npt
@@ -102,13 +104,13 @@ def spot_equilibrium(demand: LogitDemand, costs: npt.ArrayLike) -> SpotEquilibri
     eye, found, residual = np.eye(rows.shape[1]), np.empty_like(rows), 0.0
     for k, cost in enumerate(rows):
 
-        def prices_of(z, cost=cost):
+        def prices_of(z: np.ndarray, cost: np.ndarray = cost):
             return cost + (1 + np.exp(np.minimum(z, _HIGHEST))) / alpha
 
-        def gap(z, price=prices_of):
+        def gap(z: np.ndarray, price: Callable[[np.ndarray], np.ndarray] = prices_of):
             return z - _log_odds(demand, price(z))
 
-        def slopes(z, price=prices_of):
+        def slopes(z: np.ndarray, price: Callable[[np.ndarray], np.ndarray] = prices_of):
             rivals = _rivals(demand, price(z))
             rest = np.exp(rivals - np.logaddexp.reduce(rivals, axis=1, keepdims=True))
             rest = rest[:, : len(eye)]  # chance of each other good, were j not there

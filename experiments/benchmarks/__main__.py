@@ -17,6 +17,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
 import tyro
@@ -93,7 +94,12 @@ def main(options: Options) -> None:
     console.print(table)
     options.results.mkdir(parents=True, exist_ok=True)
     pace = (before + reference()) / 2
-    written: dict = {"machine": machine, "commit": commit(), "reference": pace, "rows": rows}
+    written: dict[str, Any] = {
+        "machine": machine,
+        "commit": commit(),
+        "reference": pace,
+        "rows": rows,
+    }
     if options.curves:
         curves = scaling.curves()
         written["curves"] = curves

@@ -1,6 +1,7 @@
 """Auditing: exhaustive incentive audits, mechaudit beside ours on the same mechanism."""
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def audit_market(values: int) -> dm.DynamicTeamMechanism:
     return dm.DynamicTeamMechanism(dm.solve_efficient_policy(env, progress=False))
 
 
-def rows(values: tuple[int, ...]) -> list[dict]:
+def rows(values: tuple[int, ...]) -> list[dict[str, Any]]:
     """Time audits: every type's every misreport at every profile."""
     found = []
     for size in values:

@@ -6,21 +6,25 @@ conversation, and W is the expected number of likes (Keinan and Ben-Porat, 2025)
 
 import heapq
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 import dynmech as dm
+
+Numbers = Array | np.ndarray
 
 
 class BuysWhatIsShown(dm.AbstractChoice):
     """Whoever does not ask again takes the product on the screen."""
 
-    def shares(self, utilities, weight):
+    def shares(self, utilities: Float[Numbers, "k m"], weight: Float[Numbers, " k"]):
         return jnp.broadcast_to(weight[:, None], utilities.shape)
 
 
-def market(like, prior):
+def market(like: np.ndarray, prior: np.ndarray):
     """A like goes on, and a dislike is a purchase worth P / (1 - P): a round is worth P."""
     rule = dm.LastShownOnly(choice=BuysWhatIsShown(), query=dm.ProductQuery(like, none=0.0))
     grid = dm.TasteGrid((like / (1 - like)).T, prior)
@@ -30,7 +34,7 @@ def market(like, prior):
     )
 
 
-def draw(seed, products, types):
+def draw(seed: int, products: int, types: int):
     """Chances of a like from the angle between random directions, and weights of the types.
 
     Products liked less by every type than another are left out, and draws where the best product
@@ -53,7 +57,7 @@ def draw(seed, products, types):
             return like, prior
 
 
-def best_first(like, prior, precision=1e-6):
+def best_first(like: np.ndarray, prior: np.ndarray, precision: float = 1e-6):
     """W to this precision: a heap of how often each product was shown, likes earned so far.
 
     Below: one product for ever. Above: the type is told. Both are sums of geometric series.
@@ -62,7 +66,7 @@ def best_first(like, prior, precision=1e-6):
     best = (forever @ prior).max()
     start: tuple[int, ...] = (0,) * len(like)
     reached = {start: 0.0}
-    heap: list[tuple] = [(-(prior @ forever.max(0)), start, prior, 0.0)]
+    heap: list[tuple[Any, ...]] = [(-(prior @ forever.max(0)), start, prior, 0.0)]
     while heap:
         bound, shown, weight, earned = heapq.heappop(heap)
         if -bound <= best + precision:
@@ -81,7 +85,7 @@ def best_first(like, prior, precision=1e-6):
     return best
 
 
-def every_economy(like, prior, precision=1e-6):
+def every_economy(like: np.ndarray, prior: np.ndarray, precision: float = 1e-6):
     """W, then W without each product."""
     without = [best_first(np.delete(like, i, 0), prior, precision) for i in range(len(like))]
     return np.array([best_first(like, prior, precision), *without])

@@ -8,13 +8,16 @@ same. A row of the first run that the second lacks is a loss too: nothing shows 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 
-def compare(old: dict, new: dict, threshold: float = 1.3, least: float = 0.01) -> list[dict]:
+def compare(
+    old: dict[str, Any], new: dict[str, Any], threshold: float = 1.3, least: float = 0.01
+) -> list[dict[str, Any]]:
     """Ratios of the seconds of rows by name, the first run's order, then what only the second has.
 
     **Arguments:** `threshold`: ratio from which on a row is a loss; `least`: seconds below which

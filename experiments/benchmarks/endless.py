@@ -9,6 +9,7 @@ scaled by this machine's NumPy seconds over those measured beside them.
 
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +27,7 @@ _AXES = 29  # with more products the only profile is named, rather than a table 
 TOLERANCE = 1e-6  # bounds closer than this, in likes
 
 
-def rows(shapes: tuple[tuple[int, int], ...], draws: int) -> list[dict]:
+def rows(shapes: tuple[tuple[int, int], ...], draws: int) -> list[dict[str, Any]]:
     """Medians over some draws of each shape, products and types; warm, NumPy's beside them."""
     found = []
     for products, types in shapes:
@@ -46,7 +47,7 @@ def rows(shapes: tuple[tuple[int, int], ...], draws: int) -> list[dict]:
     return found
 
 
-def measure(products: int, types: int, seed: int, tolerance: float) -> dict:
+def measure(products: int, types: int, seed: int, tolerance: float) -> dict[str, Any]:
     """Solve one draw twice, and by NumPy; seconds, and the largest difference of values."""
     like, prior = draw(seed, products, types)
     env, spent = market(like, prior), []
@@ -68,7 +69,7 @@ def measure(products: int, types: int, seed: int, tolerance: float) -> dict:
     }  # fmt: skip
 
 
-def summary(rows: list[dict], shape: tuple[int, int]) -> dict:
+def summary(rows: list[dict[str, Any]], shape: tuple[int, int]) -> dict[str, Any]:
     """Medians of one shape, the worst excess over NumPy, and the published seconds, scaled."""
     ours, numpy = ([one[name] for one in rows] for name in ("ours", "numpy"))
     found = {

@@ -4,15 +4,20 @@ H(m, T), `hidden_taste`: learning is the point. S(n, m, T), `scale`: many produc
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 import dynmech as dm
+from dynmech.market.choices import Memory
 
 HIDDEN_TASTE_VALUE = {(50, 6): 1.013424, (200, 6): 1.014660, (50, 8): 1.059513, (200, 8): 1.060638}
 """W_1 at the prior, to the six decimals published on the performance page."""
+
+
+Numbers = Array | np.ndarray
 
 
 class OnScreen(dm.AbstractActionRule):
@@ -25,13 +30,13 @@ class OnScreen(dm.AbstractActionRule):
     buy: Float[Array | np.ndarray, "n m"]
     leave: Float[Array | np.ndarray, "n m"]
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return np.zeros(1, np.int64)
 
-    def step(self, memory, recommendation, products):
+    def step(self, memory: Memory, recommendation: Any, products: int):
         return memory
 
-    def probabilities(self, memory, recommendation, utilities):
+    def probabilities(self, memory: Memory, recommendation: Any, utilities: Float[Numbers, "n m"]):
         n, points = utilities.shape
         shown = jnp.minimum(recommendation, n - 1)
         here = recommendation < n
@@ -46,22 +51,22 @@ class NoRepeats(dm.AbstractActionRule):
 
     rule: dm.PerfectRecall
 
-    def start(self, products, horizon):
+    def start(self, products: int, horizon: int | float):
         return np.append(self.rule.start(products, horizon), 0)
 
-    def step(self, memory, recommendation, products):
+    def step(self, memory: Memory, recommendation: Any, products: int):
         seen, spoilt = memory[:-1], memory[-1]
         again = jnp.any(seen == recommendation) & (recommendation < products)
         return jnp.append(self.rule.step(seen, recommendation, products), spoilt | again)
 
-    def probabilities(self, memory, recommendation, utilities):
+    def probabilities(self, memory: Memory, recommendation: Any, utilities: Float[Numbers, "n m"]):
         n = utilities.shape[0]
         usual = self.rule.probabilities(memory[:-1], recommendation, utilities)
         gone = jnp.zeros_like(usual).at[n].set(1.0)
         return jnp.where(memory[-1] > 0, gone, usual)
 
 
-def hidden_taste(m, T):
+def hidden_taste(m: int, T: int):
     """Instance H(m, T): five products on a line, five symbols, a taste of one dimension.
 
     Purchases yield fixed surpluses, carried by theta; utilities are zero.
@@ -86,7 +91,7 @@ def hidden_taste(m, T):
     )
 
 
-def scale(n, m, T):
+def scale(n: int, m: int, T: int):
     """Instance S(n, m, T): perfect recall, no repeats, ratings of the product shown."""
     rng = np.random.default_rng(0)
     gamma = rng.normal(size=(n, 4))
@@ -103,7 +108,7 @@ def scale(n, m, T):
     )
 
 
-def generic(m, T):
+def generic(m: int, T: int):
     """Instance G(m, T): as H(m, T), with laws of which no statistic of few dimensions is left."""
     rng, omega = np.random.default_rng(0), np.linspace(0.0, 1.0, m)
     k = np.arange(1, 5)
@@ -124,7 +129,7 @@ def generic(m, T):
     )
 
 
-def shop(products, tastes, rounds, recall):
+def shop(products: int, tastes: int, rounds: int, recall: str):
     """Logit choice among what `recall` keeps, queries that fall in the best match, ratings."""
     rng = np.random.default_rng(0)
     gamma = rng.normal(size=(products, 4)) * 0.7

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,7 +32,7 @@ MARKETS = {
 _PATIENCE = 300.0  # seconds of a search, which then shows the gap that it reached
 
 
-def rows(names: tuple[str, ...]) -> list[dict]:
+def rows(names: tuple[str, ...]) -> list[dict[str, Any]]:
     """One row a market; a solve that fails is an error, one that stops short shows its gap."""
     found = []
     for name in names:
@@ -51,7 +52,7 @@ def rows(names: tuple[str, ...]) -> list[dict]:
     return found
 
 
-def measure(name: str) -> dict:
+def measure(name: str) -> dict[str, Any]:
     """Solve one market; seconds of the processor, and memory above what the imports hold."""
     make, share = MARKETS[name]
     env = make()

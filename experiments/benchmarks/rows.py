@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def row(
     rate: str = "",
     beside: str = "",
     ratio: float | str = "",
-) -> dict:
+) -> dict[str, Any]:
     """A labelled row; `ratio` is the peer's seconds, or work a second, over ours."""
     return {
         "what": what, "seconds": seconds, "size": size, "rate": rate, "beside it": beside,

@@ -1,6 +1,7 @@
 """Cost of an exact solve against products, tastes, symbols and rounds, with fitted exponents."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ import dynmech as dm
 from experiments._figures import BLUE, GREY, new_figure, tidy
 from experiments.benchmarks.rows import timed
 
-BASE = {"products": 8, "tastes": 256, "symbols": 5, "rounds": 4}
+BASE: dict[str, Any] = {"products": 8, "tastes": 256, "symbols": 5, "rounds": 4}
 VALUES = {
     "products": (4, 6, 8, 12),
     "tastes": (64, 128, 256, 512, 1024),
@@ -34,15 +35,14 @@ def market(
     )
 
 
-def curves() -> dict[str, dict]:
+def curves() -> dict[str, dict[str, Any]]:
     """Least seconds of three solves after the first, one thing changed at a time."""
     found = {}
     for name, values in VALUES.items():
         seconds = []
         for value in values:
-            solve = partial(
-                dm.solve_efficient_policy, market(**{**BASE, name: value}), progress=False
-            )
+            given: dict[str, Any] = {**BASE, name: value}
+            solve = partial(dm.solve_efficient_policy, market(**given), progress=False)
             solve()
             took, _ = timed(solve, repeat=3)
             seconds.append(took)
@@ -55,7 +55,7 @@ def curves() -> dict[str, dict]:
     return found
 
 
-def picture(curves: dict[str, dict]):
+def picture(curves: dict[str, dict[str, Any]]):
     """One panel for each thing that was changed, both axes logarithmic."""
     figure, axes = new_figure(11.0, 3.0, ncols=len(curves), sharey=True)
     for ax, (name, curve) in zip(axes, curves.items(), strict=True):

@@ -1,7 +1,9 @@
 """Solving: both instances, marginal economies, many types, the rate of the heavy stage."""
 
 import importlib.util
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +21,14 @@ SARSOP = {(50, 6): (0.22, 0.41), (200, 6): (0.65, 1.13), (50, 8): (0.54, 2.39),
 TYPES = 10_000
 
 
-def rows(hidden, peer_rounds: int) -> list[dict]:
+def rows(hidden: Sequence[tuple[int, int]], peer_rounds: int) -> list[dict[str, Any]]:
     """Time exact solves, compilation included and not, beside NumPy; check published values."""
     found = []
     for m, rounds in hidden:
         env = hidden_taste(m, rounds)
         jax.clear_caches()
 
-        def solve(env=env):
+        def solve(env: dm.RecommendationMDP = env):
             return dm.solve_efficient_policy(env, progress=False)
 
         cold, _ = timed(solve)
@@ -54,7 +56,9 @@ def rows(hidden, peer_rounds: int) -> list[dict]:
     return [*found, _types(*hidden[0]), _product_rate("float64"), _product_rate("float32")]
 
 
-def _quantecon(env: dm.RecommendationMDP, name: str, warm: float, value: float) -> list[dict]:
+def _quantecon(
+    env: dm.RecommendationMDP, name: str, warm: float, value: float
+) -> list[dict[str, Any]]:
     """The same nodes as an explicit MDP, if QuantEcon is installed."""
     if not importlib.util.find_spec("quantecon"):
         return []
@@ -65,7 +69,7 @@ def _quantecon(env: dm.RecommendationMDP, name: str, warm: float, value: float) 
     return [row(f"{name}, beside an explicit MDP", warm, "", "", beside, seconds / warm)]
 
 
-def real_rows() -> list[dict]:
+def real_rows() -> list[dict[str, Any]]:
     """The demo's two real markets: every profile's own alternatives and economies."""
     found = []
     for name, products in (("cars", 4), ("electricity", 4)):
@@ -91,7 +95,7 @@ def real_rows() -> list[dict]:
     return found
 
 
-def _economies(policy: dm.EfficientPolicy, name: str) -> dict:
+def _economies(policy: dm.EfficientPolicy, name: str) -> dict[str, Any]:
     """W alone, and W with both marginal economies of every product, on one tree."""
     alone = jax.jit(lambda theta: policy.revalue(theta_support=theta).value)
     every = jax.jit(
@@ -107,7 +111,7 @@ def _economies(policy: dm.EfficientPolicy, name: str) -> dict:
     return row(f"{name}, W with all W^-i and Wd^-i", all_, "", "", beside, one / all_)
 
 
-def _types(m: int, rounds: int) -> dict:
+def _types(m: int, rounds: int) -> dict[str, Any]:
     """Many value profiles on one tree."""
     policy = dm.solve_efficient_policy(hidden_taste(m, rounds), progress=False)
     rng = np.random.default_rng(0)
@@ -124,7 +128,7 @@ def _types(m: int, rounds: int) -> dict:
     )  # fmt: skip
 
 
-def _product_rate(kind: str) -> dict:
+def _product_rate(kind: str) -> dict[str, Any]:
     """W alone, in a market where beliefs by rewards are nearly all of the work.
 
     Counted are the products of beliefs by rewards: two features a recommendation and one. The
@@ -159,12 +163,14 @@ def _product_rate(kind: str) -> dict:
     )  # fmt: skip
 
 
-def bounded_rows(hidden, tolerances=(1e-3, 1e-5)) -> list[dict]:
+def bounded_rows(
+    hidden: Sequence[tuple[int, int]], tolerances: Sequence[float] = (1e-3, 1e-5)
+) -> list[dict[str, Any]]:
     """Both solvers that follow part of the tree, to a gap, compilation included and not.
 
     All economies, as every solve; SARSOP's published seconds are of W alone.
     """
-    found: list[dict] = []
+    found: list[dict[str, Any]] = []
     if not hidden:
         return found
     m, rounds = max(hidden, key=lambda size: size[1])
@@ -174,7 +180,7 @@ def bounded_rows(hidden, tolerances=(1e-3, 1e-5)) -> list[dict]:
         for tolerance in tolerances:
             jax.clear_caches()
 
-            def solve(solver=solver, tolerance=tolerance):
+            def solve(solver: dm.AbstractSolver = solver, tolerance: float = tolerance):
                 return dm.solve_efficient_policy(env, solver, tolerance=tolerance, progress=False)
 
             cold, _ = timed(solve)
@@ -190,12 +196,12 @@ def bounded_rows(hidden, tolerances=(1e-3, 1e-5)) -> list[dict]:
     return found
 
 
-def scale_rows(instances) -> list[dict]:
+def scale_rows(instances: Sequence[tuple[int, int, int, float]]) -> list[dict[str, Any]]:
     """Branch and bound on the scale instances: `products, tastes, rounds, gap asked for / W`."""
     found = []
     for n, m, rounds, share in instances:
         env = scale(n, m, rounds)
-        options: dict = {"progress": False}
+        options: dict[str, Any] = {"progress": False}
         if share > 0:  # three rounds are worth no more than these
             rough = dm.solve_efficient_policy(
                 scale(n, m, 3), dm.BranchAndBound(), initial=one_profile(env), **options
@@ -219,7 +225,7 @@ def scale_rows(instances) -> list[dict]:
     return found
 
 
-def candidate_row(models: int, sellers: int) -> dict:
+def candidate_row(models: int, sellers: int) -> dict[str, Any]:
     """Candidates that cannot matter, removed with proof: the same cars from many sellers."""
     cars = dm.applications.cars(year=1990, products=models, tastes=60)
     rng, n = np.random.default_rng(0), models * sellers

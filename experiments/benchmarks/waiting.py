@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ FIRST = {
 """Options of the markets that are solved in fresh processes."""
 
 
-def rows() -> list[dict]:
+def rows() -> list[dict[str, Any]]:
     """Time what a user waits for, in a fresh process; and serving."""
     code = (
         "import time, jax; a = time.perf_counter(); import dynmech; b = time.perf_counter();"
@@ -93,7 +94,7 @@ def first_solves(label: str) -> None:
     print(json.dumps(found))
 
 
-def _served(rounds: int = 3) -> dict:
+def _served(rounds: int = 3) -> dict[str, Any]:
     """Given conversations, begun, stepped and settled, as by a platform that keeps them."""
     rng, env = np.random.default_rng(0), shop(4, 64, rounds, "last")
     policy = dm.solve_efficient_policy(env, progress=False)

@@ -7,11 +7,11 @@ import pytest
 import dynmech as dm
 from dynmech.audit.estimators import check_assumption_3, purchase_support
 from dynmech.estimators.decoders import decode_utilities
+from dynmech.estimators.posterior_mean import PosteriorMeanSettlement
 from dynmech.estimators.settlement_signals import (
     AveragedSettlement,
     ChannelSettlement,
     OracleSettlement,
-    PosteriorMeanSettlement,
 )
 from dynmech.mechanism.payment_moments import payment_distribution, payment_moments
 from tests.helpers.few import few

@@ -7,10 +7,10 @@ import pytest
 import dynmech as dm
 from dynmech.audit.estimators import check_assumption_3, purchase_support
 from dynmech.estimators.decoders import decode_utilities
+from dynmech.estimators.posterior_mean import PosteriorMeanSettlement
 from dynmech.estimators.settlement_signals import (
     AveragedSettlement,
     ChannelSettlement,
-    PosteriorMeanSettlement,
     QuantisedRatingSettlement,
     StoppedAverageSettlement,
 )

@@ -4,11 +4,11 @@ import numpy as np
 
 import dynmech as dm
 from dynmech.estimators.decoders import decode_utilities
+from dynmech.estimators.posterior_mean import PosteriorMeanSettlement
 from dynmech.estimators.settlement_signals import (
     AveragedSettlement,
     ChannelSettlement,
     OracleSettlement,
-    PosteriorMeanSettlement,
     QuantisedRatingSettlement,
     StoppedAverageSettlement,
 )
