@@ -183,7 +183,7 @@ def _stepped(rule: AbstractActionRule, products: int, memory: Numbers, shown: Nu
     )
 
 
-def _symbols(log: Log, env: RecommendationMDP, edge):
+def _symbols(log: Log, env: RecommendationMDP, edge: np.ndarray):
     """Distinct (edge, platform symbol) after queries, and the one of each row, -1 for none.
 
     A rating says its symbol too, and counts alone.
