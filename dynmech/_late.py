@@ -7,7 +7,7 @@ its modules import. For a type checker the package imports the same names under 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ def late(
     home = {name: module for module, names in homes.items() for name in names.split()}
 
     def find(name: str) -> Any:
-        from difflib import get_close_matches
         from importlib.metadata import PackageNotFoundError, version
 
         if name == "__all__":
@@ -37,9 +36,7 @@ def late(
                 raise AttributeError(f"{own!r} is not installed: its version is unknown") from error
             return package[name]
         if name not in home:
-            near = get_close_matches(name, home, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise AttributeError(f"module {own!r} has no attribute {name!r}{meant}")
+            raise _unknown(own, name, home)
         if home[name] == own:
             return importlib.import_module(f"{own}.{name}")
         package[name] = getattr(importlib.import_module(home[name]), name)
@@ -47,6 +44,26 @@ def late(
 
     listed = set(home) - set(beside.split())
     return find, lambda: sorted({*listed, *(name for name in package if name[:2] == "__")})
+
+
+def suggesting(module: dict[str, Any]) -> Callable[[str], Any]:
+    """Make a module's `__getattr__`, which says of a wrong name what is nearest.
+
+    **Arguments:** `module`: its `globals()`.
+    """
+
+    def find(name: str) -> Any:
+        raise _unknown(module["__name__"], name, [x for x in module if x[0] != "_"])
+
+    return find
+
+
+def _unknown(module: str, name: str, known: Iterable[str]) -> AttributeError:
+    from difflib import get_close_matches
+
+    near = [] if name[:2] == "__" else get_close_matches(name, known, 1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{meant}")
 
 
 def require_own(package: str, beside: str) -> None:

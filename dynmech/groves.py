@@ -1,5 +1,8 @@
 """Groves terms, `dynmech.groves.Participation()` and its kind: what is charged in total."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from dynmech._late import suggesting as _suggesting
 from dynmech.payments.data_driven import DataDriven as DataDriven
 from dynmech.payments.data_driven import WindowComparison as WindowComparison
 from dynmech.payments.groves import AbstractGroves as AbstractGroves
@@ -11,3 +14,6 @@ from dynmech.payments.groves import RobustWindow as RobustWindow
 from dynmech.payments.groves import WindowCeiling as WindowCeiling
 from dynmech.payments.groves import WindowFloor as WindowFloor
 from dynmech.payments.groves import Zero as Zero
+
+if not _TYPE_CHECKING:
+    __getattr__ = _suggesting(globals())

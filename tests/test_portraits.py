@@ -128,6 +128,16 @@ def test_explanations_add_up(solved):
 
 def test_names_that_are_nearly_right_are_suggested(solved):
     _, policy, _ = solved
+    for module, name, meant in (
+        (dm.groves, "Partcipation", "Participation"),
+        (dm.settlement, "mesageDriven", "MessageDriven"),
+        (dm.plotting, "plot_polcy_tree", "plot_policy_tree"),
+        (dm.static, "click_pivt", "click_pivot"),
+        (dm.applications, "car", "cars"),
+        (dm.audit, "Audits", "Audit"),
+    ):
+        with pytest.raises(AttributeError, match=f"did you mean '{meant}'"):
+            getattr(module, name)
     with pytest.raises(AttributeError, match="did you mean 'Logit'"):
         _ = dm.Logitt
     with pytest.raises(dm.OutsideSupport, match="did you mean 'query'"):

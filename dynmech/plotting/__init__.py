@@ -6,6 +6,9 @@ setting of matplotlib is changed. `import dynmech` does not import this module's
 nor does `import dynmech.plotting`: the first picture does.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from dynmech._late import suggesting as _suggesting
 from dynmech.plotting.conversation import plot_conversation as plot_conversation
 from dynmech.plotting.log import plot_log as plot_log
 from dynmech.plotting.money import plot_incentives as plot_incentives
@@ -14,3 +17,6 @@ from dynmech.plotting.policy import plot_policy_tree as plot_policy_tree
 from dynmech.plotting.tree import Branch as Branch
 from dynmech.plotting.tree import branch_table as branch_table
 from dynmech.plotting.tree import policy_tree as policy_tree
+
+if not _TYPE_CHECKING:
+    __getattr__ = _suggesting(globals())

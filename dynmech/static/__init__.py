@@ -1,5 +1,8 @@
 """The static theory: data-driven mechanisms for preferences and information, and their rivals."""
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from dynmech._late import suggesting as _suggesting
 from dynmech.audit.witness import Witness as Witness
 from dynmech.bounded import Bounded as Bounded
 from dynmech.static.agent_clicks import AgentClickAuction as AgentClickAuction
@@ -71,3 +74,6 @@ from dynmech.static.spot_market import spot_equilibrium as spot_equilibrium
 
 StaticWitness = AssistantWitness = Witness
 Simulated = Bounded
+
+if not _TYPE_CHECKING:
+    __getattr__ = _suggesting(globals())
