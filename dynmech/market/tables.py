@@ -73,8 +73,13 @@ def write_market(env: Any, path: str | os.PathLike[str]) -> None:
 
     **Arguments:** `path`: a folder, made if it is not there; files of a market in it are replaced.
 
-    **Raises:** `InvalidArgument` for a part that is not built in: it is code, not a table.
+    **Raises:** `InvalidArgument` for a part that is not built in (it is code, not a table), and for
+    names with spaces at their ends.
     """
+    padded = [name for name in env.names if name != name.strip()]
+    if padded:
+        must, do = "have names without spaces at their ends, which tables drop", "rename them"
+        raise InvalidArgument(describe("write: names", must, padded, do))
     k = env.gamma.shape[1]
     features = [f"characteristic_{j + 1}" for j in range(k)]
     support, prior = np.asarray(env.values.support), np.asarray(env.values.prior)

@@ -1,5 +1,6 @@
 """Markets as folders of tables: written and read back digit by digit, mistakes blamed by line."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,9 @@ def test_a_rule_of_ones_own_is_code(tmp_path):
         own = dm.RecommendationMDP(env.gamma, env.tastes, 2, mine, env.signals, env.values)
         with pytest.raises(dm.InvalidArgument, match=r"PerfectRecall.*got (Own|Shaky)"):
             own.write(tmp_path / "own")
+    spaced = dataclasses.replace(env, names=["a ", *env.names[1:]])
+    with pytest.raises(dm.InvalidArgument, match=r"names.*'a '"):
+        spaced.write(tmp_path / "own")
     assert not (tmp_path / "own").exists()
 
 
