@@ -8,8 +8,9 @@ the memory class,
                                                                     yields),
 
 both from value iteration that starts on the safe side (no more than the largest yield, no less
-than the least one) and stays there. What stopping after k rounds can lose at the start is found
-by a dynamic program over memory classes, the worst case over every way to act and over omega,
+than the least of a round times the rounds to come) and stays there. What stopping after k rounds
+can lose at the start is found by a dynamic program over memory classes, the worst case over every
+way to act and over omega,
 
     E_k(c, omega) = max_a  y(c, a, omega) E_{k-1}(c'(c, a), omega),    y: probability of going on,
     D_k(c, omega) = min_a  y(c, a, omega) D_{k-1}(c'(c, a), omega),
@@ -43,6 +44,8 @@ _BYTES = 2e6
 _SHARPEN = 200
 
 _LOOK = 256
+
+_DOUBLINGS, _NEGLIGIBLE, _MARGIN = 60, 1e-15, 1e-9
 
 
 class Truncation(eqx.Module):
@@ -224,10 +227,11 @@ def _spans(
     last[..., -1] = True
     axes = (1, 2) if tasks.kernel is not None else 2
     most = np.maximum(high.max(axis=axes, keepdims=True), 0.0)[:, :, 0]
-    least = np.minimum(low.min(axis=axes, keepdims=True), 0.0)[:, :, 0]
     shape = (len(structure.edge[0]), *high.shape[:2], high.shape[3])
     above = np.broadcast_to(most, shape).copy()
     once = _round(structure, tables, tasks, last, np.zeros(shape), np.minimum, low)
+    each = np.minimum(once, 0.0).min(axis=(0, 2) if tasks.kernel is not None else 0, keepdims=True)
+    least = each * _rounds_to_come(structure, tables)[:, None, None]
     below = np.where(_spreads(structure, tables, tasks, once < 0), least, 0.0)
     for _ in range(_SHARPEN):
         closer = _round(structure, tables, tasks, allowed, above, np.maximum, high)
@@ -244,6 +248,21 @@ def _spans(
             above = _round(structure, tables, tasks, allowed, above, np.maximum)
         if below.any():
             below = _round(structure, tables, tasks, allowed, below, np.minimum)
+
+
+def _rounds_to_come(structure: Structure, tables: Tables) -> Float[np.ndarray, "M m"]:
+    """How many rounds there are, expected, with the last control for ever; 1 if they never end.
+
+    What k rounds lead to, k = 1, 2, 4, ...: each class has one heir under one control.
+    """
+    edge, heir = structure.edge[0][:, -1], structure.successor[0][:, -1]
+    left = np.minimum(tables.column[structure.columns[edge]].sum(axis=1), 1.0)
+    rounds = np.ones_like(left)
+    for _ in range(_DOUBLINGS):
+        rounds, left, heir = rounds + left * rounds[heir], left * left[heir], heir[heir]
+        if ((left < _NEGLIGIBLE) | (left == 1)).all():
+            break
+    return np.where(left < _NEGLIGIBLE, (1 + _MARGIN) * rounds, 1.0)
 
 
 def _spreads(

@@ -129,6 +129,23 @@ def test_the_last_round_asks_again_like_any_other():
     assert policy.lower.item() == pytest.approx(policy.value.item(), rel=1e-12)
 
 
+@pytest.mark.parametrize("tolerance", [1e-6, 1.0])
+def test_costs_that_nobody_can_avoid_are_in_the_bounds(tolerance):
+    """Without the product the user asks on at .9 a round, at a cost: W^{-i} = -.1 * .9 / .1."""
+    env = dm.RecommendationMDP(
+        [[1.0]],
+        dm.TasteGrid([[1.0]], [1.0]),
+        math.inf,
+        dm.LastShownOnly(dm.Threshold(), dm.ProductQuery([0.5], none=0.9)),
+        dm.SignalStructure(),
+        dm.ConstantValues([1.0]),
+        round_cost=0.1,
+    )
+    policy = dm.solve_efficient_policy(env, dm.Stationary(), tolerance=tolerance, progress=False)
+    assert policy.marginal_lower.item() <= -0.9 <= policy.marginal_upper.item()
+    assert policy.lower.item() <= 1.9 <= policy.upper.item()
+
+
 def test_what_is_remembered_can_still_be_bought_at_a_loss():
     """The plan and then none for ever is worth less than the plan: the lower bound says so.
 
