@@ -8,14 +8,19 @@ import dynmech as dm
 from tests.helpers import ROOT
 
 
+def without_rounding(text: str) -> str:
+    """What is printed, with 0 for what differs from it by rounding."""
+    return re.sub(r"-?[\d.]+e-1\d", "0", text).strip()
+
+
 def test_example_runs(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     assert len(block.strip().splitlines()) <= 20
     names: dict = {}
     exec(compile(block, "README.md", "exec"), names)
     printed = capsys.readouterr().out
-    assert "incentives     HOLD" in printed
-    assert "1983 USD" in printed
+    (said,) = re.findall(r"```text\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    assert without_rounding(printed) == without_rounding(said)
     assert names["chat"].period == 2
     assert len(printed.strip().splitlines()) == 3
 
