@@ -13,6 +13,7 @@ what the controls taken are worth, from the round on where that is not W to the 
 traced, W is returned with the gradient of the plan in use.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -157,7 +158,9 @@ def sweep(
     shapes = _shapes(tree, rows, tasks, block, traced)
     shared = None
     if shapes.shared and not all(quick):
-        shared = jax.device_put(_joined(rows, _length(sum(map(len, rows)))))
+        ends = np.cumsum([len(row) for row in rows])
+        table = _joined(rows, _length(int(ends[-1])))
+        rows, shared = np.split(table[: ends[-1]], ends[:-1]), jax.device_put(table)
     room = rounding(tree.structure, tables, tasks, column.dtype)
     carried, ill = signed(tables, tasks), False
     nothing = arrays.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
@@ -187,6 +190,8 @@ def sweep(
             most = _shared_out(layer, most, shares(mesh), tree.structure, tasks)
         listed = blocks(layer, most, min(least, most), exact=traced or quick[t])
         parts = spread_runs(None if quick[t] else mesh, one.solve, listed)
+        if any(part.value is not None for part in parts):
+            parts = [part if part.value is not None else _with_values(part) for part in parts]
         compiled = not traced and t > 0 and not quick[t - 1]
         length = max(shapes.following, _length(layer.nodes)) if compiled else layer.nodes
         together = arrays.concatenate if traced else functools.partial(_joined, length=length)
@@ -194,7 +199,8 @@ def sweep(
         joined = jax.tree.map(lambda x, count=layer.nodes: x[:count], whole)
         if not traced and joined.ill is not None:
             ill = ill or bool(joined.ill.any())
-        best, value, amount = joined.best, joined.value, joined.amount
+        best, amount = joined.best, joined.amount
+        value = best if joined.value is None else joined.value
         amount = best if amount is None else amount
         upper = joined.upper
         if upper is not None and caps is not None and not last:
@@ -202,8 +208,7 @@ def sweep(
             upper[...] = np.maximum(value, np.minimum(upper, cap))
         if traced:  # W, with the gradient of the plan in use
             best = value = value + jax.lax.stop_gradient(best - value)
-        same = traced or np.array_equal(best, value)
-        later = None if same else whole.value
+        later = None if traced else whole.value
         following = Later(
             best if traced else whole.best, later, whole.amount if carried else None, whole.upper
         )
@@ -267,9 +272,16 @@ class _Blocks(NamedTuple):
                 numbers = given[0], given[1], outcome, given[2], self.off
                 counted = None if self.traced else np.asarray(size, np.int32)
                 one = bellman_step(*part, *numbers, counted)
-            found.append(jax.tree.map(lambda x, size=size: back.asarray(x)[:size], one))
+            one = jax.tree.map(lambda x, size=size: back.asarray(x)[:size], one)
+            if not (self.traced or one.apart.any()):
+                one = dataclasses.replace(one, value=None)
+            found.append(one)
             self.tick(size)
         return found
+
+
+def _with_values(part: Found) -> Found:
+    return dataclasses.replace(part, value=part.best)
 
 
 def _shared_out(layer: Layer, most: int, devices: int, structure: Structure, tasks: Tasks) -> int:

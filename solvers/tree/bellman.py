@@ -32,10 +32,14 @@ class Later(eqx.Module):
 
 
 class Found(eqx.Module):
-    """What a step finds at its nodes; as in `Swept`, None where it is not carried."""
+    """What a step finds at its nodes; as in `Swept`, None where it is not carried.
+
+    `apart` (C,): whether a value is not `best`; without `value`, none is.
+    """
 
     best: Numbers
-    value: Numbers
+    value: Numbers | None
+    apart: Numbers
     action: Numbers
     amount: Numbers | None
     ill: Numbers | None
@@ -213,7 +217,8 @@ def _bellman(
         hope = take(usable(more, rest), None, 0.0, live, arrays=arrays)
         upper, hopeful = hope.value, hope.choice
     ill = None if taken.ill is None else arrays.any(taken.ill, axis=(1, 2))
-    return Found(taken.best, taken.value, taken.choice, taken.amount, ill, upper, hopeful)
+    apart = arrays.any(taken.value != taken.best, axis=(1, 2))
+    return Found(taken.best, taken.value, apart, taken.choice, taken.amount, ill, upper, hopeful)
 
 
 def _same(numbers: Numbers):

@@ -24,6 +24,7 @@ from solvers.progress import Bar, deferred
 from solvers.single import make_room, remarks
 from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
+from solvers.ties import signed
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
 from solvers.tree.bellman import roots_at_once
 from solvers.tree.tree import Tree, bound_nodes, build_tree
@@ -31,7 +32,8 @@ from solvers.tree.tree import Tree, bound_nodes, build_tree
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _CACHE = 64e6
-_WAY_BYTES, _WAY_RATE = 100.0, 1e6  # to merge the ways out of a round: bytes each, ways a second
+_WAY_BYTES, _WAY_RATE = 60.0, 3e6  # to merge the ways out of a round: bytes each, ways a second
+_PROGRAMS = 6e7  # bytes that programs take, and to compile them
 _SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
 _LITTLE = 2e7  # operations that this may cost
@@ -93,7 +95,7 @@ class Exact(AbstractSolver):
             value=table.value,
             note=remarks(answers, tasks, room),
             nodes=work.nodes,
-            bytes=max(work.memory + listed.size, listed.bytes),
+            bytes=max(work.memory + listed.size, listed.bytes + _PROGRAMS),
             seconds=work.seconds,
             table=table,
             rounding=upper - lower,
@@ -109,24 +111,37 @@ class Estimate(eqx.Module):
 
 
 def estimate(
-    structure: Structure, points: int, tasks: Sequence[Tasks], merge: bool, nodes: list[int] | None
+    structure: Structure,
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    solver: Exact,
+    nodes: list[int] | None,
 ) -> Estimate:
-    """Estimate a solve before any work; `nodes` per round if the tree is known, else a bound."""
-    counts = bound_nodes(structure, merge) if nodes is None else nodes
-    width = structure.controls
+    """Estimate a solve before any work; `nodes` per round if the tree is known, else a bound.
+
+    At most there are ways out of a round that are merged, or the tree, its likelihood rows, the
+    values of a round and the controls taken; and programs.
+    """
+    counts = bound_nodes(structure, solver.merge) if nodes is None else nodes
+    width, points = structure.controls, tables.column.shape[1]
     features = 2 * width * structure.outcome.shape[1] + 1
-    flops = steps = 0.0
+    flops = steps = values = taken = 0.0
     for part in tasks:
         roots, variants = part.coefficient.shape[:2]
         flops += 2.0 * sum(counts) * points * (features * roots + 2)
         branch = width * (structure.outcome.shape[1] * 2 + 3)
         inner = sum(counts[:-1]) * width * structure.symbols
         steps += roots * variants * (sum(counts) * branch + inner)
-    largest = max((_root_bytes(counts, part) for part in tasks), default=0.0)
-    rows = 8.0 * points * sum(counts[:-1])
-    index = 4.0 * sum(counts[:-1]) * width * structure.symbols
+        most = _at_once(part, tables, counts, structure, solver.memory)
+        values = max(values, min(roots, most) * _root_bytes(counts, part, tables))
+        taken += 3.0 * sum(counts) * part.keep * roots
+    index = 4.0 * sum(counts[:-1]) * width * structure.symbols + 16.0 * sum(counts)
+    ways = max([0, *counts[:-1]]) * width * structure.symbols * _WAY_BYTES
+    solved = 8.0 * points * sum(counts[:-1]) + index + values + taken
     return Estimate(
-        sum(counts), largest + rows + index, flops / _PRODUCT_RATE + steps / _ELEMENT_RATE
+        sum(counts),
+        _PROGRAMS + max(ways, solved),
+        flops / _PRODUCT_RATE + steps / _ELEMENT_RATE,
     )
 
 
@@ -137,19 +152,20 @@ def plan_tree(
 
     **Raises:** `MemoryError`; `TimeoutError` as soon as `solver.seconds` are seen not to be enough.
     """
-    points, began = tables.column.shape[1], time.monotonic()
+    began = time.monotonic()
+    whole = structure, tables, tasks, solver
 
     def fits(counts: list[int], ways: int) -> None:
         if ways * _WAY_BYTES > max(solver.memory, _CACHE):
             raise MemoryError(f"round {len(counts) + 1} is reached in {ways:.3g} ways")
-        work = estimate(structure, points, tasks, solver.merge, counts)
+        work = estimate(*whole, counts)
         takes = max(work.seconds, time.monotonic() - began + ways / _WAY_RATE)
         if solver.seconds is not None and takes > solver.seconds:
             more = "more than " if len(counts) < structure.horizon else ""
             took = f"an estimate of {more}{takes:.3g} s for {more}{work.nodes:.3g} nodes"
             raise TimeoutError(f"{took} of {solver.seconds:.3g} s allowed")
 
-    bound = estimate(structure, points, tasks, solver.merge, None)
+    bound = estimate(*whole, None)
     most = int(solver.memory / (4 * structure.controls * max(structure.symbols, 1)))
     if bound.nodes > 50 * most:
         raise MemoryError(_needs(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound))
@@ -158,11 +174,10 @@ def plan_tree(
     except MemoryError as error:
         raise MemoryError(_needs(str(error), bound)) from error
     counts = [layer.nodes for layer in tree.layers]
-    work = estimate(structure, points, tasks, solver.merge, counts)
+    work = estimate(*whole, counts)
     fits(counts, 0)
-    if 8.0 * points * sum(counts[:-1]) > solver.memory:
-        got = f"beliefs of {sum(counts[:-1])} nodes x {points} points"
-        raise MemoryError(_needs(got, work))
+    if work.memory - _PROGRAMS > max(solver.memory, _CACHE):
+        raise MemoryError(_needs(f"{sum(counts)} nodes", work))
     return work, tree
 
 
@@ -197,7 +212,7 @@ def solve_exact(
     chunks = [
         (g, *chunk)
         for g, part in enumerate(tasks)
-        for chunk in _chunks(part, counts, tree.structure, solver, shares(mesh))
+        for chunk in _chunks(part, tables, counts, tree.structure, solver, shares(mesh))
     ]
     store = None
     if checkpoint is not None:
@@ -302,14 +317,29 @@ def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss: list[np.ndarray]):
     return found
 
 
-def _root_bytes(counts: list[int], tasks: Tasks) -> float:
-    """Bytes that one root needs while it is solved."""
-    variants = tasks.coefficient.shape[1]
-    return 24.0 * max(counts) * variants + sum(counts) * tasks.keep
+def _root_bytes(counts: list[int], tasks: Tasks, tables: Tables) -> float:
+    """Bytes that one root needs while it is solved: a round's values, in parts and joined."""
+    each = 16.0 * (1 + signed(tables, tasks)) * tasks.coefficient.shape[1]
+    return each * max(counts) + sum(counts) * tasks.keep
+
+
+def _at_once(
+    tasks: Tasks, tables: Tables, counts: list[int], structure: Structure, memory: float
+) -> int:
+    """How many roots are worked on at once: those whose numbers fit in memory and cache."""
+    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
+    features = 8.0 * points * (2 * structure.controls * slots + 1)
+    near = min(_FEATURES // features, roots_at_once(structure.controls, slots, tasks))
+    return max(1, int(min(0.6 * memory // _root_bytes(counts, tasks, tables), near)))
 
 
 def _chunks(
-    tasks: Tasks, counts: list[int], structure: Structure, solver: Exact, devices: int
+    tasks: Tasks,
+    tables: Tables,
+    counts: list[int],
+    structure: Structure,
+    solver: Exact,
+    devices: int,
 ) -> list[tuple[int, int, int]]:
     """Split roots into runs that fit in the memory setting, and how many each is padded to.
 
@@ -318,19 +348,15 @@ def _chunks(
     Runs are padded to a power of two, or more where that costs little, so that few programs serve
     any number of roots; there is one for every device.
     """
-    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
-    features = 8.0 * points * (2 * structure.controls * slots + 1)
-    each, memory = _root_bytes(counts, tasks), solver.memory / devices
+    each, memory = _root_bytes(counts, tasks, tables), solver.memory / devices
     if each > 0.6 * memory:
         got = f"one root needs {each / 1e9:.2f} GB of the {memory / 1e9:.2f} GB allowed"
         raise MemoryError(got + (" on a device" if devices > 1 else ""))
-    count, fits = tasks.root.shape[0], max(1, int(0.6 * memory // each))
-    near = min(_FEATURES // features, roots_at_once(structure.controls, slots, tasks))
-    near = max(1, int(near))
+    count, fits = tasks.root.shape[0], _at_once(tasks, tables, counts, structure, memory)
     even = -(-count // devices)
-    most = min(1 << min(fits, near).bit_length() - 1, 1 << (even - 1).bit_length())
+    most = min(1 << fits.bit_length() - 1, 1 << (even - 1).bit_length())
     work = sum(counts) * tasks.coefficient.shape[1] * structure.controls * _FEW
-    if 1 < most < _FEW <= min(fits, near) and work <= _LITTLE and devices == 1:
+    if 1 < most < _FEW <= fits and work <= _LITTLE and devices == 1:
         most = _FEW
     return [(low, min(low + most, count), most) for low in range(0, count, most)]
 
