@@ -41,6 +41,7 @@ from jaxtyping import Array, Float, Int
 from solvers.problem import Numbers, Structure, Tables, Tasks
 
 RELATIVE = 1e-9
+_MOST_PATHS = 1000  # binary digits of their number, as a float64 may have
 DType = np.dtype | type[np.floating]
 
 
@@ -268,7 +269,8 @@ def _lost(structure: Structure, tables: Tables, tasks: Tasks, dtype: DType) -> f
     rounds, slots = structure.horizon, structure.outcome.shape[1]
     symbols, points = max(structure.symbols, 1), tables.column.shape[1]
     size = max(1.0, *(float(np.abs(x).max(initial=0)) for x in (tables.reward, tasks.coefficient)))
-    paths = sum(float(symbols) ** t for t in range(rounds)) if rounds < 200 else math.inf
+    few = rounds * math.log2(symbols) < _MOST_PATHS
+    paths = sum(symbols**t for t in range(rounds)) if few else math.inf
     return 16.0 * (rounds + slots) * float(np.finfo(dtype).tiny) * points * size * paths
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from dynmech._types import precision
 from dynmech.bounded import Bounded
-from dynmech.errors import TooLarge, describe
+from dynmech.errors import NotFinite, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.policy.base import EfficientPolicy as EfficientPolicy
@@ -109,6 +109,10 @@ def finish(
 
     pair_value = per_pair(attained)
     check_found(env, np.concatenate([pair_value, own.ravel()]))
+    if np.isneginf(per_pair(lower)[pairs.base]).any():
+        must = "have so few rounds that chances too small for float64 cannot add up"
+        got, do = f"{env.horizon} rounds", "reduce rounds or symbols, or solve with BestFirst()"
+        raise NotFinite(describe("solve_efficient_policy(env=...)", must, got, do))
     # W >= W^{-i} whatever i's own value is, and Wd^{-i} >= W^{-i}: rounding of tied plans may not
     # say otherwise.
     for k in range(pairs.own.shape[2]):

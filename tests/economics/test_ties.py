@@ -119,6 +119,22 @@ def test_money_that_cannot_be_added_up_is_refused(unit):
         dm.solve_efficient_policy(env, progress=False)
 
 
+@pytest.mark.parametrize("rounds", [150, 1200])
+def test_chances_too_small_for_a_number_are_in_the_bounds_of_many_rounds(rounds):
+    """Bought at .5 a round, worth 2, else asked about again: W = .5 * 2 / (1 - .5)."""
+    env = dm.RecommendationMDP(
+        [[1.0]],
+        dm.TasteGrid([[1.0]], [1.0]),
+        rounds,
+        dm.LastShownOnly(dm.Threshold(), dm.ProductQuery([0.5], none=1e-3)),
+        dm.SignalStructure(),
+        dm.ConstantValues([1.0]),
+    )
+    policy = dm.solve_efficient_policy(env, dm.Exact(), progress=False)
+    np.testing.assert_allclose(policy.value, 2.0, rtol=1e-12)
+    assert policy.lower.item() <= 2.0 <= policy.upper.item() <= 2.0 + 1e-9
+
+
 def test_copies_go_to_the_lowest_whatever_the_order_of_their_sums():
     buy, ask, u = [BUY[0]] * 3, [ASK[0]] * 3 + [ASK[3]], utilities([GAMMA[0]] * 3, TASTES)
     policy = check(dm.Exact(), PRIOR, buy, ask, [0.7, 0.7, 0.7], u)
