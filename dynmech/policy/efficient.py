@@ -128,7 +128,7 @@ def solve_efficient_policy(
         tasks = TaskList(assignment.groups)
         found = run_solver(posed.problem, tasks, solver, limits, progress)
         found = with_table(posed.problem, tasks, found, limits)
-        market, solved = laid_out(posed, found, limits)
+        market, solved = laid_out(posed, tasks, found, limits)
         spent = time.monotonic() - began
         policy = finish(market, profiles, pairs, root, assignment, solved, batch, spent)
     return told_of(policy, found, tasks, limits, throw)

@@ -105,7 +105,7 @@ class AbstractPriced(AbstractPolicy):
 
     @property
     def value_lower(self) -> Float[np.ndarray, "..."]:
-        """Bound on V_1 from below, P."""
+        """Bound on V_1 from below, P; costs that may run on after the rounds written out count."""
         return self.figures.value.lower
 
     @property

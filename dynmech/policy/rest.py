@@ -80,7 +80,7 @@ def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"], apart: boo
                     raise
         assert found is not None
         found = with_table(posed.problem, tasks, found, limits)
-        market, solved = laid_out(posed, found, limits)
+        market, solved = laid_out(posed, tasks, found, limits)
     plan, gap = plan_of(market, pairs, root, assignment, solved)
     attained = np.concatenate([answer.value.ravel() for answer in solved.answers])
     mass = plan.root.sum(axis=1)[pairs.root]

@@ -69,7 +69,7 @@ def solve_remembered(
         if single:
             listed = posed.problem.lists(2 * solver.memory)
             found = widened(found, listed.structure, listed.tables, tasks, single=True)
-        market, solved = laid_out(posed, found, limits)
+        market, solved = laid_out(posed, tasks, found, limits)
     seconds = time.monotonic() - began
     return finish(market, profiles, pairs, root, assignment, solved, batch, seconds), memories
 
@@ -143,8 +143,9 @@ def finish(
         exact=exact,
     )
     least = per_pair(lower)[pairs.base].reshape(shape)
+    off = value - least if exact else per_pair(found.beyond)[pairs.base].reshape(shape)
     figures = Figures(
-        value=Bounded(value, least, value + (value - least)) if exact else Bounded(value),
+        value=Bounded(value, value - off, value + (value - least if exact else 0.0)),
         lower=least,
         upper=per_pair(upper)[pairs.base].reshape(shape),
         marginal=Bounded(at(own[0]), at(below[0]), at(above[0])),

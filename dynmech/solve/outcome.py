@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from typing import TypeVar
 
@@ -23,8 +24,10 @@ from dynmech.problem.pose import Posed
 from solvers import Limits, Problem, Solution, Status, Tables, TaskList
 from solvers.follow import write_out
 from solvers.table import Answer, PlanTable
+from solvers.ties import signed
 from solvers.tree.exact import Estimate
 from solvers.tree.tree import Tree
+from solvers.truncation import truncate
 
 _VERB = "solve_efficient_policy"
 _MEMORY = 8e9
@@ -39,6 +42,7 @@ class Solved:
     `gap`: None where only rounding separates the bounds, else per group and round the certified
     gap of each kept policy at each node, (N_t, R, keep), per unit of the node's mass.
     `complete`: whether every recommendation was followed at every node.
+    `beyond` (N,): what the rounds after the last can cost each task at most, where none is shown.
     """
 
     compiled: Compiled
@@ -52,6 +56,7 @@ class Solved:
     status: Status
     complete: bool
     note: str
+    beyond: Float[np.ndarray, " N"]
 
 
 def with_table(problem: Problem, tasks: TaskList, found: Solution, limits: Limits) -> Solution:
@@ -87,7 +92,9 @@ def with_table(problem: Problem, tasks: TaskList, found: Solution, limits: Limit
     )
 
 
-def laid_out(posed: Posed, found: Solution, limits: Limits) -> tuple[RecommendationMDP, Solved]:
+def laid_out(
+    posed: Posed, tasks: TaskList, found: Solution, limits: Limits
+) -> tuple[RecommendationMDP, Solved]:
     """The market whose rounds the plans have, and the solution on a tree of it."""
     table: PlanTable = found.table
     if table.tree is not None:
@@ -108,7 +115,24 @@ def laid_out(posed: Posed, found: Solution, limits: Limits) -> tuple[Recommendat
         found.status,
         table.complete,
         found.note,
+        _beyond(posed.problem, tasks, len(tree.layers), limits.memory or _MEMORY),
     )
+
+
+def _beyond(problem: Problem, tasks: TaskList, rounds: int, memory: float) -> np.ndarray:
+    """What the rounds of an endless problem after these can cost, infinite if that is not known."""
+    nothing = np.zeros(len(tasks))
+    if problem.horizon != math.inf:
+        return nothing
+    try:
+        listed = problem.lists(memory)
+    except MemoryError:
+        return nothing + math.inf
+    if not any(signed(listed.tables, part) for part in tasks.groups):
+        return nothing
+    given = listed.structure, listed.tables, tasks.groups
+    cut = truncate(*given, tolerance=math.inf, least=rounds, most=rounds)
+    return np.concatenate([nothing[:0], *(part.ravel() for part in cut.under)])
 
 
 def told_of(policy: P, found: Solution, tasks: TaskList, limits: Limits, throw: bool) -> P:

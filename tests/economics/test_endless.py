@@ -89,3 +89,22 @@ def test_bounds_hold_a_very_long_horizon(seed):
         assert_brackets(policy, reference, scale * query**long + 1e-12)
         assert np.nanmax(policy.upper - policy.value) <= share * scale
         assert np.nanmax(policy.marginal_upper - policy.marginal_value) <= share * scale
+
+
+@pytest.mark.parametrize("solver", [dm.Stationary(), dm.BestFirst()])
+def test_costs_that_run_on_for_ever_are_in_the_bound_on_what_is_attained(solver):
+    """Nobody buys, half of the users ask on, .1 a time: V and W are -.1, V_k is -.1 (1 - 2^-k)."""
+    env = dm.RecommendationMDP(
+        [[1.0]],
+        dm.TasteGrid([[-5.0]], [1.0]),
+        math.inf,
+        dm.LastShownOnly(dm.Threshold(), dm.ConstantQuery(0.5)),
+        dm.SignalStructure(),
+        dm.ConstantValues([0.0]),
+        round_cost=0.1,
+    )
+    policy = dm.solve_efficient_policy(env, solver, tolerance=1.0, progress=False)
+    assert policy.value.item() > -0.1
+    np.testing.assert_allclose(policy.value_lower, -0.1, rtol=1e-9)
+    assert policy.value_lower.item() <= policy.lower.item() + 1e-12
+    np.testing.assert_allclose(policy.incentive_bound, policy.upper + 0.1, atol=1e-9)
