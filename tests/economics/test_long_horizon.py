@@ -121,6 +121,7 @@ def test_what_is_certified_inside_is_the_policy_that_goes_on():
     assert max(apart) <= 4
 
 
+@pytest.mark.slow
 def test_numbers_in_float32_are_written_in_doubles():
     """The upper bound is above the optimum for certain, by what rounding the data can do."""
     env = market(n=2)
