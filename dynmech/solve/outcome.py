@@ -115,21 +115,24 @@ def laid_out(
         found.status,
         table.complete,
         found.note,
-        _beyond(posed.problem, tasks, len(tree.layers), limits.memory or _MEMORY),
+        _beyond(posed.problem, tasks, numbers, len(tree.layers), limits.memory or _MEMORY),
     )
 
 
-def _beyond(problem: Problem, tasks: TaskList, rounds: int, memory: float) -> np.ndarray:
-    """What the rounds of an endless problem after these can cost, infinite if that is not known."""
+def _beyond(
+    problem: Problem, tasks: TaskList, tables: Tables, rounds: int, memory: float
+) -> np.ndarray:
+    """What the rounds of an endless problem after these can cost, infinite if that is not known.
+
+    `tables`: of the rounds written out, whose outcomes are those of the market.
+    """
     nothing = np.zeros(len(tasks))
-    if problem.horizon != math.inf:
+    if problem.horizon != math.inf or not any(signed(tables, part) for part in tasks.groups):
         return nothing
     try:
         listed = problem.lists(memory)
     except MemoryError:
         return nothing + math.inf
-    if not any(signed(listed.tables, part) for part in tasks.groups):
-        return nothing
     given = listed.structure, listed.tables, tasks.groups
     cut = truncate(*given, tolerance=math.inf, least=rounds, most=rounds)
     return np.concatenate([nothing[:0], *(part.ravel() for part in cut.under)])
