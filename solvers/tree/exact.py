@@ -34,6 +34,7 @@ _PRODUCT_RATE = 2e10
 _CACHE = 64e6
 _WAY_BYTES, _WAY_RATE = 60.0, 3e6  # to merge the ways out of a round: bytes each, ways a second
 _PROGRAMS = 6e7  # bytes that programs take, and to compile them
+_PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
 _SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
 _LITTLE = 2e7  # operations that this may cost
@@ -137,7 +138,8 @@ def estimate(
         taken += 3.0 * sum(counts) * part.keep * roots
     index = 4.0 * sum(counts[:-1]) * width * structure.symbols + 16.0 * sum(counts)
     ways = max([0, *counts[:-1]]) * width * structure.symbols * _WAY_BYTES
-    solved = 8.0 * points * sum(counts[:-1]) + index + values + taken
+    rows = 8.0 * points * (sum(counts[:-1]) + _PADDED * max([0, *counts[:-1]]))
+    solved = rows + index + values + taken
     return Estimate(
         sum(counts),
         _PROGRAMS + max(ways, solved),
