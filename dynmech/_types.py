@@ -22,7 +22,7 @@ from jaxtyping import Array
 from dynmech._checks import as_floats as as_floats
 from dynmech.errors import MiscompilingJaxWarning
 from solvers.host import on_host as on_host
-from solvers.programs import unshared
+from solvers.programs import unshared, whole_products
 
 Numbers = Array | np.ndarray
 Given = npt.ArrayLike | tuple[Any, ...]  # numbers as users write them
@@ -105,8 +105,11 @@ def in_double_precision() -> contextlib.AbstractContextManager[None]:
     return precision(np.zeros(0))
 
 
-def _width(double: bool) -> contextlib.AbstractContextManager[Any]:
-    return jax.enable_x64(True) if double else contextlib.nullcontext()
+@contextlib.contextmanager
+def _width(double: bool) -> Generator[None, None, None]:
+    wide = jax.enable_x64(True) if double else contextlib.nullcontext()
+    with wide, whole_products():
+        yield
 
 
 def module_of(*numbers: Any) -> ModuleType:

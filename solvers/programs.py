@@ -7,6 +7,7 @@ the same object, and the other way round. So no array of ours is given to JAX un
 object twice: it gets views, which cost nothing and are new objects each time.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -29,13 +30,22 @@ def unshared(tree: T) -> T:
     return jax.tree.map(view, tree)
 
 
+def whole_products() -> contextlib.AbstractContextManager[None]:
+    """Products of matrices in the precision of their numbers; accelerators keep ten bits else."""
+    return jax.default_matmul_precision("highest")
+
+
 def as_program(function: Callable[P, R]) -> Callable[P, R]:
-    """`equinox.filter_jit` that gives JAX views of NumPy arrays."""
+    """`equinox.filter_jit` that gives JAX views of NumPy arrays.
+
+    Factors of products are not rounded, as by default those in float32 are on accelerators.
+    """
     program = eqx.filter_jit(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         given, named = unshared((args, kwargs))
-        return program(*given, **named)
+        with whole_products():
+            return program(*given, **named)
 
     return call

@@ -21,7 +21,7 @@ from dynmech.market.values import MarkovValues
 from dynmech.problem.compile import compile_market, tables
 from dynmech.problem.tasks import assign, make_pairs
 from solvers import Tables, Tasks
-from solvers.programs import unshared
+from solvers.programs import unshared, whole_products
 from solvers.tree.backward import backward
 from solvers.tree.tree import Tree, build_tree
 
@@ -102,7 +102,8 @@ def revalue(
         read_mesh("revalue", mesh, env, count, "supports of values")
     # Numbers of JAX bring their own precision; all others are computed in that of the market.
     if any(isinstance(value, jax.Array) for value in given):
-        return _revalue(policy, given[0], given[1], given[2], marginals, mesh)
+        with whole_products():
+            return _revalue(policy, given[0], given[1], given[2], marginals, mesh)
     with precision(env.gamma):
         found = _revalue(policy, given[0], given[1], given[2], marginals, mesh)
         return jax.tree.map(np.asarray, found)

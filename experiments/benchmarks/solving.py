@@ -53,7 +53,7 @@ def rows(hidden: Sequence[tuple[int, int]], peer_rounds: int) -> list[dict[str, 
         else:
             found.append(row(name, warm, size, rate))
         found.append(_economies(policy, name))
-    return [*found, _types(*hidden[0]), _product_rate("float64"), _product_rate("float32")]
+    return [*found, _types(*hidden[0]), product_rate("float64"), product_rate("float32")]
 
 
 def _quantecon(
@@ -128,7 +128,7 @@ def _types(m: int, rounds: int) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _product_rate(kind: str) -> dict[str, Any]:
+def product_rate(kind: str) -> dict[str, Any]:
     """W alone, in a market where beliefs by rewards are nearly all of the work.
 
     Counted are the products of beliefs by rewards: two features a recommendation and one. The

@@ -1,10 +1,12 @@
 """Every program that a job compiles is one for CUDA as well, and none of them calls the host."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import dynmech as dm
@@ -33,6 +35,8 @@ def recording(function):
 
 eqx.filter_jit = recording  # before the first program is made
 import dynmech as dm
+import solvers.tree.exact
+solvers.tree.exact.HOST_SECONDS = 0.0  # a program even for what NumPy does sooner
 from tests.gpu.test_lowering import HOST
 from tests.helpers.small import logit_market
 
@@ -46,8 +50,10 @@ certificate = dm.Certificate(runs=30, marginal_runs=30, walk=0, work=1e4)
 solver = dm.Neural(sweeps=1, runs=4, steps=2, batch=4, width=4, summary=2, cases=2,
                    certificate=certificate)
 dm.solve_efficient_policy(env, solver, initial=two, progress=False)
+coarse = lambda line: "dot_general" in line and "f32" in line and "HIGHEST" not in line
 for name, text in seen.items():
-    print(name, [word for word in HOST if word in text])
+    rounded = [f"rounded: {line.strip()}" for line in text.splitlines() if coarse(line)]
+    print(name, [word for word in HOST if word in text] + rounded)
 """
 
 
@@ -59,6 +65,19 @@ def test_the_recursion_lowers_for_cuda_without_the_host():
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert "dot_general" in text
     assert not [word for word in HOST if word in text]
+
+
+def test_products_in_float32_keep_their_bits():
+    env = logit_market(m=2, horizon=1, seed=1)
+    single = dataclasses.replace(env, gamma=np.asarray(env.gamma, np.float32))
+    policy = dm.solve_efficient_policy(single, progress=False)
+    with jax.enable_x64(False):
+        program = jax.jit(lambda gamma: policy.revalue(gamma=gamma).value)
+        traced = program.trace(jax.numpy.asarray(single.gamma))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert products
+    assert [line for line in products if "precision = [HIGHEST, HIGHEST]" not in line] == []
 
 
 @pytest.mark.slow
