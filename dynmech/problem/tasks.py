@@ -16,8 +16,6 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel, profile_grid
 from solvers import Tasks
 
-_SIZES = ((1, 0), (4, 2), (16, 32))  # W, and marginal economies, of a row of tasks
-
 
 class Pairs(eqx.Module):
     """Pairs of root and values, and how profiles refer to them.
@@ -147,7 +145,7 @@ def assign(
     groups, group_pair, offset = [], [], 0
     task_pair = np.full(len(task_root), -1)
     task_pair[pair] = np.arange(len(pair))
-    for (kept, more), members, part in _group(policies, counts):
+    for (kept, more), members, part in _group(policies, counts, size):
         here, most = starts[members][:, None], policies[members][:, None]
         rest = (counts - policies)[members][:, None]
         # What a row is short of is its last task once more, or the root's first.
@@ -177,21 +175,21 @@ def assign(
     )
 
 
-def _group(policies: Int[np.ndarray, " R"], counts: Int[np.ndarray, " R"]):
+def _group(policies: Int[np.ndarray, " R"], counts: Int[np.ndarray, " R"], values: int):
     """Rows of tasks, in groups of equally many: W and others, the roots, and which part of each.
 
-    Where roots have equally many tasks each is a row as it is. Else they are cut into rows of few
-    sizes, the same whichever profiles were drawn, so that programs compiled for one draw serve all.
+    Where roots have equally many tasks each is a row as it is. Else they are cut into rows of what
+    one signal of one advertiser asks for, W at each of her values and two marginal economies, or of
+    one W: the same whichever profiles were drawn, so that programs compiled for one draw serve all.
     """
     rest = counts - policies
     sizes = np.unique(np.stack([policies, rest], axis=1), axis=0)
     if len(sizes) == 1:
         yield tuple(sizes[0].tolist()), np.arange(len(counts)), np.zeros(len(counts), int)
         return
-    fits = [(policies <= kept) & (rest <= more) for kept, more in _SIZES]
-    level = np.where(np.any(fits, axis=0), np.argmax(fits, axis=0), len(_SIZES) - 1)
-    for k, (kept, more) in enumerate(_SIZES):
-        mine = np.flatnonzero(level == k)
+    alone = (policies <= 1) & (rest == 0)
+    for (kept, more), mine in (((1, 0), alone), ((values, 2), ~alone)):
+        mine = np.flatnonzero(mine)
         if not len(mine):
             continue
         rows = -(-policies[mine] // kept)
