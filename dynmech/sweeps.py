@@ -26,6 +26,7 @@ from dynmech._checks import path as as_path
 from dynmech._checks import whole
 from dynmech.errors import DynmechWarning, InvalidArgument, describe, import_extra, shown
 from dynmech.files.writing import write
+from solvers.files import read
 from solvers.progress import Bar
 
 if TYPE_CHECKING:
@@ -270,8 +271,8 @@ def _claim(folder: Path, cell: Cell, mark: str) -> Path:
     with contextlib.suppress(FileExistsError):  # of another worker, maybe just now: read it
         write(manifest, text, call=call, fresh=True)
     try:
-        held = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        held = json.loads(read(manifest))
+    except (OSError, ValueError, RecursionError):
         held = {}
     held = held if isinstance(held, dict) else {}
     if held.get("mark") != mark:
@@ -293,8 +294,8 @@ def _file(
 def _kept(path: Path | None) -> dict[str, float] | None:
     """The numbers of a finished cell; None where there are none, or they are not whole."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
-    except (OSError, ValueError):
+        held = json.loads(read(path)) if path is not None else {}
+    except (OSError, ValueError, RecursionError):
         return None
     if path is None or not isinstance(held, dict) or not files.is_whole(held):
         return None

@@ -23,7 +23,7 @@ import numpy as np
 
 from solvers.devices import from_first
 from solvers.errors import shown
-from solvers.files import Damaged, fingerprint, seal, set_aside, unseal, write
+from solvers.files import Damaged, NoOrdinaryFile, fingerprint, read, seal, set_aside, unseal, write
 
 _FORMAT = 2
 _KEPT = 2
@@ -62,7 +62,7 @@ class Checkpoint:
     def load(self, part: Part) -> dict[str, np.ndarray] | None:
         """Return a finished part, or None where it is absent or had to be set aside."""
         try:
-            arrays, document = unseal(self._file(part).read_bytes())
+            arrays, document = unseal(read(self._file(part)))
             if document == self._document(part):
                 return arrays
         except FileNotFoundError:
@@ -239,9 +239,9 @@ def _layout(arrays: dict[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
 def _read(manifest: Path) -> dict[str, Any] | None:
     """Content of a manifest: None where there is none, nothing where it cannot be read."""
     try:
-        found = json.loads(manifest.read_bytes())
+        found = json.loads(read(manifest))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, IsADirectoryError):
+    except (ValueError, RecursionError, NoOrdinaryFile):
         return {}
     return found if isinstance(found, dict) else {}

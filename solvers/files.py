@@ -5,6 +5,8 @@ other writers and a kill at any moment find the file of before or the one of aft
 a name of their own and are locked while they are written, so that what a killed writer leaves
 is told apart from the work of a living one, and swept up by the next write.
 
+`read` gives the bytes of an ordinary file, and refuses what would never end.
+
 `seal` is safetensors with a JSON document in the header. The document holds the digest of every
 array and that of the whole file, which is taken with zeros in its own place.
 """
@@ -38,6 +40,10 @@ class Damaged(ValueError):
     """Signal content that is not what was written; says what is wrong with it."""
 
 
+class NoOrdinaryFile(OSError):
+    """Signal a folder, a device, a pipe or a socket where a file should be."""
+
+
 def fingerprint(arrays: Iterable[np.ndarray]) -> str:
     """Hash numbers, shapes and types, in order."""
     digest = hashlib.sha256()
@@ -46,6 +52,26 @@ def fingerprint(arrays: Iterable[np.ndarray]) -> str:
         digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def read(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an ordinary file; nothing is waited for.
+
+    **Raises:** `OSError`; `NoOrdinaryFile` for a folder, a device, a pipe or a socket.
+    """
+    place = os.fspath(path)
+    _require_ordinary(os.stat(place), place)  # a socket cannot be opened, a device may act on it
+    handle = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        _require_ordinary(os.fstat(handle), place)  # a pipe may have come in between
+        return file.read()
+
+
+def _require_ordinary(found: os.stat_result, place: str) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise NoOrdinaryFile(errno.EISDIR, "a folder", place)
+    if not stat.S_ISREG(found.st_mode):
+        raise NoOrdinaryFile(errno.EINVAL, "a device, a pipe or a socket, no ordinary file", place)
 
 
 def write(path: str | os.PathLike[str], *chunks: Chunk, fresh: bool = False) -> None:

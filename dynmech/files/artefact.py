@@ -18,7 +18,7 @@ from dynmech import _checks as checks
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.files.tree import decode, encode, known_classes
 from dynmech.files.writing import write
-from solvers.files import Damaged, seal, unseal
+from solvers.files import Damaged, read, seal, unseal
 from solvers.files import fingerprint as hash_arrays
 
 FORMAT = 3  # raised where the same fields come to mean something else
@@ -90,7 +90,7 @@ def load(
 def _read(place: Path, kind: type[T], known: dict[str, type], call: str, name: str) -> T:
     if place.is_dir():
         raise Damaged("a folder, as releases before format 2 wrote")
-    arrays, document = unseal(place.read_bytes())
+    arrays, document = unseal(read(place))
     if set(document) != {"format", "market", "tree"} or document["format"] != FORMAT:
         found = document.get("format")
         raise Damaged(f"it is of format {found}, this release reads format {FORMAT}")

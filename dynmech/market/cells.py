@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech.errors import DynmechError, InvalidArgument, OutsideSupport, describe
+from solvers.files import read
 
 SECTIONS = (
     "behaviour",
@@ -28,10 +29,14 @@ SECTIONS = (
 
 def _text(path: Path) -> str:
     """What a file holds. **Raises:** `InvalidArgument` where there is none, or it is no text."""
-    if not path.exists():
-        must = f"hold {path.name}"
-        raise InvalidArgument(describe("read_market(path=...)", must, str(path.parent)))
-    held = path.read_bytes()
+    try:
+        held = read(path)
+    except OSError as error:
+        must, got = (
+            f"hold a file {path.name} that can be read",
+            f"{path}: {error.strerror or error}",
+        )
+        raise InvalidArgument(describe("read_market(path=...)", must, got)) from error
     try:
         return held.decode("utf-8-sig")
     except UnicodeDecodeError as error:

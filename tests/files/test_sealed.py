@@ -1,7 +1,10 @@
 """Artefacts: what is read is what was written, or it is refused with what is wrong."""
 
 import json
+import os
+import socket
 import sys
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -11,9 +14,11 @@ import pytest
 import dynmech as dm
 from dynmech import files
 from dynmech.files.tree import decode, known_classes
+from solvers.checkpoint import Checkpoint
 from solvers.files import Damaged, seal, unseal
 from tests.helpers.quantities import solve
 from tests.helpers.small import logit_market
+from tests.sweep_cells import draws
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +159,47 @@ def test_what_is_no_file_of_ours_is_refused(policy, tmp_path):
     (tmp_path / "other").write_bytes(save({"a": np.zeros(3)}))
     with pytest.raises(dm.InvalidArgument, match="header cannot be read"):
         dm.EfficientPolicy.load(tmp_path / "other")
+
+
+def make_pipe(place):
+    os.mkfifo(place)
+
+
+def make_socket(place):
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(os.path.relpath(place))
+
+
+def link_to_a_device(place):
+    place.symlink_to("/dev/zero")
+
+
+SPECIAL = [make_pipe, make_socket, link_to_a_device, Path.mkdir]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pipes by name here")
+@pytest.mark.parametrize("make", SPECIAL)
+def test_what_is_no_ordinary_file_is_refused_at_once(make, tmp_path, monkeypatch):
+    """Reading a pipe that nobody writes to, or a device without an end, would not come back."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "policy")
+    for kind in (dm.EfficientPolicy, dm.DynamicTeamMechanism, dm.Ledger, dm.Log):
+        with pytest.raises(dm.InvalidArgument, match=rf"{kind.__name__}\.load.*(ordinary|folder)"):
+            kind.load(tmp_path / "policy")
+    make(tmp_path / "market.toml")
+    with pytest.raises(dm.InvalidArgument, match=r"hold a file market.toml.*(ordinary|folder)"):
+        dm.read_market(tmp_path)
+    make(tmp_path / "sweep.json")
+    with pytest.raises(dm.InvalidArgument, match=r"sweep\(folder"):
+        dm.sweep(draws, {"noise": [1.0]}, folder=tmp_path, progress=False)
+    made = Checkpoint(tmp_path / "kept", "mark")
+    make(made.path / "part-root.safetensors")
+    (made.path / "manifest.json").unlink()
+    make(made.path / "manifest.json")
+    assert Checkpoint(tmp_path / "kept", "mark").load(("root",)) is None
+    assert sorted(x.name for x in made.path.glob("*/*"))[:2] == [
+        "manifest.json", "part-root.safetensors",
+    ]  # fmt: skip
 
 
 def same(one, two):
