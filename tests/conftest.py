@@ -10,7 +10,6 @@ import jax
 import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
 from tests.helpers import ROOT, typecheck
 
@@ -36,7 +35,7 @@ for name, value in {
 
 # Must come before the first import of either package: from here on every annotated array is
 # checked for shape and dtype at each call.
-install_import_hook(["dynmech", "solvers"], f"{typecheck.__name__}.typechecked")
+typecheck.install("dynmech", "solvers")
 
 # Compilation makes the first example slow, so no deadline; the same examples in every run.
 settings.register_profile(
