@@ -86,6 +86,41 @@ def take(
     return Taken(arrays.where(live, best, total[-1]), value, choice, most, ill)
 
 
+def either(
+    first: Taken, total: Numbers, amount: Numbers | None, control: Any, last: int, error: Any,
+    live: Any,
+) -> Taken:  # fmt: skip
+    """Take among controls compared already and one more; all yield 0 where nothing is live.
+
+    Of those compared already the one taken stands for all: where a chain of them is tied, another
+    that is tied may be taken than the first. Amounts are at least those of `take`.
+
+    **Arguments:** `first`: what was taken among the others; `total`, `amount`: of one more, -inf
+    where it may not be used; `control`: which it is; `last`: of all; `error`, `live` as in `take`.
+    """
+    error = jnp.minimum(error, 0.01)
+    close = jnp.maximum(RELATIVE, 8 * error)
+    best = jnp.maximum(first.best, total)
+    least = best - close * abs(best)
+    most = ill = None
+    if amount is None or first.amount is None or first.ill is None:
+        floor = best * ((1 - error) / (1 + error))
+        passes, others = total >= floor, first.best >= floor
+    else:
+        room, more = error * first.amount, error * amount
+        floor = jnp.maximum(first.best - room, total - more)
+        passes, others = total + more >= floor, first.best + room >= floor
+        sizes = jnp.where(passes, amount, 0.0), jnp.where(others, first.amount, 0.0)
+        most = jnp.where(live, jnp.maximum(*sizes), 0.0)
+        far = (passes & (total < least)) | (others & (first.ill | (first.best < least)))
+        ill = far & live
+    ahead = ~(passes & (total >= least)) | (first.choice < control)
+    same = others & (first.value >= least) & ahead
+    choice = jnp.where(live, jnp.where(same, first.choice, control), last)
+    best, value = (jnp.where(live, x, 0.0) for x in (best, jnp.where(same, first.value, total)))
+    return Taken(best, value, choice.astype(_kind(last)), most, ill)
+
+
 def _in_rows(
     total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any
 ) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:

@@ -16,6 +16,8 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel, profile_grid
 from solvers import Tasks
 
+_FEW, _MANY = 4, 16  # economies of one root worked on one by one, up to so many; else so many
+
 
 class Pairs(eqx.Module):
     """Pairs of root and values, and how profiles refer to them.
@@ -124,7 +126,6 @@ def assign(
         displayable = marginal + n * span
         kernel = joint_kernel(env.values)
         counts = np.full(len(pairs.signals), stride)
-        keep = span
     else:
         rows = np.concatenate([pairs.root[:, None], 0 * pairs.root[:, None], pairs.theta], axis=1)
         blank = pairs.theta[at].copy()
@@ -137,23 +138,23 @@ def assign(
         number = number.reshape(-1)
         pair, marginal, displayable = np.split(number, [len(rows), len(rows) + len(at)])
         task_root, task_variant, task_theta = unique[:, 0], unique[:, 1], unique[:, 2:]
-        kernel, keep = None, None
+        kernel = None
         counts = np.bincount(task_root, minlength=len(pairs.signals))
-    policies = np.bincount(task_root[task_variant == 0], minlength=len(pairs.signals))
-    starts = np.cumsum(counts) - counts
     place = np.full(len(task_root), -1)
     groups, group_pair, offset = [], [], 0
     task_pair = np.full(len(task_root), -1)
     task_pair[pair] = np.arange(len(pair))
-    for (kept, more), members, part in _group(policies, counts, size):
-        here, most = starts[members][:, None], policies[members][:, None]
-        rest = (counts - policies)[members][:, None]
-        # What a row is short of is its last task once more, or the root's first.
-        place_kept = np.minimum(part[:, None] * kept + np.arange(kept), most - 1)
-        kept_index = here + place_kept
-        place_other = np.minimum(part[:, None] * more + np.arange(more), np.maximum(rest - 1, 0))
-        other = np.where(rest > 0, here + most + place_other, here)
-        index = np.concatenate([kept_index, other], axis=1)
+    policies = np.bincount(task_root[task_variant == 0], minlength=len(pairs.signals))
+    if live.any() and len(np.unique(np.stack([policies, counts]), axis=1).T) > 1:
+        # What one signal of one advertiser asks for, W at each of her values and two economies, is
+        # a row: the same whichever profiles were drawn, so that programs compiled for one draw
+        # serve all; and its tasks differ in what is paid by her alone.
+        hers = pair[np.moveaxis(pairs.own, 2, 3)[live]]
+        named = np.concatenate([hers, marginal[:, None], displayable[:, None]], axis=1)
+        rows = [(size, np.unique(named, axis=0))]
+    else:
+        rows = _by_root(policies, counts)
+    for kept, index in rows:
         place[index] = offset + np.arange(index.size).reshape(index.shape)
         offset += index.size
         theta = np.take_along_axis(support.T, task_theta[index].reshape(-1, n), axis=0)
@@ -163,10 +164,9 @@ def assign(
             free = np.ones((*index.shape, 1))
             counted = np.concatenate([counted, free], axis=2)
             coefficient = np.concatenate([coefficient, nothing * free], axis=2)
-        groups.append(
-            Tasks(root[members], coefficient, counted, allowed, int(keep or kept), kernel)
-        )
-        group_pair.append(task_pair[kept_index])
+        members = task_root[index[:, 0]]
+        groups.append(Tasks(root[members], coefficient, counted, allowed, kept, kernel))
+        group_pair.append(task_pair[index[:, :kept]])
     fill = np.full(first_own.shape, -1)
     tables = {"marginal": fill.copy(), "displayable": fill.copy()}
     tables["marginal"][live], tables["displayable"][live] = place[marginal], place[displayable]
@@ -175,28 +175,23 @@ def assign(
     )
 
 
-def _group(policies: Int[np.ndarray, " R"], counts: Int[np.ndarray, " R"], values: int):
-    """Rows of tasks, in groups of equally many: W and others, the roots, and which part of each.
+def _by_root(policies: Int[np.ndarray, " R"], counts: Int[np.ndarray, " R"]):
+    """Rows of tasks of each root, in groups of equally many: how many are W, and which they are.
 
-    Where roots have equally many tasks each is a row as it is. Else they are cut into rows of what
-    one signal of one advertiser asks for, W at each of her values and two marginal economies, or of
-    one W: the same whichever profiles were drawn, so that programs compiled for one draw serve all.
+    All of a root, where roots have equally many; else, of W alone, one or many at once.
     """
-    rest = counts - policies
-    sizes = np.unique(np.stack([policies, rest], axis=1), axis=0)
-    if len(sizes) == 1:
-        yield tuple(sizes[0].tolist()), np.arange(len(counts)), np.zeros(len(counts), int)
+    starts = np.cumsum(counts) - counts
+    if len(np.unique(counts)) == 1:
+        yield int(policies[0]), starts[:, None] + np.arange(counts[0])
         return
-    alone = (policies <= 1) & (rest == 0)
-    for (kept, more), mine in (((1, 0), alone), ((values, 2), ~alone)):
-        mine = np.flatnonzero(mine)
-        if not len(mine):
-            continue
-        rows = -(-policies[mine] // kept)
-        if more:
-            rows = np.maximum(rows, -(-rest[mine] // more))
-        first = np.repeat(np.cumsum(rows) - rows, rows)
-        yield (kept, more), np.repeat(mine, rows), np.arange(rows.sum()) - first
+    for width, mine in ((1, policies <= _FEW), (_MANY, policies > _FEW)):
+        rows = -(-policies[mine] // width)
+        start, most = np.repeat(starts[mine], rows), np.repeat(policies[mine], rows)
+        part = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
+        # What a row is short of is its last task once more.
+        at = np.minimum(part[:, None] * width + np.arange(width), most[:, None] - 1)
+        if len(at):
+            yield width, start[:, None] + at
 
 
 def _variants(

@@ -31,6 +31,7 @@ from solvers.devices import here, shares, spread_runs
 from solvers.problem import Numbers, Structure, Tables, Tasks
 from solvers.ties import rounding, signed
 from solvers.tree.bellman import Found, Later, bellman_step, chunk_size, host_seconds, step_on_host
+from solvers.tree.shared import one_control
 from solvers.tree.tree import Layer, Tree, ratios
 
 _BLOCK_SIZES = (8, 64, 512, 4096, 32768)
@@ -166,6 +167,8 @@ def sweep(
     nothing = arrays.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
     bounded = None if bounds is None else nothing
     following = Later(nothing, None, nothing if carried else None, bounded)
+    anyhow = traced or bounds is not None or quick[-1]
+    own = None if anyhow else one_control(tree.structure, tasks, len(tree.layers) - 1)
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         last = t == len(tree.layers) - 1
@@ -182,7 +185,7 @@ def sweep(
         after = None if bounds is None or last else functools.partial(bounds, t)
         one = _Blocks(
             tree.structure, layer, t, tasks, tables, numbers if quick[t] else given, previous,
-            start, following, off, weights, after, tick, quick[t], traced,
+            start, following, off, weights, after, tick, quick[t], traced, own if last else None,
         )  # fmt: skip
         least = 1 if last else shapes.block
         most = shapes.most
@@ -191,7 +194,8 @@ def sweep(
         listed = blocks(layer, most, min(least, most), exact=traced or quick[t])
         parts = spread_runs(None if quick[t] else mesh, one.solve, listed)
         if any(part.value is not None for part in parts):
-            parts = [part if part.value is not None else _with_values(part) for part in parts]
+            worth = (part.best if part.value is None else part.value for part in parts)
+            parts = [dataclasses.replace(x, value=y) for x, y in zip(parts, worth, strict=True)]
         compiled = not traced and t > 0 and not quick[t - 1]
         length = max(shapes.following, _length(layer.nodes)) if compiled else layer.nodes
         together = arrays.concatenate if traced else functools.partial(_joined, length=length)
@@ -241,6 +245,7 @@ class _Blocks(NamedTuple):
     tick: Callable[[int], None]
     quick: bool
     traced: bool
+    own: Int[np.ndarray, " R"] | None
 
     def solve(self, run: list[tuple[int, int, Int[np.ndarray, " C"]]]) -> list[Found]:
         """What is found at the nodes of each block (`blocks`) that count."""
@@ -271,17 +276,13 @@ class _Blocks(NamedTuple):
             else:
                 numbers = given[0], given[1], outcome, given[2], self.off
                 counted = None if self.traced else np.asarray(size, np.int32)
-                one = bellman_step(*part, *numbers, counted)
+                one = bellman_step(*part, *numbers, counted, self.own)
             one = jax.tree.map(lambda x, size=size: back.asarray(x)[:size], one)
             if not (self.traced or one.apart.any()):
                 one = dataclasses.replace(one, value=None)
             found.append(one)
             self.tick(size)
         return found
-
-
-def _with_values(part: Found) -> Found:
-    return dataclasses.replace(part, value=part.best)
 
 
 def _shared_out(layer: Layer, most: int, devices: int, structure: Structure, tasks: Tasks) -> int:

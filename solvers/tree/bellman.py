@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
-from solvers.ties import DType, take
+from solvers.ties import DType, Taken, take
+from solvers.tree.shared import shared_features, take_shared
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
 _ONE_THREAD, _ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
@@ -64,16 +65,23 @@ def bellman_step(
     tasks: Tasks,
     shares: Float[Numbers, " three"],
     size: Int[Numbers, ""] | None = None,
+    own: Int[Numbers, " R"] | None = None,
 ) -> Found:
     """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
 
     `shares`: of amounts, what values, a round's yields, and sums of what follows can be off by.
+    `own`: in the last round, where the tasks of a root differ in one control: which it is.
     Nodes are worked on in chunks that stay in the cache, up to the first `size` nodes (all by
     default).
     """
     nodes = parent, picked, child, followed, ratio
     chunk = chunk_size(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
-    solve = _solver(previous, edges, following, bound, column, tables, outcomes, tasks, shares, jnp)
+    numbers = tables, outcomes, tasks, shares
+    if own is None:
+        solve = _solver(previous, edges, following, bound, column, *numbers, jnp)
+    else:
+        wide = following.amount is not None
+        solve = _sharing(previous, edges, column, *numbers, own, wide)
     if chunk == len(parent):
         return solve(nodes)
     count = len(parent) // chunk
@@ -167,6 +175,21 @@ def _solver(
     return solve
 
 
+def _sharing(
+    previous: Numbers, edges: Numbers, column: Numbers, tables: Tables, outcomes: Numbers,
+    tasks: Tasks, shares: Numbers, own: Numbers, wide: bool,
+):  # fmt: skip
+    """The step of the last round where the tasks of a root differ in one control."""
+    features = shared_features(edges, tables, outcomes, tasks, own, previous.dtype, wide)
+
+    def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
+        belief = previous[part[0]] * column[part[1]]
+        taken = take_shared(belief, features, edges, outcomes, tasks, own, shares[0], wide)
+        return _found(taken, None, None, jnp)
+
+    return solve
+
+
 def _bellman(
     belief: Numbers, features: Numbers, edges: Numbers, child: Numbers, followed: Numbers | None,
     ratio: Numbers | None, following: Later, bound: Numbers | None, outcomes: Numbers,
@@ -216,6 +239,10 @@ def _bellman(
             rest = now + ahead + shares[1] * (size + room)
         hope = take(usable(more, rest), None, 0.0, live, arrays=arrays)
         upper, hopeful = hope.value, hope.choice
+    return _found(taken, upper, hopeful, arrays)
+
+
+def _found(taken: Taken, upper: Numbers | None, hopeful: Numbers | None, arrays: ModuleType):
     ill = None if taken.ill is None else arrays.any(taken.ill, axis=(1, 2))
     apart = arrays.any(taken.value != taken.best, axis=(1, 2))
     return Found(taken.best, taken.value, apart, taken.choice, taken.amount, ill, upper, hopeful)

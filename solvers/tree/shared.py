@@ -1,0 +1,83 @@
+"""The last round, where the tasks of a root differ in one control: the others are compared once.
+
+With o_r the control of root r in which its tasks differ, and nothing that follows,
+
+    Q_q = max( max_{a != o_r} <row * root_r, f_ra>, <row * root_r, g_rq> ),
+
+    f_ra = sum_s stop[e(a), s] (x_r[j] + reward[j]).
+
+So each root has one number a control and node, not one for every task as well, and what a control
+yields is one product of beliefs with f instead of two, of chances and of rewards.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from solvers.problem import Numbers, Structure, Tables, Tasks
+from solvers.ties import DType, Taken, either, take
+
+
+def one_control(structure: Structure, tasks: Tasks, t: int) -> Int[np.ndarray, " R"] | None:
+    """Of every root, the control of round t in which its tasks differ; None where more do."""
+    if tasks.kernel is not None or tasks.coefficient.shape[1] == 1:
+        return None
+    given = (np.asarray(x) for x in (tasks.coefficient, tasks.counted))
+    differ = np.any([(x != x[:, :1]).any(axis=1) for x in given], axis=0)
+    outcome = structure.outcome[structure.edge[t]]
+    used = np.zeros((structure.controls, differ.shape[1] + 1), bool)
+    used[np.arange(structure.controls)[:, None], outcome] = True  # the last column: of no outcome
+    allowed = np.asarray(tasks.allowed, bool)
+    own = (allowed != allowed[:, :1]).any(axis=1) | (differ @ used[:, :-1].T)
+    return own.argmax(axis=1).astype(np.int32) if own.sum(axis=1).max() <= 1 else None
+
+
+def shared_features(
+    edges: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks, own: Numbers, kind: DType,
+    wide: bool,
+) -> Float[Array, "F R m"]:  # fmt: skip
+    """What beliefs are contracted with: yields of every control to the first task (and sizes).
+
+    Then of the control in which tasks differ chances, rewards (and sizes) of every slot; and ones.
+    """
+    outcome = jnp.asarray(outcomes)[edges]
+    stop, reward = jnp.asarray(tables.stop)[edges], jnp.asarray(tables.reward)[outcome]
+    x, counted = (
+        jnp.asarray(y)[:, 0][:, outcome, None] for y in (tasks.coefficient, tasks.counted)
+    )
+    rows = [(stop * (x + counted * reward)).sum(axis=2).swapaxes(0, 1)]
+    apart = [stop, stop * reward]
+    if wide:
+        rows += [(stop * (abs(x) + counted * abs(reward))).sum(axis=2).swapaxes(0, 1)]
+        apart += [stop * abs(reward)]
+    rows += [y[own].swapaxes(0, 1) for y in apart] + [jnp.ones((1, *tasks.root.shape))]
+    return (jnp.concatenate(rows) * jnp.asarray(tasks.root)).astype(kind)
+
+
+def take_shared(
+    belief: Float[Array, "C m"], features: Float[Array, "F R m"], edges: Numbers,
+    outcomes: Numbers, tasks: Tasks, own: Numbers, error: Numbers, wide: bool,
+) -> Taken:  # fmt: skip
+    """What is taken at beliefs, (C, R, Q), of what they are contracted with (`shared_features`)."""
+    # Nodes last: there are more of them than of roots or tasks.
+    product = jnp.einsum("frm,cm->frc", features, belief, precision=jax.lax.Precision.HIGHEST)
+    controls, outcome = len(edges), jnp.asarray(outcomes)[edges]
+    slots, live = outcome.shape[1], product[-1] > 0
+    kinds = jnp.split(product[:-1], np.cumsum([controls] * (1 + wide) + [slots] * (1 + wide)))
+    allowed = jnp.asarray(tasks.allowed, bool)
+    other = allowed[:, 0].T & (jnp.arange(controls)[:, None] != own)
+    total = jnp.where(other[:, :, None], kinds[0], -jnp.inf)
+    first = take(total, kinds[1] if wide else None, error, True, arrays=jnp)
+    first = jax.tree.map(lambda y: y[:, None], first)
+    roots = jnp.arange(len(own))
+    x, counted = (
+        jnp.moveaxis(jnp.asarray(y)[roots[:, None], :, outcome[own]], 1, 0)[..., None]
+        for y in (tasks.coefficient, tasks.counted)
+    )
+    chance, *yields = (y[:, :, None] for y in kinds[1 + wide :])
+    total = (chance * x + yields[0] * counted).sum(axis=0)
+    total = jnp.where(allowed[roots, :, own][..., None], total, -jnp.inf)
+    amount = (chance * abs(x) + yields[1] * counted).sum(axis=0) if wide else None
+    taken = either(first, total, amount, own[:, None, None], controls - 1, error, live[:, None])
+    return jax.tree.map(lambda y: jnp.moveaxis(y, -1, 0), taken)
