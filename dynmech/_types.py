@@ -8,7 +8,7 @@ import contextlib
 import functools
 import importlib
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -22,13 +22,13 @@ from jaxtyping import Array
 from dynmech._checks import as_floats as as_floats
 from dynmech.errors import MiscompilingJaxWarning
 from solvers.host import on_host as on_host
+from solvers.host import with_default as with_default
 from solvers.programs import unshared, whole_products
 
 Numbers = Array | np.ndarray
 Given = npt.ArrayLike | tuple[Any, ...]  # numbers as users write them
 Index = Numbers | int | np.integer  # one whole number or many, traced or not
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 NONE = -1
 # Parameters that a log can be asked about: name -> (field, domain) pairs (`dynmech.logs`).
 Estimable = dict[str, tuple[tuple[str, str], ...]]
@@ -36,12 +36,6 @@ Estimable = dict[str, tuple[tuple[str, str], ...]]
 _EXTEND, _CORE = map(importlib.import_module, ("jax.extend.core", "jax.core"))
 _STATE: Any = _EXTEND if "get_opaque_trace_state" in dir(_EXTEND) else _CORE
 MISCOMPILING_JAX = ("0.10.2",)  # excluded in pyproject.toml, may be installed all the same
-
-
-def with_default(method: F) -> F:
-    """Mark a method of an abstract class whose generic answer a class may replace by its own."""
-    vars(method)["has_default"] = True
-    return method
 
 
 def exit_code(products: int) -> int:

@@ -118,20 +118,22 @@ def attained(
     chunk: int,
     chooser: AbstractChooser | None = None,
     told: Told | None = None,
+    memory: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
     """What the policy is worth: mean, standard error, and what `margin` needs besides.
 
     That holds rounding of data to single precision, where the ceiling knows of it. `chooser`,
-    `told`: as of `certify`.
+    `told`, `memory`: as of `certify`.
     """
     with jax.enable_x64(True):
         rng, belief = np.random.default_rng(seed), np.asarray(belief, float) / np.sum(belief)
         if chooser is None:
-            run = certified_runs(process, case, ceiling, network, belief, runs, rng, chunk=chunk)
+            given = process, case, ceiling, network, belief, runs, rng
+            run = certified_runs(*given, memory, chunk=chunk)
         else:
             given = process, case, ceiling, chooser, belief, runs, rng
-            run = chosen_runs(*given, chunk=chunk, told=told)
-        room = data_room(process, ceiling, belief, run.mean)
+            run = chosen_runs(*given, memory, chunk=chunk, told=told)
+        room = data_room(process, ceiling, belief, run.mean, memory)
     return run.mean, run.error, _unseen(run) + room
 
 
@@ -185,13 +187,16 @@ def certify(
             at = quick[2], period, chunk
         for k, (case, ceiling) in enumerate(zip(cases, bounds, strict=True)):
             rng = np.random.default_rng([_FRESH, certificate.seed, period, k])
-            count = runs if chooser is None else 1
-            run = certified_runs(played, case, ceiling, network, belief, count, rng, *at)
-            sure, most, worst = run.sure, upper[k], run.sure
-            if chooser is not None:
+            given = played, case, ceiling, network, belief
+            if chooser is None:
+                run = certified_runs(*given, runs, rng, *at)
+                sure, most, worst = run.sure, upper[k], run.sure
+            else:
+                sure = _planned(*given, rng, *at)
                 own = process, case, ceilings[k], chooser, belief, runs, rng
                 run = chosen_runs(*own, memory, period, chunk, told)
-                most, worst = min(run.upper(alpha), most), run.floor
+                most, worst = min(run.upper(alpha), upper[k]), run.floor
+                sure = max(sure, worst)
             unseen, lower = _unseen(run), run.lower(alpha)
             if lower > upper[k] + _SAME * abs(upper[k]):
                 warning = _crossed(lower, upper[k], sure, alpha)
@@ -205,6 +210,25 @@ def certify(
     above, below = (upper, lower) if chooser is None else (most, least)
     drawn = error, certificate.confidence, unseen
     return Worth(Bounded(value, lower, above, *drawn), Bounded(value, below, upper, *drawn), rounds)
+
+
+def _planned(
+    process: AbstractProcess,
+    case: Case,
+    ceiling: AbstractCeiling,
+    network: AbstractCritic | None,
+    belief: np.ndarray,
+    rng: np.random.Generator,
+    memory: np.ndarray | None,
+    period: int,
+    chunk: int,
+) -> float:
+    """What a fixed plan is worth for certain; less than anything where none is known."""
+    start = np.asarray(process.start() if memory is None else memory)
+    if not process.orderless and ceiling.plans(period, start[None]) is None:
+        return -np.inf
+    given = process, case, ceiling, network, belief
+    return certified_runs(*given, 1, rng, memory, period, chunk).sure
 
 
 def simplify(

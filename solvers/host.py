@@ -1,9 +1,11 @@
-"""Modules that live on the host: data of a solve and what is asked of it, call by call."""
+"""Marks of classes: modules that live on the host, and methods with a generic answer."""
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import equinox as eqx
 
+F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=type[eqx.Module])
 
 
@@ -16,3 +18,9 @@ def on_host(cls: M) -> M:
     """
     cls.__getattribute__ = object.__getattribute__
     return cls
+
+
+def with_default(method: F) -> F:
+    """Mark a method of an abstract class whose generic answer a class may replace by its own."""
+    vars(method)["has_default"] = True
+    return method

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from solvers.host import with_default
 from solvers.problem import Numbers, Structure, Tables
 from solvers.programs import as_program
 
@@ -56,6 +57,17 @@ class AbstractProcess(eqx.Module):
         self, memory: Int[Numbers, " d"], control: Numbers | int, period: Numbers | int
     ) -> Float[Numbers, "m Z"]:
         """Law of the symbol given that the process goes on; `period` counts from 0."""
+
+    @with_default
+    def hear(
+        self, memories: Int[np.ndarray, "C d"], symbols: Int[np.ndarray, " C"]
+    ) -> Int[np.ndarray, "C d"]:
+        """Memories after a control, once a symbol is known; a symbol changes none, by default.
+
+        Host code. What is asked of a memory after a control before a symbol is known, a ceiling
+        for one, is then an expectation over what may be heard.
+        """
+        return memories
 
 
 class Listed(eqx.Module):

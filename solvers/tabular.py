@@ -94,6 +94,9 @@ def tabulate(
             first = (ends, laws[0], after)
             if laws[0].size * len(ends) > _MOST_ENTRIES:
                 return None
+            symbols = np.arange(laws.shape[-1])
+            if (process.hear(np.tile(after[0], (len(symbols), 1)), symbols) != after[0]).any():
+                return None
         if not (np.array_equal(ends, first[0]) and (laws == first[1]).all()):
             return None
         for row in after:

@@ -66,7 +66,9 @@ def bound_inside(
             shown = records["recommendation"][row, t]
             control = control_of("audit(nodes=...)", env, shown if shown.ndim else int(shown))
             symbol = records["symbol"][row, t]
-            node = node.after(control, int(policy.env.heard.of(env.heard, symbol, control)))
+            heard = int(policy.env.heard.of(env.heard, symbol, control))
+            following = records["reported"][row, t + 1]
+            node = node.after(control, play.process.told(heard, following))
             found.setdefault((profile, *node.path), node)
     rows = []
     for (profile, *_), node in found.items():
@@ -97,6 +99,7 @@ class _Node(eqx.Module):
         process, period, chooser = self.play.process, len(self.path) // 2, self.play.chooser
         with jax.enable_x64(True):
             memory = np.asarray(process.step(self.memory, control))
+            after = process.hear(memory[None], np.array([symbol]))[0]
             asked = np.asarray(process.ends(memory, control), float)[-1]
             column = asked * np.asarray(process.symbols(memory, control, period), float)[:, symbol]
         told, place = self.told, self.place
@@ -106,7 +109,7 @@ class _Node(eqx.Module):
             place = int(chooser.follow(first, period, *rest)[0])
         path = (*self.path, control, symbol)
         return dataclasses.replace(
-            self, belief=self.belief * column, memory=memory, told=told, place=place, path=path
+            self, belief=self.belief * column, memory=after, told=told, place=place, path=path
         )
 
     def certified(self, certificate: Certificate) -> Bounded:
@@ -124,6 +127,6 @@ class _Node(eqx.Module):
 
 def _outset(play: Playable, profile: int) -> _Node:
     """Before the first round."""
-    told, memory = play.told(profile), np.asarray(play.process.start())
+    told, memory = play.told(profile), np.asarray(play.process.outset(play.theta(profile)))
     belief, place = (None, 0) if told is None else (told.belief, told.place)
     return _Node(play, profile, play.root[profile], memory, belief, place, ())

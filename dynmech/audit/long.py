@@ -30,8 +30,9 @@ from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
+from dynmech.policy.bias import largest_bias
 from dynmech.policy.played import PlayEvaluator
-from dynmech.policy.player import Played, largest_bias
+from dynmech.policy.player import Played
 from dynmech.policy.under import Elsewhere
 from solvers import betting_lower, betting_upper
 from solvers.certify import hidden

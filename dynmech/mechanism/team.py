@@ -350,8 +350,8 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         is simulated. `checkpoint`: a folder where finished parts are kept; the same call resumes.
 
         **Returns:** `Audit`; `AuditsUnder` for a sequence of markets. **Raises:**
-        `TooLarge` when the interval's pieces are too large, or the tree of both markets is where
-        values move; `InvalidArgument`.
+        `TooLarge` when the interval's pieces are too large, or, where the tree of both markets is
+        and values move, what the true market's rule remembers; `InvalidArgument`.
         """
         return audit_mechanism(
             self, settlement, histories, under, interval,

@@ -62,8 +62,8 @@ def certified_play(
         given = economies[b][which], bounds_of[b][which], play.critic, play.root[b]
         if others or play.chooser is None:
             return certify(quick, *given, runs, certificate, play.chunk)
-        how = runs, certificate, play.chunk
-        return certify(quick, *given, *how, chooser=play.chooser, told=play.told(b))
+        how = runs, certificate, play.chunk, play.process.outset(play.theta(b)), 0
+        return certify(quick, *given, *how, play.chooser, play.told(b))
 
     every = [(b, k) for k in range(1 + marginal) for b in range(count)]
     certified = work.each(bound, every, lambda part: ("bounds", *part))

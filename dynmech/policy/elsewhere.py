@@ -13,15 +13,20 @@ from jaxtyping import Float, Int
 from dynmech.market.beside import MarketBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.playable import Playable
+from dynmech.problem.moving import PlayedProcess
 from solvers.process import Case
 from solvers.tree.plan import Plan
 
 
 class AskedBeside(AbstractGuide):
-    """Somebody who is asked for what the mechanism believes."""
+    """Somebody who is asked for what the mechanism believes.
+
+    A place is the number of the values that were reported last, where the true ones move.
+    """
 
     both: MarketBeside
     play: Playable
+    process: PlayedProcess
 
     def laws(
         self,
@@ -31,9 +36,14 @@ class AskedBeside(AbstractGuide):
         period: int,
         places: Int[np.ndarray, " C"],
     ):
-        money = np.asarray(case.coefficient, float)[: self.play.env.products]
         believed = self.both.belief(np.asarray(beliefs, float))
-        return self.play.laws_at(money, believed, self.both.memory(np.asarray(memories)), period)
+        memory = self.both.memory(self.process.of_rule(np.asarray(memories)))
+        found = np.zeros((len(places), self.process.controls))
+        for place in np.unique(places).tolist():
+            rows = places == place
+            given = self.process.reported(case, place), believed[rows], memory[rows], period
+            found[rows] = self.play.laws_at(*given)
+        return found
 
     def follow(
         self,
@@ -42,21 +52,23 @@ class AskedBeside(AbstractGuide):
         controls: Int[np.ndarray, " C"],
         symbols: Int[np.ndarray, " C"],
     ):
-        return places
+        return self.process.moved(places, symbols)
 
     def outset(self, money: Float[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]):
-        return self.both.start(signals[None])[0], 0
+        return self.both.start(signals[None])[0], self.process.regime(money)
 
 
 class PlanBeside(AbstractGuide):
     """A plan that is followed on its own tree: a place is a pair and a node of its round.
 
-    `pairs` (P, 2n+1): values of every pair, money, and symbols.
+    `pairs` (P, 2n+1): values of every pair, money, and symbols. `following` (P, V): the pair with
+    the same symbols and each profile of values that may follow, itself where the true ones stay.
     """
 
     both: MarketBeside
     plan: Plan
     pairs: Float[np.ndarray, "P _k"]
+    following: Int[np.ndarray, "P V"]
 
     @property
     def _nodes(self) -> int:
@@ -86,9 +98,11 @@ class PlanBeside(AbstractGuide):
         symbols: Int[np.ndarray, " C"],
     ) -> Int[np.ndarray, " C"]:
         pair, node = np.divmod(places, self._nodes)
-        joint = self.both.held.heard.of(self.both.env.heard, symbols, controls)
+        heard, regime = np.divmod(symbols, self.following.shape[1])
+        joint = self.both.held.heard.of(self.both.env.heard, heard, controls)
         child = self.plan.tree.layers[period].child[node, controls, joint]
-        return np.where((places >= 0) & (child >= 0), pair * self._nodes + child, -1)
+        known, pair = (places >= 0) & (child >= 0), self.following[pair, regime]
+        return np.where(known, pair * self._nodes + child, -1)
 
     def outset(self, money: Float[np.ndarray, " n"], signals: Int[np.ndarray, " n1"]):
         row = np.concatenate([np.asarray(money, float), np.asarray(signals, float)])

@@ -22,10 +22,11 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.payments.settlement import Estimator
+from dynmech.policy.bias import largest_bias
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.playable import told_of
-from dynmech.policy.player import Player, largest_bias
-from dynmech.problem.process import MarketProcess
+from dynmech.policy.player import Player
+from dynmech.problem.moving import PlayedProcess
 from dynmech.problem.tasks import Pairs, make_pairs
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
@@ -85,7 +86,7 @@ class Alternatives(eqx.Module):
 
 
 def list_alternatives(
-    env: RecommendationMDP, process: MarketProcess, profiles: Profiles, others: bool = True
+    env: RecommendationMDP, process: PlayedProcess, profiles: Profiles, others: bool = True
 ) -> Alternatives:
     """List every advertiser's own alternatives to a batch of profiles.
 
@@ -105,13 +106,15 @@ def list_alternatives(
     support, n = np.asarray(env.values.support, float), env.products
     money = support[np.arange(n), pairs.theta]
     possible = root.sum(axis=1) > 0
-    everyone, found = [], {}
+    everyone, found, above = [], {}, {}
     with jax.enable_x64(True):
         for p, at in enumerate(pairs.root.tolist()):
             if possible[at]:
-                case = make_case(env, money[p])
-                ceilings = make_ceilings(env, process, [case])
-                everyone.append(Economy(at, (case,), tuple(ceilings), ((p, 0, 0),)))
+                case = process.posed(make_case(env, money[p]))
+                key = np.asarray(case.coefficient).tobytes()
+                if key not in above:
+                    above[key] = tuple(make_ceilings(env, process, [case]))
+                everyone.append(Economy(at, (case,), above[key], ((p, 0, 0),)))
         # Own values do not enter W^{-i}: the first value stands for all.
         for b, i, z in np.argwhere((pairs.own[:, :, 0] >= 0) & others).tolist():
             pair = pairs.own[b, i, 0, z]
@@ -130,7 +133,7 @@ def list_alternatives(
 
 def bound_alternatives(
     env: RecommendationMDP,
-    process: MarketProcess,
+    process: PlayedProcess,
     network: AbstractCritic | None,
     listed: Alternatives,
     certificate: Certificate,
@@ -153,15 +156,16 @@ def bound_alternatives(
         played = player.play(money[p], signals, Estimator(), env.signals.settlement, stray=bias)
         left = played.left - played.excess  # what the others get, not what they are paid
         mean[p, 1:], error[p, 1:] = left.mean(axis=0), left.std(axis=0, ddof=1) / runs**0.5
-        whose = process, economy.ceilings[0], _unit(listed.root[economy.root])
-        room = data_room(*whose, float(mean[p, 1:].min()))
+        whose, start = (process, economy.ceilings[0]), process.outset(money[p])
+        belief = _unit(listed.root[economy.root])
+        room = data_room(*whose, belief, float(mean[p, 1:].min()), start)
         unseen[p, 1:] = hidden(left, played.left_reach + played.stray, played.going) + room
         told = None if chooser is None else chooser.outset(money[p], signals)
         if told is not None:
             told = told_of(*told, economy.cases, economy.ceilings)
         mean[p, 0], error[p, 0], unseen[p, 0] = attained(
             process, economy.cases[0], economy.ceilings[0], network, listed.root[economy.root],
-            runs, [certificate.seed, _SEED + 1], chunk, chooser, told,
+            runs, [certificate.seed, _SEED + 1], chunk, chooser, told, start,
         )  # fmt: skip
     shape = (*pairs.own.shape[:2], pairs.own.shape[3])
     table = np.full((2, len(_PARTS), *shape), np.nan)

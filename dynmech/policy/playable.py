@@ -15,6 +15,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.policy.guide import AbstractGuide
+from dynmech.problem.moving import PlayedProcess, played_process
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
@@ -24,7 +25,7 @@ from solvers.chooser import draw_controls
 from solvers.neural.rollout import decide
 from solvers.tree.misled import Told
 
-_PROCESSES, _CEILINGS = Beside(), Beside()
+_RULES, _PROCESSES, _CEILINGS = Beside(), Beside(), Beside()
 
 
 class Playable(eqx.Module):
@@ -47,9 +48,14 @@ class Playable(eqx.Module):
     single: bool = eqx.field(static=True, default=False)
 
     @property
-    def process(self) -> MarketProcess:
-        """The market's rules, which are used as they are."""
-        return _PROCESSES(self.env, lambda: market_process(self.env, self.single))
+    def process(self) -> PlayedProcess:
+        """The market's rules, which are used as they are, and how its values move."""
+        return _PROCESSES(self.env, lambda: played_process(self.env, self.rules))
+
+    @property
+    def rules(self) -> MarketProcess:
+        """The market's rules alone."""
+        return _RULES(self.env, lambda: market_process(self.env, self.single))
 
     @property
     def ceilings(self) -> list[AbstractCeiling]:
@@ -66,8 +72,8 @@ class Playable(eqx.Module):
 
     def priced(self, money: Float[np.ndarray, " n"]) -> tuple[Case, AbstractCeiling]:
         """The economy of everyone at values in money, and its told-omega bound."""
-        case, kept = make_case(self.env, money), _CEILINGS(self, dict)
-        key = np.asarray(money, float).tobytes()
+        case, kept = self.process.posed(make_case(self.env, money)), _CEILINGS(self, dict)
+        key = np.asarray(case.coefficient).tobytes()
         if key not in kept:
             with jax.enable_x64(True):
                 (kept[key],) = make_ceilings(self.env, self.process, [case])

@@ -27,13 +27,14 @@ from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import alone
 from dynmech.market.values import ConstantValues
 from dynmech.payments.groves import OwnTables
+from dynmech.policy.bias import largest_bias
 from dynmech.policy.elsewhere import AskedBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.nodes import Followed, Wider, recommendations
 from dynmech.policy.own_bounds import OwnBounds, bound_alternatives, list_alternatives
 from dynmech.policy.own_values import Between, at_ends, declared, with_values
-from dynmech.policy.playable import Playable, padded
-from dynmech.policy.player import Outcomes, largest_bias, wide_chunk
+from dynmech.policy.playable import Playable, padded, untrained
+from dynmech.policy.player import Outcomes, wide_chunk
 from dynmech.policy.questions import (
     AbstractCursor,
     AbstractEvaluator,
@@ -156,7 +157,7 @@ class PlayEvaluator(AbstractEvaluator):
             got = f"theta {theta.tolist()}, signals {signals.tolist()}"
             raise OutsideSupport(describe("EfficientPolicy.start(...)", must, got, do))
         belief = self.play.root[int(np.argmax(same))]
-        return Place(1, np.asarray(theta), belief, np.asarray(self.play.process.start()))
+        return Place(1, np.asarray(theta), belief, np.asarray(self.play.rules.start()))
 
     def control(self, place: Place) -> int:
         belief = place.belief / place.belief.sum()
@@ -167,7 +168,7 @@ class PlayEvaluator(AbstractEvaluator):
         return -1
 
     def chances(self, place: Place, control: int):
-        process = self.play.process
+        process = self.play.rules
         with jax.enable_x64(True):
             after = process.step(place.memory, control)
             ends = process.leaves(np.asarray(process.ends(after, control), float))
@@ -177,7 +178,7 @@ class PlayEvaluator(AbstractEvaluator):
     def follow(self, place: Place, control: int, joint: int, theta: np.ndarray) -> Place:
         _, columns = self.chances(place, control)
         with jax.enable_x64(True):
-            memory = np.asarray(self.play.process.step(place.memory, control))
+            memory = np.asarray(self.play.rules.step(place.memory, control))
         belief = place.belief * columns[joint]
         mass = belief.sum()
         belief = belief / mass if mass > 0 else belief
@@ -228,7 +229,7 @@ class PlayEvaluator(AbstractEvaluator):
         return taken, asked.table
 
     def guide(self, both: MarketBeside) -> AbstractGuide:
-        return AskedBeside(both, self.play)
+        return AskedBeside(both, self.play, untrained(both.env, self.profiles).process)
 
     def own_tables(
         self, signal: AbstractSettlementSignal, side: str | None, needed: bool = True,
@@ -309,16 +310,16 @@ class _PlayCursor(AbstractCursor):
     def __init__(self, play: Playable, signal: AbstractSettlementSignal):
         self.play, self.signal = play, signal
         self.gains = np.asarray(play.env.gains, float)
-        self.chunk = wide_chunk(play.env, play.process, play.chunk)
+        self.chunk = wide_chunk(play.env, play.rules, play.chunk)
 
     def begin(self, signals: Int[np.ndarray, "N n1"]) -> None:
         self.belief, self.t = _unit(np.asarray(self.play.beliefs(signals), float)), 0
-        self.memory = np.tile(np.asarray(self.play.process.start()), (len(signals), 1))
+        self.memory = np.tile(np.asarray(self.play.rules.start()), (len(signals), 1))
 
     def choose(
         self, theta: Int[np.ndarray, "N n"], rng: np.random.Generator | None = None
     ) -> Int[np.ndarray, " N"]:
-        control = np.full(len(theta), self.play.process.controls - 1)
+        control = np.full(len(theta), self.play.rules.controls - 1)
         unique, index = np.unique(theta, axis=0, return_inverse=True)
         for k, values in enumerate(unique):
             rows = np.flatnonzero((index.reshape(-1) == k) & self.belief.any(axis=1))
@@ -336,14 +337,14 @@ class _PlayCursor(AbstractCursor):
             pad = np.minimum(np.arange(padded(size)), size - 1)
             with jax.enable_x64(True):
                 found = _laws_met(
-                    self.play.process, self.signal, self.memory[part][pad], control[part][pad],
+                    self.play.rules, self.signal, self.memory[part][pad], control[part][pad],
                     omega[part][pad], jnp.asarray(self.t), self.gains,
                 )  # fmt: skip
             parts.append([np.asarray(x)[:size] for x in found])
         self.after, told, ends, self.going, self.law = (
             np.concatenate(x) for x in zip(*parts, strict=True)
         )
-        return np.moveaxis(told, 0, -2), self.play.process.leaves(ends.T).T
+        return np.moveaxis(told, 0, -2), self.play.rules.leaves(ends.T).T
 
     def beliefs(self, rows: Int[np.ndarray, " k"]):
         return self.belief[rows]
@@ -352,8 +353,8 @@ class _PlayCursor(AbstractCursor):
         size = len(rows)
         pad = rows[np.minimum(np.arange(padded(size)), size - 1)] if size else rows
         with jax.enable_x64(True):
-            ends = _ends_met(self.play.process, self.after[pad], self.control[pad])
-        chances = self.play.process.leaves(np.moveaxis(np.asarray(ends, float)[:size], 1, 0))
+            ends = _ends_met(self.play.rules, self.after[pad], self.control[pad])
+        chances = self.play.rules.leaves(np.moveaxis(np.asarray(ends, float)[:size], 1, 0))
         return chances[code, np.arange(size)]
 
     def heard(self, rows: Int[np.ndarray, " k"], joint: Int[np.ndarray, " k"]):

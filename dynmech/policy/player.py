@@ -14,38 +14,31 @@ q_t.
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from dynmech._devices import Work
-from dynmech._types import Numbers
 from dynmech.bounded import Bounded, simulated
-from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.market.settlements import AbstractSettlementSignal
-from dynmech.market.shown import alone
 from dynmech.payments.settlement import AbstractSettlement, Estimator, Situation
+from dynmech.policy.bias import endings
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.playable import told_of
-from dynmech.problem.compile import enumerate_memories
-from dynmech.problem.process import MarketProcess, market_process
-from dynmech.problem.settled import largest_bias as worst_bias
+from dynmech.problem.moving import PlayedProcess
 from dynmech.problem.settled import predictions
 from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.certificates import make_case
 from solvers import AbstractCeiling, AbstractCritic, Case
 from solvers.certify import in_float64
-from solvers.programs import as_program
 from solvers.tree.misled import REACH, follow
 
 _CELLS = 2_000_000
 _OBSERVED = 128
 _FEATURES = 8
 _WHOLE = 512
-_FEW = 2e7  # bytes of memories enumerated in one period
 
 
 class Played(eqx.Module):
@@ -125,7 +118,7 @@ class Player:
     def __init__(
         self,
         env: RecommendationMDP,
-        process: MarketProcess,
+        process: PlayedProcess,
         network: AbstractCritic | None,
         chunk: int,
         runs: int,
@@ -141,10 +134,8 @@ class Player:
 
     def cased(self, theta: np.ndarray) -> tuple[Case, AbstractCeiling]:
         """The economy of everyone at values in money; call it with float64 enabled."""
-        key, case = (
-            np.asarray(theta, float).tobytes(),
-            make_case(self.env, np.asarray(theta, float)),
-        )
+        case = self.process.posed(make_case(self.env, np.asarray(theta, float)))
+        key = np.asarray(case.coefficient).tobytes()
         if key not in self.ceilings:
             (self.ceilings[key],) = make_ceilings(self.env, self.process, [case])
         return case, self.ceilings[key]
@@ -180,6 +171,7 @@ class Player:
             found = follow(
                 self.process, case, ceiling, self.critic, belief, self.noise, told,
                 watch, _FEATURES * self.env.products, self.chunk, limits, self.chooser,
+                self.process.outset(theta),
             )  # fmt: skip
         parts = np.split(found.seen, _FEATURES, axis=1)
         earned, utility, purchase, payoff, excess, left, charge, costs = parts
@@ -225,14 +217,15 @@ def simulate_outcomes(
         low, high = np.maximum(one.lower, -most), np.minimum(one.upper, most)
         return Bounded(one.value, low, high, one.error, confidence)
 
-    theta = np.abs(support[np.arange(env.products)[:, None], profiles.theta.T])
+    each = support[np.arange(env.products), profiles.theta]
+    theta = np.abs([player.process.within(money) for money in each]).max(axis=1).T
     utility = np.abs(np.asarray(env.gains, float)).max(axis=1, keepdims=True)
     return Outcomes(held(0, theta), held(1, utility), held(2, 1.0), held(3, max(spent), 0.5)[0])
 
 
-def wide_chunk(env: RecommendationMDP, process: MarketProcess, chunk: int) -> int:
+def wide_chunk(env: RecommendationMDP, process: PlayedProcess, chunk: int) -> int:
     """How many runs to handle at once where only memory limits it; at least `chunk`."""
-    cells = process.controls * env.heard.count * env.tastes.size
+    cells = process.controls * env.heard.count * process.regimes * env.tastes.size
     return max(chunk, min(_WHOLE, int(_CELLS / cells)))
 
 
@@ -246,27 +239,28 @@ class _Watch:
         settlement: AbstractSettlement,
         signal: AbstractSettlementSignal,
     ):
-        self.process, self.theta = player.process, theta
+        self.process, self.theta, self.rules = player.process, theta, player.process.rules
         self.gains, toll = np.asarray(player.env.gains, float), player.env.toll
         self.settlement, self.signal = settlement, signal
         n, points = self.gains.shape
         self.unit = np.zeros(points) if toll is None else np.asarray(toll.unit, float)
         self.dearest = float(self.unit.max())
         blank = np.zeros((1, points))
-        first = self._situation(0, np.zeros((1, n + 2, points)), blank[None], blank)
+        first = self._situation(0, theta[None], np.zeros((1, n + 2, points)), blank[None], blank)
         self.team = settlement.payoff(first).shape[1] == 1
 
     def limits(self, belief: np.ndarray, stray: float | None) -> Float[np.ndarray, " F1"]:
         """Most that one ending yields (1,), and of each feature; a charge is not an ending's."""
         met = self.gains[:, belief > 0]
-        values, utility = np.abs(self.theta), np.abs(met).max(axis=1)
-        surplus = np.abs(self.theta[:, None] + met).max()
+        may = self.process.within(self.theta)
+        values, utility = np.abs(may).max(axis=0), np.abs(met).max(axis=1)
+        surplus = np.abs(may[:, :, None] + met).max()
         if not self.team:
             payoff = 2 * (values.max() + utility.max())
             excess, left = payoff + surplus, payoff + (values + utility).max()
         elif stray is None:
             every = self.gains
-            payoff = max(np.abs(self.theta[:, None] + every).max(), values.max())
+            payoff = max(np.abs(may[:, :, None] + every).max(), values.max())
             excess = max(every.max(axis=1) - every.min(axis=1)) + utility.max()
             left = max(payoff, excess)
         else:
@@ -286,18 +280,22 @@ class _Watch:
             part = slice(low, low + _OBSERVED)
             size = len(control[part])
             pad = np.minimum(np.arange(_OBSERVED if size > 8 else 8), size - 1)
-            after, law, drift = _ending(
-                self.process, self.signal, memories[part][pad], control[part][pad], self.gains
+            own = self.process.of_rule(memories[part])[pad]
+            after, law, drift = endings(
+                self.rules, self.signal, own, control[part][pad], self.gains
             )
             ends, mean = np.asarray(after)[:size], np.asarray(law)[:size]
             if drift is not None:
                 m = predictions(held[part][:, None] * ends[:, :n], self.gains)
                 mean = mean + np.asarray(drift)[:size] * m[..., None]
-            at = self._situation(t, ends, mean, held[part])
+            theta = self.process.values(memories[part], self.theta)
+            at = self._situation(t, theta, ends, mean, held[part])
             found[part], passing[part] = self._count(at, true[part])
         return found, passing
 
-    def _situation(self, t: int, ends: np.ndarray, mean: np.ndarray, held: np.ndarray) -> Situation:
+    def _situation(
+        self, t: int, theta: np.ndarray, ends: np.ndarray, mean: np.ndarray, held: np.ndarray
+    ) -> Situation:
         """`ends` (C, F, m): chances of purchases, rate of costs where there are any, of a query."""
         size, n = len(ends), len(self.gains)
         stop = ends[:, :n]
@@ -307,7 +305,7 @@ class _Watch:
             utility=np.broadcast_to(self.gains, stop.shape),
             estimate=np.broadcast_to(mean, stop.shape),
             belief=held,
-            theta=np.tile(self.theta, (size, 1)),
+            theta=theta,
             utilities=self.gains,
             asked=ends[:, -1],
             cost=ends[:, n] * self.unit if self.dearest > 0 else np.zeros_like(held),
@@ -320,7 +318,7 @@ class _Watch:
         worth = np.broadcast_to(worth, (*worth.shape[:3], at.stop.shape[2]))
         utility = (bought * self.gains).sum(axis=2)
         chance = bought.sum(axis=2)
-        earned = self.theta * chance
+        earned = at.theta * chance
         payoff = np.broadcast_to(np.einsum("cijm,cjm->ci", worth, bought), earned.shape)
         surplus = (earned + utility).sum(axis=1, keepdims=True)
         charge = np.broadcast_to(self.settlement.charge(at), earned.shape)
@@ -331,70 +329,3 @@ class _Watch:
         paid = none + (self.settlement.toll(at) * true[:, None]).sum(axis=2)
         passing = [-cost, none, none, none, -paid, cost - paid, -paid, none, none + cost]
         return np.concatenate(parts, axis=1), np.concatenate(passing, axis=1)
-
-
-@as_program
-def _ending(
-    process: MarketProcess, signal: AbstractSettlementSignal, memories: Numbers, control: Numbers,
-    gains: Numbers,
-):  # fmt: skip
-    """Chances (C, n+1, m) of every ending, and means (C, n, m) of the estimates: at no prediction,
-    and by how much they follow it, None where they do not."""
-
-    def one(memory: Numbers, control: Numbers):
-        after, u = process.step(memory, control), jnp.asarray(gains)
-        shown = alone(jnp.asarray(process.shown)[control])
-        follows = signal.moments(after, shown, u, jnp.zeros_like(u))
-        drift = None if follows is None else follows[0]
-        return process.ends(after, control), signal.mean(after, shown, u), drift
-
-    return jax.vmap(one)(jnp.asarray(memories), jnp.asarray(control))
-
-
-def largest_bias(env: RecommendationMDP, signal: AbstractSettlementSignal) -> float:
-    """Largest |E[estimate of u_j | omega, history] - u_j(omega)|, money, over all histories.
-
-    Certain: every memory is tried, unless the estimate is known not to read it, as with all
-    signals of this package but those that read a `Tabulated` rule's; then purchases of any product
-    at any taste are taken to be possible, under threshold choice those of no negative utility.
-
-    **Raises:** `TooLarge` for a signal of the user's own where memories are too many.
-    """
-    utilities = np.asarray(env.utilities, float)
-    gains = np.asarray(env.gains, float)
-    live = np.broadcast_to(np.asarray(env.tastes.weights) > 0, utilities.shape)
-    with jax.enable_x64(True):
-        if not signal.forgets():
-            try:
-                memories, _ = enumerate_memories(env, int(env.horizon), _FEW)
-            except TooLarge as error:
-                must = "have a mean that does not depend on a long history"
-                call = "DynamicTeamMechanism(estimator=...)"
-                raise TooLarge(
-                    describe(call, must, str(error), "use RatingSettlement()")
-                ) from error
-            return _enumerated_bias(env, signal, memories, gains, live)
-        u, shown = jnp.asarray(gains), alone(env.controls[-1])
-        mean = np.asarray(signal.mean(env.unaware, shown, u))
-        follows = signal.moments(env.unaware, shown, u, jnp.zeros_like(u))
-    live = live & env.action_rule.possible(utilities)
-    return worst_bias(mean, None if follows is None else np.asarray(follows)[0], gains, live)
-
-
-def _enumerated_bias(
-    env: RecommendationMDP, signal: AbstractSettlementSignal, memories: list[np.ndarray],
-    gains: np.ndarray, live: np.ndarray,
-) -> float:  # fmt: skip
-    process, worst = market_process(env), 0.0
-    for here in memories[:-1]:
-        for control in range(process.controls):
-            for low in range(0, len(here), _OBSERVED):
-                part = here[low : low + _OBSERVED]
-                pad = np.minimum(np.arange(_OBSERVED), len(part) - 1)
-                ends, mean, drift = _ending(
-                    process, signal, part[pad], np.full(_OBSERVED, control), gains
-                )
-                bought = (np.asarray(ends)[:, : len(gains)] > 0) & live
-                drift = None if drift is None else np.asarray(drift)
-                worst = max(worst, worst_bias(np.asarray(mean), drift, gains, bought))
-    return worst

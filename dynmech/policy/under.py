@@ -12,7 +12,6 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -24,7 +23,7 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues, prior_probability
 from dynmech.policy.base import with_actions
-from dynmech.policy.certified import certified_play, list_economies, played_policy
+from dynmech.policy.certified import certified_play, played_policy
 from dynmech.policy.nodes import Wider
 from dynmech.policy.own_bounds import bound_alternatives, list_alternatives
 from dynmech.policy.own_values import between, declared, on_tree, with_values
@@ -32,7 +31,6 @@ from dynmech.policy.playable import beliefs_after, untrained
 from dynmech.policy.played import play_cursor
 from dynmech.policy.questions import AbstractCursor
 from dynmech.policy.solved import solve_remembered
-from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.training import require_few
 from solvers import Certificate
 
@@ -85,25 +83,23 @@ def certify_under(
     `value` is V_M(pi) with bounds at the certificate's level, `upper` is above W_M for certain;
     own alternatives, the ends of an interval among them, are bounded too where they are few enough.
 
-    **Raises:** `TooLarge` for values that move; `InvalidArgument`.
+    **Raises:** `TooLarge` where values move, and they or what the true rule remembers are too many
+    to list; `InvalidArgument`.
     """
     both, single = beside(call, truth, policy.env, signal), truth.gamma.dtype == np.float32
     env, profiles = both.env, policy.profiles
-    interval = None if policy.evaluator.between() is None else declared(policy.env)
-    if not isinstance(env.values, ConstantValues):
-        must = "keep values constant where no tree of both fits"
-        do = "use fewer rounds, tastes, symbols or profiles; simulate(under=...) needs no tree"
-        raise TooLarge(describe(call, must, "another market", do))
-    values = ConstantValues(env.values.support, env.values.prior, interval)
-    env = eqx.tree_at(lambda market: market.values, env, values)
+    interval = None
+    if isinstance(env.values, ConstantValues):
+        interval = None if policy.evaluator.between() is None else declared(policy.env)
+        values = ConstantValues(env.values.support, env.values.prior, interval)
+        env = eqx.tree_at(lambda market: market.values, env, values)
     known = np.flatnonzero(beliefs_after(env, profiles.signals).sum(axis=1) > 0)
     require_few(len(known), call.split("(")[0])
     played = Profiles(profiles.theta[known], profiles.signals[known])
     play = untrained(env, played, policy.evaluator.guide(both), single)
     play = dataclasses.replace(play, certificate=certificate, chunk=_CHUNK)
-    economies = list_economies(env, played, False)
-    with jax.enable_x64(True):
-        bounds_of = [make_ceilings(env, play.process, cases) for cases in economies]
+    posed = [play.cased(theta) for theta in played.theta]
+    economies, bounds_of = [[case] for case, _ in posed], [[bound] for _, bound in posed]
     note = f"{policy.solver}, under another market, simulated"
     work, history = Work(call.split("(")[0]), np.zeros((0, 5))
     found = certified_play(play, play.process, economies, bounds_of, history, note, work)

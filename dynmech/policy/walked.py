@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -17,15 +18,15 @@ from dynmech.market.continued import remaining
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
-from dynmech.market.values import ConstantValues
+from dynmech.market.values import ConstantValues, MarkovValues, profile_grid
 from dynmech.payments.groves import OwnTables
+from dynmech.policy.bias import largest_bias
 from dynmech.policy.elsewhere import PlanBeside
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.nodes import Followed, Wider
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.own_values import Between, asked_at_ends, between, joined, swept
 from dynmech.policy.playable import Playable, money_of, untrained
-from dynmech.policy.player import largest_bias
 from dynmech.policy.questions import (
     AbstractCursor,
     AbstractEvaluator,
@@ -254,11 +255,21 @@ class TreeEvaluator(AbstractEvaluator):
     def guide(self, both: MarketBeside) -> AbstractGuide:
         rows = money_of(self.env, self.pairs.theta), self.pairs.signals[self.pairs.root]
         known, plan, more = np.concatenate(rows, axis=1), self.plan, self.between()
+        if isinstance(both.env.values, MarkovValues):
+            return PlanBeside(both, plan, known, self._following())
         if more is not None and more.plan is not None:
             rows = more.money, more.pairs.signals[more.pairs.root]
             known = np.concatenate([known, np.concatenate(rows, axis=1)])
             plan = joined(plan, more.plan)
-        return PlanBeside(both, plan, known)
+        return PlanBeside(both, plan, known, np.arange(len(known))[:, None])
+
+    def _following(self) -> Int[np.ndarray, "P V"]:
+        """The pair of the same root for each profile of values."""
+        signals, values = self.pairs.signals, profile_grid(*self.env.values.support.shape)
+        root = np.repeat(np.arange(len(signals)), len(values))
+        theta = np.tile(values, (len(signals), 1))
+        every = dataclasses.replace(self.pairs, root=root, theta=theta)
+        return self._pair_of(every).reshape(len(signals), -1)[self.pairs.root]
 
     def own_tables(
         self,

@@ -16,10 +16,10 @@ from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rewards import Toll
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.shown import acts, answers, stepped
-from solvers import AbstractProcess
+from solvers import AbstractProcess, Case
 from solvers.tabular import tabulate
 
-_MOST_SYMBOLS = 4096
+MOST_SYMBOLS = 4096
 
 
 class MarketProcess(AbstractProcess):
@@ -69,6 +69,56 @@ class MarketProcess(AbstractProcess):
         shown = jnp.asarray(self.shown)[control]
         return answers(self.feedback, memory, shown, period, jnp.asarray(self.utilities))
 
+    @property
+    def rules(self) -> "MarketProcess":
+        """The rules alone, without how values move."""
+        return self
+
+    @property
+    def regimes(self) -> int:
+        """Number of profiles of values that one may follow another."""
+        return 1
+
+    def outset(self, money: Float[np.ndarray, " n"]) -> Int[np.ndarray, " d"]:
+        """Memory before the first round, at values in money."""
+        return self.start()
+
+    def of_rule(self, memories: np.ndarray) -> np.ndarray:
+        """The part of memories that the rule remembers."""
+        return memories
+
+    def values(
+        self, memories: Int[np.ndarray, "C d"], money: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, "C n"]:
+        """Values in money at memories; `money`: those of the first round."""
+        return np.tile(np.asarray(money, float), (len(memories), 1))
+
+    def within(self, money: Float[np.ndarray, " n"]) -> Float[np.ndarray, "K n"]:
+        """Each product's values that may come after those of the first round, in rows."""
+        return np.asarray(money, float)[None]
+
+    def moved(
+        self, regimes: Int[np.ndarray, " C"], symbols: Int[np.ndarray, " C"]
+    ) -> Int[np.ndarray, " C"]:
+        """Numbers of the profiles of values after a symbol."""
+        return regimes
+
+    def regime(self, money: Float[np.ndarray, " n"]) -> int:
+        """The number of the profile of these values."""
+        return 0
+
+    def reported(self, case: Case, regime: int) -> Float[np.ndarray, " n"]:
+        """Values in money: those of a case, where they stay."""
+        return np.asarray(case.coefficient, float)[: len(self.utilities)]
+
+    def told(self, symbol: int, money: Float[np.ndarray, " n"]) -> int:
+        """The symbol that is this one heard, and these values in the next round."""
+        return symbol
+
+    def posed(self, case: Case) -> Case:
+        """The same maximisation over the outcomes there are."""
+        return case
+
 
 def market_process(env: RecommendationMDP, single: bool = False) -> MarketProcess:
     """Read a market's rules; `single` as of `MarketProcess`.
@@ -76,9 +126,9 @@ def market_process(env: RecommendationMDP, single: bool = False) -> MarketProces
     **Raises:** `TooLarge` if the joint alphabet after a query is too large to sum over.
     """
     joint = env.heard.count
-    if joint > _MOST_SYMBOLS:
+    if joint > MOST_SYMBOLS:
         call = "RecommendationMDP(signals=SignalStructure(feedback=...))"
-        must = f"have at most {_MOST_SYMBOLS} joint symbols after a query"
+        must = f"have at most {MOST_SYMBOLS} joint symbols after a query"
         do = "let fewer parties see the feedback"
         raise TooLarge(describe(call, must, joint, do))
     toll, reward = env.toll, env.gains

@@ -69,14 +69,19 @@ def list_memories(
 
 
 def enumerate_ceilings(
-    process: AbstractProcess, cases: Sequence[Case], most: float = _MOST, work: float = np.inf
+    process: AbstractProcess,
+    cases: Sequence[Case],
+    most: float = _MOST,
+    work: float = np.inf,
+    kernel: Float[np.ndarray, "A V V"] | None = None,
 ) -> list[EnumeratedCeiling]:
     """Bound every case. Call it with float64 enabled.
 
     Memories that offer the same edges, memories after a control, are worth the same; the laws of
     an edge are found once for all that offer it and for all cases.
 
-    **Arguments:** `most`: memories listed at most; `work`: multiplications at most.
+    **Arguments:** `most`: memories listed at most; `work`: multiplications at most; `kernel`:
+    where one of the V cases follows another, its law after each control; they stay by default.
 
     **Raises:** `MemoryError` where memories, tables or multiplications are more than is allowed.
     """
@@ -106,7 +111,10 @@ def enumerate_ceilings(
             given = memories[t + 1][heir], control
             found = _in_chunks(given, 8.0 * (n + 3) * points, _ends, process)[0]
             value = np.einsum("ejm,cjm->cem", found[:, :-1], worth, optimize=True)
-            value += found[:, -1] * tables[-1][:, heir]
+            later = tables[-1][:, heir]
+            if kernel is not None:
+                later = np.einsum("evw,wem->vem", kernel[control], later)
+            value += found[:, -1] * later
             value[~allowed[:, control]] = -np.inf
             at = at.reshape(-1, process.controls)
             best.append(np.stack([one[at].max(axis=1) for one in value]))

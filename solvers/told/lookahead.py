@@ -126,11 +126,15 @@ class _Search:
     ) -> np.ndarray:
         """Sum over symbols of the bounds that follow, (K, N)."""
         after = (beliefs[:, None] * column).reshape(-1, beliefs.shape[1])
-        rows = np.flatnonzero(after.any(axis=1))
-        later = np.zeros((len(self.cases), len(after)))
-        for start in range(0, len(rows), _ROWS):
-            part = rows[start : start + _ROWS]
-            later[:, part] = self.bound(memory, after[part], period, rounds)
+        symbols = np.arange(len(column))
+        heard = self.process.hear(np.tile(memory, (len(column), 1)), symbols)
+        known, which = np.unique(heard, axis=0, return_inverse=True)
+        some, later = after.any(axis=1), np.zeros((len(self.cases), len(after)))
+        for k, here in enumerate(known):
+            rows = np.flatnonzero(some & np.tile(which.reshape(-1) == k, len(beliefs)))
+            for start in range(0, len(rows), _ROWS):
+                part = rows[start : start + _ROWS]
+                later[:, part] = self.bound(here, after[part], period, rounds)
         return later.reshape(len(self.cases), len(beliefs), -1).sum(axis=2)
 
     def _last(self, memory: np.ndarray, beliefs: np.ndarray, period: int) -> np.ndarray:

@@ -144,7 +144,8 @@ def follow(
             places = chooser.follow(places[on], t, control[on], np.asarray(step.symbol)[on])
         else:
             places = places[on]
-        alive, memories = alive[on], step.memory[on]
+        heard = np.asarray(step.memory)[on], np.asarray(step.symbol)[on]
+        alive, memories = alive[on], process.hear(*heard)
     return Followed(counted.total[:, 0], counted.total[:, 1:], first, going)
 
 

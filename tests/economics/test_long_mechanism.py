@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import dynmech as dm
+from dynmech.policy.bias import largest_bias
 from dynmech.policy.certified import played_policy
-from dynmech.policy.player import largest_bias
 from tests.helpers.long_markets import THREE, solve, whispering
 from tests.helpers.long_play import histories
 

@@ -27,11 +27,33 @@ def _refuse(*given):
     raise dm.TooLarge("no tree of both markets fits")
 
 
+def test_bounds_of_a_few_profiles_hold_what_the_tree_of_both_says(case, monkeypatch):
+    """Values that stay, values that move, and histories that are impossible to the mechanism."""
+    every = case.policy.profiles
+    possible = np.flatnonzero(np.isfinite(case.expected["V"].ravel()))[[0, -1]]
+    few = dm.Profiles(every.theta[possible], every.signals[possible])
+    policy = dm.solve_efficient_policy(case.solved, initial=few, progress=False)
+    mechanism = dm.DynamicTeamMechanism(policy, groves=dm.groves.Zero())
+    exact = mechanism.audit(under=case.true)
+    monkeypatch.setattr("dynmech.mechanism.under.walk_under", _refuse)
+    found = mechanism.audit(under=case.true, conversations=60, nodes=2)
+    for got, right in (
+        (found.value, exact.value.value),
+        (found.slack_participation, exact.participation),
+        (found.slack_no_subsidy, exact.no_subsidy),
+        (found.gain, exact.gain_by_period[:, 0]),
+    ):
+        assert (got.lower <= right + 1e-9).all()
+        assert (right <= got.upper + 1e-9).all()
+    np.testing.assert_allclose(found.best.upper, exact.best.value, atol=1e-9)
+    assert (found.window.floor >= exact.window.floor - 1e-9).all()
+    assert (found.window.ceiling <= exact.window.ceiling + 1e-9).all()
+    # Nothing is left to chance in the last round.
+    assert max(node.bound for node in found.inside) <= exact.incentive_bound.max() + 1e-9
+
+
+@pytest.mark.slow
 def test_where_no_tree_fits_bounds_hold_what_brute_force_finds(case, no_tree_fits):
-    if isinstance(case.true.values, dm.MarkovValues):
-        with pytest.raises(dm.TooLarge, match="constant"):
-            case.mechanism.audit(under=case.true)
-        return
     audit = case.mechanism.audit(under=case.true, conversations=300)
     possible = np.isfinite(case.expected["V"])
     value, right = audit.value, case.expected["V"][possible]
