@@ -29,6 +29,19 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
+_WIDER = 100.0
+
+
+def at_hand(cached: float) -> float:
+    """How much is worked on at once where `cached` of it stays in a core's cache.
+
+    An accelerator is given a hundred times as much: it has to be filled, and every pass started.
+    """
+    device = _DEVICE(jax.config)
+    platform = jax.default_backend() if device is None else getattr(device, "platform", device)
+    return cached if platform == "cpu" else _WIDER * cached
+
+
 def check_mesh(mesh: object, work: int | None = None, unit: str = "parts") -> None:
     """Raise `Unsuited` unless `mesh` is None or a mesh that `work` parts can be spread over.
 

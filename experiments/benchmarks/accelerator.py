@@ -45,9 +45,9 @@ class Options:
 
     cores: int = 2
     """Processor cores that this process may use, with the accelerator and without it."""
-    conversations: int = 2_000_000
+    conversations: int = 500_000
     """Conversations that are simulated, in moments alone."""
-    network: tuple[int, int, int] = (20, 512, 20)
+    network: tuple[int, int, int] = (8, 128, 10)
     """Products, tastes and rounds of the market that a network is trained for."""
     jobs: tuple[str, ...] = ()
     """Only jobs whose name holds one of these; none: all."""

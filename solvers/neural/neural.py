@@ -91,8 +91,8 @@ class Neural(AbstractLearner):
                 start, after = keep.load(start) or start, keep.save
             try:
                 found = train(process, roots, self, start, after, progress, limits.mesh)
-            except Diverged:
-                return Learned(None, "training diverged, no network is used")
+            except Diverged as error:
+                return Learned(None, f"training diverged, no network is used: {error}")
         done, best = int(found.sweep), int(found.best_sweep)
         note = f"{done} sweeps, the best after {best}" if done else "untrained"
         return Learned(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from solvers.devices import at_hand
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import DType, Taken, take
@@ -118,7 +119,7 @@ def step_on_host(
 ) -> Found:
     """`bellman_step` in NumPy, for passes that take less time than their program to compile."""
     nodes = parent, picked, child, followed, ratio
-    chunk = chunk_size(1 << 15, previous.shape[1], len(edges), outcomes.shape[1], tasks)
+    chunk = chunk_size(1 << 15, previous.shape[1], len(edges), outcomes.shape[1], tasks, host=True)
     with np.errstate(all="ignore"):
         solve = _solver(
             previous, edges, following, bound, column, tables, outcomes, tasks, shares, np
@@ -140,11 +141,14 @@ def host_seconds(
     return cells / _CELL_RATE + products / _HOST_RATE + blocks * _CALL_SECONDS
 
 
-def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks) -> int:
-    """How many of a block's nodes are worked on at once."""
+def chunk_size(
+    nodes: int, points: int, controls: int, slots: int, tasks: Tasks, host: bool = False
+) -> int:
+    """How many of a block's nodes are worked on at once; `host`: in NumPy."""
     roots, variants = tasks.coefficient.shape[:2]
     widths = points, 2 * controls * (slots + variants) * roots
-    most = min(np.divide(_CACHED, np.multiply(widths, tasks.root.dtype.itemsize)))
+    near = _CACHED if host else tuple(map(at_hand, _CACHED))
+    most = min(np.divide(near, np.multiply(widths, tasks.root.dtype.itemsize)))
     while nodes % 2 == 0 and nodes > most:
         nodes //= 2
     return nodes
@@ -153,7 +157,7 @@ def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks)
 def roots_at_once(controls: int, slots: int, tasks: Tasks) -> float:
     """How many roots leave room for `_ROWS` nodes at once: fewer, and products are slow."""
     width = 2 * controls * (slots + tasks.coefficient.shape[1])
-    return _CACHED[1] / (_ROWS * width * tasks.root.dtype.itemsize)
+    return at_hand(_CACHED[1]) / (_ROWS * width * tasks.root.dtype.itemsize)
 
 
 def _solver(

@@ -16,7 +16,7 @@ import numpy as np
 
 from solvers.checkpoint import Checkpoint
 from solvers.checks import check_fields, flag, optional, positive
-from solvers.devices import check_mesh, shares, spread
+from solvers.devices import at_hand, check_mesh, shares, spread
 from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, TaskList, Tasks, cast
 from solvers.process import Problem
@@ -271,7 +271,7 @@ def _solve_chunk(
         ),
     )
     cells = tree.structure.controls * piece.coefficient.shape[0] * piece.coefficient.shape[1]
-    block = int(max(8, min(_CACHE, solver.memory / 5) / (8 * cells)))
+    block = int(max(8, min(at_hand(_CACHE), solver.memory / 5) / (8 * cells)))
     actions, off, first = [], [], None
 
     def tick(nodes: int) -> None:
@@ -331,7 +331,7 @@ def _at_once(
     """How many roots are worked on at once: those whose numbers fit in memory and cache."""
     slots, points = structure.outcome.shape[1], tasks.root.shape[1]
     features = 8.0 * points * (2 * structure.controls * slots + 1)
-    near = min(_FEATURES // features, roots_at_once(structure.controls, slots, tasks))
+    near = min(at_hand(_FEATURES) // features, roots_at_once(structure.controls, slots, tasks))
     return max(1, int(min(0.6 * memory // _root_bytes(counts, tasks, tables), near)))
 
 

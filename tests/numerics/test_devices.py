@@ -1,12 +1,14 @@
 """Parts spread over devices: the same answers in the same order, whatever the mesh."""
 
 import threading
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 
 import solvers
+from solvers.devices import at_hand
 
 
 def mesh(count, axes=("parts",), shape=None):
@@ -123,3 +125,13 @@ def test_clocks_and_files_are_those_of_the_first_process(two_processes, monkeypa
     monkeypatch.setattr("jax.process_index", lambda: 1)
     monkeypatch.setattr("solvers.devices._exchange", lambda mine: ["first", mine])
     assert solvers.devices.from_first(mesh(1), lambda: pytest.fail("asked here")) == "first"
+
+
+def test_accelerators_are_given_more_at_once_than_a_cache_holds():
+    assert at_hand(3.0) == 3.0
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert at_hand(3.0) == 3.0
+    with mock.patch.object(jax, "default_backend", return_value="gpu"):
+        assert at_hand(3.0) == 300.0
+        with jax.default_device(jax.devices("cpu")[0]):
+            assert at_hand(3.0) == 3.0
