@@ -362,10 +362,10 @@ def _length(count: int) -> int:
 
 
 def _joined(parts: Sequence[Numbers], length: int) -> np.ndarray:
-    """Arrays one after the other, and zeros up to this length, where JAX reads them uncopied."""
+    """Arrays one after the other, and room that nobody reads, where JAX reads them uncopied."""
     like = parts[0]
     count = length * math.prod(like.shape[1:])
-    room = np.zeros(count + _ALIGNED // like.itemsize, like.dtype)
+    room = np.empty(count + _ALIGNED // like.itemsize, like.dtype)
     first = -room.ctypes.data % _ALIGNED // like.itemsize
     whole = room[first : first + count].reshape(length, *like.shape[1:])
     np.concatenate(parts, out=whole[: sum(map(len, parts))])
