@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dynmech.errors import InvalidArgument, describe
+from dynmech.errors import InvalidArgument, NotIdentified, describe
 from dynmech.logs.blocks import Blocks, blocks
 from dynmech.logs.chance import by_shares
 from dynmech.logs.likelihood import Records, records
@@ -26,6 +26,7 @@ _STEEP = 1e-7  # slope of a conversation's likelihood, per unit, at which the se
 _FLAT = 1e-8  # information that the others leave of a coordinate's own, below which it is none
 _SAME = 1e-10  # of the variance that the information says, below which nothing was sampled
 _PADDED = 64
+_MOST_RATING = 1e100
 _MOST = 2.5e8  # likelihoods kept in float64; more are kept in float32
 
 
@@ -75,6 +76,7 @@ class Problem:
 
     def __init__(self, log: Log, market: RecommendationMDP, names: tuple[str, ...]):
         self.log, self.market, self.names = log, market, names
+        _check_ratings(log)
         self.data: Records = records(log, market)
         self.found, rest = asked(market, names)
         self.scaled = "rating scale" in rest
@@ -87,6 +89,10 @@ class Problem:
         if self.scaled and not self.data.rated:
             must = "hold numeric ratings for their scale to be estimated"
             raise InvalidArgument(describe("fit(log=...)", must, "none that the market can read"))
+        if self.scaled and np.ptp(log.rating[np.isfinite(log.rating)]) == 0:
+            must, got = "hold ratings that differ for their scale to be estimated", "all alike"
+            do = "pass scale=(a, b) to Log.from_frame, or leave the ratings out"
+            raise NotIdentified(describe("fit(log=...)", must, got, do))
         unit = [np.asarray(p.unit, float) for p in self.found]
         unit += [np.array([self._rating_spread(), 1.0])] if self.scaled else []
         self.unit = np.concatenate(unit) if unit else np.zeros(0)
@@ -218,12 +224,12 @@ class Problem:
     def information(self, free: np.ndarray, weights: np.ndarray, groups: np.ndarray) -> Spread:
         """Clustered sandwich; with weights, the outer product of scores of both."""
         count, q = len(self.data.path), len(free)
-        if not q and not self.weighted:
+        active = np.flatnonzero(weights > 1e-6) if self.weighted else np.zeros(0, int)
+        if not q and len(active) < 2:
             return Spread(np.zeros((0, 0)), None, np.zeros((0, 0)), np.zeros(0, bool))
         score = np.zeros((count, 0))
         if q:
             score = self.differences(lambda at: self.each(at, weights), free) * self.unit
-        active = np.flatnonzero(weights > 1e-6) if self.weighted else np.zeros(0, int)
         basis = np.zeros((len(weights), 0))
         if len(active) > 1:
             # weights move along directions that keep their sum
@@ -287,6 +293,18 @@ class Problem:
         return Spread(covariance, factor, np.zeros((len(free), 0)), np.zeros(len(free), bool))
 
 
+def _check_ratings(log: Log) -> None:
+    """Raise for ratings whose squares, as they are or in money, are no numbers."""
+    a, b = log.scale or (0.0, 1.0)
+    met = log.rating[np.isfinite(log.rating)]
+    with np.errstate(over="ignore"):
+        most = max(np.abs(met).max(initial=0.0), np.abs((met - a) / b).max(initial=0.0))
+    if not most < _MOST_RATING:
+        must = f"hold ratings of a size below {_MOST_RATING:g}, in money too"
+        do = "look at the ratings, and at scale=(a, b) of Log.from_frame"
+        raise InvalidArgument(describe("fit(log=...)", must, f"{most:.3g}", do))
+
+
 def _inverse(matrix: np.ndarray, free: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Inverse on the directions that carry information, and the directions that do not.
 
@@ -311,3 +329,11 @@ def factor_of(covariance: np.ndarray) -> np.ndarray:
         return covariance
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+def flat(labels: Sequence[str], direction: np.ndarray) -> str:
+    """In words, a direction that a log says nothing about; labels of the free coordinates."""
+    least = max(0.1 * np.abs(direction).max(initial=0.0), 1e-6)
+    large = np.flatnonzero(np.abs(direction) > least).tolist()
+    names = ", ".join(labels[k] for k in large) or "taste weights that the log cannot tell apart"
+    return f"the likelihood does not move along {names}"

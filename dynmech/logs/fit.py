@@ -33,7 +33,7 @@ from dynmech.errors import (
     shown,
 )
 from dynmech.logs.chance import Chance, by_shares, rating_chance
-from dynmech.logs.estimate import Problem, Spread, asked, factor_of, rebuilt
+from dynmech.logs.estimate import Problem, Spread, asked, factor_of, flat, rebuilt
 from dynmech.logs.likelihood import records, tables
 from dynmech.logs.log import Log
 from dynmech.market.environment import RecommendationMDP
@@ -286,7 +286,7 @@ def _finish(
     throw: bool,
 ) -> Fit:
     """Estimates in their own units, by the delta method, and what is not identified."""
-    notes = [_flat(problem.labels, direction) for direction in spread.flat.T]
+    notes = [flat(problem.labels, direction) for direction in spread.flat.T]
     same = ", ".join(problem.labels[k] for k in np.flatnonzero(spread.alike))
     if same:
         notes.append(f"every cluster of conversations says the same of {same}: they are no sample")
@@ -352,12 +352,6 @@ def _finish(
     )
 
 
-def _flat(labels: Sequence[str], direction: np.ndarray) -> str:
-    large = np.flatnonzero(np.abs(direction) > 0.1 * np.abs(direction).max()).tolist()
-    names = ", ".join(labels[k] for k in large)
-    return f"the likelihood does not move along {names}"
-
-
 def _by_round(found: Fit):
     """Observed and expected numbers (T, 3) of purchases, exits and queries, variance, number."""
     env = found.market
@@ -383,11 +377,11 @@ def _by_round(found: Fit):
         cell = data.paths[data.path, t]
         here = np.flatnonzero(cell >= 0)
         edge, action = met.cell[cell[here]].T
-        weight = data.weight[here]
         belief = np.exp(logs[here] - logs[here].max(axis=1, keepdims=True))
         belief /= belief.sum(axis=1, keepdims=True)
         share = np.einsum("cm,ckm->ck", belief, chance[edge])
         kind = np.where(action < n, 0, action - n + 1)
+        weight = data.weight[here]
         observed[t] = np.bincount(kind, weight, 3)
         expected[t] = weight @ share
         spread[t] = weight @ (share * (1 - share))

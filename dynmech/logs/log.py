@@ -38,6 +38,7 @@ from dynmech.logs.reading import (
     labels,
     missing,
     money,
+    numbered,
     read_scale,
     real,
     reporter,
@@ -128,7 +129,7 @@ class Log(files.Kept, eqx.Module):
             must, where = "identify every row", int(np.flatnonzero(missing(ids))[0])
             got = f"nothing in row {where} of the frame"
             raise InvalidArgument(describe("Log.from_frame(conversation=...)", must, got))
-        codes, unique = pandas.factorize(ids)
+        codes, unique = numbered(pandas, ids)
         order = np.argsort(codes, kind="stable")  # conversations may be interleaved
         table = frame.iloc[order]
         rows = counted(ids[order], codes[order], column(table, "round", round))

@@ -21,6 +21,7 @@ from dynmech.errors import (
 
 BUY, EXIT, QUERY = 0, 1, 2
 _WORDS = {"buy": BUY, "exit": EXIT, "query": QUERY}
+_MOST = 2.0**53  # integers that a float tells apart
 _NOTHING = frozenset({"", "none", "nan", "<na>"})
 
 
@@ -37,7 +38,9 @@ def column(frame: Any, argument: str, name: object) -> np.ndarray:
     if found.ndim != 1:
         must = "name one column"
         raise InvalidArgument(describe(_call(argument), must, f"{name!r}, there more than once"))
-    return found.to_numpy()
+    cells = found.to_numpy()
+    # NumPy takes its own times and complex numbers for numbers; as objects they are none.
+    return found.astype(object).to_numpy() if cells.dtype.kind in "mMc" else cells
 
 
 def _call(argument: str) -> str:
@@ -46,11 +49,20 @@ def _call(argument: str) -> str:
 
 def missing(cells: np.ndarray) -> np.ndarray:
     """Which cells hold nothing: None, NaN, NaT or pandas' NA, shape (R,)."""
-    if cells.dtype.kind in "fc":
+    if cells.dtype.kind == "f":
         return np.isnan(cells)
     if cells.dtype.kind in "iub":
         return np.zeros(len(cells), bool)
     return np.array([x is None or x != x or str(x) == "<NA>" for x in cells.tolist()], bool)
+
+
+def numbered(pandas: Any, ids: np.ndarray) -> tuple[Int[np.ndarray, " R"], np.ndarray]:
+    """The number of each row's conversation, in the order met, and their identifiers."""
+    try:
+        return pandas.factorize(ids)
+    except TypeError as error:
+        must, got = "hold names or numbers", f"cells like {shown(ids[0])}"
+        raise InvalidArgument(describe(_call("conversation"), must, got)) from error
 
 
 class Rows:
@@ -91,7 +103,8 @@ def whole(argument: str, cells: np.ndarray, rows: Rows) -> Int[np.ndarray, " R"]
         bad = np.array([not _numeric(x) for x in cells.tolist()]) & ~gone
         rows.refuse(argument, "hold integers", bad, cells)
         raise
-    rows.refuse(argument, "hold integers", (numbers % 1 != 0) | ~np.isfinite(numbers), cells)
+    counts = np.where(np.abs(numbers) < _MOST, numbers, 0.5)
+    rows.refuse(argument, "hold integers", counts % 1 != 0, cells)
     return numbers.astype(np.int64)
 
 
@@ -154,6 +167,8 @@ def actions(
     product's name. Numbers are action codes 0..n-1, n, n+1.
     """
     gone = missing(cells)
+    if cells.dtype.kind not in "iuf":
+        gone |= np.array([not str(x).strip() for x in cells.tolist()], bool)
     rows.refuse("action", "say what the user did in every row", gone, cells)
     if cells.dtype.kind in "iuf":
         return _codes(whole("action", cells, rows), cells, shown, rows)
@@ -173,6 +188,10 @@ def actions(
                 do = "name it in the column bought="
                 raise InvalidArgument(describe(_call("action"), must, got, do))
         products.append(product)
+    if bought is not None:
+        stray = np.array([bool(x) for x in bought]) & (kinds != BUY)
+        must, do = "be empty where nothing was bought", "look whether columns are swapped"
+        rows.refuse("bought", must, stray, np.array(["|".join(map(str, x)) for x in bought]), do)
     return kinds, products
 
 

@@ -153,7 +153,15 @@ def test_a_log_that_says_the_same_again_and_again_is_no_sample():
         dm.fit(log, env, ["query"], progress=False)
     with pytest.raises(dm.NotIdentified, match=r"the same of feedback noise.*no sample"):
         dm.fit(log, env, ["feedback noise"], progress=False)
+    with pytest.raises(dm.NotIdentified, match="ratings that differ"):
+        dm.fit(log, env, ["rating scale"], progress=False)
+    with pytest.raises(dm.InvalidArgument, match=r"below 1e\+100, in money too"):
+        dm.fit(read(frame, rating="stars", scale=(0.0, 1e-200)), env, ["query"], progress=False)
     varied = read(frame.assign(did=["query", "exit"] * 20))
+    weights = dm.fit(varied, env, ["taste weights"], progress=False).market.tastes.weights
+    assert weights.sum() == pytest.approx(1)
+    with pytest.raises(dm.NotIdentified, match="taste weights that the log cannot tell apart"):
+        dm.fit(read(frame), env, ["taste weights"], progress=False)
     with pytest.raises(dm.NotIdentified, match="no sample"):
         dm.fit(varied, env, ["query"], cluster=[0] * 40, progress=False)
 

@@ -89,11 +89,18 @@ def test_what_a_person_looks_at_first():
         ({"stars": [np.inf, 1, 1, 1, 1]}, dm.NotFinite, r"rating=.*finite"),
         ({"product": ["x|x", "y", "y", "x", "y"]}, dm.InvalidArgument, r"shown=.*once"),
         ({"id": [None, "b", "a", "c", "c"]}, dm.InvalidArgument, r"conversation="),
+        ({"id": [[1], [2], [1], [3], [3]]}, dm.InvalidArgument, r"conversation=.*\[1\]"),
+        ({"turn": [1, 1, np.inf, 1, 2]}, dm.InvalidArgument, r"round=.*integers"),
+        ({"turn": [1, 1, 10**30, 1, 2]}, dm.InvalidArgument, r"round=.*integers"),
+        ({"stars": pd.Timestamp("2026-01-01")}, dm.InvalidArgument, r"rating=.*numbers"),
+        ({"stars": [1j, 1, 1, 1, 1]}, dm.InvalidArgument, r"rating=.*numbers"),
+        ({"did": ["query", " ", "x", "query", "query"]}, dm.InvalidArgument, r"action=.*every"),
+        ({"sold": ["x", "", "y", "", ""]}, dm.InvalidArgument, r"bought=.*empty.*'x'.*a, round 1"),
     ],
 )
 def test_bad_rows_are_refused_by_column_conversation_and_round(change, kind, message):
     with pytest.raises(kind, match=message):
-        read(FRAME.assign(**change), rating="stars")
+        read(FRAME.assign(**change), rating="stars", bought="sold" if "sold" in change else None)
 
 
 def test_columns_that_are_not_there_are_listed():
