@@ -29,6 +29,7 @@ from solvers.tree.misled import Told
 _SAME = 1e-9  # of an upper bound: rounding
 
 _LEVELS = 10  # quarterings of the level: what may be asked for jointly
+_STRICTER = np.array([1.0, 0.1, 0.01])  # of the level: tried where a bound is known to be false
 
 _FRESH = 97  # no training draws from these streams
 
@@ -141,14 +142,14 @@ def _unseen(run: Certified | ChosenRuns) -> float:
     """The least that makes `margin` as wide as betting is, whatever the level asked for."""
     levels = 0.25 ** np.arange(_LEVELS)
     # In between, a level is bounded as the next one is.
-    width = np.array([run.width(float(level)) for level in levels[1:]])
-    levels = levels[:-1]
+    width, levels = run.width(levels[1:]), levels[:-1]
     log = np.log(2 / levels)
     return float(np.maximum((width - np.sqrt(2 * log) * run.error) / (7 / 3 * log), 0.0).max())
 
 
 def _crossed(lower: float, upper: float, sure: float, alpha: float) -> str:
-    must = f"stay below the certain upper bound, as they do with chance {1 - alpha:g} at least"
+    often = 1 - alpha * _STRICTER[-1]
+    must = f"stay below the certain upper bound, as they do with chance {often:g} at least"
     got = f"{lower:.9g} above {upper:.9g}"
     do = f"certify with more runs; until then a fixed plan bounds it, {sure:.9g}"
     return describe("Certificate(...): the conversations simulated", must, got, do)
@@ -169,6 +170,10 @@ def certify(
     told: Told | None = None,
 ) -> Worth:
     """Bound every case at one belief, per unit of its mass; in float64 but for the network.
+
+    A lower bound above the certain upper one is false, as it may be with the chance that its level
+    leaves: the same draws then say what holds at a tenth or a hundredth of that chance; where this
+    is false too, what the best fixed plan is worth is left, with a warning.
 
     The policy that is simulated is the one that `process` has: rules are replaced by tables for
     it only where the network does not look at them differently.
@@ -195,13 +200,19 @@ def certify(
                 sure = _planned(*given, rng, *at)
                 own = process, case, ceilings[k], chooser, belief, runs, rng
                 run = chosen_runs(*own, memory, period, chunk, told)
-                most, worst = min(run.upper(alpha), upper[k]), run.floor
+                most, worst = min(float(run.upper(alpha)), upper[k]), run.floor
                 sure = max(sure, worst)
-            unseen, lower = _unseen(run), run.lower(alpha)
-            if lower > upper[k] + _SAME * abs(upper[k]):
+            unseen, lowers = _unseen(run), run.lower(alpha * _STRICTER)
+            possible = np.flatnonzero(lowers <= upper[k] + _SAME * abs(upper[k]))
+            lower = float(lowers[min(possible, default=0)])
+            if not len(possible):
                 warning = _crossed(lower, upper[k], sure, alpha)
                 warnings.warn(warning, DynmechWarning, stacklevel=2)
                 unseen, lower, most = np.inf, worst, upper[k]
+            elif possible[0]:
+                log = np.log(2 / alpha)
+                apart = run.mean - lower - np.sqrt(2 * log) * run.error
+                unseen = max(unseen, float(apart / (7 / 3 * log)))
             room = data_room(quick[0], quick[1][k], belief, lower, quick[2], period)
             upper[k] += room
             most, least = max(most, lower) + room, max(sure, lower) - room

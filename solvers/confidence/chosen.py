@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from solvers.chooser import AbstractChooser
 from solvers.confidence.betting import betting_lower, betting_upper
-from solvers.confidence.sample import AbstractSample
+from solvers.confidence.sample import AbstractSample, repeated
 from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.programs import as_program
@@ -33,17 +33,22 @@ class ChosenRuns(AbstractSample):
     most: float
     fixed: bool
 
-    def lower(self, alpha: float) -> float:
-        """Bound the value from below, with confidence 1 - `alpha`."""
-        return self.mean if self.fixed else float(betting_lower(self.gain, self.floor, alpha))
+    def lower(self, alpha: Float[np.ndarray, "*l"] | float) -> Float[np.ndarray, "*l"]:
+        """Bound the value from below, with confidence 1 - `alpha`, each by itself."""
+        if self.fixed:
+            return np.full(np.shape(alpha), self.mean)
+        return betting_lower(repeated(self.gain, alpha), self.floor, alpha)
 
-    def upper(self, alpha: float) -> float:
-        """Bound the value from above, with confidence 1 - `alpha`."""
-        return self.mean if self.fixed else float(betting_upper(self.gain, self.most, alpha))
+    def upper(self, alpha: Float[np.ndarray, "*l"] | float) -> Float[np.ndarray, "*l"]:
+        """Bound the value from above, with confidence 1 - `alpha`, each by itself."""
+        if self.fixed:
+            return np.full(np.shape(alpha), self.mean)
+        return betting_upper(repeated(self.gain, alpha), self.most, alpha)
 
-    def width(self, alpha: float) -> float:
+    def width(self, alpha: Float[np.ndarray, "*l"] | float) -> Float[np.ndarray, "*l"]:
         """How far bounds at that level are from the mean, on either side."""
-        return max(self.mean - self.lower(alpha), self.upper(alpha) - self.mean)
+        apart = self.mean - self.lower(alpha), self.upper(alpha) - self.mean
+        return np.asarray(np.maximum(*apart))
 
 
 def chosen_runs(

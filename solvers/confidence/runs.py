@@ -27,15 +27,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from solvers.confidence.betting import betting_lower
-from solvers.confidence.sample import AbstractSample
+from solvers.confidence.sample import AbstractSample, repeated
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Plans, ahead, guarded, planned, plans_around
 from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess, Case, Laws, distinct, laws
 from solvers.programs import as_program
 
-_ROOM = 0.5  # beta
-_LENGTH = 0.5  # k = (S(b) / G(b))^_LENGTH
+_ROOM = 0.15  # beta
+_LENGTH = 0.25  # k = (S(b) / G(b))^_LENGTH
 _NEGLIGIBLE = 1e-9  # of the gap at the start: a run ends there
 _ROUNDING = 2e-13
 _SMALL = 4  # runs that are handled together when few are left
@@ -54,13 +54,14 @@ class Certified(AbstractSample):
     slack: float
     rounds: float
 
-    def lower(self, alpha: float) -> float:
-        """Bound the policy's value from below, with confidence 1 - `alpha`."""
-        return max(float(betting_lower(self.gain, self.floor, alpha)) - self.slack, self.sure)
+    def lower(self, alpha: Float[np.ndarray, "*l"] | float) -> Float[np.ndarray, "*l"]:
+        """Bound the policy's value from below, with confidence 1 - `alpha`, each by itself."""
+        found = betting_lower(repeated(self.gain, alpha), self.floor, alpha)
+        return np.asarray(np.maximum(found - self.slack, self.sure))
 
-    def width(self, alpha: float) -> float:
+    def width(self, alpha: Float[np.ndarray, "*l"] | float) -> Float[np.ndarray, "*l"]:
         """How far the bound at that level is from the mean."""
-        return self.mean - self.lower(alpha)
+        return np.asarray(self.mean - self.lower(alpha))
 
 
 class _Spread(eqx.Module):

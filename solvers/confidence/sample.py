@@ -21,3 +21,11 @@ class AbstractSample(eqx.Module):
         count = len(self.gain)
         known = count > 1 and bool(np.isfinite(self.gain).all())
         return float(self.gain.std(ddof=1) / count**0.5) if known else np.inf
+
+
+def repeated(
+    gain: Float[np.ndarray, " N"], alpha: Float[np.ndarray, "*l"] | float
+) -> Float[np.ndarray, "N *l"]:
+    """The same draws for each of several levels."""
+    shape = np.shape(alpha)
+    return np.broadcast_to(gain.reshape(-1, *(1,) * len(shape)), (len(gain), *shape))
