@@ -211,7 +211,7 @@ def _enumerate(
         if isinstance(plans, tuple):
             plan = jnp.einsum("cm,ckm->ck", p, jnp.asarray(plans[0])[row]).max(axis=1)
         zero = jnp.zeros((len(p), 1))
-        memory = found.memory[row, control]
+        memory = jnp.asarray(found.memory)[row, control]
         return _Spread(now[here, control], plan, zero, zero, zero, zero, p[:, None], memory)
     _, mass, posterior, fixed, value = ahead(process, case, critic, found, told, row, p, t)
     plan, low = planned(process, case, found, plans, row, p, posterior, fixed, t)
