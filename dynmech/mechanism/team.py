@@ -34,12 +34,14 @@ from dynmech.errors import (
     InvalidArgument,
     describe,
 )
+from dynmech.logs.log import Log
 from dynmech.market.displays import control_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import prior_probability
 from dynmech.mechanism import cards
 from dynmech.mechanism.auditing import audit_mechanism, respond_best
+from dynmech.mechanism.logged import replayed
 from dynmech.mechanism.settling import own_conversation, settle_each, settle_many, settle_one
 from dynmech.mechanism.under import Scene, over_markets, priced_scene, scene_of
 from dynmech.payments.core import core_payment
@@ -177,7 +179,7 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
 
     def settle(
         self,
-        conversation: Conversation | Conversations | Mapping[str, Any] | Sequence[Any],
+        conversation: Conversation | Conversations | Log | Mapping[str, Any] | Sequence[Any],
         estimate: Any = None,
         totals: Any = None,
         costs: Any = None,
@@ -188,6 +190,9 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
 
         - `conversation`: one that has ended, its record, `Conversations`, or a list of the first
           two; the other arguments are then lists too, None or NaN where there is nothing to give.
+          Or a `Log` with reports, all of whose conversations have ended: they are played again
+          under the policy, whatever was shown, and settled by their ratings, in money by the log's
+          `scale`, unless `estimate` (N,) says something else.
         - `estimate`: after a purchase, the settlement signal: estimated utility of the product
           bought (a number, relative to leaving; (N,) for many) or a taste (k,). None (NaN among
           many): no rating came, for mechanisms whose estimator says what that counts, as
@@ -198,10 +203,13 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
 
         **Returns:** `Ledger`, complete or not at all.
 
-        **Raises:** `InvalidArgument` if it has not ended, is of another policy, or the estimate is
-        missing; `OutsideSupport` for a rating outside the declared range. A rating that hardly
-        any taste can give is warned of (`DynmechWarning`).
+        **Raises:** `InvalidArgument` if it has not ended, is of another policy, or the estimate or
+        the scale of a log's ratings is missing; `OutsideSupport` for a rating outside the declared
+        range. A rating that hardly any taste can give is warned of (`DynmechWarning`).
         """
+        if isinstance(conversation, Log):
+            conversation, rated = replayed(self.policy, conversation)
+            estimate = rated if estimate is None else estimate
         if isinstance(conversation, Conversations):
             return settle_many(self, conversation, estimate, totals, costs)
         if isinstance(conversation, list | tuple):
