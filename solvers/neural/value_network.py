@@ -115,10 +115,10 @@ class ValueNetwork(AbstractCritic):
         each = jnp.concatenate([summary.reshape(n, -1), own], axis=1)
         inputs = jnp.concatenate([each, jnp.broadcast_to(whole, (n, len(whole)))], axis=1)
         hidden = jax.nn.gelu(jax.vmap(self.lift)(inputs))
-        pooled = jnp.concatenate([hidden.mean(axis=0), hidden.max(axis=0)])
+        pooled = jnp.concatenate([hidden.mean(axis=0), _largest(hidden)])
         beside = jnp.broadcast_to(pooled, (n, len(pooled)))
         mixed = jax.nn.gelu(jax.vmap(self.mix)(jnp.concatenate([hidden, beside], axis=1)))
-        ending = jnp.concatenate([mixed.mean(axis=0), mixed.max(axis=0), whole])
+        ending = jnp.concatenate([mixed.mean(axis=0), _largest(mixed), whole])
         if len(fixed) == every + 3:
             return told - scale * jax.nn.softplus(_two(self.head, ending)[0] - 3.0)
         return told - jnp.maximum(told - fixed[every + 3], 0.0) * jax.nn.sigmoid(
@@ -129,3 +129,12 @@ class ValueNetwork(AbstractCritic):
 def _two(layers: tuple[Layer, Layer], x: Float[Numbers, " I"]) -> Float[Array, " O"]:
     """A hidden layer, and what is read off it."""
     return layers[1](jax.nn.gelu(layers[0](x)))
+
+
+def _largest(x: Float[Array, "n W"]) -> Float[Array, " W"]:
+    """The largest of each column, gathered.
+
+    The gradient of a maximum looks for the entry that equals it. An accelerator may work that entry
+    out twice, rounded in two ways: then none does, and the gradient is 0 / 0.
+    """
+    return jnp.take_along_axis(x, jnp.argmax(x, axis=0)[None], axis=0)[0]

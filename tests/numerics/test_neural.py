@@ -135,6 +135,23 @@ def test_the_last_round_is_exact_and_money_is_homogeneous():
     np.testing.assert_allclose(values[0], values[1], rtol=1e-6)  # the critic is in float32
 
 
+def test_no_gradient_looks_for_the_entry_that_equals_a_maximum():
+    """An accelerator may work that entry out twice, rounded in two ways: 0 / 0 where none does."""
+    network, n = ValueNetwork(jax.random.key(0)), 3
+    case = Case(np.ones(n), np.ones(n, bool), np.ones(n + 1, bool))
+    summary, fixed = np.ones(n * 8), np.ones(n + 3)
+    params, static = eqx.partition(network, eqx.is_array)
+
+    def value(params):
+        return applied(eqx.combine(params, static), case, summary, fixed)
+
+    program = jax.make_jaxpr(jax.grad(value))(params)
+    assert "reduce_max" not in str(program)
+    rise = jax.grad(value)(params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(rise))
+    assert any(np.abs(x).max() > 0 for x in jax.tree.leaves(rise))
+
+
 def test_an_impossible_or_zero_scale_never_makes_a_nan():
     process, case, ceiling, belief = parts(small())
     nothing = Case(0 * case.coefficient, np.zeros(3, bool), np.array([0, 0, 0, 1], bool))
