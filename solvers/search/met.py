@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.devices import spread_runs
 from solvers.problem import Structure, Tables
+from solvers.search.arrays import Growing, Indices
 from solvers.search.economy import Economy
 from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
-from solvers.search.store import Growing, Indices, Store
+from solvers.search.store import Store
 from solvers.search.ways import Ways
 
 _CELLS = 4e6  # numbers of likelihoods at once

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool
 
-from solvers.search.store import Growing, Indices
+from solvers.search.arrays import Growing, Indices
 from solvers.search.ways import Ways
 
 _SETTLINGS = 100

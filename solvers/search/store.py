@@ -6,56 +6,12 @@ expands and plans at it is a *pair*, kept in tables of its own by the search.
 """
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float, Int
 
 from solvers.checkpoint import named, within
 from solvers.problem import Structure, Tables
-
-Indices = Int[np.ndarray, " k"]
-_ENTRY = 250  # bytes that a node's key takes
-
-
-class Growing:
-    """Arrays that grow together along their first axis."""
-
-    def __init__(self, **like: np.ndarray | np.generic | float):
-        self.count = 0
-        self.array = {
-            name: np.zeros((64, *np.shape(x)), np.asarray(x).dtype) for name, x in like.items()
-        }
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.array[name]
-
-    @property
-    def bytes(self) -> int:
-        return sum(x.nbytes for x in self.array.values())
-
-    def append(self, count: int, **rows: npt.ArrayLike) -> Indices:
-        """Make room for `count` rows, set those given; their indices."""
-        first, last = self.count, self.count + count
-        for name, old in self.array.items():
-            if last > len(old):
-                grown = np.zeros((max(2 * len(old), last), *old.shape[1:]), old.dtype)
-                grown[:first] = old[:first]
-                self.array[name] = grown
-        for name, value in rows.items():
-            self.array[name][first:last] = value
-        self.count = last
-        return np.arange(first, last)
-
-    def state(self) -> dict[str, np.ndarray]:
-        """The rows, and the room that they have, for a checkpoint."""
-        rows = {name: x[: self.count] for name, x in self.array.items()}
-        return {**rows, "room": np.array(len(next(iter(self.array.values()))))}
-
-    def restore(self, kept: dict[str, np.ndarray]) -> None:
-        """Become what was kept."""
-        for name, old in self.array.items():
-            self.count = len(kept[name])
-            self.array[name] = np.zeros((int(kept["room"]), *old.shape[1:]), old.dtype)
-            self.array[name][: self.count] = kept[name]
+from solvers.search.arrays import Growing, Indices
+from solvers.search.numbers import Numbers
 
 
 class Store:
@@ -81,13 +37,13 @@ class Store:
             origin=np.int32(0), column=np.int32(0), slot=np.int32(0),
         )  # fmt: skip
         self.likelihood = Growing(row=column[0])
-        self.number: dict[tuple[int, int, int], int] = {(0, 0, 0): 0}
         self.nodes.append(1)
+        self.number = Numbers(self.nodes)
         self.likelihood.append(1, row=1.0)
 
     @property
     def bytes(self) -> int:
-        return self.nodes.bytes + self.likelihood.bytes + _ENTRY * self.nodes.count
+        return self.nodes.bytes + self.likelihood.bytes + self.number.bytes
 
     def rows(self, node: Indices) -> Float[np.ndarray, "k m"]:
         """Likelihoods at nodes."""
@@ -141,13 +97,10 @@ class Store:
         times: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of nodes; those not known yet are entered: where they come first."""
-        keys = zip(memory.tolist(), *words.T.tolist(), strict=True)
-        number, before, nodes = self.number, len(self.number), self.nodes
-        index = np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
-        if len(number) == before:
-            return index, index[:0]
-        fresh, first = np.unique(index, return_index=True)
-        first = first[fresh >= before]
+        nodes = self.nodes
+        index, first = self.number.of(memory, words)
+        if not len(first):
+            return index, first
         origin, seen, often = node[first], column[first], 1 if times is None else times[first]
         self.keep(origin)
         size = 0.0
@@ -168,11 +121,9 @@ class Store:
 
     def restore(self, kept: dict[str, np.ndarray]) -> None:
         """Become what was kept; what number each node has follows."""
-        nodes = within("nodes", kept)
-        self.nodes.restore(nodes)
+        self.nodes.restore(within("nodes", kept))
         self.likelihood.restore(within("likelihood", kept))
-        keys = zip(nodes["memory"].tolist(), *nodes["words"].T.tolist(), strict=True)
-        self.number = {key: k for k, key in enumerate(keys)}
+        self.number.renumber()
 
     def ratio(self, node: Indices, column: Indices, child: Indices) -> Float[np.ndarray, " k"]:
         """Belief after `column` at `node` over that of `child`."""

@@ -160,12 +160,16 @@ def plan_tree(
     def fits(counts: list[int], ways: int) -> None:
         if ways * _WAY_BYTES > max(solver.memory, _CACHE):
             raise MemoryError(f"round {len(counts) + 1} is reached in {ways:.3g} ways")
-        work = estimate(*whole, counts)
+        if solver.seconds is None:
+            return
+        work = estimate(*whole, _foreseen(counts, structure.horizon))
         takes = max(work.seconds, time.monotonic() - began + ways / _WAY_RATE)
-        if solver.seconds is not None and takes > solver.seconds:
+        if takes > solver.seconds:
             more = "more than " if len(counts) < structure.horizon else ""
             took = f"an estimate of {more}{takes:.3g} s for {more}{work.nodes:.3g} nodes"
             raise TimeoutError(f"{took} of {solver.seconds:.3g} s allowed")
+        if work.memory - _PROGRAMS > max(solver.memory, _CACHE):
+            raise MemoryError(f"about {work.nodes:.3g} nodes in {work.memory / 1e9:.3g} GB")
 
     bound = estimate(*whole, None)
     most = int(solver.memory / (4 * structure.controls * max(structure.symbols, 1)))
@@ -181,6 +185,14 @@ def plan_tree(
     if work.memory - _PROGRAMS > max(solver.memory, _CACHE):
         raise MemoryError(_needs(f"{sum(counts)} nodes", work))
     return work, tree
+
+
+def _foreseen(counts: list[int], rounds: int) -> list[int]:
+    """Nodes of every round, after those known as multisets of ever more columns grow, or faster."""
+    found = list(counts)
+    for t in range(len(counts), rounds if len(counts) > 2 else 0):
+        found.append(found[-1] ** 2 * (t - 1) // (found[-2] * t))
+    return found
 
 
 def _needs(what: str, work: Estimate) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
-from experiments.benchmarks.instances import hidden_taste
+from experiments.benchmarks.instances import generic, hidden_taste
 from solvers import BestFirst, BranchAndBound, Exact, PointBased, Unkept, checkpoint
 from solvers.files import seal, unseal, write
 from tests.economics.test_search import unlisted as unlisted
@@ -74,6 +74,25 @@ def test_a_killed_search_goes_on_to_the_same_answer(solver, tmp_path, monkeypatc
         solved(2, solver, 0.0, checkpoint=tmp_path)
     with pytest.raises(Unkept, match="same problem"):
         solved(4, solver, 0.5, checkpoint=tmp_path)
+
+
+def test_many_nodes_are_numbered_by_a_table_as_few_by_a_dictionary(tmp_path, monkeypatch):
+    env, options = generic(4, 4), {"tolerance": 1e-3, "progress": False}
+    found = []
+    for many in (1 << 20, 0):
+        monkeypatch.setattr("solvers.search.numbers._MANY", many)
+        found.append(dm.solve_efficient_policy(env, dm.BestFirst(), **options))
+        kept, kills = killed_again_and_again(
+            lambda folder: solved(4, BestFirst(), 0.0, checkpoint=folder),
+            tmp_path / str(many),
+            monkeypatch,
+        )
+        assert kills >= 1
+        np.testing.assert_array_equal(kept.upper, solved(4, BestFirst(), 0.0).upper)
+    one, other = found
+    assert one.work.nodes == other.work.nodes > 500  # the table has grown
+    for name in ("value", "lower", "upper", "marginal_upper"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
 
 
 OTHER = [  # what another release may have kept
