@@ -141,7 +141,7 @@ def run_long_audit(
         groves=groves,
         reports=reports,
         histories=histories,
-        reported="interval" if searched else "support",
+        reported="support and ends of the interval" if searched else "support",
         confidence=confidence,
         runs=conversations,
         gain=Bounded(

@@ -107,7 +107,9 @@ class Audit(files.Kept, AbstractAudit):
       any policy attains there. `window`, `budget`, `groves_total` (n, *P). `measured`: each
       misreport that was simulated.
     - `confidence`: of every line jointly, 1 where exact. `runs`: conversations simulated of each
-      report, 0 where none was. `reported`: values on the "support", or of an "interval".
+      report, 0 where none was. `reported`: values on the "support", of an "interval", or, where
+      play is simulated, of its ends: `gain.lower` is then a bound from below on what any report
+      of the interval gains, and `incentive_bound` one from above.
     - `tolerance`: money; gains and shortfalls below it are rounding.
     """
 

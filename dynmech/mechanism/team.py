@@ -342,7 +342,9 @@ class DynamicTeamMechanism(files.Kept, AbstractTerms):
         default; `histories`: "on-path", nodes with a truthful own past that the policy reaches,
         or "all", also those that an advertiser's own past lies lead to; `interval`: report any
         value of the interval of `ConstantValues` (exactly: gains are piecewise constant in the
-        report), not only those of the support; where one is declared, by default.
+        report), not only those of the support; where one is declared, by default. Of policies
+        that are not exact the support is tried, and by simulation the interval's ends: measured
+        gains are bounds from below there, the certified bound holds for the whole interval.
 
         With `under`, another market is the truth: the policy's own belief drives it, and gains,
         bounds, participation and budget are those of that market, whatever the totals were

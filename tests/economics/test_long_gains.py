@@ -101,10 +101,14 @@ def test_a_declared_interval_of_reports_is_tried_at_its_ends(long_solved):
     play = dataclasses.replace(policy.player, env=env)
     wide = dataclasses.replace(policy, evaluator=dataclasses.replace(policy.evaluator, play=play))
     mechanism = dm.DynamicTeamMechanism(wide, dm.groves.Zero())
-    gains = mechanism.audit(conversations=30).measured
+    audit = mechanism.audit(conversations=30)
+    gains = audit.measured
     assert len(gains.gain) == 3 * 2 * (4 * 2 - 1)
     assert {0.1, 1.2} <= set(gains.value.tolist())
-    assert len(mechanism.audit(conversations=30, interval=False).measured.gain) == 18
+    support = mechanism.audit(conversations=30, interval=False)
+    assert len(support.measured.gain) == 18
+    assert support.reported == "support"
+    assert "ends of the interval" in audit.summary()
 
 
 @pytest.mark.slow
