@@ -147,57 +147,79 @@ def limits(kind: str) -> tuple[float, float]:
     return 2e-9 * size**3 / multiplied, 2e-9 * _COPIED / copied
 
 
-def measure(options: Options, console: Console) -> dict[str, Any]:
-    """Every job on the accelerator, then on the cores; print each as it is done."""
-    places = {one.platform: one for one in (jax.devices()[0], jax.devices("cpu")[0])}
-    if len(places) < 2:
+def places() -> dict[str, Any]:
+    """The accelerator and the cores, by their platforms."""
+    found = {one.platform: one for one in (jax.devices()[0], jax.devices("cpu")[0])}
+    if len(found) < 2:
         raise SystemExit("No accelerator: jax.devices() are processor cores alone.")
-    found: dict[str, dict[str, Any]] = {}
-    heavy: dict[str, dict[str, Any]] = {}
-    for platform, device in places.items():
-        with jax.default_device(device):
-            for kind in ("float64", "float32"):
+    return found
+
+
+def rates(devices: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each device can do, and the rate of a solve that is products for the most part."""
+    found = []
+    for platform, device in devices.items():
+        for kind in ("float64", "float32"):
+            with jax.default_device(device):
                 product, copy = limits(kind)
                 one = product_rate(kind)
-                name = f"{platform}, {kind}"
-                heavy[name] = {"product": product, "copy": copy, **one}
-                console.print(f"{name}: product {product:,.0f} GFLOP/s, copy {copy:,.0f} GB/s;",
-                              one["what"], one["rate"], f"{one['ratio']:.0%}")  # fmt: skip
-            for name, make in jobs(options).items():
-                if options.jobs and not any(part in name for part in options.jobs):
-                    continue
-                work = make()
-                first, _ = timed(work)
-                again, answer = timed(work)
-                row = found.setdefault(name, {"what": name})
-                row |= {f"{platform} first": first, f"{platform} again": again}
-                row.setdefault("answers", []).append(np.asarray(answer, float))
-                console.print(f"{platform}: {name}: {first:.3g} s, again {again:.3g} s")
-    for row in found.values():
-        one, other = row.pop("answers")
-        row["apart"] = float(np.nanmax(abs(one - other)) / max(np.nanmax(abs(other)), 1e-300))
-        if "exact" in row["what"] and "float32" not in row["what"] and row["apart"] > _SAME:
-            raise SystemExit(f"{row['what']}: answers are {row['apart']:.1g} apart")
-    return {"rows": list(found.values()), "limits": heavy}
+            found.append({
+                "device": platform, "kind": kind, "what": one["what"], "product": product,
+                "copy": copy, "rate": float(one["rate"].split()[0]),
+            })  # fmt: skip
+    return found
+
+
+def compared(name: str, make: Callable[[], Job], devices: dict[str, Any]) -> dict[str, Any]:
+    """One job on every device: seconds of the first time and of the next, and how answers differ.
+
+    `apart`: of the largest number. Exact solves in float64 that differ end the program.
+    """
+    found: dict[str, Any] = {"what": name}
+    answers: list[np.ndarray] = []
+    for platform, device in devices.items():
+        with jax.default_device(device):
+            work = make()
+            first, _ = timed(work)
+            again, answer = timed(work)
+        answers.append(np.asarray(answer, float))
+        found |= {f"{platform} first": first, f"{platform} again": again}
+    one, other = answers
+    found["apart"] = float(np.nanmax(abs(one - other)) / max(np.nanmax(abs(other)), 1e-300))
+    if name.endswith("exact") and found["apart"] > _SAME:
+        raise SystemExit(f"{name}: answers are {found['apart']:.1g} apart")
+    return found
 
 
 def main(options: Options) -> None:
-    """Measure, print, and write to results/benchmarks."""
+    """Measure, print, and write to results/benchmarks what there is after every job."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
-    console = Console(width=160)
+    console, devices = Console(width=160), places()
     device = jax.devices()[0].device_kind
-    written = {
+    options.results.mkdir(parents=True, exist_ok=True)
+    written: dict[str, Any] = {
         "machine": f"{device}, beside {options.cores} cores, jax {jax.__version__}",
         "commit": commit(),
         "date": dt.date.today().isoformat(),
-        **measure(options, console),
+        "limits": rates(devices),
+        "rows": [],
     }
-    options.results.mkdir(parents=True, exist_ok=True)
+    for one in written["limits"]:
+        share = f"{one['rate'] / one['product']:.0%} of a square product's {one['product']:,.0f}"
+        console.print(f"{one['device']}: {one['what']}: {one['rate']:,.0f} GFLOP/s, {share}; "
+                      f"copy {one['copy']:,.0f} GB/s")  # fmt: skip
     path = options.results / f"accelerator-{written['commit']}.json"
-    for one in (path, *([RECORD] if options.record else ())):
-        one.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-        console.print(f"Written to {one}.")
+    for name, make in jobs(options).items():
+        if options.jobs and not any(part in name for part in options.jobs):
+            continue
+        row = compared(name, make, devices)
+        written["rows"].append(row)
+        console.print(", ".join(f"{key} {x:.3g}" if isinstance(x, float) else str(x)
+                                for key, x in row.items()))  # fmt: skip
+        for where in (path, *([RECORD] if options.record else ())):
+            where.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    console.print(f"Written to {path}.")
 
 
 if __name__ == "__main__":
