@@ -33,7 +33,7 @@ _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _CACHE = 64e6
 _WAY_BYTES, _WAY_RATE = 60.0, 3e6  # to merge the ways out of a round: bytes each, ways a second
-_PROGRAMS = 6e7  # bytes that programs take, and to compile them
+_PROGRAMS = 1e8  # bytes that programs take, and to compile them
 _PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
 _SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
@@ -135,7 +135,7 @@ def estimate(
         steps += roots * variants * (sum(counts) * branch + inner)
         most = _at_once(part, tables, counts, structure, solver.memory)
         values = max(values, min(roots, most) * _root_bytes(counts, part, tables))
-        taken += 3.0 * sum(counts) * part.keep * roots
+        taken += 6.0 * sum(counts) * part.keep * roots
     index = 4.0 * sum(counts[:-1]) * width * structure.symbols + 16.0 * sum(counts)
     ways = max([0, *counts[:-1]]) * width * structure.symbols * _WAY_BYTES
     rows = 8.0 * points * (sum(counts[:-1]) + _PADDED * max([0, *counts[:-1]]))
@@ -290,7 +290,7 @@ def _solve_chunk(
         bar(nodes * (stop - start))
 
     for first in sweep(tree, tables, piece, block=block, tick=tick, host=host):
-        actions.append(first.action)
+        actions.append(np.array(first.action))  # not a view of what is there for all tasks
         if losses:
             off.append(first.loss[:, :, : piece.keep])
     assert first is not None
@@ -333,7 +333,7 @@ def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss: list[np.ndarray]):
 
 def _root_bytes(counts: list[int], tasks: Tasks, tables: Tables) -> float:
     """Bytes that one root needs while it is solved: a round's values, in parts and joined."""
-    each = 16.0 * (1 + signed(tables, tasks)) * tasks.coefficient.shape[1]
+    each = 16.0 * (1 + 2 * signed(tables, tasks)) * tasks.coefficient.shape[1]
     return each * max(counts) + sum(counts) * tasks.keep
 
 
