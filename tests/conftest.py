@@ -17,10 +17,18 @@ collect_ignore = ["trials"]  # scripts, which tests run as programs
 
 jax.config.update("jax_enable_x64", True)
 
-# Most of the time of a run is compilation, of programs that run once: optimise little. Set the
-# variable to 0 to test what users run; `make test-slow` and the programs started by tests do.
+# Most of the time of a run is compilation, of programs that run once: optimise little, and emit
+# them the short way. Set the variable to 0 to test what users run; `make test-slow` does. XLA ends
+# the process at flags it does not know: these are for versions that were tried.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    if jax.__version_info__ < (0, 11):
+        flags = os.environ.get("XLA_FLAGS", "").split()
+        for flag in ("xla_cpu_use_fusion_emitters=false", "xla_cpu_parallel_codegen_split_count=1"):
+            if f"--{flag}" not in flags:
+                flags.append(f"--{flag}")
+        os.environ["XLA_FLAGS"] = " ".join(flags)
 
 # Compiled programs are shared by the processes of a run and kept for the next: it takes half the
 # time. (A program read while another process writes it is compiled again: see filterwarnings.)
@@ -64,6 +72,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     mine = set(parts[k - 1])
     config.hook.pytest_deselected(items=[item for item in items if str(item.path) not in mine])
     items[:] = [item for item in items if str(item.path) in mine]
+
+
+def pytest_collection_finish():
+    """Leave what imports and collection made out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 # Every compiled program maps some pages, and Linux gives a process 65,530 mappings: when they run
