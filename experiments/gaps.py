@@ -1,11 +1,10 @@
 """Certified gaps of W, and what they cost, beside those of an earlier commit.
 
-Markets that a network is trained for are certified with the same settings by the code here and by
-that of a commit of this repository's history, each in a process of its own, one after the other,
-market by market: what was written down is not compared with, what is measured now is. The gap is
+Markets that a network is trained for are certified with the same settings, and the same network,
+by the code here and by that of a commit of this repository's history, each in a process of its own,
+one after the other, market by market: nothing that was written down is compared with. The gap is
 the upper bound of W less the lower bound of the policy's value, the mean over certificates with
-fresh conversations; the work is processor time of one certificate, programs compiled. Each side
-trains its own network, so that `value less lower`, what confidence alone costs, stands beside it.
+fresh conversations; the work is processor time of one certificate, programs compiled.
 
 Run `python -m experiments.gaps --help`.
 """
@@ -32,19 +31,29 @@ from experiments.long_horizon import Name
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = "units of money"
 
-# What both sides run; it asks for nothing that either lacks.
+# What both sides run; `begin` is each side's own.
 MEASURE = """
-import json, sys, time
+import dataclasses, json, sys, time
+import equinox as eqx
 import jax
+import numpy as np
 import dynmech as dm
 from experiments.long_horizon import Options, make_market, train
 
 given = json.loads(sys.argv[1])
 conversations, certificates = given.pop("conversations"), given.pop("certificates")
-market, seed, work = given.pop("market"), given["seed"], given["work"]
+market, network = given.pop("market"), given.pop("network")
+seed, work = given["seed"], given["work"]
+
+def policy(**more):
+    options = Options(conversations=64, marginal=30, **{**given, **more})
+    return train(make_market(market, options), options, marginal=False)
+
+def begin():
+    BEGIN
+
 with jax.enable_x64(True):
-    options = Options(conversations=64, marginal=30, **given)
-    start = train(make_market(market, options), options, marginal=False).start(profile=0)
+    start = begin()
     for runs in conversations:
         for k in range(-1, certificates):
             begun = time.process_time()
@@ -53,6 +62,19 @@ with jax.enable_x64(True):
             row = [float(x[0]) for x in (found.value, found.lower, found.upper)]
             if k >= 0:  # the first compiles
                 print(json.dumps([runs, *row, time.process_time() - begun]), flush=True)
+"""
+NOW = """
+    start = policy().start(profile=0)
+    np.savez(network, *jax.tree.leaves(start.evaluator.play.critic))
+    return start
+"""
+THEN = """
+    found = policy(sweeps=1, runs=4, steps=1)
+    numbers, rest = eqx.partition(found.network, eqx.is_array)
+    with np.load(network) as held:
+        trained = [held[f"arr_{k}"] for k in range(len(held.files))]
+    numbers = jax.tree.unflatten(jax.tree.structure(numbers), trained)
+    return dataclasses.replace(found, network=eqx.combine(numbers, rest)).start(profile=0)
 """
 
 
@@ -63,7 +85,7 @@ class Options:
     results: Path = RESULTS
     """Folder under which gaps/ is written."""
     commit: str = "a3b02b5"
-    """The earlier commit, by default one with Student's intervals on raw draws."""
+    """The earlier commit, one with Student's intervals on raw draws."""
     markets: tuple[Name, ...] = ("impatient", "persistent", "learning", "noisy")
     """Markets, as in `experiments.long_horizon`."""
     conversations: tuple[int, ...] = (1024, 4096)
@@ -108,13 +130,17 @@ def unpack(commit: str, folder: Path) -> None:
         held.extractall(folder, filter="data")
 
 
-def measure(tree: Path, market: str, options: Options) -> pd.DataFrame:
-    """Certificates of one market by the code in a folder, a row each."""
+def measure(tree: Path, begin: str, market: str, network: Path, options: Options) -> pd.DataFrame:
+    """Certificates of one market by the code in a folder, a row each.
+
+    **Arguments:** `begin`: how that code comes to a policy; `network`: the file of its network.
+    """
     names = "products", "tastes", "rounds", "sweeps", "runs", "steps", "work", "seed"
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
-    given |= {"market": market, "certificates": options.certificates}
+    given |= {"market": market, "certificates": options.certificates, "network": str(network)}
     given["conversations"] = list(options.conversations)
-    call = [sys.executable, "-c", MEASURE, json.dumps(given)]
+    text = MEASURE.replace("    BEGIN\n", begin)
+    call = [sys.executable, "-c", text, json.dumps(given)]
     where = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(call, cwd=tree, env=where, capture_output=True, text=True)
     if done.returncode:
@@ -153,11 +179,12 @@ def main(options: Options) -> None:
     output = Output(options.results / "gaps", UNIT)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        then = Path(folder)
+        then = Path(folder, "then")
         unpack(options.commit, then)
         for market in options.markets:
-            sides = [measure(tree, market, options) for tree in (then, ROOT)]
-            rows += compare(market, *sides)
+            network = Path(folder, "network.npz")
+            now = measure(ROOT, NOW, market, network, options)
+            rows += compare(market, measure(then, THEN, market, network, options), now)
     output.heading("Certified gaps")
     title = f"Certificates of W at 95%, by {options.commit} and now"
     output.table("gaps", pd.DataFrame(rows), title)

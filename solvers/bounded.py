@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from solvers.checks import axis_labels
 from solvers.errors import InvalidArgument, describe, is_number, shown
+from solvers.kept import refuse
 
 Table = Float[np.ndarray, "..."]
 
@@ -100,6 +101,27 @@ class Bounded(eqx.Module):
             where = tuple(int(i) for i in np.argwhere(self.lower > self.upper)[0])
             got = f"{self.lower[where]} above upper {self.upper[where]} at index {where}"
             raise InvalidArgument(describe("Bounded(lower=...)", "be at most upper", got))
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for numbers that no bounds are about, or out of certain ones."""
+        known, room = ~np.isnan(self.value), 1e-9 * (np.abs(self.lower) + np.abs(self.upper))
+        parts = {"lower": self.lower, "upper": self.upper, "error": self.error}
+        parts |= {} if self.unseen is None else {"unseen": self.unseen}
+        for name, part in parts.items():
+            if np.isnan(part[known]).any():
+                refuse(name, "be a number where the value is", "NaN")
+        told = np.isfinite(self.lower) & np.isfinite(self.upper)
+        if self.confidence == 1 and (told & ~known).any():
+            refuse("value", "be a number where certain bounds are", "NaN")
+        if np.isinf(self.value).any():
+            refuse("value", "be finite", "an infinite one")
+        if self.unseen is not None and (self.unseen < 0).any():
+            refuse("unseen", "be at least 0", self.unseen.min())
+        off = (self.value < self.lower - room) | (self.value > self.upper + room)
+        if self.confidence == 1 and off[known].any():
+            refuse("value", "be between bounds that are certain", self.value[known & off][0])
+        if self.confidence == 1 and not (self.error[known] == 0).all():
+            refuse("error", "be 0 where bounds are certain", self.error[known].max())
 
     @property
     def gap(self) -> Table:

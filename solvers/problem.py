@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.host import on_host
+from solvers.kept import require_chances, require_indices, require_numbers
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")
@@ -74,6 +75,18 @@ class Structure(eqx.Module):
     def symbols(self) -> int:
         return self.columns.shape[1]
 
+    def check_kept(self) -> None:
+        """Raise `ValueError` for indices that point at nothing."""
+        classes = [len(part) for part in self.edge]
+        for t, (edge, after) in enumerate(zip(self.edge, self.successor, strict=True)):
+            require_indices(f"edge[{t}]", edge, len(self.columns), -1)
+            last = t == self.horizon - 1
+            require_indices(f"successor[{t}]", after, max(classes) if last else classes[t + 1], -1)
+        require_indices("columns", self.columns, self.column_count, -1)
+        require_indices("outcome", self.outcome, self.outcomes, -1)
+        if self.offset is not None:
+            require_numbers("offset", self.offset)
+
 
 @on_host
 class Tables(eqx.Module):
@@ -90,6 +103,12 @@ class Tables(eqx.Module):
     stop: Float[Numbers, "E J m"]
     column: Float[Numbers, "C m"]
     reward: Float[Numbers, "n m"]
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for chances that are none, and yields that are not finite."""
+        require_chances("stop", np.asarray(self.stop))
+        require_chances("column", np.asarray(self.column))
+        require_numbers("reward", np.asarray(self.reward))
 
 
 @on_host

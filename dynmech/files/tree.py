@@ -219,7 +219,8 @@ def _ours(module: str, name: str) -> Any:
 def rebuild(kind: type, given: dict[str, Any], place: str) -> Any:
     """A module with these fields, if its constructor takes them and works out the same.
 
-    Where the constructor's arguments are other than the fields, `__check_init__` alone is run.
+    Where the constructor's arguments are other than the fields, `__check_init__` alone is run;
+    then `check_kept`, where the class has it (`solvers.kept`).
 
     **Raises:** `Damaged`.
     """
@@ -241,6 +242,9 @@ def rebuild(kind: type, given: dict[str, Any], place: str) -> Any:
             for each in kind.__mro__:
                 if "__check_init__" in vars(each):
                     vars(each)["__check_init__"](module)
+        check = getattr(module, "check_kept", None)
+        if check is not None:
+            check()
     except Damaged:
         raise
     except Exception as error:  # whatever a constructor raises at what does not fit

@@ -26,6 +26,7 @@ from dynmech.errors import (
     describe,
     import_extra,
 )
+from dynmech.logs.kept import check_log
 from dynmech.logs.reading import (
     BUY,
     EXIT,
@@ -209,6 +210,11 @@ class Log(files.Kept, eqx.Module):
     def censored(self) -> int:
         """Conversations that the log leaves after a query: their end was not seen."""
         return int((self.kind[self.offsets[1:] - 1] == QUERY).sum())
+
+    def check_kept(self) -> None:
+        """Raise unless indices point at something and rounds follow each other."""
+        check_log(self)
+        self.check()
 
     def check(self, rows: Rows | None = None) -> None:
         """Raise unless rounds follow each other and only products shown so far are bought.

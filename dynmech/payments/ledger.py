@@ -10,6 +10,7 @@ from dynmech import files
 from dynmech._html import Card, amount, as_html, portrait, span
 from dynmech.errors import import_extra
 from dynmech.market.displays import named
+from solvers.kept import require_indices, require_numbers
 
 
 class Ledger(files.Kept, eqx.Module):
@@ -36,6 +37,19 @@ class Ledger(files.Kept, eqx.Module):
     groves: Float[np.ndarray, "rows n"]
     off_model: bool = eqx.field(static=True, default=False)
     conversation: np.ndarray | None = None
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for codes that nothing has, and money that is not finite."""
+        n = len(self.names)
+        require_indices("period", self.period, 1 << 62, 1)
+        require_indices("recommendation", self.recommendation, n, -1)
+        require_indices("shown", self.shown, n, -1)
+        require_indices("action", self.action, n + 2, -1)
+        require_numbers("estimate", self.estimate, blank=True)
+        for name, money in (("cost", self.cost), ("core", self.core), ("groves", self.groves)):
+            require_numbers(name, money)
+        if self.conversation is not None:
+            require_indices("conversation", self.conversation, 1 << 62)
 
     @property
     def transfer(self) -> Float[np.ndarray, "rows n"]:

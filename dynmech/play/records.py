@@ -10,6 +10,7 @@ from dynmech import files
 from dynmech.errors import import_extra
 from dynmech.logs.log import Log
 from dynmech.logs.reading import BUY, EXIT, QUERY
+from solvers.kept import require_indices, require_numbers
 
 
 class Simulation(files.Kept, eqx.Module):
@@ -47,6 +48,20 @@ class Simulation(files.Kept, eqx.Module):
     user_utility: Float[np.ndarray, " N"]
     round_costs: Float[np.ndarray, " N"]
     settled_at_mean: bool = eqx.field(static=True)
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for codes that nothing has, and money that is not finite."""
+        n = len(self.names)
+        for name in ("profile", "omega"):
+            require_indices(name, getattr(self, name), 1 << 31)
+        for name in ("symbol", "heard", "first"):
+            require_indices(name, getattr(self, name), 1 << 31, -1)
+        require_indices("recommendation", self.recommendation, n, -1)
+        require_indices("action", self.action, n + 2, -1)
+        for name in ("core", "groves", "earned", "user_utility", "round_costs"):
+            require_numbers(name, getattr(self, name))
+        for name in ("reported", "rating", "estimate"):
+            require_numbers(name, getattr(self, name), blank=True)
 
     @property
     def payment(self) -> Float[np.ndarray, "N n"]:

@@ -24,7 +24,7 @@ from dynmech.policy.conversations import Conversations, start_many
 from dynmech.policy.ex_ante import estimate_ex_ante
 from dynmech.policy.explain import Explanation, explain
 from dynmech.policy.given_actions import other_actions
-from dynmech.policy.invariants import check_tables
+from dynmech.policy.invariants import check_figures, check_tables
 from dynmech.policy.labelled import policy_dataset, policy_frame
 from dynmech.policy.priced import AbstractPriced, Figures
 from dynmech.policy.questions import AbstractCursor, AbstractEvaluator
@@ -40,6 +40,10 @@ class AbstractPricedPolicy(AbstractPriced):
 
     def __check_init__(self):
         check_tables(self)
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for figures that no solver gives; see `solvers.kept`."""
+        check_figures(self)
 
     def recommend(
         self,

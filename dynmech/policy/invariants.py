@@ -7,16 +7,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dynmech.errors import InvalidArgument, describe
+from dynmech.policy.kept import check_profiles
+from solvers.kept import ROOM, refuse, require_alike
 
 if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
 
+_FIGURES = "value", "marginal", "displayable", "earned", "utility", "purchase", "costs"
+_FAR = 1e3  # of the market's money: what bounds of few runs may come to
 _ROUNDING = 1e-9  # of the market's scale of money
 _BY_PROFILE = ("value", "lower", "upper", "round_costs")
 _BY_PRODUCT = (
     "marginal_value", "displayable_marginal_value", "marginal_upper", "displayable_marginal_upper",
     "advertiser_value", "user_utility", "purchase",
 )  # fmt: skip
+
+
+def check_figures(policy: AbstractPriced) -> None:
+    """Raise `ValueError` for money beyond the market's, and exact numbers with bounds apart."""
+    check_profiles(policy.env, policy.profiles)
+    figures, exact = policy.figures, policy.evaluator.walked and policy.exact
+    most = _FAR * policy.env.money_scale * (policy.plan.horizon if exact else 1)
+    for name in _FIGURES:
+        part = getattr(figures, name)
+        for side in (part.value, part.lower, part.upper, part.error):
+            if (np.abs(side[np.isfinite(side)]) > max(most, _FAR)).any():
+                refuse(name, f"be money of at most {most:.3g}", np.abs(side).max())
+        gap = part.gap[~np.isnan(part.value)]
+        if exact and not (gap <= ROOM * max(most, 1.0)).all():
+            refuse(name, "have bounds that rounding separates", gap.max())
+    value = policy.evaluator.profile_value()
+    if value is not None:
+        require_alike("value", figures.value.value.reshape(-1), value)
+    gap = (figures.upper - figures.lower)[~np.isnan(figures.value.value)]
+    if exact and not (gap <= ROOM * most).all():
+        refuse("upper", "be no more than rounding above lower", gap.max())
 
 
 def check_tables(policy: AbstractPriced) -> None:

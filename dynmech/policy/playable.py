@@ -15,6 +15,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.policy.guide import AbstractGuide
+from dynmech.policy.kept import check_profiles, require_beliefs
 from dynmech.problem.moving import PlayedProcess, played_process
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
@@ -46,6 +47,11 @@ class Playable(eqx.Module):
     chunk: int = eqx.field(static=True)
     chooser: AbstractGuide | None = None
     single: bool = eqx.field(static=True, default=False)
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for profiles and beliefs that are not of the market."""
+        check_profiles(self.env, self.profiles)
+        require_beliefs(self.env, self.root)
 
     @property
     def process(self) -> PlayedProcess:

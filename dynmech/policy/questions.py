@@ -14,7 +14,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dynmech._types import on_host
+from dynmech._types import on_host, with_default
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.problem.settled import predictions
 
@@ -211,6 +211,11 @@ class AbstractEvaluator(eqx.Module):
     @abc.abstractmethod
     def considered(self, place: Place, control: int) -> bool:
         """Whether the solver looked into what a recommendation leads to from here."""
+
+    @with_default
+    def profile_value(self) -> Float[np.ndarray, " B"] | None:
+        """What the plan attains at each profile, None where the policy is not one on a tree."""
+        return None
 
     @abc.abstractmethod
     def worths(self, places: Sequence[Place]) -> Float[np.ndarray, "N C m"]:

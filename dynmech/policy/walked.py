@@ -23,6 +23,7 @@ from dynmech.payments.groves import OwnTables
 from dynmech.policy.bias import largest_bias
 from dynmech.policy.elsewhere import PlanBeside
 from dynmech.policy.guide import AbstractGuide
+from dynmech.policy.kept import check_pairs, require_beliefs
 from dynmech.policy.nodes import Followed, Wider
 from dynmech.policy.outcomes import expected_outcomes
 from dynmech.policy.own_values import Between, asked_at_ends, between, joined, swept
@@ -40,6 +41,7 @@ from dynmech.problem.settled import settled
 from dynmech.problem.tasks import Pairs
 from solvers import Certificate
 from solvers.certify import Worth
+from solvers.kept import refuse, require_alike, require_numbers
 from solvers.tree.plan import Plan, evaluate, unfold
 from solvers.tree.tree import Tree
 
@@ -73,6 +75,21 @@ class TreeEvaluator(AbstractEvaluator):
     complete: bool = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
     ends: Between | None = None
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` where pairs are not those of the profiles, or yields the market's."""
+        check_pairs(self.env, self.profiles, self.pairs)
+        reward = np.asarray(self.env.gains, float)
+        require_alike("reward", self.plan.tables.reward[: len(reward)], reward)
+        require_beliefs(self.env, self.plan.root)
+        known = self.plan.root.sum(axis=1)[self.pairs.root] > 0
+        if (np.isfinite(self.pair_value) != known).any():
+            refuse("pair_value", "be a number where a pair can occur, else NaN", "others")
+        if self.exact:
+            require_numbers("own", self.own.gap[~np.isnan(self.own.value)])
+
+    def profile_value(self) -> Float[np.ndarray, " B"]:
+        return self.pair_value[self.pairs.base]
 
     @property
     def whole(self) -> tuple[Compiled, Tree] | None:

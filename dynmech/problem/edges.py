@@ -29,6 +29,7 @@ from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.shown import acts, alone, answers
+from dynmech.problem.kept import check_compiled
 from solvers import Structure
 from solvers.programs import as_program
 from solvers.tree.lattice import drift, relations
@@ -74,6 +75,10 @@ class Compiled(eqx.Module):
     shown: Int[np.ndarray, " S"]
     edge_of: Int[np.ndarray, " S"]
     products: int = eqx.field(static=True)
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for chances that do not add up; see `solvers.kept`."""
+        check_compiled(self)
 
     def actions(self, edge: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k n2 m"]:
         """Action probabilities of edges: of buying each product, leaving, asking again."""

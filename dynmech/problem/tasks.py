@@ -15,6 +15,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel, profile_grid
 from solvers import Tasks
+from solvers.kept import require_indices
 
 _FEW, _MANY = 4, 16  # economies of one root worked on one by one, up to so many; else so many
 
@@ -33,6 +34,13 @@ class Pairs(eqx.Module):
     theta: Int[np.ndarray, "P n"]
     base: Int[np.ndarray, " B"]
     own: Int[np.ndarray, "B n K Z"]
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for indices that point at nothing."""
+        count = len(self.root)
+        require_indices("root", self.root, len(self.signals))
+        require_indices("base", self.base, count)
+        require_indices("own", self.own, count, -1)
 
     def sibling(self, markov: bool) -> Int[np.ndarray, "P V"]:
         """Pairs of the same root with each value profile that can follow."""

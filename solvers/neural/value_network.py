@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from solvers.errors import InvalidArgument, describe
+from solvers.kept import require_numbers
 from solvers.neural.critic import AbstractCritic
 from solvers.problem import Numbers
 from solvers.process import Case
@@ -84,6 +85,12 @@ class ValueNetwork(AbstractCritic):
         if shapes != [[weight, weight[:1]] for weight in wanted]:
             must, do = "hold a network of this version", "solve again"
             raise InvalidArgument(describe("ValueNetwork(...)", must, f"shapes {shapes}", do))
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for parameters that are not finite."""
+        for k, layer in enumerate((*self.taste, self.lift, self.mix, *self.head)):
+            require_numbers(f"weight of layer {k}", np.asarray(layer.weight))
+            require_numbers(f"bias of layer {k}", np.asarray(layer.bias))
 
     def summaries(self, view: Float[Numbers, "n m V"]):
         """g at every outcome and grid point."""

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.host import on_host
+from solvers.kept import require_alike, require_chances, require_indices
 from solvers.problem import Tables
 from solvers.tree.tree import Tree, ratios
 
@@ -51,6 +52,20 @@ class Plan(eqx.Module):
     regime: Int[np.ndarray, " P"]
     kernel: Float[np.ndarray, "A V V"] | None
     laws: Float[np.ndarray, "L A"] | None = None
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for indices that point at nothing, and chances that are none."""
+        pairs = len(self.pair_root)
+        require_indices("pair_root", self.pair_root, len(self.root))
+        require_indices("sibling", self.sibling, pairs)
+        require_chances("root", self.root)
+        for name, law in (("kernel", self.kernel), ("laws", self.laws)):
+            if law is not None:
+                require_chances(name, law)
+                require_alike(name, law.sum(axis=-1), np.ones(law.shape[:-1]))
+        require_indices(
+            "regime", self.regime, pairs if self.kernel is None else self.kernel.shape[1]
+        )
 
     @property
     def horizon(self) -> int:

@@ -16,6 +16,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.host import on_host
+from solvers.kept import (
+    refuse,
+    require_alike,
+    require_chances,
+    require_indices,
+    require_numbers,
+)
 from solvers.problem import Structure
 
 _COUNTLESS = 10**30  # of nodes: what long horizons have besides would not fit a float
@@ -60,6 +67,30 @@ class Tree(eqx.Module):
     @property
     def nodes(self) -> int:
         return sum(layer.nodes for layer in self.layers)
+
+    def check_kept(self) -> None:
+        """Raise `ValueError` for indices that point at nothing."""
+        structure, before = self.structure, 1
+        for t, layer in enumerate(self.layers):
+            rows = len(layer.parent)
+            require_indices(f"layers[{t}].parent", layer.parent, before, -1 if t == 0 else 0)
+            require_indices(f"layers[{t}].column", layer.column, structure.column_count, -1)
+            require_indices(f"layers[{t}].likelihood", layer.likelihood, rows)
+            require_indices(f"layers[{t}].memory", layer.memory, len(structure.edge[t]))
+            after = self.layers[t + 1].nodes if t + 1 < len(self.layers) else 0
+            require_indices(f"layers[{t}].child", layer.child, after, -1)
+            if after and len(np.unique(layer.child[layer.child >= 0])) != after:
+                refuse(f"layers[{t}].child", f"lead to all of {after} nodes", "fewer")
+            if layer.row is not None:
+                require_chances(f"layers[{t}].row", layer.row)
+            if layer.size is not None:
+                require_numbers(f"layers[{t}].size", layer.size)
+            if t and layer.size is not None and structure.offset is not None:
+                above = self.layers[t - 1].size
+                added = structure.offset[layer.column]
+                whole = added if above is None else above[layer.parent] + added
+                require_alike(f"layers[{t}].size", layer.size, whole)
+            before = rows
 
 
 def bound_nodes(structure: Structure, merge: bool = True) -> list[int]:
