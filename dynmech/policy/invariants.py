@@ -27,7 +27,8 @@ def check_figures(policy: AbstractPriced) -> None:
     """Raise `ValueError` for money beyond the market's, and exact numbers with bounds apart."""
     check_profiles(policy.env, policy.profiles)
     figures, exact = policy.figures, policy.evaluator.walked and policy.exact
-    most = _FAR * policy.env.money_scale * (policy.plan.horizon if exact else 1)
+    money = policy.env.money_scale + float(np.abs(policy.env.costs).max(initial=0.0))
+    most = _FAR * money * min(float(policy.env.horizon), _FAR)
     for name in _FIGURES:
         part = getattr(figures, name)
         for side in (part.value, part.lower, part.upper, part.error):
