@@ -20,6 +20,7 @@ def check_pairs(env: RecommendationMDP, profiles: Profiles, pairs: Pairs) -> Non
     """Raise `ValueError` unless pairs are those of the profiles and of their own alternatives."""
     check_profiles(env, profiles)
     check_profiles(env, Profiles(pairs.theta, pairs.signals[pairs.root]))
+    require_indices("base", pairs.base, len(pairs.root))
     same = (pairs.theta[pairs.base] == profiles.theta).all()
     if not same or (pairs.signals[pairs.root[pairs.base]] != profiles.signals).any():
         refuse("pairs", "be those of the profiles", "others")

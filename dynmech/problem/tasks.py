@@ -39,7 +39,7 @@ class Pairs(eqx.Module):
         """Raise `ValueError` for indices that point at nothing."""
         count = len(self.root)
         require_indices("root", self.root, len(self.signals))
-        require_indices("base", self.base, count)
+        require_indices("base", self.base, count, -1)
         require_indices("own", self.own, count, -1)
 
     def sibling(self, markov: bool) -> Int[np.ndarray, "P V"]:
