@@ -191,7 +191,7 @@ def _foreseen(counts: list[int], rounds: int) -> list[int]:
     """Nodes of every round, after those known as multisets of ever more columns grow, or faster."""
     found = list(counts)
     for t in range(len(counts), rounds if len(counts) > 2 else 0):
-        found.append(found[-1] ** 2 * (t - 1) // (found[-2] * t))
+        found.append(found[-1] ** 2 * (t - 1) // max(found[-2] * t, 1))
     return found
 
 
