@@ -19,16 +19,22 @@ jax.config.update("jax_enable_x64", True)
 
 # Most of the time of a run is compilation, of programs that run once: optimise little, and emit
 # them the short way. Set the variable to 0 to test what users run; `make test-slow` does. XLA ends
-# the process at flags it does not know: these are for versions that were tried.
+# the process at flags it does not know: these are for versions that were tried. It reads them once,
+# so that programs started by tests are spared them.
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
     jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_traceback_in_locations_limit", 0)
     if jax.__version_info__ < (0, 11):
-        flags = os.environ.get("XLA_FLAGS", "").split()
-        for flag in ("xla_cpu_use_fusion_emitters=false", "xla_cpu_parallel_codegen_split_count=1"):
-            if f"--{flag}" not in flags:
-                flags.append(f"--{flag}")
-        os.environ["XLA_FLAGS"] = " ".join(flags)
+        given = os.environ.get("XLA_FLAGS")
+        os.environ["XLA_FLAGS"] = " ".join((
+            given or "",
+            "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+        ))  # fmt: skip
+        jax.devices()
+        if given is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = given
 
 # Compiled programs are shared by the processes of a run and kept for the next: it takes half the
 # time. (A program read while another process writes it is compiled again: see filterwarnings.)

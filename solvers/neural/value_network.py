@@ -47,7 +47,8 @@ class Layer(eqx.Module):
 
     def __call__(self, x: Float[Numbers, " I"]) -> Float[Array, " O"]:
         """Apply it to one input, traced."""
-        return self.weight @ x + self.bias
+        # In this order: the axes of a batch come first, and nothing is turned.
+        return jnp.matmul(x, self.weight.T) + self.bias
 
 
 class ValueNetwork(AbstractCritic):
