@@ -137,18 +137,17 @@ class Playable(eqx.Module):
         self, money: Float[np.ndarray, " n"], belief: np.ndarray, memory: np.ndarray, period: int
     ) -> Float[np.ndarray, "C A"]:
         """`laws` at values in money."""
-        size, count = len(belief), len(self.env.controls)
+        count = len(self.env.controls)
         if self.chooser is not None:
-            at = np.asarray(belief, float), np.asarray(memory), period, np.zeros(size, np.int64)
+            at = np.asarray(belief, float), np.asarray(memory), period, np.zeros(len(belief), int)
             return self.chooser.laws(make_case(self.env, money), *at)
         case, ceiling = self.priced(money)
-        pad = np.minimum(np.arange(max(padded(size), 8) if size > 1 else 1), size - 1)
         with jax.enable_x64(True):
             found = decide(
-                self.process, case, ceiling, in_float64(self.critic), belief[pad], memory[pad],
-                period, self.chunk,
+                self.process, case, ceiling, in_float64(self.critic), belief, memory, period,
+                self.chunk,
             )  # fmt: skip
-        return np.eye(count)[np.asarray(found)[:size]]
+        return np.eye(count)[found]
 
     def beliefs(self, signals: Int[np.ndarray, "N n1"]) -> Float[np.ndarray, "N m"]:
         """Unnormalised beliefs after initial symbols."""
