@@ -15,6 +15,7 @@ from experiments._demo_market import Options as Demo
 from experiments._demo_market import build, resolve
 from experiments.benchmarks.instances import hidden_taste, shop
 from experiments.benchmarks.rows import row, timed
+from experiments.benchmarks.scaling import market
 
 CONVERSATIONS = 10_000
 FIRST = {
@@ -51,7 +52,7 @@ def rows() -> list[dict[str, Any]]:
             size = f"{one['programs']} programs compiled, {one['seconds']:.3g} s of the clock"
             found.append(row(f"{label}, {options.profiles} profiles, {one['what']}",
                              one["processor"], size))  # fmt: skip
-    found.append(_served())
+    found += [_served(), _recommended()]
     policy = dm.solve_efficient_policy(hidden_taste(50, 6), progress=False)
     mechanism = dm.DynamicTeamMechanism(policy)
     mechanism.simulate(jax.random.key(1), 100)
@@ -92,6 +93,31 @@ def first_solves(label: str) -> None:
             }
         )
     print(json.dumps(found))
+
+
+def _recommended(rounds: int = 4) -> dict[str, Any]:
+    """A round of many conversations under a network: beliefs, and what is shown next."""
+    env = market(8, 64, 5, 8)
+    solver = dm.Neural(
+        sweeps=1, runs=8, steps=4, cases=2,
+        certificate=dm.Certificate(runs=64, marginal_runs=32, work=1e8),
+    )  # fmt: skip
+    one = env.sample_profiles(jax.random.key(0), 1)
+    policy = dm.solve_efficient_policy(env, solver, initial=one, progress=False)
+    rng, chats = np.random.default_rng(0), policy.start_many(np.zeros(CONVERSATIONS, int))
+    asked = np.full(CONVERSATIONS, env.products + 1)
+
+    def step():
+        answers = np.random.default_rng(rounds).integers(5, size=CONVERSATIONS)
+        return chats.step(asked, answers).recommendation
+
+    for _ in range(rounds - 1):
+        chats = chats.step(asked, rng.integers(5, size=CONVERSATIONS))
+    step()
+    seconds, _ = timed(step, repeat=3)
+    what = f"{CONVERSATIONS:,} conversations, round {rounds} by a network of 8 products"
+    each = f"{1e6 * seconds / CONVERSATIONS:.0f} microseconds a conversation"
+    return row(what, seconds, "64 tastes, begun alike", each)
 
 
 def _served(rounds: int = 3) -> dict[str, Any]:
