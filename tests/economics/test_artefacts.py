@@ -224,7 +224,7 @@ def resumed(env, solver, folder):
     return None
 
 
-@pytest.mark.parametrize("solver", [dm.Exact(memory=30_000), dm.Exact(), dm.Exact(merge=False)])
+@pytest.mark.parametrize("solver", [dm.Exact(memory=100_000), dm.Exact(), dm.Exact(merge=False)])
 def test_a_checkpoint_of_another_solver_is_never_mixed_up(solver, tmp_path):
     """Parts of other sizes: resumed, made anew or refused."""
     env, usual = chunked()
