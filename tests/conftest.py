@@ -90,7 +90,7 @@ def pytest_collection_finish():
 # Every compiled program maps some pages, and Linux gives a process 65,530 mappings: when they run
 # out, the compiler crashes the process.
 _MAPPINGS = Path("/proc/self/maps")
-_MANY = 10_000
+_MANY = 7_000
 
 
 @pytest.fixture(autouse=True, scope="module")
