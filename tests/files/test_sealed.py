@@ -174,10 +174,13 @@ def link_to_a_device(place):
     place.symlink_to("/dev/zero")
 
 
-SPECIAL = [make_pipe, make_socket, link_to_a_device, Path.mkdir]
+POSIX = pytest.mark.skipif(os.name != "posix", reason="no pipes, sockets or devices by name here")
+SPECIAL = [
+    *(pytest.param(make, marks=POSIX) for make in (make_pipe, make_socket, link_to_a_device)),
+    Path.mkdir,
+]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="no pipes by name here")
 @pytest.mark.parametrize("make", SPECIAL)
 def test_what_is_no_ordinary_file_is_refused_at_once(make, tmp_path, monkeypatch):
     """Reading a pipe that nobody writes to, or a device without an end, would not come back."""
