@@ -27,12 +27,13 @@ from solvers.table import Answer, PlanTable, flat
 from solvers.ties import signed
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
 from solvers.tree.bellman import roots_at_once
+from solvers.tree.numbering import numbering
 from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _CACHE = 64e6
-_WAY_BYTES, _WAY_RATE = 60.0, 3e6  # to merge the ways out of a round: bytes each, ways a second
+_WAY_BYTES = 60.0  # of each way out of a round, while they are merged
 _PROGRAMS = 8e7  # bytes that programs take, and to compile them
 _PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
 _SMALL = 1e6  # bytes of laws that are not counted
@@ -155,7 +156,7 @@ def plan_tree(
     **Raises:** `MemoryError`; `TimeoutError` as soon as `solver.seconds` are seen not to be enough.
     """
     began = time.monotonic()
-    whole = structure, tables, tasks, solver
+    whole, rate = (structure, tables, tasks, solver), numbering(structure).rate
 
     def fits(counts: list[int], ways: int) -> None:
         if ways * _WAY_BYTES > max(solver.memory, _CACHE):
@@ -163,7 +164,7 @@ def plan_tree(
         if solver.seconds is None:
             return
         work = estimate(*whole, _foreseen(counts, structure.horizon))
-        takes = max(work.seconds, time.monotonic() - began + ways / _WAY_RATE)
+        takes = max(work.seconds, time.monotonic() - began + ways / rate)
         if takes > solver.seconds:
             more = "more than " if len(counts) < structure.horizon else ""
             took = f"an estimate of {more}{takes:.3g} s for {more}{work.nodes:.3g} nodes"

@@ -24,11 +24,9 @@ from solvers.kept import (
     require_numbers,
 )
 from solvers.problem import Structure
+from solvers.tree.numbering import Indices, Words, numbered, numbering, spans, whole_numbers
 
 _COUNTLESS = 10**30  # of nodes: what long horizons have besides would not fit a float
-_DENSE = 4  # numbers for one that occurs, at most, for which all are marked instead of sorted
-Indices = Int[np.ndarray, " _k"]
-Words = Int[np.ndarray, "_L _w"]
 
 
 class Layer(NamedTuple):
@@ -102,7 +100,7 @@ def bound_nodes(structure: Structure, merge: bool = True) -> list[int]:
             classes = structure.edge[t].shape[0]
             multisets = math.comb(structure.column_count + t - 1, t)
             if structure.digits is not None:
-                multisets = min(multisets, math.prod((t * _spans(structure.digits) + 1).tolist()))
+                multisets = min(multisets, math.prod((t * spans(structure.digits) + 1).tolist()))
             following = min(following, multisets * classes)
         counts.append(min(following, _COUNTLESS))
     return counts
@@ -121,7 +119,7 @@ def build_tree(
     **Arguments:** `structure`; `merge`: False keeps every history apart (slow, for checking);
     `limit`: the most nodes a round may have; `choose(t, layer, words)`: the controls to follow at
     the nodes of a round, whose words tell their beliefs apart; all by default; `near(rows, first,
-    words, source, picked)`: merge likelihood rows further, as `_merge_words` returns them;
+    words, source, picked)`: merge likelihood rows further, and the words of those left;
     `grows(counts, ways)`: asked before the ways out of a round are merged, with the nodes of every
     round so far; what it raises ends the work.
 
@@ -131,8 +129,7 @@ def build_tree(
     layers = []
     ones = np.zeros(1, np.int32)
     parent, column, likelihood, memory = ones, ones - 1, ones, ones
-    digit = _words(structure)
-    words = np.zeros((1, digit.shape[1]), np.int64)
+    beliefs = numbering(structure, near is not None)
     size = None if structure.offset is None else np.zeros(1)
     for t in range(horizon):
         if t == horizon - 1:
@@ -143,7 +140,7 @@ def build_tree(
         follow: Any = slice(None)
         if choose is not None:
             draft = Layer(parent, column, likelihood, memory, columns[:, :, :0], size)
-            follow = np.asarray(choose(t, draft, words))
+            follow = np.asarray(choose(t, draft, beliefs.words))
         if limit is not None and not merge and columns.size > limit:
             raise MemoryError(f"round {t + 2} has {columns.size} nodes, the limit is {limit}")
         if grows is not None:
@@ -152,12 +149,15 @@ def build_tree(
         source = np.broadcast_to(likelihood[:, None, None], columns.shape)
         after, source, picked = (x[follow].ravel() for x in (after, source, columns))
         if merge:
-            rows, first, words = _merge_words(words, digit, source, picked, structure.dead)
+            rows, first = beliefs.merge(source, picked)
             if near is not None:
-                rows, first, words = near(rows, first, words, source, picked)
+                rows, first, beliefs.words = near(rows, first, beliefs.words, source, picked)
         else:
             rows = first = np.arange(len(source))
-        nodes, index = _numbered(after.astype(np.int64) * len(first) + rows)
+        code = after.astype(whole_numbers(len(structure.edge[t + 1]) * len(first)))
+        code *= len(first)
+        code += rows
+        nodes, index = numbered(code)
         if limit is not None and len(nodes) > limit:
             raise MemoryError(f"round {t + 2} has {len(nodes)} nodes, the limit is {limit}")
         child = np.full(columns.shape, -1, np.int32)
@@ -182,68 +182,3 @@ def ratios(tree: Tree, t: int, nodes: Indices) -> Float[np.ndarray, "k A Z"] | N
     reached = following.likelihood[layer.child[nodes]]  # of any node where none is followed
     here = layer.size[layer.likelihood[nodes]][:, None, None]
     return np.exp(here + structure.offset[picked] - following.size[reached])
-
-
-def _spans(digits: np.ndarray) -> np.ndarray:
-    return digits.max(axis=0) - digits.min(axis=0)
-
-
-def _words(structure: Structure) -> Int[np.ndarray, "C w"]:
-    """Words of each column such that two multisets have equal sums iff their digits do.
-
-    Where the digits of any multiset fit into one word without carry, they are packed. Otherwise
-    each column gets two random words: sums modulo 2**64 of unequal multisets then agree with
-    probability 2**-126.
-    """
-    digits, count = structure.digits, max(structure.column_count, 1)
-    widths = np.ones(count) if digits is None else _spans(digits)
-    bases = [int(width) * structure.horizon + 1 for width in widths]
-    if sum(map(math.log2, bases)) < 62:
-        radix = np.array([math.prod(bases[:g]) for g in range(len(bases))], np.int64)
-        digits = np.eye(count, dtype=np.int64) if digits is None else digits
-        return ((digits - digits.min(axis=0)) @ radix)[:, None]
-    kinds = count if digits is None else digits.shape[1]
-    odd = np.random.default_rng(kinds).integers(-(2**62), 2**62, (kinds, 2)) * 2 + 1
-    return odd if digits is None else digits @ odd
-
-
-def _merge_words(
-    words: np.ndarray, digit: np.ndarray, source: np.ndarray, picked: np.ndarray, dead: int
-):
-    """Number the sums `words[source] + digit[picked]`; all that the dead column leads to is one."""
-    grown = [one[source] + digit[:, k][picked] for k, one in enumerate(words.T)]
-    if dead >= 0:
-        nothing = np.iinfo(np.int64).min
-        none = (picked == dead) | (words[source, 0] == nothing)
-        for word in grown:
-            word[none] = nothing
-    order = np.argsort(grown[0])
-    new = _unlike(grown[0][order])
-    for word in grown[1:]:
-        other = _unlike(word[order])
-        if (other & ~new).any():  # alike in the first word alone
-            order = np.lexsort(grown[::-1])
-            other, new = _unlike(word[order]), _unlike(grown[0][order])
-        new |= other
-    starts = np.flatnonzero(new)
-    first = np.minimum.reduceat(order, starts) if len(order) else order
-    rows = np.empty(len(order), np.int64)
-    rows[order] = np.cumsum(new) - 1
-    return rows, first, np.stack([word[first] for word in grown], axis=1)
-
-
-def _unlike(word: np.ndarray) -> Bool[np.ndarray, " n"]:
-    """Which are not as the one before."""
-    new = np.ones(len(word), bool)
-    np.not_equal(word[1:], word[:-1], out=new[1:])
-    return new
-
-
-def _numbered(codes: Int[np.ndarray, " n"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " n"]]:
-    """The distinct codes in order, and of each its place; not sorted where most numbers occur."""
-    most = int(codes.max(initial=-1)) + 1
-    if most > _DENSE * len(codes):
-        return np.unique(codes, return_inverse=True)
-    there = np.zeros(most, bool)
-    there[codes] = True
-    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]

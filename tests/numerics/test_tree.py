@@ -129,6 +129,36 @@ def test_long_keys_count_the_same():
         np.testing.assert_allclose(np.sort(a[:, 0]), np.sort(b[:, 0]), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_beliefs_are_told_apart_by_ranks_as_by_sums(dead, monkeypatch):
+    """One tree, but for the order of its nodes, where some controls alone are followed too."""
+    for seed, choose in product(range(4), (None, lambda t, layer, words: some(t, layer))):
+        problem = random_problem(
+            np.random.default_rng(seed), rounds=5, controls=2, symbols=3, classes=2, dead=dead
+        )
+        one = build_tree(problem.structure, choose=choose)
+        with monkeypatch.context() as patch:
+            patch.setattr("solvers.tree.numbering._WIDE", 0)
+            other = build_tree(problem.structure, choose=choose)
+        same = np.zeros(1, int)
+        for here, there in zip(one.layers, other.layers, strict=True):
+            np.testing.assert_array_equal(here.memory, there.memory[same])
+            pair = np.stack([here.child, there.child[same]], axis=-1).reshape(-1, 2)
+            assert ((pair < 0) == (pair[:, :1] < 0)).all()
+            pair = np.unique(pair[pair[:, 0] >= 0], axis=0)
+            if len(pair):
+                np.testing.assert_array_equal(pair[:, 0], np.arange(len(pair)))
+                np.testing.assert_array_equal(np.sort(pair[:, 1]), np.arange(len(pair)))
+            same = pair[:, 1]
+
+
+def some(t, layer):
+    """Controls to follow that depend on what belief and memory are alone."""
+    follow = np.zeros((layer.nodes, 2), bool)
+    follow[:, 1], follow[:, 0] = True, layer.memory == 0
+    return follow
+
+
 @pytest.mark.parametrize("merge", [True, False])
 def test_a_limit_is_kept(merge):
     structure = one_class(3, 2, 6)
