@@ -23,6 +23,9 @@ Control a *can be the best* if Q_a + e_a >= max_s (Q_s - e_s); every exact maxim
 the belief has no mass. W = max Q, whatever is taken, and its amount is the largest of those that
 can be the best: it bounds the error of W and of the control taken alike. Where the second test
 keeps out a control that passes the first, the numbers are *ill conditioned*.
+
+Where amounts are not carried, `solvers.gains` bounds those of any that can be the best by one
+number B a belief: the first test is then Q_a >= max Q - 2 c_t B.
 """
 
 import dataclasses
@@ -49,8 +52,8 @@ class Taken(eqx.Module):
     """What is taken among A controls, shapes (...) of one of them.
 
     `best`: W. `value`: of the control taken, computed as `kept` is. `choice`: the control.
-    `amount`: what errors of both are in proportion to, and `ill`: whether the numbers are ill
-    conditioned; None where the amount is `best`, and they never are.
+    `amount`: what errors of both are in proportion to, None where it is not carried; `ill`: whether
+    the numbers are ill conditioned, None where they never are.
     """
 
     best: Numbers
@@ -67,28 +70,31 @@ def take(
     live: Any,
     *,
     kept: Float[Numbers, "A ..."] | None = None,
+    room: Numbers | None = None,
     arrays: ModuleType = np,
 ) -> Taken:
     """Take the first tied control; the last one where nothing is live.
 
-    **Arguments:** `total`: Q, -inf where a control may not be used; `amount`: A, None where no
-    term is negative, so that it is Q itself; `error`: c_t; `live`: where the belief has mass;
-    `kept`: what the controls are worth under the plans in use, Q by default.
+    **Arguments:** `total`: Q, -inf where a control may not be used; `amount`: A, None where it is
+    not carried; `error`: c_t; `live`: where the belief has mass; `kept`: what the controls are
+    worth under the plans in use, Q by default; `room`: what any that can be the best is off by at
+    most, None where no term is negative, so that it is c_t Q.
     """
     kept = total if kept is None else kept
     error = arrays.minimum(error, 0.01)
     close = arrays.maximum(RELATIVE, 8 * error)
     with np.errstate(invalid="ignore"):
         found = _in_rows if arrays is np else _row_by_row
-        best, value, choice, most, ill = found(total, amount, kept, error, close, live)
+        best, value, choice, most, ill = found(total, amount, kept, error, close, live, room)
     if amount is not None:
-        most, ill = arrays.where(live, most, amount[-1]), ill & live
+        most = arrays.where(live, most, amount[-1])
+    ill = None if ill is None else ill & live
     return Taken(arrays.where(live, best, total[-1]), value, choice, most, ill)
 
 
 def either(
     first: Taken, total: Numbers, amount: Numbers | None, control: Any, last: int, error: Any,
-    live: Any,
+    live: Any, room: Numbers | None = None,
 ) -> Taken:  # fmt: skip
     """Take among controls compared already and one more; all yield 0 where nothing is live.
 
@@ -96,22 +102,24 @@ def either(
     that is tied may be taken than the first. Amounts are at least those of `take`.
 
     **Arguments:** `first`: what was taken among the others; `total`, `amount`: of one more, -inf
-    where it may not be used; `control`: which it is; `last`: of all; `error`, `live` as in `take`.
+    where it may not be used; `control`: which it is; `last`: of all; `error`, `live`, `room` as in
+    `take`.
     """
     error = jnp.minimum(error, 0.01)
     close = jnp.maximum(RELATIVE, 8 * error)
     best = jnp.maximum(first.best, total)
     least = best - close * abs(best)
     most = ill = None
-    if amount is None or first.amount is None or first.ill is None:
-        floor = best * ((1 - error) / (1 + error))
+    if amount is None or first.amount is None:
+        floor = _floor(best, error, room)
         passes, others = total >= floor, first.best >= floor
     else:
-        room, more = error * first.amount, error * amount
-        floor = jnp.maximum(first.best - room, total - more)
-        passes, others = total + more >= floor, first.best + room >= floor
+        off, more = error * first.amount, error * amount
+        floor = jnp.maximum(first.best - off, total - more)
+        passes, others = total + more >= floor, first.best + off >= floor
         sizes = jnp.where(passes, amount, 0.0), jnp.where(others, first.amount, 0.0)
         most = jnp.where(live, jnp.maximum(*sizes), 0.0)
+    if first.ill is not None:
         far = (passes & (total < least)) | (others & (first.ill | (first.best < least)))
         ill = far & live
     ahead = ~(passes & (total >= least)) | (first.choice < control)
@@ -121,13 +129,19 @@ def either(
     return Taken(best, value, choice.astype(_kind(last)), most, ill)
 
 
+def _floor(best: Numbers, error: Any, room: Numbers | None) -> Any:
+    """The least that one that can be the best can come to, where amounts are not given."""
+    return best * ((1 - error) / (1 + error)) if room is None else best - 2 * room
+
+
 def _in_rows(
-    total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any
-) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:
+    total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any,
+    room: Numbers | None,
+) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:  # fmt: skip
     """W, value, control, amount, and whether ill conditioned, in NumPy: all controls at once."""
     best, last, most, ill = total.max(axis=0), len(total) - 1, None, None
     if amount is None:
-        above, floor = total, best * ((1 - error) / (1 + error))
+        above, floor = total, _floor(best, error, room)
     else:
         above, floor = total + error * amount, (total - error * amount).max(axis=0)
     passes, near = above >= floor, total >= best - close * abs(best)
@@ -136,13 +150,15 @@ def _in_rows(
     value = np.take_along_axis(kept, choice[None], axis=0)[0]
     if amount is not None:
         most = np.where(passes, amount, 0.0).max(axis=0)
+    if amount is not None or room is not None:
         ill = (passes & ~near).any(axis=0)
     return best, value, choice.astype(_kind(last)), most, ill
 
 
 def _row_by_row(
-    total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any
-) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:
+    total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any,
+    room: Numbers | None,
+) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:  # fmt: skip
     """The same in JAX: two loops over the controls.
 
     Unrolled, XLA adds everything up anew for each of the results, and takes long to compile it.
@@ -156,8 +172,9 @@ def _row_by_row(
     least = jnp.full_like(total[0], -jnp.inf)
     (best, floor), _ = jax.lax.scan(largest, (least, least), (total, amount))
     if amount is None:
-        floor = best * ((1 - error) / (1 + error))
+        floor = _floor(best, error, room)
     least = best - close * abs(best)
+    sure = amount is None and room is None
 
     def tied(
         found: tuple[Array, Array, Any, Any], row: tuple[Array, Numbers, Numbers | None, Numbers]
@@ -167,6 +184,7 @@ def _row_by_row(
         passes = (whole if size is None else whole + error * size) >= floor
         if size is not None:
             most = jnp.where(passes, jnp.maximum(most, size), most)
+        if not sure:
             lowest = jnp.where(passes, jnp.minimum(lowest, whole), lowest)
         first = passes & (whole >= least) & live
         return (
@@ -174,11 +192,11 @@ def _row_by_row(
         ), None  # fmt: skip
 
     start = kept[-1], jnp.full(best.shape, last, kind), None, None
-    if amount is not None:
-        start = *start[:2], jnp.zeros_like(best), best
+    if not sure:
+        start = *start[:2], None if amount is None else jnp.zeros_like(best), best
     rows = jnp.arange(last + 1, dtype=kind), total, amount, kept
     (value, choice, most, lowest), _ = jax.lax.scan(tied, start, rows, reverse=True)
-    return best, value, choice, most, None if amount is None else lowest < least
+    return best, value, choice, most, None if sure else lowest < least
 
 
 def _kind(last: int) -> type[np.signedinteger]:

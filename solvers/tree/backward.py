@@ -15,7 +15,6 @@ traced, W is returned with the gradient of the plan in use.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -28,21 +27,22 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from solvers.devices import here, shares, spread_runs
+from solvers.gains import Gains, gains
 from solvers.problem import Numbers, Structure, Tables, Tasks
 from solvers.ties import rounding, signed
-from solvers.tree.bellman import Found, Later, bellman_step, chunk_size, host_seconds, step_on_host
+from solvers.tree.bellman import Found, Later, bellman_step, host_seconds, step_on_host
+from solvers.tree.shapes import (
+    BLOCK_SIZES,
+    blocks,
+    few_shapes,
+    joined_uncopied,
+    padded_length,
+    shared_out,
+)  # fmt: skip
 from solvers.tree.shared import one_control
 from solvers.tree.tree import Layer, Tree, ratios
 
-_BLOCK_SIZES = (8, 64, 512, 4096, 32768)
-_LITTLE = 2e6  # operations that padding a small round may cost, to save a compilation
-_COMMON = 4096  # nodes handled at once in every round where padding costs nothing but indices
-_INDICES = 4e6  # bytes of these
-_SHARED = 64e6  # bytes of one table of likelihood rows for all rounds, where it is that small
-_LEVEL = 4e6  # bytes up to which the values that follow are padded to those of the widest round
 HOST_SECONDS = 0.2  # of rounds that are worked on without compiling a program
-_ALIGNED = 64  # bytes at whose multiples JAX reads the numbers of NumPy where they are
-_MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a program of its own
 
 
 def likelihood_rows(tree: Tree, column: Numbers, rounds: int) -> list[Numbers]:
@@ -74,7 +74,7 @@ def backward(
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     value, actions = jnp.zeros((1, *tasks.coefficient.shape[:2])), []
-    for layer in sweep(tree, tables, tasks, block=block, tick=tick, host=host):
+    for layer in sweep(tree, tables, tasks, block=block, tick=tick, host=host, carry=False):
         value = layer.best
         if not traced:
             actions.append(layer.action)
@@ -84,8 +84,9 @@ def backward(
 class Swept(eqx.Module):
     """One round solved: what the controls taken yield (N, R, Q), and the controls.
 
-    - `best`: W among controls that are followed. `amount`: of both; `share`, `lost`: what they
-      can be off by is `share` of it, and `lost` besides (`solvers.ties`).
+    - `best`: W among controls that are followed. `amount`: of both, or what bounds it at
+      all nodes; `share`, `lost`: what they can be off by is `share` of it, and `lost` besides
+      (`solvers.ties`).
     - `upper`: a bound on W, rounded outward, and `hopeful`, the controls that attain it; None
       without bounds on what is not followed.
     - `ill`: whether numbers were ill conditioned here or later; False when traced.
@@ -130,6 +131,7 @@ def sweep(
     tick: Callable[[int], None] = lambda nodes: None,
     host: float = HOST_SECONDS,
     mesh: jax.sharding.Mesh | None = None,
+    carry: bool = True,
 ) -> Iterator[Swept]:
     """Solve the rounds of a tree, the last one first.
 
@@ -140,7 +142,8 @@ def sweep(
     after each control and symbol over that of the child, (k, A, Z, R), where trees merge beliefs
     that are not in proportion. `host`: seconds that rounds worked on in NumPy may take in all, the
     quickest first: a program takes longer to compile. `mesh`: devices over which the nodes of
-    every other round are spread, in blocks whose sums keep their order.
+    every other round are spread, in blocks whose sums keep their order. `carry`: False bounds
+    amounts instead of carrying them.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     arrays: ModuleType = jnp if traced else np
@@ -156,15 +159,17 @@ def sweep(
         given = jax.tree.map(jnp.asarray, numbers)
     elif not all(quick):
         given = jax.device_put(numbers)
-    shapes = _shapes(tree, rows, tasks, block, traced)
+    shapes = few_shapes(tree, rows, tasks, block, traced)
     shared = None
     if shapes.shared and not all(quick):
         ends = np.cumsum([len(row) for row in rows])
-        table = _joined(rows, _length(int(ends[-1])))
+        table = joined_uncopied(rows, padded_length(int(ends[-1])))
         rows, shared = np.split(table[: ends[-1]], ends[:-1]), jax.device_put(table)
     room = rounding(tree.structure, tables, tasks, column.dtype)
     carried, ill = signed(tables, tasks), False
-    nothing = arrays.zeros((_BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
+    gained = gains(tree.structure, tables, tasks, arrays) if carried and not carry else None
+    carried = carried and carry
+    nothing = arrays.zeros((BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
     bounded = None if bounds is None else nothing
     following = Later(nothing, None, nothing if carried else None, bounded)
     anyhow = traced or bounds is not None or quick[-1]
@@ -176,7 +181,7 @@ def sweep(
         if shared is None or quick[t]:
             start, previous = 0, rows[before]
             if not (traced or quick[t]):
-                previous = jax.device_put(_joined([previous], _length(len(previous))))
+                previous = jax.device_put(joined_uncopied([previous], padded_length(len(previous))))
         else:
             start, previous = sum(map(len, rows[:before])), shared
         off = np.asarray([room.each[t], room.now, room.later], column.dtype)
@@ -186,19 +191,22 @@ def sweep(
         one = _Blocks(
             tree.structure, layer, t, tasks, tables, numbers if quick[t] else given, previous,
             start, following, off, weights, after, tick, quick[t], traced, own if last else None,
+            None if gained is None else gained[t],
         )  # fmt: skip
         least = 1 if last else shapes.block
         most = shapes.most
         if mesh is not None and not quick[t]:
-            most = _shared_out(layer, most, shares(mesh), tree.structure, tasks)
+            most = shared_out(layer, most, shares(mesh), tree.structure, tasks)
         listed = blocks(layer, most, min(least, most), exact=traced or quick[t])
         parts = spread_runs(None if quick[t] else mesh, one.solve, listed)
         if any(part.value is not None for part in parts):
             worth = (part.best if part.value is None else part.value for part in parts)
             parts = [dataclasses.replace(x, value=y) for x, y in zip(parts, worth, strict=True)]
         compiled = not traced and t > 0 and not quick[t - 1]
-        length = max(shapes.following, _length(layer.nodes)) if compiled else layer.nodes
-        together = arrays.concatenate if traced else functools.partial(_joined, length=length)
+        length = max(shapes.following, padded_length(layer.nodes)) if compiled else layer.nodes
+        together = (
+            arrays.concatenate if traced else functools.partial(joined_uncopied, length=length)
+        )
         whole = jax.tree.map(lambda *x, one=together: one(x), *parts)
         joined = jax.tree.map(lambda x, count=layer.nodes: x[:count], whole)
         if not traced and joined.ill is not None:
@@ -206,6 +214,8 @@ def sweep(
         best, amount = joined.best, joined.amount
         value = best if joined.value is None else joined.value
         amount = best if amount is None else amount
+        if gained is not None:
+            amount = arrays.broadcast_to(gained[t].amount(tasks.root), best.shape)
         upper = joined.upper
         if upper is not None and caps is not None and not last:
             cap = caps[t] + room.each[t] * (abs(caps[t]) + amount)
@@ -246,6 +256,7 @@ class _Blocks(NamedTuple):
     quick: bool
     traced: bool
     own: Int[np.ndarray, " R"] | None
+    gained: Gains | None
 
     def solve(self, run: list[tuple[int, int, Int[np.ndarray, " C"]]]) -> list[Found]:
         """What is found at the nodes of each block (`blocks`) that count."""
@@ -271,10 +282,10 @@ class _Blocks(NamedTuple):
                 self.ratios(picked), following, bound,
             )  # fmt: skip
             if self.quick:
-                numbers = column, self.tables, outcome, self.tasks, self.off
+                numbers = column, self.tables, outcome, self.tasks, self.off, self.gained
                 one = step_on_host(*part, *numbers)
             else:
-                numbers = given[0], given[1], outcome, given[2], self.off
+                numbers = given[0], given[1], outcome, given[2], self.off, self.gained
                 counted = None if self.traced else np.asarray(size, np.int32)
                 one = bellman_step(*part, *numbers, counted, self.own)
             one = jax.tree.map(lambda x, size=size: back.asarray(x)[:size], one)
@@ -283,14 +294,6 @@ class _Blocks(NamedTuple):
             found.append(one)
             self.tick(size)
         return found
-
-
-def _shared_out(layer: Layer, most: int, devices: int, structure: Structure, tasks: Tasks) -> int:
-    """The most nodes of a block such that every device gets some, in chunks as on one device."""
-    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
-    chunk = chunk_size(_COMMON, points, structure.controls, slots, tasks)
-    even = 1 << max(-(-_width(layer) // devices) - 1, 1).bit_length()
-    return min(most, max(even, 2 * chunk))
 
 
 def rounds_on_host(tree: Tree, tasks: Tasks, roots: int) -> list[float]:
@@ -316,85 +319,3 @@ def _on_host(takes: list[float], seconds: float) -> list[bool]:
     order = np.argsort(takes, kind="stable")
     fits = np.cumsum(np.asarray(takes)[order]) <= seconds
     return (np.argsort(order)[None] < fits.sum())[0].tolist()
-
-
-class _Shapes(eqx.Module):
-    """Shapes that the rounds of a tree share, so that few programs are compiled.
-
-    - `block`: the fewest nodes handled at once, where that costs next to nothing; `most`: the most.
-    - `following`: the fewest values that follow.
-    - `shared`: whether one table holds the likelihood rows of all rounds.
-    """
-
-    block: int = eqx.field(static=True)
-    most: int = eqx.field(static=True)
-    following: int = eqx.field(static=True)
-    shared: bool = eqx.field(static=True)
-
-
-def _shapes(tree: Tree, rows: Sequence[Numbers], tasks: Tasks, block: int, traced: bool) -> _Shapes:
-    if traced:
-        return _Shapes(1, block, 1, False)
-    structure = tree.structure
-    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
-    roots, variants = tasks.coefficient.shape[:2]
-    features = (2 * structure.controls * slots + 1) * points
-    cells = 2 * structure.controls * (structure.symbols + 2 * slots) * variants
-    few = [s for s in _BLOCK_SIZES if s * roots * (features + cells) <= _LITTLE]
-    widest = max((_width(layer) for layer in tree.layers[:-1]), default=1)
-    least = max((s for s in few if s <= 64 or s <= _length(widest)), default=1)
-    indices = 12 * _COMMON * structure.controls * structure.symbols
-    chunk = chunk_size(_COMMON, points, structure.controls, slots, tasks)
-    if widest > least and chunk < _COMMON <= block and indices <= _INDICES:
-        # Only the chunks that count are worked on: one program for rounds of any width.
-        least = block = _COMMON
-    longest = _length(max((layer.nodes for layer in tree.layers[1:]), default=1))
-    level = longest if 8.0 * longest * roots * variants <= _LEVEL else 1
-    return _Shapes(least, block, level, 8.0 * _length(sum(map(len, rows))) * points <= _SHARED)
-
-
-def _length(count: int) -> int:
-    """Round up to one of few lengths, so that few programs are compiled."""
-    length = next((s for s in _BLOCK_SIZES[1:] if s >= count), _BLOCK_SIZES[-1])
-    while length < count:
-        length *= 2
-    return length
-
-
-def _joined(parts: Sequence[Numbers], length: int) -> np.ndarray:
-    """Arrays one after the other, and room that nobody reads, where JAX reads them uncopied."""
-    like = parts[0]
-    count = length * math.prod(like.shape[1:])
-    room = np.empty(count + _ALIGNED // like.itemsize, like.dtype)
-    first = -room.ctypes.data % _ALIGNED // like.itemsize
-    whole = room[first : first + count].reshape(length, *like.shape[1:])
-    np.concatenate(parts, out=whole[: sum(map(len, parts))])
-    return whole
-
-
-def _width(layer: Layer) -> int:
-    """The most nodes of one memory class."""
-    return int(np.diff(np.flatnonzero(np.diff(layer.memory, prepend=-1, append=-1))).max())
-
-
-def blocks(
-    layer: Layer, largest: int, least: int = 1, exact: bool = False
-) -> Iterator[tuple[int, int, Int[np.ndarray, " C"]]]:
-    """Split a round into blocks of one memory class and few distinct sizes.
-
-    Yields the first node, how many nodes count, and the node indices (padded by the last); there
-    are at most `largest` of them, and at least `least` where that allows it. `exact`: any size,
-    padded by little.
-    """
-    starts = np.flatnonzero(np.diff(layer.memory, prepend=-1))
-    ends = np.append(starts[1:], layer.nodes)
-    widest = max(int((ends - starts).max()), least)
-    size = next((s for s in _BLOCK_SIZES if s >= min(widest, largest)), _BLOCK_SIZES[-1])
-    if exact and widest < size:
-        size = -(-widest // _MULTIPLE) * _MULTIPLE if widest > _MULTIPLE else widest
-    if size > largest:  # a power of two, which can be split
-        size = 1 << max(largest.bit_length() - 1, 0)
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        for first in range(start, end, size):
-            count = min(size, end - first)
-            yield first, count, np.minimum(np.arange(first, first + size), end - 1)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from solvers.devices import at_hand
+from solvers.gains import Gains
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import DType, Taken, take
@@ -24,7 +25,7 @@ _CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1e9, 5e9, 5e-4, 30
 class Later(eqx.Module):
     """Values of the round that follows, (N, R, Q); None where they are not carried.
 
-    `value`: where it is not `best`; `amount`: where a term may be negative.
+    `value`: where it is not `best`; `amount`: where a term may be negative and they are carried.
     """
 
     best: Numbers
@@ -65,12 +66,14 @@ def bellman_step(
     outcomes: Int[Numbers, "E J"],
     tasks: Tasks,
     shares: Float[Numbers, " three"],
+    gained: Gains | None = None,
     size: Int[Numbers, ""] | None = None,
     own: Int[Numbers, " R"] | None = None,
 ) -> Found:
     """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
 
-    `shares`: of amounts, what values, a round's yields, and sums of what follows can be off by.
+    `shares`: of amounts, what values, a round's yields, and sums of what follows can be off by;
+    `gained`: what bounds amounts where they are not carried and a term may be negative.
     `own`: in the last round, where the tasks of a root differ in one control: which it is.
     Nodes are worked on in chunks that stay in the cache, up to the first `size` nodes (all by
     default).
@@ -79,10 +82,10 @@ def bellman_step(
     chunk = chunk_size(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
     numbers = tables, outcomes, tasks, shares
     if own is None:
-        solve = _solver(previous, edges, following, bound, column, *numbers, jnp)
+        solve = _solver(previous, edges, following, bound, column, *numbers, gained, jnp)
     else:
         wide = following.amount is not None
-        solve = _sharing(previous, edges, column, *numbers, own, wide)
+        solve = _sharing(previous, edges, column, *numbers, own, wide, gained)
     if chunk == len(parent):
         return solve(nodes)
     count = len(parent) // chunk
@@ -116,13 +119,14 @@ def step_on_host(
     outcomes: Int[Numbers, "E J"],
     tasks: Tasks,
     shares: Float[Numbers, " three"],
+    gained: Gains | None = None,
 ) -> Found:
     """`bellman_step` in NumPy, for passes that take less time than their program to compile."""
     nodes = parent, picked, child, followed, ratio
     chunk = chunk_size(1 << 15, previous.shape[1], len(edges), outcomes.shape[1], tasks, host=True)
     with np.errstate(all="ignore"):
         solve = _solver(
-            previous, edges, following, bound, column, tables, outcomes, tasks, shares, np
+            previous, edges, following, bound, column, tables, outcomes, tasks, shares, gained, np
         )
         parts = [
             solve(jax.tree.map(lambda x, low=low: x[low : low + chunk], nodes))
@@ -162,18 +166,21 @@ def roots_at_once(controls: int, slots: int, tasks: Tasks) -> float:
 
 def _solver(
     previous: Numbers, edges: Numbers, following: Later, bound: Numbers | None, column: Numbers,
-    tables: Tables, outcomes: Numbers, tasks: Tasks, shares: Numbers, arrays: ModuleType,
+    tables: Tables, outcomes: Numbers, tasks: Tasks, shares: Numbers, gained: Gains | None,
+    arrays: ModuleType,
 ):  # fmt: skip
     """The step as a function of nodes: parents, columns, children, who is followed, ratios."""
     root, wide = arrays.asarray(tasks.root), following.amount is not None
-    features = _features(edges, tables, outcomes, root, previous.dtype, wide, arrays)
+    weight = arrays.ones(root.shape) if gained is None else arrays.asarray(gained.weight)
+    features = _features(edges, tables, outcomes, root, weight, previous.dtype, wide, arrays)
+    scale = None if gained is None else arrays.asarray(gained.scale)
 
     def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
         parent, picked, child, followed, ratio = part
         belief = previous[parent] * column[picked]
         return _bellman(
             belief, features, edges, child, followed, ratio, following, bound, outcomes, tasks,
-            shares, arrays,
+            shares, scale, arrays,
         )  # fmt: skip
 
     return solve
@@ -181,14 +188,16 @@ def _solver(
 
 def _sharing(
     previous: Numbers, edges: Numbers, column: Numbers, tables: Tables, outcomes: Numbers,
-    tasks: Tasks, shares: Numbers, own: Numbers, wide: bool,
+    tasks: Tasks, shares: Numbers, own: Numbers, wide: bool, gained: Gains | None,
 ):  # fmt: skip
     """The step of the last round where the tasks of a root differ in one control."""
-    features = shared_features(edges, tables, outcomes, tasks, own, previous.dtype, wide)
+    weight = jnp.ones(tasks.root.shape) if gained is None else gained.weight
+    features = shared_features(edges, tables, outcomes, tasks, own, previous.dtype, wide, weight)
+    scale = None if gained is None else jnp.asarray(gained.scale)
 
     def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
         belief = previous[part[0]] * column[part[1]]
-        taken = take_shared(belief, features, edges, outcomes, tasks, own, shares[0], wide)
+        taken = take_shared(belief, features, edges, outcomes, tasks, own, shares[0], wide, scale)
         return _found(taken, None, None, jnp)
 
     return solve
@@ -197,7 +206,7 @@ def _sharing(
 def _bellman(
     belief: Numbers, features: Numbers, edges: Numbers, child: Numbers, followed: Numbers | None,
     ratio: Numbers | None, following: Later, bound: Numbers | None, outcomes: Numbers,
-    tasks: Tasks, shares: Numbers, arrays: ModuleType,
+    tasks: Tasks, shares: Numbers, scale: Numbers | None, arrays: ModuleType,
 ) -> Found:  # fmt: skip
     """The step for the nodes of a chunk."""
     wide = following.amount is not None
@@ -227,7 +236,8 @@ def _bellman(
         amount = constant(_continue(child, ratio, following.amount, tasks.kernel, arrays))
         amount = size + amount
     live = mass[:, :, None] > 0
-    taken = take(total, amount, shares[0], live, kept=kept, arrays=arrays)
+    room = None if scale is None else (shares[0] * scale * mass)[:, :, None]
+    taken = take(total, amount, shares[0], live, kept=kept, room=room, arrays=arrays)
     if following.upper is not None:
         high = _continue(child, ratio, following.upper, tasks.kernel, arrays)
         spread = high
@@ -298,24 +308,24 @@ def _features(
     tables: Tables,
     outcomes: Numbers,
     root: Numbers,
+    weight: Numbers,
     kind: DType,
     wide: bool,
     arrays: ModuleType,
 ) -> Float[Numbers, "F R m"]:
-    """What beliefs are contracted with, of every root: chances, rewards (and sizes), and ones."""
+    """What beliefs are contracted with, of every root: chances, rewards (and sizes), weights."""
     stop = arrays.asarray(tables.stop)[edges]
     reward = arrays.asarray(tables.reward)[arrays.asarray(outcomes)[edges]]
     points = stop.shape[2]
     rows = [stop, stop * reward] + ([stop * abs(reward)] if wide else [])
-    rows = [*(x.reshape(-1, points) for x in rows), arrays.ones((1, points))]
-    features = arrays.concatenate(rows)
-    return features.astype(kind)[:, None, :] * root[None]
+    features = arrays.concatenate([x.reshape(-1, points) for x in rows]).astype(kind)[:, None]
+    return arrays.concatenate([features * root[None], (weight.astype(kind) * root)[None]])
 
 
 def _contract(belief: Numbers, features: Numbers, slots: int, controls: int, arrays: ModuleType):
     """Contract beliefs with what every control's edge yields: the heavy stage.
 
-    Returns the mass of each belief (C, R); and per kind, control and slot (A, J, C, R) the
+    Returns the weighted mass of each belief (C, R); and per kind, control and slot (A, J, C, R) the
     probability of the outcome, the reward it brings, and its size.
     """
     product = _products(belief, features, arrays)

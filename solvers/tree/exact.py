@@ -135,7 +135,7 @@ def estimate(
         inner = sum(counts[:-1]) * width * structure.symbols
         steps += roots * variants * (sum(counts) * branch + inner)
         most = _at_once(part, tables, counts, structure, solver.memory)
-        values = max(values, min(roots, most) * _root_bytes(counts, part, tables))
+        values = max(values, min(roots, most) * _root_bytes(counts, part, False))
         taken += 6.0 * sum(counts) * part.keep * roots
     index = 4.0 * sum(counts[:-1]) * width * structure.symbols + 16.0 * sum(counts)
     ways = max([0, *counts[:-1]]) * width * structure.symbols * _WAY_BYTES
@@ -290,10 +290,16 @@ def _solve_chunk(
     def tick(nodes: int) -> None:
         bar(nodes * (stop - start))
 
-    for first in sweep(tree, tables, piece, block=block, tick=tick, host=host):
-        actions.append(np.array(first.action))  # not a view of what is there for all tasks
-        if losses:
-            off.append(first.loss[:, :, : piece.keep])
+    # Bounds on amounts nearly always tell ties from what is not tied; amounts do else.
+    for carry in (True,) if losses or np.asarray(tables.column).itemsize < 8 else (False, True):
+        counted = tick if first is None else lambda nodes: None
+        actions, off = [], []
+        for first in sweep(tree, tables, piece, block=block, tick=counted, host=host, carry=carry):
+            actions.append(np.array(first.action))  # not a view of what is there for all tasks
+            if losses:
+                off.append(first.loss[:, :, : piece.keep])
+        if first is not None and not first.ill:
+            break
     assert first is not None
     high = np.asarray(first.best, float) + first.error
     found = {"value": np.asarray(first.value), "lower": first.lower, "upper": high}
@@ -332,9 +338,9 @@ def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss: list[np.ndarray]):
     return found
 
 
-def _root_bytes(counts: list[int], tasks: Tasks, tables: Tables) -> float:
-    """Bytes that one root needs while it is solved: a round's values, in parts and joined."""
-    each = 16.0 * (1 + 2 * signed(tables, tasks)) * tasks.coefficient.shape[1]
+def _root_bytes(counts: list[int], tasks: Tasks, carried: bool) -> float:
+    """Bytes that one root needs: a round's values, or amounts as well, in parts and joined."""
+    each = 16.0 * (1 + 2 * carried) * tasks.coefficient.shape[1]
     return each * max(counts) + sum(counts) * tasks.keep
 
 
@@ -345,7 +351,7 @@ def _at_once(
     slots, points = structure.outcome.shape[1], tasks.root.shape[1]
     features = 8.0 * points * (2 * structure.controls * slots + 1)
     near = min(at_hand(_FEATURES) // features, roots_at_once(structure.controls, slots, tasks))
-    return max(1, int(min(0.6 * memory // _root_bytes(counts, tasks, tables), near)))
+    return max(1, int(min(0.6 * memory // _root_bytes(counts, tasks, signed(tables, tasks)), near)))
 
 
 def _chunks(
@@ -363,7 +369,8 @@ def _chunks(
     Runs are padded to a power of two, or more where that costs little, so that few programs serve
     any number of roots; there is one for every device.
     """
-    each, memory = _root_bytes(counts, tasks, tables), solver.memory / devices
+    each = _root_bytes(counts, tasks, signed(tables, tasks))
+    memory = solver.memory / devices
     if each > 0.6 * memory:
         got = f"one root needs {each / 1e9:.2f} GB of the {memory / 1e9:.2f} GB allowed"
         raise MemoryError(got + (" on a device" if devices > 1 else ""))

@@ -35,11 +35,12 @@ def one_control(structure: Structure, tasks: Tasks, t: int) -> Int[np.ndarray, "
 
 def shared_features(
     edges: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks, own: Numbers, kind: DType,
-    wide: bool,
+    wide: bool, weight: Numbers,
 ) -> Float[Array, "F R m"]:  # fmt: skip
     """What beliefs are contracted with: yields of every control to the first task (and sizes).
 
-    Then of the control in which tasks differ chances, rewards (and sizes) of every slot; and ones.
+    Then of the control in which tasks differ chances, rewards (and sizes) of every slot; and
+    `weight` (R, m).
     """
     outcome = jnp.asarray(outcomes)[edges]
     stop, reward = jnp.asarray(tables.stop)[edges], jnp.asarray(tables.reward)[outcome]
@@ -51,15 +52,19 @@ def shared_features(
     if wide:
         rows += [(stop * (abs(x) + counted * abs(reward))).sum(axis=2).swapaxes(0, 1)]
         apart += [stop * abs(reward)]
-    rows += [y[own].swapaxes(0, 1) for y in apart] + [jnp.ones((1, *tasks.root.shape))]
+    rows += [y[own].swapaxes(0, 1) for y in apart] + [jnp.asarray(weight)[None]]
     return (jnp.concatenate(rows) * jnp.asarray(tasks.root)).astype(kind)
 
 
 def take_shared(
     belief: Float[Array, "C m"], features: Float[Array, "F R m"], edges: Numbers,
     outcomes: Numbers, tasks: Tasks, own: Numbers, error: Numbers, wide: bool,
+    scale: Numbers | None,
 ) -> Taken:  # fmt: skip
-    """What is taken at beliefs, (C, R, Q), of what they are contracted with (`shared_features`)."""
+    """What is taken at beliefs, (C, R, Q), of what they are contracted with (`shared_features`).
+
+    `scale` (R,): of the weights, where they bound amounts.
+    """
     # Nodes last: there are more of them than of roots or tasks.
     product = jnp.einsum("frm,cm->frc", features, belief, precision=jax.lax.Precision.HIGHEST)
     controls, outcome = len(edges), jnp.asarray(outcomes)[edges]
@@ -68,7 +73,8 @@ def take_shared(
     allowed = jnp.asarray(tasks.allowed, bool)
     other = allowed[:, 0].T & (jnp.arange(controls)[:, None] != own)
     total = jnp.where(other[:, :, None], kinds[0], -jnp.inf)
-    first = take(total, kinds[1] if wide else None, error, True, arrays=jnp)
+    room = None if scale is None else error * scale[:, None] * product[-1]
+    first = take(total, kinds[1] if wide else None, error, True, room=room, arrays=jnp)
     first = jax.tree.map(lambda y: y[:, None], first)
     roots = jnp.arange(len(own))
     x, counted = (
@@ -79,5 +85,8 @@ def take_shared(
     total = (chance * x + yields[0] * counted).sum(axis=0)
     total = jnp.where(allowed[roots, :, own][..., None], total, -jnp.inf)
     amount = (chance * abs(x) + yields[1] * counted).sum(axis=0) if wide else None
-    taken = either(first, total, amount, own[:, None, None], controls - 1, error, live[:, None])
+    room = None if room is None else room[:, None]
+    taken = either(
+        first, total, amount, own[:, None, None], controls - 1, error, live[:, None], room
+    )
     return jax.tree.map(lambda y: jnp.moveaxis(y, -1, 0), taken)

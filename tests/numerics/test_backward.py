@@ -15,8 +15,9 @@ import pytest
 import dynmech as dm
 import solvers.tree.exact as exact
 from solvers import Exact, Structure, Tables, Tasks
-from solvers.tree.backward import backward, blocks
+from solvers.tree.backward import backward
 from solvers.tree.exact import solve_exact
+from solvers.tree.shapes import blocks
 from solvers.tree.tree import build_tree
 from tests.helpers.problems import options, random_problem, value, values
 from tests.helpers.quantities import assert_same, quantities, solve

@@ -1,11 +1,15 @@
 """What sweeps can be off by: every bound is wide enough, and no wider than its own terms allow."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
 from solvers import BranchAndBound, Exact, Structure, Tables, Tasks
 from solvers.search.branch_and_bound import solve_branch_and_bound
 from solvers.ties import fits, foreseen
+from solvers.tree.backward import sweep
 from solvers.tree.exact import solve_exact
 from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem
@@ -19,6 +23,44 @@ def both(problem, dtype=None):
     parts = (problem.structure, problem.tables, [problem.tasks], BranchAndBound())
     bounded = solve_branch_and_bound(*parts, tolerance=0.05, dtype=dtype)
     return answer, bounded.answers[0]
+
+
+@pytest.mark.parametrize("options", [{"slots": 1}, {"moving": True, "variants": 2}])
+def test_bounds_on_amounts_are_no_less_and_tell_the_same_ties(options):
+    bounded = 0
+    for seed, host in itertools.product(range(4), (0.0, math.inf)):
+        problem = random_problem(np.random.default_rng(seed), **options)
+        given = build_tree(problem.structure), problem.tables, problem.tasks
+        swept = (list(sweep(*given, block=64, host=host, carry=x)) for x in (True, False))
+        for one, other in zip(*swept, strict=True):
+            np.testing.assert_array_equal(one.best, other.best)
+            np.testing.assert_array_equal(one.action, other.action)
+            assert one.ill == other.ill
+            assert (one.amount <= other.amount).all()
+            bounded += int((one.amount < other.amount).sum())
+    assert bounded  # else they would be the same
+
+
+def test_gains_that_nobody_goes_for_are_left_out_where_they_hide_ties():
+    """Control 0 wins or loses a fortune; controls 1 and 2 differ by little: amounts tell them."""
+    for fortune, host in itertools.product((1.0, 1e9), (0.0, math.inf)):
+        edge = (np.array([[0, 1, 2, 3]], np.int32),)
+        outcome = np.array([[0], [1], [2], [-1]], np.int32)
+        structure = Structure(edge, edge, np.zeros((4, 1), np.int32) - 1, outcome, 4, 3, 0)
+        reward = np.array([[fortune, -2 * fortune], [1.0, 1.0], [1.0 + 1e-7, 1.0]])
+        stop = np.ones((4, 1, 2)) * np.array([1.0, 1.0, 1.0, 0.0])[:, None, None]
+        tables = Tables(stop, np.zeros((0, 2)), reward)
+        ones = np.ones((1, 1, 3))
+        tasks = Tasks(np.full((1, 2), 0.5), 0 * ones, ones, np.ones((1, 1, 4)), 1)
+        tree = build_tree(structure)
+        (end,) = sweep(tree, tables, tasks, block=8, host=host, carry=False)
+        assert end.ill == (fortune > 1)
+        found = solve_exact(tree, tables, [tasks], Exact())[0]
+        assert not found.ill
+        assert found.actions[0].item() == 2
+        assert (
+            found.lower.item() <= 1.0 + 0.5e-7 <= found.upper.item() <= found.lower.item() + 1e-12
+        )
 
 
 def check(seeds, **options):

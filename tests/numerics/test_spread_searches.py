@@ -32,7 +32,7 @@ def little_is_much(monkeypatch):
         "search.met._RUN": 8,
         "search.met._WORTH": 0,
         "search.graph._BLOCK": 1.0,
-        "tree.backward._COMMON": 64,
+        "tree.shapes._COMMON": 64,
         "tree.bellman._CACHED": (2e3, 2e3),
         "points.batches.FEW": 4,
         "points.batches.MANY": 8,

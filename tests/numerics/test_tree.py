@@ -10,7 +10,8 @@ import pytest
 
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste, scale
 from solvers import Structure
-from solvers.tree.backward import blocks, likelihood_rows
+from solvers.tree.backward import likelihood_rows
+from solvers.tree.shapes import blocks
 from solvers.tree.tree import bound_nodes, build_tree
 from tests.helpers.problems import random_problem
 from tests.helpers.quantities import solve
