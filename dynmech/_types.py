@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from dynmech._checks import as_floats as as_floats
 from dynmech.errors import MiscompilingJaxWarning
-from solvers.host import on_host as on_host
+from solvers.host import Record as Record
 from solvers.host import with_default as with_default
 from solvers.programs import unshared, whole_products
 

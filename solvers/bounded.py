@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from solvers.checks import axis_labels
 from solvers.errors import InvalidArgument, describe, is_number, shown
+from solvers.host import Record
 from solvers.kept import refuse
 
 Table = Float[np.ndarray, "..."]
@@ -32,7 +33,7 @@ def margin(
     return np.sqrt(2 * log) * np.asarray(error) + 7 / 3 * log * np.asarray(unseen)
 
 
-class Bounded(eqx.Module):
+class Bounded(Record):
     """Numbers with bounds: `lower <= truth <= upper`, each entry, with `confidence`.
 
     Arrays of one shape, given as that or as what broadcasts to it. NaN says nothing: a value that

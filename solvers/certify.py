@@ -18,6 +18,7 @@ from solvers.chooser import AbstractChooser
 from solvers.confidence.chosen import ChosenRuns, chosen_runs
 from solvers.confidence.runs import Certified, certified_runs
 from solvers.errors import DynmechWarning, describe
+from solvers.host import Record
 from solvers.neural.critic import AbstractCritic
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.search.merged_search import merged_search
@@ -34,7 +35,7 @@ _STRICTER = np.array([1.0, 0.1, 0.01])  # of the level: tried where a bound is k
 _FRESH = 97  # no training draws from these streams
 
 
-class Certificate(eqx.Module):
+class Certificate(Record):
     """How hard to work for certified bounds.
 
     **Arguments**
@@ -72,7 +73,7 @@ class Certificate(eqx.Module):
         check_fields(self, rounds=optional(whole(0)), confidence=number(above=0, below=1))
 
 
-class Worth(eqx.Module):
+class Worth(Record):
     """What a policy attains and the most that any does, arrays of one shape, money.
 
     `attained`: its value, simulated; the lower bound has the stated confidence (each entry by

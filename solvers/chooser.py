@@ -6,14 +6,14 @@ it, so that what it is worth is bounded by runs whose range is known (`solvers.c
 
 import abc
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.host import Record
 from solvers.process import Case
 
 
-class AbstractChooser(eqx.Module):
+class AbstractChooser(Record):
     """Laws over controls at beliefs."""
 
     @abc.abstractmethod

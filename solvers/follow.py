@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.host import Record
 from solvers.problem import Task, TaskList
 from solvers.process import AbstractCeiling, Case, Problem
 from solvers.solution import AbstractPlan, Node
@@ -21,7 +22,7 @@ from solvers.table import Grown, PlanTable, lay_out
 from solvers.told.enumerated import enumerate_ceilings
 
 
-class _Round(eqx.Module):
+class _Round(Record):
     """Nodes of one round while plans are followed; see `Grown`."""
 
     memory: Int[np.ndarray, "M d"]

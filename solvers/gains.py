@@ -13,19 +13,19 @@ import functools
 from types import ModuleType
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Int
 
+from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tables, Tasks
 
 _OUTWARD, _LEAST = 1.001, 1e-6  # of bounds: for their own rounding; the least share of the largest
 _PART = 500_000  # numbers of laws that are read at once
 
 
-class Gains(eqx.Module):
+class Gains(Record):
     """Of every root, 2 g_t + n_t of one round: `scale` * `weight`, or a little more.
 
     Weights are nowhere zero: sums of beliefs times them are, where beliefs have no mass.

@@ -1,23 +1,74 @@
-"""Marks of classes: modules that live on the host, and methods with a generic answer."""
+"""Records: frozen modules at no more than Python's own cost; and a mark of generic answers."""
 
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 
 F = TypeVar("F", bound=Callable[..., Any])
-M = TypeVar("M", bound=type[eqx.Module])
+_OPEN = "being made"
 
+if TYPE_CHECKING:
 
-def on_host(cls: M) -> M:
-    """Bind methods of a module, and of those that extend it, as Python does: at no cost.
+    class Record(eqx.Module):
+        """See below."""
 
-    Equinox makes every bound method a pytree of its own, so that methods can be transformed, and
-    looks at each leaf of the module to do so: a millisecond a call where the module holds a plan.
-    For modules whose methods are never transformed.
-    """
-    cls.__getattribute__ = object.__getattribute__
-    return cls
+else:
+
+    class _Kind(type(eqx.Module)):
+        """Makes records: what Equinox does, but for looking at each leaf of what is passed."""
+
+        def __init__(cls, *args: Any, **options: Any):
+            type.__init__(cls, *args, **options)
+            cls.record_steps = None
+
+        def __call__(cls, *args: Any, **options: Any) -> Any:
+            if cls.record_steps is None:
+                cls.record_steps = _steps(cls)
+            count, converters, checks = cls.record_steps
+            made = object.__new__(cls)
+            made.__dict__[_OPEN] = True
+            cls.__init__(made, *args, **options)
+            del made.__dict__[_OPEN]
+            if len(made.__dict__) < count:
+                for name in cls.__dataclass_fields__:
+                    getattr(made, name)  # its default, or an AttributeError
+            for name, converter in converters:
+                object.__setattr__(made, name, converter(made.__dict__[name]))
+            for check in checks:
+                check(made)
+            return made
+
+    def _steps(cls: type) -> tuple[int, list[tuple[str, Any]], list[Any]]:
+        """Fields, those that are converted, and checks after that, the class's own first."""
+        missing = [*cls.__abstractvars__, *cls.__abstractclassvars__]
+        if missing:
+            raise TypeError(f"Can't instantiate abstract class {cls.__name__} without {missing}")
+        fields = dataclasses.fields(cls)
+        converters = [
+            (f.name, f.metadata["converter"]) for f in fields if "converter" in f.metadata
+        ]
+        checks = [vars(kind).get("__check_init__") for kind in cls.__mro__]
+        return len(fields), converters, [check for check in checks if check is not None]
+
+    class Record(eqx.Module, metaclass=_Kind):
+        """A frozen module, pytree and all, that costs what a plain class does.
+
+        Equinox looks at each leaf of whatever a module is made of, for functions that were
+        transformed, and makes every bound method a pytree of its own: a millisecond where a plan
+        is held. Here methods are bound as Python binds them, so they cannot be transformed with
+        what they are bound to, and fields are written while it is made.
+        """
+
+        __getattribute__ = object.__getattribute__
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if _OPEN not in self.__dict__ or name not in self.__dataclass_fields__:
+                raise dataclasses.FrozenInstanceError(f"cannot assign to field '{name}'")
+            self.__dict__[name] = value
 
 
 def with_default(method: F) -> F:

@@ -29,15 +29,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from solvers.host import on_host
+from solvers.host import Record
 from solvers.kept import require_chances, require_indices, require_numbers
 
 Numbers = Array | np.ndarray
 T = TypeVar("T")
 
 
-@on_host
-class Structure(eqx.Module):
+class Structure(Record):
     """What can follow what: host-side integers, the same whatever the numbers are.
 
     **Arguments:**
@@ -88,8 +87,7 @@ class Structure(eqx.Module):
             require_numbers("offset", self.offset)
 
 
-@on_host
-class Tables(eqx.Module):
+class Tables(Record):
     """The numbers of a problem; may be traced.
 
     **Arguments:**
@@ -111,8 +109,7 @@ class Tables(eqx.Module):
         require_numbers("reward", np.asarray(self.reward))
 
 
-@on_host
-class Tasks(eqx.Module):
+class Tasks(Record):
     """Roots, and the maximisations asked for at each of them.
 
     A task is a coefficient vector, a set of controls allowed, and a set of outcomes that
@@ -138,7 +135,7 @@ class Tasks(eqx.Module):
     kernel: Float[Numbers, "A V V"] | None = None
 
 
-class Task(eqx.Module):
+class Task(Record):
     """One maximisation, as a solver of one's own meets it.
 
     - `root` (m,): unnormalised belief at the start. `allowed` (A,): controls that may be used.

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from solvers.host import with_default
+from solvers.host import Record, with_default
 from solvers.problem import Numbers, Structure, Tables
 from solvers.programs import as_program
 
 
-class AbstractProcess(eqx.Module):
+class AbstractProcess(Record):
     """The rules of a process. All but the attributes is traced, for one memory at a time.
 
     `horizon`: rounds; 1, which stands for all, where there is no last one. `orderless`: laws depend
@@ -70,7 +70,7 @@ class AbstractProcess(eqx.Module):
         return memories
 
 
-class Listed(eqx.Module):
+class Listed(Record):
     """A problem with every memory listed; `depth`: rounds after which all have been met.
 
     Without a last round the structure is of one round, which stands for all. `bytes`: what making
@@ -89,7 +89,7 @@ class Listed(eqx.Module):
         return float(sum(np.asarray(x).nbytes for x in leaves))
 
 
-class Problem(eqx.Module):
+class Problem(Record):
     """What a solver is given: the rules, and a way to list them.
 
     Rewards (F, m) are first the chance of each outcome, then that chance times what the outcome
@@ -146,7 +146,7 @@ class Problem(eqx.Module):
         return tuple(np.asarray(part) for part in found)
 
 
-class Case(eqx.Module):
+class Case(Record):
     """One maximisation: `coefficient` x (n,), `counted` (n,), `allowed` (A,), the last one True."""
 
     coefficient: Float[Numbers, " n"]
@@ -159,7 +159,7 @@ class Case(eqx.Module):
         return jnp.where(jnp.asarray(self.counted)[:, None], x + jnp.asarray(reward), 0.0)
 
 
-class AbstractCeiling(eqx.Module):
+class AbstractCeiling(Record):
     """Upper bound on the value of one case: what a controller gets who is told omega."""
 
     @abc.abstractmethod
@@ -191,7 +191,7 @@ class AbstractCeiling(eqx.Module):
         """
 
 
-class Laws(eqx.Module):
+class Laws(Record):
     """What each control does after U memories, and what is remembered next.
 
     - `pay` (U, A, m): expected yield of ending now. `going` (U, A, m): chance of going on.

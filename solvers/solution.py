@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.host import Record
 from solvers.problem import TaskList
 from solvers.process import Problem
 
@@ -43,7 +44,7 @@ class Status(enum.Enum):
         return self in (Status.EXACT, Status.WITHIN_TOLERANCE)
 
 
-class Limits(eqx.Module):
+class Limits(Record):
     """What is asked of a solve, and what it may take.
 
     - `tolerance`: bounds this close are close enough, per unit of a root's mass; `relative`: or
@@ -97,7 +98,7 @@ def close_enough(
     return np.maximum(tolerance, np.where(mass > 0, share, 0.0))
 
 
-class Node(eqx.Module):
+class Node(Record):
     """Where a plan is asked what to do.
 
     - `task`: which of the tasks it is playing. `period`: rounds before this one.
@@ -113,7 +114,7 @@ class Node(eqx.Module):
     history: tuple[tuple[int, int], ...] = eqx.field(static=True)
 
 
-class AbstractPlan(eqx.Module):
+class AbstractPlan(Record):
     """What to do at every node that its own controls lead to."""
 
     @abc.abstractmethod
@@ -152,7 +153,7 @@ class Solution:
         return ~(self.lower <= self.upper + rounding)
 
 
-class AbstractSolver(eqx.Module):
+class AbstractSolver(Record):
     """A way to solve decision problems with a static hidden parameter.
 
     `learns`: whether it is an `AbstractLearner`, whose policy is played where no tree fits.

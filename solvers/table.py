@@ -7,12 +7,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.host import Record
 from solvers.problem import Numbers, TaskList
 from solvers.solution import AbstractPlan, Node
 from solvers.tree.tree import Tree
 
 
-class Answer(eqx.Module):
+class Answer(Record):
     """What plans yield (R, Q), and per round the controls kept, (N_t, R, keep).
 
     - `lower`: of `value`, `upper`: of W, rounded outward by what their own terms can lose, where
@@ -33,7 +34,7 @@ def flat(parts: Sequence[Numbers | None]) -> Float[np.ndarray, " N"]:
     return np.concatenate([np.zeros(0), *(np.asarray(part, float).ravel() for part in parts)])
 
 
-class Grown(eqx.Module):
+class Grown(Record):
     """One round of what was grown from the rules, as far as the plans kept can reach it.
 
     - `memory` (M, d): its places. `place` (N,): of each node; `parent`, `control`, `symbol` (N,):

@@ -41,6 +41,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tables, Tasks
 
 RELATIVE = 1e-9
@@ -48,7 +49,7 @@ _MOST_PATHS = 1000  # binary digits of their number, as a float64 may have
 DType = np.dtype | type[np.floating]
 
 
-class Taken(eqx.Module):
+class Taken(Record):
     """What is taken among A controls, shapes (...) of one of them.
 
     `best`: W. `value`: of the control taken, computed as `kept` is. `choice`: the control.
@@ -203,7 +204,7 @@ def _kind(last: int) -> type[np.signedinteger]:
     return np.int8 if last < 128 else np.int16
 
 
-class Rounding(eqx.Module):
+class Rounding(Record):
     """Errors of one solve as shares of amounts: c_t (T,) of values; `now`, `later` of one round.
 
     `lost`: money that products below the smallest normal number can lose in all, at any root.

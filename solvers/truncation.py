@@ -33,6 +33,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.host import Record
 from solvers.problem import Structure, Tables, Tasks
 from solvers.told.bounds import expected
 from solvers.tree.backward import likelihood_rows
@@ -48,7 +49,7 @@ _LOOK = 256
 _DOUBLINGS, _NEGLIGIBLE, _MARGIN = 60, 1e-15, 1e-9
 
 
-class Truncation(eqx.Module):
+class Truncation(Record):
     """How many rounds are followed, and per group of tasks what that can cost at the roots.
 
     `over`, `under` (R, Q), unnormalised and >= 0: W - W^k is at most `over`, at least -`under`.

@@ -17,6 +17,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._types import Record
 from dynmech.audit.incentives import situation, yield_given_taste
 from dynmech.payments.settlement import Estimator
 from dynmech.policy.base import AbstractPricedPolicy
@@ -25,7 +26,7 @@ from dynmech.problem.settled import largest_bias as worst_bias
 from solvers.tree.plan import Plan, Visits, evaluate, unfold, visit
 
 
-class GapBound(eqx.Module):
+class GapBound(Record):
     """Certified bounds on the gain of any report at on-path nodes with a truthful past, money.
 
     - `bound`: largest over nodes of the node's own gap, plus `stray`: twice the bias, or less.

@@ -6,13 +6,14 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._types import Record
 from dynmech.audit.witness import Witness
 from dynmech.bounded import Bounded
 
 _WORDS = {"proved": "HOLD", "refuted": "FAIL", "unresolved": "UNRESOLVED"}
 
 
-class AbstractAudit(eqx.Module):
+class AbstractAudit(Record):
     """Gains of misreports and the slack of both constraints, with bounds, money.
 
     - `gain` (n,): largest gain of a misreport that was compared with truth, never below 0;

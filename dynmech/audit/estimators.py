@@ -17,7 +17,7 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float
 
 from dynmech._checks import number, takes
-from dynmech._types import Numbers
+from dynmech._types import Numbers, Record
 from dynmech.errors import (
     InvalidArgument,
     describe,
@@ -44,7 +44,7 @@ _TOLERANCE = 1e-9
 _TOGETHER = 256  # edges whose laws live at once
 
 
-class EstimatorWitness(eqx.Module):
+class EstimatorWitness(Record):
     """Where an estimate of one product is most biased.
 
     `history`: recommendations that lead there, the last the current one (-1 for none); `taste`:
@@ -76,7 +76,7 @@ class EstimatorWitness(eqx.Module):
         )
 
 
-class EstimatorReport(eqx.Module):
+class EstimatorReport(Record):
     """Assumption 3, checked on every situation of a market in which a product can be bought.
 
     Money. `bias_low`, `bias_high` (n,): extremes of E[estimate | omega, history] - u_j(omega),

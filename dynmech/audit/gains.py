@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._devices import Work
+from dynmech._types import Record
 from dynmech.audit.witness import Witness, no_witness
 from dynmech.bounded import Bounded
 from dynmech.errors import import_extra
@@ -30,7 +31,7 @@ _WHERE = "profile", "advertiser", "value", "signal", "differing", "honest", "dev
 _SAME = 1e-12  # of the money scale: rounding
 
 
-class MeasuredGains(eqx.Module):
+class MeasuredGains(Record):
     """R misreports, each with its expected gain over truth, money.
 
     - `profile`, `advertiser`, `signal` (R,): indices; `value` (R,): reported, money.
@@ -80,7 +81,7 @@ class MeasuredGains(eqx.Module):
         )
 
 
-class Truth(eqx.Module):
+class Truth(Record):
     """The truthful play of every profile of a batch."""
 
     played: tuple[Played, ...]

@@ -11,6 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._types import Record
 from dynmech.audit.incentives import situation, value_alternatives, yield_given_taste
 from dynmech.audit.intervals import ReportPieces, sweep_reports
 from dynmech.errors import InvalidArgument, TooLarge, describe
@@ -24,7 +25,7 @@ _MOST_STATES = 3_000_000
 _CELLS = 4_000_000
 
 
-class States(eqx.Module):
+class States(Record):
     """Where advertiser i may stand when she reports in one period.
 
     - `pair`, `node` (k,): the truth. `told_pair`, `told_node` (k, O): what the mechanism holds
@@ -42,7 +43,7 @@ class States(eqx.Module):
     symbol: Int[np.ndarray, " k"]
 
 
-class Moves(eqx.Module):
+class Moves(Record):
     """Distinct (state, option, recommendation) and where each leads.
 
     - `state`, `option`, `said` (j,): `said` is a control, or beyond them a law of the plan's.
@@ -73,7 +74,7 @@ class Moves(eqx.Module):
         return np.bincount(self.owner, self.chance * worth, len(self.state))
 
 
-class Game(eqx.Module):
+class Game(Record):
     """Advertiser i's game from given true pairs: states and moves of every period."""
 
     advertiser: int = eqx.field(static=True)

@@ -7,11 +7,11 @@ payoff of the lie is <b, Q(n', r', theta)> with the *true* values in both flow a
 Q is the payoff given omega of r' at n' and the plan after it. Gains are conditional on the node.
 """
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._devices import Work
+from dynmech._types import Record
 from dynmech.audit.outset import Lie, search_outset
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.audit.payoffs import situation as situation
@@ -28,7 +28,7 @@ _BATCH = 4_000_000
 _HERE = Work("audit")
 
 
-class _Lies(eqx.Module):
+class _Lies(Record):
     """Misreports of one period: who, at which true pair and node, believed where, doing what.
 
     `key_pair` is the pair whose plan follows: the reported root with the true values. `visit` is
@@ -47,7 +47,7 @@ class _Lies(eqx.Module):
     symbol: Int[np.ndarray, " k"]
 
 
-class Found(eqx.Module):
+class Found(Record):
     """Largest gain (n,), its witness, the largest of each period, and how many were compared."""
 
     gain: Float[np.ndarray, " n"]
@@ -93,7 +93,7 @@ def search_misreports(
     return Found(np.array([g for g, _ in best]), tuple(w for _, w in best), by_period, count)
 
 
-class _Piece(eqx.Module):
+class _Piece(Record):
     """Largest gains (n, T) at some true roots, 0 where nothing gains, witnesses, and how many."""
 
     gain: Float[np.ndarray, "n T"]

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._types import query_code
+from dynmech._types import Record, query_code
 from dynmech.audit.record import NodeBound
 from dynmech.bounded import Bounded
 from dynmech.market.displays import control_of, display
@@ -78,7 +77,7 @@ def bound_inside(
     return tuple(rows)
 
 
-class _Node(eqx.Module):
+class _Node(Record):
     """Where a conversation of one profile of `play` stands.
 
     - `belief` (m,), `memory` (d,): what is true. `told`, `place`: what its own market believes,

@@ -7,10 +7,10 @@ the interval is a maximum over the finitely many recommendations attained on it,
 reports that attain it. A report at a breakpoint counts and follows the declared tie rule.
 """
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Int
 
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.values import ConstantValues, reportable
 from dynmech.policy.base import AbstractPricedPolicy
@@ -19,7 +19,7 @@ from solvers.tree.parametric import Sweep, sweep_coefficient
 _MOST_CELLS = 60_000_000
 
 
-class ReportPieces(eqx.Module):
+class ReportPieces(Record):
     """Recommendations that some report of advertiser i attains, at every node.
 
     `task` (P,): which sweep each pair belongs to, -1 if none; `sweeps`: one a round, (G, N, A).

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._devices import Work
+from dynmech._types import Record
 from dynmech.audit.payoffs import alpha_vectors
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
@@ -21,7 +22,7 @@ _POINTS = 120_000_000
 _HERE = Work("audit")
 
 
-class Lie(eqx.Module):
+class Lie(Record):
     """The most profitable misreport of period 1: pair, own report, what it brings, gain, mass."""
 
     pair: int = eqx.field(static=True)

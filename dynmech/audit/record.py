@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from dynmech import files
 from dynmech._html import as_html, portrait
+from dynmech._types import Record
 from dynmech.audit import cards
 from dynmech.audit.bounds import GapBound
 from dynmech.audit.constraints import AbstractAudit, holds, say
@@ -39,7 +40,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class Window(eqx.Module):
+class Window(Record):
     """The sharp window of totals fixed given the others' initial reports, (n, *P), money.
 
     No subsidy for every own type iff total_i >= `floor`; participation iff total_i <= `ceiling`.
@@ -56,7 +57,7 @@ class Window(eqx.Module):
         return self.floor <= self.ceiling
 
 
-class Budget(eqx.Module):
+class Budget(Record):
     """Expected money: `payments` (n, *P), platform `revenue` P, `user_surplus` P.
 
     `..._error`: standard errors, 0 where exact. `payment_variance` (n, *P): of one conversation's
@@ -72,7 +73,7 @@ class Budget(eqx.Module):
     user_surplus_error: Float[np.ndarray, "..."]
 
 
-class NodeBound(eqx.Module):
+class NodeBound(Record):
     """Most that any report can gain from a node inside a conversation on, money.
 
     `shown`: the recommendations that led there; `value`: of the policy, with bounds between which

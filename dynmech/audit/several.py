@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from dynmech._html import as_html, portrait
+from dynmech._types import Record
 from dynmech.audit import cards
 from dynmech.audit.record import Audit
 from dynmech.errors import import_extra
 
 
-class AuditsUnder(eqx.Module):
+class AuditsUnder(Record):
     """The audits of a mechanism under D markets, in their order; iterable.
 
     Over markets drawn from an estimate, quantiles are approximate: the gain is never negative and

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._devices import Work
+from dynmech._types import Record
 from dynmech.audit.game import Game, expect, flows, follow_truth, truthful_move, unroll
 from dynmech.audit.incentives import Found, value_alternatives
 from dynmech.audit.intervals import report_of
@@ -32,7 +33,7 @@ from dynmech.problem.settled import Settled
 _HERE = Work("audit")
 
 
-class BestResponse(eqx.Module):
+class BestResponse(Record):
     """What each advertiser can gain at the outset by any misreporting strategy.
 
     - `gain` (n, B): over truth, money, conditional on the profile; NaN where not asked for or

@@ -5,10 +5,11 @@ from typing import Any
 
 import equinox as eqx
 
+from dynmech._types import Record
 from dynmech.market.environment import RecommendationMDP
 
 
-class Witness(eqx.Module):
+class Witness(Record):
     """The most profitable misreport found for an advertiser, or for an agent of the static theory.
 
     `period` counts from 1, 0 where there are none; `history` lists (recommendation, symbols seen)

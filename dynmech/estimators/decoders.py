@@ -24,7 +24,7 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import choice, number
-from dynmech._types import as_floats
+from dynmech._types import Record, as_floats
 from dynmech.errors import (
     InvalidArgument,
     describe,
@@ -38,7 +38,7 @@ from dynmech.market.tastes import TasteGrid
 _FALLBACKS = ("minimax", "least squares")
 
 
-class Decoder(eqx.Module):
+class Decoder(Record):
     """What each symbol is settled at, and what that does to the settlement of each product.
 
     n products (or k coordinates of omega), m tastes, Z symbols; money unless said otherwise.

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from dynmech._types import Record
 from dynmech.logs.likelihood import Records, Tables, logarithm
 from dynmech.logs.padding import length
 
 _BLOCK = 4096  # conversations at once
 
 
-class Blocks(eqx.Module):
+class Blocks(Record):
     """Conversations padded to K whole blocks of B; what pads them has weight 0.
 
     `rows` (K, B, 2T+2): rows of `done`, of `heard`, of `sold` and of `opening`, one beyond the last

@@ -14,6 +14,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, NotIdentified, describe
 from dynmech.logs.likelihood import controls_shown, edges_of, missing_law
 from dynmech.logs.log import Log
@@ -23,7 +24,7 @@ from dynmech.market.environment import RecommendationMDP
 _CALL = "fit(parameters=...)"
 
 
-class Chance(eqx.Module):
+class Chance(Record):
     """Shares of ratings that came: `labels`, `values` (q,), `covariance` (q, q), and where they go.
 
     `rows` (q,): entries of the market's chance, -1 for all of it. `placed`: whether the market's

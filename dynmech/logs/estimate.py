@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, NotIdentified, describe
 from dynmech.logs.blocks import Blocks, blocks
 from dynmech.logs.chance import by_shares
@@ -62,7 +62,7 @@ def rebuilt(
     )
 
 
-class Spread(eqx.Module):
+class Spread(Record):
     """Sampling covariance of free coordinates (q, q) and a factor of that of weights (m, r)."""
 
     free: Float[np.ndarray, "q q"]

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from dynmech._checks import checked, generator, key, number, whole
 from dynmech._html import Card, as_html, portrait
+from dynmech._types import Record
 from dynmech.errors import (
     InvalidArgument,
     NotIdentified,
@@ -42,7 +43,7 @@ from dynmech.market.shown import acts
 _MOST_DRAWN = 10**6
 
 
-class Fit(eqx.Module):
+class Fit(Record):
     """What a log says about a market.
 
     - `market`: the market with the estimates in place; solve it like any other.

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Numbers
+from dynmech._types import Numbers, Record
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.logs.log import Log
 from dynmech.logs.padding import length, lengthened
@@ -41,7 +41,7 @@ _NEVER = -700.0  # the logarithm of what cannot happen: finite, so that gradient
 _LISTED = 1024  # joint symbols of period 1 up to which all are listed, met or not
 
 
-class Situations(eqx.Module):
+class Situations(Record):
     """What of a log the chances by taste depend on: E edges (memory, control shown).
 
     Rows are padded, as `lengthened` does, with what is there already.
@@ -63,7 +63,7 @@ class Situations(eqx.Module):
     first: tuple[tuple[int, ...], ...] = eqx.field(static=True)
 
 
-class Records(eqx.Module):
+class Records(Record):
     """A log as a market reads it; N conversations.
 
     - `situations`: what it met. `paths` (G, T): cells of each distinct sequence, -1 beyond its
@@ -265,7 +265,7 @@ def _sold(
 BY_TASTE = ("done", "heard", "opening", "rated", "sold")
 
 
-class Tables(eqx.Module):
+class Tables(Record):
     """Logarithms by taste: `done` (D, m), `heard` (S, m), `opening` (F, m), `rated` (C, 3, m).
 
     `sold` (2n, m): that no rating came after a purchase of each product, and that one did but for

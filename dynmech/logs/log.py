@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from dynmech import files
 from dynmech._checks import checked
 from dynmech._checks import whole as integer
-from dynmech._types import on_host
+from dynmech._types import Record
 from dynmech.errors import (
     InvalidArgument,
     OutsideSupport,
@@ -51,8 +51,7 @@ from dynmech.logs.reading import (
 _WORDS = ("buy", "exit", "query")
 
 
-@on_host
-class Log(files.Kept, eqx.Module):
+class Log(files.Kept, Record):
     """N conversations of R rounds in all, in the order of their rows.
 
     Built by `Log.from_frame`, or by `Simulation.to_log`.

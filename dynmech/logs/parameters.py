@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dynmech._types import Numbers
+from dynmech._types import Numbers, Record
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, shown
 from dynmech.market.environment import RecommendationMDP
 
@@ -41,7 +41,7 @@ DOMAINS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
-class Parameter(eqx.Module):
+class Parameter(Record):
     """One parameter of a fit: `size` free coordinates.
 
     `labels`: of its entries, one each; `start`: free coordinates of the market given; `unit`: by

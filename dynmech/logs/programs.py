@@ -11,13 +11,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Numbers
+from dynmech._types import Numbers, Record
 from dynmech.logs.blocks import Blocks, in_blocks
 from dynmech.logs.likelihood import BY_TASTE, Situations, Tables, tables
 from dynmech.logs.parameters import Free, Parameter
@@ -25,7 +24,7 @@ from dynmech.market.environment import RecommendationMDP
 from solvers.programs import as_program
 
 
-class Model(eqx.Module):
+class Model(Record):
     """A market and the parameters that move, as one log reads them.
 
     `scale`: (a, b) of ratings; None where the last two coordinates are a and log b.

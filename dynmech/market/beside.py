@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._types import Index, Numbers, in_doubles
+from dynmech._types import Index, Numbers, Record, in_doubles
 from dynmech.errors import InvalidArgument, describe, shown
 from dynmech.market.channels import AbstractSymbols
 from dynmech.market.choices import Memory
@@ -34,7 +34,7 @@ from dynmech.market.signals import AbstractInitialSignals, SignalStructure
 from dynmech.market.tastes import TasteGrid
 
 
-class MarketBeside(eqx.Module):
+class MarketBeside(Record):
     """A market M, with the tastes of M' beside its own.
 
     - `env`: both as one market, in which M's tastes alone have weight. `truth`: M, read by the

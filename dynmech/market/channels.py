@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from dynmech._checks import as_floats, chances
-from dynmech._types import Given, Numbers, on_host, with_default
+from dynmech._types import Given, Numbers, Record, with_default
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.part import MarketPart
 
@@ -27,8 +26,7 @@ _MOST_SHOCKS = 2**15
 _APART = 1e-9  # of a joint law from independence: rounding
 
 
-@on_host
-class AbstractSymbols(MarketPart, eqx.Module):
+class AbstractSymbols(MarketPart, Record):
     """Joint symbols of the platform and the advertisers, completed for a market by `bind`."""
 
     @abc.abstractmethod

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import as_floats, number, within
-from dynmech._types import Estimable, Given, Index, Numbers, on_host, with_default
+from dynmech._types import Estimable, Given, Index, Numbers, Record, with_default
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.part import MarketPart
 
@@ -22,8 +22,7 @@ Memory = Int[Array | np.ndarray, " d"]
 _FEW = 8  # products compared in pairs; more are sorted
 
 
-@on_host
-class AbstractChoice(MarketPart, eqx.Module):
+class AbstractChoice(MarketPart, Record):
     """Choice among the products remembered and the outside option of utility 0."""
 
     @abc.abstractmethod
@@ -161,8 +160,7 @@ class Logit(AbstractChoice):
         return parts / (jnp.exp(-peak) + parts.sum(axis=0))
 
 
-@on_host
-class AbstractQuery(MarketPart, eqx.Module):
+class AbstractQuery(MarketPart, Record):
     """Probability of a follow-up query."""
 
     @abc.abstractmethod

@@ -7,11 +7,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from dynmech._types import Record
+
 _DIRECTIONS = 32
 _SWEEPS = 50
 
 
-class AbstractPrior(eqx.Module):
+class AbstractPrior(Record):
     """A prior on R^k by what is known of it.
 
     - `mean` (k,); `spread` (k,): standard deviations; `random` (k,): coordinates that vary.

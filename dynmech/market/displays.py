@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dynmech._checks import flag, whole
-from dynmech._types import NONE
+from dynmech._types import NONE, Record
 from dynmech.errors import InvalidArgument, OutsideSupport, TooLarge, describe, is_number
 from dynmech.errors import shown as told
 
@@ -26,7 +26,7 @@ _MOST = 32_000  # controls, so that two bytes hold one
 _CALL = "Displays({}=...)".format
 
 
-class Displays(eqx.Module):
+class Displays(Record):
     """Several products on the screen at once: at most `size` of them.
 
     **Arguments**

@@ -22,7 +22,7 @@ from dynmech._checks import (
     whole,
 )
 from dynmech._html import as_html, portrait
-from dynmech._types import Given, Numbers, on_host
+from dynmech._types import Given, Numbers, Record
 from dynmech.errors import InvalidArgument, describe, require_finite, shown
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
@@ -46,8 +46,7 @@ _CALL = "RecommendationMDP"
 _MOST_DRAWN, _MOST_ROUNDS = 10**7, 10**6
 
 
-@on_host
-class RecommendationMDP(eqx.Module):
+class RecommendationMDP(Record):
     """A market: n products shown over T rounds to a user of hidden, static taste omega.
 
     User utility of product i is u_i(omega) = <gamma_i, omega>, in the money of theta, relative

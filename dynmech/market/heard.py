@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int
 
-from dynmech._types import Numbers, join_symbols, split_symbol
+from dynmech._types import Numbers, Record, join_symbols, split_symbol
 
 
-class Heard(eqx.Module):
+class Heard(Record):
     """The numbering of one market: `sizes` (Zp, Z1, ..., Zn) of the alphabets.
 
     `reader` (C,): the advertiser who reads after each control, n for nobody; None: all may.

@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from dynmech._checks import Convert, as_floats, choice, instance, number, within
-from dynmech._types import Estimable, Index, Numbers
+from dynmech._types import Estimable, Index, Numbers, Record
 from dynmech.errors import InvalidArgument, InvalidProbability, describe, shown
 from dynmech.market.part import history_count
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -32,7 +32,7 @@ def _number(name: str, check: Convert) -> Callable[[Any], Numbers]:
     return lambda value: as_floats(check(call, value), call)
 
 
-class RatingLaw(eqx.Module):
+class RatingLaw(Record):
     """Chance that a rating comes, more or less likely the better it is.
 
         rho(x) = low + (1 - low) / (1 + exp(-(intercept + slope x)))

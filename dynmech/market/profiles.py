@@ -7,12 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._checks import indices
+from dynmech._types import Record
 from dynmech.market.signals import AbstractInitialSignals
 from dynmech.market.tastes import TasteGrid
 from dynmech.market.values import Values, profile_grid
 
 
-class Profiles(eqx.Module):
+class Profiles(Record):
     """A batch of B initial profiles.
 
     - `theta`: shape (B, n), indices into each advertiser's support.

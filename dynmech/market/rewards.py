@@ -7,17 +7,16 @@ place of u_j counts it everywhere, and every sum is relative to leaving at once.
 
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float
 
 from dynmech._checks import as_floats, finite
-from dynmech._types import Numbers
+from dynmech._types import Numbers, Record
 from dynmech.errors import InvalidArgument, describe
 
 
-class Toll(eqx.Module):
+class Toll(Record):
     """Running costs as an outcome of the solvers' problem that does not end anything.
 
     `unit` (m,): the dearest query given omega, money, never negative. `rate` (C, m) in [0, 1]:

@@ -27,7 +27,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import check_fields, flag, instance, shaped
-from dynmech._types import Index, Numbers, on_host, with_default
+from dynmech._types import Index, Numbers, Record, with_default
 from dynmech.errors import InvalidArgument, describe, is_number
 from dynmech.market.choices import AbstractChoice as AbstractChoice
 from dynmech.market.choices import AbstractQuery as AbstractQuery
@@ -63,8 +63,7 @@ def _check_parts(rule: "_Recall") -> None:
     )
 
 
-@on_host
-class AbstractActionRule(MarketPart, eqx.Module):
+class AbstractActionRule(MarketPart, Record):
     """What the user remembers, and what she does after a recommendation."""
 
     @abc.abstractmethod

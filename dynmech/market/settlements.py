@@ -18,7 +18,7 @@ from dynmech._checks import (
     number,
     shaped,
 )
-from dynmech._types import Estimable, Given, Index, Numbers, on_host, precision, with_default
+from dynmech._types import Estimable, Given, Index, Numbers, Record, precision, with_default
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.channels import (
     capped_normal,
@@ -29,8 +29,7 @@ from dynmech.market.part import MarketPart, kept_histories
 _LIMITS = "RatingSettlement(limits=...)"
 
 
-@on_host
-class AbstractSettlementSignal(MarketPart, eqx.Module):
+class AbstractSettlementSignal(MarketPart, Record):
     """The signal after a purchase, from which the utility of the product bought is estimated.
 
     Methods are told the product recommended, n for none; all places (K,) where several are shown.

@@ -26,7 +26,7 @@ from dynmech._checks import (
     whole,
     within,
 )
-from dynmech._types import Given, Numbers, module_of
+from dynmech._types import Given, Numbers, Record, module_of
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.channels import (
     AbstractSymbols,
@@ -223,7 +223,7 @@ class GaussianSignals(AbstractInitialSignals):
         return symbols
 
 
-class SignalStructure(eqx.Module):
+class SignalStructure(Record):
     """All signals of a conversation.
 
     **Arguments:** `initial`: `GaussianSignals`, `JointSignals`, `NoSignals` (default);

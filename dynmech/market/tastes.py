@@ -34,6 +34,7 @@ from dynmech._checks import (
     shaped,
     whole,
 )
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, describe, require_finite
 from dynmech.market.discretise import cluster, discretisation_error, normal_points
 from dynmech.market.moments import SamplePrior, TransformedNormal
@@ -45,7 +46,7 @@ _KINDS = ("normal", "lognormal", "fixed")
 _SIZE = whole(1, 2**22)
 
 
-class TasteGrid(eqx.Module):
+class TasteGrid(Record):
     """Hold the prior F_0 on the user's taste omega as m weighted points in R^k.
 
     **Arguments**
@@ -64,7 +65,6 @@ class TasteGrid(eqx.Module):
       those of the full sample; so is E max(0, <g, omega>), except where lognormals are mixed with
       others or their signs: there it is estimated on 2^16 quasi-random points that are no grid's,
       and three standard errors are added.
-
     - `characteristics`: k names of the columns; those of `points` where it is labelled. A market
       matches them with the columns of its `gamma`.
 

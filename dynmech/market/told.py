@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from dynmech._types import Record
 from dynmech.market.choices import AbstractChoice, AbstractQuery
 from dynmech.market.shown import asks
 
 
-class ToldTaste(eqx.Module):
+class ToldTaste(Record):
     """What a rule is asked to bound: C maximisations of a platform that is told omega, money.
 
     - `utilities` (n, m): what behaviour follows from. `shown` (A, K): the controls, n for an empty
@@ -34,7 +35,7 @@ class ToldTaste(eqx.Module):
     allowed: Bool[np.ndarray, "C A"]
 
 
-class AbstractToldBound(eqx.Module):
+class AbstractToldBound(Record):
     """Upper bound on one of the maximisations.
 
     `exact`: whether no plan that is told omega gets less. Consistent: one exact round with the

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import Labels, chances, distinct, in_order, labelled, matched, shaped
-from dynmech._types import Given
+from dynmech._types import Given, Record
 from dynmech.errors import InvalidArgument, OutsideSupport, describe, require_finite
 
 
@@ -106,7 +106,7 @@ def _rows(values: "Values", names: tuple[str, ...]) -> list[int]:
     return in_order(call, rows, 0, own, names, "products").tolist()
 
 
-class ConstantValues(eqx.Module):
+class ConstantValues(Record):
     """Values drawn once and constant during the conversation (identity kernel).
 
     **Arguments**
@@ -154,7 +154,7 @@ class ConstantValues(eqx.Module):
         return ConstantValues(self.support[rows], prior, interval, names)
 
 
-class MarkovValues(eqx.Module):
+class MarkovValues(Record):
     """Values that move between rounds by a kernel G_i(theta' | r, theta), paper C, section 3.1.
 
     **Arguments**

@@ -10,6 +10,7 @@ import numpy as np
 
 from dynmech._checks import instance, several
 from dynmech._html import as_html, portrait
+from dynmech._types import Record
 from dynmech.audit import Audit
 from dynmech.errors import import_extra
 from dynmech.mechanism import cards
@@ -27,7 +28,7 @@ STANDARD = (
 )
 
 
-class Comparison(eqx.Module):
+class Comparison(Record):
     """Audits of several settlements of one mechanism, `audits`, and the surplus under truth.
 
     All figures are under truth: where a gain is positive, truth is no equilibrium and the row

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import checked, instance, within
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.mechanism.team import DynamicTeamMechanism
 from dynmech.play.records import Simulation
@@ -30,7 +31,7 @@ _CELLS = 4_000_000
 _KINDS = ("core", "groves", "payment")
 
 
-class PaymentMoments(eqx.Module):
+class PaymentMoments(Record):
     """Exact mean and variance of what one conversation pays under truth, Groves terms included.
 
     The first axis is the n advertisers and, last, the platform's revenue. P as in

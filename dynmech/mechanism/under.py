@@ -11,11 +11,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import instance
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dynmech.play.terms import AbstractTerms
 
 
-class Scene(eqx.Module):
+class Scene(Record):
     """What an audit looks at: a policy in a market, what is charged and what settles there.
 
     - `policy`, `own`, `groves_total` (n, *P), `estimator`: as the mechanism's.

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import choice, optional, shaped
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, describe, import_extra
 from dynmech.payments.groves import AbstractGroves, OwnTables
 
@@ -29,7 +30,7 @@ _RIDGE = 1e-9  # of the mean eigenvalue: picks one of several functions of least
 _MARGIN = 1e-9  # room that the quadratic program is left in each constraint
 
 
-class WindowComparison(eqx.Module):
+class WindowComparison(Record):
     """How much room participation and no subsidy leave, (B, n), money.
 
     - `fixed`: largest slack that a total fixed given the others' reports leaves in both

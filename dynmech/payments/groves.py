@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._checks import choice
-from dynmech._types import with_default
+from dynmech._types import Record, with_default
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.market.beside import read_markets
 from dynmech.market.environment import RecommendationMDP
 
 
-class Spread(eqx.Module):
+class Spread(Record):
     """What totals of least variance need of every pair of reports, the truth of it.
 
     - `receipts` (n, P, m): E[core receipts of i; omega], unnormalised as beliefs are; money.
@@ -33,7 +33,7 @@ class Spread(eqx.Module):
     weight: Float[np.ndarray, " P"]
 
 
-class OwnTables(eqx.Module):
+class OwnTables(Record):
     """What a Groves term may use, along each advertiser's own values (V) and signals (Z).
 
     Own values are the K of the support, and, where `ConstantValues(interval=...)` declares more,
@@ -96,7 +96,7 @@ class OwnTables(eqx.Module):
         return np.where(mass > 0, belief / np.where(mass > 0, mass, 1), np.nan)
 
 
-class AbstractGroves(eqx.Module):
+class AbstractGroves(Record):
     """A Groves term; one of your own gives `total`, and `side` as a class attribute.
 
     - `side`: the bound that it charges where numbers are not exact: "upper" (it must not be too

@@ -8,12 +8,13 @@ from jaxtyping import Float
 
 from dynmech import files
 from dynmech._html import Card, amount, as_html, portrait, span
+from dynmech._types import Record
 from dynmech.errors import import_extra
 from dynmech.market.displays import named
 from solvers.kept import require_indices, require_numbers
 
 
-class Ledger(files.Kept, eqx.Module):
+class Ledger(files.Kept, Record):
     """What one conversation settled at, period by period, money paid by the advertisers.
 
     - `period` (rows,), counted from 1; `recommendation`, `shown`: what was recommended and what

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._checks import as_floats, check_fields, instance, shaped, whole
-from dynmech._types import with_default
+from dynmech._types import Record, with_default
 
 
-class Situation(eqx.Module):
+class Situation(Record):
     """k situations of one period in which a purchase may be settled.
 
     - `product` (k, J): the product of each slot, -1 where empty. `stop` (k, J, m): its purchase
@@ -46,7 +46,7 @@ class Situation(eqx.Module):
     period: int = eqx.field(static=True)
 
 
-class AbstractSettlement(eqx.Module):
+class AbstractSettlement(Record):
     """A way to settle.
 
     - `own`: whether it settles with the mechanism's own estimate, to which the bounds on gains

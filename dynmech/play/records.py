@@ -7,13 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech import files
+from dynmech._types import Record
 from dynmech.errors import import_extra
 from dynmech.logs.log import Log
 from dynmech.logs.reading import BUY, EXIT, QUERY
 from solvers.kept import require_indices, require_numbers
 
 
-class Simulation(files.Kept, eqx.Module):
+class Simulation(files.Kept, Record):
     """Records of N simulated conversations; money unless said otherwise.
 
     - `profile` (N,): index into the policy's profiles; `omega` (N,): taste point drawn.

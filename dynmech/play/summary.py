@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 
 from dynmech import files
 from dynmech._checks import choice, number
+from dynmech._types import Record
 from dynmech.errors import import_extra
 
 ERROR = 1e-3  # of a quantile, relative
@@ -32,7 +33,7 @@ EACH = ("payment", "payoff", "core", "groves", "earned")  # of every advertiser
 WHOLE = ("surplus", "user_utility", "round_costs", "estimate", "rating", "length")
 
 
-class Moments(eqx.Module):
+class Moments(Record):
     """Running moments of F records, and the cells of their histograms that hold anything.
 
     - `known` (F,): numbers that are no NaN. `mean`, `squares` (F,): of these, and their summed
@@ -123,7 +124,7 @@ def record_table(records: Mapping[str, np.ndarray]) -> Float[np.ndarray, "N F"]:
     return np.concatenate(columns, axis=1).astype(float)
 
 
-class SimulationSummary(files.Kept, eqx.Module):
+class SimulationSummary(files.Kept, Record):
     """Moments and quantiles of simulated conversations; money unless said otherwise.
 
     Of "payment", "payoff", "core", "groves" and "earned", (n,) each, and of "surplus",

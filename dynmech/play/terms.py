@@ -4,14 +4,13 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from dynmech._types import on_host
+from dynmech._types import Record
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.payments.groves import AbstractGroves, OwnTables, total_by_taste
 from dynmech.policy.base import AbstractPricedPolicy
 
 
-@on_host
-class AbstractTerms(eqx.Module):
+class AbstractTerms(Record):
     """The terms of a mechanism.
 
     - `policy`: who recommends. `groves`: its Groves term. `estimator`: the settlement signal.

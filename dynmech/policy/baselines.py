@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._checks import choice, several, whole
+from dynmech._types import Record
 from solvers.neural.rollout import Play, rollout
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 SIMPLER = tuple(play.value for play in Play if play is not Play.GREEDY)
 
 
-class PolicyComparison(eqx.Module):
+class PolicyComparison(Record):
     """Simulated values of policies, money; `name[0]` is "this policy", the policy itself.
 
     `value`, `error` (K,): mean and standard error, 0 for what is exact; `difference`,

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech import files
 from dynmech._html import as_html, portrait
-from dynmech._types import on_host, query_code
+from dynmech._types import Record, query_code
 from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Display = int | tuple[int, ...]
 
 
-class Turn(eqx.Module):
+class Turn(Record):
     """One round as it happened.
 
     `recommendation`, `shown`: what was recommended and what was displayed, a product or -1, or a
@@ -65,8 +65,7 @@ class Turn(eqx.Module):
     values: Int[np.ndarray, " n"] | None = None
 
 
-@on_host
-class Conversation(eqx.Module):
+class Conversation(Record):
     """A conversation under the policy and truthful reports; `step` and `undo` return new ones.
 
     `profile`: the index of the profile that it started from, -1 where that is an alternative to

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import as_floats, indices
 from dynmech._devices import Work, read_mesh
-from dynmech._types import on_host
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.displays import control_of, displays_named, places
 from dynmech.market.environment import RecommendationMDP
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
 
 
-@on_host
-class Conversations(eqx.Module):
+class Conversations(Record):
     """N conversations in step with each other; `step` returns new ones.
 
     Rows on the plan are followed together; a row that leaves it goes on as a `Conversation`.

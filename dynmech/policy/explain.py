@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech._checks import instance
 from dynmech._html import Card, amount, as_html, portrait
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.continued import remaining
 from dynmech.market.displays import displays_named, words
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _MOVERS = 5
 
 
-class Explanation(eqx.Module):
+class Explanation(Record):
     """Why a product is recommended at one point of a conversation.
 
     - `period`; `recommendation`, `runner_up`: products, -1 for none, or tuples where several are

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._types import Record
 from dynmech.market.beside import MarketBeside
 from dynmech.problem.tasks import Pairs
 from solvers.tree.plan import Plan
@@ -14,7 +14,7 @@ from solvers.tree.plan import Plan
 Followed = tuple[tuple[Int[np.ndarray, "P _N"], ...], Float[np.ndarray, "L A"] | None]
 
 
-class Wider(eqx.Module):
+class Wider(Record):
     """A tree of two markets side by side, on which a policy of the second is followed.
 
     `plan`: its root is what the policy's own mechanism believes; `pairs`: those of the tree;

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._checks import by_label, indices, labelled
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.errors import shown as told
 from dynmech.policy.conversation import Conversation, start_conversation
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CALL = "EfficientPolicy.start_many({})".format
 
 
-class Openings(eqx.Module):
+class Openings(Record):
     """N conversations before their first round.
 
     `profile` (N,): the one asked for, -1 where that is none; `values` (N, n): indices, 0 where they

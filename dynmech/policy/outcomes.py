@@ -1,9 +1,9 @@
 """Expectations under a plan: who is bought, what is earned, what the user gets."""
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech._types import Record
 from dynmech.bounded import Bounded
 from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
@@ -12,7 +12,7 @@ from solvers.tree.plan import Plan, rows_after, visit
 _CELLS = 4_000_000
 
 
-class Outcomes(eqx.Module):
+class Outcomes(Record):
     """Expectations conditional on each pair's signals; NaN where these are impossible.
 
     All (B, n), money but for `purchase`: probability of buying each product, theta earned by

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from dynmech._types import Record
 from dynmech.bounded import Bounded, simulated
 from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
@@ -39,7 +40,7 @@ _SEED = 5
 _PARTS = "value", "lower", "upper", "error", "unseen"
 
 
-class OwnBounds(eqx.Module):
+class OwnBounds(Record):
     """Along own alternatives; money, per profile; NaN where its signals are impossible.
 
     - `pairs`: the profiles, P of them, and which are whose alternatives. `root` (R, m).
@@ -56,7 +57,7 @@ class OwnBounds(eqx.Module):
     displayable: Bounded
 
 
-class Economy(eqx.Module):
+class Economy(Record):
     """Cases of one belief, with their told-omega bounds; `entries`: where (b, i, z) they go."""
 
     root: int = eqx.field(static=True)
@@ -65,7 +66,7 @@ class Economy(eqx.Module):
     entries: tuple[tuple[int, int, int], ...] = eqx.field(static=True)
 
 
-class Alternatives(eqx.Module):
+class Alternatives(Record):
     """What has to be solved for own alternatives: every profile, and every economy without one."""
 
     pairs: Pairs

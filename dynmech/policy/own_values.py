@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
-from dynmech._types import precision
+from dynmech._types import Record, precision
 from dynmech.market.values import ConstantValues
 from dynmech.policy.nodes import recommendations
 from dynmech.policy.outcomes import expected_outcomes
@@ -41,7 +41,7 @@ _MOST_CELLS = 60_000_000
 _BETWEEN = Beside()
 
 
-class Between(eqx.Module):
+class Between(Record):
     """Pairs of reports in which one advertiser's value is off the support, and what is done there.
 
     - `money` (P, n): values of every pair. `pairs`: of these, theta of pair p is p; `own`

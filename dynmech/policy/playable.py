@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._beside import Beside
+from dynmech._types import Record
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
@@ -29,7 +30,7 @@ from solvers.tree.misled import Told
 _RULES, _PROCESSES, _CEILINGS = Beside(), Beside(), Beside()
 
 
-class Playable(eqx.Module):
+class Playable(Record):
     """Who plays in a market: a critic, or somebody whose recommendations are asked for.
 
     `profiles` (B of them) with unnormalised beliefs `root` (B, m); `critic`: what values the

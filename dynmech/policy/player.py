@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dynmech._devices import Work
+from dynmech._types import Record
 from dynmech.bounded import Bounded, simulated
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -41,7 +42,7 @@ _FEATURES = 8
 _WHOLE = 512
 
 
-class Played(eqx.Module):
+class Played(Record):
     """N runs of one report, money, given the true types; each row adds up over a conversation.
 
     - `earned`, `utility`, `purchase` (N, n): expected values earned, user utility, and chance of
@@ -82,7 +83,7 @@ class Played(eqx.Module):
         return self.left
 
 
-class Outcomes(eqx.Module):
+class Outcomes(Record):
     """By product under truth, simulated, (n, B), money.
 
     `earned`: theta earned; `utility`: the user's; `purchase`: the chance of one, no money; `costs`
@@ -95,7 +96,7 @@ class Outcomes(eqx.Module):
     costs: Bounded
 
 
-class Report(eqx.Module):
+class Report(Record):
     """What advertiser `owner` reports at the outset: a value, money, and a symbol.
 
     `lasting`: the value is reported for good, as values that do not change are; else the truth

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from dynmech import files
 from dynmech._beside import Beside
 from dynmech._html import as_html, portrait
+from dynmech._types import Record
 from dynmech.bounded import Bounded
 from dynmech.errors import (
     DynmechError,
@@ -50,7 +51,7 @@ _NAMES = (
 )  # fmt: skip
 
 
-class Figures(eqx.Module):
+class Figures(Record):
     """The numbers of a policy at its profiles, money; shapes as in `EfficientPolicy`.
 
     `value`: V_1. `lower`, `upper`: of W_1. `marginal`, `displayable`: W^{-i} and Wd^{-i}. By

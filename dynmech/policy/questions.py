@@ -14,7 +14,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dynmech._types import on_host, with_default
+from dynmech._types import Record, with_default
 from dynmech.errors import DynmechError, InvalidArgument, describe
 from dynmech.problem.settled import predictions
 
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from solvers.tree.tree import Tree
 
 
-@on_host
-class AbstractPolicy(eqx.Module):
+class AbstractPolicy(Record):
     """A recommender for a market; one of your own is priced as `GivenPolicy` prices a function."""
 
     if TYPE_CHECKING:  # a field or a property, whichever suits the class
@@ -61,7 +60,7 @@ class AbstractPolicy(eqx.Module):
         """
 
 
-class Place(eqx.Module):
+class Place(Record):
     """Where a conversation is: round from 1, value indices, what is believed and remembered.
 
     `belief` (m,) need not be normalised. `memory` is the action rule's, where it is followed;
@@ -139,8 +138,7 @@ class AbstractCursor:
         """Go on with the joint symbols that were reported."""
 
 
-@on_host
-class AbstractEvaluator(eqx.Module):
+class AbstractEvaluator(Record):
     """What follows from a policy in a market; `walked` says whether by its tree, exactly.
 
     Of the tree, and refused where none was walked, are `plan`; `compiled`, the market as the tree

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from dynmech._checks import whole
+from dynmech._types import Record
 from solvers.certify import simplify
 from solvers.told.relaxation import relaxation
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dynmech.policy.priced import AbstractPriced
 
 
-class Relaxation(eqx.Module):
+class Relaxation(Record):
     """An upper bound on W by simulation, money.
 
     `value`, `error`: mean and standard error of draws whose mean is at least W; `upper`: above W

@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from dynmech._types import precision
+from dynmech._types import Record, precision
 from dynmech.errors import TooLarge
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -31,7 +31,7 @@ from solvers.tree.plan import Plan
 _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there is no last round
 
 
-class Rest(eqx.Module):
+class Rest(Record):
     """W of one profile, solved: the market on its tree, the plan, and how far it may be off.
 
     `value` (P,): surplus of each pair per unit of mass; `gap` as in `AbstractEvaluator`;

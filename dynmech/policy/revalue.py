@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from dynmech._checks import finite
 from dynmech._devices import Work, read_mesh
-from dynmech._types import Numbers, precision
+from dynmech._types import Numbers, Record, precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.values import MarkovValues
 from dynmech.problem.compile import compile_market, tables
@@ -33,7 +33,7 @@ _TOGETHER = 256  # tasks of one root that are solved side by side
 _BLOCK = 32768  # nodes handed over at once; a step splits them itself
 
 
-class Revaluation(eqx.Module):
+class Revaluation(Record):
     """Values of a re-optimised policy; shapes as in `EfficientPolicy`. Stands for `.value`.
 
     JAX arrays where some argument was one, in their precision; else NumPy's, in the market's.

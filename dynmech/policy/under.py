@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dynmech._devices import Work
+from dynmech._types import Record
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.beside import beside, read_by
 from dynmech.market.environment import RecommendationMDP
@@ -112,7 +113,7 @@ def certify_under(
     return played_policy(found, profiles, policy.batch, note, 0.0)
 
 
-class Elsewhere(eqx.Module):
+class Elsewhere(Record):
     """A policy played in another market, as far as whole conversations need: no tree is walked.
 
     - `env`: the true market, read by the mechanism's device. `policy`: whose recommendations.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dynmech._types import Numbers, on_host, precision
+from dynmech._types import Numbers, Record, precision
 from dynmech.errors import (
     InvalidArgument,
     InvalidProbability,
@@ -41,7 +41,7 @@ _TEMPORARY = 12  # numbers a product and taste that rules may hold at once
 _SIZES = (16, 128, 1024, 8192)
 
 
-class Edges(eqx.Module):
+class Edges(Record):
     """One representative of every edge, and where its columns come from.
 
     - `memory` (E, d), `control` (E,), `period` (E,): arguments that give its laws.
@@ -57,8 +57,7 @@ class Edges(eqx.Module):
     column_symbol: Int[np.ndarray, " C"]
 
 
-@on_host
-class Compiled(eqx.Module):
+class Compiled(Record):
     """A market as the solvers see it, and the way back.
 
     `stop` (E, J, m): chances of what is in `edges.slot`; `leave`, `query` (E, m): of leaving and
@@ -125,7 +124,7 @@ class Compiled(eqx.Module):
         return 2.0 * laws + 3.0 * columns + _size(len(self.shown), each) * each
 
 
-class _Part(eqx.Module):
+class _Part(Record):
     """Laws of a block of situations, in full."""
 
     action: Float[np.ndarray, "B n2 m"]

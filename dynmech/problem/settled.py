@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from dynmech._types import Numbers, precision
+from dynmech._types import Numbers, Record, precision
 from dynmech.errors import InvalidArgument, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -29,7 +29,7 @@ from solvers.tree.plan import Plan
 _MOST_TRIED = 2e7  # numbers that predictions are made of
 
 
-class Settled(eqx.Module):
+class Settled(Record):
     """Conditional means and variances of the estimate at each edge; money.
 
     - `mean` (E, n, m). `follows` (4, E, n, m): d, v0, v1, v2, None where no prediction enters.

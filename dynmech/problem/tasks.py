@@ -10,7 +10,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dynmech._types import Numbers
+from dynmech._types import Numbers, Record
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel, profile_grid
@@ -20,7 +20,7 @@ from solvers.kept import require_indices
 _FEW, _MANY = 4, 16  # economies of one root worked on one by one, up to so many; else so many
 
 
-class Pairs(eqx.Module):
+class Pairs(Record):
     """Pairs of root and values, and how profiles refer to them.
 
     - `signals` (R, 1+n): the signals of each root. `root`, `theta` (P,), (P, n): each pair.
@@ -88,7 +88,7 @@ def make_pairs(env: RecommendationMDP, profiles: Profiles) -> Pairs:
     return Pairs(roots, pair_root, pair_theta, base, own)
 
 
-class Assignment(eqx.Module):
+class Assignment(Record):
     """Groups of tasks for the solver, and where the answers are in their concatenation.
 
     Answers are flattened group by group. `pair` (P,): W of each pair; `marginal`,

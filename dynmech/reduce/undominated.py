@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from dynmech._checks import choice
-from dynmech._types import Numbers, in_doubles, precision
+from dynmech._types import Numbers, Record, in_doubles, precision
 from dynmech.errors import InvalidArgument, TooLarge, UnseenPurchase, describe, import_extra
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
@@ -60,7 +60,7 @@ _SEVERAL = "displays are declared: a product that another dominates may belong i
 _REMEMBERS = "the action rule remembers more than what is on the screen, so all are kept"
 
 
-class Undominated(eqx.Module):
+class Undominated(Record):
     """The products that can matter, and a witness for each of the others.
 
     - `kept` (K,), `removed` (n - K,): indices. `removals`: in the order found, per product removed

@@ -20,7 +20,6 @@ goes on, for runs of a length as in play. s is as large as it may be for no run 
 the one thing that `betting_lower` has to know. The network enters nothing else.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,7 @@ from jaxtyping import Array, Float, Int
 
 from solvers.confidence.betting import betting_lower
 from solvers.confidence.sample import AbstractSample, repeated
+from solvers.host import Record
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Plans, ahead, guarded, planned, plans_around
 from solvers.problem import Numbers
@@ -64,7 +64,7 @@ class Certified(AbstractSample):
         return np.asarray(self.mean - self.lower(alpha))
 
 
-class _Spread(eqx.Module):
+class _Spread(Record):
     """What C beliefs of mass 1 get in a round, and all that may follow the greedy control.
 
     `pay`, `plan` (C,): expected yield, and L. For each symbol: `mass`, and per unit of it L

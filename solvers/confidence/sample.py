@@ -4,8 +4,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from solvers.host import Record
 
-class AbstractSample(eqx.Module):
+
+class AbstractSample(Record):
     """Draws `gain` (N,), each with the number in question as its mean."""
 
     gain: eqx.AbstractVar[Float[np.ndarray, " N"]]

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from solvers.checkpoint import named, within
+from solvers.host import Record
 from solvers.points.batches import in_chunks, padded_length
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import RELATIVE
@@ -31,7 +32,7 @@ def _words(belief: Float[np.ndarray, "N m"]) -> Int[np.ndarray, "N m"]:
     return np.round(belief * 2.0**44).astype(np.int64)
 
 
-class Found(eqx.Module):
+class Found(Record):
     """What is known of N beliefs of one round and memory class, for A controls and U tasks.
 
     `upper`, `lower` (N, A, U): bounds on the value of each control, -inf if it is not allowed.

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from solvers.host import Record
 from solvers.points.points import PointSets
 from solvers.problem import Numbers, Tasks
 from solvers.table import Answer
@@ -14,7 +14,7 @@ from solvers.tree.backward import Swept, likelihood_rows
 from solvers.tree.tree import Tree
 
 
-class Wanted(eqx.Module):
+class Wanted(Record):
     """Beliefs of mass one in one round and memory class, and their weight for every task."""
 
     belief: Float[np.ndarray, "N m"]

@@ -32,6 +32,7 @@ from jaxtyping import Float
 from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, number, positive, time_limit
 from solvers.devices import check_mesh, late
+from solvers.host import Record
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Problem
 from solvers.progress import Bar, deferred
@@ -156,7 +157,7 @@ class BranchAndBound(AbstractSolver):
         )
 
 
-class BoundedTree(eqx.Module):
+class BoundedTree(Record):
     """The tree grown; per group of tasks the plan's answer and upper bounds (R, Q); why it ended.
 
     `gap`: per group and round, of the policies kept, (N_t, R, keep): upper minus lower bound at

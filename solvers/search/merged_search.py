@@ -19,6 +19,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from solvers.host import Record
 from solvers.process import AbstractCeiling, Case
 from solvers.tabular import Tabular
 
@@ -26,7 +27,7 @@ _BATCH = 512
 _TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
 
 
-class Searched(eqx.Module):
+class Searched(Record):
     """An upper bound `upper`, the multisets valued, and the largest of them."""
 
     upper: float

@@ -1,11 +1,12 @@
 """Rows of arrays that grow together, for the nodes of one place, found by their words."""
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.host import Record
 
-class Flat(eqx.Module):
+
+class Flat(Record):
     """Tasks of all groups side by side: `root` (R, m), and of each task its root and the rest."""
 
     root: Float[np.ndarray, "R m"]

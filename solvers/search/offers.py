@@ -18,18 +18,18 @@ with M_v in place of U_v where the next place has not been met. Both hold at eve
 
 from collections import OrderedDict
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from solvers.host import Record
 from solvers.problem import Numbers
 from solvers.process import AbstractProcess
 from solvers.programs import as_program
 
 
-class Offer(eqx.Module):
+class Offer(Record):
     """Laws of all controls after one memory.
 
     - `stop` (A, J, m): chance that the process ends in each slot's outcome; `outcome` (A, J), -1

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 
 from solvers.checkpoint import States, mark_of, named, within
 from solvers.devices import late
+from solvers.host import Record
 from solvers.problem import Tasks
 from solvers.process import AbstractProcess
 from solvers.progress import Bar, deferred
@@ -38,7 +39,7 @@ from solvers.table import Grown
 Arriving = dict[int, list[tuple[np.ndarray, np.ndarray]]]
 
 
-class Searched(eqx.Module):
+class Searched(Record):
     """Bounds of every task, (F,), and the rounds that its plans can reach; why it ended.
 
     `value`: of its plan, as computed; `ill`: whether ties met were ill conditioned.

@@ -42,6 +42,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.host import Record
+
 _POOL = 96
 _LEADERS = 3
 _CHUNK = 64
@@ -49,7 +51,7 @@ _SAME = 1e-15
 ROUNDING = 1e-13
 
 
-class Mixture(eqx.Module):
+class Mixture(Record):
     """Controls and weights that do at least as well; `margin`: least <b, D> per unit of mass."""
 
     member: Int[np.ndarray, " k"]
@@ -57,7 +59,7 @@ class Mixture(eqx.Module):
     margin: float = eqx.field(static=True)
 
 
-class Removal(eqx.Module):
+class Removal(Record):
     """A control removed, and its witnesses: whichever control is taken away, one does without it.
 
     `free`: the first mixture is as good even where the control's own yield does not count.
@@ -68,7 +70,7 @@ class Removal(eqx.Module):
     free: bool = eqx.field(static=True)
 
 
-class Choices(eqx.Module):
+class Choices(Record):
     """What A controls yield and what may follow; the last one stands for doing nothing.
 
     - `low`, `high` (A, m): least and most expected yield of a round, over all coefficients.

@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.confidence.betting import betting_upper
 from solvers.confidence.sample import AbstractSample
+from solvers.host import Record
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Play, ahead, rollout
 from solvers.problem import Numbers
@@ -55,7 +56,7 @@ class Relaxed(AbstractSample):
         return min(float(betting_upper(self.gain, self.most, alpha)), self.told)
 
 
-class Branches(eqx.Module):
+class Branches(Record):
     """What A controls lead to after C beliefs: Q, still going, belief, V, U - V, memory."""
 
     backup: Float[Numbers, "C A"]

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from solvers.devices import here, shares, spread_runs
 from solvers.gains import Gains, gains
+from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tables, Tasks
 from solvers.ties import rounding, signed
 from solvers.tree.bellman import Found, Later, bellman_step, host_seconds, step_on_host
@@ -81,7 +82,7 @@ def backward(
     return jnp.asarray(value)[0], actions[::-1]
 
 
-class Swept(eqx.Module):
+class Swept(Record):
     """One round solved: what the controls taken yield (N, R, Q), and the controls.
 
     - `best`: W among controls that are followed. `amount`: of both, or what bounds it at

@@ -2,7 +2,6 @@
 
 from types import ModuleType
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from solvers.devices import at_hand
 from solvers.gains import Gains
+from solvers.host import Record
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import DType, Taken, take
@@ -22,7 +22,7 @@ _UNROLLED = 8  # symbols whose values are added up without a loop
 _CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1e9, 5e9, 5e-4, 30
 
 
-class Later(eqx.Module):
+class Later(Record):
     """Values of the round that follows, (N, R, Q); None where they are not carried.
 
     `value`: where it is not `best`; `amount`: where a term may be negative and they are carried.
@@ -34,7 +34,7 @@ class Later(eqx.Module):
     upper: Numbers | None
 
 
-class Found(eqx.Module):
+class Found(Record):
     """What a step finds at its nodes; as in `Swept`, None where it is not carried.
 
     `apart` (C,): whether a value is not `best`; without `value`, none is.

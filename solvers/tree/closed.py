@@ -16,6 +16,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.host import Record
 from solvers.problem import Structure, Tables, Tasks
 from solvers.told.bounds import expected
 from solvers.tree.tree import Tree
@@ -28,7 +29,7 @@ _MOST_STEPS = 5_000
 _WORK = 3e8
 
 
-class Closed(eqx.Module):
+class Closed(Record):
     """Directions of likelihood rows, the first all ones; and where each column leads.
 
     - `rows` (B, m): largest entry 1, or zero throughout.

@@ -18,6 +18,7 @@ from solvers.checkpoint import Checkpoint
 from solvers.checks import check_fields, flag, optional, positive
 from solvers.devices import at_hand, check_mesh, shares, spread
 from solvers.files import fingerprint
+from solvers.host import Record
 from solvers.problem import Structure, Tables, TaskList, Tasks, cast
 from solvers.process import Problem
 from solvers.progress import Bar, deferred
@@ -104,7 +105,7 @@ class Exact(AbstractSolver):
         )
 
 
-class Estimate(eqx.Module):
+class Estimate(Record):
     """What a solve will take: nodes, bytes that live at once, seconds (rough, on two cores)."""
 
     nodes: int = eqx.field(static=True)

@@ -26,10 +26,10 @@ without error, and the bound above enters as a cap at every node.
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.host import Record
 from solvers.problem import Structure, Tables, Tasks
 from solvers.told.bounds import open_columns
 from solvers.tree.backward import Swept, likelihood_rows
@@ -117,7 +117,7 @@ def _lead(belief: Float[np.ndarray, "L R m"], old: np.ndarray, delta: float):
     return leader, worst
 
 
-class Costs(eqx.Module):
+class Costs(Record):
     """C_t of every round, (T, R, Q), and e_t of the merged tree, (T, R, Q)."""
 
     span: Float[np.ndarray, "T _R _Q"]

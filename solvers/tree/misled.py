@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float
 
 from solvers.chooser import AbstractChooser, chosen
+from solvers.host import Record
 from solvers.neural.critic import AbstractCritic
 from solvers.neural.rollout import Play, Step, play_round
 from solvers.problem import Numbers
@@ -40,7 +41,7 @@ Observer = Callable[
 ]
 
 
-class Told(eqx.Module):
+class Told(Record):
     """What controls are chosen for.
 
     `belief` (m,); `cases`, `ceilings`: of the rounds from the first on, the last one repeated.
@@ -53,7 +54,7 @@ class Told(eqx.Module):
     place: int = eqx.field(static=True, default=0)
 
 
-class Followed(eqx.Module):
+class Followed(Record):
     """Runs: `gain` (N,), each unbiased for the expected yield; `seen` (N, F): what was observed.
 
     `first`: the control of the first round, their number where it is drawn; `going`: the chance

@@ -18,6 +18,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.host import Record
 from solvers.problem import Tables
 from solvers.ties import Taken, shares, take
 from solvers.tree.backward import likelihood_rows
@@ -26,7 +27,7 @@ from solvers.tree.tree import Tree, ratios
 _ROUND = 1e-14
 
 
-class Sweep(eqx.Module):
+class Sweep(Record):
     """Controls taken somewhere on the interval in one round, shape (G, N, A).
 
     `low`, `high`: the widest stretch of x on which the control is taken, NaN where it never is;
@@ -42,7 +43,7 @@ class Sweep(eqx.Module):
         return ~np.isnan(self.low)
 
 
-class Swept(eqx.Module):
+class Swept(Record):
     """What a sweep finds: `rounds`, a `Sweep` each, and `kinks` (G, L) of W at the roots.
 
     Kinks are where the slope of W changes, increasing, NaN in unused places: between two of them
@@ -53,7 +54,7 @@ class Swept(eqx.Module):
     kinks: Float[np.ndarray, "G L"]
 
 
-class _Convex(eqx.Module):
+class _Convex(Record):
     """k convex piecewise linear functions on [low, high]; unused kinks have jump 0."""
 
     value: Float[np.ndarray, " k"]
@@ -62,7 +63,7 @@ class _Convex(eqx.Module):
     jump: Float[np.ndarray, "k L"]
 
 
-class _Lines(eqx.Module):
+class _Lines(Record):
     """Every control's Q at `points` of k nodes; linear between neighbouring points.
 
     `slope` (k, A, n-1) of the intervals between points; `mass` (k,). `amount` (k, A): see

@@ -18,11 +18,10 @@ Host-side NumPy: the sets are ragged and small beside the tree.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.host import on_host
+from solvers.host import Record
 from solvers.kept import require_alike, require_chances, require_indices
 from solvers.problem import Tables
 from solvers.tree.tree import Tree, ratios
@@ -31,8 +30,7 @@ _ROWS = 2e6  # numbers of likelihood rows that are kept along a walk
 Indices = Int[np.ndarray, " _k"]
 
 
-@on_host
-class Plan(eqx.Module):
+class Plan(Record):
     """Controls at every node for every pair of a root and a coefficient vector.
 
     - `tree`, `tables`: what the plan runs on.
@@ -193,7 +191,7 @@ def _moved_ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio: 
     return index, symbol, here.origin[index], pair, node, weight
 
 
-class Keys(eqx.Module):
+class Keys(Record):
     """Distinct (pair, node, control) of one round and what follows each.
 
     `following` has shape (k, Z, V): where in the next round's keys, -1 where V has no mass.

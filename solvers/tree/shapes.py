@@ -7,6 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Int
 
+from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tasks
 from solvers.tree.bellman import chunk_size
 from solvers.tree.tree import Layer, Tree
@@ -21,7 +22,7 @@ _ALIGNED = 64  # bytes at whose multiples JAX reads the numbers of NumPy where t
 _MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a program of its own
 
 
-class Shapes(eqx.Module):
+class Shapes(Record):
     """Shapes that the rounds of a tree share, so that few programs are compiled.
 
     - `block`: the fewest nodes handled at once, where that costs next to nothing; `most`: the most.

@@ -11,11 +11,10 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from solvers.host import on_host
+from solvers.host import Record
 from solvers.kept import (
     refuse,
     require_alike,
@@ -55,8 +54,7 @@ class Layer(NamedTuple):
         return self.memory.shape[0]
 
 
-@on_host
-class Tree(eqx.Module):
+class Tree(Record):
     """All rounds of the tree that follows any root."""
 
     layers: tuple[Layer, ...]
