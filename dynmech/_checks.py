@@ -206,6 +206,9 @@ def within(least: float = -np.inf, most: float = np.inf, above: float = -np.inf)
 def chances(call: str, value: Any, axis: int | tuple[int, ...] = -1) -> Array | np.ndarray:
     """Probabilities that sum to 1 along `axis`; a remainder below 0 by rounding alone is 0.
 
+    Those given in less than double precision sum to 1 within their rounding only, which no later
+    check would allow: they are divided by their sum, in double precision.
+
     **Raises:** `InvalidArgument`, `NotFinite`, `InvalidProbability`.
     """
     array = as_floats(value, call)
@@ -213,7 +216,11 @@ def chances(call: str, value: Any, axis: int | tuple[int, ...] = -1) -> Array | 
         return array
     if np.asarray(array).size == 0:
         raise InvalidProbability(describe(call, "hold probabilities", "none"))
-    return require_probabilities(call, np.asarray(array), axis)
+    found = require_probabilities(call, np.asarray(array), axis)
+    if found.dtype == np.float64:
+        return found
+    found = found.astype(np.float64)
+    return found / found.sum(axis=axis, keepdims=True)
 
 
 def indices(*lengths: int | None) -> Convert:

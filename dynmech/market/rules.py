@@ -16,7 +16,6 @@ The random shocks of a logit choice are behaviour, not surplus.
 import abc
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -26,7 +25,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from dynmech._checks import check_fields, flag, instance, shaped
+from dynmech._checks import chances, check_fields, flag, instance, shaped
 from dynmech._types import Index, Numbers, Record, with_default
 from dynmech.errors import InvalidArgument, describe, is_number
 from dynmech.market.choices import AbstractChoice as AbstractChoice
@@ -44,6 +43,7 @@ from dynmech.market.told import (
 )
 
 Memory = Int[Array | np.ndarray, " d"]
+_TABLE = "Tabulated(action=...)"
 
 
 def _as_query(query: Any) -> Any:
@@ -304,7 +304,7 @@ class Tabulated(AbstractActionRule):
     """
 
     action: Float[Numbers, "H n2 m"] = eqx.field(
-        converter=partial(shaped("H", "n+2", "m"), "Tabulated(action=...)")
+        converter=lambda x: chances(_TABLE, shaped("H", "n+2", "m")(_TABLE, x), axis=1)
     )
 
     def check(self, products: int, points: int, horizon: int | float):
@@ -315,7 +315,7 @@ class Tabulated(AbstractActionRule):
         shape = (history_count(products, int(horizon)), products + 2, points)
         if self.action.shape != shape:
             must = f"have shape (H, n+2, m) = {shape}"
-            raise InvalidArgument(describe("Tabulated(action=...)", must, self.action.shape))
+            raise InvalidArgument(describe(_TABLE, must, self.action.shape))
 
     def counts_histories(self):
         return True

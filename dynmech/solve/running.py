@@ -147,7 +147,7 @@ def check_solution(
     """Raise unless bounds are there for every task, and do not contradict each other.
 
     A status is taken at its word where it says that the tolerance was missed; else it follows from
-    the bounds.
+    the bounds and what plans attain.
     """
     name, count = type(solver).__name__, len(tasks)
     call = f"{_VERB}(solver={name}())"
@@ -171,10 +171,12 @@ def check_solution(
     high, status = np.maximum(high, np.maximum(low, value)), found.status
     if status.met and not limits.single:
         mass = np.where(tasks.mass > 0, tasks.mass, 1.0)
-        gap, asked = high - low, (limits.tolerance, limits.relative)
+        gap, asked = high - np.minimum(low, value), (limits.tolerance, limits.relative)
         allowed = close_enough(*asked, tasks.mass, high) * mass
         short = gap > allowed + np.maximum(_ROUNDING * size, rounded)
         status = Status.STALLED if short.any() else Status.WITHIN_TOLERANCE
-        exact = gap <= np.maximum(_EXACT * size, rounded)
+        # Plans that go on for ever are written out until what is left is ten times as much.
+        close = np.maximum(_EXACT * size, rounded)
+        exact = (high - low <= close) & (low - value <= 10 * close)
         status = Status.EXACT if exact.all() else status
     return dataclasses.replace(found, lower=low, upper=high, value=value, status=status)

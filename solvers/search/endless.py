@@ -298,8 +298,8 @@ def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
             beyond = np.zeros((width, group.keep))
             for p in head.tolist():
                 within = ~(allowed & ~allowed[p]).any(axis=1)
-                over = np.where(possible[:, :, None], worth - worth[p], 0.0).max(axis=(1, 2))
-                beyond[:, p] = np.maximum(over, 0.0)
+                over = np.where(possible[:, :, None], worth - worth[p], 0.0)
+                beyond[:, p] = over.max(axis=(1, 2), initial=0.0)
                 may[:, p] = within & ((beyond[:, p] == 0) | (order >= group.keep))
             # Of two that may do the same and earn the same the first is the parent.
             both = may[: group.keep] & may[: group.keep].T

@@ -60,7 +60,9 @@ def rarely_leaves(query):
 def test_a_user_who_rarely_leaves_costs_no_more(query):
     env, best = rarely_leaves(query)
     policy = solve(env, 1e-2)
-    assert policy.status.met
+    # W is known; what is written out of the plan gets less.
+    assert policy.status is dm.Status.WITHIN_TOLERANCE
+    assert policy.upper.item() - policy.value.item() > 1e-9
     assert policy.lower.item() <= best + 1e-12 <= policy.upper.item() + 2e-12
     assert best - 1e-2 <= policy.value.item() <= best
 

@@ -162,3 +162,23 @@ def test_what_is_exact_but_for_rounding_can_be_revalued():
     policy = solve(single(2)[0], dm.Exact())
     assert not policy.partial
     np.testing.assert_allclose(np.asarray(policy.revalue()), policy.value, rtol=1e-4)
+
+
+def test_chances_in_float32_are_those_that_sum_to_one():
+    """Their sums are off by up to 1e-7, which no check of a law in float64 would let pass."""
+    rng, env = np.random.default_rng(0), logit_market(2, 3, 1, seed=0, values=1, advertisers=None)
+    action = rng.dirichlet(np.ones(4), (3, 3)).transpose(0, 2, 1)
+    action[[0, 1, 2, 2], [1, 0, 0, 1]] = 0.0  # what was not shown
+    action = (action / action.sum(axis=1, keepdims=True)).astype(np.float32)
+    law = rng.dirichlet(np.ones(7), (3, 3)).transpose(0, 2, 1).astype(np.float32)
+    wide = [x.astype(float) for x in (action, law)]
+    assert all(np.abs(x.sum(axis=1) - 1).max() > 1e-8 for x in wide)
+    found = []
+    for table, heard in ((action, law), [x / x.sum(axis=1, keepdims=True) for x in wide]):
+        feedback = dm.ChannelFeedback(heard.transpose(0, 2, 1).reshape(3, 3, 7, 1, 1))
+        market = dm.RecommendationMDP(
+            env.gamma, env.tastes, 1, dm.Tabulated(table), dm.SignalStructure(feedback=feedback),
+            env.values,
+        )  # fmt: skip
+        found.append(solve(market, dm.Exact()).value)
+    np.testing.assert_array_equal(*found)

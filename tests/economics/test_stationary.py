@@ -380,7 +380,11 @@ class Diary(dm.AbstractActionRule):
 
 @pytest.mark.parametrize(
     ("rule", "word"),
-    [(Counting(), "Counting"), (Diary(), "Diary"), (dm.Tabulated(np.ones((3, 3, 1))), "Tabulated")],
+    [
+        (Counting(), "Counting"),
+        (Diary(), "Diary"),
+        (dm.Tabulated(np.full((3, 3, 1), 1 / 3)), "Tabulated"),
+    ],
     ids=["Counting", "Diary", "Tabulated"],
 )
 def test_memories_that_do_not_close_are_named(rule, word, monkeypatch):

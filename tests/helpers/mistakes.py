@@ -162,7 +162,7 @@ mistake("endless, and nobody ever stops asking", "InvalidArgument", "action_rule
     )
 )
 mistake("endless, with a table of histories", "InvalidArgument", "action_rule", "Tabulated")(
-    lambda: market(horizon=math.inf, action_rule=dm.Tabulated(np.ones((3, 4, 5))))
+    lambda: market(horizon=math.inf, action_rule=dm.Tabulated(np.full((3, 4, 5), 1 / 4)))
 )
 mistake("Stationary for two rounds", "InvalidArgument", "horizon", "inf", "Exact")(
     lambda: solved(market(), dm.Stationary())

@@ -145,3 +145,11 @@ def test_economies_that_may_earn_more_are_bounded_by_those_that_may_do_more(seed
         assert (found.lower <= true + 1e-12).all()
         assert (true <= found.upper + 1e-12).all()
         assert (found.upper - found.lower <= tolerance * mass + 1e-12).all()
+
+
+def test_a_root_that_cannot_be_is_worth_nothing():
+    problem = random_problem(np.random.default_rng(3), roots=2)
+    problem.tasks.root[0] = 0.0
+    found = solve(problem)
+    np.testing.assert_allclose(found.lower, values(problem).ravel(), rtol=0, atol=1e-12)
+    assert (found.upper.reshape(2, -1)[0] == 0).all()
