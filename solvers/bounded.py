@@ -76,29 +76,33 @@ class Bounded(Record):
     ):
         parts = [value, value if lower is None else lower, value if upper is None else upper, error]
         parts += [] if unseen is None else [unseen]
-        given = dict(zip(("value", "lower", "upper", "error", "unseen"), parts, strict=False))
-        for name, part in given.items():
-            if any(axis is not None for axis in axis_labels(part, 0)):
+        for name, part in zip(("value", "lower", "upper", "error", "unseen"), parts, strict=False):
+            plain = isinstance(part, np.ndarray)
+            if not plain and any(axis is not None for axis in axis_labels(part, 0)):
                 must, do = "carry no labels: they are not matched here", "pass .to_numpy()"
                 raise InvalidArgument(describe(f"Bounded({name}=...)", must, shown(part), do))
         try:
             arrays = [np.asarray(part, float) for part in parts]
-            # np.broadcast_arrays ends at 32 axes: tables of many parties have more.
-            shape = np.shape(sum((np.zeros(part.shape) for part in arrays), np.zeros(())))
-            whole = [np.broadcast_to(part, shape) for part in arrays]
+            shapes = {part.shape for part in arrays} - {()}
+            shape = next(iter(shapes), ())
+            if len(shapes) > 1:
+                # np.broadcast_arrays ends at 32 axes: tables of many parties have more.
+                shape = np.shape(sum((np.zeros(part.shape) for part in arrays), np.zeros(())))
+            whole = [_filled(part, shape) for part in arrays]
         except (TypeError, ValueError) as failure:
             must = "hold numbers whose shapes broadcast"
             got = ", ".join(shown(part) for part in parts)
             raise InvalidArgument(describe("Bounded(value=...)", must, got)) from failure
-        self.value, self.lower, self.upper, self.error, *more = (x.copy() for x in whole)
+        self.value, self.lower, self.upper, self.error, *more = whole
         self.unseen = more[0] if more else None
-        if (self.error < 0).any():
+        if (arrays[3] < 0).any():
             raise InvalidArgument(describe("Bounded(error=...)", "be at least 0", shown(error)))
         if not (is_number(confidence) and 0 < confidence <= 1):
             must, got = "be a number in (0, 1]", shown(confidence)
             raise InvalidArgument(describe("Bounded(confidence=...)", must, got))
         self.confidence = float(confidence)
-        if self.confidence == 1 and bool((self.lower > self.upper).any()):
+        apart = lower is not None or upper is not None
+        if self.confidence == 1 and apart and bool((self.lower > self.upper).any()):
             where = tuple(int(i) for i in np.argwhere(self.lower > self.upper)[0])
             got = f"{self.lower[where]} above upper {self.upper[where]} at index {where}"
             raise InvalidArgument(describe("Bounded(lower=...)", "be at most upper", got))
@@ -168,6 +172,13 @@ class Bounded(Record):
             return f"Bounded(shape={self.shape}, {widest}, confidence={self.confidence:g})"
         sure = "" if self.confidence == 1 else f" at {self.confidence:.0%}"
         return f"{self.value:.6g} in [{self.lower:.6g}, {self.upper:.6g}]{sure}"
+
+
+def _filled(part: Table, shape: tuple[int, ...]) -> Table:
+    """An array of this shape, of one that broadcasts to it."""
+    found = np.empty(shape)
+    found[...] = part
+    return found
 
 
 def simulated(

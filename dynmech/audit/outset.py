@@ -3,12 +3,12 @@
 In period 1 advertiser i of type (theta_i, s_i) may report any (theta_i', s_i'). What follows is
 known from the pair of her true value and reported signal, and from the recommendation that the
 report brings: far fewer cases than misreports. Each case is evaluated once, its payoff is taken
-under every signal she may truly have, and the gains of all misreports are read off by index.
+under every signal she may truly have, and compared with truth wherever some report brings it.
 """
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from dynmech._devices import Work
 from dynmech._types import Record
@@ -16,9 +16,11 @@ from dynmech.audit.payoffs import alpha_vectors
 from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
+from dynmech.problem.tasks import Pairs
 
 _CELLS = 8_000_000
 _POINTS = 120_000_000
+_FEW = 8  # roots for each belief wanted, up to which all are multiplied at once
 _HERE = Work("audit")
 
 
@@ -41,104 +43,109 @@ def search_outset(
 ) -> tuple[tuple[Lie | None, ...], int]:
     """Compare every misreport of period 1 with truth: the best of each advertiser, and how many.
 
-    None where no report of an advertiser changes anything that can happen.
+    None where no report of an advertiser gains.
     """
     pairs, taken = policy.pairs, policy.plan.actions[0][:, 0]
-    controls = policy.plan.width
-    own = [_alternatives(pairs.own[:, i]) for i in range(pairs.own.shape[1])]
-    cases = np.zeros((len(pairs.root), controls), bool)
-    for mine in own:
-        # Later truth follows the pair of her true value and reported signal.
-        known = (mine >= 0).all(axis=(0, 1))
-        told = mine[:, :, known]
-        cases[told[:, :, None], taken[told][:, None]] = True
-    payoff = _payoffs(policy, settlement, settled, own, cases, work)
-    place = np.cumsum(cases.ravel()).reshape(cases.shape) - 1
+    mine, who = _alternatives(pairs)
+    known = mine[:, 0] >= 0
+    told = np.zeros((policy.plan.width, *known.shape), bool)
+    told[taken[mine], np.arange(len(mine))[:, None, None], np.arange(known.shape[1])] = True
+    told &= known
+    cases = np.zeros((len(pairs.root), len(told)), bool)
+    # Later truth follows the pair of her true value and reported signal.
+    control, row, symbol = np.nonzero(told)
+    cases[mine[row, :, symbol], control[:, None]] = True
+    payoff = _payoffs(policy, settlement, settled, (mine, who, known), cases, work)
+    place = (np.cumsum(cases.ravel()) - 1).reshape(cases.shape)
     mass = policy.plan.root.sum(axis=1)[pairs.root]
-    found = [_best(mine, place, payoff[i], taken, mass) for i, mine in enumerate(own)]
-    return tuple(lie for lie, _ in found), sum(count for _, count in found)
+    best: list[Lie | None] = [None] * pairs.theta.shape[1]
+    count, (size, signals) = 0, mine.shape[1:]
+    step = max(1, _CELLS // (size * signals**2 * len(told)))
+    for low in range(0, len(mine), step):
+        part = slice(low, low + step)
+        here, agent, live = mine[part], who[part], known[part]
+        action, weight = taken[here], mass[here]
+        alive = (weight > 0) & live[:, None]
+        lie, paid = place.T[:, here], told[:, part, None]
+        # Of every profile of the others and own value, over what reports bring and signals told.
+        worth = [
+            np.where(paid, payoff[lie, agent[:, None, None], z], -np.inf).max(axis=0).max(axis=2)
+            for z in range(signals)
+        ]
+        truth = payoff[place[here, action], agent[:, None, None], np.arange(signals)]
+        gain = (np.stack(worth, axis=2) - truth) / np.where(alive, weight, 1.0)
+        gain[~alive] = -np.inf
+        count += int((alive.sum(axis=(1, 2)) * (size * live.sum(axis=1) - 1)).sum())
+        most = gain.max(axis=(1, 2))
+        for i in np.unique(agent[most > 0]).tolist():
+            u = int(np.argmax(np.where(agent == i, most, -np.inf)))
+            held = best[i]
+            if not np.isfinite(most[u]) or (held is not None and most[u] <= held.gain):
+                continue
+            k, z = (int(x) for x in np.unravel_index(int(np.argmax(gain[u])), gain.shape[1:]))
+            each = payoff[place[here[u, k], action[u]], i, z] - truth[u, k, z]
+            each = np.where(live[u], each / weight[u, k, z], -np.inf)
+            value, signal = (int(x) for x in np.unravel_index(int(np.argmax(each)), each.shape))
+            best[i] = Lie(
+                int(here[u, k, z]), value, signal, int(action[u, value, signal]),
+                float(most[u]), float(weight[u, k, z]),
+            )  # fmt: skip
+    return tuple(best), count
 
 
-def _alternatives(own: Int[np.ndarray, "B K Z"]) -> Int[np.ndarray, "U K Z"]:
-    """Her own types' pairs, once for every profile of the others."""
-    _, first = np.unique(own[:, 0, 0], return_index=True)
-    return own[first]
+def _alternatives(pairs: Pairs) -> tuple[Int[np.ndarray, "N K Z"], Int[np.ndarray, " N"]]:
+    """An advertiser's own types' pairs, once for every profile of the others, and whose they are.
+
+    -1 beyond her alphabet.
+    """
+    batch, n = pairs.own.shape[:2]
+    code = (pairs.own[:, :, 0, 0].T + np.arange(n)[:, None] * len(pairs.root)).ravel()
+    first = np.full(n * len(pairs.root), -1)
+    first[code[::-1]] = np.arange(len(code))[::-1]
+    who, at = np.divmod(first[first >= 0], batch)
+    return pairs.own[at, who], who
 
 
 def _payoffs(
     policy: AbstractPricedPolicy,
     settlement: AbstractSettlement,
     settled: Settled,
-    own: list[np.ndarray],
-    cases: np.ndarray,
+    own: tuple[Int[np.ndarray, "N K Z"], Int[np.ndarray, " N"], Bool[np.ndarray, "N Z"]],
+    cases: Bool[np.ndarray, "P width"],
     work: Work,
-) -> list[Float[np.ndarray, "_c Z"]]:
-    """Payoff of every case under each signal that advertiser i may truly have, unnormalised."""
-    pairs, root = policy.pairs, policy.plan.root
+) -> Float[np.ndarray, "_c n Z"]:
+    """Payoff of every case to each advertiser under each signal that she may truly have.
+
+    Unnormalised; anything beyond her alphabet.
+    """
+    pairs, root, (mine, who, known) = policy.pairs, policy.plan.root, own
     pair, control = np.nonzero(cases)
-    believed = []
-    for mine in own:
-        at = np.full((len(pairs.root), mine.shape[2]), -1)
-        known = mine >= 0
-        true = np.where(known, pairs.root[np.maximum(mine, 0)], -1)
-        at[mine[known]] = np.broadcast_to(true[:, :, None], (*mine.shape, mine.shape[2]))[known]
-        believed.append(at[pair])
+    n, signals = pairs.theta.shape[1], mine.shape[2]
+    believed = np.zeros((len(pairs.root), n, signals), np.int64)
+    row, symbol = np.nonzero(known)
+    believed[mine[row, :, symbol], who[row, None]] = pairs.root[mine[row]]
     later = policy.env.heard.count ** (policy.plan.horizon - 1)
     step = min(_POINTS // (later * root.shape[1] * work.devices), -(-len(pair) // work.devices))
     empty = np.zeros(0, np.int64)
 
-    def one(piece: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    def one(piece: tuple[int, int]) -> np.ndarray:
         part = slice(*piece)
         wanted = [(pair[part], np.zeros_like(pair[part]), control[part])]
         wanted += [(empty, empty, empty)] * (policy.plan.horizon - 1)
         values, places = alpha_vectors(policy, settlement, settled, wanted)
-        alpha, found = values[0][places[0]], []
-        for i, at in enumerate(believed):
-            mine = alpha[:, i if alpha.shape[1] > 1 else 0]
-            belief = [root[np.maximum(at[part, z], 0)] for z in range(at.shape[1])]
-            found.append(np.stack([np.einsum("cm,cm->c", mine, b) for b in belief], axis=1))
-        return tuple(found)
+        alpha, at = values[0], believed[pair[part]]
+        if len(alpha) > len(at):  # controls of laws besides
+            alpha = alpha[places[0]]
+        whose = np.arange(n) if alpha.shape[1] > 1 else np.zeros(n, np.int64)
+        if len(root) <= _FEW * n * signals:
+            every = alpha @ root.T
+            return every[np.arange(len(at))[:, None, None], whose[:, None], at]
+        found = np.zeros(at.shape)
+        for i in range(n):
+            for z in range(signals):
+                found[:, i, z] = np.einsum("cm,cm->c", alpha[:, whose[i]], root[at[:, i, z]])
+        return found
 
     step = max(1, step)
     pieces = [(low, min(low + step, len(pair))) for low in range(0, len(pair), step)]
-    found = work.each(one, pieces, lambda piece: ("cases", *piece))
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
-
-
-def _best(
-    mine: np.ndarray, place: np.ndarray, payoff: np.ndarray, taken: np.ndarray, mass: np.ndarray
-) -> tuple[Lie | None, int]:
-    """Gains of one advertiser's misreports by index, in pieces."""
-    size, widest = mine.shape[1:]
-    known = mine >= 0
-    told = np.maximum(mine, 0)
-    report = taken[told]
-    best, count = None, 0
-    step = max(1, _CELLS // (size * widest) ** 2)
-    signal = np.arange(widest)[:, None, None]
-    for low in range(0, len(mine), step):
-        here, action, live = (
-            told[low : low + step],
-            report[low : low + step],
-            known[low : low + step],
-        )
-        # Axes: others, true value, true signal, reported value, reported signal.
-        lie = place[here[:, :, None, None, :], action[:, None, None]]
-        worth = payoff[lie, signal]
-        truth = payoff[place[here, action], signal[:, 0, 0]]
-        weight = mass[here]
-        alive = live & (weight > 0)
-        gain = worth - truth[..., None, None]
-        gain /= np.where(alive, weight, 1.0)[..., None, None]
-        gain[~alive] = -np.inf
-        gain[np.broadcast_to(~live[:, None, None], gain.shape)] = -np.inf
-        reports = live.sum(axis=(1, 2))
-        count += int((alive.sum(axis=(1, 2)) * (reports - 1)).sum())
-        top = np.unravel_index(int(np.argmax(gain)), gain.shape)
-        if np.isfinite(gain[top]) and (best is None or gain[top] > best.gain):
-            u, k, z, told_k, told_z = (int(x) for x in top)
-            best = Lie(
-                int(here[u, k, z]), told_k, told_z, int(action[u, told_k, told_z]),
-                float(gain[top]), float(weight[u, k, z]),
-            )  # fmt: skip
-    return best, count
+    return np.concatenate(work.each(one, pieces, lambda piece: ("cases", *piece)))

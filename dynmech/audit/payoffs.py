@@ -31,7 +31,7 @@ def alpha_vectors(
             part = slice(low, low + step)
             at = situation(policy, settled, t, pair[part], node[part], control[part])
             parts.append(yield_given_taste(settlement, at))
-        return np.concatenate(parts)
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     return evaluate(policy.plan, keys, flow), places
 
@@ -47,7 +47,9 @@ def situation(
     """Describe what is settled at (pair, node, control) of round t."""
     plan, env = policy.plan, policy.env
     edge = plan.edge(t, node, control)
-    used, place = np.unique(edge, return_inverse=True)  # of many nodes, few edges most often
+    used, place = slice(None), edge
+    if len(policy.compiled.query) > len(edge):
+        used, place = np.unique(edge, return_inverse=True)  # of many nodes, few edges most often
     n, reward = env.products, np.asarray(plan.tables.reward)
     outcome, stop = plan.tree.structure.outcome[used], np.asarray(plan.tables.stop)[used]
     product = np.where(outcome < n, outcome, -1)
@@ -70,5 +72,6 @@ def situation(
 
 def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarray:
     """What a period yields given omega, shape (k, C, m): C is 1 when everyone's, else n."""
-    worth = (settlement.payoff(at) * at.stop[:, None]).sum(axis=2)
-    return worth - settlement.toll(at) - settlement.charge(at)[:, :, None]
+    worth = settlement.payoff(at) * at.stop[:, None]
+    worth = worth[:, :, 0] if worth.shape[2] == 1 else worth.sum(axis=2)
+    return worth - (settlement.toll(at) + settlement.charge(at)[:, :, None])

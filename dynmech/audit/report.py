@@ -11,7 +11,7 @@ from dynmech.audit.strategies import search_histories
 from dynmech.audit.witness import name_structures
 from dynmech.bounded import Bounded
 from dynmech.payments.groves import OwnTables
-from dynmech.payments.settlement import AbstractSettlement
+from dynmech.payments.settlement import AbstractSettlement, Situation
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
 from solvers.tree.plan import Visits, afterwards, visit
@@ -60,7 +60,8 @@ def run_audit(
         return flat[:, known] @ weights[known] / weights[known].sum()
 
     def reduce(best: np.ufunc, table: np.ndarray):
-        return best.reduce(table.reshape(*table.shape[:2], -1), axis=2).T.reshape(shape)
+        flat = table.reshape(*table.shape[:2], -1).transpose(2, 1, 0)
+        return best.reduce(np.ascontiguousarray(flat)).reshape(shape)
 
     gap, certain = bound_gains(policy, settled), np.full(shape, np.nan)
     bound = np.full(n, np.nan)
@@ -111,7 +112,9 @@ def _settle_truth(
     actions, signals and the estimate's own noise; NaN where that is not known.
     """
     plan, n = policy.plan, policy.env.products
-    start, place = np.unique(policy.pairs.base, return_inverse=True)
+    used = np.zeros(len(policy.pairs.root), bool)
+    used[policy.pairs.base] = True
+    start, place = np.flatnonzero(used), (np.cumsum(used) - 1)[policy.pairs.base]
     sums = np.zeros((4, len(start), n))
     held = settled.held(plan)
     step = max(1, 4_000_000 // (plan.root.shape[1] * settled.mean.shape[1] * n))
@@ -121,26 +124,26 @@ def _settle_truth(
             part = slice(low, low + step)
             at = situation(policy, settled, t, here.pair[part], here.node[part], here.control[part])
             belief = at.belief * here.weight[part, None]
-            worth = settlement.payoff(at)
+            mass, joint = belief.sum(axis=1)[:, None], at.stop * belief[:, None]
             charge = np.broadcast_to(settlement.charge(at), (len(belief), n))
-            joint = at.stop * belief[:, None]
-            mine = (at.product[:, None, :] == np.arange(n)[:, None])[..., None]
-            paid = mine * at.theta[:, :, None, None] - worth
-            paid = np.broadcast_to(paid, (len(belief), n, *joint.shape[1:]))
-            spread = np.zeros(1)
+            asked = np.einsum("kim,km->ki", settlement.toll(at), belief)
+            worth, paid, square = _moments(at, settlement.payoff(at), joint)
             if settlement.own:
                 edge = plan.edge(t, here.node[part], here.control[part])
                 where = here.pair[part], here.node[part]
-                spread = settled.variances(held, t, *where, edge)
-            mass = belief.sum(axis=1)[:, None]
-            asked = np.einsum("kim,km->ki", settlement.toll(at), belief)
+                square += np.einsum("kjm,kjm->k", settled.variances(held, t, *where, edge), joint)[
+                    :, None
+                ]
             amounts = (
-                (worth * joint[:, None]).sum(axis=(2, 3)) - charge * mass - asked,
-                np.einsum("kijm,kjm->ki", paid, joint) + charge * mass + asked,
-                np.einsum("kijm,kijm,kjm->ki", paid, paid, joint)
-                + (spread * joint).sum(axis=(1, 2))[:, None],
+                worth - charge * mass - asked,
+                paid + charge * mass + asked,
+                square,
                 np.abs(charge) * mass + asked,
             )
+            if t == 0 and plan.laws is None:  # each once
+                for total, amount in zip(sums, amounts, strict=True):
+                    total[part] += amount
+                continue
             origin = np.searchsorted(start, here.origin[part])
             for total, amount in zip(sums, amounts, strict=True):
                 np.add.at(total, origin, amount)
@@ -149,6 +152,35 @@ def _settle_truth(
     mass = plan.root.sum(axis=1)[plan.pair_root[start]][:, None]
     sums = np.where(mass > 0, sums / np.where(mass > 0, mass, 1), np.nan)[:, place]
     return sums[0], np.maximum(sums[2] - sums[1] ** 2, 0.0)
+
+
+def _moments(
+    at: Situation, worth: Float[np.ndarray, "k C J M"], joint: Float[np.ndarray, "k J m"]
+) -> tuple[Float[np.ndarray, "k C"], Float[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
+    """What a purchase is worth, and what each advertiser pays for it and its square, unnormalised.
+
+    She pays what she earned less what it is worth to her, so that all but the one whose product it
+    is pay alike where it is worth the same to all.
+    """
+    n, slots = at.theta.shape[1], at.product.shape[1]
+    mine = at.product[:, None, :] == np.arange(n)[:, None]
+    hers = np.maximum(at.product, 0)
+    earned = at.theta[np.arange(len(hers))[:, None], hers][:, :, None]
+    each = (
+        worth[:, 0]
+        if worth.shape[1] == 1
+        else worth[np.arange(len(hers))[:, None], hers, np.arange(slots)]
+    )
+
+    def both(paid: np.ndarray, chance: np.ndarray):
+        first = paid * chance
+        return first.sum(axis=-1), (first * paid).sum(axis=-1)
+
+    own, others = both(earned - each, joint), both(-worth, joint[:, None])
+    paid, square = (
+        np.where(mine, x[:, None], y).sum(axis=2) for x, y in zip(own, others, strict=True)
+    )
+    return -others[0].sum(axis=2), paid, square
 
 
 def _along_paths(

@@ -188,7 +188,7 @@ class ChargeOnReach(AbstractSettlement):
 
 def _earned(at: Situation) -> Float[np.ndarray, "k J"]:
     """Value earned by the product of each slot."""
-    return np.take_along_axis(at.theta, np.maximum(at.product, 0), axis=1)
+    return at.theta[np.arange(len(at.theta))[:, None], np.maximum(at.product, 0)]
 
 
 def _own(at: Situation, gain: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k n J 1"]:

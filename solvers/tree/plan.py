@@ -89,9 +89,11 @@ class Plan(Record):
 
     def belief(self, t: int, pair: Indices, node: Indices) -> Float[np.ndarray, "_k m"]:
         """Unnormalised beliefs at nodes of round t: the root times the columns seen."""
+        belief = self.root[self.pair_root[pair]]
+        if t == 0:
+            return belief
         column, known = np.asarray(self.tables.column), self.tree.layers[t].row
         index = self.tree.layers[t].likelihood[node]
-        belief = self.root[self.pair_root[pair]]
         if known is not None:
             return belief * known[index]
         for layer in self.tree.layers[t:0:-1]:
@@ -222,8 +224,10 @@ def unfold(
             for a, w in zip(arriving, wanted[t], strict=True)
         ]
         code = (parts[0] * nodes + parts[1]) * width + parts[2]
-        unique, index = np.unique(code, return_inverse=True)
-        index, mix = index.reshape(-1), None
+        unique, index, mix = code, np.arange(len(code)), None
+        if not (code[1:] > code[:-1]).all():
+            unique, index = np.unique(code, return_inverse=True)
+            index = index.reshape(-1)
         if width > size:
             unique, index, mix = _taken_apart(plan, unique, index)
         if keys:
@@ -276,8 +280,9 @@ def evaluate(
         here = keys[t]
         one = np.flatnonzero(here.control < plan.tree.structure.controls)
         at = here.pair[one], here.node[one], here.control[one]
-        total = np.array(flow(t, *at))
+        total = flow(t, *at)
         if t < plan.horizon - 1:
+            total = np.array(total)
             law = _law(plan, at[0], at[2])
             picked = plan.tree.structure.columns[plan.edge(t, *at[1:])]
             padded = np.concatenate([values[-1], np.zeros((1, *total.shape[1:]))])
