@@ -18,7 +18,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,9 @@ NETWORK = Setting(
 def run(
     count: int, seed: int = 0, kinds: tuple[str, ...] = tuple(KINDS), settings: int = 5,
     single: float = 0.0, known: Mapping[str, Setting] = SETTINGS, minutes: float = 1e6,
+    say: Callable[[str], None] = lambda words: None,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:  # fmt: skip
-    """Draw markets, solve them, check every answer.
+    """Draw markets, solve them, check every answer; `say` is told of every fault.
 
     **Returns:** a row for every answer (kind, setting, outcome), and a row for every fault.
     """
@@ -149,7 +150,9 @@ def run(
             outcome, found = _answer(market, truth, known[label], [number])
             row = {"kind": name, "seed": number, "setting": label, "single": coarse}
             rows.append({**row, "outcome": "failed" if found else outcome})
-            wrong += [{**row, "fault": words} for words in found]
+            for words in found:
+                wrong.append({**row, "fault": words})
+                say(f"{name}, seed {number}, {label}: {words}")
     return pd.DataFrame(rows), wrong
 
 
@@ -200,7 +203,7 @@ def main(options: Options) -> int:
     with jax.enable_x64(options.x64):
         rows, wrong = run(
             options.count, options.seed, options.kinds, options.settings, options.single, known,
-            options.minutes,
+            options.minutes, out.say,
         )  # fmt: skip
     markets = len(rows.drop_duplicates(["kind", "seed"]))
     out.say(f"{markets} markets, {len(rows)} answers, {len(wrong)} faults")

@@ -169,7 +169,12 @@ def solve_point_based(
                 old = starts.get(key)
                 starts[key] = more if old is None else jax.tree.map(_join, old, more)
     tree, answers, upper, gaps = best
-    return BoundedTree(tree, answers, upper, kept_gaps(gaps, tasks), status, tuple(passes))
+    size = [
+        np.einsum("rm,rqm->rq", np.asarray(part.root, float), known[0][0])
+        for part, known in zip(tasks, told, strict=True)
+    ]
+    kept = kept_gaps(gaps, tasks)
+    return BoundedTree(tree, answers, upper, kept, status, tuple(passes), size)
 
 
 def improve_points(

@@ -162,7 +162,8 @@ class BoundedTree(Record):
 
     `gap`: per group and round, of the policies kept, (N_t, R, keep): upper minus lower bound at
     the node, over the mass of its belief. `history`: nodes, seconds and largest gap after every
-    pass.
+    pass. `size`: per group (R, Q), what the sums behind upper bounds add up to, where a plan's own
+    value, which may be 0, does not say.
     """
 
     tree: Tree
@@ -171,6 +172,7 @@ class BoundedTree(Record):
     gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]]
     status: Status = eqx.field(static=True)
     history: tuple[tuple[int, float, float], ...] = eqx.field(static=True)
+    size: list[Float[np.ndarray, "_R _Q"]] | None = None
 
     def solution(self, tasks: TaskList, room: float | None = None) -> Solution:
         """The same as a `Solution`; `room`: in float32."""
@@ -178,6 +180,9 @@ class BoundedTree(Record):
         table = PlanTable(self.tree, None, self.answers, self.gap)
         lower = flat([answer.lower for answer in self.answers])
         text = f"{self.status.value}; gap {gap:.3g}, {nodes} nodes"
+        off = table.value - lower
+        if self.size is not None:
+            off = np.maximum(off, np.finfo(float).eps * flat(self.size))
         return Solution(
             lower,
             flat(self.upper),
@@ -188,7 +193,7 @@ class BoundedTree(Record):
             nodes=nodes,
             seconds=seconds,
             table=table,
-            rounding=_APART * (table.value - lower),
+            rounding=_APART * off,
         )
 
 

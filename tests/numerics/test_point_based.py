@@ -10,6 +10,7 @@ from solvers import PointBased, Status
 from solvers.points.point_based import improve_points, solve_point_based
 from solvers.points.points import PointSets
 from solvers.points.starts import root_beliefs
+from solvers.problem import TaskList
 from solvers.told.bounds import told_parameter
 from solvers.told.interpolate import NEAR, upper_between
 from solvers.tree.tree import build_tree
@@ -228,3 +229,15 @@ def test_an_interruption_returns_the_bounds_reached(monkeypatch):
     found = solved(problem, beliefs=2)
     assert found.status is Status.INTERRUPTED
     assert (found.answers[0].value <= found.upper[0]).all()
+
+
+def test_where_nothing_is_worth_it_what_is_left_is_rounding_of_what_could_be():
+    """W = 0, its upper bound up to 4e-22: what a taste of chance 1e-5 could bring, rounded."""
+    rng = np.random.default_rng(37)
+    problem = random_problem(rng, rounds=2, roots=1, variants=2, points=3)
+    problem.tasks.coefficient[...] = -3.0 * (problem.tasks.counted > 0)
+    problem.tables.reward[:, 0] += 6.0
+    problem.tasks.root[0, 0] = 1e-5
+    found = solved(problem).solution(TaskList([problem.tasks]))
+    assert found.value[0] == 0 < found.rounding[0] < 1e-19
+    assert (found.upper - found.lower <= found.rounding).all()
