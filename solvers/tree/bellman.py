@@ -93,12 +93,14 @@ def bellman_step(
     if size is None:
         found = jax.lax.map(solve, split)
     else:
+        # Indices are in range: what checks that is much of the program.
+        index, update = jax.lax.dynamic_index_in_dim, jax.lax.dynamic_update_index_in_dim
         one = jax.eval_shape(solve, jax.tree.map(lambda x: x[0], split))
         blank = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), one)
 
         def go_on(k: Array, found: Found):
-            part = solve(jax.tree.map(lambda x: x[k], split))
-            return jax.tree.map(lambda all_, new: all_.at[k].set(new), found, part)
+            part = solve(jax.tree.map(lambda x: index(x, k, keepdims=False), split))
+            return jax.tree.map(lambda all_, new: update(all_, new, k, 0), found, part)
 
         found = jax.lax.fori_loop(0, -(-size // chunk), go_on, blank)
     return jax.tree.map(lambda x: x.reshape(len(parent), *x.shape[2:]), found)
