@@ -72,6 +72,7 @@ def take(
     *,
     kept: Float[Numbers, "A ..."] | None = None,
     room: Numbers | None = None,
+    whole: bool = False,
     arrays: ModuleType = np,
 ) -> Taken:
     """Take the first tied control; the last one where nothing is live.
@@ -79,14 +80,18 @@ def take(
     **Arguments:** `total`: Q, -inf where a control may not be used; `amount`: A, None where it is
     not carried; `error`: c_t; `live`: where the belief has mass; `kept`: what the controls are
     worth under the plans in use, Q by default; `room`: what any that can be the best is off by at
-    most, None where no term is negative, so that it is c_t Q.
+    most, None where no term is negative, so that it is c_t Q; `whole`: of JAX's totals, that they
+    are there and need not be added up.
     """
     kept = total if kept is None else kept
     error = arrays.minimum(error, 0.01)
     close = arrays.maximum(RELATIVE, 8 * error)
     with np.errstate(invalid="ignore"):
-        found = _in_rows if arrays is np else _row_by_row
-        best, value, choice, most, ill = found(total, amount, kept, error, close, live, room)
+        given = total, amount, kept, error, close, live, room
+        if whole or arrays is np:
+            best, value, choice, most, ill = _in_rows(*given, arrays)
+        else:
+            best, value, choice, most, ill = _row_by_row(*given)
     if amount is not None:
         most = arrays.where(live, most, amount[-1])
     ill = None if ill is None else ill & live
@@ -137,23 +142,24 @@ def _floor(best: Numbers, error: Any, room: Numbers | None) -> Any:
 
 def _in_rows(
     total: Numbers, amount: Numbers | None, kept: Numbers, error: Any, close: Any, live: Any,
-    room: Numbers | None,
+    room: Numbers | None, arrays: ModuleType,
 ) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:  # fmt: skip
-    """W, value, control, amount, and whether ill conditioned, in NumPy: all controls at once."""
+    """W, value, control, amount, and whether ill conditioned: all controls at once."""
     best, last, most, ill = total.max(axis=0), len(total) - 1, None, None
+    kind = _kind(last)
     if amount is None:
         above, floor = total, _floor(best, error, room)
     else:
         above, floor = total + error * amount, (total - error * amount).max(axis=0)
     passes, near = above >= floor, total >= best - close * abs(best)
-    tied = np.argmax(passes & near, axis=0)
-    choice = np.where(live, tied, last)
-    value = np.take_along_axis(kept, choice[None], axis=0)[0]
+    rows = arrays.arange(last + 1, dtype=kind).reshape(-1, *[1] * best.ndim)
+    choice = arrays.where(passes & near & live, rows, kind(last)).min(axis=0)
+    value = arrays.where(rows == choice, kept, -jnp.inf).max(axis=0)
     if amount is not None:
-        most = np.where(passes, amount, 0.0).max(axis=0)
+        most = arrays.where(passes, amount, 0.0).max(axis=0)
     if amount is not None or room is not None:
         ill = (passes & ~near).any(axis=0)
-    return best, value, choice.astype(_kind(last)), most, ill
+    return best, value, choice, most, ill
 
 
 def _row_by_row(
@@ -162,7 +168,7 @@ def _row_by_row(
 ) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:  # fmt: skip
     """The same in JAX: two loops over the controls.
 
-    Unrolled, XLA adds everything up anew for each of the results, and takes long to compile it.
+    All at once, or unrolled, XLA adds everything up anew for each of the results.
     """
     last, kind = len(total) - 1, _kind(len(total) - 1)
 

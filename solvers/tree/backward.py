@@ -267,7 +267,6 @@ class _Blocks(NamedTuple):
             previous, following, given = here((previous, following, given))
         column = given[0]
         arrays: ModuleType = np if self.quick else jnp
-        back: ModuleType = jnp if self.traced else np
         partial = bool((layer.child[:, :, :1] < 0).any())
         found, bound, at = [], None, -1
         for first, size, nodes in run:
@@ -278,9 +277,12 @@ class _Blocks(NamedTuple):
             likelihood, child = layer.likelihood[picked], layer.child[picked]
             parent, seen = layer.parent[likelihood] + self.start, layer.column[likelihood]
             followed = child[:, :, 0] >= 0 if partial else None
+            ratio = self.ratios(nodes[:size])
+            if ratio is not None and len(picked) > size:
+                ratio = ratio[np.minimum(np.arange(len(picked)), size - 1)]
             part = (
-                previous, parent, seen, structure.edge[self.t][memory], child, followed,
-                self.ratios(picked), following, bound,
+                previous, parent, seen, structure.edge[self.t][memory], child, followed, ratio,
+                following, bound,
             )  # fmt: skip
             if self.quick:
                 numbers = column, self.tables, outcome, self.tasks, self.off, self.gained
@@ -289,12 +291,29 @@ class _Blocks(NamedTuple):
                 numbers = given[0], given[1], outcome, given[2], self.off, self.gained
                 counted = None if self.traced else np.asarray(size, np.int32)
                 one = bellman_step(*part, *numbers, counted, self.own)
-            one = jax.tree.map(lambda x, size=size: back.asarray(x)[:size], one)
-            if not (self.traced or one.apart.any()):
-                one = dataclasses.replace(one, value=None)
-            found.append(one)
+            found.append(self._counted(one, size))
             self.tick(size)
         return found
+
+    def _counted(self, one: Found, size: int) -> Found:
+        """What is found at the nodes that count, without what nobody asks for."""
+        if self.traced:
+            return jax.tree.map(lambda x: x[:size], one)
+        ill = None if one.ill is None else np.full(size, np.any(one.ill))
+        value = one.value if np.any(one.apart) else None
+        one = dataclasses.replace(one, value=value, apart=np.zeros(size, bool), ill=ill)
+        if self.own is None:
+            return jax.tree.map(lambda x: np.asarray(x)[:size], one)
+
+        def first(x: Numbers) -> np.ndarray:
+            """Nodes first, of the chunks that count."""
+            if x.ndim == 1:
+                return np.asarray(x)
+            part = np.asarray(x)[: -(-size // x.shape[-1])]
+            return np.moveaxis(part, -1, 1).reshape(-1, *part.shape[1:-1])[:size]
+
+        action = np.asarray(one.action)[:, :, : self.tasks.keep]
+        return jax.tree.map(first, dataclasses.replace(one, action=action))
 
 
 def rounds_on_host(tree: Tree, tasks: Tasks, roots: int) -> list[float]:

@@ -37,7 +37,8 @@ class Later(Record):
 class Found(Record):
     """What a step finds at its nodes; as in `Swept`, None where it is not carried.
 
-    `apart` (C,): whether a value is not `best`; without `value`, none is.
+    `apart`, `ill`: of each chunk of nodes, whether a value is not `best`, and whether numbers are
+    ill conditioned. Without `value`, none is apart.
     """
 
     best: Numbers
@@ -74,7 +75,8 @@ def bellman_step(
 
     `shares`: of amounts, what values, a round's yields, and sums of what follows can be off by;
     `gained`: what bounds amounts where they are not carried and a term may be negative.
-    `own`: in the last round, where the tasks of a root differ in one control: which it is.
+    `own`: in the last round, where the tasks of a root differ in one control: which it is; what is
+    found is then laid out as (chunks, R, Q, nodes of a chunk), which takes less to write.
     Nodes are worked on in chunks that stay in the cache, up to the first `size` nodes (all by
     default).
     """
@@ -87,7 +89,7 @@ def bellman_step(
         wide = following.amount is not None
         solve = _sharing(previous, edges, column, *numbers, own, wide, gained)
     if chunk == len(parent):
-        return solve(nodes)
+        return solve(nodes) if own is None else jax.tree.map(lambda x: x[None], solve(nodes))
     count = len(parent) // chunk
     split = jax.tree.map(lambda x: jnp.reshape(x, (count, chunk, *x.shape[1:])), nodes)
     if size is None:
@@ -103,7 +105,7 @@ def bellman_step(
             return jax.tree.map(lambda all_, new: update(all_, new, k, 0), found, part)
 
         found = jax.lax.fori_loop(0, -(-size // chunk), go_on, blank)
-    return jax.tree.map(lambda x: x.reshape(len(parent), *x.shape[2:]), found)
+    return found if own is not None else jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
 
 
 def step_on_host(
@@ -259,8 +261,8 @@ def _bellman(
 
 
 def _found(taken: Taken, upper: Numbers | None, hopeful: Numbers | None, arrays: ModuleType):
-    ill = None if taken.ill is None else arrays.any(taken.ill, axis=(1, 2))
-    apart = arrays.any(taken.value != taken.best, axis=(1, 2))
+    ill = None if taken.ill is None else arrays.any(taken.ill)[None]
+    apart = arrays.any(taken.value != taken.best)[None]
     return Found(taken.best, taken.value, apart, taken.choice, taken.amount, ill, upper, hopeful)
 
 

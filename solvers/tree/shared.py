@@ -61,11 +61,11 @@ def take_shared(
     outcomes: Numbers, tasks: Tasks, own: Numbers, error: Numbers, wide: bool,
     scale: Numbers | None,
 ) -> Taken:  # fmt: skip
-    """What is taken at beliefs, (C, R, Q), of what they are contracted with (`shared_features`).
+    """What is taken at beliefs, (R, Q, C), of what they are contracted with (`shared_features`).
 
-    `scale` (R,): of the weights, where they bound amounts.
+    Nodes are last, as there are more of them than of roots or tasks. `scale` (R,): of the weights,
+    where they bound amounts.
     """
-    # Nodes last: there are more of them than of roots or tasks.
     product = jnp.einsum("frm,cm->frc", features, belief, precision=jax.lax.Precision.HIGHEST)
     controls, outcome = len(edges), jnp.asarray(outcomes)[edges]
     slots, live = outcome.shape[1], product[-1] > 0
@@ -74,7 +74,8 @@ def take_shared(
     other = allowed[:, 0].T & (jnp.arange(controls)[:, None] != own)
     total = jnp.where(other[:, :, None], kinds[0], -jnp.inf)
     room = None if scale is None else error * scale[:, None] * product[-1]
-    first = take(total, kinds[1] if wide else None, error, True, room=room, arrays=jnp)
+    sizes = kinds[1] if wide else None
+    first = take(total, sizes, error, True, room=room, whole=True, arrays=jnp)
     first = jax.tree.map(lambda y: y[:, None], first)
     roots = jnp.arange(len(own))
     x, counted = (
@@ -86,7 +87,5 @@ def take_shared(
     total = jnp.where(allowed[roots, :, own][..., None], total, -jnp.inf)
     amount = (chance * abs(x) + yields[1] * counted).sum(axis=0) if wide else None
     room = None if room is None else room[:, None]
-    taken = either(
-        first, total, amount, own[:, None, None], controls - 1, error, live[:, None], room
-    )
-    return jax.tree.map(lambda y: jnp.moveaxis(y, -1, 0), taken)
+    one = own[:, None, None]
+    return either(first, total, amount, one, controls - 1, error, live[:, None], room)
