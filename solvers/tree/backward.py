@@ -299,8 +299,8 @@ class _Blocks(NamedTuple):
         """What is found at the nodes that count, without what nobody asks for."""
         if self.traced:
             return jax.tree.map(lambda x: x[:size], one)
-        ill = None if one.ill is None else np.full(size, np.any(one.ill))
-        value = one.value if np.any(one.apart) else None
+        ill = None if one.ill is None else np.full(size, np.asarray(one.ill).any())
+        value = one.value if np.asarray(one.apart).any() else None
         one = dataclasses.replace(one, value=value, apart=np.zeros(size, bool), ill=ill)
         if self.own is None:
             return jax.tree.map(lambda x: np.asarray(x)[:size], one)
