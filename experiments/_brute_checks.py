@@ -8,7 +8,7 @@ import numpy as np
 import dynmech as dm
 from experiments._brute_laws import Array
 from experiments._brute_markets import Market
-from experiments._brute_truth import Truth, attained
+from experiments._brute_truth import Truth, attained, best_from, elsewhere, followed
 
 ROUNDING = {False: 1e-9, True: 3e-6}
 """Slack by whether the market is in single precision, as a share of its largest sum of money."""
@@ -110,6 +110,25 @@ def _played(
             yield f"plays {low - truth.high[0][index]:.3g} more than the truth"
         if high < policy.value[index] - slack:
             yield f"plays {policy.value[index] - high:.3g} less than its value"
+    yield from _elsewhere(market, policy, int(rng.choice(possible)), slack, rng)
+
+
+def _elsewhere(
+    market: Market, policy: dm.EfficientPolicy, profile: int, slack: float,
+    rng: np.random.Generator,
+) -> Iterator[str]:  # fmt: skip
+    """Go on from where something else was shown: bounds found on demand, and what is played."""
+    there = elsewhere(market, policy, profile, rng)
+    if there is None or there[0].ended:
+        return
+    chat, history, belief, v = there
+    found, best = chat.certify(), best_from(market, history, belief, v)
+    gets = followed(market, chat, history, belief, v)
+    low, high = float(found.lower[0]), float(found.upper[0])
+    if low > best[1] + slack or high < best[0] - slack:
+        yield f"elsewhere W is in [{best[0]:.9g}, {best[1]:.9g}], not in [{low:.9g}, {high:.9g}]"
+    if low > gets[1] + slack or gets[0] > best[1] + slack:
+        yield f"elsewhere it plays {gets} where it says {low:.9g} and W is {best}"
 
 
 def _totals(truth: Truth, policy: dm.EfficientPolicy, gap: Array, slack: float) -> Iterator[str]:

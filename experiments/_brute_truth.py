@@ -101,6 +101,13 @@ def left(market: Market) -> float:
     return float(gain + market.cost.max() / (1 - market.going)) if market.going > 0 else 0.0
 
 
+def best_from(market: Market, history: History, belief: Array, v: int) -> tuple[float, float]:
+    """Bounds on W from a history on, per unit of a belief (m,), at a value profile."""
+    everything = np.ones((1, len(market.displays)), bool), np.ones((1, len(market.gains)))
+    found = _best(_Cases(market, *everything, {}), history, belief[None], ())[:, 0, 0, v]
+    return float(found[0] / belief.sum()), float(found[-1] / belief.sum())
+
+
 def attained(market: Market, policy: dm.EfficientPolicy, profile: int) -> tuple[float, float]:
     """What a policy gets, by asking it at every history that it leads to; bounds, per profile."""
     n, at = len(market.gains), policy.profiles
@@ -109,7 +116,53 @@ def attained(market: Market, policy: dm.EfficientPolicy, profile: int) -> tuple[
     values = np.full(n, market.env.values.support.shape[1])
     v = int(np.ravel_multi_index(tuple(at.theta[profile]), values))
     chat = policy.start(profile=profile)
-    value, rest = _followed(market, chat, (), belief / belief.sum(), v)
+    return followed(market, chat, (), belief / belief.sum(), v)
+
+
+def elsewhere(
+    market: Market, policy: dm.EfficientPolicy, profile: int, rng: np.random.Generator
+) -> tuple[dm.Conversation, History, Array, int] | None:
+    """A conversation after a round, half of them with any display, whatever the policy says.
+
+    **Returns:** it, the history, the belief (m,), the value profile; None where it surely ended.
+    """
+    n, at, env = len(market.gains), policy.profiles, market.env
+    belief = market.root[np.ravel_multi_index(tuple(at.signals[profile]), env.initial_alphabet)]
+    values = (env.values.support.shape[1],) * n
+    v = int(np.ravel_multi_index(tuple(at.theta[profile]), values))
+    outset = policy.start(profile=profile)
+    display = market.displays[int(rng.integers(len(market.displays)))]
+    if rng.random() < 0.5:
+        display = _shown(outset)
+    history, c = (display,), market.displays.index(display)
+    heard = market.hears(history)
+    law = (belief * market.acts(history)[n + 1]) @ heard.reshape(len(belief), -1)
+    if not law.sum() > 0 or policy.env.horizon == 1:
+        return None
+    symbols = np.unravel_index(rng.choice(len(law), p=law / law.sum()), heard.shape[1:])
+    chance = market.kernel[c, v]
+    w = int(rng.choice(len(chance), p=chance / chance.sum()))
+    theta = tuple(int(k) for k in np.unravel_index(w, values))
+    moves = values[0] > 1 and isinstance(env.values, dm.MarkovValues)
+    shown = history[0] if env.controls.shape[1] > 1 else (*history[0], -1)[0]
+    chat = outset.step(
+        "query", tuple(int(k) for k in symbols), theta if moves else None, shown=shown
+    )
+    after = belief * market.acts(history)[n + 1] * heard[(slice(None), *symbols)]
+    return chat, history, after / after.sum(), w
+
+
+def _shown(chat: dm.Conversation) -> tuple[int, ...]:
+    """What is recommended, as the products shown."""
+    shown = chat.recommendation
+    return shown if isinstance(shown, tuple) else (shown,) * (shown >= 0)
+
+
+def followed(
+    market: Market, chat: dm.Conversation, history: History, belief: Array, v: int
+) -> tuple[float, float]:
+    """Bounds on what a conversation brings from here on, (m,) a belief of mass one."""
+    value, rest = _followed(market, chat, history, belief, v)
     return value - rest, value + rest
 
 
@@ -119,8 +172,7 @@ def _followed(
     """What comes from here on, and how much more or less it may be."""
     if chat.ended:  # no round is written out any more
         return 0.0, float(belief.sum()) * left(market)
-    n, shown = len(market.gains), chat.recommendation
-    display = shown if isinstance(shown, tuple) else (shown,) * (shown >= 0)
+    n, display = len(market.gains), _shown(chat)
     now, c = (*history, display), market.displays.index(display)
     y = market.acts(now)
     earned = market.theta[v][:, None] + market.gains

@@ -9,7 +9,7 @@ import math
 import equinox as eqx
 import numpy as np
 
-from solvers.checks import check_fields, flag, positive
+from solvers.checks import check_fields, flag, optional, positive, whole
 from solvers.problem import TaskList
 from solvers.process import Listed, Problem
 from solvers.search.branch_and_bound import BranchAndBound
@@ -36,13 +36,15 @@ class Stationary(AbstractSolver):
 
     - `memory`: bytes that may live at once, default 4e9.
     - `merge`: False keeps every history apart; the answer is the same, for checking.
+    - `rounds`: so many, whatever the tolerance; None: as many as it needs.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     merge: bool = eqx.field(static=True, default=True)
+    rounds: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_fields(self, memory=positive, merge=flag)
+        check_fields(self, memory=positive, merge=flag, rounds=optional(whole(1)))
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Choose the rounds, solve the problem cut off after them, add what that can cost.
@@ -59,15 +61,15 @@ class Stationary(AbstractSolver):
         if 0 < limits.tolerance < least:
             raise TooFine(least)
         try:
-            cut = _cut(listed, tasks, limits.tolerance)
-            if limits.single:
+            cut = _cut(listed, tasks, limits.tolerance, self.rounds)
+            if limits.single and self.rounds is None:
                 cut = _cut_again(listed, tasks, cut, limits.tolerance)
             inner = dataclasses.replace(limits, tolerance=0.0, relative=0.0)
             found = _solve_cut(problem, listed, tasks, cut, Exact(self.memory, self.merge), inner,
                                progress)  # fmt: skip
             how = "Exact, for these rounds"
         except MemoryError:
-            if not limits.tolerance > 0 or not self.merge:
+            if not limits.tolerance > 0 or not self.merge or self.rounds is not None:
                 raise
             half = limits.tolerance / 2
             cut = _cut(listed, tasks, half)
@@ -83,9 +85,14 @@ class Stationary(AbstractSolver):
         return found if cut.error == 0 else _add(found, listed, tasks, cut)
 
 
-def _cut(listed: Listed, tasks: TaskList, tolerance: float) -> Truncation:
-    """The fewest rounds that are enough."""
+def _cut(
+    listed: Listed, tasks: TaskList, tolerance: float, rounds: int | None = None
+) -> Truncation:
+    """The fewest rounds that are enough, or so many."""
     structure = listed.structure
+    if rounds is not None:
+        given = structure, listed.tables, tasks.groups
+        return truncate(*given, tolerance=math.inf, least=rounds, most=rounds)
     most = _MOST_ROUNDS if tolerance > 0 else max(listed.depth, len(structure.edge[0])) + 1
     cut = truncate(
         structure,

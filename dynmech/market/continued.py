@@ -202,6 +202,15 @@ def remaining(
         ),
         "values": values,
     }
+    return _changed(env, changes)
+
+
+def with_rounds(env: RecommendationMDP, rounds: int | float) -> RecommendationMDP:
+    """The market with so many rounds: all else was checked for any number of them."""
+    return env if rounds == env.horizon else _changed(env, {"horizon": rounds})
+
+
+def _changed(env: RecommendationMDP, changes: dict[str, Any]) -> RecommendationMDP:
     market = object.__new__(type(env))
     for field in dataclasses.fields(env):
         given = changes.get(field.name, getattr(env, field.name))

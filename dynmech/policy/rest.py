@@ -24,7 +24,7 @@ from dynmech.problem.tasks import Pairs, assign, make_pairs
 from dynmech.solve.outcome import laid_out, with_table
 from dynmech.solve.prepare import root_beliefs
 from dynmech.solve.running import run_solver
-from solvers import Exact, Limits, Status, TaskList
+from solvers import Exact, Limits, Stationary, Status, TaskList
 from solvers.progress import deferred
 from solvers.tree.plan import Plan
 
@@ -50,10 +50,16 @@ class Rest(Record):
     exact: bool = eqx.field(static=True)
 
 
-def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"], apart: bool = False) -> Rest:
+def solve_rest(
+    env: RecommendationMDP,
+    theta: Int[np.ndarray, "B n"],
+    apart: bool = False,
+    rounds: int | None = None,
+) -> Rest:
     """Solve W alone from values of indices `theta`, one row a belief held, exactly where it fits.
 
     **Arguments:** `apart`: on a tree that keeps memories apart, for others to be asked there.
+    `rounds`: how many are written out of a market without end, None: as many as bounds need.
 
     **Raises:** `TooLarge` where not even bounds fit.
     """
@@ -67,6 +73,8 @@ def solve_rest(env: RecommendationMDP, theta: Int[np.ndarray, "B n"], apart: boo
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
         compiled, memories, solver = None, None, Exact() if apart else None
+        if rounds is not None:
+            solver = Stationary(rounds=rounds)
         if apart:
             compiled, memories = compile_remembered(env, 2 * Exact().memory)
         posed = Posed(env) if compiled is None else Posed(env, compiled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from dynmech._beside import Beside
 from dynmech.bounded import Bounded
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.beside import MarketBeside
-from dynmech.market.continued import remaining
+from dynmech.market.continued import remaining, with_rounds
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
@@ -59,6 +60,7 @@ class TreeEvaluator(AbstractEvaluator):
       recommendation. `exact`: whether only rounding separates the bounds.
     - `behind`: the network that recommends, where the plan is what one does.
     - `ends`: what somebody who was asked recommends at the ends of a declared interval.
+    - `endless`: whether the market goes on after the rounds written out; `gap` counts that.
     """
 
     walked: ClassVar[bool] = True
@@ -75,6 +77,7 @@ class TreeEvaluator(AbstractEvaluator):
     complete: bool = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
     ends: Between | None = None
+    endless: bool = eqx.field(static=True, default=False)
 
     def check_kept(self) -> None:
         """Raise `ValueError` where pairs are not those of the profiles, or yields the market's."""
@@ -156,8 +159,11 @@ class TreeEvaluator(AbstractEvaluator):
         theta = np.zeros_like(place.theta) if still else place.theta
         seen = np.zeros(self.env.products, bool) if place.seen is None else place.seen
         at = place.belief[None], place.memory, place.period - 1, seen
-        rest = remaining(self.env, *at, None if money is None else money[:, None])
-        found = solve_rest(rest, theta[None], asked is not None)
+        env, rounds = self.env, None
+        if self.endless and asked is None:
+            env, rounds = with_rounds(env, math.inf), int(env.horizon) - place.period + 1
+        rest = remaining(env, *at, None if money is None else money[:, None])
+        found = solve_rest(rest, theta[None], asked is not None, rounds)
         plan, value, best = found.plan, found.value, None
         if asked is not None:
             best = plan
@@ -176,6 +182,7 @@ class TreeEvaluator(AbstractEvaluator):
             behind=None,
             complete=found.complete,
             exact=found.exact and asked is None,
+            endless=self.endless,
         )
         return there, there.begin(theta, np.zeros(self.env.products + 1, np.int64))
 
@@ -227,8 +234,9 @@ class TreeEvaluator(AbstractEvaluator):
             taken = self.optimal.actions[t][at]
             best = float(belief @ self._given_taste(self.optimal, t, *at, taken)[0])
         best = max(best, value)
-        rounds = self.plan.horizon - t
-        return Worth(Bounded([value]), Bounded([best], [best], [best + loss]), rounds)
+        rounds, after = self.plan.horizon - t, loss if self.endless else 0.0
+        gets = Bounded([value], [value - after], [value + after])
+        return Worth(gets, Bounded([best], [best - after], [best + loss]), rounds)
 
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:
         return TreeCursor(self.env, self.compiled, self.pairs, self.plan, signal)

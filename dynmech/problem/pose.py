@@ -10,6 +10,7 @@ import numpy as np
 
 from dynmech._types import precision
 from dynmech.errors import TooLarge
+from dynmech.market.continued import with_rounds
 from dynmech.market.environment import RecommendationMDP
 from dynmech.problem.compile import compile_market, tables
 from dynmech.problem.edges import Compiled
@@ -77,10 +78,4 @@ class Posed:
 
     def cut(self, rounds: int) -> RecommendationMDP:
         """The market with so many rounds: all else was checked for any number of them."""
-        if rounds == self.env.horizon:
-            return self.env
-        market = object.__new__(type(self.env))
-        for part in dataclasses.fields(self.env):
-            object.__setattr__(market, part.name, getattr(self.env, part.name))
-        object.__setattr__(market, "horizon", rounds)
-        return market
+        return with_rounds(self.env, rounds)

@@ -43,6 +43,7 @@ class Solved:
     gap of each kept policy at each node, (N_t, R, keep), per unit of the node's mass.
     `complete`: whether every recommendation was followed at every node.
     `beyond` (N,): what the rounds after the last can cost each task at most, where none is shown.
+    `endless`: whether there are such rounds.
     """
 
     compiled: Compiled
@@ -57,6 +58,7 @@ class Solved:
     complete: bool
     note: str
     beyond: Float[np.ndarray, " N"]
+    endless: bool
 
 
 def with_table(problem: Problem, tasks: TaskList, found: Solution, limits: Limits) -> Solution:
@@ -116,6 +118,7 @@ def laid_out(
         table.complete,
         found.note,
         _beyond(posed.problem, tasks, numbers, len(tree.layers), limits.memory or _MEMORY),
+        posed.problem.horizon == math.inf,
     )
 
 

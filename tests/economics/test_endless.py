@@ -110,3 +110,16 @@ def test_costs_that_run_on_for_ever_are_in_the_bound_on_what_is_attained(solver)
     np.testing.assert_allclose(policy.value_lower, -0.1, rtol=1e-9)
     assert policy.value_lower.item() <= policy.lower.item() + 1e-12
     np.testing.assert_allclose(policy.incentive_bound, policy.upper + 0.1, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", [dm.Stationary(), None], ids=["rounds", "search"])
+def test_what_is_said_off_the_plan_counts_the_rounds_that_are_not_written_out(solver):
+    """W = share (theta + u) / (1 - q) from any history on; a few rounds alone bring less."""
+    env, best = rarely_leaves(0.5)
+    policy = dm.solve_efficient_policy(env, solver, tolerance=0.1, progress=False)
+    shown = 1 - policy.start(profile=0).recommendation
+    for other in (shown, None):
+        chat = policy.start(profile=0).step("query", shown=other)
+        found = chat.certify()
+        assert found.lower[0] <= best + 1e-12
+        assert best <= found.upper[0] + 1e-12
