@@ -23,6 +23,7 @@ from dynmech._checks import as_floats as as_floats
 from dynmech.errors import MiscompilingJaxWarning
 from solvers.host import Record as Record
 from solvers.host import with_default as with_default
+from solvers.host import with_fields as with_fields
 from solvers.programs import unshared, whole_products
 
 Numbers = Array | np.ndarray

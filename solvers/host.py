@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import equinox as eqx
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R", bound="Record")
 _OPEN = "being made"
 
 if TYPE_CHECKING:
@@ -69,6 +70,13 @@ else:
             if _OPEN not in self.__dict__ or name not in self.__dataclass_fields__:
                 raise dataclasses.FrozenInstanceError(f"cannot assign to field '{name}'")
             self.__dict__[name] = value
+
+
+def with_fields(record: R, **fields: Any) -> R:
+    """The same record with other fields; nothing is made anew or checked, as `equinox.tree_at`."""
+    made = object.__new__(type(record))
+    vars(made).update(vars(record), **fields)
+    return made
 
 
 def with_default(method: F) -> F:

@@ -33,7 +33,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from solvers.host import Record
+from solvers.host import Record, with_fields
 from solvers.problem import Structure, Tables, Tasks
 from solvers.told.bounds import expected
 from solvers.tree.backward import likelihood_rows
@@ -66,11 +66,8 @@ class Truncation(Record):
 
 def unroll(structure: Structure, rounds: int) -> Structure:
     """Repeat the one round of a stationary structure."""
-    return eqx.tree_at(
-        lambda s: (s.edge, s.successor),
-        structure,
-        (structure.edge * rounds, structure.successor * rounds),
-    )
+    edge, successor = structure.edge * rounds, structure.successor * rounds
+    return with_fields(structure, edge=edge, successor=successor)
 
 
 def endless_cycle(

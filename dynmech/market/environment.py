@@ -22,7 +22,7 @@ from dynmech._checks import (
     whole,
 )
 from dynmech._html import as_html, portrait
-from dynmech._types import Given, Numbers, Record
+from dynmech._types import Given, Numbers, Record, with_fields
 from dynmech.errors import InvalidArgument, describe, require_finite, shown
 from dynmech.market.cards import market
 from dynmech.market.channels import as_channel, require_shape
@@ -269,7 +269,7 @@ class RecommendationMDP(Record):
         were replaced one by one (`equinox.tree_at`) never keeps the cut points of another.
         """
         bound = _bound(self.signals, self.utilities, np.asarray(self.tastes.weights))
-        return eqx.tree_at(lambda env: env.signals, self, bound)
+        return with_fields(self, signals=bound)
 
     @classmethod
     def from_tables(

@@ -73,7 +73,7 @@ class NoSignals(AbstractInitialSignals):
         return (1,) * (products + 1)
 
     def likelihood(self, utilities: Float[Numbers, "n m"], symbols: Int[np.ndarray, "B n1"]):
-        return jnp.ones((symbols.shape[0], utilities.shape[1]))
+        return module_of(utilities).ones((symbols.shape[0], utilities.shape[1]))
 
     def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
         return np.zeros(utilities.shape[0] + 1, np.int64)

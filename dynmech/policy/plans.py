@@ -1,5 +1,6 @@
 """What a solver found, as a plan over pairs of root and values."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,4 +39,5 @@ def _by_pair(
     for pair, parts in zip(assignment.group_pair, rounds, strict=True):
         every = np.concatenate(parts)
         table[pair.ravel()] = np.moveaxis(every, 0, -1).reshape(-1, len(every))
-    return tuple(map(np.ascontiguousarray, np.split(table, np.cumsum(sizes)[:-1], axis=1)))
+    ends = np.cumsum([0, *sizes]).tolist()
+    return tuple(table[:, low:high].copy() for low, high in itertools.pairwise(ends))

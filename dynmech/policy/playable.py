@@ -17,6 +17,7 @@ from dynmech.market.profiles import Profiles
 from dynmech.market.roots import signal_likelihood
 from dynmech.policy.guide import AbstractGuide
 from dynmech.policy.kept import check_profiles, require_beliefs
+from dynmech.problem.compile import distinct_integers
 from dynmech.problem.moving import PlayedProcess, played_process
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.solve.ceilings import make_ceilings
@@ -165,9 +166,9 @@ def told_of(
 
 def beliefs_after(env: RecommendationMDP, signals: np.ndarray) -> Float[np.ndarray, "N m"]:
     """Unnormalised beliefs (N, m) after initial symbols (N, 1+n), as they are at the roots."""
-    unique, index = np.unique(signals, axis=0, return_inverse=True)
+    unique, index = distinct_integers(signals)
     likelihood = np.asarray(signal_likelihood(env, unique))
-    return (np.asarray(env.tastes.weights) * likelihood)[index.reshape(-1)]
+    return (np.asarray(env.tastes.weights) * likelihood)[index]
 
 
 def untrained(

@@ -110,8 +110,7 @@ def _columns(env: RecommendationMDP, compiled: Compiled) -> Float[np.ndarray, "C
         one = used[at]
         given = edges.memory[one], env.controls[edges.control[one]], edges.period[one]
         with precision(env.gamma):
-            utilities = jnp.asarray(env.utilities)
-            law = np.asarray(laws_jit(env.signals.feedback, *given, utilities))
+            law = np.asarray(laws_jit(env.signals.feedback, *given, env.utilities))
         mine = np.flatnonzero((place >= low) & (place < low + len(at)))
         column[mine] = law[place[mine] - low, :, symbol[mine]]
     return compiled.query[of] * column

@@ -265,8 +265,7 @@ def _blocks(
     for low, at in in_blocks(count, each):
         with precision(env.gamma):
             given = memory[at], shown[at], period[at]
-            money = jnp.asarray(env.utilities), jnp.asarray(env.gains)
-            parts = _behaviour_jit(rules, *given, *money)
+            parts = _behaviour_jit(rules, *given, env.utilities, env.gains)
             action, law, told = (np.asarray(part)[: count - low] for part in parts)
         shape = len(told), math.prod(told.shape[1:-2]), n, points
         yield low, _Part(action, law, told.reshape(shape))

@@ -14,6 +14,7 @@ from dynmech._types import Numbers, Record
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.values import MarkovValues, joint_kernel, profile_grid
+from dynmech.problem.compile import distinct_integers
 from solvers import Tasks
 from solvers.kept import require_indices
 
@@ -71,8 +72,7 @@ def make_pairs(env: RecommendationMDP, profiles: Profiles) -> Pairs:
     for i in range(n):
         theta[:, i, :, :, i] = np.arange(size)[None, :, None]
         signals[:, i, :, :, i + 1] = np.minimum(np.arange(widest), alphabet[i] - 1)
-    roots, root = np.unique(signals.reshape(-1, n + 1), axis=0, return_inverse=True)
-    root = root.reshape(-1)
+    roots, root = distinct_integers(signals.reshape(-1, n + 1))
     if isinstance(env.values, MarkovValues):
         values = profile_grid(n, size)
         code = root * len(values) + theta.reshape(-1, n) @ (size ** np.arange(n)[::-1])
@@ -80,7 +80,7 @@ def make_pairs(env: RecommendationMDP, profiles: Profiles) -> Pairs:
         pair_theta, number = np.tile(values, (len(roots), 1)), code
     else:
         rows = np.concatenate([root[:, None], theta.reshape(-1, n)], axis=1)
-        unique, number = np.unique(rows, axis=0, return_inverse=True)
+        unique, number = distinct_integers(rows)
         pair_root, pair_theta = unique[:, 0], unique[:, 1:]
     own = number.reshape(batch, n, size, widest)
     own = np.where(np.arange(widest) < alphabet[:, None, None], own, -1)
@@ -142,8 +142,7 @@ def assign(
             np.concatenate([pairs.root[at][:, None], (1 + owner + k * n)[:, None], blank], axis=1)
             for k in range(2)
         ]
-        unique, number = np.unique(np.concatenate([rows, *others]), axis=0, return_inverse=True)
-        number = number.reshape(-1)
+        unique, number = distinct_integers(np.concatenate([rows, *others]))
         pair, marginal, displayable = np.split(number, [len(rows), len(rows) + len(at)])
         task_root, task_variant, task_theta = unique[:, 0], unique[:, 1], unique[:, 2:]
         kernel = None

@@ -32,6 +32,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
+from solvers.search.arrays import each_once, pieces
 from solvers.search.met import Met
 from solvers.search.settle import settle
 from solvers.search.store import Indices
@@ -129,7 +130,7 @@ class Search(Met):
             active, more = self._onward(active, spare, rise, margin, tolerance, single)
             grown |= more
             if single:  # there is one way on, so that what was not chosen is as good as it was
-                active, width = np.union1d(active, waiting), min(2 * width, _MOST)
+                active, width = each_once(np.concatenate([active, waiting])), min(2 * width, _MOST)
                 if self.opened.count - before > _MOST:
                     break
         if single:
@@ -140,10 +141,10 @@ class Search(Met):
 
     def _deepest_first(self, visited: list[np.ndarray]) -> list[np.ndarray]:
         """Pairs, those after most symbols first."""
-        every = np.unique(np.concatenate([np.zeros(0, np.int64), *visited]))
+        every = each_once(np.concatenate([np.zeros(0, np.int64), *visited]))
         seen = self.store.nodes["seen"][self.pairs["node"][every]]
         order = np.argsort(-seen, kind="stable")
-        return np.split(every[order], np.flatnonzero(np.diff(seen[order])) + 1)
+        return pieces(every[order], (np.flatnonzero(np.diff(seen[order])) + 1).tolist())
 
     def _choose(self, active: np.ndarray, spare: np.ndarray, tip: np.ndarray, most: int):
         """All that is open already, and the most promising tips; the other tips."""
@@ -187,7 +188,7 @@ class Search(Met):
         chain = self._seek(np.repeat(task, counts), nodes)
         slack = start[live] + pairs["upper"][chain] + rise[np.repeat(task, counts)]
         np.maximum.at(pairs["slack"], chain, slack)
-        return np.union1d(active, chain)
+        return each_once(np.concatenate([active, chain]))
 
     def _onward(
         self,
@@ -227,4 +228,4 @@ class Search(Met):
         wanted &= own > np.where(slack[child] > 0, _AGAIN, 1.0) * slack[child]
         reached = child[wanted]
         np.maximum.at(slack, reached, own[wanted])
-        return np.unique(reached), bool(new.any())
+        return each_once(reached), bool(new.any())

@@ -30,6 +30,7 @@ from solvers.devices import check_mesh, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Problem
 from solvers.progress import Bar, deferred
+from solvers.search.arrays import each_once, pieces
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
 from solvers.search.forever import one_for_ever, told_for_ever
@@ -211,9 +212,11 @@ def search_endless(
     with deferred() as interrupts, Bar("bounding", "pair", progress) as bar:
         report = _Report(bar)
         while len(due):
-            parts = np.split(due, np.arange(_TOGETHER, len(due), _TOGETHER))
+            parts = pieces(due, range(_TOGETHER, len(due), _TOGETHER))
             for k, part in enumerate(parts[done:], done):
-                share = _LEAVING if (more[np.isin(parent, part)] > 0).any() else 1.0
+                among = np.zeros(len(flat) + 1, bool)  # the last stands for no parent
+                among[part] = True
+                share = _LEAVING if (more[among[parent]] > 0).any() else 1.0
                 for q in part[economy[part] < 0].tolist():
                     add(q)
                 if status != Status.WITHIN_TOLERANCE:
@@ -340,7 +343,7 @@ def outcomes_within(
         if (more == reached).all():
             break
         reached = more
-    used = np.unique(edge[reached][:, allowed])
+    used = each_once(edge[reached][:, allowed])
     possible = (np.asarray(tables.stop)[used] > 0).any(axis=2) & (structure.outcome[used] >= 0)
     found = np.zeros(structure.outcomes, bool)
     found[structure.outcome[used][possible]] = True

@@ -8,6 +8,7 @@ belief and memory where the plan was left, whose distance to the best is bounded
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.search.arrays import each_once
 from solvers.search.best_first import Search
 from solvers.search.store import Indices
 from solvers.search.ways import Ways
@@ -114,7 +115,7 @@ def plan_pairs(search: Search, top: int) -> tuple[Indices, Ways]:
         active = active[pairs["act"][active] >= 0]
         act = pairs["act"][active].astype(int)
         child = opened["child"][pairs["place"][active], act]
-        fresh = np.unique(child[(place_of[child] < 0) & (child > 0)])
+        fresh = each_once(child[(place_of[child] < 0) & (child > 0)])
         count = sum(map(len, reached))
         place_of[fresh] = count + np.arange(len(fresh))
         live = child > 0

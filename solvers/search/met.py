@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.devices import spread_runs
 from solvers.problem import Structure, Tables
-from solvers.search.arrays import Growing, Indices
+from solvers.search.arrays import Growing, Indices, each_once
 from solvers.search.economy import Economy
 from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
 from solvers.search.store import Store
@@ -140,7 +140,7 @@ class Met:
                 more = max(2 * len(table), self.store.nodes.count) - len(table)
                 table = self.pair_of[q] = np.concatenate([table, np.full(more, -1, np.int32)])
             nodes = node[part]
-            tables.append(np.unique(nodes[table[nodes] < 0]))
+            tables.append(each_once(nodes[table[nodes] < 0]))
         met = zip(groups, tables, strict=True)
         bounds = self._contracted(
             [(fresh, self.economies[q].bounding(c)) for (q, c, _), fresh in met]

@@ -51,8 +51,9 @@ class Numbers:
         index = np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
         if len(number) == count:
             return index, index[:0]
-        fresh, first = np.unique(index, return_index=True)
-        return index, first[fresh >= count]
+        # New numbers count on: each is larger than all before it where it comes first.
+        most = np.maximum.accumulate(np.maximum(index, count - 1))
+        return index, np.flatnonzero(np.diff(most, prepend=count - 1))
 
     def _looked_up(self, memory: Indices, words: Int[np.ndarray, "k two"]):
         """The same in the table."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from solvers.checkpoint import named, within
 from solvers.problem import Structure, Tables
-from solvers.search.arrays import Growing, Indices
+from solvers.search.arrays import Growing, Indices, each_once
 from solvers.search.numbers import Numbers
 
 
@@ -59,7 +59,7 @@ class Store:
         """Keep the likelihoods of nodes that something leads on from."""
         late = node[self.nodes["slot"][node] < 0]
         if len(late):
-            late = np.unique(late)
+            late = each_once(late)
             self.nodes["slot"][late] = self.likelihood.append(len(late), row=self.rows(late))
 
     def after(self, node: Indices, column: Indices, memory: Indices) -> Indices:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from solvers.problem import Structure, TaskList
+from solvers.search.arrays import each_once, pieces
 from solvers.search.endless_plan import EndlessPlan
 from solvers.search.rounds import Entries, Round, as_layer, distinct, joined, places
 from solvers.search.store import Indices
@@ -187,7 +188,7 @@ class _Writer:
         """What the plan attains from here on, for ever, and bounds above, unweighted."""
         pairs = self.search.pairs
         low, high = pairs["lower"][at.pair].copy(), pairs["upper"][at.pair].copy()
-        for f in np.unique(at.task[at.pair == 0]).tolist():
+        for f in each_once(at.task[at.pair == 0]).tolist():
             mine = np.flatnonzero((at.pair == 0) & (at.task == f))
             belief = here.row[at.node[mine]] * self.root[f]
             where, one = here.memory[at.node[mine]], self.economies[f]
@@ -337,7 +338,7 @@ class _Writer:
         lack = np.maximum(high - yields, 0.0)
         gap[at.node, at.task] = np.where(mass > 0, lack / np.where(mass > 0, mass, 1.0), 0.0)
         taken[at.node, at.task] = control
-        actions, gaps = (np.split(x, nodes[1:-1]) for x in (taken, gap))
+        actions, gaps = (pieces(x, nodes[1:-1].tolist()) for x in (taken, gap))
         layers = tuple(map(as_layer, rounds, children))
         return self._laid_out(Tree(layers, written), actions, gaps, value[0])
 
@@ -348,7 +349,7 @@ class _Writer:
         edge = self.structure.edge[0][here.memory[at.node], control]
         belief = here.row[at.node] * self.root[at.task]
         yields = np.zeros(len(at.node))
-        for f in np.unique(at.task).tolist():
+        for f in each_once(at.task).tolist():
             mine = at.task == f
             yields[mine] = (belief[mine] * self.economies[f].yields[edge[mine]]).sum(axis=1)
         high = self._bounds(here, at)[1] * self._scale(here, at)

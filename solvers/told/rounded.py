@@ -71,20 +71,21 @@ def widened_endless(
     going, above, rooms = going_on(structure, tables), _gains(tables), []
     slots, symbols, points = structure.outcome.shape[1], structure.symbols, going.shape[1]
     for part, low, high in _parts(tasks, found):
-        room = np.zeros(high.shape)
+        room, mixed = np.zeros(high.shape), signed(tables, part)
         for at in np.ndindex(*high.shape):
-            root = np.asarray(part.root[at[0]], float)
-            allowed = np.flatnonzero(part.allowed[at])
-            used = np.unique(structure.edge[0][:, allowed])
+            root, allowed = np.asarray(part.root[at[0]], float), np.asarray(part.allowed[at], bool)
+            used = np.zeros(len(going), bool)
+            used[structure.edge[0][:, allowed]] = True
             further = going[used].max(axis=0)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                rounds = np.where(root > 0, 1.0 / (1.0 - further), 0.0)
+            live = root > 0
+            endless = np.where(live, np.inf, 0.0)
+            rounds = np.divide(1.0, 1.0 - further, out=endless, where=live & (further < 1))
             weights = (np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float))
             gains = round_yields(structure, above, *weights)
             lost, most = np.zeros(points), high[at]
-            if signed(tables, part):
+            if mixed:
                 kept = one_for_ever(structure, gains, going)
-                told = told_for_ever(structure, gains, going, kept, np.asarray(part.allowed[at]))
+                told = told_for_ever(structure, gains, going, kept, allowed)
                 most, largest = root @ told[0], told.max(axis=0)
                 weights = (np.asarray(x[at], float) for x in (part.coefficient, part.counted))
                 own = round_yields(structure, tables, *weights)
@@ -115,19 +116,21 @@ def told_gains(
     kept: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
     told: dict[bytes, np.ndarray] = {}
     for part in groups:
-        mixed = signed(tables, part)
+        if not signed(tables, part):
+            found += [0.0] * math.prod(part.coefficient.shape[:2])
+            continue
         for at in np.ndindex(*part.coefficient.shape[:2]):
             weights = np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float)
             allowed = np.asarray(part.allowed[at], bool)
             name = b"".join(x.tobytes() for x in weights)
             whole = name + allowed.tobytes()
-            if mixed and name not in kept:
+            if name not in kept:
                 gains = round_yields(structure, above, *weights)
                 kept[name] = gains, one_for_ever(structure, gains, going)
-            if mixed and whole not in told:
+            if whole not in told:
                 gains, ever = kept[name]
                 told[whole] = told_for_ever(structure, gains, going, ever, allowed)[0]
-            found.append(np.asarray(part.root[at[0]], float) @ told[whole] if mixed else 0.0)
+            found.append(np.asarray(part.root[at[0]], float) @ told[whole])
     return np.array(found)
 
 

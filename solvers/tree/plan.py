@@ -153,18 +153,19 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
         on = _ways if plan.kernel is None else _moved_ways
         index, symbol, origin, pair, node, weight = on(plan, here, child, each)
         origin = origin if by_origin else pair
+        here = Visits(origin, pair, node, node, weight, index, symbol)
         if len(node) > 1:
             nodes = plan.tree.layers[t + 1].nodes
             key = (origin * len(plan.pair_root) + pair) * nodes + node
             _, first, merged = np.unique(key, return_index=True, return_inverse=True)
             weight = np.bincount(merged.reshape(-1), weight, len(first))
-        else:
-            first = np.zeros(len(node), np.int64)
-        entry, control, chance = Plan.split(plan, plan.actions[t + 1][pair[first], node[first]])
-        first, weight = first[entry], weight[entry] * chance
-        here = Visits(
-            origin[first], pair[first], node[first], control, weight, index[first], symbol[first]
-        )
+            here = Visits._make(part[first] for part in here)._replace(weight=weight)
+        control = plan.actions[t + 1][here.pair, here.node].astype(np.int64)
+        if plan.laws is not None:
+            entry, control, chance = Plan.split(plan, control)
+            here = Visits._make(part[entry] for part in here)
+            here = here._replace(weight=here.weight * chance)
+        here = here._replace(control=control)
         path.append(here)
     return path
 
@@ -172,6 +173,10 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
 def _ways(plan: Plan, here: Visits, child: Int[np.ndarray, "k Z"], ratio: np.ndarray | None):
     """What follows visits, if coefficients stay: visit, symbol, origin, pair, node, weight."""
     count, symbols = child.shape
+    if symbols == 1:
+        index, node = np.arange(count), child[:, 0].astype(np.int64)
+        weight = here.weight if ratio is None else here.weight * ratio[:, 0]
+        return index, np.zeros(count, np.int64), here.origin, here.pair, node, weight
     index, symbol = np.repeat(np.arange(count), symbols), np.tile(np.arange(symbols), count)
     weight = here.weight[index] if ratio is None else (here.weight[:, None] * ratio).ravel()
     return index, symbol, here.origin[index], here.pair[index], child.ravel().astype(int), weight
