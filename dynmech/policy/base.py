@@ -32,7 +32,7 @@ from dynmech.policy.relaxation import Relaxation, relax
 from dynmech.policy.resumed import resume_conversation
 from dynmech.policy.revalue import Revaluation, revalue
 from solvers import Status
-from solvers.tree.exact import Estimate
+from solvers.tree.estimate import Estimate
 
 
 class AbstractPricedPolicy(AbstractPriced):

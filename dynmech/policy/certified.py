@@ -22,7 +22,7 @@ from dynmech.problem.tasks import make_pairs
 from dynmech.solve.certificates import make_case
 from solvers import AbstractCeiling, AbstractProcess, Case, Exact, Status, stack
 from solvers.certify import Worth, certify
-from solvers.tree.exact import Estimate
+from solvers.tree.estimate import Estimate
 
 _MOST_CALLS = 2_000_000
 _SEED = 6  # of the simulation by product

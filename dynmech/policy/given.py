@@ -29,7 +29,7 @@ from dynmech.solve.ceilings import make_ceilings
 from dynmech.solve.prepare import wanted_profiles
 from dynmech.solve.training import require_few
 from solvers import Certificate, Status
-from solvers.tree.exact import Estimate
+from solvers.tree.estimate import Estimate
 
 _CHUNK = 64
 

@@ -28,7 +28,7 @@ from dynmech.problem.edges import Compiled
 from dynmech.problem.tasks import Pairs
 from solvers import Status
 from solvers.files import fingerprint as hash_arrays
-from solvers.tree.exact import Estimate
+from solvers.tree.estimate import Estimate
 from solvers.tree.plan import Plan
 
 _ROOTS = Beside()

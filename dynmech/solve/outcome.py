@@ -25,7 +25,7 @@ from solvers import Limits, Problem, Solution, Status, Tables, TaskList
 from solvers.follow import write_out
 from solvers.table import Answer, PlanTable
 from solvers.ties import signed
-from solvers.tree.exact import Estimate
+from solvers.tree.estimate import Estimate
 from solvers.tree.tree import Tree
 from solvers.truncation import truncate
 

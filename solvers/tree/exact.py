@@ -18,7 +18,6 @@ from solvers.checkpoint import Checkpoint
 from solvers.checks import check_fields, flag, optional, positive
 from solvers.devices import at_hand, check_mesh, shares, spread
 from solvers.files import fingerprint
-from solvers.host import Record
 from solvers.problem import Structure, Tables, TaskList, Tasks, cast
 from solvers.process import Problem
 from solvers.progress import Bar, deferred
@@ -27,20 +26,22 @@ from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
 from solvers.ties import signed
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
-from solvers.tree.bellman import roots_at_once
+from solvers.tree.estimate import (
+    PROGRAMS,
+    WAY_BYTES,
+    Estimate,
+    estimate,
+    foreseen_nodes,
+    root_bytes,
+    roots_together,
+)
 from solvers.tree.numbering import numbering
-from solvers.tree.tree import Tree, bound_nodes, build_tree
+from solvers.tree.tree import Tree, build_tree
 
-_ELEMENT_RATE = 2e8
-_PRODUCT_RATE = 2e10
 _CACHE = 64e6
-_WAY_BYTES = 60.0  # of each way out of a round, while they are merged
-_PROGRAMS = 8e7  # bytes that programs take, and to compile them
-_PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
 _SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
 _LITTLE = 2e7  # operations that this may cost
-_FEATURES = 5e5  # bytes of what beliefs are contracted with, read again for every few of them
 
 
 class Exact(AbstractSolver):
@@ -98,55 +99,11 @@ class Exact(AbstractSolver):
             value=table.value,
             note=remarks(answers, tasks, room),
             nodes=work.nodes,
-            bytes=max(work.memory + listed.size, listed.bytes + _PROGRAMS),
+            bytes=max(work.memory + listed.size, listed.bytes + PROGRAMS),
             seconds=work.seconds,
             table=table,
             rounding=upper - lower,
         )
-
-
-class Estimate(Record):
-    """What a solve will take: nodes, bytes that live at once, seconds (rough, on two cores)."""
-
-    nodes: int = eqx.field(static=True)
-    memory: float = eqx.field(static=True)
-    seconds: float = eqx.field(static=True)
-
-
-def estimate(
-    structure: Structure,
-    tables: Tables,
-    tasks: Sequence[Tasks],
-    solver: Exact,
-    nodes: list[int] | None,
-) -> Estimate:
-    """Estimate a solve before any work; `nodes` per round if the tree is known, else a bound.
-
-    At most there are ways out of a round that are merged, or the tree, its likelihood rows, the
-    values of a round and the controls taken; and programs.
-    """
-    counts = bound_nodes(structure, solver.merge) if nodes is None else nodes
-    width, points = structure.controls, tables.column.shape[1]
-    features = 2 * width * structure.outcome.shape[1] + 1
-    flops = steps = values = taken = 0.0
-    for part in tasks:
-        roots, variants = part.coefficient.shape[:2]
-        flops += 2.0 * sum(counts) * points * (features * roots + 2)
-        branch = width * (structure.outcome.shape[1] * 2 + 3)
-        inner = sum(counts[:-1]) * width * structure.symbols
-        steps += roots * variants * (sum(counts) * branch + inner)
-        most = _at_once(part, tables, counts, structure, solver.memory)
-        values = max(values, min(roots, most) * _root_bytes(counts, part, False))
-        taken += 6.0 * sum(counts) * part.keep * roots
-    index = 4.0 * sum(counts[:-1]) * width * structure.symbols + 16.0 * sum(counts)
-    ways = max([0, *counts[:-1]]) * width * structure.symbols * _WAY_BYTES
-    rows = 8.0 * points * (sum(counts[:-1]) + _PADDED * max([0, *counts[:-1]]))
-    solved = rows + index + values + taken
-    return Estimate(
-        sum(counts),
-        _PROGRAMS + max(ways, solved),
-        flops / _PRODUCT_RATE + steps / _ELEMENT_RATE,
-    )
 
 
 def plan_tree(
@@ -157,23 +114,23 @@ def plan_tree(
     **Raises:** `MemoryError`; `TimeoutError` as soon as `solver.seconds` are seen not to be enough.
     """
     began = time.monotonic()
-    whole, rate = (structure, tables, tasks, solver), numbering(structure).rate
+    given, rate = (structure, tables, tasks, solver.memory), numbering(structure).rate
 
     def fits(counts: list[int], ways: int) -> None:
-        if ways * _WAY_BYTES > max(solver.memory, _CACHE):
+        if ways * WAY_BYTES > max(solver.memory, _CACHE):
             raise MemoryError(f"round {len(counts) + 1} is reached in {ways:.3g} ways")
         if solver.seconds is None:
             return
-        work = estimate(*whole, _foreseen(counts, structure.horizon))
+        work = estimate(*given, foreseen_nodes(counts, structure.horizon))
         takes = max(work.seconds, time.monotonic() - began + ways / rate)
         if takes > solver.seconds:
             more = "more than " if len(counts) < structure.horizon else ""
             took = f"an estimate of {more}{takes:.3g} s for {more}{work.nodes:.3g} nodes"
             raise TimeoutError(f"{took} of {solver.seconds:.3g} s allowed")
-        if work.memory - _PROGRAMS > max(solver.memory, _CACHE):
+        if work.memory - PROGRAMS > max(solver.memory, _CACHE):
             raise MemoryError(f"about {work.nodes:.3g} nodes in {work.memory / 1e9:.3g} GB")
 
-    bound = estimate(*whole, None)
+    bound = estimate(*given, None, solver.merge)
     most = int(solver.memory / (4 * structure.controls * max(structure.symbols, 1)))
     if bound.nodes > 50 * most:
         raise MemoryError(_needs(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound))
@@ -182,19 +139,11 @@ def plan_tree(
     except MemoryError as error:
         raise MemoryError(_needs(str(error), bound)) from error
     counts = [layer.nodes for layer in tree.layers]
-    work = estimate(*whole, counts)
+    work = estimate(*given, counts)
     fits(counts, 0)
-    if work.memory - _PROGRAMS > max(solver.memory, _CACHE):
+    if work.memory - PROGRAMS > max(solver.memory, _CACHE):
         raise MemoryError(_needs(f"{sum(counts)} nodes", work))
     return work, tree
-
-
-def _foreseen(counts: list[int], rounds: int) -> list[int]:
-    """Nodes of every round, after those known as multisets of ever more columns grow, or faster."""
-    found = list(counts)
-    for t in range(len(counts), rounds if len(counts) > 2 else 0):
-        found.append(found[-1] ** 2 * (t - 1) // max(found[-2] * t, 1))
-    return found
 
 
 def _needs(what: str, work: Estimate) -> str:
@@ -339,22 +288,6 @@ def _per_mass(tree: Tree, tables: Tables, tasks: Tasks, loss: list[np.ndarray]):
     return found
 
 
-def _root_bytes(counts: list[int], tasks: Tasks, carried: bool) -> float:
-    """Bytes that one root needs: a round's values, or amounts as well, in parts and joined."""
-    each = 16.0 * (1 + 2 * carried) * tasks.coefficient.shape[1]
-    return each * max(counts) + sum(counts) * tasks.keep
-
-
-def _at_once(
-    tasks: Tasks, tables: Tables, counts: list[int], structure: Structure, memory: float
-) -> int:
-    """How many roots are worked on at once: those whose numbers fit in memory and cache."""
-    slots, points = structure.outcome.shape[1], tasks.root.shape[1]
-    features = 8.0 * points * (2 * structure.controls * slots + 1)
-    near = min(at_hand(_FEATURES) // features, roots_at_once(structure.controls, slots, tasks))
-    return max(1, int(min(0.6 * memory // _root_bytes(counts, tasks, signed(tables, tasks)), near)))
-
-
 def _chunks(
     tasks: Tasks,
     tables: Tables,
@@ -370,12 +303,12 @@ def _chunks(
     Runs are padded to a power of two, or more where that costs little, so that few programs serve
     any number of roots; there is one for every device.
     """
-    each = _root_bytes(counts, tasks, signed(tables, tasks))
+    each = root_bytes(counts, tasks, signed(tables, tasks))
     memory = solver.memory / devices
     if each > 0.6 * memory:
         got = f"one root needs {each / 1e9:.2f} GB of the {memory / 1e9:.2f} GB allowed"
         raise MemoryError(got + (" on a device" if devices > 1 else ""))
-    count, fits = tasks.root.shape[0], _at_once(tasks, tables, counts, structure, memory)
+    count, fits = tasks.root.shape[0], roots_together(tasks, tables, counts, structure, memory)
     even = -(-count // devices)
     most = min(1 << fits.bit_length() - 1, 1 << (even - 1).bit_length())
     work = sum(counts) * tasks.coefficient.shape[1] * structure.controls * _FEW
