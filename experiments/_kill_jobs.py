@@ -1,6 +1,7 @@
 """Jobs that are killed and gone on with: each does its work in a folder and returns its answer."""
 
 import hashlib
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,17 +52,17 @@ def _search(solver: dm.AbstractSolver, folder: Path, begin: Begin) -> list[np.nd
 
 def best_first(folder: Path, begin: Begin) -> list[np.ndarray]:
     """Search best first."""
-    return _search(dm.BestFirst(), folder, begin)
+    return _search(dm.BestFirst(exact_after=math.inf), folder, begin)
 
 
 def branch_and_bound(folder: Path, begin: Begin) -> list[np.ndarray]:
     """Search by branch and bound."""
-    return _search(dm.BranchAndBound(), folder, begin)
+    return _search(dm.BranchAndBound(exact_after=math.inf), folder, begin)
 
 
 def point_based(folder: Path, begin: Begin) -> list[np.ndarray]:
     """Search from beliefs visited."""
-    return _search(dm.PointBased(), folder, begin)
+    return _search(dm.PointBased(exact_after=math.inf), folder, begin)
 
 
 def train(folder: Path, begin: Begin) -> list[np.ndarray]:

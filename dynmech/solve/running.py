@@ -33,6 +33,7 @@ from solvers import (
     Unsuited,
 )
 from solvers.solution import close_enough
+from solvers.tree.beside import AT_ONCE
 
 _VERB = "solve_efficient_policy"
 _ROUNDING = 1e-9
@@ -60,7 +61,11 @@ def run_solver(
 
 
 def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> Solution:
-    """Exact where its tree fits; else a search, of lists of memories or from the rules."""
+    """Exact where its tree fits; else a search, of lists of memories or from the rules.
+
+    With a tolerance, exact where that takes about a second; else a search that gives way to it
+    (`solvers.tree.beside`), and only where memories are too many to search, exact again.
+    """
     memory = limits.memory or _MEMORY
     search = problem, tasks, limits, progress
     if problem.horizon == math.inf:
@@ -68,19 +73,25 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
         return _ask(BestFirst(memory, limits.seconds), *search, why)
     bounded = max(limits.tolerance, limits.relative) > 0
     constant = all(part.kernel is None for part in tasks.groups)
-    patience = limits.seconds or (_PATIENCE if bounded and constant else None)
-    try:
-        exact = Exact(memory, seconds=patience)
-        found = _ask(exact, problem, tasks, limits, progress, "picked")
-        note = found.note.replace("picked", f"picked because {found.nodes} nodes fit", 1)
-        return dataclasses.replace(found, note=note)
-    except TooLarge as error:
-        if not bounded and limits.seconds is None:
-            raise
-        why = f"picked because the exact tree does not fit ({error})"
-    if constant:
-        with contextlib.suppress(TooLarge):  # where memories are too many to list
-            return _ask(BestFirst(memory, limits.seconds), *search, why)
+    given = limits.seconds or math.inf
+    tries = [AT_ONCE, _PATIENCE] if bounded and constant else [math.inf]
+    why = ""
+    for most in tries:
+        patience = min(most, given)
+        try:
+            exact = Exact(memory, seconds=None if patience == math.inf else patience)
+            found = _ask(exact, problem, tasks, limits, progress, "picked")
+            note = found.note.replace("picked", f"picked because {found.nodes} nodes fit", 1)
+            return dataclasses.replace(found, note=note)
+        except TooLarge as error:
+            if not bounded and limits.seconds is None:
+                raise
+            late = isinstance(error.__cause__, TimeoutError)
+            lacks = f"would take more than {patience:.3g} s" if late else f"does not fit ({error})"
+            why = f"picked because the exact tree {lacks}"
+        if constant and most == tries[0]:
+            with contextlib.suppress(TooLarge):  # where memories are too many to list
+                return _ask(BestFirst(memory, limits.seconds), *search, why)
     return _ask(BranchAndBound(memory, limits.seconds), *search, why)
 
 

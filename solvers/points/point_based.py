@@ -13,6 +13,7 @@ Guarantee: lower <= W <= upper at any time, at every node of the tree; neither e
 visited belief.
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -49,6 +50,7 @@ from solvers.search.growing import (
 from solvers.solution import AbstractSolver, Limits, Status, Unsuited, close_enough
 from solvers.told.bounds import open_columns
 from solvers.told.rounded import widened
+from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.tree import Layer, build_tree
 
 _SMALL = 1e6  # bytes of laws that are not counted
@@ -70,15 +72,20 @@ class PointBased(AbstractSolver):
     - `beliefs`: the most beliefs of a round and memory class that one pass adds.
     - `everywhere`: reach the tolerance not only at the start but, for the policies kept, at every
       node that truthful play can visit: what bounds gains inside a conversation.
+    - `exact_after`: once the search has taken this share of the seconds that the whole tree would
+      take, roughly, that is solved exactly instead, at once where it is about a second; math.inf:
+      never. Single precision, meshes and endless horizons are searched to the end.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     seconds: float | None = eqx.field(static=True, default=None)
     beliefs: int = eqx.field(static=True, default=256)
     everywhere: bool = eqx.field(static=True, default=False)
+    exact_after: float = eqx.field(static=True, default=0.1)
 
     def __check_init__(self):
-        check_fields(self, memory=positive, seconds=time_limit, beliefs=whole(1), everywhere=flag)
+        fields = {"memory": positive, "seconds": time_limit, "beliefs": whole(1)}
+        check_fields(self, **fields, everywhere=flag, exact_after=share_of_exact)
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Bound every task; see `AbstractSolver.solve`."""
@@ -86,18 +93,24 @@ class PointBased(AbstractSolver):
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for PointBased()", problem.horizon, do)
         check_mesh(limits.mesh)
+        return beside_exact(self, self._improve, problem, tasks, limits, progress)
+
+    def _improve(
+        self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, beside: Beside
+    ):
         listed = problem.lists(max(2 * self.memory, _SMALL))
         with fits_a_plan():
             found = solve_point_based(
                 listed.structure,
                 listed.tables,
                 tasks.groups,
-                self,
+                dataclasses.replace(self, seconds=beside.seconds),
                 tolerance=limits.tolerance,
                 relative=limits.relative,
                 progress=progress,
                 checkpoint=limits.checkpoint,
                 mesh=limits.mesh,
+                ended=beside.give_way,
             )
         solved = found.solution(tasks)
         if not limits.single:  # else what the sweep counted as rounding was of doubles
@@ -116,12 +129,14 @@ def solve_point_based(
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    ended: Callable[[Status], Status] = lambda status: status,
 ) -> BoundedTree:
     """Back up batches of beliefs until bounds meet, within `tolerance` per unit of root mass.
 
     Or within `relative`, a share of the upper bound: either is enough, task by task. `checkpoint`:
     a folder where what is known is kept, pass by pass, and found again. `mesh`: devices over
-    which beliefs that are looked at are spread.
+    which beliefs that are looked at are spread. `ended`: asked of why the passes ended before plans
+    are followed; it may raise.
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
@@ -140,7 +155,7 @@ def solve_point_based(
         for stage in itertools.count():
             began = time.monotonic() - elapsed(passes)
             how = progress, interrupts.check, relative, states, f"stage{stage}"
-            status = improve_points(*given, began, *how)
+            status = ended(improve_points(*given, began, *how))
             began = time.monotonic() - elapsed(passes)
             try:
                 with interrupts.now(best is not None):

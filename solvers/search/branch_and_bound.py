@@ -62,6 +62,7 @@ from solvers.solution import (
 )
 from solvers.table import Answer, PlanTable, flat, lay_out
 from solvers.told.bounds import told_parameter
+from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.merging import Guide, Leaders, follow_guides, merging_costs, shares
 from solvers.tree.tree import Tree
 
@@ -81,14 +82,19 @@ class BranchAndBound(AbstractSolver):
     - `seconds`: stop after the round in which this time has passed; None for no limit.
     - `merge_within`: beliefs closer than this in L1 (each of mass one; at most 2) are taken for
       one while searching; what that can cost is in the bounds (`solvers.tree.merging`). 0: never.
+    - `exact_after`: once the search has taken this share of the seconds that the whole tree would
+      take, roughly, that is solved exactly instead, at once where it is about a second; math.inf:
+      never. Single precision, meshes and endless horizons are searched to the end.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     seconds: float | None = eqx.field(static=True, default=None)
     merge_within: float = eqx.field(static=True, default=0.0)
+    exact_after: float = eqx.field(static=True, default=0.1)
 
     def __check_init__(self):
-        check_fields(self, memory=positive, seconds=time_limit, merge_within=number(0, 2))
+        fields = {"memory": positive, "seconds": time_limit, "merge_within": number(0, 2)}
+        check_fields(self, **fields, exact_after=share_of_exact)
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Bound every task; see `AbstractSolver.solve`. Lists memories where they are few."""
@@ -96,6 +102,12 @@ class BranchAndBound(AbstractSolver):
             do = "solve with Stationary() and a tolerance"
             raise Unsuited("horizon", "be finite for BranchAndBound()", problem.horizon, do)
         check_mesh(limits.mesh)
+        return beside_exact(self, self._bound, problem, tasks, limits, progress)
+
+    def _bound(
+        self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, beside: Beside
+    ):
+        """Search on lists of memories, from the rules where they are too many."""
         moving = any(part.kernel is not None for part in tasks.groups)
         searchable = not moving and self.merge_within == 0
         try:
@@ -114,7 +126,7 @@ class BranchAndBound(AbstractSolver):
                 structure,
                 numbers,
                 groups,
-                self,
+                dataclasses.replace(self, seconds=beside.seconds),
                 tolerance=tolerance,
                 relative=limits.relative,
                 progress=progress,
@@ -122,6 +134,7 @@ class BranchAndBound(AbstractSolver):
                 checkpoint=limits.checkpoint,
                 mesh=limits.mesh,
             )
+        found = dataclasses.replace(found, status=beside.give_way(found.status))
         return found.solution(tasks, room)
 
     def _search(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):

@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.checkpoint import States, mark_of
+from solvers.checks import check_fields, positive, time_limit
 from solvers.devices import check_mesh, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Problem
@@ -49,6 +50,7 @@ from solvers.solution import (
 from solvers.stationary import Stationary
 from solvers.ties import most_gained
 from solvers.told.rounded import told_gains, widened, widened_endless
+from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.closed import close_beliefs
 
 _TOGETHER = 256
@@ -70,11 +72,19 @@ class BestFirst(AbstractSolver):
 
     **Arguments**
 
-    - `memory`: bytes that may live at once, default 4e9. `seconds`: of search, None for no limit.
+    - `memory`: bytes that may live at once, default 4e9. `seconds`: of search, None for no limit:
+      the plan found is written out beyond them.
+    - `exact_after`: once the search has taken this share of the seconds that the whole tree would
+      take, roughly, that is solved exactly instead, at once where it is about a second; math.inf:
+      never. Single precision, meshes and endless horizons are searched to the end.
     """
 
     memory: float = eqx.field(static=True, default=_MEMORY)
     seconds: float | None = eqx.field(static=True, default=None)
+    exact_after: float = eqx.field(static=True, default=0.1)
+
+    def __check_init__(self):
+        check_fields(self, memory=positive, seconds=time_limit, exact_after=share_of_exact)
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Search with most of the tolerance, and leave the rest to the rounds not written out.
@@ -86,7 +96,10 @@ class BestFirst(AbstractSolver):
         began = time.monotonic()
         check_mesh(limits.mesh)
         if problem.horizon < math.inf:
-            return self._finite(problem, tasks, limits, progress)
+            if any(part.kernel is not None for part in tasks.groups):
+                must, do = "be constant for BestFirst()", "solve with Exact() or BranchAndBound()"
+                raise Unsuited("values", must, "values that move", do)
+            return beside_exact(self, self._finite, problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
         structure, tables, groups = listed.structure, listed.tables, tasks.groups
         scale = most_gained(tables, groups)
@@ -119,19 +132,19 @@ class BestFirst(AbstractSolver):
         found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 
-    def _finite(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
+    def _finite(
+        self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, beside: Beside
+    ):
         """Search with the round as a part of the memory."""
         began = time.monotonic()
-        if any(part.kernel is not None for part in tasks.groups):
-            must, do = "be constant for BestFirst()", "solve with Exact() or BranchAndBound()"
-            raise Unsuited("values", must, "values that move", do)
         listed = problem.lists(self.memory / 4)
         need = _kept_bytes(listed.structure, tasks)
         if need > self.memory / 2:
             raise MemoryError(f"bounds of {len(tasks)} tasks at every memory: {need / 1e9:.3g} GB")
         structure, tables = with_clock(listed.structure, listed.tables)
-        asked = dataclasses.replace(limits, memory=self.memory, seconds=self.seconds)
+        asked = dataclasses.replace(limits, memory=self.memory, seconds=beside.seconds)
         found = search_endless(structure, tables, tasks.groups, asked, progress)
+        found = dataclasses.replace(found, status=beside.give_way(found.status))
         assert isinstance(found.plan, EndlessPlan)
         known = found.lower, found.upper
         table = write_finite(found.plan, tasks, *known, listed.structure, self.memory)

@@ -9,13 +9,16 @@ from solvers.host import Record
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import signed
 from solvers.tree.bellman import roots_at_once
-from solvers.tree.tree import bound_nodes
+from solvers.tree.numbering import numbering
+from solvers.tree.tree import bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 WAY_BYTES = 60.0  # of each way out of a round, while they are merged
 PROGRAMS = 8e7  # bytes that programs take, and to compile them
 _PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
+ROOT_SHARE = 0.6  # of memory, that one root may take
+_GLANCE = 2e5  # ways out of a round up to which trees are looked at before anything is decided
 _FEATURES = 5e5  # bytes of what beliefs are contracted with, read again for every few of them
 
 
@@ -72,6 +75,35 @@ def foreseen_nodes(counts: list[int], rounds: int) -> list[int]:
     return found
 
 
+def foresee(
+    structure: Structure, tables: Tables, tasks: Sequence[Tasks], memory: float
+) -> Estimate | None:
+    """Estimate an exact solve, tree included, from the first rounds; None where it will not fit."""
+    counts: list[int] = []
+    width = structure.controls * structure.symbols
+
+    def grows(known: list[int], ways: int) -> None:
+        counts[:] = known
+        if ways > _GLANCE:
+            raise TimeoutError
+
+    try:
+        counts = [layer.nodes for layer in build_tree(structure, grows=grows).layers]
+    except TimeoutError:
+        if len(counts) < min(3, structure.horizon):  # too few to see how they grow
+            counts.append(min(counts[-1] * width, bound_nodes(structure)[len(counts)]))
+        counts = foreseen_nodes(counts, structure.horizon)
+    if len(counts) < structure.horizon:
+        return None
+    work = estimate(structure, tables, tasks, memory, counts)
+    merging = sum(counts[:-1]) * width / numbering(structure).rate
+    fits = work.memory - PROGRAMS <= memory and max(counts) < 2**31
+    each = max(root_bytes(counts, part, signed(tables, part)) for part in tasks)
+    if not fits or each > ROOT_SHARE * memory:
+        return None
+    return Estimate(work.nodes, work.memory, work.seconds + merging)
+
+
 def root_bytes(counts: list[int], tasks: Tasks, carried: bool) -> float:
     """Bytes that one root needs: a round's values, or amounts as well, in parts and joined."""
     each = 16.0 * (1 + 2 * carried) * tasks.coefficient.shape[1]
@@ -85,4 +117,6 @@ def roots_together(
     slots, points = structure.outcome.shape[1], tasks.root.shape[1]
     features = 8.0 * points * (2 * structure.controls * slots + 1)
     near = min(at_hand(_FEATURES) // features, roots_at_once(structure.controls, slots, tasks))
-    return max(1, int(min(0.6 * memory // root_bytes(counts, tasks, signed(tables, tasks)), near)))
+    return max(
+        1, int(min(ROOT_SHARE * memory // root_bytes(counts, tasks, signed(tables, tasks)), near))
+    )

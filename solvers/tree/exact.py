@@ -28,6 +28,7 @@ from solvers.ties import signed
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
 from solvers.tree.estimate import (
     PROGRAMS,
+    ROOT_SHARE,
     WAY_BYTES,
     Estimate,
     estimate,
@@ -305,7 +306,7 @@ def _chunks(
     """
     each = root_bytes(counts, tasks, signed(tables, tasks))
     memory = solver.memory / devices
-    if each > 0.6 * memory:
+    if each > ROOT_SHARE * memory:
         got = f"one root needs {each / 1e9:.2f} GB of the {memory / 1e9:.2f} GB allowed"
         raise MemoryError(got + (" on a device" if devices > 1 else ""))
     count, fits = tasks.root.shape[0], roots_together(tasks, tables, counts, structure, memory)

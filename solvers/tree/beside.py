@@ -1,0 +1,113 @@
+"""The whole tree beside a search: solved exactly once the search has had its share of that time.
+
+Where learning is the point, bounds prune little, and a search that opens most of the tree costs
+more than going through all of it once. That is not known before; what the whole tree costs is, from
+its first rounds: E seconds. A search that gives way after a share s of E is behind the exact solve
+by s E at most, and where it ends sooner it takes less than s E.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from solvers.checks import number
+from solvers.problem import TaskList
+from solvers.process import Problem
+from solvers.solution import Limits, Solution, Status
+from solvers.tree.estimate import foresee
+from solvers.tree.exact import Exact
+
+AT_ONCE = 1.0  # seconds of an exact solve, about what the first pass of a search may take
+share_of_exact = number(0, finite=False)
+
+
+@runtime_checkable
+class Searching(Protocol):
+    """A solver that searches: `exact_after`, of an exact solve's seconds, and it gives way."""
+
+    @property
+    def memory(self) -> float: ...
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def exact_after(self) -> float: ...
+
+
+class _GaveWay(Exception):
+    def __init__(self, solution: Solution):
+        self.solution = solution
+        Exception.__init__(self, "the whole tree is solved")
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """What a search asks: `seconds` that it has, None for no limit, and whether to give way then.
+
+    `exact()`: the whole tree, solved; None where that is no way out.
+    """
+
+    seconds: float | None
+    exact: Callable[[], Solution] | None = None
+
+    def give_way(self, status: Status) -> Status:
+        """Called when a search has ended, before plans are written out; why it has.
+
+        Does not return where its time was over and the whole tree is solved instead.
+        """
+        if self.exact is None or status is not Status.TIME_LIMIT:
+            return status
+        try:
+            solution = self.exact()
+        except KeyboardInterrupt:
+            return Status.INTERRUPTED
+        except MemoryError:
+            return Status.MEMORY_LIMIT
+        raise _GaveWay(solution)
+
+
+def beside_exact(
+    solver: Searching,
+    search: Callable[[Problem, TaskList, Limits, bool, Beside], Solution],
+    problem: Problem,
+    tasks: TaskList,
+    limits: Limits,
+    progress: bool,
+) -> Solution:
+    """Search, or solve the whole tree where that takes no longer than `solver.exact_after` says."""
+    takes = exact_seconds(solver, problem, tasks, limits)
+    given = problem, tasks, limits, progress
+
+    def exact() -> Solution:
+        folder = None if limits.checkpoint is None else Path(limits.checkpoint, "exact")
+        apart = dataclasses.replace(limits, checkpoint=folder)
+        found = Exact(solver.memory).solve(problem, tasks, apart, progress)
+        note = f"solved exactly, which is quicker than searching on; {found.nodes} nodes"
+        return dataclasses.replace(found, note=note + found.note)
+
+    if takes == math.inf:
+        return search(*given, Beside(solver.seconds))
+    if takes <= AT_ONCE or solver.exact_after == 0:
+        return exact()
+    try:
+        return search(*given, Beside(solver.exact_after * takes, exact))
+    except _GaveWay as way:
+        return way.solution
+
+
+def exact_seconds(solver: Searching, problem: Problem, tasks: TaskList, limits: Limits) -> float:
+    """Seconds that the whole tree takes, roughly; inf where the search is not to give way to it."""
+    never = solver.exact_after == math.inf or problem.horizon == math.inf
+    if never or limits.single or limits.mesh is not None:
+        return math.inf
+    try:
+        listed = problem.lists(solver.memory / 4)
+    except MemoryError:
+        return math.inf
+    room = solver.memory - listed.size
+    work = foresee(listed.structure, listed.tables, tasks.groups, room)
+    if work is None:
+        return math.inf
+    both = (1 + solver.exact_after) * work.seconds
+    return work.seconds if solver.seconds is None or both <= solver.seconds else math.inf

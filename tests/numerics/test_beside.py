@@ -1,0 +1,95 @@
+"""Searches that give way to the whole tree, and those that do not."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+import dynmech as dm
+from experiments.benchmarks.instances import hidden_taste
+from solvers import BestFirst, BranchAndBound, Limits, Listed, PointBased, Status, Structure
+from solvers import Problem as Posed
+from solvers.problem import TaskList
+from solvers.tree import beside
+from solvers.tree.estimate import foresee
+from solvers.tree.tree import build_tree
+from tests.helpers.problems import random_problem, values
+
+MEASURED = beside.exact_seconds  # which the tests do without
+SOLVERS = [BestFirst(), BranchAndBound(), PointBased()]
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return random_problem(np.random.default_rng(6), rounds=4, symbols=3, roots=1, variants=2)
+
+
+@pytest.fixture
+def estimated(monkeypatch):
+    monkeypatch.setattr(beside, "exact_seconds", MEASURED)
+    return monkeypatch
+
+
+def run(problem, solver, **settings):
+    listed = Listed(problem.structure, problem.tables)
+    posed = Posed(lambda: None, lambda limit: listed, problem.structure.horizon,
+                  problem.structure.controls)  # fmt: skip
+    solver = dataclasses.replace(solver, **settings)
+    found = solver.solve(posed, TaskList([problem.tasks]), Limits(1e-3), False)
+    true = values(problem).ravel()
+    assert (found.lower <= true + 1e-12).all()
+    assert (true <= found.upper + 1e-12).all()
+    return found
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+def test_small_trees_are_solved_exactly_unless_told_otherwise(problem, solver, estimated):
+    found = run(problem, solver)
+    assert found.status is Status.EXACT
+    assert "solved exactly" in found.note
+    np.testing.assert_allclose(found.value, values(problem).ravel(), rtol=1e-12)
+    for settings in ({"exact_after": math.inf}, {"seconds": 1e-9}):
+        assert "solved exactly" not in run(problem, solver, **settings).note
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+def test_searches_give_way_once_they_have_had_their_time(problem, solver, estimated):
+    estimated.setattr(beside, "AT_ONCE", 0.0)
+    found = run(problem, solver, exact_after=1e-9)
+    assert found.status is Status.EXACT
+    assert "solved exactly" in found.note
+    patient = run(problem, solver, exact_after=1e9)
+    assert "solved exactly" not in patient.note
+    assert patient.status.met
+
+    class Interrupted:
+        def __init__(self, memory):
+            pass
+
+        def solve(self, *given):
+            raise KeyboardInterrupt
+
+    estimated.setattr(beside, "Exact", Interrupted)
+    found = run(problem, solver, exact_after=1e-9)
+    assert found.status is Status.INTERRUPTED
+
+
+def test_what_a_tree_takes_is_foreseen_from_its_first_rounds(problem, monkeypatch):
+    edge, columns = np.arange(5, dtype=np.int32)[None], np.arange(20, dtype=np.int32)
+    parts = (edge,) * 5, (np.zeros_like(edge),) * 5, columns.reshape(5, 4)
+    apart = Structure(*parts, np.full((5, 1), -1, np.int32), 5, 1, 20)
+    tables, tasks = problem.tables, [problem.tasks]
+    true = build_tree(apart).nodes
+    for ways, near in ((1e6, 1.0), (1e3, 1.25)):
+        monkeypatch.setattr("solvers.tree.estimate._GLANCE", ways)
+        assert true / near <= foresee(apart, tables, tasks, 4e9).nodes <= true * near
+    assert foresee(apart, tables, tasks, 1e6) is None
+
+
+def test_with_a_tolerance_large_trees_are_searched_first(estimated):
+    estimated.setattr("dynmech.solve.running.AT_ONCE", 1e-9)
+    env = hidden_taste(8, 3)
+    policy = dm.solve_efficient_policy(env, tolerance=1e-3, progress=False)
+    assert policy.solver.startswith("BestFirst, picked because the exact tree would take more")
+    assert "solved exactly" in policy.solver
