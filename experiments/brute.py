@@ -14,6 +14,7 @@ Single precision: rounding is allowed 3e-6 of the largest sum of money, else 1e-
 """
 
 import dataclasses
+import math
 import sys
 import time
 import warnings
@@ -94,21 +95,29 @@ def _settings() -> dict[str, Setting]:
         "Stationary": Setting(dm.Stationary(), 0.001, horizons="endless"),
         "Stationary, coarse": Setting(dm.Stationary(), 0.05, horizons="endless"),
         "BranchAndBound, beliefs merged": Setting(
-            dm.BranchAndBound(merge_within=0.1), 0.05, limited=True, horizons="finite"
+            dm.BranchAndBound(merge_within=0.1, exact_after=math.inf),
+            0.05,
+            limited=True,
+            horizons="finite",
         ),
         "PointBased, everywhere": Setting(
-            dm.PointBased(beliefs=2, everywhere=True), 0.02, limited=True, horizons="finite"
+            dm.PointBased(beliefs=2, everywhere=True, exact_after=math.inf),
+            0.02,
+            limited=True,
+            horizons="finite",
         ),
     }
     kinds: tuple[type[Any], ...] = (dm.BestFirst, dm.BranchAndBound, dm.PointBased)
+    never: dict[str, Any] = {"exact_after": math.inf}
     for kind in kinds:
         best = kind is dm.BestFirst
         both = "finite endless" if best else "finite"
         asked = {
-            "": Setting(kind(), horizons="finite"),
-            ", tolerance": Setting(kind(), 0.02, horizons=both),
-            ", share": Setting(kind(), 0.0, {"relative": 0.05}, horizons="finite"),
-            ", little memory": Setting(kind(memory=3e5), limited=True, horizons="finite"),
+            "": Setting(kind(**never), horizons="finite"),
+            ", giving way": Setting(kind(), 0.02, horizons="finite"),
+            ", tolerance": Setting(kind(**never), 0.02, horizons=both),
+            ", share": Setting(kind(**never), 0.0, {"relative": 0.05}, horizons="finite"),
+            ", little memory": Setting(kind(memory=3e5, **never), limited=True, horizons="finite"),
             ", no time": Setting(kind(seconds=1e-6), 0.001, limited=True, horizons=both),
         }
         for words, setting in asked.items():

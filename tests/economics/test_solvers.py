@@ -252,7 +252,7 @@ def test_time_ends_a_solve_with_the_bounds_reached(kind):
     [
         (lambda: dm.BranchAndBound(memory=0), ["memory", "positive"]),
         (lambda: dm.BranchAndBound(seconds=-1), ["seconds", "positive"]),
-        (lambda: dm.BestFirst(exact_after=-0.1), ["exact_after", "[0, inf]"]),
+        (lambda: dm.BestFirst(exact_after=-0.1), ["exact_after", "[0, inf)"]),
         (lambda: dm.BranchAndBound(memory=100), ["memory", "plan"]),
         (lambda: dm.BranchAndBound(memory=20_000), ["memory", "plan"]),
         (lambda: dm.BranchAndBound(merge_within=-0.1), ["merge_within", "[0, 2]"]),
