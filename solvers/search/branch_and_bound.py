@@ -104,9 +104,7 @@ class BranchAndBound(AbstractSolver):
         check_mesh(limits.mesh)
         return beside_exact(self, self._bound, problem, tasks, limits, progress)
 
-    def _bound(
-        self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, beside: Beside
-    ):
+    def _bound(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, at: Beside):
         """Search on lists of memories, from the rules where they are too many."""
         moving = any(part.kernel is not None for part in tasks.groups)
         searchable = not moving and self.merge_within == 0
@@ -126,7 +124,7 @@ class BranchAndBound(AbstractSolver):
                 structure,
                 numbers,
                 groups,
-                dataclasses.replace(self, seconds=beside.seconds),
+                dataclasses.replace(self, seconds=at.seconds),
                 tolerance=tolerance,
                 relative=limits.relative,
                 progress=progress,
@@ -134,7 +132,7 @@ class BranchAndBound(AbstractSolver):
                 checkpoint=limits.checkpoint,
                 mesh=limits.mesh,
             )
-        found = dataclasses.replace(found, status=beside.give_way(found.status))
+        found = dataclasses.replace(found, status=at.give_way(found.status))
         return found.solution(tasks, room)
 
     def _search(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
@@ -153,8 +151,8 @@ class BranchAndBound(AbstractSolver):
             )
         nodes, seconds, gap = found.history[-1]
         table = lay_out(found.rounds, tasks, found.value)
-        why = "searched from the rules because the memories are too many"
-        note = f"{why}: {found.status.value}; gap {gap:.3g}, {nodes} nodes met"
+        note = f"searched from the rules because the memories are too many: {found.status.value}; "
+        note += f"gap {gap:.3g}, {nodes} nodes met"
         note += "; ill conditioned" if found.ill else ""
         return Solution(
             found.lower,
