@@ -12,8 +12,8 @@ from solvers.gains import Gains
 from solvers.host import Record
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
-from solvers.ties import DType, Taken, take
-from solvers.tree.shared import shared_features, take_shared
+from solvers.ties import Taken, take
+from solvers.tree.shared import shared_features, take_shared, yields
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
 _ONE_THREAD, _ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
@@ -176,7 +176,14 @@ def _solver(
     """The step as a function of nodes: parents, columns, children, who is followed, ratios."""
     root, wide = arrays.asarray(tasks.root), following.amount is not None
     weight = arrays.ones(root.shape) if gained is None else arrays.asarray(gained.weight)
-    features = _features(edges, tables, outcomes, root, weight, previous.dtype, wide, arrays)
+    given = edges, tables, outcomes
+    if _one_by_one(outcomes.shape[1], tasks):
+        each = yields(*given, tasks, wide, tasks.coefficient.shape[1], arrays)
+        rows = arrays.concatenate([x.reshape(-1, *root.shape) for x in each])
+    else:
+        rows = _features(*given, wide, arrays)[:, None]
+    rows = rows.astype(previous.dtype) * root
+    features = arrays.concatenate([rows, (weight.astype(previous.dtype) * root)[None]])
     scale = None if gained is None else arrays.asarray(gained.scale)
 
     def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
@@ -215,15 +222,25 @@ def _bellman(
     """The step for the nodes of a chunk."""
     wide = following.amount is not None
     constant = _same if arrays is np else jax.lax.stop_gradient
-    mass, parts = _contract(belief, features, outcomes.shape[1], len(edges), arrays)
-    outcome = arrays.asarray(outcomes)[edges]
-    coefficient = arrays.moveaxis(arrays.asarray(tasks.coefficient)[:, :, outcome], (0, 1), (2, 3))
-    counted = arrays.moveaxis(arrays.asarray(tasks.counted)[:, :, outcome], (0, 1), (2, 3))
+    product = _products(belief, features, arrays)  # the heavy stage
+    mass, size = product[-1], None
     allowed = arrays.moveaxis(arrays.asarray(tasks.allowed, bool), 2, 0)[:, None]
-    now = _yield(parts[0], parts[1], coefficient, counted, arrays)
-    size = None
-    if wide:
-        size = constant(_yield(parts[0], parts[2], abs(coefficient), counted, arrays))
+    if _one_by_one(outcomes.shape[1], tasks):
+        parts = product[:-1].reshape(-1, len(edges), tasks.coefficient.shape[1], *mass.shape)
+        parts = arrays.moveaxis(parts, 2, -1)
+        now = parts[0]
+        if wide:
+            size = constant(parts[1])
+    else:
+        parts = product[:-1].reshape(-1, len(edges), outcomes.shape[1], *mass.shape)
+        outcome = arrays.asarray(outcomes)[edges]
+        coefficient, counted = (
+            arrays.moveaxis(arrays.asarray(x)[:, :, outcome], (0, 1), (2, 3))
+            for x in (tasks.coefficient, tasks.counted)
+        )
+        now = _yield(parts[0], parts[1], coefficient, counted, arrays)
+        if wide:
+            size = constant(_yield(parts[0], parts[2], abs(coefficient), counted, arrays))
 
     def usable(total: Numbers, rest: Numbers | float):
         if followed is not None:
@@ -307,33 +324,19 @@ def _after(belief: Numbers, root: Numbers, bound: Numbers, arrays: ModuleType):
     return _products(belief, bound * root[:, None], arrays)
 
 
+def _one_by_one(slots: int, tasks: Tasks) -> bool:
+    """Whether yields to each task are no more numbers than chances and rewards of every slot."""
+    return tasks.coefficient.shape[1] <= 2 * slots
+
+
 def _features(
-    edges: Numbers,
-    tables: Tables,
-    outcomes: Numbers,
-    root: Numbers,
-    weight: Numbers,
-    kind: DType,
-    wide: bool,
-    arrays: ModuleType,
-) -> Float[Numbers, "F R m"]:
-    """What beliefs are contracted with, of every root: chances, rewards (and sizes), weights."""
+    edges: Numbers, tables: Tables, outcomes: Numbers, wide: bool, arrays: ModuleType
+) -> Float[Numbers, "F m"]:
+    """What beliefs are contracted with for any task: chances and rewards (and sizes) of slots."""
     stop = arrays.asarray(tables.stop)[edges]
     reward = arrays.asarray(tables.reward)[arrays.asarray(outcomes)[edges]]
-    points = stop.shape[2]
     rows = [stop, stop * reward] + ([stop * abs(reward)] if wide else [])
-    features = arrays.concatenate([x.reshape(-1, points) for x in rows]).astype(kind)[:, None]
-    return arrays.concatenate([features * root[None], (weight.astype(kind) * root)[None]])
-
-
-def _contract(belief: Numbers, features: Numbers, slots: int, controls: int, arrays: ModuleType):
-    """Contract beliefs with what every control's edge yields: the heavy stage.
-
-    Returns the weighted mass of each belief (C, R); and per kind, control and slot (A, J, C, R) the
-    probability of the outcome, the reward it brings, and its size.
-    """
-    product = _products(belief, features, arrays)
-    return product[-1], product[:-1].reshape(-1, controls, slots, *product.shape[1:])
+    return arrays.concatenate([x.reshape(-1, stop.shape[2]) for x in rows])
 
 
 def _continue(

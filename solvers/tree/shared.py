@@ -10,6 +10,8 @@ So each root has one number a control and node, not one for every task as well, 
 yields is one product of beliefs with f instead of two, of chances and of rewards.
 """
 
+from types import ModuleType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,18 +44,30 @@ def shared_features(
     Then of the control in which tasks differ chances, rewards (and sizes) of every slot; and
     `weight` (R, m).
     """
-    outcome = jnp.asarray(outcomes)[edges]
-    stop, reward = jnp.asarray(tables.stop)[edges], jnp.asarray(tables.reward)[outcome]
-    x, counted = (
-        jnp.asarray(y)[:, 0][:, outcome, None] for y in (tasks.coefficient, tasks.counted)
-    )
-    rows = [(stop * (x + counted * reward)).sum(axis=2).swapaxes(0, 1)]
-    apart = [stop, stop * reward]
-    if wide:
-        rows += [(stop * (abs(x) + counted * abs(reward))).sum(axis=2).swapaxes(0, 1)]
-        apart += [stop * abs(reward)]
+    stop = jnp.asarray(tables.stop)[edges]
+    reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
+    rows = [y[:, 0] for y in yields(edges, tables, outcomes, tasks, wide, 1, jnp)]
+    apart = [stop, stop * reward] + ([stop * abs(reward)] if wide else [])
     rows += [y[own].swapaxes(0, 1) for y in apart] + [jnp.asarray(weight)[None]]
     return (jnp.concatenate(rows) * jnp.asarray(tasks.root)).astype(kind)
+
+
+def yields(
+    edges: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks, wide: bool, count: int,
+    arrays: ModuleType,
+) -> list[Float[Numbers, "A Q R m"]]:  # fmt: skip
+    """What controls yield to the first `count` tasks of every root, given omega (and sizes)."""
+    outcome = arrays.asarray(outcomes)[edges]
+    stop = arrays.asarray(tables.stop)[edges][:, None, None]
+    reward = arrays.asarray(tables.reward)[outcome][:, None, None]
+    x, counted = (
+        arrays.moveaxis(arrays.asarray(y)[:, :count][..., outcome, None], 2, 0).swapaxes(1, 2)
+        for y in (tasks.coefficient, tasks.counted)
+    )
+    found = [(stop * (x + counted * reward)).sum(axis=3)]
+    if wide:
+        found.append((stop * (abs(x) + counted * abs(reward))).sum(axis=3))
+    return found
 
 
 def take_shared(
