@@ -1,8 +1,9 @@
 """Certified bounds on the value of cases, at the outset or inside, and of who is played in them.
 
 Below: the greedy policy of a critic, simulated on fresh runs, at the confidence asked for. Above:
-exact planning for some rounds, then a controller who is told the parameter; certain. Both are
-widened by what rounding of the data to single precision can have done (`solvers.told.rounded`).
+exact planning for some rounds, then a controller who is told the parameter, or knows no more of it
+than can have been heard (`solvers.told.informed`); certain. Both are widened by what rounding of
+the data to single precision can have done (`solvers.told.rounded`).
 """
 
 import warnings

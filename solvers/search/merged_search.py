@@ -8,23 +8,29 @@ start, the search follows the controls that look best under the bounds it has,
 
 where a pair (b, a) that was never opened counts as V^2 of `lookahead` does: one more exact round
 and one more symbol, then told omega. That is one matrix product for all controls, symbols and
-controls after. In turns, the pairs that the best controls lead to are opened, those first that
-leave most open, and all bounds are backed up. Every Q is an upper bound at any time (told omega
-is worth no less, Jensen), so the search may stop whenever it likes; it is exact once nothing
-reached is open. It prunes as it goes: a control is followed only while its bound is the largest.
+controls after. In turns, the multisets that the best controls lead to, those first that leave most
+open, are bounded with omega hidden (`solvers.told.informed`), then the best pair of each is opened,
+and all bounds are backed up. Every Q is an upper bound at any time, so the search may stop whenever
+it likes; it is exact once nothing reached is open. It prunes as it goes: a control is followed only
+while its bound is the largest.
 Float64; rounding is of the order of T machine epsilons times the value.
 """
 
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from solvers.host import Record
 from solvers.process import AbstractCeiling, Case
 from solvers.tabular import Tabular
+from solvers.told.informed import Budget, Start, potential
 
 _BATCH = 512
 _TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
+_SWEEPS = 4  # of the bound that keeps omega hidden
+_TOGETHER = 16  # multisets bounded so at once: what fits a core's cache
+_TRIALS, _HELP = 32, 0.02  # it must close that share of what is open: at first, and of so many
 
 
 class Searched(Record):
@@ -78,6 +84,9 @@ class _Search:
         rounds, memory = range(period, process.horizon + 1), process.start()[None]
         self.told = [ceiling.value(t, memory)[0] for t in rounds]
         self.matrices: dict[int, np.ndarray] = {}
+        self.budget = Budget(self.pay, self.going, law)
+        self.informed: dict[int, tuple[Start, np.ndarray, float]] = {}
+        self.helped: list[float] = []
         self.spent, self.index = 0.0, {}
         width, (a, z) = self.horizon - period, self.column.shape[:2]
         self.count = 0
@@ -86,8 +95,9 @@ class _Search:
         self.low = np.zeros(_BATCH)
         self.value, self.now = np.zeros((_BATCH, a)), np.zeros((_BATCH, a))
         self.child = np.full((_BATCH, a, z), -1, np.int32)
+        self.parent = np.zeros(_BATCH, int)
         self.opened: dict[int, list[np.ndarray]] = {}
-        self._add(np.full((1, width), a * z, np.int32), 0)
+        self._add(np.full((1, width), a * z, np.int32), 0, np.zeros(1, int))
 
     @property
     def upper(self) -> float:
@@ -101,12 +111,17 @@ class _Search:
         if not len(found):
             return False
         self.spent += _TURN
-        self._children(found, self.value[found].argmax(axis=1))
+        new = np.array([self._worth_informing(int(row)) for row in found])
+        self._inform(found[new])
+        found = found[~new]
+        if len(found):
+            self._children(found, self.value[found].argmax(axis=1))
         for depth in sorted(self.opened, reverse=True):
             pairs = self.opened[depth] = [np.concatenate(self.opened[depth], axis=1)]
             rows, controls = pairs[0]
             later = self.value[self.child[rows, controls]].max(axis=2).sum(axis=1)
-            self.value[rows, controls] = self.now[rows, controls] + later
+            total = self.now[rows, controls] + later
+            self.value[rows, controls] = np.minimum(self.value[rows, controls], total)
             # A plan for each child makes a plan for the pair.
             sure = self.now[rows, controls] + self.low[self.child[rows, controls]].sum(axis=1)
             np.maximum.at(self.low, rows, sure)
@@ -135,6 +150,47 @@ class _Search:
         every, spare = every[kept], spare[kept]
         return every[np.argsort(-spare, kind="stable")[: max(_BATCH, self.count // 40)]]
 
+    def _worth_informing(self, row: int) -> bool:
+        """Whether the bound with omega hidden may be below, and did help where it was tried."""
+        if row in self.informed or self.horizon - self.period - self.depth[row] < 3:
+            return False
+        tried = len(self.helped)
+        seen = self.helped if tried > _TRIALS else self.helped[:1]
+        return tried == 0 or float(np.mean(seen)) > _HELP
+
+    def _inform(self, rows: np.ndarray) -> None:
+        """Bound every control of multisets with omega hidden."""
+        for depth in np.unique(self.depth[rows]):
+            some = rows[self.depth[rows] == depth]
+            for start in range(0, len(some), _TOGETHER):
+                self._inform_some(some[start : start + _TOGETHER], int(depth))
+
+    def _inform_some(self, rows: np.ndarray, depth: int) -> None:
+        beliefs = self._beliefs(self.codes[rows], depth)
+        mass = beliefs.sum(axis=1, keepdims=True)
+        beliefs = beliefs / mass
+        start = self._start(rows) if depth else self.budget.begin(beliefs, self.codes.shape[1])
+        found = self.budget.bound(beliefs, start, _SWEEPS)
+        self.spent += _SWEEPS * self.budget.work * start.price.size
+        old = self.value[rows].max(axis=1)
+        self.value[rows] = np.minimum(self.value[rows], mass * found.bound)
+        closed = old - self.value[rows].max(axis=1)
+        self.helped += list(closed / np.maximum(old - self.low[rows], np.finfo(float).tiny))
+        for k, row in enumerate(rows):
+            kept = found.start.part(k)
+            self.informed[int(row)] = kept, found.after[k], float(found.price[k])
+
+    def _start(self, rows: np.ndarray) -> Start:
+        """Begin where the nearest multiset ended that led here."""
+        found: list[Start] = []
+        for row in rows:
+            above = int(self.parent[row])
+            while above not in self.informed:
+                above = int(self.parent[above])
+            skipped = int(self.depth[row] - self.depth[above])
+            found.append(self.informed[above][0].later(skipped))
+        return jax.tree.map(lambda *x: np.concatenate(x), *found)
+
     def _children(self, rows: np.ndarray, controls: np.ndarray) -> None:
         """Open pairs: find or make the multisets that their symbols lead to."""
         symbols = self.column.shape[1]
@@ -147,22 +203,20 @@ class _Search:
             keys = [row.tobytes() for row in codes]
             new = {key: i for i, key in enumerate(keys) if key not in self.index}
             if new:
-                self._add(codes[list(new.values())], int(depth) + 1)
+                at = np.array(list(new.values()))
+                self._add(codes[at], int(depth) + 1, parent[at // symbols])
             ids = np.array([self.index[key] for key in keys], np.int32)
             self.child[parent, control] = ids.reshape(-1, symbols)
             self.opened.setdefault(int(depth), []).append(np.stack([parent, control]))
 
-    def _add(self, codes: np.ndarray, depth: int) -> None:
-        """Value new multisets."""
+    def _add(self, codes: np.ndarray, depth: int, parents: np.ndarray) -> None:
+        """Value new multisets; `parents`: rows that led to them first."""
         for start in range(0, len(codes), 4 * _BATCH):
             part = codes[start : start + 4 * _BATCH]
             first, count = self.count, len(part)
             self.spent += _STATE * count
             self.index.update({row.tobytes(): first + i for i, row in enumerate(part)})
-            flat = self.column.reshape(-1, len(self.belief))
-            beliefs = np.tile(self.belief, (count, 1))
-            for k in range(depth):
-                beliefs *= flat[part[:, k]]
+            above, beliefs = parents[start : start + 4 * _BATCH], self._beliefs(part, depth)
             now = beliefs @ self.pay.T
             left = self.horizon - self.period - depth
             value = now
@@ -171,7 +225,28 @@ class _Search:
                 a, z = self.column.shape[:2]
                 value = now + ahead.reshape(count, a, z, a).max(axis=3).sum(axis=2)
                 self.spent += float(ahead.size) * len(self.belief)
-            self._grow(part, np.full(count, depth), value, self._plan(beliefs, left), now)
+            value = np.minimum(value, self._capped(beliefs, above)[:, None])
+            fixed = self._plan(beliefs, left)
+            self._grow(part, np.full(count, depth), value, fixed, now, above)
+
+    def _beliefs(self, codes: np.ndarray, depth: int) -> np.ndarray:
+        """The start times the columns of what was met, in order of their codes."""
+        flat = self.column.reshape(-1, len(self.belief))
+        beliefs = np.tile(self.belief, (len(codes), 1))
+        for k in range(depth):
+            beliefs *= flat[codes[:, k]]
+        return beliefs
+
+    def _capped(self, beliefs: np.ndarray, parents: np.ndarray) -> np.ndarray:
+        """U of the multiset that led here, where it was bounded so; elsewhere infinite."""
+        cap = np.full(len(beliefs), np.inf)
+        for row in np.unique(parents) if self.informed else ():
+            if int(row) in self.informed:
+                _, after, price = self.informed[int(row)]
+                some = parents == row
+                whole = self._beliefs(self.codes[[row]], int(self.depth[row]))[0]
+                cap[some] = potential(beliefs[some], whole, after, price)
+        return cap
 
     def _grow(
         self,
@@ -180,16 +255,17 @@ class _Search:
         value: np.ndarray,
         low: np.ndarray,
         now: np.ndarray,
+        parent: np.ndarray,
     ) -> None:
         """Append rows; room doubles when it is short."""
         start, self.count = self.count, self.count + len(codes)
         rows = slice(start, self.count)
         while self.count > len(self.depth):
-            for name in ("codes", "depth", "value", "low", "now", "child"):
+            for name in ("codes", "depth", "value", "low", "now", "child", "parent"):
                 old = self.__dict__[name]
                 self.__dict__[name] = np.concatenate([old, np.full_like(old, -1)])
         self.codes[rows], self.depth[rows], self.value[rows] = codes, depth, value
-        self.low[rows], self.now[rows] = low, now
+        self.low[rows], self.now[rows], self.parent[rows] = low, now, parent
 
     def _plan(self, beliefs: np.ndarray, left: int) -> np.ndarray:
         """What the best single control yields, kept to the end."""
