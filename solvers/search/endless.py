@@ -53,11 +53,9 @@ from solvers.told.rounded import told_gains, widened, widened_endless
 from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.closed import close_beliefs
 
-_TOGETHER = 256
-_MEMORY = 4e9
+_TOGETHER, _MEMORY = 256, 4e9
 _ROUNDING, _LEAST = 1e-13, 1e-14  # of what a value's terms add up to
-_SHARE = 0.6
-_REST = 0.35
+_SHARE, _REST = 0.6, 0.35
 _RESOLUTION = 1e4
 _LEAVING = 0.5  # of what is asked for, where others follow whose bounds are wider
 
