@@ -65,8 +65,8 @@ class Stationary(AbstractSolver):
             if limits.single and self.rounds is None:
                 cut = _cut_again(listed, tasks, cut, limits.tolerance)
             inner = dataclasses.replace(limits, tolerance=0.0, relative=0.0)
-            found = _solve_cut(problem, listed, tasks, cut, Exact(self.memory, self.merge), inner,
-                               progress)  # fmt: skip
+            exact = Exact(self.memory, self.merge, listed=True)
+            found = _solve_cut(problem, listed, tasks, cut, exact, inner, progress)
             how = "Exact, for these rounds"
         except MemoryError:
             if not limits.tolerance > 0 or not self.merge or self.rounds is not None:

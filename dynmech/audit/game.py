@@ -101,7 +101,9 @@ def unroll(
         must = (
             "search own past lies only under a policy solved exactly, which follows all histories"
         )
-        raise InvalidArgument(describe("audit", must, policy.solver, "solve with Exact()"))
+        raise InvalidArgument(
+            describe("audit", must, policy.solver, "solve with Exact(listed=True)")
+        )
     other = value_alternatives(policy)[:, i]
     symbols = env.initial_alphabet[i + 1]
     own, listed = _own_symbols(policy, i)

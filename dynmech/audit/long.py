@@ -175,7 +175,7 @@ def _check(
     """Raise for what this audit cannot do; whether an interval of reports is declared."""
     if histories != "on-path":
         must = "be 'on-path' where the policy is simulated: after own past lies nothing is bounded"
-        do = "audit on-path, or solve with Exact()"
+        do = "audit on-path, or solve with Exact(listed=True)"
         got = f"{histories!r} ({policy.solver})"
         raise InvalidArgument(describe("audit(histories=...)", must, got, do))
     whole(30)("audit(conversations=...)", conversations)

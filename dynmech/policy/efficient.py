@@ -64,11 +64,11 @@ def solve_efficient_policy(
       is the point), `Stationary()` (an infinite horizon), `Neural(certificate=Certificate())` (a
       long horizon: rules are used as they are, bounds from below are simulated), or an
       `AbstractSolver` or `AbstractLearner` of one's own; None picks one and says which and why in
-      `policy.solver`: exact if it fits, and by its estimate within `seconds` (about a second where
-      a tolerance is given and values do not move), else, with a tolerance or `seconds`,
-      `BestFirst()`, a plan of its own for each economy, which gives way to being exact after a
-      tenth of the time that this takes, or, where memories are too many to list or values move,
-      `BranchAndBound()`.
+      `policy.solver`: exact if it fits, its last round apart, and by its estimate within `seconds`
+      (about a second where a tolerance is given and values do not move), else, with a tolerance or
+      `seconds`, `BestFirst()`, a plan of its own for each economy, which gives way to being exact
+      after a tenth of the time that this takes, or, where memories are too many to list or values
+      move, `BranchAndBound()`.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default; tables over them
       have axes P = (K,)*n + (Zp, Z1, ..., Zn), or, where these would be over 60 or hold over 2e6

@@ -41,7 +41,7 @@ def other_actions(
         entry, control, _ = used.split(here.ravel())
         if (layer.child[entry % layer.nodes, control, 0] < 0).any():
             must = "take only recommendations that the solver followed"
-            do = "solve with Exact(), which follows all"
+            do = "solve with Exact(listed=True), which follows all"
             raise InvalidArgument(describe(call, must, f"others in period {t + 1}", do))
     outcomes = expected_outcomes(used, env.values.support, pairs, np.arange(len(pairs.root)))
     worth = outcomes.surplus

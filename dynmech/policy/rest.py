@@ -72,7 +72,7 @@ def solve_rest(
         pairs = make_pairs(env, profiles).alone(isinstance(env.values, MarkovValues))
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
-        compiled, memories, solver = None, None, Exact() if apart else None
+        compiled, memories, solver = None, None, Exact(listed=True) if apart else None
         if rounds is not None:
             solver = Stationary(rounds=rounds)
         if apart:

@@ -1,5 +1,6 @@
 """From what a solver found to a policy."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -28,7 +29,7 @@ from dynmech.solve.prepare import (
 from dynmech.solve.running import our_errors, run_solver
 from solvers import Exact, Limits, Status, TaskList
 from solvers.told.rounded import widened
-from solvers.tree.exact import plan_tree
+from solvers.tree.planned import plan_tree
 
 
 def solve_remembered(
@@ -48,7 +49,7 @@ def solve_remembered(
 
     **Raises:** `TooLarge`.
     """
-    began, solver = time.monotonic(), solver or Exact()
+    began, solver = time.monotonic(), dataclasses.replace(solver or Exact(), listed=True)
     check_money(env)
     check_values(env)
     with precision(env.gamma):

@@ -24,6 +24,7 @@ MARKETS = {
     "G(200, 8)": (lambda: generic(200, 8), 1e-3),
     "imperfect recall, 20 x 256 x 3": (lambda: shop(20, 256, 3, "imperfect"), 0.0),
     "perfect recall, 50 x 256 x 3": (lambda: shop(50, 256, 3, "perfect"), 0.0),
+    "perfect recall, 20 x 256 x 5": (lambda: shop(20, 256, 5, "perfect"), 0.0),
     "last shown only, 200 x 256 x 3": (lambda: shop(200, 256, 3, "last"), 1e-2),
     "last shown only, 20 x 256 x 10": (lambda: shop(20, 256, 10, "last"), 5e-2),
 }

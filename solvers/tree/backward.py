@@ -15,6 +15,7 @@ traced, W is returned with the gradient of the plan in use.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from solvers.gains import Gains, gains
 from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tables, Tasks
 from solvers.ties import rounding, signed
+from solvers.tree.ahead import Ahead
 from solvers.tree.bellman import Found, Later, bellman_step, host_seconds, step_on_host
 from solvers.tree.shapes import (
     BLOCK_SIZES,
@@ -136,10 +138,11 @@ def sweep(
 ) -> Iterator[Swept]:
     """Solve the rounds of a tree, the last one first.
 
-    Controls that are not followed are not taken. With `bounds(t, memory)`, which bound what
-    follows every control given the parameter, an upper bound on W is propagated as well: such a
-    control counts there at what it yields at once and the bound after it. `caps`, with bounds:
-    other upper bounds on W at the nodes of every round but the last. `share(t, nodes)`: belief
+    Where the tree lacks the structure's last round, that is worked out from the round before
+    (`solvers.tree.ahead`). Controls that are not followed are not taken. With `bounds(t, memory)`,
+    which bound what follows every control given the parameter, an upper bound on W is propagated as
+    well: such a control counts there at what it yields at once and the bound after it. `caps`, with
+    bounds: other upper bounds on W at nodes of every round but the last. `share(t, nodes)`: belief
     after each control and symbol over that of the child, (k, A, Z, R), where trees merge beliefs
     that are not in proportion. `host`: seconds that rounds worked on in NumPy may take in all, the
     quickest first: a program takes longer to compile. `mesh`: devices over which the nodes of
@@ -153,7 +156,14 @@ def sweep(
     column = arrays.concatenate([column, arrays.ones((1, column.shape[1]), column.dtype)])
     rows = likelihood_rows(tree, column, len(tree.layers) - 1)
     numbers = column, tables, tasks
-    takes = rounds_on_host(tree, tasks, tasks.root.shape[0])
+    room = rounding(tree.structure, tables, tasks, column.dtype)
+    carried, ill = signed(tables, tasks), False
+    gained = gains(tree.structure, tables, tasks, arrays) if carried and not carry else None
+    carried = carried and carry
+    takes, ahead = rounds_on_host(tree, tasks, tasks.root.shape[0]), None
+    if len(tree.layers) < tree.structure.horizon:
+        ahead = Ahead(tree.structure, tasks, room.each[len(tree.layers)], carried)
+        takes[-1] = math.inf
     quick = _on_host(takes, 0.0 if traced else host)
     given = numbers
     if traced:
@@ -166,14 +176,10 @@ def sweep(
         ends = np.cumsum([len(row) for row in rows])
         table = joined_uncopied(rows, padded_length(int(ends[-1])))
         rows, shared = np.split(table[: ends[-1]], ends[:-1]), jax.device_put(table)
-    room = rounding(tree.structure, tables, tasks, column.dtype)
-    carried, ill = signed(tables, tasks), False
-    gained = gains(tree.structure, tables, tasks, arrays) if carried and not carry else None
-    carried = carried and carry
     nothing = arrays.zeros((BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
     bounded = None if bounds is None else nothing
     following = Later(nothing, None, nothing if carried else None, bounded)
-    anyhow = traced or bounds is not None or quick[-1]
+    anyhow = traced or bounds is not None or quick[-1] or ahead is not None
     own = None if anyhow else one_control(tree.structure, tasks, len(tree.layers) - 1)
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
@@ -192,10 +198,10 @@ def sweep(
         one = _Blocks(
             tree.structure, layer, t, tasks, tables, numbers if quick[t] else given, previous,
             start, following, off, weights, after, tick, quick[t], traced, own if last else None,
-            None if gained is None else gained[t],
+            None if gained is None else gained[t], ahead if last else None,
         )  # fmt: skip
         least = 1 if last else shapes.block
-        most = shapes.most
+        most = shapes.most if ahead is None or not last else ahead.nodes
         if mesh is not None and not quick[t]:
             most = shared_out(layer, most, shares(mesh), tree.structure, tasks)
         listed = blocks(layer, most, min(least, most), exact=traced or quick[t])
@@ -258,6 +264,7 @@ class _Blocks(NamedTuple):
     traced: bool
     own: Int[np.ndarray, " R"] | None
     gained: Gains | None
+    ahead: Ahead | None
 
     def solve(self, run: list[tuple[int, int, Int[np.ndarray, " C"]]]) -> list[Found]:
         """What is found at the nodes of each block (`blocks`) that count."""
@@ -289,6 +296,11 @@ class _Blocks(NamedTuple):
                 one = step_on_host(*part, *numbers)
             else:
                 numbers = given[0], given[1], outcome, given[2], self.off, self.gained
+                if self.ahead is not None:
+                    follows = self.ahead.after(self.t, memory, previous, parent, seen, *numbers[:4])
+                    places = np.arange(len(follows.best), dtype=np.int32)
+                    places = places.reshape(len(parent), -1, 1)
+                    part = (*part[:4], places, *part[5:7], follows, bound)
                 counted = None if self.traced else np.asarray(size, np.int32)
                 one = bellman_step(*part, *numbers, counted, self.own)
             found.append(self._counted(one, size))

@@ -82,7 +82,7 @@ def beside_exact(
     def exact() -> Solution:
         folder = None if limits.checkpoint is None else Path(limits.checkpoint, "exact")
         apart = dataclasses.replace(limits, checkpoint=folder)
-        found = Exact(solver.memory).solve(problem, tasks, apart, progress)
+        found = Exact(solver.memory, listed=True).solve(problem, tasks, apart, progress)
         note = f"solved exactly, which is quicker than searching on; {found.nodes} nodes"
         return dataclasses.replace(found, note=note + found.note)
 

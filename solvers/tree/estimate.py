@@ -37,8 +37,11 @@ def estimate(
     memory: float,
     nodes: list[int] | None,
     merge: bool = True,
+    ahead: bool = False,
 ) -> Estimate:
     """Estimate a solve before any work; `nodes` per round if the tree is known, else a bound.
+
+    **Arguments:** `ahead`: one more round is to come, which is not listed.
 
     At most there are ways out of a round that are merged, or the tree, its likelihood rows, the
     values of a round and the controls taken; and programs.
@@ -46,6 +49,7 @@ def estimate(
     counts = bound_nodes(structure, merge) if nodes is None else nodes
     width, points = structure.controls, tables.column.shape[1]
     features = 2 * width * structure.outcome.shape[1] + 1
+    histories = float(counts[-1]) * width * structure.symbols if ahead else 0.0
     flops = steps = values = taken = 0.0
     for part in tasks:
         roots, variants = part.coefficient.shape[:2]
@@ -53,6 +57,9 @@ def estimate(
         branch = width * (structure.outcome.shape[1] * 2 + 3)
         inner = sum(counts[:-1]) * width * structure.symbols
         steps += roots * variants * (sum(counts) * branch + inner)
+        numbers = 2 * width + variants
+        flops += 2.0 * histories * points * numbers * roots
+        steps += histories * numbers * roots
         most = roots_together(part, tables, counts, structure, memory)
         values = max(values, min(roots, most) * root_bytes(counts, part, False))
         taken += 6.0 * sum(counts) * part.keep * roots

@@ -7,7 +7,6 @@ together, are chosen so that what lives at once stays below `Exact.memory`.
 import dataclasses
 import math
 import os
-import time
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -26,20 +25,11 @@ from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
 from solvers.ties import signed
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
-from solvers.tree.estimate import (
-    PROGRAMS,
-    ROOT_SHARE,
-    WAY_BYTES,
-    Estimate,
-    estimate,
-    foreseen_nodes,
-    root_bytes,
-    roots_together,
-)
-from solvers.tree.numbering import numbering
-from solvers.tree.tree import Tree, build_tree
+from solvers.tree.estimate import PROGRAMS, ROOT_SHARE, root_bytes, roots_together
+from solvers.tree.planned import CACHE, plan_rounds
+from solvers.tree.reached import kept_only, reached_tree, with_last_round
+from solvers.tree.tree import Tree
 
-_CACHE = 64e6
 _SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
 _LITTLE = 2e7  # operations that this may cost
@@ -53,14 +43,19 @@ class Exact(AbstractSolver):
     - `memory`: bytes that may live at once, default 4e9.
     - `merge`: False keeps every history apart; the answer is the same, for checking.
     - `seconds`: refused before work where the estimate, which is rough, is longer; None: never.
+    - `listed`: whether the histories of the last round must be in the tree. None: where they fit;
+      else, of constant coefficients in float64, they are worked out from the round before, and the
+      tree is of what the plans kept can reach. False: always so; the answer is the same.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     merge: bool = eqx.field(static=True, default=True)
     seconds: float | None = eqx.field(static=True, default=None)
+    listed: bool | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_fields(self, memory=positive, merge=flag, seconds=optional(positive))
+        fields = {"memory": positive, "merge": flag, "seconds": optional(positive)}
+        check_fields(self, **fields, listed=optional(flag))
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Solve every task exactly; see `AbstractSolver.solve`."""
@@ -77,7 +72,8 @@ class Exact(AbstractSolver):
         if limits.single:
             structure, room = make_room(structure, numbers, groups, limits.tolerance)
         with deferred() as interrupts, interrupts.now():
-            work, tree = plan_tree(structure, numbers, groups, inner)
+            listing = True if limits.single else self.listed
+            work, tree = plan_rounds(structure, numbers, groups, inner, listing)
             answers = solve_exact(
                 tree,
                 numbers,
@@ -89,8 +85,13 @@ class Exact(AbstractSolver):
                 dtype=None if room is None else np.float32,
                 losses=room is not None,
             )
+            whole = len(tree.layers) == structure.horizon
+            if not whole:
+                tree = reached_tree(tree, answers)
+                rest = solve_exact(tree, numbers, kept_only(groups), inner)
+                answers = with_last_round(answers, rest)
         gap = None if room is None else [answer.loss for answer in answers]
-        table = PlanTable(tree, None, answers, gap, complete=True)
+        table = PlanTable(tree, None, answers, gap, complete=whole)
         lower, upper = (flat([getattr(x, name) for x in answers]) for name in ("lower", "upper"))
         return Solution(
             lower,
@@ -98,57 +99,13 @@ class Exact(AbstractSolver):
             Status.EXACT,
             table,
             value=table.value,
-            note=remarks(answers, tasks, room),
+            note=("" if whole else "the last round is not listed") + remarks(answers, tasks, room),
             nodes=work.nodes,
             bytes=max(work.memory + listed.size, listed.bytes + PROGRAMS),
             seconds=work.seconds,
             table=table,
             rounding=upper - lower,
         )
-
-
-def plan_tree(
-    structure: Structure, tables: Tables, tasks: Sequence[Tasks], solver: Exact
-) -> tuple[Estimate, Tree]:
-    """Estimate the work, refuse what will not fit, and build the tree.
-
-    **Raises:** `MemoryError`; `TimeoutError` as soon as `solver.seconds` are seen not to be enough.
-    """
-    began = time.monotonic()
-    given, rate = (structure, tables, tasks, solver.memory), numbering(structure).rate
-
-    def fits(counts: list[int], ways: int) -> None:
-        if ways * WAY_BYTES > max(solver.memory, _CACHE):
-            raise MemoryError(f"round {len(counts) + 1} is reached in {ways:.3g} ways")
-        if solver.seconds is None:
-            return
-        work = estimate(*given, foreseen_nodes(counts, structure.horizon))
-        takes = max(work.seconds, time.monotonic() - began + ways / rate)
-        if takes > solver.seconds:
-            more = "more than " if len(counts) < structure.horizon else ""
-            took = f"an estimate of {more}{takes:.3g} s for {more}{work.nodes:.3g} nodes"
-            raise TimeoutError(f"{took} of {solver.seconds:.3g} s allowed")
-        if work.memory - PROGRAMS > max(solver.memory, _CACHE):
-            raise MemoryError(f"about {work.nodes:.3g} nodes in {work.memory / 1e9:.3g} GB")
-
-    bound = estimate(*given, None, solver.merge)
-    most = int(solver.memory / (4 * structure.controls * max(structure.symbols, 1)))
-    if bound.nodes > 50 * most:
-        raise MemoryError(_needs(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound))
-    try:
-        tree = build_tree(structure, solver.merge, limit=most, grows=fits)
-    except MemoryError as error:
-        raise MemoryError(_needs(str(error), bound)) from error
-    counts = [layer.nodes for layer in tree.layers]
-    work = estimate(*given, counts)
-    fits(counts, 0)
-    if work.memory - PROGRAMS > max(solver.memory, _CACHE):
-        raise MemoryError(_needs(f"{sum(counts)} nodes", work))
-    return work, tree
-
-
-def _needs(what: str, work: Estimate) -> str:
-    return f"{what} (estimate: {work.nodes:.3g} nodes, {work.memory / 1e9:.3g} GB)"
 
 
 def solve_exact(
@@ -235,7 +192,7 @@ def _solve_chunk(
         ),
     )
     cells = tree.structure.controls * piece.coefficient.shape[0] * piece.coefficient.shape[1]
-    block = int(max(8, min(at_hand(_CACHE), solver.memory / 5) / (8 * cells)))
+    block = int(max(8, min(at_hand(CACHE), solver.memory / 5) / (8 * cells)))
     actions, off, first = [], [], None
 
     def tick(nodes: int) -> None:

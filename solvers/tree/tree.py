@@ -111,6 +111,7 @@ def build_tree(
     choose: Callable[[int, "Layer", Words], Bool[np.ndarray, "N A"]] | None = None,
     near: Callable[..., tuple[Indices, Indices, Words]] | None = None,
     grows: Callable[[list[int], int], None] | None = None,
+    rounds: int | None = None,
 ) -> Tree:
     """Enumerate every history reachable from a root.
 
@@ -119,11 +120,11 @@ def build_tree(
     the nodes of a round, whose words tell their beliefs apart; all by default; `near(rows, first,
     words, source, picked)`: merge likelihood rows further, and the words of those left;
     `grows(counts, ways)`: asked before the ways out of a round are merged, with the nodes of every
-    round so far; what it raises ends the work.
+    round so far; what it raises ends the work; `rounds`: list only the first so many rounds.
 
     **Raises:** `MemoryError` with the round and the count when `limit` is passed.
     """
-    horizon = structure.horizon
+    horizon = rounds or structure.horizon
     layers = []
     ones = np.zeros(1, np.int32)
     parent, column, likelihood, memory = ones, ones - 1, ones, ones

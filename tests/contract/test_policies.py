@@ -79,6 +79,7 @@ class Shop(dm.AbstractPolicy):
 
 SOLVERS = {
     "Exact": dm.Exact(),
+    "Exact, the last round not listed": dm.Exact(listed=False),
     "BranchAndBound": dm.BranchAndBound(),
     "PointBased": dm.PointBased(),
     "Stationary": dm.Stationary(),

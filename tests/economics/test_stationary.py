@@ -309,7 +309,7 @@ def test_what_does_not_fit_is_bounded(monkeypatch):
     def refuse(*_):
         raise MemoryError("too large")
 
-    monkeypatch.setattr("solvers.tree.exact.plan_tree", refuse)
+    monkeypatch.setattr("solvers.tree.planned.plan_tree", refuse)
     found = solve(env, tolerance)
     assert "BranchAndBound" in found.solver
     assert (found.lower <= full.upper).all()

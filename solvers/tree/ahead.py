@@ -1,0 +1,273 @@
+"""What follows the last round listed, where one more is to come and is not listed.
+
+Where no histories merge, nearly all nodes of a tree are in its last round, and nothing need be
+known of them but W: so it is worked out from the round before. At a node of belief b, after one
+control and symbol z, with h_z the column of both and e(a) the edge of control a in the last round,
+
+    W_q(b h_z) = max_a <b, h_z f_qa>  over a allowed,    f_qa = sum_s stop[e(a), s] (x_q + reward).
+
+One product of beliefs with h_z f serves all nodes of a memory class and all symbols: no belief is
+written. Tasks of a root that differ in one control at most, from the first task, need one number
+more, or none if it is forbidden, since the others' best is their best, or their second best.
+
+Amounts (`solvers.ties`) are at least those of `take`: sizes of terms are the largest of any task.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from solvers.devices import at_hand
+from solvers.problem import Numbers, Structure, Tables, Tasks
+from solvers.programs import as_program
+from solvers.tree.bellman import Later
+
+_CACHED = 1.6e6  # bytes of products at once
+_FEWEST, _MOST = 16, 4096  # nodes at once
+
+
+class Split(NamedTuple):
+    """Tasks of a root in one class of the last round.
+
+    - `own` (S,): the control in which a task differs from the first, or A. `feature` (S,): its
+      place among `task`, else F, which yields -inf. `task`, `control` (F,): such, and theirs.
+    - `apart` (K,): tasks that differ in more controls. `order` (Q,): where each task is among S+K.
+    """
+
+    own: Int[Numbers, " S"]
+    feature: Int[Numbers, " S"]
+    task: Int[Numbers, " F"]
+    control: Int[Numbers, " F"]
+    apart: Int[Numbers, " K"]
+    order: Int[Numbers, " Q"]
+
+
+class Ahead:
+    """The last round of a structure, for one group of tasks; see the module."""
+
+    def __init__(self, structure: Structure, tasks: Tasks, error: float, wide: bool):
+        self.structure, self.tasks, self.error, self.wide = structure, tasks, error, wide
+        self.allowed = np.asarray(tasks.allowed, bool).swapaxes(1, 2)  # (R, A, Q)
+        self.differ = [_differ(structure, tasks, r) for r in range(len(tasks.root))]
+        sizes = []
+        for differ, allowed in zip(self.differ, self.allowed, strict=True):
+            count = differ.sum(axis=1)  # (M, Q)
+            own = (count == 1) & (differ & allowed).any(axis=1)
+            sizes.append([x.sum(axis=1).max() for x in (count <= 1, own, count > 1)])
+        single, own, apart = np.max(sizes, axis=0).tolist()
+        self.sizes: tuple[int, int, int] = single, own, apart
+
+    @property
+    def features(self) -> int:
+        """Numbers that a belief is contracted to after each control and symbol."""
+        _, own, apart = self.sizes
+        return (1 + self.wide + apart) * self.structure.controls + own
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes are worked on at once."""
+        each = 8 * self.features * self.structure.symbols
+        fits = max(int(at_hand(_CACHED) / each), _FEWEST)
+        return min(1 << fits.bit_length() - 1, _MOST)
+
+    def split(self, root: int, memory: int) -> Split:
+        """How the tasks of a root differ in a class of the last round."""
+        single, most, apart = self.sizes
+        differ, allowed = self.differ[root][memory], self.allowed[root]
+        controls, tasks = differ.shape
+        count, own = differ.sum(axis=0), differ.argmax(axis=0)
+        used = (count == 1) & allowed[own, np.arange(tasks)]
+        one, task, more = (np.flatnonzero(x) for x in (count <= 1, used, count > 1))
+        feature = np.full(tasks, most)
+        feature[task] = np.arange(len(task))
+        order = np.empty(tasks, np.int64)
+        order[one], order[more] = np.arange(len(one)), single + np.arange(len(more))
+        parts = (
+            (np.where(count == 1, own, controls)[one], single, controls),
+            (feature[one], single, most), (task, most, 0), (own[task], most, 0),
+            (more, apart, 0), (order, tasks, 0),
+        )  # fmt: skip
+        return Split(*(_padded(*part) for part in parts))
+
+    def after(
+        self, t: int, memory: int, previous: Numbers, parent: Numbers, picked: Numbers,
+        column: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks,
+    ) -> Later:  # fmt: skip
+        """What follows each control at nodes of round t: values (C A, R, Q), node by node."""
+        structure, error = self.structure, np.asarray(self.error, column.dtype)
+        found: list[list[Any]] = []
+        for control, follow in enumerate(structure.successor[t][memory].tolist()):
+            seen = structure.columns[structure.edge[t][memory, control]]
+            edges = structure.edge[t + 1][follow]
+            found.append([
+                _after(
+                    previous, parent, picked, seen, edges, self.split(r, follow), column, tables,
+                    outcomes, tasks, np.asarray(r, np.int32), error, self.wide,
+                )
+                for r in range(len(self.differ))
+            ])  # fmt: skip
+
+        def joined(part: int) -> np.ndarray:
+            each = np.stack([[np.asarray(x[part]) for x in row] for row in found])  # (A, R, Q, C)
+            by_node = np.moveaxis(each, 3, 0)
+            return by_node.reshape(-1, *by_node.shape[2:])
+
+        return Later(joined(0), None, joined(1) if self.wide else None, None)
+
+
+def _padded(given: np.ndarray, length: int, filler: int) -> Int[np.ndarray, " length"]:
+    return np.append(given, np.full(length - len(given), filler)).astype(np.int32)
+
+
+def _differ(structure: Structure, tasks: Tasks, root: int) -> Bool[np.ndarray, "M A Q"]:
+    """In which controls of each class of the last round each task differs from the first.
+
+    In none where its controls never lead: what it is worth there is never asked for.
+    """
+    x, counted = (np.asarray(y)[root] for y in (tasks.coefficient, tasks.counted))
+    allowed = np.asarray(tasks.allowed, bool)[root].T
+    worth = (x != x[:1]) | (counted != counted[:1])  # (Q, n)
+    outcome = structure.outcome[structure.edge[-1]].astype(np.int64)
+    used = np.zeros((*outcome.shape[:2], worth.shape[1] + 1), np.float32)  # the last: of none
+    np.put_along_axis(used, outcome % (worth.shape[1] + 1), 1.0, axis=2)
+    differs = used[:, :, :-1] @ worth.T.astype(np.float32) > 0
+    differs = (differs & allowed) | (allowed != allowed[:, :1])
+    comes = np.ones((1, len(x)), bool)
+    for after, classes in zip(structure.successor[:-1], structure.edge[1:], strict=True):
+        there = np.zeros((len(classes), len(x)), bool)
+        for control, usable in enumerate(allowed):
+            np.logical_or.at(there, after[:, control], comes & usable)
+        comes = there
+    return differs & comes[:, None]
+
+
+@as_program
+def _after(
+    previous: Float[Numbers, "L m"], parent: Int[Numbers, " C"], picked: Int[Numbers, " C"],
+    seen: Int[Numbers, " Z"], edges: Int[Numbers, " A"], split: Split,
+    column: Float[Numbers, "C1 m"], tables: Tables, outcomes: Int[Numbers, "E J"], tasks: Tasks,
+    root: Int[Numbers, ""], error: Float[Numbers, ""], wide: bool,
+) -> tuple[Float[Array, "Q C"], Float[Array, "Q C"] | None]:  # fmt: skip
+    """W of every task after one control, summed over symbols, and its amount."""
+    belief = jnp.asarray(previous)[parent] * column[picked] * jnp.asarray(tasks.root)[root]
+    stop, outcome = jnp.asarray(tables.stop)[edges], jnp.asarray(outcomes)[edges]
+    reward, allowed = jnp.asarray(tables.reward), jnp.asarray(tasks.allowed, bool)[root]
+    x, counted = jnp.asarray(tasks.coefficient)[root], jnp.asarray(tasks.counted)[root]
+    controls, symbols, apart = len(edges), len(seen), len(split.apart)
+
+    def yields(task: Numbers, control: Numbers):
+        which = outcome[control]
+        weight = x[task[:, None], which][..., None], counted[task[:, None], which][..., None]
+        return (stop[control] * (weight[0] + weight[1] * reward[which])).sum(axis=1)
+
+    every = jnp.arange(controls)
+    rows = [yields(jnp.zeros_like(every), every)]
+    if wide:
+        weight = (jnp.abs(y).max(axis=0)[outcome][..., None] for y in (x, counted))
+        most = next(weight) + next(weight) * jnp.abs(reward[outcome])
+        rows.append((stop * most).sum(axis=1))
+    rows.append(yields(jnp.asarray(split.task), jnp.asarray(split.control)))
+    rows.append(yields(jnp.tile(split.apart, controls), jnp.repeat(every, apart)))
+    features = jnp.concatenate(rows).astype(belief.dtype)
+    heard = features[:, None] * jnp.asarray(column)[seen]
+    product = heard.reshape(-1, heard.shape[2]) @ belief.T
+    product = product.reshape(len(features), symbols, len(belief))
+    ends = np.cumsum([len(x) for x in rows])[:-1]
+    total, *parts = jnp.split(product, ends)
+    size = parts[0] if wide else None
+    many = parts[-1].reshape(controls, apart, *product.shape[1:])
+    single = _single(total, size, parts[-2], split, allowed[0], error)
+    several = _several(many, size, allowed[split.apart].T, error)
+    best = jnp.concatenate([single[0], several[0]])[split.order]
+    if single[1] is None or several[1] is None:
+        return best, None
+    return best, jnp.concatenate([single[1], several[1]])[split.order]
+
+
+class _Leading(eqx.Module):
+    """Of controls compared so far: the largest number, the largest of the others, and whose."""
+
+    first: Array
+    second: Array
+    which: Array
+
+    def meet(self, control: Numbers, number: Array) -> "_Leading":
+        ahead = number > self.first
+        second = jnp.where(ahead, self.first, jnp.maximum(self.second, number))
+        which = jnp.where(ahead, control, self.which)
+        return _Leading(jnp.maximum(self.first, number), second, which)
+
+    def without(self, own: Array) -> Array:
+        """The largest number of the controls but `own`."""
+        return jnp.where(own == self.which, self.second, self.first)
+
+
+def _single(
+    total: Float[Array, "A Z C"], size: Float[Array, "A Z C"] | None, own: Float[Array, "F Z C"],
+    split: Split, allowed: Bool[Array, " A"], error: Numbers,
+):  # fmt: skip
+    """W and its amount, summed over symbols, of tasks with one other control at most, (S, C)."""
+    none = jnp.full_like(total[0], -jnp.inf)
+    start = _Leading(none, none, jnp.full(none.shape, -1, jnp.int32))
+    controls = jnp.arange(len(total), dtype=jnp.int32)
+    number = jnp.asarray(split.own)[:, None, None]
+    mine = jnp.concatenate([own, none[None]])[split.feature]
+    usable = jnp.where(allowed[:, None, None], total, -jnp.inf)
+
+    def lead(found: tuple[_Leading, _Leading], row: tuple[Array, Array, Array | None]):
+        best, floor = found
+        control, worth, terms = row
+        best = best.meet(control, worth)
+        if terms is not None:
+            floor = floor.meet(control, worth - error * terms)
+        return (best, floor), None
+
+    (best, floor), _ = jax.lax.scan(lead, (start, start), (controls, usable, size))
+    value = jnp.maximum(best.without(number), mine)
+    if size is None:
+        return value.sum(axis=1), None
+
+    def add(found: tuple[Array, Array], row: tuple[Array, Array, Array]):
+        control, worth, terms = row
+        above, there = worth + error * terms, worth > -jnp.inf
+        tied = there & (above >= floor.first), there & (above >= floor.second)
+        tied = tied[0], tied[1] & (control != floor.which)
+        most, rest = (
+            jnp.where(one, jnp.maximum(x, terms), x) for one, x in zip(tied, found, strict=True)
+        )
+        return (most, rest), None
+
+    nothing = jnp.zeros_like(none)
+    (most, rest), _ = jax.lax.scan(add, (nothing, nothing), (controls, usable, size))
+    others = jnp.where(number == floor.which, rest, most)
+    terms = size[jnp.minimum(number[:, 0, 0], len(total) - 1)]
+    passes = (mine > -jnp.inf) & (mine + error * terms >= floor.without(number))
+    amount = jnp.where(passes, jnp.maximum(others, terms), others)
+    return value.sum(axis=1), amount.sum(axis=1)
+
+
+def _several(
+    total: Float[Array, "A K Z C"], size: Float[Array, "A Z C"] | None,
+    allowed: Bool[Array, "A K"], error: Numbers,
+):  # fmt: skip
+    """W and its amount, summed over symbols, of tasks compared control by control, (K, C)."""
+    usable = jnp.where(allowed[:, :, None, None], total, -jnp.inf)
+    least = jnp.full_like(total[0], -jnp.inf)
+
+    def lead(found: tuple[Array, Array], row: tuple[Array, Array | None]):
+        low = row[0] if row[1] is None else row[0] - error * row[1]
+        return (jnp.maximum(found[0], row[0]), jnp.maximum(found[1], low)), None
+
+    (best, floor), _ = jax.lax.scan(lead, (least, least), (usable, size))
+    if size is None:
+        return best.sum(axis=1), None
+
+    def add(most: Array, row: tuple[Array, Array]):
+        return jnp.where(row[0] + error * row[1] >= floor, jnp.maximum(most, row[1]), most), None
+
+    amount, _ = jax.lax.scan(add, jnp.zeros_like(least), (usable, size))
+    return best.sum(axis=1), amount.sum(axis=1)
