@@ -122,9 +122,10 @@ def _payoffs(
     pair, control = np.nonzero(cases)
     n, signals = pairs.theta.shape[1], mine.shape[2]
     believed = np.zeros((len(pairs.root), n, signals), np.int64)
-    row, symbol = np.nonzero(known)
-    believed[mine[row, :, symbol], who[row, None]] = pairs.root[mine[row]]
-    later = policy.env.heard.count ** (policy.plan.horizon - 1)
+    if len(root) > 1:
+        row, symbol = np.nonzero(known)
+        believed[mine[row, :, symbol], who[row, None]] = pairs.root[mine[row]]
+    later = policy.env.heard.count ** (policy.plan.horizon - 1) if policy.plan.horizon > 1 else 1
     step = min(_POINTS // (later * root.shape[1] * work.devices), -(-len(pair) // work.devices))
     empty = np.zeros(0, np.int64)
 
@@ -133,10 +134,12 @@ def _payoffs(
         wanted = [(pair[part], np.zeros_like(pair[part]), control[part])]
         wanted += [(empty, empty, empty)] * (policy.plan.horizon - 1)
         values, places = alpha_vectors(policy, settlement, settled, wanted)
-        alpha, at = values[0], believed[pair[part]]
-        if len(alpha) > len(at):  # controls of laws besides
+        alpha, here = values[0], pair[part]
+        if len(alpha) > len(here):  # controls of laws besides
             alpha = alpha[places[0]]
-        whose = np.arange(n) if alpha.shape[1] > 1 else np.zeros(n, np.int64)
+        if len(root) == 1:
+            return np.broadcast_to(alpha @ root.T, (len(here), n, signals))
+        at, whose = believed[here], np.arange(n) if alpha.shape[1] > 1 else np.zeros(n, np.int64)
         if len(root) <= _FEW * n * signals:
             every = alpha @ root.T
             return every[np.arange(len(at))[:, None, None], whose[:, None], at]

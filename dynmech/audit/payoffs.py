@@ -74,4 +74,7 @@ def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarr
     """What a period yields given omega, shape (k, C, m): C is 1 when everyone's, else n."""
     worth = settlement.payoff(at) * at.stop[:, None]
     worth = worth[:, :, 0] if worth.shape[2] == 1 else worth.sum(axis=2)
-    return worth - (settlement.toll(at) + settlement.charge(at)[:, :, None])
+    toll, charge = settlement.toll(at), settlement.charge(at)
+    if toll.any() or charge.any():
+        return worth - toll - charge[:, :, None]
+    return np.broadcast_to(worth, np.broadcast_shapes(worth.shape, toll.shape, (*charge.shape, 1)))

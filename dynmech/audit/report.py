@@ -57,6 +57,8 @@ def run_audit(
     def mean(table: np.ndarray):
         flat = table.reshape(n, -1)
         known = np.isfinite(flat[0])
+        if known.all():
+            return flat @ weights / weights.sum()
         return flat[:, known] @ weights[known] / weights[known].sum()
 
     def reduce(best: np.ufunc, table: np.ndarray):
@@ -150,8 +152,8 @@ def _settle_truth(
     if sums[3].any():
         sums[2] += _along_paths(policy, settlement, settled, path, start)
     mass = plan.root.sum(axis=1)[plan.pair_root[start]][:, None]
-    sums = np.where(mass > 0, sums / np.where(mass > 0, mass, 1), np.nan)[:, place]
-    return sums[0], np.maximum(sums[2] - sums[1] ** 2, 0.0)
+    payoff, paid, square = sums[:3] / np.where(mass > 0, mass, np.nan)
+    return payoff[place], np.maximum(square - paid**2, 0.0)[place]
 
 
 def _moments(
