@@ -27,16 +27,17 @@ _AXES = 29  # with more products the only profile is named, rather than a table 
 TOLERANCE = 1e-6  # bounds closer than this, in likes
 
 
-def rows(shapes: tuple[tuple[int, int], ...], draws: int) -> list[dict[str, Any]]:
-    """Medians over some draws of each shape, products and types; warm, NumPy's beside them."""
+def rows(shapes: tuple[tuple[int, int, int], ...]) -> list[dict[str, Any]]:
+    """Medians over draws: products, types, and how many; warm, NumPy's beside them."""
     found = []
-    for products, types in shapes:
+    for products, types, draws in shapes:
         part = [measure(products, types, seed, TOLERANCE) for seed in range(draws)]
         one = summary(part, (products, types))
         told = "" if one["published"] is None else f", published C++ {one['published']:.2g} s"
         found.append(
             row(
-                f"R({products}, {types}) to 1e-6: W and every W^-i, median of {draws} draws",
+                f"R({products}, {types}) to 1e-6: W and every W^-i, "
+                f"{f'median of {draws} draws' if draws > 1 else 'one draw'}",
                 one["ours"],
                 f"first {one['first']:.3g} s, values within {one['off']:.1g}",
                 f"most over NumPy {one['most over']:.3g} s",
