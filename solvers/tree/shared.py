@@ -57,17 +57,23 @@ def yields(
     arrays: ModuleType,
 ) -> list[Float[Numbers, "A Q R m"]]:  # fmt: skip
     """What controls yield to the first `count` tasks of every root, given omega (and sizes)."""
-    outcome = arrays.asarray(outcomes)[edges]
-    stop = arrays.asarray(tables.stop)[edges][:, None, None]
-    reward = arrays.asarray(tables.reward)[outcome][:, None, None]
+    outcome, stop = arrays.asarray(outcomes)[edges], arrays.asarray(tables.stop)[edges]
+    reward = arrays.asarray(tables.reward)[outcome]
     x, counted = (
         arrays.moveaxis(arrays.asarray(y)[:, :count][..., outcome, None], 2, 0).swapaxes(1, 2)
         for y in (tasks.coefficient, tasks.counted)
     )
-    found = [(stop * (x + counted * reward)).sum(axis=3)]
-    if wide:
-        found.append((stop * (abs(x) + counted * abs(reward))).sum(axis=3))
-    return found
+
+    def added(coefficient: Numbers, reward: Numbers):
+        """Slot by slot, so that no array holds all of them."""
+        total = arrays.zeros((), stop.dtype)
+        for s in range(stop.shape[1]):
+            paid = coefficient[..., s, :] + counted[..., s, :] * reward[:, None, None, s]
+            total = total + stop[:, None, None, s] * paid
+        return total
+
+    found = [added(x, reward)]
+    return [*found, added(abs(x), abs(reward))] if wide else found
 
 
 def take_shared(
