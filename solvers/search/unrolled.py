@@ -10,10 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from solvers.problem import Structure, TaskList
-from solvers.search.arrays import each_once, pieces
 from solvers.search.endless_plan import EndlessPlan
 from solvers.search.rounds import Entries, Round, as_layer, distinct, joined, places
 from solvers.search.store import Indices
@@ -158,7 +157,9 @@ class _Writer:
                 more = self._again(here, *way)
                 children += more[0]
                 rounds += more[1]
-                entries += [at._replace(pair=np.zeros_like(at.pair))] * len(more[1])
+                again = self._again_at(at)
+                keep = self._control(at)
+                entries += [at._replace(pair=np.where(again, at.pair, 0), keep=keep)] * len(more[1])
                 used += len(more[1]) * self._bytes(here, at)
                 continue
             following, child, after = self._next(here, at)
@@ -188,7 +189,7 @@ class _Writer:
         """What the plan attains from here on, for ever, and bounds above, unweighted."""
         pairs = self.search.pairs
         low, high = pairs["lower"][at.pair].copy(), pairs["upper"][at.pair].copy()
-        for f in each_once(at.task[at.pair == 0]).tolist():
+        for f in np.unique(at.task[at.pair == 0]).tolist():
             mine = np.flatnonzero((at.pair == 0) & (at.task == f))
             belief = here.row[at.node[mine]] * self.root[f]
             where, one = here.memory[at.node[mine]], self.economies[f]
@@ -254,14 +255,23 @@ class _Writer:
 
     def _only_way(self, here: Round, at: Entries) -> tuple[int, int] | None:
         """The control and column, where all that follows is one control kept in one class."""
-        structure, keep = self.structure, int(at.keep[0])
-        if structure.symbols > 1 or len(here.memory) > 1 or here.size is not None:
+        structure = self.structure
+        if structure.symbols > 1 or len(here.memory) > 1:
             return None
-        memory, act = int(here.memory[0]), self.search.pairs["act"][at.pair]
+        memory, taken = int(here.memory[0]), self._control(at)
+        keep = int(taken[0])
         column = int(structure.columns[structure.edge[0][memory, keep], 0])
         stays = structure.successor[0][memory, keep] == memory and column != structure.dead
-        leaves = (at.pair > 0) & (act >= 0)
-        return (keep, column) if stays and not leaves.any() and (at.keep == keep).all() else None
+        leaves = (at.pair > 0) & (self.search.pairs["act"][at.pair] >= 0) & ~self._again_at(at)
+        return (keep, column) if stays and not leaves.any() and (taken == keep).all() else None
+
+    def _again_at(self, at: Entries) -> Bool[np.ndarray, " k"]:
+        """Where a plan comes back to the pair that it is at, after a single symbol."""
+        pairs = self.search.pairs
+        place, act = pairs["place"][at.pair], pairs["act"][at.pair].astype(np.int64)
+        inside = (at.pair > 0) & (act >= 0)
+        back = self.search.opened["child"][np.where(inside, place, 0), np.where(inside, act, 0), 0]
+        return inside & (back == at.pair)
 
     def _again(self, here: Round, control: int, column: int):
         """Children and rounds that follow from the only way on."""
@@ -274,8 +284,11 @@ class _Writer:
         with np.errstate(over="ignore"):
             words = here.words + times * store.digit[column]
         zero, seen = np.zeros(1, np.int64), np.full(1, column)
+        size: list[np.ndarray | None] = [None] * _TOGETHER
+        if here.size is not None and store.offset is not None:
+            size = list(here.size + times * store.offset[column])
         rounds = [
-            Round(words[t : t + 1], here.dead, here.memory, zero, seen, row[t : t + 1], None)
+            Round(words[t : t + 1], here.dead, here.memory, zero, seen, row[t : t + 1], size[t])
             for t in range(_TOGETHER)
         ]
         return [child] * _TOGETHER, rounds
@@ -338,7 +351,7 @@ class _Writer:
         lack = np.maximum(high - yields, 0.0)
         gap[at.node, at.task] = np.where(mass > 0, lack / np.where(mass > 0, mass, 1.0), 0.0)
         taken[at.node, at.task] = control
-        actions, gaps = (pieces(x, nodes[1:-1].tolist()) for x in (taken, gap))
+        actions, gaps = (np.split(x, nodes[1:-1]) for x in (taken, gap))
         layers = tuple(map(as_layer, rounds, children))
         return self._laid_out(Tree(layers, written), actions, gaps, value[0])
 
@@ -349,7 +362,7 @@ class _Writer:
         edge = self.structure.edge[0][here.memory[at.node], control]
         belief = here.row[at.node] * self.root[at.task]
         yields = np.zeros(len(at.node))
-        for f in each_once(at.task).tolist():
+        for f in np.unique(at.task).tolist():
             mine = at.task == f
             yields[mine] = (belief[mine] * self.economies[f].yields[edge[mine]]).sum(axis=1)
         high = self._bounds(here, at)[1] * self._scale(here, at)

@@ -36,7 +36,7 @@ def relations(
     count, points = column.shape
     alone = None, None
     positive = np.asarray((column > 0).all(axis=1))
-    if count > _MOST_COLUMNS or positive.sum() < 2 or points < 2:
+    if count > _MOST_COLUMNS or not positive.any() or points < 2:
         return alone
     logs = np.log(np.where(positive[:, None], column, 1.0))
     centred = logs - logs.mean(axis=1, keepdims=True)

@@ -56,10 +56,11 @@ def rarely_leaves(query):
     return env, best
 
 
-@pytest.mark.parametrize("query", [0.9, 0.99, pytest.param(0.9999, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("query", [0.9, 0.999, pytest.param(0.9999, marks=pytest.mark.slow)])
 def test_a_user_who_rarely_leaves_costs_no_more(query):
     env, best = rarely_leaves(query)
     policy = solve(env, 1e-2)
+    assert policy.work.nodes == 1  # a belief that nothing changes comes back to itself
     # W is known; what is written out of the plan gets less.
     assert policy.status is dm.Status.WITHIN_TOLERANCE
     assert policy.upper.item() - policy.value.item() > 1e-9
