@@ -81,14 +81,15 @@ def test_brute_force_is_that_of_the_other_oracle():
 @pytest.mark.parametrize("x64", [False, True])
 def test_the_command_finds_nothing(x64, tmp_path):
     with jax.enable_x64(x64):
-        assert main(Options(len(KINDS), 10**6, single=0.2, x64=x64, results=tmp_path)) == 0
+        assert (
+            main(Options(len(KINDS), 10**6, settings=2, single=0.2, x64=x64, results=tmp_path)) == 0
+        )
     written = {path.name for path in (tmp_path / "brute").iterdir()}
     assert {"kinds.csv", "settings.csv", "faults.csv"} <= written
 
 
 @pytest.mark.slow
 def test_a_network_hardly_trained_holds_its_bounds():
-    kinds = ("last shown", "perfect recall", "zeros")
-    rows, wrong = run(3, kinds=kinds, known={"Neural": NETWORK})
+    rows, wrong = run(2, kinds=("perfect recall",), known={"Neural": NETWORK})
     assert wrong == []
-    assert len(rows) == 3
+    assert len(rows) == 2
