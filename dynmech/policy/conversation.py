@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from dynmech import files
 from dynmech._html import as_html, portrait
-from dynmech._types import Record, query_code
+from dynmech._types import Record, query_code, with_fields
 from dynmech.bounded import Bounded
 from dynmech.errors import (
     ImpossibleProfile,
@@ -163,7 +163,18 @@ class Conversation(Record):
         if not isinstance(certificate, Certificate | None):
             call, must = "Conversation.certify(certificate=...)", "be Certificate(...)"
             raise InvalidArgument(describe(call, must, type(certificate)))
-        return self.evaluator.certify(self.place, certificate).both
+        return self.evaluator.certify(self._with_beyond(), certificate).both
+
+    def _with_beyond(self) -> Place:
+        """The place, and where rounds are not written out what these can cost from here."""
+        place = self.place
+        if place.period == 1 or self.evaluator.left_over(place) is None:
+            return place
+        moving = isinstance(self.policy.env.values, MarkovValues)
+        held, belief = place.theta if moving else self._opened, self.weights / self.weights.sum()
+        here = Place(self.period, held, belief, self.memory, self.seen)
+        there, at = self.policy.evaluator.leave(here, self.bid)
+        return with_fields(place, beyond=there.left_over(at))
 
     def considered(self, recommendation: Any) -> bool:
         """Whether the solver looked into what this recommendation leads to, from here."""

@@ -65,7 +65,8 @@ class Place(Record):
 
     `belief` (m,) need not be normalised. `memory` is the action rule's, where it is followed;
     `seen`: products shown so far, where no tree holds the place; `pair` and `node` are where a
-    walked tree is, -1 elsewhere.
+    walked tree is, -1 elsewhere. `beyond`: what rounds that a plan does not hold can cost here,
+    at most, money; None: what the evaluator knows.
     """
 
     period: int = eqx.field(static=True)
@@ -75,6 +76,7 @@ class Place(Record):
     seen: Bool[np.ndarray, " n"] | None = None
     pair: int = eqx.field(static=True, default=-1)
     node: int = eqx.field(static=True, default=-1)
+    beyond: float | None = None
 
 
 class AbstractCursor:
@@ -213,6 +215,11 @@ class AbstractEvaluator(Record):
     @with_default
     def profile_value(self) -> Float[np.ndarray, " B"] | None:
         """What the plan attains at each profile, None where the policy is not one on a tree."""
+        return None
+
+    @with_default
+    def left_over(self, place: Place) -> float | None:
+        """What later rounds than a plan's can cost from a start, None where there are none."""
         return None
 
     @abc.abstractmethod

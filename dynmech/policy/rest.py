@@ -34,7 +34,8 @@ _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there i
 class Rest(Record):
     """W of one profile, solved: the market on its tree, the plan, and how far it may be off.
 
-    `value` (P,): surplus of each pair per unit of mass; `gap` as in `AbstractEvaluator`;
+    `value` (P,): surplus of each pair per unit of mass; `beyond` (P,): what later rounds than the
+    plan's can cost at most, None where there are none; `gap` as in `AbstractEvaluator`;
     `memories`: of each round, by memory class, where they were kept apart.
     """
 
@@ -44,6 +45,7 @@ class Rest(Record):
     pairs: Pairs
     plan: Plan
     value: Float[np.ndarray, " P"]
+    beyond: Float[np.ndarray, " P"] | None
     gap: tuple[Float[np.ndarray, "P _N"], ...] | None
     memories: tuple[Int[np.ndarray, "_M d"], ...] | None
     complete: bool = eqx.field(static=True)
@@ -99,6 +101,7 @@ def solve_rest(
         pairs=pairs,
         plan=plan,
         value=attained[assignment.pair] / mass,
+        beyond=solved.beyond[assignment.pair] / mass if endless else None,
         gap=gap,
         memories=None if memories is None else tuple(memories),
         complete=solved.complete,

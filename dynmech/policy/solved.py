@@ -142,7 +142,7 @@ def finish(
         behind=None,
         complete=found.complete,
         exact=exact,
-        endless=found.endless,
+        beyond=per_pair(found.beyond) if found.endless else None,
     )
     least = per_pair(lower)[pairs.base].reshape(shape)
     off = value - least if exact else per_pair(found.beyond)[pairs.base].reshape(shape)

@@ -60,7 +60,8 @@ class TreeEvaluator(AbstractEvaluator):
       recommendation. `exact`: whether only rounding separates the bounds.
     - `behind`: the network that recommends, where the plan is what one does.
     - `ends`: what somebody who was asked recommends at the ends of a declared interval.
-    - `endless`: whether the market goes on after the rounds written out; `gap` counts that.
+    - `beyond` (P,): what later rounds than those written out can cost from the start, at most,
+      money; None where there are none. `gap` counts what they can bring.
     """
 
     walked: ClassVar[bool] = True
@@ -77,7 +78,7 @@ class TreeEvaluator(AbstractEvaluator):
     complete: bool = eqx.field(static=True)
     exact: bool = eqx.field(static=True)
     ends: Between | None = None
-    endless: bool = eqx.field(static=True, default=False)
+    beyond: Float[np.ndarray, " P"] | None = None
 
     def check_kept(self) -> None:
         """Raise `ValueError` where pairs are not those of the profiles, or yields the market's."""
@@ -160,7 +161,7 @@ class TreeEvaluator(AbstractEvaluator):
         seen = np.zeros(self.env.products, bool) if place.seen is None else place.seen
         at = place.belief[None], place.memory, place.period - 1, seen
         env, rounds = self.env, None
-        if self.endless and asked is None:
+        if self.beyond is not None and asked is None:
             env, rounds = with_rounds(env, math.inf), int(env.horizon) - place.period + 1
         rest = remaining(env, *at, None if money is None else money[:, None])
         found = solve_rest(rest, theta[None], asked is not None, rounds)
@@ -182,7 +183,7 @@ class TreeEvaluator(AbstractEvaluator):
             behind=None,
             complete=found.complete,
             exact=found.exact and asked is None,
-            endless=self.endless,
+            beyond=found.beyond,
         )
         return there, there.begin(theta, np.zeros(self.env.products + 1, np.int64))
 
@@ -223,6 +224,9 @@ class TreeEvaluator(AbstractEvaluator):
 
         return evaluate(plan, keys, flow)[t][places[t], 0]
 
+    def left_over(self, place: Place):
+        return None if self.beyond is None else float(self.beyond[place.pair])
+
     def certify(self, place: Place, certificate: Certificate | None) -> Worth:
         belief = place.belief / place.belief.sum()
         t, at = place.period - 1, (np.array([place.pair]), np.array([place.node]))
@@ -234,8 +238,12 @@ class TreeEvaluator(AbstractEvaluator):
             taken = self.optimal.actions[t][at]
             best = float(belief @ self._given_taste(self.optimal, t, *at, taken)[0])
         best = max(best, value)
-        rounds, after = self.plan.horizon - t, loss if self.endless else 0.0
-        gets = Bounded([value], [value - after], [value + after])
+        rounds, after, more = self.plan.horizon - t, 0.0, 0.0
+        if self.beyond is not None:
+            after, more = place.beyond, loss
+            if after is None:
+                after = np.inf if t else float(self.beyond[place.pair])
+        gets = Bounded([value], [value - after], [value + more])
         return Worth(gets, Bounded([best], [best - after], [best + loss]), rounds)
 
     def cursor(self, signal: AbstractSettlementSignal) -> AbstractCursor:

@@ -111,6 +111,11 @@ def test_costs_that_run_on_for_ever_are_in_the_bound_on_what_is_attained(solver)
     np.testing.assert_allclose(policy.value_lower, -0.1, rtol=1e-9)
     assert policy.value_lower.item() <= policy.lower.item() + 1e-12
     np.testing.assert_allclose(policy.incentive_bound, policy.upper + 0.1, atol=1e-9)
+    start = dm.solve_efficient_policy(env, solver, tolerance=0.02, progress=False).start(profile=0)
+    for shown in (None, 0):  # there is no memory: -.1 at every belief, on the plan or off it
+        found = start.step("query", shown=shown).certify()
+        np.testing.assert_allclose(found.lower, -0.1, atol=1e-9)
+        assert found.upper[0] >= -0.1 - 1e-12
 
 
 @pytest.mark.parametrize("solver", [dm.Stationary(), None], ids=["rounds", "search"])
