@@ -203,11 +203,14 @@ def within(least: float = -np.inf, most: float = np.inf, above: float = -np.inf)
     return convert
 
 
-def chances(call: str, value: Any, axis: int | tuple[int, ...] = -1) -> Array | np.ndarray:
+def chances(
+    call: str, value: Any, axis: int | tuple[int, ...] = -1, keep: bool = False
+) -> Array | np.ndarray:
     """Probabilities that sum to 1 along `axis`; a remainder below 0 by rounding alone is 0.
 
     Those given in less than double precision sum to 1 within their rounding only, which no later
-    check would allow: they are divided by their sum, in double precision.
+    check would allow: they are divided by their sum, in double precision, unless `keep` says that
+    they stay of their type.
 
     **Raises:** `InvalidArgument`, `NotFinite`, `InvalidProbability`.
     """
@@ -217,7 +220,7 @@ def chances(call: str, value: Any, axis: int | tuple[int, ...] = -1) -> Array | 
     if np.asarray(array).size == 0:
         raise InvalidProbability(describe(call, "hold probabilities", "none"))
     found = require_probabilities(call, np.asarray(array), axis)
-    if found.dtype == np.float64:
+    if keep or found.dtype == np.float64:
         return found
     found = found.astype(np.float64)
     return found / found.sum(axis=axis, keepdims=True)

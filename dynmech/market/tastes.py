@@ -108,7 +108,7 @@ class TasteGrid(Record):
                 call("points"), self.points, 1, labels[1], self.characteristics, "characteristics"
             )
         weights = matched(call("weights"), weights, points=labels[0])
-        self.weights = chances(call("weights"), shaped(m)(call("weights"), weights))
+        self.weights = chances(call("weights"), shaped(m)(call("weights"), weights), keep=True)
         self.discretisation_error = discretisation_error
         check_fields(self, discretisation_error=optional(number(least=0)))
 

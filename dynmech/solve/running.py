@@ -190,4 +190,6 @@ def check_solution(
         close = np.maximum(_EXACT * size, rounded)
         exact = (high - low <= close) & (low - value <= 10 * close)
         status = Status.EXACT if exact.all() else status
+    elif status is Status.EXACT and (low - value > 10 * slack).any():
+        status = Status.WITHIN_TOLERANCE
     return dataclasses.replace(found, lower=low, upper=high, value=value, status=status)

@@ -64,7 +64,7 @@ def test_searches_give_way_once_they_have_had_their_time(problem, solver, estima
     assert patient.status.met
 
     class Interrupted:
-        def __init__(self, memory):
+        def __init__(self, memory, listed):
             pass
 
         def solve(self, *given):
