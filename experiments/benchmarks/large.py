@@ -30,7 +30,7 @@ MARKETS = {
 }
 """The markets (products x tastes x rounds), and the shares of W to which they are solved."""
 
-_PATIENCE = 300.0  # seconds of a search, which then shows the gap that it reached
+_PATIENCE = 600.0  # seconds of a search, which then shows the gap that it reached
 
 
 def rows(names: tuple[str, ...]) -> list[dict[str, Any]]:
