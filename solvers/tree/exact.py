@@ -93,6 +93,8 @@ class Exact(AbstractSolver):
         gap = None if room is None else [answer.loss for answer in answers]
         table = PlanTable(tree, None, answers, gap, complete=whole)
         lower, upper = (flat([getattr(x, name) for x in answers]) for name in ("lower", "upper"))
+        # Beside a tree without its last round, what listing the laws took counts: it is still held.
+        held = work.memory + listed.size + (0.0 if whole else listed.bytes)
         return Solution(
             lower,
             upper,
@@ -101,7 +103,7 @@ class Exact(AbstractSolver):
             value=table.value,
             note=("" if whole else "the last round is not listed") + remarks(answers, tasks, room),
             nodes=work.nodes,
-            bytes=max(work.memory + listed.size, listed.bytes + PROGRAMS),
+            bytes=max(held, listed.bytes + PROGRAMS),
             seconds=work.seconds,
             table=table,
             rounding=upper - lower,
