@@ -13,6 +13,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -44,6 +45,8 @@ def gains(structure: Structure, tables: Tables, tasks: Tasks, arrays: ModuleType
 
     **Arguments:** `arrays`: jax.numpy where numbers are traced.
     """
+    if arrays is not np:  # what bounds errors is held constant: maxima have no gradient everywhere
+        tables, tasks = jax.lax.stop_gradient((tables, tasks))
     x = arrays.asarray(tasks.coefficient)
     signs = [arrays.maximum(y, 0.0).max(axis=(1, 2))[:, None] for y in (x, -x)]
     later = [arrays.zeros((1, tables.column.shape[1]), x.dtype)] * 2

@@ -145,7 +145,10 @@ def _in_rows(
     room: Numbers | None, arrays: ModuleType,
 ) -> tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]:  # fmt: skip
     """W, value, control, amount, and whether ill conditioned: all controls at once."""
-    best, last, most, ill = total.max(axis=0), len(total) - 1, None, None
+    # The gradient of a maximum over an axis looks for what equals it, which XLA may have worked out
+    # in two roundings: that of W is of the control taken, summed out of zeros.
+    best = (total if arrays is np else jax.lax.stop_gradient(total)).max(axis=0)
+    last, most, ill = len(total) - 1, None, None
     kind = _kind(last)
     if amount is None:
         above, floor = total, _floor(best, error, room)
@@ -154,7 +157,7 @@ def _in_rows(
     passes, near = above >= floor, total >= best - close * abs(best)
     rows = arrays.arange(last + 1, dtype=kind).reshape(-1, *[1] * best.ndim)
     choice = arrays.where(passes & near & live, rows, kind(last)).min(axis=0)
-    value = arrays.where(rows == choice, kept, -jnp.inf).max(axis=0)
+    value = arrays.where(rows == choice, kept, 0.0).sum(axis=0)
     if amount is not None:
         most = arrays.where(passes, amount, 0.0).max(axis=0)
     if amount is not None or room is not None:
