@@ -173,11 +173,11 @@ def _suits(setting: Setting, kind: Kind) -> bool:
 def _answer(
     market: Market, truth: Truth, setting: Setting, seed: list[int]
 ) -> tuple[str, list[str]]:
-    asked = {"tolerance": setting.tolerance * market.scale, **setting.asked}
+    asked: dict[str, Any] = {"tolerance": setting.tolerance * market.scale, **setting.asked}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dm.DynmechWarning)
-            policy = dm.solve_efficient_policy(market.env, setting.solver, progress=False, **asked)  # type: ignore[arg-type]
+            policy = dm.solve_efficient_policy(market.env, setting.solver, progress=False, **asked)
             found = faults(market, truth, policy, asked, setting.limited, seed)
             if seed[0] % 10 == 0 and market.env.horizon < np.inf and not found:
                 found = revalued(market, truth, policy)

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from solvers.host import Record
 from solvers.process import AbstractCeiling, Case
 from solvers.tabular import Tabular
-from solvers.told.informed import Budget, Start, potential
+from solvers.told.informed import HeardBound, Start, potential
 
 _BATCH = 512
 _TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
@@ -84,7 +84,7 @@ class _Search:
         rounds, memory = range(period, process.horizon + 1), process.start()[None]
         self.told = [ceiling.value(t, memory)[0] for t in rounds]
         self.matrices: dict[int, np.ndarray] = {}
-        self.budget = Budget(self.pay, self.going, law)
+        self.heard = HeardBound(self.pay, self.going, law)
         self.informed: dict[int, tuple[Start, np.ndarray, float]] = {}
         self.helped: list[float] = []
         self.spent, self.index = 0.0, {}
@@ -169,9 +169,9 @@ class _Search:
         beliefs = self._beliefs(self.codes[rows], depth)
         mass = beliefs.sum(axis=1, keepdims=True)
         beliefs = beliefs / mass
-        start = self._start(rows) if depth else self.budget.begin(beliefs, self.codes.shape[1])
-        found = self.budget.bound(beliefs, start, _SWEEPS)
-        self.spent += _SWEEPS * self.budget.work * start.price.size
+        start = self._start(rows) if depth else self.heard.begin(beliefs, self.codes.shape[1])
+        found = self.heard.bound(beliefs, start, _SWEEPS)
+        self.spent += _SWEEPS * self.heard.work * start.price.size
         old = self.value[rows].max(axis=1)
         self.value[rows] = np.minimum(self.value[rows], mass * found.bound)
         closed = old - self.value[rows].max(axis=1)

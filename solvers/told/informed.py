@@ -68,7 +68,7 @@ class Informed(eqx.Module):
     start: Start
 
 
-class Budget:
+class HeardBound:
     """The bound, for one case of laws that depend on neither memory nor round.
 
     **Arguments:** `pay` (A, m): what a round yields; `going` (A, m): chance of another; `law`

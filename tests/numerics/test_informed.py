@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solvers.told.informed import Budget, Start, potential
+from solvers.told.informed import HeardBound, Start, potential
 
 
 def drawn(seed: int, controls=3, symbols=3, points=5, even=False, learnable=True):
@@ -37,9 +37,9 @@ def optimum(pay, going, law, belief, left):
 def test_no_control_is_worth_more_wherever_the_search_for_multipliers_begins(seed, even):
     pay, going, law, belief = drawn(seed, even=even)
     rng = np.random.default_rng([seed, 1])
-    budget, left = Budget(pay, going, law), 4
+    heard, left = HeardBound(pay, going, law), 4
     true = optimum(pay, going, law, belief, left)
-    start = budget.begin(belief[None], left)
+    start = heard.begin(belief[None], left)
     wild = Start(
         rng.dirichlet(np.ones(3), (1, left - 1)),
         np.log(rng.dirichlet(np.ones(3), (1, left - 1, 3))),
@@ -47,7 +47,7 @@ def test_no_control_is_worth_more_wherever_the_search_for_multipliers_begins(see
     )
     for begun in (start, wild):
         for sweeps in (1, 3, 30):
-            found = budget.bound(belief[None], begun, sweeps)
+            found = heard.bound(belief[None], begun, sweeps)
             assert (found.bound[0] >= true - 1e-12).all()
     # The form holds at every belief, one round later.
     for other in rng.dirichlet(np.ones(5), 8) * rng.uniform(0.1, 1, (8, 1)) * (belief > 0):
@@ -58,8 +58,8 @@ def test_no_control_is_worth_more_wherever_the_search_for_multipliers_begins(see
 
 def test_where_nothing_can_be_learned_a_fixed_plan_is_all_there_is():
     pay, going, law, belief = drawn(1, even=True, learnable=False)
-    budget = Budget(pay, going, law)
-    found = budget.bound(belief[None], budget.begin(belief[None], 6), 200).bound.max()
+    heard = HeardBound(pay, going, law)
+    found = heard.bound(belief[None], heard.begin(belief[None], 6), 200).bound.max()
     plan = (pay @ belief).max() * (1 - 0.9**6) / (1 - 0.9)
     told = pay.max(axis=0) @ belief * (1 - 0.9**6) / (1 - 0.9)
     assert plan <= found < plan + 0.05 * (told - plan)
@@ -74,8 +74,8 @@ def test_the_form_is_infinite_where_the_reference_has_no_mass():
 @pytest.mark.parametrize("unit", [1e-310, 1e-150, 1e150, 1e300])
 def test_whatever_the_unit_of_money_no_bound_is_false(unit):
     pay, going, law, belief = drawn(4)
-    budget = Budget(unit * pay, going, law)
-    found = budget.bound(belief[None], budget.begin(belief[None], 3), 10)
+    heard = HeardBound(unit * pay, going, law)
+    found = heard.bound(belief[None], heard.begin(belief[None], 3), 10)
     true = optimum(unit * pay, going, law, belief, 3)
     assert (found.bound[0] >= true - 1e-12 * unit).all()
     later = potential(belief[None], belief, found.after[0], found.price[0])[0]
