@@ -291,7 +291,13 @@ def fits(tables: Tables, tasks: Tasks, dtype: type[np.floating]) -> bool:
 
 
 def foreseen(structure: Structure, tables: Tables, tasks: Tasks, dtype: type[np.floating]) -> float:
-    """What values at roots of mass one may be off by, before any is known.
+    """What values at roots of mass one may be off by, before any is known."""
+    room = rounding(structure, tables, tasks, dtype)
+    return room.each[0] * most_amount(tables, tasks) + room.lost
+
+
+def most_amount(tables: Tables, tasks: Tasks) -> float:
+    """What terms add up to in size at roots of mass one, about, before any value is known.
 
     Outcomes that never yield more than nothing are left out: no amount that counts has them.
     """
@@ -309,8 +315,7 @@ def foreseen(structure: Structure, tables: Tables, tasks: Tasks, dtype: type[np.
         size = np.where(gains, np.abs(x) + counted * np.abs(reward), 0.0).max(axis=1)
         size = size.max(axis=0) if tasks.kernel is not None else size
         most = max(most, float((size @ each).max()))
-    room = rounding(structure, tables, tasks, dtype)
-    return room.each[0] * most + room.lost
+    return most
 
 
 def most_gained(tables: Tables, tasks: Sequence[Tasks]) -> float:

@@ -37,6 +37,7 @@ from solvers.tree.beside import AT_ONCE
 
 _VERB = "solve_efficient_policy"
 _ROUNDING = 1e-9
+_SINGLE = 1e-5  # of a value, in single precision, where a solver does not say
 _EXACT = 1e-11
 _MEMORY = 8e9
 _PATIENCE = 30.0  # seconds, estimated, of being exact where a tolerance is given
@@ -172,7 +173,9 @@ def check_solution(
         raise NotFinite(describe(call, "return bounds that are numbers", "NaN"))
     # Each value is held to its own size, never to the market's largest number.
     size = np.maximum(np.abs(high), np.abs(low))
-    rounded = 0.0 if found.rounding is None else np.asarray(found.rounding, float).reshape(-1)
+    rounded = _SINGLE * size if limits.single else 0.0
+    if found.rounding is not None:
+        rounded = np.asarray(found.rounding, float).reshape(-1)
     slack = np.maximum(_ROUNDING * size, rounded)
     for what, one, other in (("lower", low, high), ("value", value, high)):
         if (one > other + slack).any():
@@ -180,16 +183,15 @@ def check_solution(
             got = f"{what} {one[at]:.12g} above upper {other[at]:.12g} for task {at}"
             raise InvalidArgument(describe(call, "return bounds that do not cross", got))
     high, status = np.maximum(high, np.maximum(low, value)), found.status
-    if status.met and not limits.single:
+    if status.met:
         mass = np.where(tasks.mass > 0, tasks.mass, 1.0)
         gap, asked = high - np.minimum(low, value), (limits.tolerance, limits.relative)
         allowed = close_enough(*asked, tasks.mass, high) * mass
-        short = gap > allowed + np.maximum(_ROUNDING * size, rounded)
+        # What single precision asks for is money: it is part of what was to be within.
+        short = gap > allowed + (_ROUNDING * size if limits.single else slack)
         status = Status.STALLED if short.any() else Status.WITHIN_TOLERANCE
         # Plans that go on for ever are written out until what is left is ten times as much.
         close = np.maximum(_EXACT * size, rounded)
         exact = (high - low <= close) & (low - value <= 10 * close)
         status = Status.EXACT if exact.all() else status
-    elif status is Status.EXACT and (low - value > 10 * slack).any():
-        status = Status.WITHIN_TOLERANCE
     return dataclasses.replace(found, lower=low, upper=high, value=value, status=status)

@@ -49,7 +49,7 @@ from solvers.search.growing import (
 )
 from solvers.solution import AbstractSolver, Limits, Status, Unsuited, close_enough
 from solvers.told.bounds import open_columns
-from solvers.told.rounded import widened
+from solvers.told.rounded import asked_for, widened
 from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.tree import Layer, build_tree
 
@@ -99,14 +99,15 @@ class PointBased(AbstractSolver):
         self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, beside: Beside
     ):
         listed = problem.lists(max(2 * self.memory, _SMALL))
+        asked = asked_for(limits, listed.structure, listed.tables, tasks.groups)
         with fits_a_plan():
             found = solve_point_based(
                 listed.structure,
                 listed.tables,
                 tasks.groups,
                 dataclasses.replace(self, seconds=beside.seconds),
-                tolerance=limits.tolerance,
-                relative=limits.relative,
+                tolerance=asked.tolerance,
+                relative=asked.relative,
                 progress=progress,
                 checkpoint=limits.checkpoint,
                 mesh=limits.mesh,

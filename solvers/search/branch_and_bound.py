@@ -52,16 +52,10 @@ from solvers.search.growing import (
 )
 from solvers.search.search import search_process
 from solvers.single import make_room, remarks
-from solvers.solution import (
-    AbstractSolver,
-    Limits,
-    Solution,
-    Status,
-    Unsuited,
-    close_enough,
-)
+from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited, close_enough
 from solvers.table import Answer, PlanTable, flat, lay_out
 from solvers.told.bounds import told_parameter
+from solvers.told.rounded import widened_by_rules
 from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.merging import Guide, Leaders, follow_guides, merging_costs, shares
 from solvers.tree.tree import Tree
@@ -154,7 +148,7 @@ class BranchAndBound(AbstractSolver):
         note = f"searched from the rules because the memories are too many: {found.status.value}; "
         note += f"gap {gap:.3g}, {nodes} nodes met"
         note += "; ill conditioned" if found.ill else ""
-        return Solution(
+        solved = Solution(
             found.lower,
             found.upper,
             found.status,
@@ -166,6 +160,7 @@ class BranchAndBound(AbstractSolver):
             table=table,
             rounding=_APART * (found.value - found.lower),
         )
+        return widened_by_rules(solved, problem.process, tasks) if limits.single else solved
 
 
 class BoundedTree(Record):

@@ -49,7 +49,7 @@ from solvers.solution import (
 )
 from solvers.stationary import Stationary
 from solvers.ties import most_gained
-from solvers.told.rounded import told_gains, widened, widened_endless
+from solvers.told.rounded import asked_for, told_gains, widened, widened_endless
 from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.closed import close_beliefs
 
@@ -108,15 +108,14 @@ class BestFirst(AbstractSolver):
         moving = any(part.kernel is not None for part in groups)
         if moving or (exact and close_beliefs(structure, tables, groups) is None):
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
-        asked = dataclasses.replace(
-            limits, tolerance=_SHARE * limits.tolerance, relative=_SHARE * limits.relative,
-            memory=self.memory, seconds=self.seconds,
-        )  # fmt: skip
+        # In single precision half of it is left to rounding of the data.
+        tolerance, relative = (x / (1 + limits.single) for x in (limits.tolerance, limits.relative))
+        first = {"tolerance": _SHARE * tolerance, "relative": _SHARE * relative}
+        asked = dataclasses.replace(limits, **first, memory=self.memory, seconds=self.seconds)
         found = search_endless(structure, tables, groups, asked, progress)
-        close = close_enough(limits.tolerance, limits.relative, tasks.mass, found.upper)
+        close = close_enough(tolerance, relative, tasks.mass, found.upper)
         close, rounded = close * tasks.mass, np.asarray(found.rounding)
-        rest = np.maximum(_REST * close, rounded)
-        known = found.lower, found.upper, rest
+        known = found.lower, found.upper, (rest := np.maximum(_REST * close, rounded))
         assert isinstance(found.plan, EndlessPlan)
         table = write_rounds(found.plan, tasks, *known, self.memory, max(1, listed.depth))
         value = np.minimum(table.value, found.upper)
@@ -139,8 +138,9 @@ class BestFirst(AbstractSolver):
         need = _kept_bytes(listed.structure, tasks)
         if need > self.memory / 2:
             raise MemoryError(f"bounds of {len(tasks)} tasks at every memory: {need / 1e9:.3g} GB")
+        asked = asked_for(limits, listed.structure, listed.tables, tasks.groups)
         structure, tables = with_clock(listed.structure, listed.tables)
-        asked = dataclasses.replace(limits, memory=self.memory, seconds=beside.seconds)
+        asked = dataclasses.replace(asked, memory=self.memory, seconds=beside.seconds)
         found = search_endless(structure, tables, tasks.groups, asked, progress)
         found = dataclasses.replace(found, status=beside.give_way(found.status))
         assert isinstance(found.plan, EndlessPlan)

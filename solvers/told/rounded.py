@@ -33,8 +33,8 @@ from jaxtyping import Float, Int
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import AbstractCeiling, AbstractProcess, Case
 from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
-from solvers.solution import Solution
-from solvers.ties import shares, signed
+from solvers.solution import Limits, Solution, TooFine
+from solvers.ties import most_amount, shares, signed
 from solvers.told.bounds import told_parameter
 
 _HALF = {kind: float(np.finfo(kind).eps) / 2 for kind in (np.float32, np.float64)}
@@ -62,6 +62,45 @@ def widened(
             most = np.broadcast_to((told * part.root[:, None]).sum(axis=-1), high.shape)
         amounts.append(_amount(most, low, high))
     return _apart(found, share * np.concatenate(amounts))
+
+
+def widened_by_rules(found: Solution, process: AbstractProcess, tasks: TaskList) -> Solution:
+    """The same solution of a process, of numbers that were rounded to single precision.
+
+    Whatever ends a conversation comes once, what is paid for going on may come in every round; so
+    that U+ is at most the most that either yields, given the parameter.
+    """
+    reward, rounds = np.maximum(np.asarray(process.reward, float), 0.0), int(process.horizon)
+    ends, amounts = len(reward) - process.tolls, []
+    for part, low, high in _parts(tasks, found):
+        x, counted = np.maximum(part.coefficient, 0.0), np.asarray(part.counted, float)
+        gains = x[..., None] + counted[..., None] * reward
+        most = gains[:, :, :ends].max(axis=2, initial=0.0)
+        most = most + rounds * gains[:, :, ends:].max(axis=2, initial=0.0)
+        amounts.append(_amount((most * part.root[:, None]).sum(axis=-1), low, high))
+    return _apart(found, _of_data(rounds) * np.concatenate(amounts))
+
+
+def asked_for(
+    limits: Limits, structure: Structure, tables: Tables, tasks: Sequence[Tasks]
+) -> Limits:
+    """What to ask of a search in double so that its bounds, `widened`, are as close as wanted.
+
+    Less, by what rounding of the data can have done as far as it is foreseen: to at most half of
+    it, where a share of the upper bound is asked for.
+
+    **Raises:** `TooFine` if that is all of the tolerance, with the smallest that it is not.
+    """
+    if not limits.single:
+        return limits
+    share = _of_data(structure.horizon)
+    amounts = ((1 + signed(tables, part)) * most_amount(tables, part) for part in tasks)
+    room = share * max(amounts, default=0.0)
+    if not math.isfinite(room) or 0 < limits.tolerance < 2 * room:
+        raise TooFine(2 * room)
+    relative = max(limits.relative / 2, limits.relative - 8 * share)
+    tolerance = max(limits.tolerance - 2 * room, 0.0)
+    return dataclasses.replace(limits, tolerance=tolerance, relative=relative)
 
 
 def widened_endless(

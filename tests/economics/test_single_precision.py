@@ -182,3 +182,58 @@ def test_chances_in_float32_are_those_that_sum_to_one():
         )  # fmt: skip
         found.append(solve(market, dm.Exact()).value)
     np.testing.assert_array_equal(*found)
+
+
+def all_bounds(policy):
+    """Lower bounds, what plans attain, and upper bounds of W and both marginal economies."""
+    low = [policy.lower], policy.marginal_lower, policy.displayable_marginal_lower
+    value = [policy.value], policy.marginal_value, policy.displayable_marginal_value
+    high = [policy.upper], policy.marginal_upper, policy.displayable_marginal_upper
+    return (np.concatenate(parts) for parts in (low, value, high))
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("share", [0.0, 1e-7, 1e-6, 3e-6, 1e-5, 1e-4])
+@pytest.mark.parametrize("kind", [dm.PointBased, dm.BranchAndBound, dm.BestFirst])
+def test_a_status_in_float32_is_true_of_the_bounds_returned(kind, share, relative):
+    """Within a tolerance is said of bounds as wide as rounding makes them."""
+    said, refused = set(), []
+    for seed in range(4):
+        env = single(seed)[0]
+        asked = share if relative else share * env.money_scale
+        solver, name = kind(exact_after=math.inf), "relative" if relative else "tolerance"
+        try:
+            policy = solve(env, solver, **{name: asked})
+        except dm.InvalidArgument as error:
+            refused.append(str(error))
+            continue
+        low, value, high = all_bounds(policy)
+        gap = high - np.minimum(low, value)
+        allowed = asked * np.abs(high) if relative else asked
+        said.add(policy.status)
+        if policy.status is dm.Status.EXACT:
+            assert np.nanmax(gap) <= 1e-5 * env.money_scale
+        else:
+            assert np.nanmax(gap - allowed) <= 1e-9 * env.money_scale
+    assert said <= {dm.Status.EXACT, dm.Status.WITHIN_TOLERANCE}
+    assert all("float32 can certify" in words for words in refused)
+    assert not (relative and refused)
+
+
+def test_bounds_searched_from_the_rules_in_float32_hold_the_value_in_float64(monkeypatch):
+    def refuse(env, limit):
+        raise dm.TooLarge("too many")
+
+    monkeypatch.setattr("dynmech.problem.pose.compile_market", refuse)
+    for seed in range(3):
+        short, wide = single(seed, rule=dm.PerfectRecall(dm.Logit(0.5), query=0.5))
+        moved = in_doubles(short)  # the same market, could its numbers have been rounded otherwise
+        lean = dm.RecommendationMDP(
+            wide.gamma * (1 - 5e-8), wide.tastes, wide.horizon, wide.action_rule, wide.signals,
+            wide.values,
+        )  # fmt: skip
+        policy = solve(short, dm.BranchAndBound())
+        assert "searched from the rules" in policy.solver
+        for env in (moved, lean):
+            assert brackets(policy, solve(env, dm.BranchAndBound())), seed
+        assert np.nanmax(policy.upper - policy.lower) < 1e-4 * short.money_scale
