@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _FIGURES = "value", "marginal", "displayable", "earned", "utility", "purchase", "costs"
 _FAR = 1e3  # of the market's money: what bounds of few runs may come to
+_FEW = 1000
 _ROUNDING = 1e-9  # of the market's scale of money
 _BY_PROFILE = ("value", "lower", "upper", "round_costs")
 _BY_PRODUCT = (
@@ -73,7 +74,9 @@ def check_tables(policy: AbstractPriced) -> None:
         got = f"{len(actions)} rounds for a horizon of {env.horizon}"
         _refuse("plan", "have recommendations for every round and node", got)
     none = len(env.controls) - 1
-    ends = [end for x in actions if x.size for end in (x.min(), x.max())]
+    few = [x.ravel() for x in actions if x.size < _FEW]  # looked at together
+    parts = [x for x in actions if x.size >= _FEW] + [np.concatenate(few or [actions[0].ravel()])]
+    ends = [end for x in parts if x.size for end in (x.min(), x.max())]
     if ends and not 0 <= min(ends) <= max(ends) < plan.width:
         _refuse("plan", f"recommend controls 0..{none}, rows of env.controls", "others")
 

@@ -124,7 +124,14 @@ def _met(plan: Plan, wanted: Int[np.ndarray, " B"], settled: Settled | None, ste
     """
     edge_of, belief_at = Plan.edge, Plan.belief  # bound, they would walk the tree at every call
     held, rows = plan if settled is None else settled.held(plan), None
+    roots = np.concatenate([plan.root, np.ones((1, plan.root.shape[1]))])
     waiting, count = [], 0
+
+    def met():
+        origin, pair, edge, weight, root, row = map(np.concatenate, zip(*waiting, strict=True))
+        belief = roots[root] * row * weight[:, None]
+        return np.searchsorted(wanted, origin), pair, edge, belief
+
     for t, here in enumerate(visit(plan, wanted, by_origin=True)):
         rows, like = rows_after(plan, t, rows), plan.tree.layers[t].likelihood
         for low in range(0, len(here.pair), step):
@@ -132,18 +139,17 @@ def _met(plan: Plan, wanted: Int[np.ndarray, " B"], settled: Settled | None, ste
             pair, node = here.pair[part], here.node[part]
             edge = edge_of(plan, t, node, here.control[part])
             if rows is None:
-                belief = belief_at(plan, t, pair, node)
+                root, row = np.full(len(pair), -1), belief_at(plan, t, pair, node)
             else:
-                belief = plan.root[plan.pair_root[pair]] * rows[like[node]]
-            origin = np.searchsorted(wanted, here.origin[part])
-            one = origin, pair, edge, belief * here.weight[part, None]
-            if settled is not None:
-                yield *one, settled.means(held, t, pair, node, edge)
-                continue
-            waiting.append(one)
+                root, row = plan.pair_root[pair], rows[like[node]]
+            waiting.append((here.origin[part], pair, edge, here.weight[part], root, row))
             count += len(pair)
-            if count >= step:
-                yield *map(np.concatenate, zip(*waiting, strict=True)), None
-                waiting, count = [], 0
+            if settled is not None:
+                yield *met(), settled.means(held, t, pair, node, edge)
+            elif count >= step:
+                yield *met(), None
+            else:
+                continue
+            waiting, count = [], 0
     if waiting:
-        yield *map(np.concatenate, zip(*waiting, strict=True)), None
+        yield *met(), None

@@ -39,9 +39,9 @@ from solvers.search.store import Indices
 
 _AGAIN = 1.25
 _LEVELS, _MOST = 3, 1 << 14  # steps of a pass that open pairs, and how many pairs an economy
-# Where ways do not branch: tips opened in the first step of all, and pairs met a step by keeping
-# what few pairs keep.
-_AT_FIRST, _AHEAD, _LANES = 8, 48, 8
+# Where ways do not branch: tips opened in the first step of all; and, where pairs are few, how
+# often what they keep is kept ahead in a step, and how many beliefs are looked at so.
+_AT_FIRST, _LANES, _OFTEN, _AHEAD = 16, 64, 48, 512
 
 
 class Search(Met):
@@ -167,7 +167,7 @@ class Search(Met):
         stays = (self.structure.successor[0][memory, keep] == memory) & (column != self.dead)
         if len(active) > _LANES or not stays.any():
             return active
-        at, times = np.flatnonzero(stays), _AHEAD // len(active)
+        at, times = np.flatnonzero(stays), min(_OFTEN, _AHEAD // len(active))
         task, node, memory, keep, column = (
             x[at] for x in (pairs["task"][active], node, memory, keep, column)
         )
@@ -214,18 +214,19 @@ class Search(Met):
         pay = opened["pay"][row, control]
         threshold = (pairs["upper"][active] - spare)[at]
         left = np.minimum(room[at, control], pay + above.sum(axis=1) - threshold)
-        if single:  # an incumbent below raises the bar for all that is still to come
-            task = pairs["task"][parent]
-            np.maximum.at(rise, task, rise[task] + pay + below[:, 0] - threshold + margin[task])
         gap = pairs["upper"][child] - pairs["lower"][child]
-        own = np.minimum(left[:, None] / np.where(factor > 0, factor, 1.0), gap)
-        room = tolerance[pairs["task"][parent]][:, None] * pairs["mass"][child]
-        wanted = (own > 0) & (gap > room)
+        task, slack = pairs["task"][parent], pairs["slack"]
+        bar, known = 0.0, slack[child]
+        if single:  # an incumbent below raises the bar for all that is still to come
+            old = rise[task]
+            np.maximum.at(rise, task, old + pay + below[:, 0] - threshold + margin[task])
+            bar = rise[task][:, None]
+            own, known = (left + old)[:, None] - bar, known - bar
+        else:
+            own = np.minimum(left[:, None] / np.where(factor > 0, factor, 1.0), gap)
+        wanted = (own > 0) & (gap > tolerance[task][:, None] * pairs["mass"][child])
         wanted &= child != parent[:, None]
-        slack = pairs["slack"]
-        if single:
-            own = own + rise[pairs["task"][child]]
-        wanted &= own > np.where(slack[child] > 0, _AGAIN, 1.0) * slack[child]
+        wanted &= own > np.where(known > 0, _AGAIN, 1.0) * known
         reached = child[wanted]
-        np.maximum.at(slack, reached, own[wanted])
+        np.maximum.at(slack, reached, (own + bar)[wanted])
         return each_once(reached), bool(new.any())

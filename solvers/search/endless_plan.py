@@ -108,6 +108,8 @@ def plan_pairs(search: Search, top: int) -> tuple[Indices, Ways]:
     **Returns:** them, and the factor by which a belief at one goes on to another.
     """
     pairs, opened = search.pairs, search.opened
+    if search.structure.symbols == 1:
+        return _one_by_one(search, top)
     place_of = np.full(pairs.count, -1)
     place_of[top], reached = 0, [np.array([top])]
     rows, columns, factors, active = [], [], [], reached[0]
@@ -131,6 +133,23 @@ def plan_pairs(search: Search, top: int) -> tuple[Indices, Ways]:
         np.concatenate([np.zeros(0), *factors]),
     )
     return np.concatenate(reached), ways
+
+
+def _one_by_one(search: Search, top: int) -> tuple[Indices, Ways]:
+    """The same where a single symbol is all that can follow, so that ways do not branch."""
+    act, place, child = search.pairs["act"], search.pairs["place"], search.opened["child"]
+    rank, pair = {}, int(top)
+    while pair > 0 and pair not in rank:
+        rank[pair] = len(rank)
+        control = int(act[pair])
+        pair = int(child[place[pair], control, 0]) if control >= 0 else 0
+    reached = np.array([*rank], np.int64)
+    onward = reached if pair > 0 else reached[:-1]
+    after = np.append(reached[1:], pair)[: len(onward)]
+    factor = search.factor(onward, act[onward].astype(int), after[:, None])[:, 0]
+    target = np.arange(1, 1 + len(onward))
+    target[len(reached) - 1 :] = rank.get(pair, 0)
+    return reached, Ways(np.arange(len(onward)), target, factor)
 
 
 def value_plan(search: Search, top: int) -> float:

@@ -72,11 +72,5 @@ def places(after: np.ndarray, dead: np.ndarray, words: np.ndarray) -> tuple[np.n
 
 def as_layer(here: Round, child: np.ndarray) -> Layer:
     """A round as a layer of a tree."""
-
-    def small(numbers: np.ndarray) -> np.ndarray:
-        return numbers.astype(np.int32)
-
     at = np.arange(len(here.memory), dtype=np.int32)
-    return Layer(
-        small(here.parent), small(here.column), at, small(here.memory), child, here.size, here.row
-    )
+    return Layer(here.parent, here.column, at, here.memory, child, here.size, here.row)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from solvers.problem import Structure, TaskList
+from solvers.search.arrays import pieces
 from solvers.search.endless_plan import EndlessPlan
 from solvers.search.rounds import Entries, Round, as_layer, distinct, joined, places
 from solvers.search.store import Indices
@@ -115,7 +116,7 @@ class _Writer:
         return at._replace(pair=np.zeros_like(at.pair), keep=keep.astype(np.int64))
 
     def _first(self) -> Round:
-        first, points = np.zeros(1, np.int64), self.root.shape[1]
+        first, points = np.zeros(1, np.int32), self.root.shape[1]
         size = None if self.search.store.offset is None else np.zeros(1)
         words, ones = self.search.store.nodes["words"][:1], np.ones((1, points))
         return Round(words, np.zeros(1, bool), first, first, first - 1, ones, size)
@@ -144,7 +145,8 @@ class _Writer:
             way = self._only_way(here, at)
             most = _MOST_ROUNDS if way is None else _MOST_ALONE
             last = len(rounds) >= most or used * structure.symbols > memory
-            due = last or len(at.node) > _FEW or len(rounds) - looked >= _TOGETHER
+            more = _TOGETHER if way is None else max(_TOGETHER, len(rounds) // 2)
+            due = last or len(at.node) > _FEW or len(rounds) - looked >= more
             if due and len(rounds) > looked:
                 left = self._left(rounds[looked:], entries[looked:])
                 enough = np.flatnonzero((left <= rest[self.kept]).all(axis=1))
@@ -153,14 +155,14 @@ class _Writer:
                     looked = len(rounds) - len(left) + int(enough[0]) + 1
             if last:
                 break
-            if way is not None and len(rounds) < _MOST_ALONE - _TOGETHER:
-                more = self._again(here, *way)
-                children += more[0]
-                rounds += more[1]
+            if way is not None and len(rounds) < _MOST_ALONE - more:
+                following = self._again(here, *way, more)
+                children += following[0]
+                rounds += following[1]
                 again = self._again_at(at)
                 keep = self._control(at)
-                entries += [at._replace(pair=np.where(again, at.pair, 0), keep=keep)] * len(more[1])
-                used += len(more[1]) * self._bytes(here, at)
+                entries += [at._replace(pair=np.where(again, at.pair, 0), keep=keep)] * more
+                used += more * self._bytes(here, at)
                 continue
             following, child, after = self._next(here, at)
             children.append(child)
@@ -213,7 +215,7 @@ class _Writer:
         source, taken = np.divmod(ways, controls)
         memory = here.memory[source]
         column = structure.columns[structure.edge[0][memory, taken]].ravel().astype(np.int64)
-        after = np.repeat(structure.successor[0][memory, taken], symbols).astype(np.int64)
+        after = np.repeat(structure.successor[0][memory, taken], symbols)
         source = np.repeat(source, symbols)
         dead = here.dead[source] | (column == structure.dead)
         with np.errstate(over="ignore"):
@@ -225,7 +227,8 @@ class _Writer:
         size = None
         if here.size is not None and store.offset is not None:
             size = here.size[origin] + store.offset[seen]
-        following = Round(words[first], dead[first], after[first], origin, seen, row, size)
+        ways_in = origin.astype(np.int32), seen.astype(np.int32)
+        following = Round(words[first], dead[first], after[first], *ways_in, row, size)
         child = np.full((len(here.memory), controls, symbols), -1, np.int32)
         child[source, np.repeat(taken, symbols), np.tile(np.arange(symbols), len(ways))] = index
         # Where a plan goes on: the pair that follows, or what it keeps for ever.
@@ -273,25 +276,25 @@ class _Writer:
         back = self.search.opened["child"][np.where(inside, place, 0), np.where(inside, act, 0), 0]
         return inside & (back == at.pair)
 
-    def _again(self, here: Round, control: int, column: int):
-        """Children and rounds that follow from the only way on."""
-        store, times = self.search.store, np.arange(1, _TOGETHER + 1)[:, None]
+    def _again(self, here: Round, control: int, column: int, count: int):
+        """Children and so many rounds that follow from the only way on."""
+        store, times = self.search.store, np.arange(1, count + 1)[:, None]
         child = np.full((1, self.structure.controls, 1), -1, np.int32)
         child[0, control, 0] = 0
-        row = np.repeat(store.column[column][None], _TOGETHER + 1, axis=0)
+        row = np.repeat(store.column[column][None], count + 1, axis=0)
         row[0] = here.row[0]
         row = np.multiply.accumulate(row, axis=0)[1:]
         with np.errstate(over="ignore"):
             words = here.words + times * store.digit[column]
-        zero, seen = np.zeros(1, np.int64), np.full(1, column)
-        size: list[np.ndarray | None] = [None] * _TOGETHER
+        zero, seen = np.zeros(1, np.int32), np.full(1, column, np.int32)
+        size: list[np.ndarray | None] = [None] * count
         if here.size is not None and store.offset is not None:
             size = list(here.size + times * store.offset[column])
         rounds = [
             Round(words[t : t + 1], here.dead, here.memory, zero, seen, row[t : t + 1], size[t])
-            for t in range(_TOGETHER)
+            for t in range(count)
         ]
-        return [child] * _TOGETHER, rounds
+        return [child] * count, rounds
 
     def _merged(self, here: Round, at: Entries) -> Entries:
         """One entry a node and plan: where ways differ in what they keep, what is worth most."""
@@ -325,8 +328,9 @@ class _Writer:
         controls, width = self.structure.controls, len(self.kept)
         nodes = np.cumsum([0, *(len(one.memory) for one in rounds)])
         ends = np.cumsum([0, *(len(one.node) for one in entries)])
-        parts = [self._numbers(rounds[k : k + _TOGETHER], entries[k : k + _TOGETHER])
-                 for k in range(0, len(rounds), _TOGETHER)]  # fmt: skip
+        step = max(_TOGETHER, _TOGETHER * _FEW // max(len(one.node) for one in entries))
+        parts = [self._numbers(rounds[k : k + step], entries[k : k + step])
+                 for k in range(0, len(rounds), step)]  # fmt: skip
         control, edge, yields, high, mass = map(np.concatenate, zip(*parts, strict=True))
         value, gap = np.zeros((2, nodes[-1], width))
         taken = np.full((nodes[-1], width), controls - 1)
@@ -351,7 +355,7 @@ class _Writer:
         lack = np.maximum(high - yields, 0.0)
         gap[at.node, at.task] = np.where(mass > 0, lack / np.where(mass > 0, mass, 1.0), 0.0)
         taken[at.node, at.task] = control
-        actions, gaps = (np.split(x, nodes[1:-1]) for x in (taken, gap))
+        actions, gaps = (pieces(x, nodes[1:-1].tolist()) for x in (taken, gap))
         layers = tuple(map(as_layer, rounds, children))
         return self._laid_out(Tree(layers, written), actions, gaps, value[0])
 

@@ -153,19 +153,19 @@ def visit(plan: Plan, pairs: Indices, *, by_origin: bool) -> list[Visits]:
         on = _ways if plan.kernel is None else _moved_ways
         index, symbol, origin, pair, node, weight = on(plan, here, child, each)
         origin = origin if by_origin else pair
-        here = Visits(origin, pair, node, node, weight, index, symbol)
         if len(node) > 1:
             nodes = plan.tree.layers[t + 1].nodes
             key = (origin * len(plan.pair_root) + pair) * nodes + node
             _, first, merged = np.unique(key, return_index=True, return_inverse=True)
             weight = np.bincount(merged.reshape(-1), weight, len(first))
-            here = Visits._make(part[first] for part in here)._replace(weight=weight)
-        control = plan.actions[t + 1][here.pair, here.node].astype(np.int64)
+            ways = index, symbol, origin, pair, node
+            index, symbol, origin, pair, node = (part[first] for part in ways)
+        control = plan.actions[t + 1][pair, node].astype(np.int64)
+        here = Visits(origin, pair, node, control, weight, index, symbol)
         if plan.laws is not None:
             entry, control, chance = Plan.split(plan, control)
             here = Visits._make(part[entry] for part in here)
-            here = here._replace(weight=here.weight * chance)
-        here = here._replace(control=control)
+            here = here._replace(control=control, weight=here.weight * chance)
         path.append(here)
     return path
 
