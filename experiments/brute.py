@@ -89,6 +89,7 @@ def _settings() -> dict[str, Setting]:
         "picked, no time": Setting(None, 0.001, {"seconds": 1e-6}, limited=True),
         "Exact": Setting(dm.Exact(), horizons="finite"),
         "Exact, not merged": Setting(dm.Exact(merge=False), horizons="finite"),
+        "Exact, last round apart": Setting(dm.Exact(listed=False), horizons="finite"),
         "BestFirst, exact without end": Setting(
             dm.BestFirst(), limited=True, horizons="endless", moving=False
         ),

@@ -7,8 +7,9 @@ control and symbol z, with h_z the column of both and e(a) the edge of control a
     W_q(b h_z) = max_a <b, h_z f_qa>  over a allowed,    f_qa = sum_s stop[e(a), s] (x_q + reward).
 
 One product of beliefs with h_z f serves all nodes of a memory class and all symbols: no belief is
-written. Tasks of a root that differ in one control at most, from the first task, need one number
-more, or none if it is forbidden, since the others' best is their best, or their second best.
+written. Controls after which nothing can come are passed over. Tasks of a root that differ in one
+control at most, from the first task, need one number more, or none if it is forbidden, since the
+others' best is their best, or their second best.
 
 Amounts (`solvers.ties`) are at least those of `take`: sizes of terms are the largest of any task.
 """
@@ -23,27 +24,40 @@ from jaxtyping import Array, Bool, Float, Int
 
 from solvers.devices import at_hand
 from solvers.problem import Numbers, Structure, Tables, Tasks
-from solvers.programs import as_program
-from solvers.tree.bellman import Later
 
 _CACHED = 1.6e6  # bytes of products at once
 _FEWEST, _MOST = 16, 4096  # nodes at once
 
 
 class Split(NamedTuple):
-    """Tasks of a root in one class of the last round.
+    """Tasks of R roots in K classes of the last round.
 
     - `own` (S,): the control in which a task differs from the first, or A. `feature` (S,): its
       place among `task`, else F, which yields -inf. `task`, `control` (F,): such, and theirs.
-    - `apart` (K,): tasks that differ in more controls. `order` (Q,): where each task is among S+K.
+    - `apart` (P,): tasks that differ in more controls. `order` (Q,): where each task is among S+P.
     """
 
-    own: Int[Numbers, " S"]
-    feature: Int[Numbers, " S"]
-    task: Int[Numbers, " F"]
-    control: Int[Numbers, " F"]
-    apart: Int[Numbers, " K"]
-    order: Int[Numbers, " Q"]
+    own: Int[Numbers, "*KR S"]
+    feature: Int[Numbers, "*KR S"]
+    task: Int[Numbers, "*KR F"]
+    control: Int[Numbers, "*KR F"]
+    apart: Int[Numbers, "*KR P"]
+    order: Int[Numbers, "*KR Q"]
+
+
+class Coming(NamedTuple):
+    """What follows the controls of one memory class.
+
+    - `seen` (K, Z), `edges` (K, A), `split`: columns, edges of the last round, and how tasks differ
+      there, after each of K controls. `place` (A,): which of them a control is, K where nothing
+      follows. `error`: share of amounts that the last round's values can be off by.
+    """
+
+    seen: Int[Numbers, "K Z"]
+    edges: Int[Numbers, "K A"]
+    split: Split
+    place: Int[Numbers, " A"]
+    error: Float[Numbers, ""]
 
 
 class Ahead:
@@ -60,6 +74,14 @@ class Ahead:
             sizes.append([x.sum(axis=1).max() for x in (count <= 1, own, count > 1)])
         single, own, apart = np.max(sizes, axis=0).tolist()
         self.sizes: tuple[int, int, int] = single, own, apart
+        self.follow = self._follow(structure.horizon - 2)  # (M, A)
+        self.leading = int(self.follow.sum(axis=1).max(initial=1))
+
+    def _follow(self, t: int) -> Bool[np.ndarray, "M A"]:
+        """After which controls of each class of round t something can come."""
+        structure = self.structure
+        seen = structure.columns[structure.edge[t]]
+        return ((seen >= 0) & (seen != structure.dead)).any(axis=2)
 
     @property
     def features(self) -> int:
@@ -93,30 +115,26 @@ class Ahead:
         )  # fmt: skip
         return Split(*(_padded(*part) for part in parts))
 
-    def after(
-        self, t: int, memory: int, previous: Numbers, parent: Numbers, picked: Numbers,
-        column: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks,
-    ) -> Later:  # fmt: skip
-        """What follows each control at nodes of round t: values (C A, R, Q), node by node."""
-        structure, error = self.structure, np.asarray(self.error, column.dtype)
-        found: list[list[Any]] = []
-        for control, follow in enumerate(structure.successor[t][memory].tolist()):
-            seen = structure.columns[structure.edge[t][memory, control]]
-            edges = structure.edge[t + 1][follow]
-            found.append([
-                _after(
-                    previous, parent, picked, seen, edges, self.split(r, follow), column, tables,
-                    outcomes, tasks, np.asarray(r, np.int32), error, self.wide,
-                )
-                for r in range(len(self.differ))
-            ])  # fmt: skip
-
-        def joined(part: int) -> np.ndarray:
-            each = np.stack([[np.asarray(x[part]) for x in row] for row in found])  # (A, R, Q, C)
-            by_node = np.moveaxis(each, 3, 0)
-            return by_node.reshape(-1, *by_node.shape[2:])
-
-        return Later(joined(0), None, joined(1) if self.wide else None, None)
+    def coming(self, memory: int, kind: Any) -> Coming:
+        """What follows a memory class of the last round that is listed; numbers are of `kind`."""
+        structure, before = self.structure, self.structure.horizon - 2
+        leads = np.flatnonzero(self.follow[memory])
+        places = np.full(structure.controls, self.leading, np.int32)
+        places[leads] = np.arange(len(leads))
+        controls = _padded(leads, self.leading, structure.controls - 1)
+        follows = structure.successor[before][memory, controls]
+        splits = [[self.split(r, k) for r in range(len(self.differ))] for k in follows.tolist()]
+        joined = (
+            np.array([[getattr(one, name) for one in row] for row in splits])
+            for name in Split._fields
+        )
+        return Coming(
+            structure.columns[structure.edge[before][memory, controls]],
+            structure.edge[before + 1][follows],
+            Split(*joined),
+            places,
+            np.asarray(self.error, kind),
+        )
 
 
 def _padded(given: np.ndarray, length: int, filler: int) -> Int[np.ndarray, " length"]:
@@ -145,15 +163,36 @@ def _differ(structure: Structure, tasks: Tasks, root: int) -> Bool[np.ndarray, "
     return differs & comes[:, None]
 
 
-@as_program
+def look_ahead(
+    belief: Float[Array, "C m"], coming: Coming, column: Float[Numbers, "C1 m"], tables: Tables,
+    outcomes: Int[Numbers, "E J"], tasks: Tasks, wide: bool,
+) -> tuple[Float[Array, "CA R Q"], Float[Array, "CA R Q"] | None]:  # fmt: skip
+    """W of every task after every control, summed over symbols, and its amount; node by node."""
+    leading, roots = len(coming.seen), len(tasks.root)
+    every = jnp.repeat(jnp.arange(leading), roots), jnp.tile(jnp.arange(roots), leading)
+
+    def one(at: tuple[Array, Array]):
+        control, root = at
+        split = Split(*(jnp.asarray(part)[control, root] for part in coming.split))
+        here = jnp.asarray(coming.seen)[control], jnp.asarray(coming.edges)[control], split
+        return _after(belief, *here, column, tables, outcomes, tasks, root, coming.error, wide)
+
+    found = jax.lax.map(one, every)
+
+    def joined(part: Float[Array, "KR Q C"]) -> Float[Array, "CA R Q"]:
+        part = part.reshape(leading, roots, *part.shape[1:])
+        part = jnp.concatenate([part, jnp.zeros_like(part[:1])])[coming.place]
+        return jnp.moveaxis(part, 3, 0).reshape(-1, roots, part.shape[2])
+
+    return joined(found[0]), None if found[1] is None else joined(found[1])
+
+
 def _after(
-    previous: Float[Numbers, "L m"], parent: Int[Numbers, " C"], picked: Int[Numbers, " C"],
-    seen: Int[Numbers, " Z"], edges: Int[Numbers, " A"], split: Split,
+    belief: Float[Array, "C m"], seen: Int[Numbers, " Z"], edges: Int[Numbers, " A"], split: Split,
     column: Float[Numbers, "C1 m"], tables: Tables, outcomes: Int[Numbers, "E J"], tasks: Tasks,
     root: Int[Numbers, ""], error: Float[Numbers, ""], wide: bool,
 ) -> tuple[Float[Array, "Q C"], Float[Array, "Q C"] | None]:  # fmt: skip
     """W of every task after one control, summed over symbols, and its amount."""
-    belief = jnp.asarray(previous)[parent] * column[picked] * jnp.asarray(tasks.root)[root]
     stop, outcome = jnp.asarray(tables.stop)[edges], jnp.asarray(outcomes)[edges]
     reward, allowed = jnp.asarray(tables.reward), jnp.asarray(tasks.allowed, bool)[root]
     x, counted = jnp.asarray(tasks.coefficient)[root], jnp.asarray(tasks.counted)[root]
@@ -173,7 +212,7 @@ def _after(
     rows.append(yields(jnp.asarray(split.task), jnp.asarray(split.control)))
     rows.append(yields(jnp.tile(split.apart, controls), jnp.repeat(every, apart)))
     features = jnp.concatenate(rows).astype(belief.dtype)
-    heard = features[:, None] * jnp.asarray(column)[seen]
+    heard = features[:, None] * (jnp.asarray(column)[seen] * jnp.asarray(tasks.root)[root])
     product = heard.reshape(-1, heard.shape[2]) @ belief.T
     product = product.reshape(len(features), symbols, len(belief))
     ends = np.cumsum([len(x) for x in rows])[:-1]

@@ -201,7 +201,7 @@ def sweep(
             None if gained is None else gained[t], ahead if last else None,
         )  # fmt: skip
         least = 1 if last else shapes.block
-        most = shapes.most if ahead is None or not last else ahead.nodes
+        most = shapes.most
         if mesh is not None and not quick[t]:
             most = shared_out(layer, most, shares(mesh), tree.structure, tasks)
         listed = blocks(layer, most, min(least, most), exact=traced or quick[t])
@@ -275,11 +275,15 @@ class _Blocks(NamedTuple):
         column = given[0]
         arrays: ModuleType = np if self.quick else jnp
         partial = bool((layer.child[:, :, :1] < 0).any())
-        found, bound, at = [], None, -1
+        found, bound, coming, at = [], None, None, -1
         for first, size, nodes in run:
             memory = int(layer.memory[first])
-            if self.bounds is not None and memory != at:
-                at, bound = memory, arrays.asarray(self.bounds(memory), column.dtype)
+            if memory != at:
+                if self.bounds is not None:
+                    bound = arrays.asarray(self.bounds(memory), column.dtype)
+                if self.ahead is not None:
+                    coming = self.ahead.coming(memory, column.dtype)
+                at = memory
             picked = nodes[:size] if self.quick else nodes
             likelihood, child = layer.likelihood[picked], layer.child[picked]
             parent, seen = layer.parent[likelihood] + self.start, layer.column[likelihood]
@@ -296,13 +300,9 @@ class _Blocks(NamedTuple):
                 one = step_on_host(*part, *numbers)
             else:
                 numbers = given[0], given[1], outcome, given[2], self.off, self.gained
-                if self.ahead is not None:
-                    follows = self.ahead.after(self.t, memory, previous, parent, seen, *numbers[:4])
-                    places = np.arange(len(follows.best), dtype=np.int32)
-                    places = places.reshape(len(parent), -1, 1)
-                    part = (*part[:4], places, *part[5:7], follows, bound)
                 counted = None if self.traced else np.asarray(size, np.int32)
-                one = bellman_step(*part, *numbers, counted, self.own)
+                most = None if self.ahead is None else self.ahead.nodes
+                one = bellman_step(*part, *numbers, counted, self.own, coming, most)
             found.append(self._counted(one, size))
             self.tick(size)
         return found

@@ -13,6 +13,7 @@ from solvers.host import Record
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import Taken, take
+from solvers.tree.ahead import Coming, look_ahead
 from solvers.tree.shared import shared_features, take_shared, yields
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
@@ -70,6 +71,8 @@ def bellman_step(
     gained: Gains | None = None,
     size: Int[Numbers, ""] | None = None,
     own: Int[Numbers, " R"] | None = None,
+    coming: Coming | None = None,
+    most: int | None = None,
 ) -> Found:
     """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
 
@@ -77,14 +80,15 @@ def bellman_step(
     `gained`: what bounds amounts where they are not carried and a term may be negative.
     `own`: in the last round, where the tasks of a root differ in one control: which it is; what is
     found is then laid out as (chunks, R, Q, nodes of a chunk), which takes less to write.
-    Nodes are worked on in chunks that stay in the cache, up to the first `size` nodes (all by
-    default).
+    `coming`: what follows, where that is not listed (`solvers.tree.ahead`).
+    Nodes are worked on in chunks that stay in the cache, of `most` nodes at most, up to the first
+    `size` nodes (all by default).
     """
     nodes = parent, picked, child, followed, ratio
-    chunk = chunk_size(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
+    chunk = chunk_size(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks, most)
     numbers = tables, outcomes, tasks, shares
     if own is None:
-        solve = _solver(previous, edges, following, bound, column, *numbers, gained, jnp)
+        solve = _solver(previous, edges, following, bound, column, *numbers, gained, jnp, coming)
     else:
         wide = following.amount is not None
         solve = _sharing(previous, edges, column, *numbers, own, wide, gained)
@@ -127,7 +131,8 @@ def step_on_host(
 ) -> Found:
     """`bellman_step` in NumPy, for passes that take less time than their program to compile."""
     nodes = parent, picked, child, followed, ratio
-    chunk = chunk_size(1 << 15, previous.shape[1], len(edges), outcomes.shape[1], tasks, host=True)
+    sizes = 1 << 15, previous.shape[1], len(edges), outcomes.shape[1]
+    chunk = chunk_size(*sizes, tasks, host=True)
     with np.errstate(all="ignore"):
         solve = _solver(
             previous, edges, following, bound, column, tables, outcomes, tasks, shares, gained, np
@@ -150,13 +155,15 @@ def host_seconds(
 
 
 def chunk_size(
-    nodes: int, points: int, controls: int, slots: int, tasks: Tasks, host: bool = False
-) -> int:
-    """How many of a block's nodes are worked on at once; `host`: in NumPy."""
+    nodes: int, points: int, controls: int, slots: int, tasks: Tasks, limit: int | None = None,
+    host: bool = False,
+) -> int:  # fmt: skip
+    """How many of a block's nodes are worked on at once, `limit` at most; `host`: in NumPy."""
     roots, variants = tasks.coefficient.shape[:2]
     widths = points, 2 * controls * (slots + variants) * roots
     near = _CACHED if host else tuple(map(at_hand, _CACHED))
     most = min(np.divide(near, np.multiply(widths, tasks.root.dtype.itemsize)))
+    most = most if limit is None else min(most, limit)
     while nodes % 2 == 0 and nodes > most:
         nodes //= 2
     return nodes
@@ -171,7 +178,7 @@ def roots_at_once(controls: int, slots: int, tasks: Tasks) -> float:
 def _solver(
     previous: Numbers, edges: Numbers, following: Later, bound: Numbers | None, column: Numbers,
     tables: Tables, outcomes: Numbers, tasks: Tasks, shares: Numbers, gained: Gains | None,
-    arrays: ModuleType,
+    arrays: ModuleType, coming: Coming | None = None,
 ):  # fmt: skip
     """The step as a function of nodes: parents, columns, children, who is followed, ratios."""
     root, wide = arrays.asarray(tasks.root), following.amount is not None
@@ -188,9 +195,13 @@ def _solver(
 
     def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
         parent, picked, child, followed, ratio = part
-        belief = previous[parent] * column[picked]
+        belief, later = previous[parent] * column[picked], following
+        if coming is not None:
+            found = look_ahead(belief, coming, column, tables, outcomes, tasks, wide)
+            later = Later(found[0], None, found[1], None)
+            child = jnp.arange(len(found[0]), dtype=jnp.int32).reshape(len(parent), -1, 1)
         return _bellman(
-            belief, features, edges, child, followed, ratio, following, bound, outcomes, tasks,
+            belief, features, edges, child, followed, ratio, later, bound, outcomes, tasks,
             shares, scale, arrays,
         )  # fmt: skip
 

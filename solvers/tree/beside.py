@@ -3,7 +3,8 @@
 Where learning is the point, bounds prune little, and a search that opens most of the tree costs
 more than going through all of it once. That is not known before; what the whole tree costs is, from
 its first rounds: E seconds. A search that gives way after a share s of E is behind the exact solve
-by s E at most, and where it ends sooner it takes less than s E.
+by s E at most, and where it ends sooner it takes less than s E. The last round is listed where that
+takes no longer than to work it out from the round before (`solvers.tree.ahead`).
 """
 
 import dataclasses
@@ -76,15 +77,16 @@ def beside_exact(
     progress: bool,
 ) -> Solution:
     """Search, or solve the whole tree where that takes no longer than `solver.exact_after` says."""
-    takes = exact_seconds(solver, problem, tasks, limits)
+    takes, listed = exact_way(solver, problem, tasks, limits)
     given = problem, tasks, limits, progress
 
     def exact() -> Solution:
         folder = None if limits.checkpoint is None else Path(limits.checkpoint, "exact")
         apart = dataclasses.replace(limits, checkpoint=folder)
-        found = Exact(solver.memory, listed=True).solve(problem, tasks, apart, progress)
+        found = Exact(solver.memory, listed=listed).solve(problem, tasks, apart, progress)
         note = f"solved exactly, which is quicker than searching on; {found.nodes} nodes"
-        return dataclasses.replace(found, note=note + found.note)
+        between = "" if listed else "; "
+        return dataclasses.replace(found, note=note + between + found.note)
 
     if takes == math.inf:
         return search(*given, Beside(solver.seconds))
@@ -96,18 +98,25 @@ def beside_exact(
         return way.solution
 
 
-def exact_seconds(solver: Searching, problem: Problem, tasks: TaskList, limits: Limits) -> float:
-    """Seconds that the whole tree takes, roughly; inf where the search is not to give way to it."""
+def exact_way(
+    solver: Searching, problem: Problem, tasks: TaskList, limits: Limits
+) -> tuple[float, bool]:
+    """Seconds that the whole tree takes, roughly, and whether its last round is listed then.
+
+    Infinite where the search is not to give way to it.
+    """
     never = solver.exact_after == math.inf or problem.horizon == math.inf
     if never or limits.single or limits.mesh is not None:
-        return math.inf
+        return math.inf, True
     try:
         listed = problem.lists(solver.memory / 4)
     except MemoryError:
-        return math.inf
-    room = solver.memory - listed.size
-    work = foresee(listed.structure, listed.tables, tasks.groups, room)
-    if work is None:
-        return math.inf
-    both = (1 + solver.exact_after) * work.seconds
-    return work.seconds if solver.seconds is None or both <= solver.seconds else math.inf
+        return math.inf, True
+    given = listed.structure, listed.tables, tasks.groups, solver.memory - listed.size
+    constant = all(part.kernel is None for part in tasks.groups)
+    ways = [(False, foresee(*given, ahead=True))] if constant and problem.horizon > 1 else []
+    fits = [(x.seconds, way) for way, x in [(True, foresee(*given)), *ways] if x is not None]
+    takes, every = min(fits, key=lambda way: way[0], default=(math.inf, True))
+    both = (1 + solver.exact_after) * takes
+    within = solver.seconds is None or both <= solver.seconds
+    return (takes if within else math.inf), every

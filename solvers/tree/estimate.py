@@ -57,7 +57,7 @@ def estimate(
         branch = width * (structure.outcome.shape[1] * 2 + 3)
         inner = sum(counts[:-1]) * width * structure.symbols
         steps += roots * variants * (sum(counts) * branch + inner)
-        numbers = 2 * width + variants
+        numbers = (1 + signed(tables, part)) * width + variants
         flops += 2.0 * histories * points * numbers * roots
         steps += histories * numbers * roots
         most = roots_together(part, tables, counts, structure, memory)
@@ -83,11 +83,14 @@ def foreseen_nodes(counts: list[int], rounds: int) -> list[int]:
 
 
 def foresee(
-    structure: Structure, tables: Tables, tasks: Sequence[Tasks], memory: float
+    structure: Structure, tables: Tables, tasks: Sequence[Tasks], memory: float, ahead: bool = False
 ) -> Estimate | None:
-    """Estimate an exact solve, tree included, from the first rounds; None where it will not fit."""
+    """Estimate an exact solve, tree included, from the first rounds; None where it will not fit.
+
+    **Arguments:** `ahead`: the last round is not listed, but worked out from the one before.
+    """
     counts: list[int] = []
-    width = structure.controls * structure.symbols
+    width, rounds = structure.controls * structure.symbols, structure.horizon - ahead
 
     def grows(known: list[int], ways: int) -> None:
         counts[:] = known
@@ -95,14 +98,14 @@ def foresee(
             raise TimeoutError
 
     try:
-        counts = [layer.nodes for layer in build_tree(structure, grows=grows).layers]
+        counts = [x.nodes for x in build_tree(structure, grows=grows, rounds=rounds).layers]
     except TimeoutError:
-        if len(counts) < min(3, structure.horizon):  # too few to see how they grow
+        if len(counts) < min(3, rounds):  # too few to see how they grow
             counts.append(min(counts[-1] * width, bound_nodes(structure)[len(counts)]))
-        counts = foreseen_nodes(counts, structure.horizon)
-    if len(counts) < structure.horizon:
+        counts = foreseen_nodes(counts, rounds)
+    if len(counts) < rounds:
         return None
-    work = estimate(structure, tables, tasks, memory, counts)
+    work = estimate(structure, tables, tasks, memory, counts, ahead=ahead)
     merging = sum(counts[:-1]) * width / numbering(structure).rate
     fits = work.memory - PROGRAMS <= memory and max(counts) < 2**31
     each = max(root_bytes(counts, part, signed(tables, part)) for part in tasks)

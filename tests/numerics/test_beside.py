@@ -2,21 +2,32 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 import dynmech as dm
-from experiments.benchmarks.instances import hidden_taste
-from solvers import BestFirst, BranchAndBound, Limits, Listed, PointBased, Status, Structure
+from experiments.benchmarks.instances import generic, hidden_taste
+from solvers import (
+    AbstractProcess,
+    BestFirst,
+    BranchAndBound,
+    Limits,
+    Listed,
+    PointBased,
+    Status,
+    Structure,
+)
 from solvers import Problem as Posed
 from solvers.problem import TaskList
 from solvers.tree import beside
 from solvers.tree.estimate import foresee
 from solvers.tree.tree import build_tree
+from tests.helpers import problems
 from tests.helpers.problems import random_problem, values
 
-MEASURED = beside.exact_seconds  # which the tests do without
+MEASURED = beside.exact_way  # which the tests do without
 SOLVERS = [BestFirst(), BranchAndBound(), PointBased()]
 
 
@@ -26,14 +37,18 @@ def problem():
 
 
 @pytest.fixture
-def estimated(monkeypatch):
-    monkeypatch.setattr(beside, "exact_seconds", MEASURED)
+def estimated(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(beside, "exact_way", MEASURED)
     return monkeypatch
 
 
-def run(problem, solver, **settings):
+def no_rules() -> AbstractProcess:
+    raise AssertionError("memories are listed")
+
+
+def run(problem: problems.Problem, solver: Any, **settings: Any):
     listed = Listed(problem.structure, problem.tables)
-    posed = Posed(lambda: None, lambda limit: listed, problem.structure.horizon,
+    posed = Posed(no_rules, lambda limit: listed, problem.structure.horizon,
                   problem.structure.controls)  # fmt: skip
     solver = dataclasses.replace(solver, **settings)
     found = solver.solve(posed, TaskList([problem.tasks]), Limits(1e-3), False)
@@ -44,7 +59,9 @@ def run(problem, solver, **settings):
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
-def test_small_trees_are_solved_exactly_unless_told_otherwise(problem, solver, estimated):
+def test_small_trees_are_solved_exactly_unless_told_otherwise(
+    problem: problems.Problem, solver: Any, estimated: pytest.MonkeyPatch
+):
     found = run(problem, solver)
     assert found.status is Status.EXACT
     assert "solved exactly" in found.note
@@ -54,7 +71,9 @@ def test_small_trees_are_solved_exactly_unless_told_otherwise(problem, solver, e
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
-def test_searches_give_way_once_they_have_had_their_time(problem, solver, estimated):
+def test_searches_give_way_once_they_have_had_their_time(
+    problem: problems.Problem, solver: Any, estimated: pytest.MonkeyPatch
+):
     estimated.setattr(beside, "AT_ONCE", 0.0)
     found = run(problem, solver, exact_after=1e-9)
     assert found.status is Status.EXACT
@@ -64,10 +83,10 @@ def test_searches_give_way_once_they_have_had_their_time(problem, solver, estima
     assert patient.status.met
 
     class Interrupted:
-        def __init__(self, memory, listed):
+        def __init__(self, memory: float, listed: bool):
             pass
 
-        def solve(self, *given):
+        def solve(self, *given: Any):
             raise KeyboardInterrupt
 
     estimated.setattr(beside, "Exact", Interrupted)
@@ -75,7 +94,9 @@ def test_searches_give_way_once_they_have_had_their_time(problem, solver, estima
     assert found.status is Status.INTERRUPTED
 
 
-def test_what_a_tree_takes_is_foreseen_from_its_first_rounds(problem, monkeypatch):
+def test_what_a_tree_takes_is_foreseen_from_its_first_rounds(
+    problem: problems.Problem, monkeypatch: pytest.MonkeyPatch
+):
     edge, columns = np.arange(5, dtype=np.int32)[None], np.arange(20, dtype=np.int32)
     parts = (edge,) * 5, (np.zeros_like(edge),) * 5, columns.reshape(5, 4)
     apart = Structure(*parts, np.full((5, 1), -1, np.int32), 5, 1, 20)
@@ -83,11 +104,32 @@ def test_what_a_tree_takes_is_foreseen_from_its_first_rounds(problem, monkeypatc
     true = build_tree(apart).nodes
     for ways, near in ((1e6, 1.0), (1e3, 1.25)):
         monkeypatch.setattr("solvers.tree.estimate._GLANCE", ways)
-        assert true / near <= foresee(apart, tables, tasks, 4e9).nodes <= true * near
+        given = apart, tables, tasks, 4e9
+        whole, short = foresee(*given), foresee(*given, ahead=True)
+        assert whole is not None
+        assert short is not None
+        assert true / near <= whole.nodes <= true * near
+        fewer = build_tree(apart, rounds=4).nodes
+        assert fewer / near <= short.nodes <= fewer * near
     assert foresee(apart, tables, tasks, 1e6) is None
 
 
-def test_with_a_tolerance_large_trees_are_searched_first(estimated):
+def test_the_last_round_is_listed_only_where_that_is_quicker(estimated: pytest.MonkeyPatch):
+    """Generic laws merge little: as many nodes again as there are, times ten, come last."""
+    estimated.setattr("dynmech.solve.running.AT_ONCE", 1e-9)
+    estimated.setattr(beside, "AT_ONCE", 0.0)
+    env = generic(8, 4)
+    asked: dict[str, Any] = {"tolerance": 1e-3, "progress": False}
+    policy = dm.solve_efficient_policy(env, dm.BestFirst(exact_after=0), **asked)
+    whole = dm.solve_efficient_policy(env, dm.Exact(listed=True), **asked)
+    assert "nodes; the last round is not listed" in policy.solver
+    assert policy.work.nodes < whole.work.nodes / 5
+    for name in ("value", "lower", "upper", "marginal_value", "marginal_upper"):
+        found, true = getattr(policy, name), getattr(whole, name)
+        np.testing.assert_allclose(found, true, rtol=1e-12, err_msg=name)
+
+
+def test_with_a_tolerance_large_trees_are_searched_first(estimated: pytest.MonkeyPatch):
     estimated.setattr("dynmech.solve.running.AT_ONCE", 1e-9)
     env = hidden_taste(8, 3)
     policy = dm.solve_efficient_policy(env, tolerance=1e-3, progress=False)
