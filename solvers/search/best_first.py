@@ -32,7 +32,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.search.arrays import each_once, pieces
+from solvers.search.arrays import each_once, firsts, pieces
 from solvers.search.met import Met
 from solvers.search.settle import settle
 from solvers.search.store import Indices
@@ -144,7 +144,7 @@ class Search(Met):
         every = each_once(np.concatenate([np.zeros(0, np.int64), *visited]))
         seen = self.store.nodes["seen"][self.pairs["node"][every]]
         order = np.argsort(-seen, kind="stable")
-        return pieces(every[order], (np.flatnonzero(np.diff(seen[order])) + 1).tolist())
+        return pieces(every[order], np.flatnonzero(firsts(seen[order]))[1:].tolist())
 
     def _choose(self, active: np.ndarray, spare: np.ndarray, tip: np.ndarray, most: int):
         """All that is open already, and the most promising tips; the other tips."""

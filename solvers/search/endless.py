@@ -31,7 +31,7 @@ from solvers.devices import check_mesh, late
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Problem
 from solvers.progress import Bar, deferred
-from solvers.search.arrays import each_once, pieces
+from solvers.search.arrays import pieces
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
 from solvers.search.forever import one_for_ever, told_for_ever
@@ -296,6 +296,8 @@ def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
     each other.
     """
     reward, first = np.asarray(tables.reward, float), 0
+    edge, after = structure.edge[0], structure.successor[0]
+    can = (np.asarray(tables.stop) > 0).any(axis=2) & (structure.outcome >= 0)
     for group in groups:
         roots, width = _shape(group)
         order, head = np.arange(width), np.arange(group.keep)
@@ -306,7 +308,10 @@ def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
             coefficient, counted = parts
             worth = coefficient[:, :, None] + counted[:, :, None] * reward[:, live]
             sets, of = np.unique(allowed, axis=0, return_inverse=True)
-            possible = np.stack([outcomes_within(structure, tables, one) for one in sets])
+            possible = np.zeros((len(sets), structure.outcomes), bool)
+            for mine, one in zip(possible, sets, strict=True):
+                used = edge[_classes_within(after, one)][:, one]
+                mine[structure.outcome[used][can[used]]] = True
             possible = possible[of.reshape(-1)]
             may = np.zeros((width, group.keep), bool)
             beyond = np.zeros((width, group.keep))
@@ -341,24 +346,19 @@ def _excess(
     return found
 
 
-def outcomes_within(
-    structure: Structure, tables: Tables, allowed: Bool[np.ndarray, " A"]
-) -> Bool[np.ndarray, " n"]:
-    """Outcomes that can come about, from the first class on, with these controls."""
-    edge, successor = structure.edge[0], structure.successor[0]
-    reached = np.zeros(len(edge), bool)
+def _classes_within(
+    after: Int[np.ndarray, "M A"], allowed: Bool[np.ndarray, " A"]
+) -> Bool[np.ndarray, " M"]:
+    """Classes that can be reached, from the first one on, with these controls."""
+    reached = np.zeros(len(after), bool)
     reached[0] = True
-    while True:
+    while not reached.all():
         more = reached.copy()
-        more[successor[reached][:, allowed]] = True
+        more[after[reached][:, allowed]] = True
         if (more == reached).all():
             break
         reached = more
-    used = each_once(edge[reached][:, allowed])
-    possible = (np.asarray(tables.stop)[used] > 0).any(axis=2) & (structure.outcome[used] >= 0)
-    found = np.zeros(structure.outcomes, bool)
-    found[structure.outcome[used][possible]] = True
-    return found
+    return reached
 
 
 def _inherit(

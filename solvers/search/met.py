@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from solvers.devices import spread_runs
 from solvers.problem import Structure, Tables
-from solvers.search.arrays import Growing, Indices, each_once
+from solvers.search.arrays import Growing, Indices, each_once, firsts
 from solvers.search.economy import Economy
 from solvers.search.forever import going_on, one_for_ever, round_yields, told_for_ever
 from solvers.search.store import Store
@@ -125,7 +125,7 @@ class Met:
             yield int(task[0]), int(memory[0]), slice(None)
             return
         order = np.argsort(code, kind="stable")
-        starts = [*np.flatnonzero(np.diff(code[order], prepend=-1)).tolist(), len(order)]
+        starts = [*np.flatnonzero(firsts(code[order])).tolist(), len(order)]
         for low, high in itertools.pairwise(starts):
             one = order[low:high]
             yield int(task[one[0]]), int(memory[one[0]]), one
@@ -156,6 +156,8 @@ class Met:
     ) -> list[Float[np.ndarray, "_k _F"]]:
         """Likelihoods at nodes times a matrix, of each pair of them."""
         step = max(1, min(_RUN, int(_CELLS / self.store.column.shape[1])))
+        if self.mesh is None and all(len(nodes) <= step for nodes, _ in wanted):
+            return [self.store.rows(nodes) @ matrix for nodes, matrix in wanted]
         runs = [
             (at, nodes[low : low + step])
             for at, (nodes, _) in enumerate(wanted)
@@ -288,38 +290,55 @@ class Met:
         self.opened["child"][row, control] = child.reshape(-1, symbols)
 
     def _back_up(self, *steps: Int[np.ndarray, " _k"]) -> None:
-        """Bounds of open pairs from those of what follows them, one step after the other."""
+        """Bounds of open pairs from those of what follows them, one step after the other.
+
+        No pair is in two steps.
+        """
         pairs, opened = self.pairs, self.opened
         high, low, option = pairs["upper"], pairs["lower"], opened["option"]
         every = np.concatenate(steps)
         place = pairs["place"][every]
-        at, control = np.nonzero(opened["child"][place, :, 0] >= 0)
+        followed = opened["child"][place, :, 0] >= 0
+        rest = np.where(followed, -np.inf, option[place]).max(axis=1)
+        at, control = np.nonzero(followed)
         row, again, factor = place[at], None, None
-        child, pay = opened["child"][row, control], opened["pay"][row, control]
+        child, pay, known = (opened[x][row, control] for x in ("child", "pay", "option"))
         if self.store.offset is not None:  # else every belief is that of its own node
             parent = every[at]
             factor, loop = self.factor(parent, control, child), child == parent[:, None]
             again = 1.0 - np.where(loop, factor, 0.0).sum(axis=1)
             factor = np.where(loop, 0.0, factor)
-        ends = np.cumsum([0, *map(len, steps)])
-        cuts = np.searchsorted(at, ends).tolist()
-        for k, active in enumerate(steps):
-            ways = slice(cuts[k], cuts[k + 1])
+        first = np.flatnonzero(firsts(at))  # the first way of each pair that has any
+        owner, ends = at[first], np.cumsum([0, *map(len, steps)])
+        least = followed.any(axis=1)
+        ended = every[~least]
+        high[ended] = np.maximum(np.minimum(high[ended], rest[~least]), low[ended])
+        every, rest = every[owner], rest[owner]
+        found, worth, before = np.empty(len(at)), np.empty(len(at)), low[every]
+        cuts, groups = (np.searchsorted(x, ends) for x in (at, owner))
+        since = first - np.repeat(cuts[:-1], np.diff(groups))
+        spans = zip(
+            itertools.pairwise(cuts.tolist()), itertools.pairwise(groups.tolist()), strict=True
+        )
+        for (low_way, high_way), (low_pair, high_pair) in spans:
+            ways, mine = slice(low_way, high_way), slice(low_pair, high_pair)
+            active, start = every[mine], since[mine]
+            if not len(active):
+                continue
             above, below = high[child[ways]], low[child[ways]]
             if factor is not None:
                 above, below = above * factor[ways], below * factor[ways]
-            above, below = pay[ways] + above.sum(axis=1), pay[ways] + below.sum(axis=1)
+            if above.shape[1] > 1:
+                above, below = above.sum(axis=1), below.sum(axis=1)
+            above, below = pay[ways] + above.ravel(), pay[ways] + below.ravel()
             if again is not None:
                 above, below = above / again[ways], below / again[ways]
-            here, one = row[ways], control[ways]
-            option[here, one] = np.minimum(option[here, one], above)
-            floor = np.full((len(active), self.structure.controls), -np.inf)
-            floor[at[ways] - ends[k], one] = below
-            best, lower = floor.argmax(axis=1), low[active]
-            reached = floor.max(axis=1)
-            better = reached > lower
-            lower = np.where(better, reached, lower)
-            pairs["act"][active[better]] = best[better]
-            low[active] = lower
-            upper = option[place[ends[k] : ends[k + 1]]].max(axis=1)
-            high[active] = np.maximum(np.minimum(high[active], upper), lower)
+            found[ways], worth[ways] = above, below = np.minimum(known[ways], above), below
+            lower = np.maximum(np.maximum.reduceat(below, start), low[active])
+            upper = np.maximum(np.maximum.reduceat(above, start), rest[mine])
+            low[active], high[active] = lower, np.maximum(np.minimum(high[active], upper), lower)
+        option[row, control] = found
+        count = np.diff(first, append=len(at))
+        best = (worth == np.repeat(low[every], count)) & np.repeat(low[every] > before, count)
+        best = np.flatnonzero(best)[::-1]  # of equals the lowest, which is written last
+        pairs["act"][np.repeat(every, count)[best]] = control[best]

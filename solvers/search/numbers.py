@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from solvers.search.arrays import Growing, Indices
+from solvers.search.arrays import Growing, Indices, firsts
 
 _MANY = 1 << 14  # nodes that a dictionary numbers: of few at once it is quicker than a table
 _ENTRY = 250  # bytes that a dictionary takes for each
@@ -53,7 +53,9 @@ class Numbers:
             return index, index[:0]
         # New numbers count on: each is larger than all before it where it comes first.
         most = np.maximum.accumulate(np.maximum(index, count - 1))
-        return index, np.flatnonzero(np.diff(most, prepend=count - 1))
+        first = firsts(most)
+        first[0] = index[0] >= count
+        return index, np.flatnonzero(first)
 
     def _looked_up(self, memory: Indices, words: Int[np.ndarray, "k two"]):
         """The same in the table."""

@@ -109,23 +109,26 @@ def widened_endless(
     """The same without a horizon; see `widened`."""
     going, above, rooms = going_on(structure, tables), _gains(tables), []
     slots, symbols, points = structure.outcome.shape[1], structure.symbols, going.shape[1]
+    known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
     for part, low, high in _parts(tasks, found):
-        room, mixed = np.zeros(high.shape), signed(tables, part)
+        after, mixed, most = np.zeros(high.shape), signed(tables, part), np.array(high, float)
         for at in np.ndindex(*high.shape):
             root, allowed = np.asarray(part.root[at[0]], float), np.asarray(part.allowed[at], bool)
-            used = np.zeros(len(going), bool)
-            used[structure.edge[0][:, allowed]] = True
-            further = going[used].max(axis=0)
+            name = allowed.tobytes()
+            if name not in known:
+                used = np.zeros(len(going), bool)
+                used[structure.edge[0][:, allowed]] = True
+                known[name] = used, going[used].max(axis=0)
+            used, further = known[name]
             live = root > 0
             endless = np.where(live, np.inf, 0.0)
             rounds = np.divide(1.0, 1.0 - further, out=endless, where=live & (further < 1))
             weights = (np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float))
-            gains = round_yields(structure, above, *weights)
-            lost, most = np.zeros(points), high[at]
+            gains, lost = round_yields(structure, above, *weights), 0.0
             if mixed:
                 kept = one_for_ever(structure, gains, going)
                 told = told_for_ever(structure, gains, going, kept, allowed)
-                most, largest = root @ told[0], told.max(axis=0)
+                most[at], largest = root @ told[0], told.max(axis=0)
                 weights = (np.asarray(x[at], float) for x in (part.coefficient, part.counted))
                 own = round_yields(structure, tables, *weights)
                 losses = np.maximum(-one_for_ever(structure, own, going)[allowed], 0.0)
@@ -134,13 +137,13 @@ def widened_endless(
                 largest = 2 * largest
             else:
                 largest = gains[used].max(axis=0) * rounds
-            after = float(root @ np.where(root > 0, (largest + lost) * further * rounds, 0.0))
-            amount = float(_amount(most, low[at], high[at])[0])
-            count = 2 * points + 2 * slots + symbols + 20
-            room[at] = _HALF[np.float64] * (count * amount + (symbols + 10) * after)
-            if single:
-                room[at] += _HALF[np.float32] * ((2 * slots + 12) * amount + 2 * after)
-        rooms.append(room.ravel())
+            after[at] = root @ np.where(live, (largest + lost) * further * rounds, 0.0)
+        amount = _amount(most, low, high)
+        count = 2 * points + 2 * slots + symbols + 20
+        room = _HALF[np.float64] * (count * amount + (symbols + 10) * after.ravel())
+        if single:
+            room += _HALF[np.float32] * ((2 * slots + 12) * amount + 2 * after.ravel())
+        rooms.append(room)
     return _apart(found, _SECOND * np.concatenate(rooms))
 
 
