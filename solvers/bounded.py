@@ -16,6 +16,7 @@ from solvers.host import Record
 from solvers.kept import refuse
 
 Table = Float[np.ndarray, "..."]
+_CERTAIN = 0.0
 
 
 def margin(
@@ -70,7 +71,7 @@ class Bounded(Record):
         value: npt.ArrayLike,
         lower: npt.ArrayLike | None = None,
         upper: npt.ArrayLike | None = None,
-        error: npt.ArrayLike = 0.0,
+        error: npt.ArrayLike = _CERTAIN,
         confidence: float = 1.0,
         unseen: npt.ArrayLike | None = None,
     ):
@@ -88,14 +89,17 @@ class Bounded(Record):
             if len(shapes) > 1:
                 # np.broadcast_arrays ends at 32 axes: tables of many parties have more.
                 shape = np.shape(sum((np.zeros(part.shape) for part in arrays), np.zeros(())))
-            whole = [_filled(part, shape) for part in arrays]
+            whole = [_filled(part, shape) for part in arrays[:1]]
+            ends = zip((lower, upper), arrays[1:3], strict=True)
+            whole += [whole[0] if end is None else _filled(part, shape) for end, part in ends]
+            whole += [_filled(part, shape) for part in arrays[3:]]
         except (TypeError, ValueError) as failure:
             must = "hold numbers whose shapes broadcast"
             got = ", ".join(shown(part) for part in parts)
             raise InvalidArgument(describe("Bounded(value=...)", must, got)) from failure
         self.value, self.lower, self.upper, self.error, *more = whole
         self.unseen = more[0] if more else None
-        if (arrays[3] < 0).any():
+        if error is not _CERTAIN and (arrays[3] < 0).any():
             raise InvalidArgument(describe("Bounded(error=...)", "be at least 0", shown(error)))
         if not (is_number(confidence) and 0 < confidence <= 1):
             must, got = "be a number in (0, 1]", shown(confidence)

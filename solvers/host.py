@@ -67,9 +67,10 @@ else:
         __getattribute__ = object.__getattribute__
 
         def __setattr__(self, name: str, value: Any) -> None:
-            if _OPEN not in self.__dict__ or name not in self.__dataclass_fields__:
+            fields = self.__dict__
+            if _OPEN not in fields or name not in self.__dataclass_fields__:
                 raise dataclasses.FrozenInstanceError(f"cannot assign to field '{name}'")
-            self.__dict__[name] = value
+            fields[name] = value
 
 
 def with_fields(record: R, **fields: Any) -> R:

@@ -17,6 +17,7 @@ from dynmech.payments.settlement import AbstractSettlement
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
+from solvers.search.arrays import firsts
 
 _CELLS = 8_000_000
 _POINTS = 120_000_000
@@ -48,34 +49,46 @@ def search_outset(
     pairs, taken = policy.pairs, policy.plan.actions[0][:, 0]
     mine, who = _alternatives(pairs)
     known = mine[:, 0] >= 0
-    told = np.zeros((policy.plan.width, *known.shape), bool)
-    told[taken[mine], np.arange(len(mine))[:, None, None], np.arange(known.shape[1])] = True
-    told &= known
-    cases = np.zeros((len(pairs.root), len(told)), bool)
+    count, (size, signals), width = 0, mine.shape[1:], policy.plan.width
+    # Which controls reports of each symbol bring: told of (row, symbol), taken apart below.
+    told, spot = np.zeros(known.size * width, bool), np.arange(known.size).reshape(known.shape)
+    told[spot[:, None] * width + taken[mine]] = True
+    told &= np.repeat(known.ravel(), width)
+    spot, control = np.divmod(np.flatnonzero(told), width)
+    row = spot // signals
     # Later truth follows the pair of her true value and reported signal.
-    control, row, symbol = np.nonzero(told)
-    cases[mine[row, :, symbol], control[:, None]] = True
+    lies = np.moveaxis(mine, 2, 1).reshape(-1, size)[spot] * width + control[:, None]
+    case = np.zeros(len(pairs.root) * width, bool)
+    case[lies] = True
+    cases = np.divmod(np.flatnonzero(case), width)
     payoff = _payoffs(policy, settlement, settled, (mine, who, known), cases, work)
-    place = (np.cumsum(cases.ravel()) - 1).reshape(cases.shape)
+    paid, each = payoff.ravel(), payoff[0].size
+    place, first = (np.cumsum(case) - 1) * each, np.append(np.flatnonzero(firsts(row)), len(row))
     mass = policy.plan.root.sum(axis=1)[pairs.root]
     best: list[Lie | None] = [None] * pairs.theta.shape[1]
-    count, (size, signals) = 0, mine.shape[1:]
-    step = max(1, _CELLS // (size * signals**2 * len(told)))
+    step = max(1, _CELLS // (size * signals**2 * width))
     for low in range(0, len(mine), step):
         part = slice(low, low + step)
         here, agent, live = mine[part], who[part], known[part]
-        action, weight = taken[here], mass[here]
+        weight, ends = mass[here], first[low : low + step + 1]
         alive = (weight > 0) & live[:, None]
-        lie, paid = place.T[:, here], told[:, part, None]
+        whole = bool(alive.all())
+        ways = slice(ends[0], ends[-1])
+        lie, theirs = place.take(lies[ways]), who[row[ways], None] * signals
         # Of every profile of the others and own value, over what reports bring and signals told.
         worth = [
-            np.where(paid, payoff[lie, agent[:, None, None], z], -np.inf).max(axis=0).max(axis=2)
+            np.maximum.reduceat(paid.take(lie + (theirs + z)), ends[:-1] - ends[0])
             for z in range(signals)
         ]
-        truth = payoff[place[here, action], agent[:, None, None], np.arange(signals)]
-        gain = (np.stack(worth, axis=2) - truth) / np.where(alive, weight, 1.0)
-        gain[~alive] = -np.inf
-        count += int((alive.sum(axis=(1, 2)) * (size * live.sum(axis=1) - 1)).sum())
+        honest = place.take(here * width + taken[here])
+        truth = paid.take(honest + (agent[:, None, None] * signals + np.arange(signals)))
+        gain = np.stack(worth, axis=2) - truth
+        gain /= weight if whole else np.where(alive, weight, 1.0)
+        if not whole:
+            gain[~alive] = -np.inf
+        count += int((alive * (size * live.sum(axis=1) - 1)[:, None, None]).sum())
+        if not (gain > 0).any():
+            continue
         most = gain.max(axis=(1, 2))
         for i in np.unique(agent[most > 0]).tolist():
             u = int(np.argmax(np.where(agent == i, most, -np.inf)))
@@ -83,11 +96,13 @@ def search_outset(
             if not np.isfinite(most[u]) or (held is not None and most[u] <= held.gain):
                 continue
             k, z = (int(x) for x in np.unravel_index(int(np.argmax(gain[u])), gain.shape[1:]))
-            each = payoff[place[here[u, k], action[u]], i, z] - truth[u, k, z]
-            each = np.where(live[u], each / weight[u, k, z], -np.inf)
-            value, signal = (int(x) for x in np.unravel_index(int(np.argmax(each)), each.shape))
+            action = taken[here[u]]
+            spot = place[here[u, k] * width + action] + i * signals + z
+            more = paid[spot] - truth[u, k, z]
+            more = np.where(live[u], more / weight[u, k, z], -np.inf)
+            value, signal = (int(x) for x in np.unravel_index(int(np.argmax(more)), more.shape))
             best[i] = Lie(
-                int(here[u, k, z]), value, signal, int(action[u, value, signal]),
+                int(here[u, k, z]), value, signal, int(action[value, signal]),
                 float(most[u]), float(weight[u, k, z]),
             )  # fmt: skip
     return tuple(best), count
@@ -111,17 +126,19 @@ def _payoffs(
     settlement: AbstractSettlement,
     settled: Settled,
     own: tuple[Int[np.ndarray, "N K Z"], Int[np.ndarray, " N"], Bool[np.ndarray, "N Z"]],
-    cases: Bool[np.ndarray, "P width"],
+    cases: tuple[Int[np.ndarray, " _c"], Int[np.ndarray, " _c"]],
     work: Work,
 ) -> Float[np.ndarray, "_c n Z"]:
     """Payoff of every case to each advertiser under each signal that she may truly have.
 
     Unnormalised; anything beyond her alphabet.
+
+    **Arguments:** `own`: as of `_alternatives`, and what is in each alphabet; `cases`: pairs and
+    controls.
     """
     pairs, root, (mine, who, known) = policy.pairs, policy.plan.root, own
-    pair, control = np.nonzero(cases)
-    n, signals = pairs.theta.shape[1], mine.shape[2]
-    believed = np.zeros((len(pairs.root), n, signals), np.int64)
+    n, signals, (pair, control) = pairs.theta.shape[1], mine.shape[2], cases
+    believed = np.zeros((len(pairs.root) if len(root) > 1 else 0, n, signals), np.int64)
     if len(root) > 1:
         row, symbol = np.nonzero(known)
         believed[mine[row, :, symbol], who[row, None]] = pairs.root[mine[row]]
@@ -138,7 +155,8 @@ def _payoffs(
         if len(alpha) > len(here):  # controls of laws besides
             alpha = alpha[places[0]]
         if len(root) == 1:
-            return np.broadcast_to(alpha @ root.T, (len(here), n, signals))
+            worth = (alpha.reshape(-1, root.shape[1]) @ root[0]).reshape(len(here), -1, 1)
+            return np.broadcast_to(worth, (len(here), n, signals))
         at, whose = believed[here], np.arange(n) if alpha.shape[1] > 1 else np.zeros(n, np.int64)
         if len(root) <= _FEW * n * signals:
             every = alpha @ root.T

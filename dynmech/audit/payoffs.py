@@ -1,7 +1,7 @@
 """What a recommendation and the plan after it pay an advertiser, given the taste."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from dynmech.payments.settlement import AbstractSettlement, Situation
 from dynmech.policy.base import AbstractPricedPolicy
@@ -9,6 +9,7 @@ from dynmech.problem.settled import Settled
 from solvers.tree.plan import evaluate, unfold
 
 _BATCH = 4_000_000
+_KINDS = 16  # ways to differ that may be numbered, for each that there is
 
 
 def alpha_vectors(
@@ -25,15 +26,56 @@ def alpha_vectors(
     keys, places = unfold(policy.plan, wanted)
 
     def flow(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
-        parts = []
+        parts, (one, kind) = [], alike(policy, settlement, t, pair, node, control)
+        pair, node, control = pair[one], node[one], control[one]
         step = max(1, _BATCH // (policy.plan.root.shape[1] * settled.mean.shape[1]))
         for low in range(0, max(len(pair), 1), step):
             part = slice(low, low + step)
             at = situation(policy, settled, t, pair[part], node[part], control[part])
             parts.append(yield_given_taste(settlement, at))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return (np.concatenate(parts) if len(parts) > 1 else parts[0])[kind]
 
     return evaluate(policy.plan, keys, flow), places
+
+
+def alike(
+    policy: AbstractPricedPolicy,
+    settlement: AbstractSettlement,
+    t: int,
+    pair: Int[np.ndarray, " k"],
+    node: Int[np.ndarray, " k"],
+    control: Int[np.ndarray, " k"],
+) -> tuple[Int[np.ndarray, " _s"] | slice, Int[np.ndarray, " k"] | slice]:
+    """One of all (pair, node, control) that are settled alike, and of which kind each is.
+
+    Alike are one edge, one belief and one value earned in each slot, where nothing else is read.
+    """
+    plan, theta = policy.plan, policy.pairs.theta
+    outcome, (n, size) = plan.tree.structure.outcome, policy.env.values.support.shape
+    slots, roots, layer = outcome.shape[1], len(plan.root), plan.tree.layers[t]
+    kinds = float(size) ** slots * roots
+    every = slice(None)
+    if not settlement.sold_alone or kinds >= len(theta):
+        return every, every
+    count = len(outcome) * roots * len(layer.parent) * size**slots
+    if count > _KINDS * max(len(pair), 1):
+        return every, every
+    edge = plan.edge(t, node, control)
+    code = edge.astype(np.int64)
+    if roots > 1:
+        code = code * roots + plan.pair_root[pair]
+    if len(layer.parent) > 1:
+        code = code * len(layer.parent) + layer.likelihood[node]
+    earned = np.concatenate([theta, np.zeros_like(theta[:, :1])], axis=1).ravel()
+    place, product = pair * (n + 1), np.where((outcome >= 0) & (outcome < n), outcome, n)
+    for slot in range(slots):
+        code = code * size + earned.take(place + product[:, slot].take(edge))
+    met = np.zeros(count, bool)
+    met[code] = True
+    kind = (np.cumsum(met) - 1).take(code)
+    one = np.zeros(np.count_nonzero(met), np.int64)
+    one[kind] = np.arange(len(kind))
+    return one, kind
 
 
 def situation(

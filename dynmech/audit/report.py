@@ -6,6 +6,7 @@ from jaxtyping import Float
 from dynmech._devices import Work, read_mesh
 from dynmech.audit.bounds import bound_gains
 from dynmech.audit.incentives import search_misreports, situation
+from dynmech.audit.payoffs import alike
 from dynmech.audit.record import Audit, Budget, Window
 from dynmech.audit.strategies import search_histories
 from dynmech.audit.witness import name_structures
@@ -117,42 +118,38 @@ def _settle_truth(
     used = np.zeros(len(policy.pairs.root), bool)
     used[policy.pairs.base] = True
     start, place = np.flatnonzero(used), (np.cumsum(used) - 1)[policy.pairs.base]
-    sums = np.zeros((4, len(start), n))
+    sums = np.zeros((len(start), 4, n))
     held = settled.held(plan)
     step = max(1, 4_000_000 // (plan.root.shape[1] * settled.mean.shape[1] * n))
     path = visit(plan, start, by_origin=True)
     for t, here in enumerate(path):
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
-            at = situation(policy, settled, t, here.pair[part], here.node[part], here.control[part])
-            belief = at.belief * here.weight[part, None]
+            visits = here.pair[part], here.node[part], here.control[part]
+            one, kind = alike(policy, settlement, t, *visits)
+            pair, node, control = (x[one] for x in visits)
+            at = situation(policy, settled, t, pair, node, control)
+            belief = at.belief
             mass, joint = belief.sum(axis=1)[:, None], at.stop * belief[:, None]
             charge = np.broadcast_to(settlement.charge(at), (len(belief), n))
             asked = np.einsum("kim,km->ki", settlement.toll(at), belief)
             worth, paid, square = _moments(at, settlement.payoff(at), joint)
             if settlement.own:
-                edge = plan.edge(t, here.node[part], here.control[part])
-                where = here.pair[part], here.node[part]
-                square += np.einsum("kjm,kjm->k", settled.variances(held, t, *where, edge), joint)[
-                    :, None
-                ]
-            amounts = (
-                worth - charge * mass - asked,
-                paid + charge * mass + asked,
-                square,
-                np.abs(charge) * mass + asked,
-            )
+                edge = plan.edge(t, node, control)
+                noise = settled.variances(held, t, pair, node, edge)
+                square += np.einsum("kjm,kjm->k", noise, joint)[:, None]
+            due, some = charge * mass + asked, np.abs(charge) * mass + asked
+            each = np.stack([worth - due, paid + due, square, some], axis=1)
+            amounts = each[kind] * here.weight[part, None, None]
             if t == 0 and plan.laws is None:  # each once
-                for total, amount in zip(sums, amounts, strict=True):
-                    total[part] += amount
+                sums[part] += amounts
                 continue
-            origin = np.searchsorted(start, here.origin[part])
-            for total, amount in zip(sums, amounts, strict=True):
-                np.add.at(total, origin, amount)
-    if sums[3].any():
-        sums[2] += _along_paths(policy, settlement, settled, path, start)
-    mass = plan.root.sum(axis=1)[plan.pair_root[start]][:, None]
-    payoff, paid, square = sums[:3] / np.where(mass > 0, mass, np.nan)
+            np.add.at(sums, np.searchsorted(start, here.origin[part]), amounts)
+    if sums[:, 3].any():
+        sums[:, 2] += _along_paths(policy, settlement, settled, path, start)
+    mass = plan.root.sum(axis=1)[plan.pair_root[start]][:, None, None]
+    sums /= np.where(mass > 0, mass, np.nan)
+    payoff, paid, square = sums[:, 0], sums[:, 1], sums[:, 2]
     return payoff[place], np.maximum(square - paid**2, 0.0)[place]
 
 

@@ -1,6 +1,7 @@
 """A witness: one misreport, where it is made, and what it gains."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -85,6 +86,7 @@ class Witness(Record):
         return f"signal {said} of {told} instead of {seen} of {held}"
 
 
+@functools.lru_cache
 def no_witness(advertiser: str) -> Witness:
     """The witness of one who gains nothing."""
     return Witness(advertiser, 0, 0.0, (), (), (), (0.0, 0), (0.0, 0), "", "", 0.0)

@@ -51,10 +51,13 @@ class AbstractSettlement(Record):
 
     - `own`: whether it settles with the mechanism's own estimate, to which the bounds on gains
       apply. `team`: whether it pays everybody the surplus, so that a Groves term goes with it.
+    - `sold_alone`: whether of a situation's `theta` it reads what the product of each slot earns,
+      and nothing else: situations that agree in that, and in the rest, are then settled alike.
     """
 
     own: ClassVar[bool] = False
     team: ClassVar[bool] = False
+    sold_alone: ClassVar[bool] = False
 
     @abc.abstractmethod
     def payoff(self, at: Situation) -> Float[np.ndarray, "k C J M"]:
@@ -75,6 +78,7 @@ class Estimator(AbstractSettlement):
 
     own: ClassVar[bool] = True
     team: ClassVar[bool] = True
+    sold_alone: ClassVar[bool] = True
 
     def payoff(self, at: Situation):
         return (_earned(at)[:, :, None] + at.estimate)[:, None]
@@ -90,6 +94,7 @@ class MessageDriven(AbstractSettlement):
     """
 
     team: ClassVar[bool] = True
+    sold_alone: ClassVar[bool] = True
 
     def payoff(self, at: Situation):
         weight = at.belief[:, None, :] * at.stop
@@ -141,6 +146,8 @@ class GeneralizedSecondPrice(AbstractSettlement):
 
 class NoTransfers(AbstractSettlement):
     """Charge nothing."""
+
+    sold_alone: ClassVar[bool] = True
 
     def payoff(self, at: Situation):
         return _own(at, at.theta)

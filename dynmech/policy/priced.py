@@ -31,7 +31,7 @@ from solvers.files import fingerprint as hash_arrays
 from solvers.tree.estimate import Estimate
 from solvers.tree.plan import Plan
 
-_ROOTS = Beside()
+_ROOTS, _WEIGHTS = Beside(), Beside()
 _PRINTS = Beside()
 BOUNDED = (
     "value", "marginal_value", "displayable_marginal_value", "advertiser_value", "user_utility",
@@ -350,7 +350,11 @@ class AbstractPriced(AbstractPolicy):
     @property
     def weights(self) -> Float[np.ndarray, " B"]:
         """Of profiles in means: their probability where all are there, else all the same."""
-        return self.probability().ravel() if self.complete else np.ones(len(self.profiles))
+
+        def found() -> np.ndarray:
+            return self.probability().ravel() if self.complete else np.ones(len(self.profiles))
+
+        return _WEIGHTS(self, found)
 
     def _weights(self, verb: str) -> np.ndarray:
         if self.complete:

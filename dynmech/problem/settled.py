@@ -144,7 +144,8 @@ def largest_bias(
         hull = np.minimum(utilities.min(axis=1), 0.0), np.maximum(utilities.max(axis=1), 0.0)
     if drift is not None:
         ends = [end[:, None] for end in hull]
-    gaps = [np.abs(mean + (0 if drift is None else drift * m) - utilities) for m in ends]
+    means = [mean if drift is None else mean + drift * m for m in ends]
+    gaps = [np.abs(one - utilities) for one in means]
     return max(float(np.where(live, gap, 0.0).max(initial=0.0)) for gap in gaps)
 
 

@@ -239,8 +239,10 @@ def unfold(
             follow = keys[-1].following
             follow[follow >= 0] = index[: len(arriving[0])]
         places.append(index[len(arriving[0]) :])
-        rest, control = np.divmod(unique, width)
-        pair, node = np.divmod(rest, nodes)
+        pair, node, control = parts
+        if unique is not code:
+            rest, control = np.divmod(unique, width)
+            pair, node = np.divmod(rest, nodes)
         if t == plan.horizon - 1:
             keys.append(Keys(pair, node, control, np.zeros((len(pair), 0, 1), np.int64), mix))
             break
