@@ -66,7 +66,8 @@ class Stationary(AbstractSolver):
                 cut = _cut_again(listed, tasks, cut, limits.tolerance)
             inner = dataclasses.replace(limits, tolerance=0.0, relative=0.0)
             exact = Exact(self.memory, self.merge, listed=True)
-            found = _solve_cut(problem, listed, tasks, cut, exact, inner, progress)
+            short = cut_off(problem, listed, cut.rounds)
+            found = exact.solve(short, tasks, inner, progress)
             how = "Exact, for these rounds"
         except MemoryError:
             if not limits.tolerance > 0 or not self.merge or self.rounds is not None:
@@ -76,13 +77,13 @@ class Stationary(AbstractSolver):
             if limits.single and (room := _room(listed, tasks, cut)) > half:
                 raise TooFine(2 * room) from None
             inner = dataclasses.replace(limits, tolerance=half)
-            found = _solve_cut(problem, listed, tasks, cut, BranchAndBound(self.memory), inner,
-                               progress)  # fmt: skip
+            short = cut_off(problem, listed, cut.rounds)
+            found = BranchAndBound(self.memory).solve(short, tasks, inner, progress)
             how = "BranchAndBound, for these rounds, because the exact tree does not fit"
         text = f"{cut.rounds} rounds, cut-off error at most {cut.error:.3g}; {how}"
         joint = ": " if found.note and not found.note.startswith(";") else ""
         found = dataclasses.replace(found, note=f"{text}{joint}{found.note}")
-        return found if cut.error == 0 else _add(found, listed, tasks, cut)
+        return with_later(found, listed, tasks, cut)
 
 
 def _cut(
@@ -91,8 +92,7 @@ def _cut(
     """The fewest rounds that are enough, or so many."""
     structure = listed.structure
     if rounds is not None:
-        given = structure, listed.tables, tasks.groups
-        return truncate(*given, tolerance=math.inf, least=rounds, most=rounds)
+        return cut_after(listed, tasks, rounds)
     most = _MOST_ROUNDS if tolerance > 0 else max(listed.depth, len(structure.edge[0])) + 1
     cut = truncate(
         structure,
@@ -132,22 +132,22 @@ def _room(listed: Listed, tasks: TaskList, cut: Truncation) -> float:
     return 2 * (make_room(unrolled, listed.tables, tasks.groups, 0.0)[1] or 0.0)
 
 
-def _solve_cut(
-    problem: Problem,
-    listed: Listed,
-    tasks: TaskList,
-    cut: Truncation,
-    solver: Exact | BranchAndBound,
-    limits: Limits,
-    progress: bool,
-) -> Solution:
-    short = Listed(unroll(listed.structure, cut.rounds), listed.tables)
-    problem = dataclasses.replace(problem, lists=lambda limit: short, horizon=cut.rounds)
-    return solver.solve(problem, tasks, limits, progress)
+def cut_after(listed: Listed, tasks: TaskList, rounds: int) -> Truncation:
+    """What is lost by stopping after so many rounds."""
+    given = listed.structure, listed.tables, tasks.groups
+    return truncate(*given, tolerance=math.inf, least=rounds, most=rounds)
 
 
-def _add(found: Solution, listed: Listed, tasks: TaskList, cut: Truncation) -> Solution:
+def cut_off(problem: Problem, listed: Listed, rounds: int) -> Problem:
+    """The problem that ends after so many rounds."""
+    short = Listed(unroll(listed.structure, rounds), listed.tables)
+    return dataclasses.replace(problem, lists=lambda limit: short, horizon=rounds)
+
+
+def with_later(found: Solution, listed: Listed, tasks: TaskList, cut: Truncation) -> Solution:
     """Add what the rounds after the last can be worth to the bounds, at the roots and inside."""
+    if cut.error == 0:
+        return found
     inside = truncation_gaps(found.table.tree, listed.structure, listed.tables, tasks.groups, cut)
     table = add_gaps(found.table, inside)
     under, over = (np.concatenate([x.ravel() for x in part]) for part in (cut.under, cut.over))

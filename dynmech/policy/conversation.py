@@ -170,10 +170,7 @@ class Conversation(Record):
         place = self.place
         if place.period == 1 or self.evaluator.left_over(place) is None:
             return place
-        moving = isinstance(self.policy.env.values, MarkovValues)
-        held, belief = place.theta if moving else self._opened, self.weights / self.weights.sum()
-        here = Place(self.period, held, belief, self.memory, self.seen)
-        there, at = self.policy.evaluator.leave(here, self.bid)
+        there, at = solved_anew(self)
         return with_fields(place, beyond=there.left_over(at))
 
     def considered(self, recommendation: Any) -> bool:
@@ -250,7 +247,7 @@ class Conversation(Record):
         elif goes_on:
             memory, _, _ = laws_at(env, self.memory, control, self.period)
             seen = self.seen | env.members[control]
-            held = index if isinstance(env.values, MarkovValues) else self._opened
+            held = index if isinstance(env.values, MarkovValues) else self.opened
             beyond = Place(self.period + 1, held, here / here.sum(), memory, seen)
             there, after = self.policy.evaluator.leave(beyond, self.bid)
         moved = goes_on and isinstance(env.values, MarkovValues)
@@ -286,7 +283,7 @@ class Conversation(Record):
         return [self._control(turn.shown) for turn in self.turns]
 
     @property
-    def _opened(self) -> Int[np.ndarray, " n"]:
+    def opened(self) -> Int[np.ndarray, " n"]:
         """Indices of the initial values in the market's support, zeros where they are a bid."""
         return np.array(self.opening[0] if self.bid is None else [0] * len(self.opening[0]))
 
@@ -374,6 +371,14 @@ def start_conversation(
     return Conversation(
         policy, profile, place, place.belief, 1.0, (), False, None, evaluator, opening
     )  # fmt: skip
+
+
+def solved_anew(chat: Conversation, rounds: int | None = None) -> tuple[AbstractEvaluator, Place]:
+    """Who answers, and where, if what remains is solved anew; see `AbstractEvaluator.leave`."""
+    moving = isinstance(chat.policy.env.values, MarkovValues)
+    held, belief = chat.place.theta, chat.weights / chat.weights.sum()
+    here = Place(chat.period, held if moving else chat.opened, belief, chat.memory, chat.seen)
+    return chat.policy.evaluator.leave(here, chat.bid, rounds)
 
 
 def _learned(

@@ -12,10 +12,11 @@ from dynmech._checks import instance
 from dynmech._html import Card, amount, as_html, portrait
 from dynmech._types import Record
 from dynmech.errors import InvalidArgument, describe
-from dynmech.market.continued import remaining
+from dynmech.market.continued import remaining, with_rounds
 from dynmech.market.displays import displays_named, words
 from dynmech.market.values import MarkovValues
-from dynmech.policy.conversation import Conversation
+from dynmech.policy.conversation import Conversation, solved_anew
+from dynmech.policy.questions import AbstractEvaluator, Place
 from dynmech.policy.rest import solve_rest
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ class Explanation(Record):
       `taken`, `second`: which are recommended, and next. `lead`: of the recommendation over the
       runner-up, money; NaN without one.
     - `learning`: what the policy is worth from here on above the best plan that does not listen to
-      what she says, money; never negative under an efficient policy.
+      what she says, money; never negative under a policy solved exactly.
+    Without a last round these count as many rounds from here on as were written out at the outset,
+    what remains being solved anew as closely; a lead may be negative by what that leaves open.
     - `utility`, `utility_before` (n,): expected utility of each product now and under the prior.
     - `belief`, `belief_before` (m,): weights of the tastes; `movers`: indices of the tastes whose
       weights moved most, the largest move first.
@@ -77,7 +80,9 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
     env, chat, recommended = policy.env, conversation, conversation.recommendation
     belief, taken = chat.belief, chat.evaluator.control(chat.place)
     names = displays_named(env, np.arange(len(env.controls)))
-    worth = chat.evaluator.worths([chat.place])[0] @ belief
+    there, at, more = _looking_on(chat)
+    worth = there.worths([at])[0] @ belief
+    value = float(worth[there.control(at)])
     others = np.where(np.isfinite(worth), worth, -np.inf)
     others[taken] = -np.inf
     second = int(others.argmax())
@@ -97,7 +102,7 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
         second=second,
         worth=worth,
         lead=_settled(float(worth[taken] - worth[second]), env) if found else float("nan"),
-        learning=_learning(chat),
+        learning=_learning(chat, value, more),
         utility=env.utilities @ belief,
         utility_before=env.utilities @ prior,
         belief=belief,
@@ -107,13 +112,26 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
     )
 
 
-def _learning(chat: Conversation) -> float:
+def _looking_on(chat: Conversation) -> tuple[AbstractEvaluator, Place, int]:
+    """Who answers, where, and rounds that are counted besides those written out.
+
+    Where there is no last round, as many are from here as were from the outset, however few of
+    those are left.
+    """
+    evaluator, place = chat.evaluator, chat.place
+    if chat.period == 1 or evaluator.left_over(place) is None:
+        return evaluator, place, 0
+    return *solved_anew(chat, int(chat.policy.env.horizon)), chat.period - 1
+
+
+def _learning(chat: Conversation, value: float, more: int) -> float:
     """What the policy is worth here above the best plan that does not listen."""
     env = chat.policy.env
+    env = with_rounds(env, env.horizon + more)
     at = chat.period, chat.memory, chat.seen
     theta = chat.place.theta if isinstance(env.values, MarkovValues) else chat.theta
     deaf = unheard(env, *at, chat.belief[None], theta[None])
-    return _settled(chat.value - float(deaf[0]), env)
+    return _settled(value - float(deaf[0]), env)
 
 
 def unheard(

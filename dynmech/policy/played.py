@@ -184,14 +184,15 @@ class PlayEvaluator(AbstractEvaluator):
         belief = belief / mass if mass > 0 else belief
         return Place(place.period + 1, place.theta, belief, memory)
 
-    def leave(self, place: Place, money: Float[np.ndarray, " n"] | None = None):
+    def leave(
+        self, place: Place, money: Float[np.ndarray, " n"] | None = None, rounds: int | None = None
+    ):
         if money is None:
             return self, place
         values = ConstantValues(np.asarray(money, float)[:, None])
         env = eqx.tree_at(lambda market: market.values, self.env, values)
-        play = dataclasses.replace(self.play, env=env)
         place = dataclasses.replace(place, theta=np.zeros_like(place.theta))
-        return dataclasses.replace(self, play=play), place
+        return dataclasses.replace(self, play=dataclasses.replace(self.play, env=env)), place
 
     def considered(self, place: Place, control: int) -> bool:
         return True

@@ -200,12 +200,13 @@ class AbstractEvaluator(Record):
 
     @abc.abstractmethod
     def leave(
-        self, place: Place, money: Float[np.ndarray, " n"] | None = None
+        self, place: Place, money: Float[np.ndarray, " n"] | None = None, rounds: int | None = None
     ) -> "tuple[AbstractEvaluator, Place]":
         """Who answers from a place that no plan holds, and where that is for them.
 
         **Arguments:** `place`: its belief and memory are what holds; `money` (n,): values in force
-        where they are not of the support.
+        where they are not of the support; `rounds`: how many are written out from there where there
+        is no last one, those that were left of the plan by default.
         """
 
     @abc.abstractmethod

@@ -24,8 +24,9 @@ from dynmech.problem.tasks import Pairs, assign, make_pairs
 from dynmech.solve.outcome import laid_out, with_table
 from dynmech.solve.prepare import root_beliefs
 from dynmech.solve.running import run_solver
-from solvers import Exact, Limits, Stationary, Status, TaskList
+from solvers import Exact, Limits, Status, TaskList
 from solvers.progress import deferred
+from solvers.stationary import cut_after, cut_off, with_later
 from solvers.tree.plan import Plan
 
 _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there is no last round
@@ -57,11 +58,13 @@ def solve_rest(
     theta: Int[np.ndarray, "B n"],
     apart: bool = False,
     rounds: int | None = None,
+    tolerance: float = 0.0,
 ) -> Rest:
     """Solve W alone from values of indices `theta`, one row a belief held, exactly where it fits.
 
     **Arguments:** `apart`: on a tree that keeps memories apart, for others to be asked there.
     `rounds`: how many are written out of a market without end, None: as many as bounds need.
+    `tolerance`: bounds this close are close enough where it does not fit, money; or .1%.
 
     **Raises:** `TooLarge` where not even bounds fit.
     """
@@ -75,21 +78,25 @@ def solve_rest(
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
         compiled, memories, solver = None, None, Exact(listed=True) if apart else None
-        if rounds is not None:
-            solver = Stationary(rounds=rounds)
         if apart:
             compiled, memories = compile_remembered(env, 2 * Exact().memory)
         posed = Posed(env) if compiled is None else Posed(env, compiled)
         tasks, limits, found = TaskList(assignment.groups), Limits(), None
-        for limits in (Limits(), Limits(relative=_SHARE))[1 if endless else 0 :]:
+        problem, cut, listed = posed.problem, None, None
+        if rounds is not None:
+            listed = problem.lists(2 * Exact().memory)
+            cut, problem = cut_after(listed, tasks, rounds), cut_off(problem, listed, rounds)
+        for limits in (Limits(), Limits(tolerance, _SHARE))[1 if endless else 0 :]:
             try:
-                found = run_solver(posed.problem, tasks, solver, limits, False)
+                found = run_solver(problem, tasks, solver, limits, False)
                 break
             except TooLarge:
                 if limits.relative or apart:
                     raise
         assert found is not None
-        found = with_table(posed.problem, tasks, found, limits)
+        found = with_table(problem, tasks, found, limits)
+        if cut is not None and listed is not None:
+            found = with_later(found, listed, tasks, cut)
         market, solved = laid_out(posed, tasks, found, limits)
     plan, gap = plan_of(market, pairs, root, assignment, solved)
     attained = np.concatenate([answer.value.ravel() for answer in solved.answers])

@@ -147,7 +147,9 @@ class TreeEvaluator(AbstractEvaluator):
         pair = int(options[(self.pairs.theta[options] == theta).all(axis=1)][0])
         return self._place(place.period + 1, pair, node)
 
-    def leave(self, place: Place, money: Float[np.ndarray, " n"] | None = None):
+    def leave(
+        self, place: Place, money: Float[np.ndarray, " n"] | None = None, rounds: int | None = None
+    ):
         asked = self.asked
         if self.optimal is not None and asked is None:
             must = "stay on the tree of a policy that is not W's own"
@@ -160,11 +162,13 @@ class TreeEvaluator(AbstractEvaluator):
         theta = np.zeros_like(place.theta) if still else place.theta
         seen = np.zeros(self.env.products, bool) if place.seen is None else place.seen
         at = place.belief[None], place.memory, place.period - 1, seen
-        env, rounds = self.env, None
-        if self.beyond is not None and asked is None:
-            env, rounds = with_rounds(env, math.inf), int(env.horizon) - place.period + 1
+        env, ends = self.env, self.beyond is None or asked is not None
+        if not ends:
+            rounds = rounds or int(env.horizon) - place.period + 1
+            env = with_rounds(env, math.inf)
         rest = remaining(env, *at, None if money is None else money[:, None])
-        found = solve_rest(rest, theta[None], asked is not None, rounds)
+        off = 0.0 if self.gap is None else float(self.gap[0].max(initial=0.0))
+        found = solve_rest(rest, theta[None], asked is not None, None if ends else rounds, off)
         plan, value, best = found.plan, found.value, None
         if asked is not None:
             best = plan

@@ -129,3 +129,38 @@ def test_what_is_said_off_the_plan_counts_the_rounds_that_are_not_written_out(so
         found = chat.certify()
         assert found.lower[0] <= best + 1e-12
         assert best <= found.upper[0] + 1e-12
+
+
+def test_off_the_plan_what_remains_is_searched_where_its_tree_does_not_fit():
+    """4e7 histories of the rounds that are left (refused after a minute before)."""
+    rng = np.random.default_rng(1)
+    env = dm.RecommendationMDP(
+        rng.normal(size=(4, 2)),
+        dm.TasteGrid(rng.normal(size=(10, 2)), np.full(10, 0.1)),
+        math.inf,
+        dm.LastShownOnly(dm.Logit(0.4), query=0.75),
+        dm.SignalStructure(feedback=dm.RatingFeedback(1.0, 3)),
+        dm.ConstantValues(rng.uniform(0.3, 1.5, size=(4, 1))),
+    )
+    policy = dm.solve_efficient_policy(env, relative=0.05, progress=False)
+    start = policy.start(profile=0)
+    other = 1 if start.recommendation == 0 else 0
+    on, off = (start.step("query", [1, 0, 0, 0, 0], shown=x) for x in (None, other))
+    for chat in (on, off):
+        found = chat.certify()
+        assert np.isfinite([found.lower, found.upper]).all()
+        assert found.gap[0] <= 3 * (policy.upper - policy.value_lower).item()
+
+
+def test_explanations_count_as_many_rounds_later_on_as_at_the_outset():
+    """W is the same in every round; of the last one written out it was a part alone."""
+    env, best = rarely_leaves(0.5)
+    policy = solve(env, 0.1)
+    chat = policy.start(profile=0)
+    for _ in range(int(policy.env.horizon)):
+        told = policy.explain(chat)
+        assert best - 0.1 <= told.worth[told.taken] <= best + 1e-12
+        assert not told.lead < 0  # NaN where nothing else was looked into
+        assert told.learning == pytest.approx(0.0, abs=1e-12)
+        chat = chat.step("query")
+    assert chat.ended
