@@ -32,15 +32,19 @@ SHAPES = {
     "one value": {"K": 1, "symbols": (2, 2, 2), "initial_symbols": (1, 1, 1)},
     "no feedback": {"symbols": (1, 1, 1), "initial_symbols": (3, 2, 2), "horizon": 3},
 }  # fmt: skip
+WORTH = ("W", "W_marginal", "W_displayable")
 BATCHED = ("zeros", "constant zeros", "three products", "markov", "ties")
 SLOW = [(name, seed) for name in SHAPES for seed in range(2, 12)]
 
 
 def check(case, merge):
+    """Where values are rounding alone, which control is taken is too: then only what all agree on."""
     expected = solve_by_brute_force(case)
-    found = quantities(solve(market_of(case), merge))
+    policy = solve(market_of(case), merge)
+    found = quantities(policy)
     assert found.keys() == expected.keys()
-    assert_same(found, expected, money_scale(case))
+    keys = WORTH if "ill conditioned" in policy.solver else None
+    assert_same(found, expected, money_scale(case), keys)
 
 
 @pytest.mark.parametrize("name", SHAPES)

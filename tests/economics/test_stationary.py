@@ -14,8 +14,8 @@ from solvers.tree.plan import visit
 
 BOUNDS = (
     ("lower", "upper"),
-    ("marginal_value", "marginal_upper"),
-    ("displayable_marginal_value", "displayable_marginal_upper"),
+    ("marginal_lower", "marginal_upper"),
+    ("displayable_marginal_lower", "displayable_marginal_upper"),
 )
 SLOW = [pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 3, 5, 7)]
 KINDS = ("last", "stays", "recall", "order")
@@ -91,7 +91,7 @@ def random_endless(seed, horizon=math.inf, feedback=True, query=0.4, order=None)
 def assert_brackets(policy, reference, slack):
     """Bounds hold the values of a very long horizon, which is `slack` away from none at all."""
     for low, high in BOUNDS:
-        true = getattr(reference, low if low != "lower" else "value")
+        true = getattr(reference, low.replace("lower", "value"))
         below, above = getattr(policy, low), getattr(policy, high)
         known = ~np.isnan(true)
         assert (np.isnan(below) == ~known).all()

@@ -70,7 +70,8 @@ def check(solver, prior, buy, ask, theta, u, rounds=2, unit=1.0, **more):
     low, value, high = (x.item() for x in (policy.lower, policy.value, policy.upper))
     assert Fraction(low) <= right <= Fraction(high)
     loose = 1e-9 if env.gamma.dtype == np.float64 else 1e-3
-    assert high - low <= loose * abs(float(right))
+    size = abs(float(right)) or np.abs(theta[:, None] + np.asarray(env.utilities)).max()
+    assert high - low <= loose * size
     marginal, above = policy.marginal_value.ravel(), policy.marginal_upper.ravel()
     assert (marginal <= value).all()
     for found, top, true in zip(marginal, above, rights, strict=True):
