@@ -13,6 +13,7 @@ from dynmech import _checks as checks
 from dynmech.errors import InvalidArgument, describe
 
 _CALL = "enable_compilation_cache(path=...)"
+_LEVEL = "1"  # JAX's own, which it sets where none is set
 _SECONDS = 1.0  # JAX's own default: programs that compile faster are not kept
 
 
@@ -27,11 +28,17 @@ def enable_compilation_cache(path: str | os.PathLike[str] | None = None) -> Path
     `$XDG_CACHE_HOME` or `~/.cache`, one for each version of JAX and each processor: what is
     compiled for another may not run here.
 
+    JAX's loader logs an error of three thousand characters for many a program that it reads on some
+    processors ("prefer-no-gather is not supported"): tuning of the same machine, taken for an
+    instruction it lacks. Errors that compiled code logs, not those it raises, are therefore left
+    out from here on, unless `TF_CPP_MIN_LOG_LEVEL` or `jax_logging_level` is set.
+
     **Returns:** the folder. JAX's thresholds of what is worth keeping are lowered to everything,
     where they are JAX's own.
 
     **Raises:** `InvalidArgument` for a folder that cannot be made or that others can write to.
     """
+    _log_less()
     set_already = jax.config.values["jax_compilation_cache_dir"]
     if path is None and set_already:
         return Path(set_already)
@@ -50,6 +57,14 @@ def enable_compilation_cache(path: str | os.PathLike[str] | None = None) -> Path
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()  # it may have been looked for, and not found, before
     return folder
+
+
+def _log_less() -> None:
+    """Leave out what compiled code logs below the level of what ends a process."""
+    level = jax.config.values["jax_logging_level"]
+    if level == "NOTSET" and os.environ.get("TF_CPP_MIN_LOG_LEVEL", _LEVEL) == _LEVEL:
+        jax.config.update("jax_logging_level", "CRITICAL")  # of Python's loggers as well,
+        jax.config.update("jax_logging_level", level)  # which this gives back
 
 
 def _checked(path: str | os.PathLike[str]) -> Path:
