@@ -37,9 +37,14 @@ def at_hand(cached: float) -> float:
 
     An accelerator is given a hundred times as much: it has to be filled, and every pass started.
     """
+    return cached if on_processors() else _WIDER * cached
+
+
+def on_processors() -> bool:
+    """Whether programs run on processors, not on an accelerator."""
     device = _DEVICE(jax.config)
     platform = jax.default_backend() if device is None else getattr(device, "platform", device)
-    return cached if platform == "cpu" else _WIDER * cached
+    return platform == "cpu"
 
 
 def check_mesh(mesh: object, work: int | None = None, unit: str = "parts") -> None:

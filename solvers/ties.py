@@ -88,7 +88,9 @@ def take(
     close = arrays.maximum(RELATIVE, 8 * error)
     with np.errstate(invalid="ignore"):
         given = total, amount, kept, error, close, live, room
-        if whole or arrays is np:
+        if arrays is np and amount is None:
+            best, value, choice, most, ill = _in_turn(total, kept, error, close, live, room)
+        elif whole or arrays is np:
             best, value, choice, most, ill = _in_rows(*given, arrays)
         else:
             best, value, choice, most, ill = _row_by_row(*given)
@@ -138,6 +140,34 @@ def either(
 def _floor(best: Numbers, error: Any, room: Numbers | None) -> Any:
     """The least that one that can be the best can come to, where amounts are not given."""
     return best * ((1 - error) / (1 + error)) if room is None else best - 2 * room
+
+
+def _in_turn(
+    total: Numbers, kept: Numbers, error: Any, close: Any, live: Any, room: Numbers | None
+) -> tuple[Numbers, Numbers, Numbers, None, Numbers | None]:
+    """The same in NumPy, where amounts are not given: few passes over all numbers."""
+    best, last, kind = total.max(axis=0), len(total) - 1, _kind(len(total) - 1)
+    floor, least = _floor(best, error, room), best - close * abs(best)
+    bar, sure = floor, room is None or bool((floor >= least).all())
+    if not sure:
+        bar = np.maximum(floor, least)
+    choice, tied, passed = np.full(best.shape, last, kind), 0, 0
+    for control in reversed(range(last + 1)):
+        here = total[control] >= bar
+        tied += np.count_nonzero(here)
+        passed += 0 if sure else np.count_nonzero(total[control] >= floor)
+        np.copyto(choice, kind(control), where=here)
+    value, alone = best, tied == best.size
+    if not np.all(live):
+        choice, alone = np.where(live, choice, kind(last)), False
+    if kept is not total or not alone:
+        value = np.take_along_axis(kept, choice[None].astype(np.intp), axis=0)[0]
+    if room is None:
+        return best, value, choice, None, None
+    ill = np.zeros(best.shape, bool)
+    if passed > tied:
+        ill = ((total >= floor) & (total < least)).any(axis=0)
+    return best, value, choice, None, ill
 
 
 def _in_rows(

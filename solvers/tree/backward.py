@@ -27,7 +27,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from solvers.devices import here, shares, spread_runs
+from solvers.devices import here, on_processors, shares, spread_runs
 from solvers.gains import Gains, gains
 from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tables, Tasks
@@ -46,6 +46,7 @@ from solvers.tree.shared import one_control
 from solvers.tree.tree import Layer, Tree, ratios
 
 HOST_SECONDS = 0.2  # of rounds that are worked on without compiling a program
+_BEYOND = 0.25  # of what NumPy takes, how much a program on processors saves before the last round
 
 
 def likelihood_rows(tree: Tree, column: Numbers, rounds: int) -> list[Numbers]:
@@ -144,10 +145,10 @@ def sweep(
     well: such a control counts there at what it yields at once and the bound after it. `caps`, with
     bounds: other upper bounds on W at nodes of every round but the last. `share(t, nodes)`: belief
     after each control and symbol over that of the child, (k, A, Z, R), where trees merge beliefs
-    that are not in proportion. `host`: seconds that rounds worked on in NumPy may take in all, the
-    quickest first: a program takes longer to compile. `mesh`: devices over which the nodes of
-    every other round are spread, in blocks whose sums keep their order. `carry`: False bounds
-    amounts instead of carrying them.
+    that are not in proportion. `host`: seconds that rounds worked on in NumPy may take in
+    all beyond what programs take, the least first: a program takes longer to compile. `mesh`:
+    devices over which the nodes of every other round are spread, in blocks whose sums keep their
+    order. `carry`: False bounds amounts instead of carrying them.
     """
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((tables, tasks)))
     arrays: ModuleType = jnp if traced else np
@@ -160,7 +161,8 @@ def sweep(
     carried, ill = signed(tables, tasks), False
     gained = gains(tree.structure, tables, tasks, arrays) if carried and not carry else None
     carried = carried and carry
-    takes, ahead = rounds_on_host(tree, tasks, tasks.root.shape[0]), None
+    plain = bounds is None and share is None and mesh is None
+    takes, ahead = rounds_on_host(tree, tasks, tasks.root.shape[0], plain), None
     if len(tree.layers) < tree.structure.horizon:
         ahead = Ahead(tree.structure, tasks, room.each[len(tree.layers)], carried)
         takes[-1] = math.inf
@@ -328,12 +330,18 @@ class _Blocks(NamedTuple):
         return jax.tree.map(first, dataclasses.replace(one, action=action))
 
 
-def rounds_on_host(tree: Tree, tasks: Tasks, roots: int) -> list[float]:
-    """Seconds that each round takes in NumPy, roughly, for so many of the roots."""
+def rounds_on_host(tree: Tree, tasks: Tasks, roots: int, plain: bool = True) -> list[float]:
+    """Seconds that each round takes in NumPy beyond what a program takes, roughly.
+
+    **Arguments:** `roots`: how many are worked on; `plain`: whether no bounds are propagated, and
+    no devices share a round.
+    """
     controls, symbols = tree.structure.controls, tree.structure.symbols
     slots, last = tree.structure.outcome.shape[1], len(tree.layers) - 1
+    alike = plain and tasks.kernel is None and on_processors()
     return [
-        host_seconds(
+        (_BEYOND if alike and t < last else 1.0)
+        * host_seconds(
             layer.nodes,
             1 + int(np.count_nonzero(np.diff(layer.memory))),
             controls,

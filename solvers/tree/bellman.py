@@ -1,5 +1,7 @@
 """One Bellman step for a block of nodes of one memory class."""
 
+import functools
+import operator
 from types import ModuleType
 
 import jax
@@ -14,13 +16,13 @@ from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import Taken, take
 from solvers.tree.ahead import Coming, look_ahead
+from solvers.tree.hosted import ROWS, added_on_host, product_on_host
 from solvers.tree.shared import shared_features, take_shared, yields
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
-_ONE_THREAD, _ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
 _UNROLLED = 8  # symbols whose values are added up without a loop
 # Of passes in NumPy: cells and products a second, seconds a call, cells that comparing takes.
-_CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1e9, 5e9, 5e-4, 30
+_CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1.5e9, 1e10, 5e-4, 30
 
 
 class Later(Record):
@@ -170,9 +172,9 @@ def chunk_size(
 
 
 def roots_at_once(controls: int, slots: int, tasks: Tasks) -> float:
-    """How many roots leave room for `_ROWS` nodes at once: fewer, and products are slow."""
+    """How many roots leave room for `ROWS` nodes at once: fewer, and products are slow."""
     width = 2 * controls * (slots + tasks.coefficient.shape[1])
-    return at_hand(_CACHED[1]) / (_ROWS * width * tasks.root.dtype.itemsize)
+    return at_hand(_CACHED[1]) / (ROWS * width * tasks.root.dtype.itemsize)
 
 
 def _solver(
@@ -258,11 +260,11 @@ def _bellman(
             total = arrays.where(arrays.asarray(followed).T[:, :, None, None], total, rest)
         return arrays.where(allowed, total, -jnp.inf)
 
-    total = usable(now + _continue(child, ratio, following.best, tasks.kernel, arrays), -jnp.inf)
+    total = usable(_continue(child, ratio, following.best, tasks.kernel, arrays) + now, -jnp.inf)
     kept = amount = upper = hopeful = None
     if following.value is not None:
         kept = usable(
-            now + _continue(child, ratio, following.value, tasks.kernel, arrays), -jnp.inf
+            _continue(child, ratio, following.value, tasks.kernel, arrays) + now, -jnp.inf
         )
     if size is not None and following.amount is not None:
         amount = constant(_continue(child, ratio, following.amount, tasks.kernel, arrays))
@@ -301,33 +303,28 @@ def _same(numbers: Numbers):
 def _products(belief: Numbers, rows: Numbers, arrays: ModuleType):
     """Sums over the points of beliefs (C, m) times rows (n, ..., m): (n, C, ...).
 
-    Never of rounded factors. In NumPy by pieces, below what BLAS starts threads for: where other
-    work waits for the cores, waiting for a thread takes longer than all of them.
+    Never of rounded factors. In NumPy nodes are last in memory: there are more than roots.
     """
     if arrays is not np:
         return jnp.einsum("cm,n...m->nc...", belief, rows, precision=jax.lax.Precision.HIGHEST)
-    flat = rows.reshape(-1, rows.shape[-1]).T
-    points, width = flat.shape
-    found = np.empty((len(belief), width), np.result_type(belief.dtype, rows.dtype))
-    wide = min(width, max(1, _ONE_THREAD // (_ROWS * points)))
-    high = max(_ROWS, _ONE_THREAD // (wide * points))
-    for low in range(0, len(belief), high):
-        for left in range(0, width, wide):
-            here = slice(low, low + high), slice(left, left + wide)
-            np.matmul(belief[here[0]], flat[:, here[1]], out=found[here])
-    return np.moveaxis(found.reshape(len(belief), *rows.shape[:-1]), 0, 1)
+    return np.moveaxis(product_on_host(rows, belief), -1, 1)
 
 
 def _yield(
     chances: Numbers, rewards: Numbers, coefficient: Numbers, counted: Numbers, arrays: ModuleType
 ):
     """What each control yields at once, (A, C, R, Q), of chances and rewards (A, J, C, R)."""
-    shape = (*chances.shape[:1], *chances.shape[2:], coefficient.shape[-1])
-    total = arrays.zeros(shape, chances.dtype)
-    for slot in range(chances.shape[1]):
-        total = total + chances[:, slot, :, :, None] * coefficient[:, slot, None]
-        total = total + rewards[:, slot, :, :, None] * counted[:, slot, None]
-    return total
+
+    def parts():
+        for slot in range(chances.shape[1]):
+            for one, weight in ((chances, coefficient), (rewards, counted)):
+                if arrays is np:  # nodes, which are last in memory, are what is run along
+                    each = np.swapaxes(one[:, slot], 1, 2)[:, :, None] * weight[:, slot, ..., None]
+                    yield np.moveaxis(each, -1, 1)
+                else:
+                    yield one[:, slot, :, :, None] * weight[:, slot, None]
+
+    return functools.reduce(operator.add, parts())
 
 
 def _after(belief: Numbers, root: Numbers, bound: Numbers, arrays: ModuleType):
@@ -375,8 +372,7 @@ def _continue(
         return total + (later if share is None else share * later), None
 
     if arrays is np:
-        for z, index in enumerate(step):
-            total, _ = add(total, (index, None if share is None else share[z]))
+        total = added_on_host(following, step, share)
     else:
         total, _ = jax.lax.scan(add, total, (step, share), unroll=_UNROLLED)
     if kernel is None:
