@@ -42,7 +42,7 @@ from solvers.tree.shapes import (
     padded_length,
     shared_out,
 )  # fmt: skip
-from solvers.tree.shared import one_control
+from solvers.tree.shared import Apart, one_control
 from solvers.tree.tree import Layer, Tree, ratios
 
 HOST_SECONDS = 0.2  # of rounds that are worked on without compiling a program
@@ -264,7 +264,7 @@ class _Blocks(NamedTuple):
     tick: Callable[[int], None]
     quick: bool
     traced: bool
-    own: Int[np.ndarray, " R"] | None
+    own: Apart | None
     gained: Gains | None
     ahead: Ahead | None
 
@@ -277,6 +277,7 @@ class _Blocks(NamedTuple):
         column = given[0]
         arrays: ModuleType = np if self.quick else jnp
         partial = bool((layer.child[:, :, :1] < 0).any())
+        valued = self.traced or following.value is not None
         found, bound, coming, at = [], None, None, -1
         for first, size, nodes in run:
             memory = int(layer.memory[first])
@@ -304,7 +305,11 @@ class _Blocks(NamedTuple):
                 numbers = given[0], given[1], outcome, given[2], self.off, self.gained
                 counted = None if self.traced else np.asarray(size, np.int32)
                 most = None if self.ahead is None else self.ahead.nodes
-                one = bellman_step(*part, *numbers, counted, self.own, coming, most)
+                asked = *part, *numbers, counted, self.own, coming, most
+                one = bellman_step(*asked, valued)
+                if not valued and bool(np.asarray(one.apart).any()):
+                    valued = True
+                    one = bellman_step(*asked, valued)
             found.append(self._counted(one, size))
             self.tick(size)
         return found

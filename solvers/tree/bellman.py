@@ -1,8 +1,11 @@
 """One Bellman step for a block of nodes of one memory class."""
 
+import dataclasses
 import functools
 import operator
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +20,7 @@ from solvers.programs import as_program
 from solvers.ties import Taken, take
 from solvers.tree.ahead import Coming, look_ahead
 from solvers.tree.hosted import ROWS, added_on_host, product_on_host
-from solvers.tree.shared import shared_features, take_shared, yields
+from solvers.tree.shared import Apart, shared_features, take_shared, yields
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
 _UNROLLED = 8  # symbols whose values are added up without a loop
@@ -72,16 +75,18 @@ def bellman_step(
     shares: Float[Numbers, " three"],
     gained: Gains | None = None,
     size: Int[Numbers, ""] | None = None,
-    own: Int[Numbers, " R"] | None = None,
+    own: Apart | None = None,
     coming: Coming | None = None,
     most: int | None = None,
+    valued: bool = True,
 ) -> Found:
     """One Bellman step for a block of nodes of one memory class: values and controls (C, R, Q).
 
     `shares`: of amounts, what values, a round's yields, and sums of what follows can be off by;
     `gained`: what bounds amounts where they are not carried and a term may be negative.
     `own`: in the last round, where the tasks of a root differ in one control: which it is; what is
-    found is then laid out as (chunks, R, Q, nodes of a chunk), which takes less to write.
+    found is then laid out as (chunks, R, Q, nodes of a chunk), which takes less to write. Not
+    `valued`: without `value`, which is `best` where none is apart, and takes long to write.
     `coming`: what follows, where that is not listed (`solvers.tree.ahead`).
     Nodes are worked on in chunks that stay in the cache, of `most` nodes at most, up to the first
     `size` nodes (all by default).
@@ -94,6 +99,8 @@ def bellman_step(
     else:
         wide = following.amount is not None
         solve = _sharing(previous, edges, column, *numbers, own, wide, gained)
+    if not valued:
+        solve = _unvalued(solve)
     if chunk == len(parent):
         return solve(nodes) if own is None else jax.tree.map(lambda x: x[None], solve(nodes))
     count = len(parent) // chunk
@@ -210,9 +217,14 @@ def _solver(
     return solve
 
 
+def _unvalued(solve: Callable[[Any], Found]) -> Callable[[Any], Found]:
+    """The same without `value`."""
+    return lambda part: dataclasses.replace(solve(part), value=None)
+
+
 def _sharing(
     previous: Numbers, edges: Numbers, column: Numbers, tables: Tables, outcomes: Numbers,
-    tasks: Tasks, shares: Numbers, own: Numbers, wide: bool, gained: Gains | None,
+    tasks: Tasks, shares: Numbers, own: Apart, wide: bool, gained: Gains | None,
 ):  # fmt: skip
     """The step of the last round where the tasks of a root differ in one control."""
     weight = jnp.ones(tasks.root.shape) if gained is None else gained.weight

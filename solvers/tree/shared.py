@@ -10,7 +10,9 @@ So each root has one number a control and node, not one for every task as well, 
 yields is one product of beliefs with f instead of two, of chances and of rewards.
 """
 
+import dataclasses
 from types import ModuleType
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,18 @@ from solvers.problem import Numbers, Structure, Tables, Tasks
 from solvers.ties import DType, Taken, either, take
 
 
-def one_control(structure: Structure, tasks: Tasks, t: int) -> Int[np.ndarray, " R"] | None:
-    """Of every root, the control of round t in which its tasks differ; None where more do."""
+class Apart(NamedTuple):
+    """Of every root, the control in which its tasks differ, and those that are compared once.
+
+    `others` (K, R): in order, without the last where that never yields anything.
+    """
+
+    control: Int[Numbers, " R"]
+    others: Int[Numbers, "K R"]
+
+
+def one_control(structure: Structure, tasks: Tasks, t: int) -> Apart | None:
+    """In what the tasks of every root differ in round t, the last; None where that is more."""
     if tasks.kernel is not None or tasks.coefficient.shape[1] == 1:
         return None
     given = (np.asarray(x) for x in (tasks.coefficient, tasks.counted))
@@ -32,23 +44,30 @@ def one_control(structure: Structure, tasks: Tasks, t: int) -> Int[np.ndarray, "
     used[np.arange(structure.controls)[:, None], outcome] = True  # the last column: of no outcome
     allowed = np.asarray(tasks.allowed, bool)
     own = (allowed != allowed[:, :1]).any(axis=1) | (differ @ used[:, :-1].T)
-    return own.argmax(axis=1).astype(np.int32) if own.sum(axis=1).max() <= 1 else None
+    if own.sum(axis=1).max() > 1:
+        return None
+    control = own.argmax(axis=1).astype(np.int32)
+    last = structure.controls - 1
+    idle = bool((outcome[:, last] < 0).all() and (control < last).all())
+    each = np.arange(last - idle, dtype=np.int32)[:, None]
+    return Apart(control, each + (each >= control))
 
 
 def shared_features(
-    edges: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks, own: Numbers, kind: DType,
+    edges: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks, own: Apart, kind: DType,
     wide: bool, weight: Numbers,
 ) -> Float[Array, "F R m"]:  # fmt: skip
-    """What beliefs are contracted with: yields of every control to the first task (and sizes).
+    """What beliefs are contracted with: yields of other controls to the first task (and sizes).
 
     Then of the control in which tasks differ chances, rewards (and sizes) of every slot; and
     `weight` (R, m).
     """
     stop = jnp.asarray(tables.stop)[edges]
     reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
-    rows = [y[:, 0] for y in yields(edges, tables, outcomes, tasks, wide, 1, jnp)]
+    each = jnp.asarray(own.others), jnp.arange(len(own.control))
+    rows = [y[:, 0][each] for y in yields(edges, tables, outcomes, tasks, wide, 1, jnp)]
     apart = [stop, stop * reward] + ([stop * abs(reward)] if wide else [])
-    rows += [y[own].swapaxes(0, 1) for y in apart] + [jnp.asarray(weight)[None]]
+    rows += [y[own.control].swapaxes(0, 1) for y in apart] + [jnp.asarray(weight)[None]]
     return (jnp.concatenate(rows) * jnp.asarray(tasks.root)).astype(kind)
 
 
@@ -78,7 +97,7 @@ def yields(
 
 def take_shared(
     belief: Float[Array, "C m"], features: Float[Array, "F R m"], edges: Numbers,
-    outcomes: Numbers, tasks: Tasks, own: Numbers, error: Numbers, wide: bool,
+    outcomes: Numbers, tasks: Tasks, own: Apart, error: Numbers, wide: bool,
     scale: Numbers | None,
 ) -> Taken:  # fmt: skip
     """What is taken at beliefs, (R, Q, C), of what they are contracted with (`shared_features`).
@@ -89,23 +108,29 @@ def take_shared(
     product = jnp.einsum("frm,cm->frc", features, belief, precision=jax.lax.Precision.HIGHEST)
     controls, outcome = len(edges), jnp.asarray(outcomes)[edges]
     slots, live = outcome.shape[1], product[-1] > 0
-    kinds = jnp.split(product[:-1], np.cumsum([controls] * (1 + wide) + [slots] * (1 + wide)))
+    mine, others = jnp.asarray(own.control), jnp.asarray(own.others)
+    count, roots = len(others), jnp.arange(len(mine))
+    kinds = jnp.split(product[:-1], np.cumsum([count] * (1 + wide) + [slots] * (1 + wide)))
     allowed = jnp.asarray(tasks.allowed, bool)
-    other = allowed[:, 0].T & (jnp.arange(controls)[:, None] != own)
-    total = jnp.where(other[:, :, None], kinds[0], -jnp.inf)
+    total = jnp.where(allowed[roots, 0, others][:, :, None], kinds[0], -jnp.inf)
     room = None if scale is None else error * scale[:, None] * product[-1]
     sizes = kinds[1] if wide else None
+    if count < controls - 1:  # the last control
+        nothing = jnp.zeros_like(kinds[0][:1])
+        total = jnp.concatenate([total, nothing])
+        sizes = None if sizes is None else jnp.concatenate([sizes, nothing])
     first = take(total, sizes, error, True, room=room, whole=True, arrays=jnp)
+    choice = first.choice.astype(jnp.int16)  # among the others
+    first = dataclasses.replace(first, choice=choice + (choice >= mine[:, None]))
     first = jax.tree.map(lambda y: y[:, None], first)
-    roots = jnp.arange(len(own))
     x, counted = (
-        jnp.moveaxis(jnp.asarray(y)[roots[:, None], :, outcome[own]], 1, 0)[..., None]
+        jnp.moveaxis(jnp.asarray(y)[roots[:, None], :, outcome[mine]], 1, 0)[..., None]
         for y in (tasks.coefficient, tasks.counted)
     )
     chance, *yields = (y[:, :, None] for y in kinds[1 + wide :])
     total = (chance * x + yields[0] * counted).sum(axis=0)
-    total = jnp.where(allowed[roots, :, own][..., None], total, -jnp.inf)
+    total = jnp.where(allowed[roots, :, mine][..., None], total, -jnp.inf)
     amount = (chance * abs(x) + yields[1] * counted).sum(axis=0) if wide else None
     room = None if room is None else room[:, None]
-    one = own[:, None, None]
+    one = mine[:, None, None]
     return either(first, total, amount, one, controls - 1, error, live[:, None], room)

@@ -12,8 +12,9 @@ from tests.helpers.problems import random_problem, values
 from tests.numerics.test_backward import EPS, HOSTS
 
 
+@pytest.mark.parametrize("idle", [False, True])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_tasks_that_differ_in_one_control_compare_the_others_once(sign):
+def test_tasks_that_differ_in_one_control_compare_the_others_once(sign: float, idle: bool):
     """Values, controls taken and errors are those of any tasks; ties are among them."""
     rng, size = np.random.default_rng(7), 4
     problem = random_problem(rng, controls=size, slots=size, classes=2, roots=size, points=6)
@@ -25,11 +26,13 @@ def test_tasks_that_differ_in_one_control_compare_the_others_once(sign):
     stop = np.where(outcome[:, :, None] >= 0, tables.stop, 0.0)
     stop[1::size, :, :] = 0.0
     stop[1::size, 0], outcome[1::size] = stop[::size].sum(axis=1), [1, -1, -1, -1]  # as control 0
+    if idle:  # the last control yields nothing
+        stop[size - 1 :: size], outcome[size - 1 :: size] = 0.0, -1
     reward = sign * abs(tables.reward)
     reward[1] = reward[0]
     tables = dataclasses.replace(tables, stop=stop, reward=reward)
     given = problem.tasks
-    roots, own = np.arange(size), np.arange(size)
+    roots, own = np.arange(size), np.arange(size) % (size - idle)
     parts = [np.repeat(x[:, :1], 5, axis=1) for x in (given.coefficient, given.counted)]
     parts[0][..., 1] = parts[0][..., 0] = 0.5
     parts[1][..., :2] = 1.0
@@ -41,7 +44,10 @@ def test_tasks_that_differ_in_one_control_compare_the_others_once(sign):
     allowed[..., -1] = True
     coefficient = abs(parts[0]) if sign > 0 else parts[0]
     tasks = dataclasses.replace(given, coefficient=coefficient, counted=parts[1], allowed=allowed)
-    assert one_control(structure, tasks, 2).tolist() == own.tolist()
+    apart = one_control(structure, tasks, 2)
+    assert apart is not None
+    assert apart.control.tolist() == own.tolist()
+    assert len(apart.others) == size - 1 - idle
     assert one_control(structure, given, 2) is None
     tree = build_tree(structure)
     swept = [list(sweep(tree, tables, tasks, block=64, host=host)) for host in HOSTS]
