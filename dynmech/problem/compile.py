@@ -33,7 +33,7 @@ from dynmech.problem.edges import (
     Edges,
     actions_jit,
     compile_edges,
-    in_blocks,
+    law_blocks,
     laws_jit,
     told_jit,
 )
@@ -98,21 +98,17 @@ def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = N
 
 
 def _columns(env: RecommendationMDP, compiled: Compiled) -> Float[np.ndarray, "C m"]:
-    """Likelihood columns y_q L(z | .), some edges at a time."""
+    """Likelihood columns y_q L(z | .), by the program that told edges apart."""
     edges = compiled.edges
     of, symbol = edges.column_edge, edges.column_symbol
     column = np.zeros((len(of), env.tastes.size))
     if not len(of):
         return column
     used, place = np.unique(of, return_inverse=True)
-    each = 8.0 * env.tastes.size * env.heard.count
-    for low, at in in_blocks(len(used), 4 * each):
-        one = used[at]
-        given = edges.memory[one], env.controls[edges.control[one]], edges.period[one]
-        with precision(env.gamma):
-            law = np.asarray(laws_jit(env.signals.feedback, *given, env.utilities))
-        mine = np.flatnonzero((place >= low) & (place < low + len(at)))
-        column[mine] = law[place[mine] - low, :, symbol[mine]]
+    given = edges.memory[used], env.controls[edges.control[used]], edges.period[used]
+    for low, part in law_blocks(env, *given):
+        mine = np.flatnonzero((place >= low) & (place < low + len(part.law)))
+        column[mine] = part.law[place[mine] - low, :, symbol[mine]]
     return compiled.query[of] * column
 
 

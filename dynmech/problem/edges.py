@@ -157,7 +157,7 @@ def compile_edges(
     merged = np.zeros(len(keys), np.int64)
     column_rows, column_edge, column_symbol = [], [], []
     symbols = env.heard.count
-    for low, part in _blocks(env, memory, env.controls[control], period):
+    for low, part in law_blocks(env, memory, env.controls[control], period):
         high = low + len(part.action)
         _check_actions(env, part.action, always[low:high])
         _check_laws(part.law)
@@ -254,7 +254,7 @@ def _check_room(env: RecommendationMDP, ever: np.ndarray, going: int, limit: flo
         raise TooLarge(describe(_RULE, f"need at most {limit / 1e9:.3g} GB", got, do))
 
 
-def _blocks(
+def law_blocks(
     env: RecommendationMDP, memory: np.ndarray, shown: np.ndarray, period: np.ndarray
 ) -> Iterator[tuple[int, _Part]]:
     """Laws of all situations, a few at a time, in few sizes."""
