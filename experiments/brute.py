@@ -112,7 +112,7 @@ def _settings() -> dict[str, Setting]:
     never: dict[str, Any] = {"exact_after": math.inf}
     for kind in kinds:
         best = kind is dm.BestFirst
-        both = "finite endless" if best else "finite"
+        both = "finite" if kind is dm.BranchAndBound else "finite endless"
         asked = {
             "": Setting(kind(**never), horizons="finite"),
             ", giving way": Setting(kind(), 0.02, horizons="finite"),

@@ -25,20 +25,21 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
 
-from solvers.checkpoint import States, mark_of, named, within
+from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, flag, positive, time_limit, whole
-from solvers.devices import check_mesh, late
+from solvers.devices import check_mesh
+from solvers.points.endless import solve_endless
+from solvers.points.passes import improve_points
 from solvers.points.points import Points, PointSets
-from solvers.points.starts import Starts, Wanted, loose_nodes, root_beliefs
+from solvers.points.starts import loose_nodes, root_beliefs
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Problem
-from solvers.progress import Bar, deferred
+from solvers.progress import deferred
 from solvers.search.branch_and_bound import BoundedTree, kept_gaps, stopped
+from solvers.search.endless import BestFirst
 from solvers.search.growing import (
     Passes,
-    as_passes,
     caps_at,
     elapsed,
     fits_a_plan,
@@ -47,15 +48,13 @@ from solvers.search.growing import (
     summary,
     sweep_bounded,
 )
-from solvers.solution import AbstractSolver, Limits, Status, Unsuited, close_enough
+from solvers.solution import AbstractSolver, Limits, Status, Unsuited
 from solvers.told.bounds import open_columns
 from solvers.told.rounded import asked_for, widened
 from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.tree import Layer, build_tree
 
 _SMALL = 1e6  # bytes of laws that are not counted
-_IGNORED = 0.5
-_SAME = 1e-13
 _MADE = (Status.WITHIN_TOLERANCE, Status.EXACT)
 
 
@@ -63,12 +62,15 @@ class PointBased(AbstractSolver):
     """Solve to a certified gap from bounds at visited beliefs that bound those in between.
 
     For markets where learning is the point: what is known of one belief bounds its neighbours,
-    so that most histories are never looked at. Anytime, as `BranchAndBound`.
+    so that most histories are never looked at. Anytime, as `BranchAndBound`. Without a last round
+    one set of beliefs serves every round (`solvers.points.endless`), whatever the chance of going
+    on; values that move, and a tolerance of 0, are then left to `BestFirst`.
 
     **Arguments**
 
     - `memory`: bytes that may live at once, default 4e9.
-    - `seconds`: stop after the pass in which this time has passed; None for no limit.
+    - `seconds`: stop after the pass in which this time has passed; None for no limit. Without a
+      last round they bound the search and what is written out of its plans.
     - `beliefs`: the most beliefs of a round and memory class that one pass adds.
     - `everywhere`: reach the tolerance not only at the start but, for the policies kept, at every
       node that truthful play can visit: what bounds gains inside a conversation.
@@ -89,11 +91,20 @@ class PointBased(AbstractSolver):
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Bound every task; see `AbstractSolver.solve`."""
-        if problem.horizon == math.inf:
-            do = "solve with Stationary() and a tolerance"
-            raise Unsuited("horizon", "be finite for PointBased()", problem.horizon, do)
         check_mesh(limits.mesh)
+        if problem.horizon == math.inf:
+            return self._endless(problem, tasks, limits, progress)
         return beside_exact(self, self._improve, problem, tasks, limits, progress)
+
+    def _endless(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
+        if self.everywhere:
+            must, do = "be False where horizon is math.inf", "leave it out"
+            raise Unsuited("everywhere", must, self.everywhere, do)
+        moving = any(part.kernel is not None for part in tasks.groups)
+        if moving or max(limits.tolerance, limits.relative) == 0:
+            return BestFirst(self.memory, self.seconds).solve(problem, tasks, limits, progress)
+        with fits_a_plan():
+            return solve_endless(self, problem, tasks, limits, progress)
 
     def _improve(
         self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, beside: Beside
@@ -193,160 +204,8 @@ def solve_point_based(
     return BoundedTree(tree, answers, upper, kept, status, tuple(passes), size)
 
 
-def improve_points(
-    sets: PointSets,
-    starts: Starts,
-    solver: PointBased,
-    tolerance: float,
-    passes: Passes,
-    began: float,
-    progress: bool = False,
-    check: Callable[[], None] = lambda: None,
-    relative: float = 0.0,
-    states: States | None = None,
-    kind: str = "stage0",
-) -> Status:
-    """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
-
-    Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
-    between backups, to raise if it is to stop. `states`: where what is known is kept, as `kind`.
-    """
-    previous, least = np.zeros(0), tolerance
-    states = States(None, "point-based", str) if states is None else states
-
-    def state() -> dict[str, np.ndarray]:
-        numbers = {"bounds": previous, "least": np.array(least)}
-        numbers["passes"] = np.reshape(np.array(passes), (-1, 3))
-        return {**numbers, **named("sets", sets.state())}
-
-    def restore(kept: dict[str, np.ndarray]) -> None:
-        nonlocal previous, least, began
-        sets.restore(within("sets", kept))
-        previous, least, passes[:] = kept["bounds"], float(kept["least"]), as_passes(kept["passes"])
-        began = time.monotonic() - elapsed(passes)
-
-    states.resume(restore, state, kind, sets.mesh)
-    with Bar("backing up", "pass", progress) as bar:
-        while True:
-            states.save(state, kind)
-            try:
-                fresh = _improve(sets, starts, solver, least, check)
-            except KeyboardInterrupt:
-                if not passes:
-                    raise
-                return Status.INTERRUPTED
-            bounds = _bounds(sets, starts)
-            gap = float((bounds[0] - bounds[1]).max(initial=0.0))
-            allowed = close_enough(tolerance, relative, np.ones_like(bounds[0]), bounds[0])
-            least = float(allowed.min()) if allowed.size else tolerance
-            passes.append((sets.visited(), time.monotonic() - began, gap))
-            bar(1, f"gap {gap:.3g}, {sets.visited()} beliefs")
-            same = bounds.shape == previous.shape and np.allclose(
-                bounds, previous, rtol=_SAME, atol=0
-            )
-            previous = bounds
-            if (bounds[0] - bounds[1] <= allowed).all():
-                return Status.WITHIN_TOLERANCE
-            if late(sets.mesh, began, solver.seconds):
-                return Status.TIME_LIMIT
-            if sets.bytes() > solver.memory / 4:
-                return Status.MEMORY_LIMIT
-            if same and not fresh:
-                return Status.EXACT
-
-
-def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
-    """Upper and lower bounds at the starts, where they count."""
-    found = [np.zeros((2, 0))]
-    for (t, memory), one in starts.items():
-        points = sets.at(t, memory)
-        index = points.visit(one.belief)
-        found.append(np.stack([points.upper[index], points.lower[index]])[:, one.weight > 0])
-    return np.concatenate(found, axis=1)
-
-
-Candidates = dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
-
-
-def _improve(
-    sets: PointSets, starts: Starts, solver: PointBased, tolerance: float, check: Callable[[], None]
-) -> int:
-    """One pass forward and back; how many beliefs are new."""
-    before, horizon = sets.visited(), sets.structure.horizon
-    most = sets.batch(solver.memory / 8)
-    walk: list[dict[int, np.ndarray]] = []
-    wanted: dict[int, Wanted] = {}
-    for t in range(horizon):
-        here: dict[int, np.ndarray] = {}
-        candidates: Candidates = {}
-        for memory in {*wanted, *(m for s, m in starts if s == t)}:
-            parts = [x for x in (wanted.get(memory), starts.get((t, memory))) if x is not None]
-            belief = np.concatenate([x.belief for x in parts])
-            index, inverse = np.unique(sets.at(t, memory).visit(belief), return_inverse=True)
-            weight = np.zeros((len(index), sets.tasks))
-            np.add.at(weight, inverse.reshape(-1), np.concatenate([x.weight for x in parts]))
-            here[memory] = index
-            for low in range(0, len(index) if t < horizon - 1 else 0, most):
-                check()
-                part = slice(low, low + most)
-                _follow(sets, t, memory, index[part], weight[part], candidates)
-        walk.append(here)
-        wanted = _largest(candidates, solver.beliefs, _IGNORED * tolerance / horizon)
-    for t in reversed(range(horizon)):
-        for memory, index in walk[t].items():
-            for low in range(0, len(index), most):
-                check()
-                sets.back_up(t, memory, index[low : low + most])
-    return sets.visited() - before
-
-
 def _join(old: np.ndarray, more: np.ndarray) -> np.ndarray:
     return np.concatenate([old, more])
-
-
-def _follow(
-    sets: PointSets,
-    t: int,
-    memory: int,
-    index: np.ndarray,
-    weight: np.ndarray,
-    candidates: Candidates,
-) -> None:
-    """Add the beliefs after hopeful controls: by class, (belief, weight, share of the gap)."""
-    points = sets.at(t, memory)
-    found = sets.look(t, memory, index)
-    np.minimum.at(points.upper, index, found.upper.max(axis=1))
-    hopeful = found.upper.argmax(axis=1)
-    edge, heirs = sets.structure.edge[t][memory], sets.structure.successor[t][memory]
-    taken = hopeful[:, None] == np.arange(len(edge))[:, None]  # (N, A, U)
-    reach = np.where(taken, weight[:, None], 0.0)[:, :, None] * found.mass[..., None]
-    reach = sets.onward(reach)
-    mass = np.where(found.mass > 0, found.mass, 1.0)[..., None]
-    share = (reach * (found.after_upper - found.after_lower) / mass).max(axis=3)
-    n, a, z = np.nonzero(share > 0)
-    if not len(n):
-        return
-    belief = points.belief[index[n]] * sets.column[sets.structure.columns[edge[a], z]]
-    belief /= belief.sum(axis=1, keepdims=True)
-    for heir in np.unique(heirs[a]).tolist():
-        here = heirs[a] == heir
-        more = (belief[here], reach[n, a, z][here], share[n, a, z][here])
-        candidates.setdefault(heir, []).append(more)
-
-
-def _largest(candidates: Candidates, most: int, ignored: float) -> dict[int, Wanted]:
-    """The candidates that hold most of the gap, at most `most` of each class."""
-    joined = {m: [np.concatenate(x) for x in zip(*c, strict=True)] for m, c in candidates.items()}
-    every = np.sort(np.concatenate([share for _, _, share in joined.values()] or [np.zeros(0)]))
-    small = np.searchsorted(np.cumsum(every), ignored)
-    floor = every[small] if small < len(every) else np.inf
-    wanted = {}
-    for memory, (belief, weight, share) in joined.items():
-        order = np.argsort(-share, kind="stable")[:most]
-        order = order[share[order] >= floor]
-        if len(order):
-            wanted[memory] = Wanted(belief[order], weight[order])
-    return wanted
 
 
 def _grow(

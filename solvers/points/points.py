@@ -4,11 +4,18 @@ Everything is per round and memory class, and shared by all roots and tasks: a t
 coefficients, outcomes that count and controls allowed, whichever root asks for it. A plan is a
 control and, for every symbol (and next coefficient vector), a plan of the next round; its
 alpha-vector is its payoff given omega, so that its payoff under any belief is an inner product.
+
+Without a last round one set of each memory class serves every round, since W is the same in all:
+bounds on a round's W bound what follows it too. The first plans keep one control for ever, and
+every plan made later goes on with plans that were there: its alpha-vector is an exact sum, for
+ever. Where a symbol has one chance c whatever the parameter and leads back to the class, the belief
+is its own, so that a control with such symbols, c in all, and the best plan from there on get
+
+    W(b) = pay(a, b) + c W(b) + sum over the other z of W(b_az) = (pay + the others) / (1 - c).
 """
 
 from collections.abc import Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +24,10 @@ from jaxtyping import Array, Float, Int
 from solvers.checkpoint import named, within
 from solvers.host import Record
 from solvers.points.batches import in_chunks, padded_length
+from solvers.points.ends import Ends, flatten, known_ends
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import RELATIVE
-from solvers.told.bounds import bound_after, expected, open_columns, told_parameter
+from solvers.told.bounds import expected, open_columns
 from solvers.told.interpolate import NEAR, best_plan, upper_between
 
 _CELLS = 16_384
@@ -59,8 +67,8 @@ class Points:
     """
 
     def __init__(
-        self, told: np.ndarray, least: np.ndarray, nothing: np.ndarray, controls: np.ndarray,
-        symbols: int, regimes: int, mesh: jax.sharding.Mesh | None,
+        self, told: np.ndarray, least: np.ndarray, kept: np.ndarray, keeps: np.ndarray,
+        controls: np.ndarray, symbols: int, regimes: int, mesh: jax.sharding.Mesh | None,
     ):  # fmt: skip
         tasks, points = told.shape
         self.mesh = mesh
@@ -69,9 +77,9 @@ class Points:
         self.lower, self.best = np.zeros((0, tasks)), np.zeros((0, tasks), np.int64)
         self.ceiling = np.zeros((0, len(controls), tasks))
         self.controls = controls
-        self.alpha, self.plan = nothing[None], np.zeros(1, np.int64)
-        self.control = np.full((1, tasks), len(controls) - 1)
-        self.after = np.zeros((1, tasks, symbols, regimes), np.int64)
+        self.alpha, self.plan, self.control = kept, np.arange(len(kept)), keeps
+        again = np.broadcast_to(self.plan[:, None, None, None], (*keeps.shape, symbols, regimes))
+        self.after = again.copy()
         self.place: dict[bytes, int] = {}
         self._cache: dict[str, tuple[Array, ...]] = {}
 
@@ -174,33 +182,49 @@ class PointSets:
         tables: Tables,
         tasks: Sequence[Tasks],
         mesh: jax.sharding.Mesh | None = None,
+        endless: bool = False,
     ):
         self.structure, self.tables, self.mesh = structure, tables, mesh
+        self.endless = endless
         self.flat, self.place = flatten(tasks, tables)
         self.regimes = 1 if self.flat.kernel is None else np.asarray(self.flat.kernel).shape[1]
         self.column = open_columns(np.asarray(tables.column))
-        self.told = _per_task(structure, tables, self.flat)
-        opposite = eqx.tree_at(lambda x: x.reward, tables, -np.asarray(tables.reward))
-        negated = eqx.tree_at(lambda x: x.coefficient, self.flat, -self.flat.coefficient)
-        self.least = [-x for x in _per_task(structure, opposite, negated)]
-        only = np.zeros_like(self.flat.allowed)
-        only[..., -1] = True
-        quiet = eqx.tree_at(lambda x: x.allowed, self.flat, only)
-        self.nothing = _per_task(structure, tables, quiet)
+        self.ends: Ends = known_ends(structure, tables, self.flat, endless)
+        still = (self.column == self.column[:, :1]).all(axis=1) & endless
+        self.still = np.where(still, self.column[:, 0], 0.0)
         self.sets: dict[tuple[int, int], Points] = {}
 
     def at(self, t: int, memory: int) -> Points:
-        key = (t, int(memory))
+        key = (self.table(t), int(memory))
         if key not in self.sets:
-            told, least, nothing = (x[t][memory] for x in (self.told, self.least, self.nothing))
+            told, least, kept, keeps, after = self.ends.at(*key)
             controls = self.now(t, memory)
-            if t < self.structure.horizon - 1:
-                parts = (self.structure, self.tables, self.flat)
-                each = [x[:, None] for x in self.told]
-                controls = controls + bound_after(*parts, each, t, memory)[:, 0]
+            if self.goes_on(t):
+                edge, heirs = self.moves(*key)
+                going = self.column[self.structure.columns[edge]].sum(axis=1)
+                later = [expected(after[heir], self.flat, a) for a, heir in enumerate(heirs)]
+                controls = controls + going[:, None] * np.stack(later)
             sizes = self.structure.symbols, self.regimes
-            self.sets[key] = Points(told, least, nothing, controls, *sizes, self.mesh)
+            self.sets[key] = Points(told, least, kept, keeps, controls, *sizes, self.mesh)
         return self.sets[key]
+
+    def moves(self, t: int, memory: int) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, " A"]]:
+        """Edges of the controls in a class, and the classes that they lead to."""
+        at = self.table(t)
+        return self.structure.edge[at][memory], self.structure.successor[at][memory]
+
+    def table(self, t: int) -> int:
+        """Which of the structure's rounds stands for round t: without a last one, the only one."""
+        return 0 if self.endless else t
+
+    def goes_on(self, t: int) -> bool:
+        """Whether another round follows."""
+        return self.endless or t < self.structure.horizon - 1
+
+    def again(self, t: int, memory: int) -> Float[np.ndarray, "A Z"]:
+        """The chance of symbols that lead back to the same class and belief, 0 of others."""
+        edge, heirs = self.moves(t, memory)
+        return np.where((heirs == memory)[:, None], self.still[self.structure.columns[edge]], 0.0)
 
     def state(self) -> dict[str, np.ndarray]:
         """What was found, for a checkpoint."""
@@ -235,7 +259,7 @@ class PointSets:
 
     def now(self, t: int, memory: int) -> Float[np.ndarray, "A U m"]:
         """What each control yields at once, given omega."""
-        edge = self.structure.edge[t][memory]
+        edge = self.structure.edge[self.table(t)][memory]
         reward, stop = np.asarray(self.tables.reward), np.asarray(self.tables.stop)
         coefficient, counted = self.flat.coefficient[0], self.flat.counted[0]
         total = np.zeros((len(edge), len(coefficient), reward.shape[1]))
@@ -260,15 +284,15 @@ class PointSets:
         ceiling = np.where(allowed, ceiling, -np.inf)
         lower = here.lower[index][:, None]
         hopeful = np.asarray((ceiling >= lower - RELATIVE * abs(lower)).any(axis=2))
-        symbols = self.structure.symbols if t < self.structure.horizon - 1 else 0
-        shape = (len(belief), controls, symbols)
+        symbols = self.structure.symbols if self.goes_on(t) else 0
+        shape, again = (len(belief), controls, symbols), np.ones(controls)
         mass = np.zeros(shape)
         upper, lower = np.zeros((*shape, tasks)), np.zeros((*shape, tasks))
         plan = np.zeros((*shape, tasks), np.int64)
         if symbols:
-            edge, heirs = self.structure.edge[t][memory], self.structure.successor[t][memory]
-            column = self.column[self.structure.columns[edge]]
-            live = column.any(axis=2)
+            edge, heirs = self.moves(t, memory)
+            column, back = self.column[self.structure.columns[edge]], self.again(t, memory)
+            live, again = column.any(axis=2) & (back == 0), 1.0 - back.sum(axis=1)
             for heir in np.unique(heirs).tolist():
                 n, a, z = np.nonzero(hopeful[:, :, None] & (live & (heirs == heir)[:, None]))
                 if not len(n):
@@ -286,7 +310,8 @@ class PointSets:
         both = []
         for bound in (upper, lower):
             later = np.stack([self.mean(bound[:, a].sum(axis=1), a) for a in range(controls)], 1)
-            both.append(np.where(hopeful[:, :, None] & allowed, first + later, -np.inf))
+            total = (first + later) / again[:, None]
+            both.append(np.where(hopeful[:, :, None] & allowed, total, -np.inf))
         high = np.where(hopeful[:, :, None], np.minimum(both[0], ceiling), ceiling)
         here.ceiling[index] = high
         return Found(high, both[1], mass, upper, lower, plan)
@@ -305,7 +330,7 @@ class PointSets:
 
     def per_group(self, group: int) -> list[np.ndarray]:
         """What a platform told the parameter gets, as `told_parameter` of one group."""
-        return [told[:, self.place[group]] for told in self.told]
+        return [told[:, self.place[group]] for told in self.ends.told]
 
     def siblings(self) -> Int[np.ndarray, "U V"]:
         """The tasks that each task can become."""
@@ -328,8 +353,8 @@ class PointSets:
         alpha = self.now(t, memory)[control, task]
         after = np.zeros((*control.shape, self.structure.symbols, self.regimes), np.int64)
         if found.mass.shape[2]:
-            edge = self.structure.edge[t][memory][control]
-            heirs = self.structure.successor[t][memory][control]
+            edge, heirs = (x[control] for x in self.moves(t, memory))
+            back = self.again(t, memory)[control]
             law, sibling = self.law(control), self.siblings()
             row = np.arange(len(index))[:, None]
             for z in range(self.structure.symbols):
@@ -345,30 +370,12 @@ class PointSets:
                         slot = np.searchsorted(following.plan, number[here])
                         part = following.alpha[slot % len(following.plan), other[here]]
                         later[here] += law[..., v][here][:, None] * part
-                alpha += column * later
+                alpha += np.where(back[:, :, z, None] > 0, 0.0, column * later)
+            own = len(points.control) + np.arange(len(index))[:, None, None, None]
+            after = np.where(back[..., None] > 0, own, after)
+            alpha /= 1.0 - back.sum(axis=2)[..., None]
         points.improve(index, found.upper.max(axis=1), alpha, control, after)
         return found
-
-
-def flatten(tasks: Sequence[Tasks], tables: Tables) -> tuple[Tasks, list[np.ndarray]]:
-    """The distinct tasks of all groups as those of one root, and where each (root, task) is."""
-    kernel = tasks[0].kernel
-    width = 1 if kernel is None else np.asarray(kernel).shape[1]
-    rows, sizes = [], []
-    for part in tasks:
-        parts = (part.coefficient, part.counted, part.allowed)
-        row = np.concatenate([np.asarray(x, float) for x in parts], axis=2)
-        rows.append(row.reshape(-1, width * row.shape[2]))
-        sizes.append(row.shape[:2])
-    unique, number = np.unique(np.concatenate(rows), axis=0, return_inverse=True)
-    number = number.reshape(-1)[:, None] * width + np.arange(width)
-    ends = np.cumsum([len(row) for row in rows])[:-1]
-    place = [x.reshape(size) for x, size in zip(np.split(number, ends), sizes, strict=True)]
-    outcomes = tasks[0].coefficient.shape[2]
-    unique = unique.reshape(1, -1, unique.shape[1] // width)
-    coefficient, counted, allowed = np.split(unique, [outcomes, 2 * outcomes], axis=2)
-    root = np.ones((1, np.asarray(tables.reward).shape[1]))
-    return Tasks(root, coefficient, counted, allowed > 0, 0, kernel), place
 
 
 def _distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -380,12 +387,3 @@ def _distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.abs(beliefs - beliefs[first[index]]).max(initial=0.0) > 1e-13:
         return beliefs, np.arange(len(beliefs))
     return beliefs[first], index
-
-
-def _per_task(structure: Structure, tables: Tables, flat: Tasks) -> list[np.ndarray]:
-    tasks = flat.coefficient.shape[1]
-    bounds = [x[:, 0] for x in told_parameter(structure, tables, flat)]
-    if any(x.shape[1] != tasks for x in bounds):
-        classes = sum(len(edge) for edge in structure.edge)
-        raise MemoryError(f"tables of {classes} memory classes x {tasks} tasks are too large")
-    return bounds

@@ -36,6 +36,7 @@ from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
 from solvers.search.forever import one_for_ever, told_for_ever
 from solvers.search.kept import Arrays, restore_search, search_state
+from solvers.search.rounds import time_for, why_short
 from solvers.search.timed import with_clock
 from solvers.search.unrolled import write_finite, write_rounds
 from solvers.solution import (
@@ -70,8 +71,8 @@ class BestFirst(AbstractSolver):
 
     **Arguments**
 
-    - `memory`: bytes that may live at once, default 4e9. `seconds`: of search, None for no limit:
-      the plan found is written out beyond them.
+    - `memory`: bytes that may live at once, default 4e9. `seconds`: of search, and, without a last
+      round, of what is written out of the plan found; None for no limit.
     - `exact_after`: once the search has taken this share of the seconds that the whole tree would
       take, roughly, that is solved exactly instead, at once where it is about a second; math.inf:
       never. Single precision, meshes and endless horizons are searched to the end.
@@ -89,7 +90,7 @@ class BestFirst(AbstractSolver):
 
         See `AbstractSolver.solve`. In an endless horizon, coefficients that move, and a tolerance
         of 0 where beliefs take no finite number of directions, are left to `Stationary`. The status
-        is MEMORY_LIMIT where more rounds are to be written out than may be.
+        is MEMORY_LIMIT or TIME_LIMIT where more rounds are to be written out than may be.
         """
         began = time.monotonic()
         check_mesh(limits.mesh)
@@ -100,8 +101,7 @@ class BestFirst(AbstractSolver):
             return beside_exact(self, self._finite, problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
         structure, tables, groups = listed.structure, listed.tables, tasks.groups
-        scale = most_gained(tables, groups)
-        least = _RESOLUTION * float(np.finfo(np.float64).eps) * scale
+        least = _RESOLUTION * float(np.finfo(np.float64).eps) * most_gained(tables, groups)
         if 0 < limits.tolerance < least:
             raise TooFine(least)
         exact = max(limits.tolerance, limits.relative) == 0
@@ -111,21 +111,21 @@ class BestFirst(AbstractSolver):
         # In single precision half of it is left to rounding of the data.
         tolerance, relative = (x / (1 + limits.single) for x in (limits.tolerance, limits.relative))
         first = {"tolerance": _SHARE * tolerance, "relative": _SHARE * relative}
-        asked = dataclasses.replace(limits, **first, memory=self.memory, seconds=self.seconds)
+        searching, expired = time_for(limits.mesh, began, self.seconds)
+        asked = dataclasses.replace(limits, **first, memory=self.memory, seconds=searching)
         found = search_endless(structure, tables, groups, asked, progress)
         close = close_enough(tolerance, relative, tasks.mass, found.upper)
         close, rounded = close * tasks.mass, np.asarray(found.rounding)
         known = found.lower, found.upper, (rest := np.maximum(_REST * close, rounded))
         assert isinstance(found.plan, EndlessPlan)
-        table = write_rounds(found.plan, tasks, *known, self.memory, max(1, listed.depth))
+        table = write_rounds(found.plan, tasks, *known, self.memory, max(1, listed.depth), expired)
         value = np.minimum(table.value, found.upper)
         if exact and (found.lower - value > 10 * rest).any():
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
         note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
         spent = time.monotonic() - began
-        missing = found.upper - value > np.maximum(close, rounded)
-        if found.status.met and missing.any():
-            found = dataclasses.replace(found, status=Status.MEMORY_LIMIT)
+        if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
+            found = dataclasses.replace(found, status=why_short(expired))
         found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 

@@ -1,21 +1,79 @@
 """Plans without a last round: followed node by node, and summed in closed form.
 
+`AbstractEndless` is what their rounds are written out from (`solvers.search.unrolled`).
+
 A plan is what each economy's opened pairs say, and where they end one control kept for ever. It
 answers at every history: off what was searched it keeps the control that is best for ever at the
 belief and memory where the plan was left, whose distance to the best is bounded there.
 """
 
+import abc
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.problem import Structure
 from solvers.search.arrays import each_once
 from solvers.search.best_first import Search
+from solvers.search.economy import Economy
 from solvers.search.store import Indices
 from solvers.search.ways import Ways
 from solvers.solution import AbstractPlan, Node
 
 
-class EndlessPlan(AbstractPlan):
+class AbstractEndless(AbstractPlan):
+    """Plans that are at *pairs*, numbers above 0, or keep one control for ever, 0."""
+
+    @property
+    @abc.abstractmethod
+    def structure(self) -> Structure:
+        """The one table of edges."""
+
+    @property
+    @abc.abstractmethod
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Likelihood columns (C, m), what each adds to words, and to the size of a belief."""
+
+    @abc.abstractmethod
+    def economy_of(self, task: int) -> Economy:
+        """Root, yields and bounds of a task."""
+
+    @abc.abstractmethod
+    def tops(self, tasks: Indices) -> tuple[Indices, Indices]:
+        """Where the plans of tasks start: pairs, and what is kept."""
+
+    @abc.abstractmethod
+    def acts(self, pair: Indices) -> Indices:
+        """The control taken at a pair, -1 where one is kept for ever."""
+
+    @abc.abstractmethod
+    def keeps(self, pair: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+        """The control that is best kept at a pair."""
+
+    @abc.abstractmethod
+    def onward(
+        self, pair: Indices, keep: Indices
+    ) -> tuple[Int[np.ndarray, "k Z"], Int[np.ndarray, "k Z"]]:
+        """Where plans are after each symbol: pairs, and what is kept."""
+
+    @abc.abstractmethod
+    def known(
+        self,
+        pair: Indices,
+        task: int,
+        memory: Indices,
+        belief: Float[np.ndarray, "k m"],
+        size: Float[np.ndarray, " k"] | None,
+        sharp: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a task attains from pairs on, at beliefs unnormalised, and what it cannot exceed.
+
+        **Arguments:** `size`: of the beliefs, as in `Layer`; `sharp`: whether what is above is to
+        be as close as it is known, else as it is quickly found.
+        """
+
+
+class EndlessPlan(AbstractEndless):
     """The plans of all tasks: `economy` (N,), which of the search's each follows, and `allowed`.
 
     A task that follows another's economy may use fewer controls than it: all that the plan
@@ -25,6 +83,52 @@ class EndlessPlan(AbstractPlan):
     search: Search
     economy: Int[np.ndarray, " N"]
     allowed: Bool[np.ndarray, "N A"]
+
+    @property
+    def structure(self) -> Structure:
+        return self.search.structure
+
+    @property
+    def columns(self):
+        store = self.search.store
+        return store.column, store.digit, store.offset
+
+    def economy_of(self, task: int) -> Economy:
+        return self.search.economies[self.economy[task]]
+
+    def tops(self, tasks: Indices):
+        top = np.asarray(self.search.top, np.int64)[self.economy[tasks]]
+        return top, self.keeps(top)
+
+    def acts(self, pair: Indices):
+        return np.where(pair > 0, self.search.pairs["act"][pair].astype(np.int64), -1)
+
+    def keeps(self, pair: Int[np.ndarray, "..."]):
+        return self.search.pairs["keep"][pair].astype(np.int64)
+
+    def onward(self, pair: Indices, keep: Indices):
+        place, act = self.search.pairs["place"][pair], self.acts(pair)
+        inside = act >= 0
+        following = np.zeros((len(pair), self.structure.symbols), np.int64)
+        following[inside] = self.search.opened["child"][place[inside], act[inside]]
+        otherwise = np.where(inside, self.structure.controls - 1, keep)[:, None]
+        return following, np.where(following > 0, self.keeps(following), otherwise)
+
+    def known(
+        self,
+        pair: Indices,
+        task: int,
+        memory: Indices,
+        belief: Float[np.ndarray, "k m"],
+        size: Float[np.ndarray, " k"] | None,
+        sharp: bool,
+    ):
+        pairs, nodes = self.search.pairs, self.search.store.nodes
+        low, high = pairs["lower"][pair], pairs["upper"][pair]
+        if size is None:
+            return low, high
+        scale = np.exp(size - nodes["size"][pairs["node"][pair]])
+        return low * scale, high * scale
 
     def act(self, node: Node) -> int:
         """The control at a history; `node.memory` and `node.belief` follow from it."""

@@ -1,13 +1,19 @@
 """Rounds of plans while they are written out: their nodes, and which plan is where."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from solvers.devices import late
 from solvers.search.store import Indices
+from solvers.solution import Status
 from solvers.tree.tree import Layer
+
+_SEARCH, _WRITE = 0.6, 0.85  # shares of the seconds after which each ends, where plans go on
 
 
 class Entries(NamedTuple):
@@ -74,3 +80,17 @@ def as_layer(here: Round, child: np.ndarray) -> Layer:
     """A round as a layer of a tree."""
     at = np.arange(len(here.memory), dtype=np.int32)
     return Layer(here.parent, here.column, at, here.memory, child, here.size, here.row)
+
+
+def time_for(
+    mesh: jax.sharding.Mesh | None, began: float, seconds: float | None
+) -> tuple[float | None, Callable[[], bool]]:
+    """Seconds of the search, and whether rounds are to be written out no more."""
+    if seconds is None:
+        return None, lambda: False
+    return _SEARCH * seconds, functools.partial(late, mesh, began, _WRITE * seconds)
+
+
+def why_short(expired: Callable[[], bool]) -> Status:
+    """Why plans within the tolerance are not written out so far that what is written is."""
+    return Status.TIME_LIMIT if expired() else Status.MEMORY_LIMIT

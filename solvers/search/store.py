@@ -14,6 +14,15 @@ from solvers.search.arrays import Growing, Indices, each_once
 from solvers.search.numbers import Numbers
 
 
+def digits_of(structure: Structure, columns: int) -> Int[np.ndarray, "C 2"]:
+    """What every column adds to the words of a belief."""
+    digits = structure.digits
+    kinds = max(columns, 1) if digits is None else digits.shape[1]
+    odd = np.random.default_rng(kinds).integers(-(2**62), 2**62, (kinds, 2)) * 2 + 1
+    with np.errstate(over="ignore"):
+        return odd if digits is None else digits @ odd
+
+
 class Store:
     """Nodes met by any search: `memory`, `words`, `size`, and `seen`, how many columns.
 
@@ -25,12 +34,8 @@ class Store:
 
     def __init__(self, structure: Structure, tables: Tables):
         column = np.asarray(tables.column, float)
-        digits, count = structure.digits, max(len(column), 1)
-        kinds = count if digits is None else digits.shape[1]
-        odd = np.random.default_rng(kinds).integers(-(2**62), 2**62, (kinds, 2)) * 2 + 1
-        with np.errstate(over="ignore"):
-            self.digit = odd if digits is None else digits @ odd
-        self.offset = None if digits is None else np.asarray(structure.offset, float)
+        self.digit = digits_of(structure, len(column))
+        self.offset = None if structure.digits is None else np.asarray(structure.offset, float)
         self.column = column
         self.nodes = Growing(
             memory=np.int32(0), words=np.zeros(2, np.int64), size=0.0, seen=np.int32(0),

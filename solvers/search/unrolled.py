@@ -7,14 +7,14 @@ then an exact sum over the tree.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from solvers.problem import Structure, TaskList
 from solvers.search.arrays import pieces
-from solvers.search.endless_plan import EndlessPlan
+from solvers.search.endless_plan import AbstractEndless
 from solvers.search.rounds import Entries, Round, as_layer, distinct, joined, places
 from solvers.search.store import Indices
 from solvers.search.timed import starts
@@ -27,24 +27,25 @@ _FEW, _TOGETHER = 64, 16  # entries of a round that is looked at with others, so
 
 
 def write_rounds(
-    plan: EndlessPlan,
+    plan: AbstractEndless,
     tasks: TaskList,
     lower: Float[np.ndarray, " N"],
     upper: Float[np.ndarray, " N"],
     rest: Float[np.ndarray, " N"],
     memory: float,
     least: int,
+    expired: Callable[[], bool] = lambda: False,
 ) -> PlanTable:
     """The plans of the tasks kept on a tree, from which on no more than `rest` is to come.
 
     **Arguments:** `lower`, `upper`, `rest` (N,): of every task, unnormalised; `memory`: bytes for
-    the tree; `least`: rounds that it has at any rate.
+    the tree; `least`: rounds that it has at any rate; `expired`: whether it is to have no more.
     """
-    return _Writer(plan, tasks, lower, upper).write(rest, memory, least)
+    return _Writer(plan, tasks, lower, upper).write(rest, memory, least, expired)
 
 
 def write_finite(
-    plan: EndlessPlan,
+    plan: AbstractEndless,
     tasks: TaskList,
     lower: Float[np.ndarray, " N"],
     upper: Float[np.ndarray, " N"],
@@ -71,17 +72,17 @@ def write_finite(
 class _Writer:
     def __init__(
         self,
-        plan: EndlessPlan,
+        plan: AbstractEndless,
         tasks: TaskList,
         lower: Float[np.ndarray, " N"],
         upper: Float[np.ndarray, " N"],
     ):
         self.plan, self.tasks, self.lower, self.upper = plan, tasks, lower, upper
-        self.search, self.structure = plan.search, plan.search.structure
+        self.structure = plan.structure
+        self.column, self.digit, self.offset = plan.columns
         self.kept = np.flatnonzero(tasks.kept)
-        economies = [self.search.economies[k] for k in plan.economy[self.kept].tolist()]
-        self.root = np.array([one.root for one in economies])
-        self.economies = economies
+        self.economies = [plan.economy_of(k) for k in self.kept.tolist()]
+        self.root = np.array([one.root for one in self.economies])
 
     def write_all(self, structure: Structure, memory: float, following: int) -> PlanTable:
         """Write every round, following the plans for some of them; see `write_finite`."""
@@ -112,20 +113,19 @@ class _Writer:
 
     def _settled(self, at: Entries) -> Entries:
         """The same entries, from here on with the control that is best kept."""
-        keep = np.where(at.pair > 0, self.search.pairs["keep"][at.pair], at.keep)
-        return at._replace(pair=np.zeros_like(at.pair), keep=keep.astype(np.int64))
+        keep = np.where(at.pair > 0, self.plan.keeps(at.pair), at.keep)
+        return at._replace(pair=np.zeros_like(at.pair), keep=keep)
 
     def _first(self) -> Round:
         first, points = np.zeros(1, np.int32), self.root.shape[1]
-        size = None if self.search.store.offset is None else np.zeros(1)
-        words, ones = self.search.store.nodes["words"][:1], np.ones((1, points))
+        size = None if self.offset is None else np.zeros(1)
+        words, ones = np.zeros((1, self.digit.shape[1]), np.int64), np.ones((1, points))
         return Round(words, np.zeros(1, bool), first, first, first - 1, ones, size)
 
     def _top(self) -> Entries:
         """Every plan at its root."""
-        top = np.asarray(self.search.top, np.int64)[self.plan.economy[self.kept]]
+        top, keep = self.plan.tops(self.kept)
         every = np.arange(len(self.kept))
-        keep = self.search.pairs["keep"][top].astype(np.int64)
         return Entries(0 * every, every, top, keep, np.ones(len(every)))
 
     def _bytes(self, here: Round, at: Entries) -> float:
@@ -133,7 +133,13 @@ class _Writer:
         each = 8.0 * (2 * self.root.shape[1] + self.structure.controls * self.structure.symbols)
         return (each + 16.0 * len(self.kept)) * len(here.memory) + 48.0 * len(at.node)
 
-    def write(self, rest: Float[np.ndarray, " N"], memory: float, least: int) -> PlanTable:
+    def write(
+        self,
+        rest: Float[np.ndarray, " N"],
+        memory: float,
+        least: int,
+        expired: Callable[[], bool],
+    ) -> PlanTable:
         """See `write_rounds`."""
         structure = self.structure
         rounds, entries = [self._first()], [self._top()]
@@ -144,7 +150,8 @@ class _Writer:
             used += self._bytes(here, at)
             way = self._only_way(here, at)
             most = _MOST_ROUNDS if way is None else _MOST_ALONE
-            last = len(rounds) >= most or used * structure.symbols > memory
+            last = len(rounds) >= most or used * structure.symbols > memory or expired()
+            last &= len(rounds) >= least
             more = _TOGETHER if way is None else max(_TOGETHER, len(rounds) // 2)
             due = last or len(at.node) > _FEW or len(rounds) - looked >= more
             if due and len(rounds) > looked:
@@ -177,38 +184,36 @@ class _Writer:
         """What is still to come from each of some rounds on, by kept task."""
         here, at = joined(rounds, entries)
         low, high = self._bounds(here, at)
-        worth = at.weight * np.maximum(np.abs(low), np.abs(high)) * self._scale(here, at)
+        worth = at.weight * np.maximum(np.abs(low), np.abs(high))
         width = len(self.kept)
         code = np.repeat(np.arange(len(rounds)), [len(one.node) for one in entries]) * width
         left = np.bincount(code + at.task, worth, width * len(rounds))
         return left.reshape(len(rounds), width)
 
     def _control(self, at: Entries) -> Indices:
-        act = self.search.pairs["act"][at.pair].astype(np.int64)
-        return np.where((at.pair > 0) & (act >= 0), act, at.keep)
+        act = self.plan.acts(at.pair)
+        return np.where(act >= 0, act, at.keep)
 
-    def _bounds(self, here: Round, at: Entries) -> tuple[np.ndarray, np.ndarray]:
+    def _bounds(
+        self, here: Round, at: Entries, sharp: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """What the plan attains from here on, for ever, and bounds above, unweighted."""
-        pairs = self.search.pairs
-        low, high = pairs["lower"][at.pair].copy(), pairs["upper"][at.pair].copy()
-        for f in np.unique(at.task[at.pair == 0]).tolist():
-            mine = np.flatnonzero((at.pair == 0) & (at.task == f))
-            belief = here.row[at.node[mine]] * self.root[f]
-            where, one = here.memory[at.node[mine]], self.economies[f]
-            low[mine] = (belief * one.kept[at.keep[mine], where]).sum(axis=1)
-            high[mine] = (belief * one.told[where]).sum(axis=1)
+        low, high = np.zeros((2, len(at.node)))
+        for f in np.unique(at.task).tolist():
+            one, mine = self.economies[f], np.flatnonzero(at.task == f)
+            belief, where = here.row[at.node[mine]] * self.root[f], here.memory[at.node[mine]]
+            inside = at.pair[mine] > 0
+            out, some = mine[~inside], mine[inside]
+            low[out] = (belief[~inside] * one.kept[at.keep[out], where[~inside]]).sum(axis=1)
+            high[out] = (belief[~inside] * one.told[where[~inside]]).sum(axis=1)
+            size = None if here.size is None else here.size[at.node[some]]
+            parts = where[inside], belief[inside], size, sharp
+            low[some], high[some] = self.plan.known(at.pair[some], int(self.kept[f]), *parts)
         return low, np.maximum(high, low)
-
-    def _scale(self, here: Round, at: Entries) -> Float[np.ndarray, " k"]:
-        """The belief of a round's node over that of the store's, 1 unless columns are related."""
-        if here.size is None:
-            return np.ones(len(at.node))
-        known = self.search.store.nodes["size"][self.search.pairs["node"][at.pair]]
-        return np.where(at.pair > 0, np.exp(here.size[at.node] - known), 1.0)
 
     def _next(self, here: Round, at: Entries) -> tuple[Round, np.ndarray, Entries]:
         """Nodes after every control taken and symbol, where they are, and the plans there."""
-        structure, store, search = self.structure, self.search.store, self.search
+        structure, column_of, offset = self.structure, self.column, self.offset
         symbols, controls = structure.symbols, structure.controls
         control = self._control(at)
         ways, which = distinct(at.node * controls + control)[1:]
@@ -219,32 +224,24 @@ class _Writer:
         source = np.repeat(source, symbols)
         dead = here.dead[source] | (column == structure.dead)
         with np.errstate(over="ignore"):
-            words = np.where(dead[:, None], 0, here.words[source] + store.digit[column])
+            words = np.where(dead[:, None], 0, here.words[source] + self.digit[column])
         first, index = places(after, dead, words)
         origin, seen = source[first], column[first]
-        row = here.row[origin] * store.column[seen]
+        row = here.row[origin] * column_of[seen]
         row[dead[first]] = 0.0
         size = None
-        if here.size is not None and store.offset is not None:
-            size = here.size[origin] + store.offset[seen]
+        if here.size is not None and offset is not None:
+            size = here.size[origin] + offset[seen]
         ways_in = origin.astype(np.int32), seen.astype(np.int32)
         following = Round(words[first], dead[first], after[first], *ways_in, row, size)
         child = np.full((len(here.memory), controls, symbols), -1, np.int32)
         child[source, np.repeat(taken, symbols), np.tile(np.arange(symbols), len(ways))] = index
         # Where a plan goes on: the pair that follows, or what it keeps for ever.
         spot = index.reshape(-1, symbols)[which]
-        place, act = search.pairs["place"][at.pair], search.pairs["act"][at.pair]
-        inside = (at.pair > 0) & (act >= 0)
-        pair = np.zeros((len(at.node), symbols), np.int64)
-        pair[inside] = search.opened["child"][place[inside], act[inside].astype(int)]
-        keep = np.where(
-            pair > 0,
-            search.pairs["keep"][pair],
-            np.where(inside, controls - 1, at.keep)[:, None],
-        )
+        pair, keep = self.plan.onward(at.pair, at.keep)
         weight = np.repeat(at.weight, symbols)
-        if size is not None and here.size is not None and store.offset is not None:
-            step = here.size[source] + store.offset[column] - size[index]
+        if size is not None and here.size is not None and offset is not None:
+            step = here.size[source] + offset[column] - size[index]
             weight = weight * np.exp(step.reshape(-1, symbols)[which]).ravel()
         task = np.repeat(at.task, symbols)
         return (
@@ -265,31 +262,28 @@ class _Writer:
         keep = int(taken[0])
         column = int(structure.columns[structure.edge[0][memory, keep], 0])
         stays = structure.successor[0][memory, keep] == memory and column != structure.dead
-        leaves = (at.pair > 0) & (self.search.pairs["act"][at.pair] >= 0) & ~self._again_at(at)
+        leaves = (self.plan.acts(at.pair) >= 0) & ~self._again_at(at)
         return (keep, column) if stays and not leaves.any() and (taken == keep).all() else None
 
     def _again_at(self, at: Entries) -> Bool[np.ndarray, " k"]:
         """Where a plan comes back to the pair that it is at, after a single symbol."""
-        pairs = self.search.pairs
-        place, act = pairs["place"][at.pair], pairs["act"][at.pair].astype(np.int64)
-        inside = (at.pair > 0) & (act >= 0)
-        back = self.search.opened["child"][np.where(inside, place, 0), np.where(inside, act, 0), 0]
-        return inside & (back == at.pair)
+        back = self.plan.onward(at.pair, at.keep)[0][:, 0]
+        return (self.plan.acts(at.pair) >= 0) & (back == at.pair)
 
     def _again(self, here: Round, control: int, column: int, count: int):
         """Children and so many rounds that follow from the only way on."""
-        store, times = self.search.store, np.arange(1, count + 1)[:, None]
+        times = np.arange(1, count + 1)[:, None]
         child = np.full((1, self.structure.controls, 1), -1, np.int32)
         child[0, control, 0] = 0
-        row = np.repeat(store.column[column][None], count + 1, axis=0)
+        row = np.repeat(self.column[column][None], count + 1, axis=0)
         row[0] = here.row[0]
         row = np.multiply.accumulate(row, axis=0)[1:]
         with np.errstate(over="ignore"):
-            words = here.words + times * store.digit[column]
+            words = here.words + times * self.digit[column]
         zero, seen = np.zeros(1, np.int32), np.full(1, column, np.int32)
         size: list[np.ndarray | None] = [None] * count
-        if here.size is not None and store.offset is not None:
-            size = list(here.size + times * store.offset[column])
+        if here.size is not None and self.offset is not None:
+            size = list(here.size + times * self.offset[column])
         rounds = [
             Round(words[t : t + 1], here.dead, here.memory, zero, seen, row[t : t + 1], size[t])
             for t in range(count)
@@ -311,7 +305,7 @@ class _Writer:
         some = np.flatnonzero(mixed[group])
         if len(some):
             ways = Entries(*(x[order[some]] for x in at))
-            low = self._bounds(here, ways)[0] * self._scale(here, ways)
+            low = self._bounds(here, ways)[0]
             order[some] = order[some][np.lexsort((-low, key[some]))]
         weight = np.add.reduceat(at.weight[order], first)
         best = order[first]
@@ -369,11 +363,11 @@ class _Writer:
         for f in np.unique(at.task).tolist():
             mine = at.task == f
             yields[mine] = (belief[mine] * self.economies[f].yields[edge[mine]]).sum(axis=1)
-        high = self._bounds(here, at)[1] * self._scale(here, at)
+        high = self._bounds(here, at, sharp=True)[1]
         return control, edge, yields, high, belief.sum(axis=1)
 
     def _ratio(self, here: Round, after: Round, at: Entries, edge: np.ndarray, reached: np.ndarray):
-        offset = self.search.store.offset
+        offset = self.offset
         assert offset is not None
         assert here.size is not None
         assert after.size is not None

@@ -49,7 +49,7 @@ def _nearest(
     """The nearest visited beliefs and the bounds there."""
     root = jnp.sqrt(jnp.asarray(belief))
     affinity = jnp.matmul(jnp.sqrt(jnp.asarray(query)), root.T, precision=_EXACT)
-    _, near = jax.lax.top_k(affinity, NEAR)
+    _, near = jax.lax.top_k(affinity.astype(jnp.float32), NEAR)  # in double it is sorted whole
     return jnp.asarray(belief)[near], jnp.asarray(value)[near]
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from solvers import PointBased, Status
-from solvers.points.point_based import improve_points, solve_point_based
+from solvers.points.passes import improve_points
+from solvers.points.point_based import solve_point_based
 from solvers.points.points import PointSets
 from solvers.points.starts import root_beliefs
 from solvers.problem import TaskList
@@ -215,7 +216,7 @@ def test_bounds_are_never_optimistic_on_thousands_of_problems(count):
 
 def test_an_interruption_returns_the_bounds_reached(monkeypatch):
     problem = random_problem(np.random.default_rng(8), rounds=5, controls=5, symbols=3, **SHAPE)
-    import solvers.points.point_based as module
+    import solvers.points.passes as module
 
     real, calls = module._improve, []
 

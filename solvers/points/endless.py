@@ -1,0 +1,291 @@
+"""Point-based solving without a last round: plans are finite graphs, known exactly for ever.
+
+A plan made by a backup goes on, after each symbol, with a plan that was there before it, or with
+itself; the first keep one control for ever. So all that is left to do, from a plan on, is a finite
+graph, and what it yields given the parameter is an exact sum for ever: nothing is cut. It is
+followed from its root by which symbols are observed, not by beliefs.
+"""
+
+import dataclasses
+import functools
+import itertools
+import time
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from solvers.checkpoint import States, mark_of
+from solvers.points.passes import Pace, Walking, improve_points
+from solvers.points.points import PointSets
+from solvers.points.starts import root_beliefs
+from solvers.problem import Structure, Tables, TaskList
+from solvers.process import Problem
+from solvers.progress import deferred
+from solvers.search.economy import Economy
+from solvers.search.endless_plan import AbstractEndless
+from solvers.search.growing import Passes
+from solvers.search.rounds import time_for, why_short
+from solvers.search.store import Indices, digits_of
+from solvers.search.unrolled import write_rounds
+from solvers.solution import Limits, Node, Solution, Status, TooFine, close_enough
+from solvers.ties import most_gained
+from solvers.told.rounded import told_gains, widened_endless
+
+_ROUNDING = 1e-13  # of what a value's terms add up to
+_RESOLUTION = 1e4
+_REST = 0.3  # of the tolerance: what the rounds not written out may bring
+
+
+class Graph(AbstractEndless):
+    """Plans of the tasks kept as graphs of states, which are its pairs; number 0 is none.
+
+    - `control`, `memory` (S,): of each state. `after` (S, Z): the state that follows each symbol,
+      or -1 - a where control a is kept for ever. `alpha` (S, m): what is attained from a state on.
+    - `first` (N,): where each task starts, likewise; `row` (N,): its place among the distinct
+      tasks of `sets`.
+    """
+
+    sets: PointSets
+    economies: tuple[Economy | None, ...]
+    control: Int[np.ndarray, " S"]
+    memory: Int[np.ndarray, " S"]
+    after: Int[np.ndarray, "S Z"]
+    alpha: Float[np.ndarray, "S m"]
+    first: Int[np.ndarray, " N"]
+    row: Int[np.ndarray, " N"]
+
+    @property
+    def structure(self) -> Structure:
+        return self.sets.structure
+
+    @property
+    def columns(self):
+        structure, column = self.structure, np.asarray(self.sets.tables.column, float)
+        offset = None if structure.digits is None else np.asarray(structure.offset, float)
+        return column, digits_of(structure, len(column)), offset
+
+    def economy_of(self, task: int) -> Economy:
+        found = self.economies[task]
+        assert found is not None
+        return found
+
+    def tops(self, tasks: Indices):
+        return self._split(self.first[tasks])
+
+    def acts(self, pair: Indices):
+        return self.control[pair]
+
+    def keeps(self, pair: Int[np.ndarray, "..."]):
+        return self.control[pair]
+
+    def onward(self, pair: Indices, keep: Indices):
+        stay = np.broadcast_to(-1 - keep[:, None], (len(keep), self.after.shape[1]))
+        return self._split(np.where(pair[:, None] > 0, self.after[pair], stay))
+
+    def _split(self, state: np.ndarray):
+        """States as pairs, and the controls kept where there is none."""
+        last = self.structure.controls - 1
+        return np.maximum(state, 0), np.where(state < 0, -1 - state, last)
+
+    def known(
+        self,
+        pair: Indices,
+        task: int,
+        memory: Indices,
+        belief: Float[np.ndarray, "k m"],
+        size: Float[np.ndarray, " k"] | None,
+        sharp: bool,
+    ):
+        low = (belief * self.alpha[pair]).sum(axis=1)
+        told = self.economy_of(task).told
+        high = (belief * told[memory]).sum(axis=1)
+        for c in np.unique(memory).tolist() if sharp else ():
+            mine = np.flatnonzero(memory == c)
+            close = self.sets.at(0, c).upper_at(belief[mine])[:, self.row[task]]
+            high[mine] = np.minimum(high[mine], close)
+        return low, high
+
+    def act(self, node: Node) -> int:
+        """The control at a history; off the plan, the one that is best kept for ever there."""
+        one, structure = self.economy_of(node.task), self.structure
+        state, memory, belief = int(self.first[node.task]), 0, one.root
+        for control, symbol in node.history:
+            taken = int(self.control[state]) if state > 0 else -1 - state
+            edge = structure.edge[0][memory, control]
+            belief = belief * self.sets.column[structure.columns[edge, symbol]]
+            memory = int(structure.successor[0][memory, control])
+            if taken != control:
+                state = -1 - one.best_kept(memory, belief, one.allowed)
+            elif state > 0:
+                state = int(self.after[state, symbol])
+        return int(self.control[state]) if state > 0 else -1 - state
+
+
+def solve_endless(
+    solver: Walking, problem: Problem, tasks: TaskList, limits: Limits, progress: bool
+) -> Solution:
+    """Bound every task, and write the plans kept out for as many rounds as may be.
+
+    The plans go on for ever and attain `lower`; the rounds written out attain `value`.
+    """
+    began = time.monotonic()
+    listed = problem.lists(2 * solver.memory)
+    structure, tables, groups = listed.structure, listed.tables, tasks.groups
+    least = _RESOLUTION * float(np.finfo(np.float64).eps) * most_gained(tables, groups)
+    if 0 < limits.tolerance < least:
+        raise TooFine(least)
+    searching, expired = time_for(limits.mesh, began, solver.seconds)
+    pace = Pace(solver.memory, searching, solver.beliefs)
+    mark = functools.partial(
+        mark_of, (structure, tables, groups), "PointBased, endless", solver.beliefs,
+        limits.tolerance, limits.relative,
+    )  # fmt: skip
+    states, passes = States(limits.checkpoint, "point-based", mark), []
+    # In single precision half of it is left to rounding of the data.
+    tolerance, relative = (x / (1 + limits.single) for x in (limits.tolerance, limits.relative))
+    share = 1 - _REST
+    asked = share * tolerance, passes, began
+    with jax.enable_x64(True), deferred() as interrupts:
+        sets = PointSets(structure, tables, groups, limits.mesh, endless=True)
+        starts = root_beliefs(sets, groups)
+        how = progress, interrupts.check, share * relative, states
+        status = improve_points(sets, starts, pace, *asked, *how)
+        found = _bounds(sets, tasks, listed.structure, listed.tables, status, passes)
+        close = close_enough(tolerance, relative, tasks.mass, found.upper)
+        close, rounded = close * tasks.mass, np.asarray(found.rounding)
+        rest = np.maximum(_REST * close, rounded)
+        plan = found.plan
+        assert isinstance(plan, Graph)
+        parts = found.lower, found.upper, rest, solver.memory, max(1, listed.depth), expired
+        table = write_rounds(plan, tasks, *parts)
+    value = np.minimum(table.value, found.upper)
+    missing = (found.upper - value > np.maximum(close, rounded)).any()
+    if found.status.met and missing:
+        found = dataclasses.replace(found, status=why_short(expired))
+    note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
+    spent = time.monotonic() - began
+    found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
+    return widened_endless(found, structure, tables, tasks, single=limits.single)
+
+
+def _bounds(
+    sets: PointSets,
+    tasks: TaskList,
+    structure: Structure,
+    tables: Tables,
+    status: Status,
+    passes: Passes,
+) -> Solution:
+    """Bounds at the roots, and the plans of the tasks kept."""
+    upper, lower, row, plan, roots = [], [], [], [], []
+    top = sets.at(0, 0)
+    for part, place in zip(tasks.groups, sets.place, strict=True):
+        for root, mine in zip(np.asarray(part.root, float), place, strict=True):
+            mass = float(root.sum())
+            index = top.visit(root[None] / (mass if mass > 0 else 1.0))[0]
+            upper.append(mass * top.upper[index, mine])
+            lower.append(mass * top.lower[index, mine])
+            row.append(mine)
+            plan.append(top.best[index, mine])
+            roots += [root] * len(mine)
+    row, plan = np.concatenate(row), np.concatenate(plan)
+    upper, lower = np.concatenate(upper), np.concatenate(lower)
+    graph = _graph(sets, row, plan, np.array(roots), np.asarray(tasks.kept, bool))
+    size = told_gains(structure, tables, tasks.groups)
+    rounding = _ROUNDING * np.maximum(size, np.maximum(np.abs(upper), np.abs(lower)))
+    if (upper - lower <= rounding).all():
+        status = Status.EXACT
+    visited, _, gap = passes[-1]
+    states = len(graph.control) - 1
+    note = f"{status.value}; gap {gap:.3g}, {visited} beliefs, {states} states of plans"
+    return Solution(
+        lower, np.maximum(upper, lower), status, graph, lower, note=note, nodes=visited,
+        bytes=float(sets.bytes()), rounding=rounding,
+    )  # fmt: skip
+
+
+def _graph(
+    sets: PointSets,
+    row: Int[np.ndarray, " N"],
+    plan: Int[np.ndarray, " N"],
+    roots: Float[np.ndarray, "N m"],
+    kept: Bool[np.ndarray, " N"],
+) -> Graph:
+    """What the tasks kept come to do, from the plans numbered `plan` of the first class on."""
+    structure, keeps = sets.structure, sets.ends.keeps
+    states: dict[tuple[int, int, int], int] = {}
+    found = [(-1, -1, -1)]  # number 0 is none
+
+    def state(u: int, memory: int, number: int) -> int:
+        if number < len(keeps):
+            return -1 - int(keeps[number, u])
+        key = u, memory, number
+        if key not in states:
+            states[key] = len(found)
+            found.append(key)
+        return states[key]
+
+    first = [state(u, 0, p) if k else -1 for u, p, k in zip(row.tolist(), plan.tolist(), kept)]
+    control, after = [-1], [[-1] * structure.symbols]
+    for u, memory, number in itertools.islice(found, 1, None):  # grows while it is read
+        points = sets.at(0, memory)
+        taken = int(points.control[number, u])
+        heir = int(structure.successor[0][memory, taken])
+        control.append(taken)
+        after.append([state(u, heir, p) for p in points.after[number, u, :, 0].tolist()])
+    shape = len(found), structure.symbols
+    graph = np.array(control, np.int64), np.array(after, np.int64).reshape(shape)
+    key = np.array(found, np.int64).reshape(-1, 3)
+    alpha = _yields(sets, key, *graph)
+    economies: list[Economy | None] = []
+    for q, (u, root) in enumerate(zip(row.tolist(), roots, strict=True)):
+        economies.append(_economy(sets, u, root) if kept[q] else None)
+    places = np.array(first, np.int64), row
+    return Graph(sets, tuple(economies), graph[0], key[:, 1], graph[1], alpha, *places)
+
+
+def _yields(
+    sets: PointSets,
+    key: Int[np.ndarray, "S 3"],
+    control: Int[np.ndarray, " S"],
+    after: Int[np.ndarray, "S Z"],
+) -> Float[np.ndarray, "S m"]:
+    """What is attained from each state on, those first that nothing else is needed for."""
+    structure, column = sets.structure, sets.column
+    task, memory = key[:, 0], key[:, 1]
+    alpha, done = np.zeros((len(key), column.shape[1])), np.arange(len(key)) == 0
+    own = after == np.arange(len(key))[:, None]
+    heir = structure.successor[0][memory, control]
+    kept = sets.ends.kept[0]
+    while not done.all():
+        ready = np.flatnonzero(~done & (done[np.maximum(after, 0)] | (after < 0) | own).all(axis=1))
+        assert len(ready), "plans go on with plans that were there before them"
+        edge = structure.edge[0][memory[ready], control[ready]]
+        for c in np.unique(memory[ready]).tolist():
+            mine = ready[memory[ready] == c]
+            alpha[mine] = sets.now(0, c)[control[mine], task[mine]]
+        again = np.zeros((len(ready), column.shape[1]))
+        for z in range(structure.symbols):
+            chance, then = column[structure.columns[edge, z]], after[ready, z]
+            number = np.mod(-then, structure.controls)  # of the first plans: the last control first
+            keep = kept[heir[ready], np.where(then < 0, number, 0), task[ready]]
+            later = np.where((then < 0)[:, None], keep, alpha[np.maximum(then, 0)])
+            mine = own[ready, z][:, None]
+            alpha[ready] += np.where(mine, 0.0, chance * later)
+            again += np.where(mine, chance, 0.0)
+        alpha[ready] /= 1.0 - again
+        done[ready] = True
+    return alpha
+
+
+def _economy(sets: PointSets, u: int, root: Float[np.ndarray, " m"]) -> Economy:
+    """A task as the writer of rounds asks for it."""
+    ends, structure = sets.ends, sets.structure
+    order = np.roll(np.arange(structure.controls), -1)  # of the first plans: the last control first
+    kept = np.moveaxis(ends.kept[0][:, order, u], 1, 0)
+    yields = np.zeros((len(structure.columns), root.shape[0]))
+    for c in range(len(structure.edge[0])):
+        yields[structure.edge[0][c]] = sets.now(0, c)[:, u]
+    allowed = np.asarray(sets.flat.allowed[0, u], bool)
+    return Economy(structure, root, yields, kept, ends.told[0][:, u], allowed, -1, None)

@@ -1,0 +1,231 @@
+"""Passes over beliefs: forward along controls that may be best, and back, the last round first.
+
+Every pass keeps in every round the beliefs that hold most of the gap. In a finite horizon what is
+left out is a share of the tolerance. Without one, a belief whose bounds are within a share of the
+tolerance, per unit of its mass, is followed no further: what the ways from a root lead to has no
+more mass than the root, so that the root's bounds are then as close. Passes go twice as deep each
+time: there is a plan soon, and they go on only where beliefs are still spread.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from solvers.checkpoint import States, named, within
+from solvers.devices import late
+from solvers.host import Record
+from solvers.points.points import PointSets
+from solvers.points.starts import Starts, Wanted
+from solvers.progress import Bar
+from solvers.search.growing import Passes, as_passes, elapsed
+from solvers.solution import Status, close_enough
+
+_IGNORED = 0.5
+_SAME = 1e-13
+_DEPTH, _DOUBLINGS = 16, 10  # rounds of a first pass without a last one; passes that go deeper
+
+
+@runtime_checkable
+class Walking(Protocol):
+    """A solver that walks: bytes, seconds, and beliefs that a pass adds, as `PointBased` has."""
+
+    @property
+    def memory(self) -> float: ...
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def beliefs(self) -> int: ...
+
+
+class Pace(Record):
+    """So many bytes, seconds and beliefs, of `Walking`."""
+
+    memory: float
+    seconds: float | None
+    beliefs: int
+
+
+def improve_points(
+    sets: PointSets,
+    starts: Starts,
+    solver: Walking,
+    tolerance: float,
+    passes: Passes,
+    began: float,
+    progress: bool = False,
+    check: Callable[[], None] = lambda: None,
+    relative: float = 0.0,
+    states: States | None = None,
+    kind: str = "stage0",
+) -> Status:
+    """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
+
+    Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
+    between backups, to raise if it is to stop. `states`: where what is known is kept, as `kind`.
+    """
+    previous, least, horizon = np.zeros(0), tolerance, sets.structure.horizon
+    states = States(None, "point-based", str) if states is None else states
+
+    def state() -> dict[str, np.ndarray]:
+        numbers = {"bounds": previous, "least": np.array(least)}
+        numbers["passes"] = np.reshape(np.array(passes), (-1, 3))
+        return {**numbers, **named("sets", sets.state())}
+
+    def restore(kept: dict[str, np.ndarray]) -> None:
+        nonlocal previous, least, began
+        sets.restore(within("sets", kept))
+        previous, least, passes[:] = kept["bounds"], float(kept["least"]), as_passes(kept["passes"])
+        began = time.monotonic() - elapsed(passes)
+
+    states.resume(restore, state, kind, sets.mesh)
+    with Bar("backing up", "pass", progress) as bar:
+        while True:
+            states.save(state, kind)
+            try:
+                rounds = _DEPTH << min(len(passes), _DOUBLINGS) if sets.endless else horizon
+                expired = functools.partial(late, sets.mesh, began, solver.seconds)
+                due = _open(sets, starts, least)
+                fresh = _improve(sets, due, solver, least, check, rounds, expired)
+            except KeyboardInterrupt:
+                if not passes:
+                    raise
+                return Status.INTERRUPTED
+            bounds = _bounds(sets, starts)
+            gap = float((bounds[0] - bounds[1]).max(initial=0.0))
+            allowed = close_enough(tolerance, relative, np.ones_like(bounds[0]), bounds[0])
+            least = float(allowed.min()) if allowed.size else tolerance
+            passes.append((sets.visited(), time.monotonic() - began, gap))
+            bar(1, f"gap {gap:.3g}, {sets.visited()} beliefs")
+            same = bounds.shape == previous.shape and np.allclose(
+                bounds, previous, rtol=_SAME, atol=0
+            )
+            previous = bounds
+            if (bounds[0] - bounds[1] <= allowed).all():
+                return Status.WITHIN_TOLERANCE
+            if late(sets.mesh, began, solver.seconds):
+                return Status.TIME_LIMIT
+            if sets.bytes() > solver.memory / 4:
+                return Status.MEMORY_LIMIT
+            if same and not fresh and not sets.endless:
+                return Status.EXACT
+            if same and not fresh and len(passes) > _DOUBLINGS:
+                return Status.STALLED
+
+
+def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
+    """Upper and lower bounds at the starts, where they count."""
+    found = [np.zeros((2, 0))]
+    for (t, memory), one in starts.items():
+        points = sets.at(t, memory)
+        index = points.visit(one.belief)
+        found.append(np.stack([points.upper[index], points.lower[index]])[:, one.weight > 0])
+    return np.concatenate(found, axis=1)
+
+
+def _open(sets: PointSets, starts: Starts, tolerance: float) -> Starts:
+    """The starts with the weights of tasks whose bounds are not close enough there."""
+    found = {}
+    for (t, memory), one in starts.items():
+        points = sets.at(t, memory)
+        index = points.visit(one.belief)
+        wide = points.upper[index] - points.lower[index] > tolerance
+        found[t, memory] = Wanted(one.belief, one.weight * wide)
+    return found
+
+
+Candidates = dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
+
+
+def _improve(
+    sets: PointSets,
+    starts: Starts,
+    solver: Walking,
+    tolerance: float,
+    check: Callable[[], None],
+    rounds: int,
+    expired: Callable[[], bool],
+) -> int:
+    """One pass forward, so many rounds at most, and back; how many beliefs are new."""
+    before, most = sets.visited(), sets.batch(solver.memory / 8)
+    walk: list[dict[int, np.ndarray]] = []
+    wanted: dict[int, Wanted] = {}
+    close = _IGNORED * tolerance if sets.endless else 0.0
+    ignored = 0.0 if sets.endless else _IGNORED * tolerance / rounds
+    for t in range(rounds):
+        here: dict[int, np.ndarray] = {}
+        candidates: Candidates = {}
+        for memory in {*wanted, *(m for s, m in starts if s == t)}:
+            parts = [x for x in (wanted.get(memory), starts.get((t, memory))) if x is not None]
+            belief = np.concatenate([x.belief for x in parts])
+            index, inverse = np.unique(sets.at(t, memory).visit(belief), return_inverse=True)
+            weight = np.zeros((len(index), sets.tasks))
+            np.add.at(weight, inverse.reshape(-1), np.concatenate([x.weight for x in parts]))
+            here[memory] = index
+            for low in range(0, len(index) if sets.goes_on(t) else 0, most):
+                check()
+                part = slice(low, low + most)
+                _follow(sets, t, memory, index[part], weight[part], candidates, close)
+        walk.append(here)
+        wanted = _largest(candidates, solver.beliefs, ignored)
+        if sets.endless and (not wanted or expired()):
+            break
+    for t in reversed(range(len(walk))):
+        for memory, index in walk[t].items():
+            for low in range(0, len(index), most):
+                check()
+                sets.back_up(t, memory, index[low : low + most])
+    return sets.visited() - before
+
+
+def _follow(
+    sets: PointSets,
+    t: int,
+    memory: int,
+    index: np.ndarray,
+    weight: np.ndarray,
+    candidates: Candidates,
+    close: float,
+) -> None:
+    """Add the beliefs after hopeful controls: by class, (belief, weight, share of the gap).
+
+    Where bounds are within `close` of each other, per unit of mass, nothing is left to find.
+    """
+    points = sets.at(t, memory)
+    found = sets.look(t, memory, index)
+    np.minimum.at(points.upper, index, found.upper.max(axis=1))
+    hopeful = found.upper.argmax(axis=1)
+    edge, heirs = sets.moves(t, memory)
+    taken = hopeful[:, None] == np.arange(len(edge))[:, None]  # (N, A, U)
+    reach = np.where(taken, weight[:, None], 0.0)[:, :, None] * found.mass[..., None]
+    reach = sets.onward(reach)
+    mass = np.where(found.mass > 0, found.mass, 1.0)[..., None]
+    gap = (found.after_upper - found.after_lower) / mass
+    share = np.where(gap > close, reach * gap, 0.0).max(axis=3)
+    n, a, z = np.nonzero(share > 0)
+    if not len(n):
+        return
+    belief = points.belief[index[n]] * sets.column[sets.structure.columns[edge[a], z]]
+    belief /= belief.sum(axis=1, keepdims=True)
+    for heir in np.unique(heirs[a]).tolist():
+        here = heirs[a] == heir
+        more = (belief[here], reach[n, a, z][here], share[n, a, z][here])
+        candidates.setdefault(heir, []).append(more)
+
+
+def _largest(candidates: Candidates, most: int, ignored: float) -> dict[int, Wanted]:
+    """The candidates that hold most of the gap, at most `most` of each class."""
+    joined = {m: [np.concatenate(x) for x in zip(*c, strict=True)] for m, c in candidates.items()}
+    every = np.sort(np.concatenate([share for _, _, share in joined.values()] or [np.zeros(0)]))
+    small = np.searchsorted(np.cumsum(every), ignored)
+    floor = every[small] if small < len(every) else np.inf
+    wanted = {}
+    for memory, (belief, weight, share) in joined.items():
+        order = np.argsort(-share, kind="stable")[:most]
+        order = order[share[order] >= floor]
+        if len(order):
+            wanted[memory] = Wanted(belief[order], weight[order])
+    return wanted
