@@ -42,9 +42,11 @@ def solve(folder: Path, begin: Begin) -> list[np.ndarray]:
     return [policy.value, policy.marginal_value]
 
 
-def _search(solver: dm.AbstractSolver, folder: Path, begin: Begin) -> list[np.ndarray]:
+def _search(
+    solver: dm.AbstractSolver, folder: Path, begin: Begin, rounds: int = 6
+) -> list[np.ndarray]:
     """Solve by a search, whose state is kept between its passes."""
-    env = hidden_taste(8, 6)
+    env = hidden_taste(8, rounds)
     begin()
     policy = dm.solve_efficient_policy(env, solver, checkpoint=folder / "parts", progress=False)
     return [policy.value, policy.upper, policy.marginal_value, policy.marginal_upper]
@@ -63,6 +65,11 @@ def branch_and_bound(folder: Path, begin: Begin) -> list[np.ndarray]:
 def point_based(folder: Path, begin: Begin) -> list[np.ndarray]:
     """Search from beliefs visited."""
     return _search(dm.PointBased(exact_after=math.inf), folder, begin)
+
+
+def giving_way(folder: Path, begin: Begin) -> list[np.ndarray]:
+    """Search, and solve the whole tree once that is quicker."""
+    return _search(dm.BestFirst(), folder, begin, rounds=14)
 
 
 def train(folder: Path, begin: Begin) -> list[np.ndarray]:
@@ -142,7 +149,8 @@ def _policy(folder: Path) -> dm.EfficientPolicy:
 JOBS = {
     one.__name__: one
     for one in (
-        solve, best_first, branch_and_bound, point_based, train, audit, simulate, sweep, save,
+        solve, best_first, branch_and_bound, point_based, giving_way, train, audit, simulate,
+        sweep, save,
     )
 }  # fmt: skip
 

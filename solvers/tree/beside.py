@@ -7,8 +7,10 @@ by s E at most, and where it ends sooner it takes less than s E. The last round 
 takes no longer than to work it out from the round before (`solvers.tree.ahead`).
 """
 
+import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -21,6 +23,7 @@ from solvers.tree.estimate import foresee
 from solvers.tree.exact import Exact
 
 AT_ONCE = 1.0  # seconds of an exact solve, about what the first pass of a search may take
+_MOMENT = 1e-9  # seconds
 share_of_exact = number(0, finite=False)
 
 
@@ -42,6 +45,10 @@ class _GaveWay(Exception):
         Exception.__init__(self, "the whole tree is solved")
 
 
+class _NoWay(Exception):
+    """The whole tree does not fit after all."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Beside:
     """What a search asks: `seconds` that it has, None for no limit, and whether to give way then.
@@ -55,7 +62,8 @@ class Beside:
     def give_way(self, status: Status) -> Status:
         """Called when a search has ended, before plans are written out; why it has.
 
-        Does not return where its time was over and the whole tree is solved instead.
+        Does not return where its time was over: the whole tree is solved instead, or does not fit,
+        whatever was foreseen, so that the search is to go on.
         """
         if self.exact is None or status is not Status.TIME_LIMIT:
             return status
@@ -64,7 +72,7 @@ class Beside:
         except KeyboardInterrupt:
             return Status.INTERRUPTED
         except MemoryError:
-            return Status.MEMORY_LIMIT
+            raise _NoWay from None
         raise _GaveWay(solution)
 
 
@@ -76,7 +84,11 @@ def beside_exact(
     limits: Limits,
     progress: bool,
 ) -> Solution:
-    """Search, or solve the whole tree where that takes no longer than `solver.exact_after` says."""
+    """Search, or solve the whole tree where that takes no longer than `solver.exact_after` says.
+
+    Where it does not fit, whatever was foreseen, the search goes on, to its own limits.
+    """
+    began = time.monotonic()
     takes, listed = exact_way(solver, problem, tasks, limits)
     given = problem, tasks, limits, progress
 
@@ -91,11 +103,19 @@ def beside_exact(
     if takes == math.inf:
         return search(*given, Beside(solver.seconds))
     if takes <= AT_ONCE or solver.exact_after == 0:
-        return exact()
-    try:
-        return search(*given, Beside(solver.exact_after * takes, exact))
-    except _GaveWay as way:
-        return way.solution
+        with contextlib.suppress(MemoryError):
+            return exact()
+    else:
+        try:
+            return search(*given, Beside(solver.exact_after * takes, exact))
+        except _GaveWay as way:
+            return way.solution
+        except _NoWay:
+            pass
+    left = solver.seconds
+    if left is not None and limits.checkpoint is None:  # what is kept knows how long it took
+        left = max(left - (time.monotonic() - began), _MOMENT)
+    return search(*given, Beside(left))
 
 
 def exact_way(

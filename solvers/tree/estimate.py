@@ -82,15 +82,10 @@ def foreseen_nodes(counts: list[int], rounds: int) -> list[int]:
     return found
 
 
-def foresee(
-    structure: Structure, tables: Tables, tasks: Sequence[Tasks], memory: float, ahead: bool = False
-) -> Estimate | None:
-    """Estimate an exact solve, tree included, from the first rounds; None where it will not fit.
-
-    **Arguments:** `ahead`: the last round is not listed, but worked out from the one before.
-    """
+def glance(structure: Structure, rounds: int, merge: bool = True) -> list[int]:
+    """Nodes of every round, seen of small trees, else foreseen; of fewer where they explode."""
     counts: list[int] = []
-    width, rounds = structure.controls * structure.symbols, structure.horizon - ahead
+    width = structure.controls * structure.symbols
 
     def grows(known: list[int], ways: int) -> None:
         counts[:] = known
@@ -98,11 +93,22 @@ def foresee(
             raise TimeoutError
 
     try:
-        counts = [x.nodes for x in build_tree(structure, grows=grows, rounds=rounds).layers]
+        return [x.nodes for x in build_tree(structure, merge, grows=grows, rounds=rounds).layers]
     except TimeoutError:
         if len(counts) < min(3, rounds):  # too few to see how they grow
-            counts.append(min(counts[-1] * width, bound_nodes(structure)[len(counts)]))
-        counts = foreseen_nodes(counts, rounds)
+            counts.append(min(counts[-1] * width, bound_nodes(structure, merge)[len(counts)]))
+        return foreseen_nodes(counts, rounds)
+
+
+def foresee(
+    structure: Structure, tables: Tables, tasks: Sequence[Tasks], memory: float, ahead: bool = False
+) -> Estimate | None:
+    """Estimate an exact solve, tree included, from the first rounds; None where it will not fit.
+
+    **Arguments:** `ahead`: the last round is not listed, but worked out from the one before.
+    """
+    width, rounds = structure.controls * structure.symbols, structure.horizon - ahead
+    counts = glance(structure, rounds)
     if len(counts) < rounds:
         return None
     work = estimate(structure, tables, tasks, memory, counts, ahead=ahead)

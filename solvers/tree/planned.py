@@ -5,11 +5,19 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from solvers.problem import Structure, Tables, Tasks
-from solvers.tree.estimate import PROGRAMS, WAY_BYTES, Estimate, estimate, foreseen_nodes
+from solvers.tree.estimate import (
+    PROGRAMS,
+    WAY_BYTES,
+    Estimate,
+    estimate,
+    foreseen_nodes,
+    glance,
+)
 from solvers.tree.numbering import numbering
 from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 CACHE = 64e6  # bytes that are there however little memory is allowed
+_HOPELESS = 50  # times the nodes that a round may have, from which on no tree is begun
 _FAR = 4.0  # times the memory allowed, foreseen, from which on all rounds are not tried
 
 
@@ -89,7 +97,8 @@ def plan_tree(
 
     bound = estimate(*given, bound_nodes(structure, solver.merge)[:listed], ahead=short)
     most = int(solver.memory / (4 * structure.controls * max(structure.symbols, 1)))
-    if bound.nodes > 50 * most:
+    # Histories that are few columns multiplied merge into far fewer nodes than there are multisets.
+    if bound.nodes > _HOPELESS * most < sum(glance(structure, listed, solver.merge)):
         raise MemoryError(_needs(f"up to {bound.nodes:.3g} nodes, {bound.seconds:.3g} s", bound))
     try:
         tree = build_tree(structure, solver.merge, limit=most, grows=fits, rounds=rounds)

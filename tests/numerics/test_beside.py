@@ -94,6 +94,38 @@ def test_searches_give_way_once_they_have_had_their_time(
     assert found.status is Status.INTERRUPTED
 
 
+@pytest.mark.parametrize("at_once", [0.0, 1.0])
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+def test_searches_go_on_where_the_whole_tree_does_not_fit_after_all(
+    problem, solver, at_once, estimated
+):
+    """To their own end, whatever was foreseen; not to a limit of memory that nobody met."""
+
+    class Refused:
+        def __init__(self, memory, listed):
+            pass
+
+        def solve(self, *given):
+            raise MemoryError
+
+    estimated.setattr(beside, "AT_ONCE", at_once)
+    estimated.setattr(beside, "Exact", Refused)
+    for seconds in (None, 60.0):
+        found = run(problem, solver, exact_after=1e-9, seconds=seconds)
+        assert found.status.met
+        assert "solved exactly" not in found.note
+    assert run(problem, solver, exact_after=1e-9, seconds=1e-9).status is not Status.MEMORY_LIMIT
+
+
+def test_small_trees_of_many_multisets_are_solved_exactly(estimated):
+    """Nodes are few, as columns are proportional (refused before, where multisets are too many)."""
+    estimated.setattr("solvers.tree.planned._HOPELESS", 0.05)  # of 8e5: between nodes and multisets
+    env = hidden_taste(8, 6)
+    for solver in (dm.Exact(memory=1e8), *SOLVERS):
+        policy = dm.solve_efficient_policy(env, solver, relative=0.05, progress=False)
+        assert policy.status is dm.Status.EXACT
+
+
 def test_what_a_tree_takes_is_foreseen_from_its_first_rounds(
     problem: problems.Problem, monkeypatch: pytest.MonkeyPatch
 ):
