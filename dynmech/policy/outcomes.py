@@ -9,7 +9,7 @@ from dynmech.problem.settled import Settled
 from dynmech.problem.tasks import Pairs
 from solvers.tree.plan import Plan, rows_after, visit
 
-_CELLS = 4_000_000
+_CELLS = 500_000
 
 
 class Outcomes(Record):
