@@ -191,7 +191,7 @@ def search_endless(
         mark_of, (structure, tables, groups), "BestFirst", tolerance, limits.relative
     )
     states, added = States(limits.checkpoint, "best-first", mark), []
-    due, done, begun, began = np.flatnonzero(parent < 0), 0, (1, np.inf), time.monotonic()
+    due, done, begun, began = search.first_due(flat, parent), 0, (1, np.inf), time.monotonic()
 
     def add(q: int) -> None:
         above = int(economy[parent[q]]) if parent[q] >= 0 else -1

@@ -6,7 +6,7 @@ Opened, it has what every control yields and may lead to; backed up, the best of
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -75,6 +75,40 @@ class Met:
             self._yields[key] = round_yields(self.structure, self.tables, coefficient, counted)
         return self._yields[key]
 
+    def _for_ever(self, coefficient: np.ndarray, counted: np.ndarray):
+        """What a round yields, and each control kept for ever; found once, as `yields`."""
+        key = coefficient.tobytes() + counted.tobytes()
+        if key not in self._kept:
+            yields = self.yields(coefficient, counted)
+            self._kept[key] = yields, one_for_ever(self.structure, yields, self.going)
+        return self._kept[key]
+
+    def first_due(
+        self, tasks: Sequence[tuple[np.ndarray, ...]], parent: Int[np.ndarray, " F"]
+    ) -> Indices:
+        """Tasks that have to be searched before it is known which others have to be.
+
+        Those without a parent; and, where ways do not branch, those that differ from it in the
+        control that it would keep to begin with: its plan is hardly theirs, and there a step of a
+        search costs little more for several tasks than for one.
+
+        **Arguments:** `tasks`: root, coefficient, counted, allowed of each; `parent`: -1 for none.
+        """
+        due = np.flatnonzero(parent < 0)
+        if self.structure.symbols > 1 or self.store.offset is not None:
+            return due
+        found = [due]
+        for p in due.tolist():
+            root, coefficient, counted, allowed = tasks[p]
+            yields, kept = self._for_ever(coefficient, counted)
+            keep = int(np.where(allowed, kept[:, 0] @ root, -np.inf).argmax())
+            edge = self.structure.edge[0][0, keep]
+            for q in np.flatnonzero(parent == p).tolist():
+                same = (self.yields(*tasks[q][1:3])[edge] == yields[edge])[root > 0].all()
+                if not (same and tasks[q][3][keep]):
+                    found.append(np.array([q]))
+        return np.sort(np.concatenate(found))
+
     def add(
         self,
         root: np.ndarray,
@@ -89,11 +123,7 @@ class Met:
         **Arguments:** `above`: an economy of the same root that may do all that this one may: what
         bounds it from above bounds this one, plus the belief times `excess` (M, m). -1: none.
         """
-        key = coefficient.tobytes() + counted.tobytes()
-        if key not in self._kept:
-            yields = self.yields(coefficient, counted)
-            self._kept[key] = yields, one_for_ever(self.structure, yields, self.going)
-        yields, kept = self._kept[key]
+        yields, kept = self._for_ever(coefficient, counted)
         told = told_for_ever(self.structure, yields, self.going, kept, allowed)
         one = Economy(self.structure, root, yields, kept, told, allowed, above, excess)
         if above >= 0:
