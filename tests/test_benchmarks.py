@@ -62,6 +62,7 @@ def test_a_small_run_of_everything_is_kept_and_compared(tmp_path):
             scale=((4, 8, 2, 0.0),),
             candidates=(3, 4),
             churn=((3, 5, 2), (5, 5, 1)),
+            rated=((0.9, 1.0),),
             large=(),
             real=False,
             curves=False,

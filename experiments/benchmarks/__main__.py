@@ -63,6 +63,8 @@ class Options:
     )
     """Products and types of users who leave at the first dislike, and how many draws of each; of
     (100, 10) the first takes NumPy half a minute, and others many."""
+    rated: tuple[tuple[float, float], ...] = ((0.9, 60.0), (0.99, 120.0), (0.999, 120.0))
+    """Chances of going on of users who rate what is shown, and seconds for each solver."""
     large: tuple[str, ...] = tuple(large.MARKETS)
     """Large markets, each in a process of its own."""
     real: bool = True
@@ -85,6 +87,7 @@ def main(options: Options) -> None:
     rows = [
         *(waiting.rows() if options.real else ()),
         *endless.rows(options.churn),
+        *endless.rated_rows(options.rated),
         *solving.rows(options.hidden, options.peer_rounds),
         *solving.bounded_rows(options.bounded),
         *(solving.real_rows() if options.real else ()),

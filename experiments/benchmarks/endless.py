@@ -1,21 +1,28 @@
-"""Users who leave at the first dislike, without a horizon: W and every W^{-i}, beside plain NumPy.
+"""Markets without a horizon: users who leave at the first dislike, and users who rate.
 
 Instance R(n, m) of `churn`: a published problem whose own program was measured on another machine.
 A best-first search of a page of NumPy, one economy after another, runs in the same process, so
 that the ratios hold on any machine; seconds are of the processor, warm (the first call of the
 process is shown apart). The published C++ seconds are of W alone: they are shown times n + 1, and
 scaled by this machine's NumPy seconds over those measured beside them.
+
+Users who rate what is shown (`instances.rated`): W, every W^{-i} and every Wd^{-i} to a share of
+the upper bound, at chances of going on that rise, by bounds shared between beliefs and, beside
+them, by best-first search in as many seconds.
 """
 
 import statistics
 import time
+import warnings
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 import dynmech as dm
 from experiments.benchmarks.churn import draw, every_economy, market
+from experiments.benchmarks.instances import rated
 from experiments.benchmarks.rows import row
 
 PUBLISHED = {(10, 10): (0.019, 0.018), (10, 20): (0.004, 0.023), (10, 100): (0.029, 0.034),
@@ -46,6 +53,58 @@ def rows(shapes: tuple[tuple[int, int, int], ...]) -> list[dict[str, Any]]:
             )
         )
     return found
+
+
+class Noted(dm.AbstractSolver):
+    """Another solver; what it found is kept in `found`."""
+
+    solver: dm.AbstractSolver
+    found: list[Any] = eqx.field(static=True)
+
+    def solve(self, problem: Any, tasks: Any, limits: Any, progress: bool) -> Any:
+        self.found.append(self.solver.solve(problem, tasks, limits, progress))
+        return self.found[-1]
+
+
+def rated_rows(
+    wanted: tuple[tuple[float, float], ...], share: float = 1e-3
+) -> list[dict[str, Any]]:
+    """Chances of going on, and seconds that either solver has by the clock; seconds measured are
+    of the processor, with what is compiled. A ratio is of the widest gaps, best-first over ours."""
+    found = []
+    for going, seconds in wanted:
+        ours, theirs = (
+            rated_gap(going, solver(seconds=seconds), share)
+            for solver in (dm.PointBased, dm.BestFirst)
+        )
+        found.append(
+            row(
+                f"rated, going on with {going:g}, every economy to {share:g} of it",
+                ours["seconds"],
+                f"widest gap {ours['gap']:.2g}, of W {ours['first']:.2g}, {ours['nodes']} beliefs",
+                f"written out {ours['written']:.2g} of W",
+                f"best-first {theirs['seconds']:.3g} s, widest {theirs['gap']:.2g}",
+                theirs["gap"] / ours["gap"],
+            )
+        )
+    return found
+
+
+def rated_gap(going: float, solver: dm.AbstractSolver, share: float) -> dict[str, Any]:
+    """Solve one market: bounds of its economies as shares of the upper ones."""
+    noted, env = Noted(solver, []), rated(going)
+    one = env.sample_profiles(jax.random.key(0), 1)
+    begin = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dm.DynmechWarning)  # few rounds are written out
+        dm.solve_efficient_policy(env, noted, initial=one, relative=share, progress=False)
+    spent, last = time.process_time() - begin, noted.found[-1]
+    gap, value = (last.upper - last.lower) / np.abs(last.upper), last.lower
+    value = value if last.value is None else last.value
+    return {
+        "seconds": spent, "gap": float(gap.max()), "first": float(gap[0]), "nodes": last.nodes,
+        "written": float(value[0] / last.upper[0]),
+    }  # fmt: skip
 
 
 def measure(products: int, types: int, seed: int, tolerance: float) -> dict[str, Any]:

@@ -108,6 +108,20 @@ def scale(n: int, m: int, T: int):
     )
 
 
+def rated(going: float, products: int = 4, tastes: int = 6):
+    """A user without a last round rates what is shown, in three grades, and goes on by chance.
+
+    Whoever ends buys by logit or leaves: the more rounds there are, the less a poor one costs.
+    """
+    rng = np.random.default_rng(0)
+    gamma, omega = rng.normal(size=(products, 2)), rng.normal(size=(tastes, 2))
+    theta = rng.uniform(0.3, 1.5, products)
+    rule = dm.LastShownOnly(dm.Logit(0.5), dm.ConstantQuery(going))
+    signals = dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=3))
+    grid = dm.TasteGrid(omega, np.full(tastes, 1 / tastes))
+    return dm.RecommendationMDP(gamma, grid, np.inf, rule, signals, dm.ConstantValues(theta))
+
+
 def generic(m: int, T: int):
     """Instance G(m, T): as H(m, T), with laws of which no statistic of few dimensions is left."""
     rng, omega = np.random.default_rng(0), np.linspace(0.0, 1.0, m)
