@@ -57,7 +57,7 @@ from solvers.tree.closed import close_beliefs
 _TOGETHER, _MEMORY = 256, 4e9
 _ROUNDING, _LEAST = 1e-13, 1e-14  # of what a value's terms add up to
 _SHARE, _REST = 0.6, 0.35
-_RESOLUTION = 1e4
+_FINEST = {False: 1e4 * np.finfo(np.float64).eps, True: 50 * np.finfo(np.float32).eps}  # by single
 _LEAVING = 0.5  # of what is asked for, where others follow whose bounds are wider
 
 
@@ -101,7 +101,7 @@ class BestFirst(AbstractSolver):
             return beside_exact(self, self._finite, problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
         structure, tables, groups = listed.structure, listed.tables, tasks.groups
-        least = _RESOLUTION * float(np.finfo(np.float64).eps) * most_gained(tables, groups)
+        least = float(_FINEST[limits.single]) * most_gained(tables, groups)
         if 0 < limits.tolerance < least:
             raise TooFine(least)
         exact = max(limits.tolerance, limits.relative) == 0
