@@ -10,9 +10,10 @@ where a pair (b, a) that was never opened counts as V^2 of `lookahead` does: one
 and one more symbol, then told omega. That is one matrix product for all controls, symbols and
 controls after. In turns, the multisets that the best controls lead to, those first that leave most
 open, are bounded with omega hidden (`solvers.told.informed`), then the best pair of each is opened,
-and all bounds are backed up. Every Q is an upper bound at any time, so the search may stop whenever
-it likes; it is exact once nothing reached is open. It prunes as it goes: a control is followed only
-while its bound is the largest.
+and all bounds are backed up. What was found so holds at every belief with as many rounds to go, and
+caps each multiset that is met later. Every Q is an upper bound at any time, so the search may stop
+whenever it likes; it is exact once nothing reached is open. It prunes as it goes: a control is
+followed only while its bound is the largest.
 Float64; rounding is of the order of T machine epsilons times the value.
 """
 
@@ -24,7 +25,7 @@ from jaxtyping import Float
 from solvers.host import Record
 from solvers.process import AbstractCeiling, Case
 from solvers.tabular import Tabular
-from solvers.told.informed import HeardBound, Start, potential
+from solvers.told.informed import HeardBound, Potentials, Start
 
 _BATCH = 512
 _TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
@@ -85,10 +86,11 @@ class _Search:
         self.told = [ceiling.value(t, memory)[0] for t in rounds]
         self.matrices: dict[int, np.ndarray] = {}
         self.heard = HeardBound(self.pay, self.going, law)
-        self.informed: dict[int, tuple[Start, np.ndarray, float]] = {}
+        self.informed: dict[int, Start] = {}
         self.helped: list[float] = []
         self.spent, self.index = 0.0, {}
         width, (a, z) = self.horizon - period, self.column.shape[:2]
+        self.potentials = [Potentials(len(self.belief)) for _ in range(width + 1)]
         self.count = 0
         self.codes = np.zeros((_BATCH, width), np.int32)
         self.depth = np.zeros(_BATCH, int)
@@ -177,8 +179,8 @@ class _Search:
         closed = old - self.value[rows].max(axis=1)
         self.helped += list(closed / np.maximum(old - self.low[rows], np.finfo(float).tiny))
         for k, row in enumerate(rows):
-            kept = found.start.part(k)
-            self.informed[int(row)] = kept, found.after[k], float(found.price[k])
+            self.informed[int(row)] = found.start.part(k)
+            self.potentials[depth + 1].add(beliefs[k], found.after[k], float(found.price[k]))
 
     def _start(self, rows: np.ndarray) -> Start:
         """Begin where the nearest multiset ended that led here."""
@@ -188,7 +190,7 @@ class _Search:
             while above not in self.informed:
                 above = int(self.parent[above])
             skipped = int(self.depth[row] - self.depth[above])
-            found.append(self.informed[above][0].later(skipped))
+            found.append(self.informed[above].later(skipped))
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
     def _children(self, rows: np.ndarray, controls: np.ndarray) -> None:
@@ -217,6 +219,8 @@ class _Search:
             self.spent += _STATE * count
             self.index.update({row.tobytes(): first + i for i, row in enumerate(part)})
             above, beliefs = parents[start : start + 4 * _BATCH], self._beliefs(part, depth)
+            known = self.potentials[depth]
+            self.spent += float(count) * known.count * len(self.belief)
             now = beliefs @ self.pay.T
             left = self.horizon - self.period - depth
             value = now
@@ -225,7 +229,7 @@ class _Search:
                 a, z = self.column.shape[:2]
                 value = now + ahead.reshape(count, a, z, a).max(axis=3).sum(axis=2)
                 self.spent += float(ahead.size) * len(self.belief)
-            value = np.minimum(value, self._capped(beliefs, above)[:, None])
+            value = np.minimum(value, known.least(beliefs)[:, None])
             fixed = self._plan(beliefs, left)
             self._grow(part, np.full(count, depth), value, fixed, now, above)
 
@@ -236,17 +240,6 @@ class _Search:
         for k in range(depth):
             beliefs *= flat[codes[:, k]]
         return beliefs
-
-    def _capped(self, beliefs: np.ndarray, parents: np.ndarray) -> np.ndarray:
-        """U of the multiset that led here, where it was bounded so; elsewhere infinite."""
-        cap = np.full(len(beliefs), np.inf)
-        for row in np.unique(parents) if self.informed else ():
-            if int(row) in self.informed:
-                _, after, price = self.informed[int(row)]
-                some = parents == row
-                whole = self._beliefs(self.codes[[row]], int(self.depth[row]))[0]
-                cap[some] = potential(beliefs[some], whole, after, price)
-        return cap
 
     def _grow(
         self,

@@ -37,6 +37,7 @@ _LEAST = 1e-12  # of a probability
 _SPARE = 0.05  # nats: below it, steps of multipliers are damped
 _STEP = 0.3  # of a multiplier, in logs, for a share too much
 _START, _FALL = 0.15, 0.1  # D_t to begin with, of the largest pay; its fall in a round, in logs
+_ROOM = 64  # forms kept before room doubles
 _BLUR = 0.3  # of the guess of what was heard: as before anything was
 
 
@@ -188,20 +189,48 @@ class HeardBound:
         return law / law.sum(axis=2, keepdims=True)
 
 
-def potential(
-    beliefs: Float[np.ndarray, "B m"],
-    reference: Float[np.ndarray, " m"],
-    after: Float[np.ndarray, " m"],
-    price: float,
-) -> Float[np.ndarray, " B"]:
-    """U = <b, g> + lambda K(b) of beliefs, unnormalised; infinite outside of the reference."""
-    if not np.isfinite(price):
-        return np.full(len(beliefs), np.inf)
-    ratio = beliefs / np.where(reference > 0, reference, 1.0)
-    scale = reference.sum() / np.maximum(beliefs.sum(axis=1), np.finfo(float).tiny)
-    known = (beliefs * np.log(np.where(ratio > 0, ratio * scale[:, None], 1.0))).sum(axis=1)
-    outside = (beliefs[:, reference <= 0] > 0).any(axis=1)
-    return np.where(outside, np.inf, beliefs @ after + price * known)
+class Potentials:
+    """The least of U_t over the references it was found for, as U_t bounds V_t everywhere.
+
+    U is linear in b but for lambda times the entropy of b, so that many forms at many beliefs are
+    one matrix product: with q the reference,
+
+        U(b) = <b, g - lambda log q> + lambda sum_omega b log(b / |b|).
+    """
+
+    def __init__(self, points: int):
+        self.linear, self.price = np.zeros((_ROOM, points)), np.zeros(_ROOM)
+        self.outside = np.zeros((_ROOM, points), bool)
+        self.count = 0
+
+    def add(
+        self, reference: Float[np.ndarray, " m"], after: Float[np.ndarray, " m"], price: float
+    ) -> None:
+        """Keep one more form, of a reference of mass 1; what claims nothing is left out."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            linear = after - price * np.log(np.where(reference > 0, reference, 1.0))
+        if not (np.isfinite(linear).all() and np.isfinite(price)):
+            return
+        if self.count == len(self.price):
+            for name in ("linear", "price", "outside"):
+                old = self.__dict__[name]
+                self.__dict__[name] = np.concatenate([old, np.zeros_like(old)])
+        self.linear[self.count], self.price[self.count] = linear, price
+        self.outside[self.count] = reference <= 0
+        self.count += 1
+
+    def least(self, beliefs: Float[np.ndarray, "B m"]) -> Float[np.ndarray, " B"]:
+        """The least U at beliefs, unnormalised; infinite outside of every reference."""
+        if not self.count:
+            return np.full(len(beliefs), np.inf)
+        linear, price = self.linear[: self.count], self.price[: self.count]
+        mass = np.maximum(beliefs.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        known = _xlogx(beliefs / mass).sum(axis=1) * mass[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = beliefs @ linear.T + known[:, None] * price
+        if (outside := self.outside[: self.count]).any():
+            found[(beliefs > 0) @ outside.T] = np.inf
+        return np.where(np.isnan(found), np.inf, found).min(axis=1)
 
 
 def _xlogx(x: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ SLOW = [(name, seed) for name in SHAPES for seed in range(2, 12)]
 
 
 def check(case, merge):
-    """Where values are rounding alone, which control is taken is too: then only what all agree on."""
+    """Where values are rounding alone, so is the control taken: only worth is compared."""
     expected = solve_by_brute_force(case)
     policy = solve(market_of(case), merge)
     found = quantities(policy)

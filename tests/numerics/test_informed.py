@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solvers.told.informed import HeardBound, Start, potential
+from solvers.told.informed import HeardBound, Potentials, Start
 
 
 def drawn(seed: int, controls=3, symbols=3, points=5, even=False, learnable=True):
@@ -32,6 +32,14 @@ def optimum(pay, going, law, belief, left):
     return np.array(found)
 
 
+def least(beliefs, *forms):
+    """U of beliefs, the least of forms (reference, g, lambda)."""
+    found = Potentials(beliefs.shape[1])
+    for form in forms:
+        found.add(*form)
+    return found.least(beliefs)
+
+
 @pytest.mark.parametrize("even", [False, True])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_control_is_worth_more_wherever_the_search_for_multipliers_begins(seed, even):
@@ -52,7 +60,7 @@ def test_no_control_is_worth_more_wherever_the_search_for_multipliers_begins(see
     # The form holds at every belief, one round later.
     for other in rng.dirichlet(np.ones(5), 8) * rng.uniform(0.1, 1, (8, 1)) * (belief > 0):
         later = optimum(pay, going, law, other, left - 1).max()
-        u = potential(other[None], belief, found.after[0], found.price[0])[0]
+        u = least(other[None], (belief, found.after[0], found.price[0]))[0]
         assert u >= later - 1e-12
 
 
@@ -67,8 +75,26 @@ def test_where_nothing_can_be_learned_a_fixed_plan_is_all_there_is():
 
 def test_the_form_is_infinite_where_the_reference_has_no_mass():
     belief = np.array([[0.5, 0.5], [0.0, 1.0]])
-    found = potential(belief, np.array([0.0, 1.0]), np.array([1.0, 2.0]), 0.3)
-    np.testing.assert_array_equal(found, [np.inf, 2.0])
+    form = np.array([0.0, 1.0]), np.array([1.0, 2.0]), 0.3
+    np.testing.assert_array_equal(least(belief, form), [np.inf, 2.0])
+    np.testing.assert_array_equal(least(belief), [np.inf, np.inf])
+
+
+def test_the_least_of_many_forms_is_that_of_each_by_itself():
+    rng = np.random.default_rng(0)
+    references, g = rng.dirichlet(np.ones(4), 150), rng.normal(size=(150, 4))
+    references[::3, 0] = 0.0
+    references /= references.sum(axis=1, keepdims=True)
+    price, beliefs = rng.uniform(0, 2, 150), rng.dirichlet(np.ones(4), 9) * 0.3
+    beliefs[0, 1:3] = 0.0
+    forms = list(zip(references, g, price.tolist(), strict=True))
+    each = np.stack([least(beliefs, form) for form in forms])
+    np.testing.assert_allclose(least(beliefs, *forms), each.min(axis=0), rtol=1e-12)
+    for found, (q, after, lam) in zip(each, forms, strict=True):
+        ratio = beliefs / beliefs.sum(axis=1, keepdims=True) / np.where(q > 0, q, 1.0)
+        known = (beliefs * np.log(np.where(ratio > 0, ratio, 1.0))).sum(axis=1)
+        right = np.where(beliefs @ (q == 0) > 0, np.inf, beliefs @ after + lam * known)
+        np.testing.assert_allclose(found, right, rtol=1e-12)
 
 
 @pytest.mark.parametrize("unit", [1e-310, 1e-150, 1e150, 1e300])
@@ -78,5 +104,5 @@ def test_whatever_the_unit_of_money_no_bound_is_false(unit):
     found = heard.bound(belief[None], heard.begin(belief[None], 3), 10)
     true = optimum(unit * pay, going, law, belief, 3)
     assert (found.bound[0] >= true - 1e-12 * unit).all()
-    later = potential(belief[None], belief, found.after[0], found.price[0])[0]
+    later = least(belief[None], (belief, found.after[0], found.price[0]))[0]
     assert later >= optimum(unit * pay, going, law, belief, 2).max() - 1e-12 * unit
