@@ -26,6 +26,7 @@ from solvers.devices import at_hand
 from solvers.problem import Numbers, Structure, Tables, Tasks
 
 _CACHED = 1.6e6  # bytes of products at once
+_VALUES = 1.6e7  # bytes of what follows the controls, of the nodes worked on at once
 _FEWEST, _MOST = 16, 4096  # nodes at once
 
 
@@ -93,7 +94,9 @@ class Ahead:
     def nodes(self) -> int:
         """How many nodes are worked on at once."""
         each = 8 * self.features * self.structure.symbols
-        fits = max(int(at_hand(_CACHED) / each), _FEWEST)
+        roots, variants = self.tasks.coefficient.shape[:2]
+        values = 8 * self.structure.controls * roots * variants
+        fits = max(int(min(at_hand(_CACHED) / each, at_hand(_VALUES) / values)), _FEWEST)
         return min(1 << fits.bit_length() - 1, _MOST)
 
     def split(self, root: int, memory: int) -> Split:
@@ -212,8 +215,11 @@ def _after(
     rows.append(yields(jnp.asarray(split.task), jnp.asarray(split.control)))
     rows.append(yields(jnp.tile(split.apart, controls), jnp.repeat(every, apart)))
     features = jnp.concatenate(rows).astype(belief.dtype)
-    heard = features[:, None] * (jnp.asarray(column)[seen] * jnp.asarray(tasks.root)[root])
-    product = heard.reshape(-1, heard.shape[2]) @ belief.T
+    heard = jnp.asarray(column)[seen] * jnp.asarray(tasks.root)[root]
+    if len(belief) < len(features):  # what is formed is the smaller of the two
+        product = features @ (heard[:, None] * belief).reshape(-1, heard.shape[1]).T
+    else:
+        product = (features[:, None] * heard).reshape(-1, heard.shape[1]) @ belief.T
     product = product.reshape(len(features), symbols, len(belief))
     ends = np.cumsum([len(x) for x in rows])[:-1]
     total, *parts = jnp.split(product, ends)
@@ -228,17 +234,18 @@ def _after(
 
 
 class _Leading(eqx.Module):
-    """Of controls compared so far: the largest number, the largest of the others, and whose."""
+    """Of numbers (A, ...) of controls: the largest, the largest of the others, and whose."""
 
     first: Array
     second: Array
     which: Array
 
-    def meet(self, control: Numbers, number: Array) -> "_Leading":
-        ahead = number > self.first
-        second = jnp.where(ahead, self.first, jnp.maximum(self.second, number))
-        which = jnp.where(ahead, control, self.which)
-        return _Leading(jnp.maximum(self.first, number), second, which)
+    @staticmethod
+    def of(number: Array) -> "_Leading":
+        first, rows = number.max(axis=0), jnp.arange(len(number), dtype=jnp.int32)
+        rows = rows.reshape(-1, *[1] * first.ndim)
+        which = jnp.where(number == first, rows, len(number)).min(axis=0)
+        return _Leading(first, jnp.where(rows == which, -jnp.inf, number).max(axis=0), which)
 
     def without(self, own: Array) -> Array:
         """The largest number of the controls but `own`."""
@@ -250,38 +257,19 @@ def _single(
     split: Split, allowed: Bool[Array, " A"], error: Numbers,
 ):  # fmt: skip
     """W and its amount, summed over symbols, of tasks with one other control at most, (S, C)."""
-    none = jnp.full_like(total[0], -jnp.inf)
-    start = _Leading(none, none, jnp.full(none.shape, -1, jnp.int32))
-    controls = jnp.arange(len(total), dtype=jnp.int32)
     number = jnp.asarray(split.own)[:, None, None]
-    mine = jnp.concatenate([own, none[None]])[split.feature]
+    mine = jnp.concatenate([own, jnp.full_like(total[:1], -jnp.inf)])[split.feature]
     usable = jnp.where(allowed[:, None, None], total, -jnp.inf)
-
-    def lead(found: tuple[_Leading, _Leading], row: tuple[Array, Array, Array | None]):
-        best, floor = found
-        control, worth, terms = row
-        best = best.meet(control, worth)
-        if terms is not None:
-            floor = floor.meet(control, worth - error * terms)
-        return (best, floor), None
-
-    (best, floor), _ = jax.lax.scan(lead, (start, start), (controls, usable, size))
-    value = jnp.maximum(best.without(number), mine)
+    value = jnp.maximum(_Leading.of(usable).without(number), mine)
     if size is None:
         return value.sum(axis=1), None
-
-    def add(found: tuple[Array, Array], row: tuple[Array, Array, Array]):
-        control, worth, terms = row
-        above, there = worth + error * terms, worth > -jnp.inf
-        tied = there & (above >= floor.first), there & (above >= floor.second)
-        tied = tied[0], tied[1] & (control != floor.which)
-        most, rest = (
-            jnp.where(one, jnp.maximum(x, terms), x) for one, x in zip(tied, found, strict=True)
-        )
-        return (most, rest), None
-
-    nothing = jnp.zeros_like(none)
-    (most, rest), _ = jax.lax.scan(add, (nothing, nothing), (controls, usable, size))
+    floor = _Leading.of(usable - error * size)
+    above, there = usable + error * size, usable > -jnp.inf
+    rest = there & (above >= floor.second)
+    rest &= jnp.arange(len(total))[:, None, None] != floor.which
+    most, rest = (
+        jnp.where(tied, size, 0.0).max(axis=0) for tied in (there & (above >= floor.first), rest)
+    )
     others = jnp.where(number == floor.which, rest, most)
     terms = size[jnp.minimum(number[:, 0, 0], len(total) - 1)]
     passes = (mine > -jnp.inf) & (mine + error * terms >= floor.without(number))
@@ -295,18 +283,9 @@ def _several(
 ):  # fmt: skip
     """W and its amount, summed over symbols, of tasks compared control by control, (K, C)."""
     usable = jnp.where(allowed[:, :, None, None], total, -jnp.inf)
-    least = jnp.full_like(total[0], -jnp.inf)
-
-    def lead(found: tuple[Array, Array], row: tuple[Array, Array | None]):
-        low = row[0] if row[1] is None else row[0] - error * row[1]
-        return (jnp.maximum(found[0], row[0]), jnp.maximum(found[1], low)), None
-
-    (best, floor), _ = jax.lax.scan(lead, (least, least), (usable, size))
+    best = usable.max(axis=0).sum(axis=1)
     if size is None:
-        return best.sum(axis=1), None
-
-    def add(most: Array, row: tuple[Array, Array]):
-        return jnp.where(row[0] + error * row[1] >= floor, jnp.maximum(most, row[1]), most), None
-
-    amount, _ = jax.lax.scan(add, jnp.zeros_like(least), (usable, size))
-    return best.sum(axis=1), amount.sum(axis=1)
+        return best, None
+    each = size[:, None]
+    tied = usable + error * each >= (usable - error * each).max(axis=0)
+    return best, jnp.where(tied, each, 0.0).max(axis=0).sum(axis=1)

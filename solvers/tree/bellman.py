@@ -88,11 +88,13 @@ def bellman_step(
     found is then laid out as (chunks, R, Q, nodes of a chunk), which takes less to write. Not
     `valued`: without `value`, which is `best` where none is apart, and takes long to write.
     `coming`: what follows, where that is not listed (`solvers.tree.ahead`).
-    Nodes are worked on in chunks that stay in the cache, of `most` nodes at most, up to the first
+    Nodes are worked on in chunks of `most` (None: as many as stay in the cache), up to the first
     `size` nodes (all by default).
     """
     nodes = parent, picked, child, followed, ratio
-    chunk = chunk_size(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks, most)
+    if most is None:
+        most = chunk_size(len(parent), previous.shape[1], len(edges), outcomes.shape[1], tasks)
+    chunk = halved(len(parent), most)
     numbers = tables, outcomes, tasks, shares
     if own is None:
         solve = _solver(previous, edges, following, bound, column, *numbers, gained, jnp, coming)
@@ -164,15 +166,18 @@ def host_seconds(
 
 
 def chunk_size(
-    nodes: int, points: int, controls: int, slots: int, tasks: Tasks, limit: int | None = None,
-    host: bool = False,
-) -> int:  # fmt: skip
-    """How many of a block's nodes are worked on at once, `limit` at most; `host`: in NumPy."""
+    nodes: int, points: int, controls: int, slots: int, tasks: Tasks, host: bool = False
+) -> int:
+    """How many of a block's nodes are worked on at once; `host`: in NumPy."""
     roots, variants = tasks.coefficient.shape[:2]
     widths = points, 2 * controls * (slots + variants) * roots
     near = _CACHED if host else tuple(map(at_hand, _CACHED))
     most = min(np.divide(near, np.multiply(widths, tasks.root.dtype.itemsize)))
-    most = most if limit is None else min(most, limit)
+    return halved(nodes, most)
+
+
+def halved(nodes: int, most: float) -> int:
+    """Of equal parts of so many nodes the largest that has `most` at most, if it can be split."""
     while nodes % 2 == 0 and nodes > most:
         nodes //= 2
     return nodes

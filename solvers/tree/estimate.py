@@ -1,19 +1,23 @@
 """What an exact solve will take, before any work: nodes, bytes and seconds."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import equinox as eqx
+import numpy as np
 
 from solvers.devices import at_hand
 from solvers.host import Record
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import signed
+from solvers.tree.ahead import Ahead
 from solvers.tree.bellman import roots_at_once
 from solvers.tree.numbering import numbering
 from solvers.tree.tree import bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
+_AHEAD = 0.5  # of the time that this takes elsewhere, in a last round that is not listed
 WAY_BYTES = 60.0  # of each way out of a round, while they are merged
 PROGRAMS = 8e7  # bytes that programs take, and to compile them
 _PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
@@ -49,7 +53,6 @@ def estimate(
     counts = bound_nodes(structure, merge) if nodes is None else nodes
     width, points = structure.controls, tables.column.shape[1]
     features = 2 * width * structure.outcome.shape[1] + 1
-    histories = float(counts[-1]) * width * structure.symbols if ahead else 0.0
     flops = steps = values = taken = 0.0
     for part in tasks:
         roots, variants = part.coefficient.shape[:2]
@@ -57,9 +60,11 @@ def estimate(
         branch = width * (structure.outcome.shape[1] * 2 + 3)
         inner = sum(counts[:-1]) * width * structure.symbols
         steps += roots * variants * (sum(counts) * branch + inner)
-        numbers = (1 + signed(tables, part)) * width + variants
-        flops += 2.0 * histories * points * numbers * roots
-        steps += histories * numbers * roots
+        if ahead:
+            one = Ahead(structure, _first_root(part), 0.0, signed(tables, part))
+            histories = float(counts[-1]) * one.leading * structure.symbols * roots
+            flops += _AHEAD * 2.0 * histories * points * one.features
+            steps += _AHEAD * histories * (one.features + variants)
         most = roots_together(part, tables, counts, structure, memory)
         values = max(values, min(roots, most) * root_bytes(counts, part, False))
         taken += 6.0 * sum(counts) * part.keep * roots
@@ -72,6 +77,13 @@ def estimate(
         PROGRAMS + max(ways, solved),
         flops / _PRODUCT_RATE + steps / _ELEMENT_RATE,
     )
+
+
+def _first_root(tasks: Tasks) -> Tasks:
+    parts = tasks.root, tasks.coefficient, tasks.counted, tasks.allowed
+    names = ("root", "coefficient", "counted", "allowed")
+    first = {name: np.asarray(x)[:1] for name, x in zip(names, parts, strict=True)}
+    return dataclasses.replace(tasks, **first)
 
 
 def foreseen_nodes(counts: list[int], rounds: int) -> list[int]:

@@ -97,15 +97,15 @@ def test_searches_give_way_once_they_have_had_their_time(
 @pytest.mark.parametrize("at_once", [0.0, 1.0])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
 def test_searches_go_on_where_the_whole_tree_does_not_fit_after_all(
-    problem, solver, at_once, estimated
+    problem: problems.Problem, solver: Any, at_once: float, estimated: pytest.MonkeyPatch
 ):
     """To their own end, whatever was foreseen; not to a limit of memory that nobody met."""
 
     class Refused:
-        def __init__(self, memory, listed):
+        def __init__(self, memory: float, listed: bool):
             pass
 
-        def solve(self, *given):
+        def solve(self, *given: Any):
             raise MemoryError
 
     estimated.setattr(beside, "AT_ONCE", at_once)
@@ -117,7 +117,7 @@ def test_searches_go_on_where_the_whole_tree_does_not_fit_after_all(
     assert run(problem, solver, exact_after=1e-9, seconds=1e-9).status is not Status.MEMORY_LIMIT
 
 
-def test_small_trees_of_many_multisets_are_solved_exactly(estimated):
+def test_small_trees_of_many_multisets_are_solved_exactly(estimated: pytest.MonkeyPatch):
     """Nodes are few, as columns are proportional (refused before, where multisets are too many)."""
     estimated.setattr("solvers.tree.planned._HOPELESS", 0.05)  # of 8e5: between nodes and multisets
     env = hidden_taste(8, 6)
@@ -126,13 +126,12 @@ def test_small_trees_of_many_multisets_are_solved_exactly(estimated):
         assert policy.status is dm.Status.EXACT
 
 
-def test_what_a_tree_takes_is_foreseen_from_its_first_rounds(
-    problem: problems.Problem, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_a_tree_takes_is_foreseen_from_its_first_rounds(monkeypatch: pytest.MonkeyPatch):
     edge, columns = np.arange(5, dtype=np.int32)[None], np.arange(20, dtype=np.int32)
     parts = (edge,) * 5, (np.zeros_like(edge),) * 5, columns.reshape(5, 4)
     apart = Structure(*parts, np.full((5, 1), -1, np.int32), 5, 1, 20)
-    tables, tasks = problem.tables, [problem.tasks]
+    same = random_problem(np.random.default_rng(6), controls=5, roots=1, variants=2)
+    tables, tasks = same.tables, [same.tasks]
     true = build_tree(apart).nodes
     for ways, near in ((1e6, 1.0), (1e3, 1.25)):
         monkeypatch.setattr("solvers.tree.estimate._GLANCE", ways)
