@@ -133,9 +133,11 @@ def exact_way(
     except MemoryError:
         return math.inf, True
     given = listed.structure, listed.tables, tasks.groups, solver.memory - listed.size
+    whole, apart = foresee(*given), None
     constant = all(part.kernel is None for part in tasks.groups)
-    ways = [(False, foresee(*given, ahead=True))] if constant and problem.horizon > 1 else []
-    fits = [(x.seconds, way) for way, x in [(True, foresee(*given)), *ways] if x is not None]
+    if constant and problem.horizon > 1 and (whole is None or whole.seconds > AT_ONCE):
+        apart = foresee(*given, ahead=True)  # which needs a program, whatever its size
+    fits = [(x.seconds, every) for x, every in ((whole, True), (apart, False)) if x is not None]
     takes, every = min(fits, key=lambda way: way[0], default=(math.inf, True))
     both = (1 + solver.exact_after) * takes
     within = solver.seconds is None or both <= solver.seconds
