@@ -46,6 +46,7 @@ def draw_profiles(
         theta = grid[rng.choice(len(grid), count, p=values.prior.ravel())]
     else:
         theta = np.stack([rng.choice(size, count, p=row) for row in values.prior], axis=1)
-    omega = rng.choice(tastes.size, count, p=np.asarray(tastes.weights, float))
+    weights = np.asarray(tastes.weights, float)
+    omega = rng.choice(tastes.size, count, p=weights / weights.sum())
     signals = np.stack([initial.draw(rng, utilities, int(w)) for w in omega])
     return Profiles(theta.astype(np.int64), signals.astype(np.int64))

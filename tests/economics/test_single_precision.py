@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 
@@ -182,6 +183,21 @@ def test_chances_in_float32_are_those_that_sum_to_one():
         )  # fmt: skip
         found.append(solve(market, dm.Exact()).value)
     np.testing.assert_array_equal(*found)
+
+
+def test_profiles_are_drawn_by_weights_in_float32():
+    """Weights in float32 stay so, and sum to one within their rounding only."""
+    weights = np.full(3, 1 / 3, np.float32)
+    assert abs(weights.astype(float).sum() - 1) > 1.5e-8
+    initial = np.eye(3).reshape(3, 3, 1)
+    env = dm.RecommendationMDP(
+        np.ones((1, 1), np.float32), dm.TasteGrid(np.arange(3.0)[:, None], weights), 1,
+        dm.LastShownOnly(dm.Logit(0.5), 0.5), dm.SignalStructure(dm.JointSignals(initial)),
+        dm.ConstantValues([0.5]),
+    )  # fmt: skip
+    drawn = env.sample_profiles(jax.random.key(0), 4000).signals[:, 0]
+    np.testing.assert_allclose(np.bincount(drawn) / 4000, weights, atol=0.03)
+    assert solve(env, dm.Exact()).estimate_ex_ante(jax.random.key(1), 4).value.size == 1
 
 
 def all_bounds(policy):
