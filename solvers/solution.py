@@ -153,6 +153,12 @@ class Solution:
         return ~(self.lower <= self.upper + rounding)
 
 
+def ended(found: Solution, status: Status) -> Solution:
+    """The same with another status, also where its note says why the solve ended."""
+    note = found.note.replace(found.status.value, status.value, 1)
+    return dataclasses.replace(found, status=status, note=note)
+
+
 class AbstractSolver(Record):
     """A way to solve decision problems with a static hidden parameter.
 

@@ -14,7 +14,7 @@ from solvers.problem import TaskList
 from solvers.process import Listed, Problem
 from solvers.search.branch_and_bound import BranchAndBound
 from solvers.single import make_room
-from solvers.solution import AbstractSolver, Limits, Solution, Status, TooFine, Unsuited
+from solvers.solution import AbstractSolver, Limits, Solution, Status, TooFine, Unsuited, ended
 from solvers.table import add_gaps
 from solvers.ties import most_gained
 from solvers.tree.exact import Exact
@@ -153,10 +153,9 @@ def with_later(found: Solution, listed: Listed, tasks: TaskList, cut: Truncation
     under, over = (np.concatenate([x.ravel() for x in part]) for part in (cut.under, cut.over))
     met = Status.WITHIN_TOLERANCE if found.status.met else found.status
     return dataclasses.replace(
-        found,
+        ended(found, met),
         lower=found.lower - under,
         upper=found.upper + over,
-        status=met,
         plan=table,
         table=table,
     )

@@ -98,12 +98,10 @@ def unroll(
     """
     plan, pairs, env = policy.plan, policy.pairs, policy.env
     if policy.partial:
-        must = (
-            "search own past lies only under a policy solved exactly, which follows all histories"
-        )
-        raise InvalidArgument(
-            describe("audit", must, policy.solver, "solve with Exact(listed=True)")
-        )
+        call = "best_response(...) and audit(histories='all')"
+        must = "search lies under a policy solved exactly, which follows all histories"
+        do = "solve with Exact(listed=True), a market without a last round with some `horizon`"
+        raise InvalidArgument(describe(call, must, policy.solver, do))
     other = value_alternatives(policy)[:, i]
     symbols = env.initial_alphabet[i + 1]
     own, listed = _own_symbols(policy, i)

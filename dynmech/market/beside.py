@@ -11,6 +11,7 @@ started from M''s prior. Both rules remember, each for itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,6 +150,9 @@ def read_by(call: str, truth: RecommendationMDP, held: RecommendationMDP) -> Rec
     for what, here, there in shared:
         if here != there:
             must, do = f"have {what} of the market that was solved", "or solve a policy for it"
+            if what == "the horizon" and truth.horizon == math.inf:
+                must = "end after the rounds of the policy that are written out"
+                do = f"make this market with horizon={held.horizon}"
             raise InvalidArgument(describe(call, must, f"{here} for {there}", do))
     truth = in_doubles(truth)
     parts = [(env.signals.initial, env.signals.feedback) for env in (truth, held)]

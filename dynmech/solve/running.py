@@ -32,7 +32,7 @@ from solvers import (
     Unkept,
     Unsuited,
 )
-from solvers.solution import close_enough
+from solvers.solution import close_enough, ended
 from solvers.tree.beside import AT_ONCE
 
 _VERB = "solve_efficient_policy"
@@ -194,4 +194,4 @@ def check_solution(
         close = np.maximum(_EXACT * size, rounded)
         exact = (high - low <= close) & (low - value <= 10 * close)
         status = Status.EXACT if exact.all() else status
-    return dataclasses.replace(found, lower=low, upper=high, value=value, status=status)
+    return dataclasses.replace(ended(found, status), lower=low, upper=high, value=value)

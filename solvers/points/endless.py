@@ -28,7 +28,7 @@ from solvers.search.growing import Passes
 from solvers.search.rounds import time_for, why_short
 from solvers.search.store import Indices, digits_of
 from solvers.search.unrolled import write_rounds
-from solvers.solution import Limits, Node, Solution, Status, TooFine, close_enough
+from solvers.solution import Limits, Node, Solution, Status, TooFine, close_enough, ended
 from solvers.ties import most_gained
 from solvers.told.rounded import told_gains, widened_endless
 
@@ -162,7 +162,7 @@ def solve_endless(
     value = np.minimum(table.value, found.upper)
     missing = (found.upper - value > np.maximum(close, rounded)).any()
     if found.status.met and missing:
-        found = dataclasses.replace(found, status=why_short(expired))
+        found = ended(found, why_short(expired))
     note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
     spent = time.monotonic() - began
     found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)

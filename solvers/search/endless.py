@@ -47,6 +47,7 @@ from solvers.solution import (
     TooFine,
     Unsuited,
     close_enough,
+    ended,
 )
 from solvers.stationary import Stationary
 from solvers.ties import most_gained
@@ -122,10 +123,10 @@ class BestFirst(AbstractSolver):
         value = np.minimum(table.value, found.upper)
         if exact and (found.lower - value > 10 * rest).any():
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
+        if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
+            found = ended(found, why_short(expired))
         note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
         spent = time.monotonic() - began
-        if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
-            found = dataclasses.replace(found, status=why_short(expired))
         found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 
@@ -142,14 +143,13 @@ class BestFirst(AbstractSolver):
         structure, tables = with_clock(listed.structure, listed.tables)
         asked = dataclasses.replace(asked, memory=self.memory, seconds=beside.seconds)
         found = search_endless(structure, tables, tasks.groups, asked, progress)
-        found = dataclasses.replace(found, status=beside.give_way(found.status))
+        found = ended(found, beside.give_way(found.status))
         assert isinstance(found.plan, EndlessPlan)
         known = found.lower, found.upper
         table = write_finite(found.plan, tasks, *known, listed.structure, self.memory)
         value, spent = np.minimum(table.value, found.upper), time.monotonic() - began
-        short = (found.lower - value > np.asarray(found.rounding)).any()
-        if short:
-            found = dataclasses.replace(found, plan=table, status=Status.MEMORY_LIMIT)
+        if (found.lower - value > np.asarray(found.rounding)).any():
+            found = dataclasses.replace(ended(found, Status.MEMORY_LIMIT), plan=table)
         found = dataclasses.replace(found, value=value, table=table, seconds=spent)
         return widened(found, listed.structure, listed.tables, tasks, single=limits.single)
 

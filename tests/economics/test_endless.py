@@ -179,3 +179,30 @@ def test_a_tolerance_beyond_float32_is_refused_without_a_last_round_too():
     assert policy.status.met
     assert policy.upper.item() - policy.value.item() <= 1.01 * least
     assert policy.lower.item() <= best + 1e-6 <= policy.upper.item() + 2e-6
+
+
+def test_what_is_asked_of_the_rounds_written_out_is_refused_with_what_to_do_instead():
+    env, _ = rarely_leaves(0.5)
+    policy = dm.solve_efficient_policy(env, dm.PointBased(), tolerance=0.1, progress=False)
+    mechanism, rounds = dm.DynamicTeamMechanism(policy), int(policy.env.horizon)
+    with pytest.raises(dm.InvalidArgument, match=f"make this market with horizon={rounds}"):
+        mechanism.audit(under=env)
+    parts = env.gamma, env.tastes, rounds, env.action_rule, env.signals, env.values
+    assert mechanism.audit(under=dm.RecommendationMDP(*parts)).incentive_gain.max() <= 0.1
+    for ask in (mechanism.best_response, lambda: mechanism.audit(histories="all")):
+        with pytest.raises(dm.InvalidArgument, match=r"best_response.*with some `horizon`"):
+            ask()
+
+
+@pytest.mark.parametrize("kind", [dm.PointBased, dm.BestFirst])
+@pytest.mark.parametrize("limits", [{}, {"seconds": 1e-6}, {"memory": 2e5}])
+@pytest.mark.filterwarnings("ignore::dynmech.DynmechWarning")
+def test_what_is_said_of_a_solver_is_its_status(kind, limits):
+    """W is found at once; how many rounds are written out is what the limits end."""
+    env, best = rarely_leaves(0.999)
+    policy = dm.solve_efficient_policy(env, kind(**limits), tolerance=1e-2, progress=False)
+    expected = {"": "WITHIN_TOLERANCE", "seconds": "TIME_LIMIT", "memory": "MEMORY_LIMIT"}
+    assert policy.status is dm.Status[expected["".join(limits)]]
+    said = {status for status in dm.Status if status.value in policy.solver}
+    assert said == {policy.status}
+    assert policy.lower.item() <= best + 1e-12 <= policy.upper.item() + 2e-12
