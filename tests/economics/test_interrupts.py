@@ -199,7 +199,8 @@ def test_backups_are_never_cut_in_half(count, learning, monkeypatch):
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_an_interrupt_before_any_bounds_raises(kind, learning, monkeypatch):
     solver, module = SOLVERS[kind]
-    strike(monkeypatch, f"solvers.{module}.{'_improve' if kind == 'points' else 'summary'}", 1)
+    first = "points.passes._improve" if kind == "points" else f"{module}.summary"
+    strike(monkeypatch, f"solvers.{first}", 1)
     with pytest.raises(KeyboardInterrupt):
         solve(learning[0], solver)
 
