@@ -1,6 +1,5 @@
 """What a solver found, as a plan over pairs of root and values."""
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,10 +33,8 @@ def _by_pair(
     assignment: Assignment, count: int, rounds: Sequence[tuple[np.ndarray, ...]], kind: type
 ) -> tuple[np.ndarray, ...]:
     """Lay per-group tables (N_t, R, keep) of every round out as (pairs, N_t)."""
-    sizes = [len(part) for part in rounds[0]] if rounds else []
-    table = np.zeros((count, sum(sizes)), kind)
+    tables = tuple(np.zeros((count, len(part)), kind) for part in (rounds[0] if rounds else ()))
     for pair, parts in zip(assignment.group_pair, rounds, strict=True):
-        every = np.concatenate(parts)
-        table[pair.ravel()] = np.moveaxis(every, 0, -1).reshape(-1, len(every))
-    ends = np.cumsum([0, *sizes]).tolist()
-    return tuple(table[:, low:high].copy() for low, high in itertools.pairwise(ends))
+        for table, part in zip(tables, parts, strict=True):
+            table[pair.ravel()] = np.moveaxis(part.astype(kind), 0, -1).reshape(-1, len(part))
+    return tables

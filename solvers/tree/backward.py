@@ -162,11 +162,14 @@ def sweep(
     gained = gains(tree.structure, tables, tasks, arrays) if carried and not carry else None
     carried = carried and carry
     plain = bounds is None and share is None and mesh is None
-    takes, ahead = rounds_on_host(tree, tasks, tasks.root.shape[0], plain), None
+    counts = [layer.nodes for layer in tree.layers]
+    classes = [1 + int(np.count_nonzero(np.diff(layer.memory))) for layer in tree.layers]
+    takes = rounds_on_host(tree.structure, counts, classes, tasks, tasks.root.shape[0], plain)
+    ahead = None
     if len(tree.layers) < tree.structure.horizon:
         ahead = Ahead(tree.structure, tasks, room.each[len(tree.layers)], carried)
         takes[-1] = math.inf
-    quick = _on_host(takes, 0.0 if traced else host)
+    quick = on_host(takes, 0.0 if traced else host)
     given = numbers
     if traced:
         given = jax.tree.map(jnp.asarray, numbers)
@@ -335,31 +338,39 @@ class _Blocks(NamedTuple):
         return jax.tree.map(first, dataclasses.replace(one, action=action))
 
 
-def rounds_on_host(tree: Tree, tasks: Tasks, roots: int, plain: bool = True) -> list[float]:
+def rounds_on_host(
+    structure: Structure,
+    counts: Sequence[int],
+    classes: Sequence[int],
+    tasks: Tasks,
+    roots: int,
+    plain: bool = True,
+) -> list[float]:
     """Seconds that each round takes in NumPy beyond what a program takes, roughly.
 
-    **Arguments:** `roots`: how many are worked on; `plain`: whether no bounds are propagated, and
-    no devices share a round.
+    **Arguments:** `counts`, `classes`: nodes of every round listed, and classes of memory there;
+    `roots`: how many are worked on; `plain`: whether no bounds are propagated, and no devices share
+    a round.
     """
-    controls, symbols = tree.structure.controls, tree.structure.symbols
-    slots, last = tree.structure.outcome.shape[1], len(tree.layers) - 1
+    controls, symbols = structure.controls, structure.symbols
+    slots, last = structure.outcome.shape[1], len(counts) - 1
     alike = plain and tasks.kernel is None and on_processors()
     return [
         (_BEYOND if alike and t < last else 1.0)
         * host_seconds(
-            layer.nodes,
-            1 + int(np.count_nonzero(np.diff(layer.memory))),
+            nodes,
+            memories,
             controls,
             0 if t == last else symbols,
             slots,
             tasks,
             roots,
         )
-        for t, layer in enumerate(tree.layers)
+        for t, (nodes, memories) in enumerate(zip(counts, classes, strict=True))
     ]
 
 
-def _on_host(takes: list[float], seconds: float) -> list[bool]:
+def on_host(takes: list[float], seconds: float) -> list[bool]:
     """Which rounds NumPy works on: the quickest, as many as take `seconds` in all."""
     order = np.argsort(takes, kind="stable")
     fits = np.cumsum(np.asarray(takes)[order]) <= seconds

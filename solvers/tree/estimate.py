@@ -1,7 +1,9 @@
 """What an exact solve will take, before any work: nodes, bytes and seconds."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -11,6 +13,7 @@ from solvers.host import Record
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import signed
 from solvers.tree.ahead import Ahead
+from solvers.tree.backward import HOST_SECONDS, on_host, rounds_on_host
 from solvers.tree.bellman import roots_at_once
 from solvers.tree.numbering import numbering
 from solvers.tree.tree import bound_nodes, build_tree
@@ -19,7 +22,14 @@ _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
 _AHEAD = 0.5  # of the time that this takes elsewhere, in a last round that is not listed
 WAY_BYTES = 60.0  # of each way out of a round, while they are merged
-PROGRAMS = 8e7  # bytes that programs take, and to compile them
+START = 4.2e7  # bytes that the first programs of a process take, those that laws are listed by
+_STEP, _LAST = 2.2e7, 7.5e7  # bytes of a step's program, and where the last round is not listed
+_BLOCK = 2e4  # bytes of a block of that, for every task of the roots solved together
+_AGREE = 4.0  # times the mean of least and most that plans found reach of a round not listed
+_PROGRAMS = 3  # that steps take at most: rounds share shapes
+_LEFT = 0.3  # of what merging took, how much is free again and yet not given back
+_CELL, _VISIT = 4.0, 150.0  # bytes of a control while plans are laid out, and of a visit of theirs
+_PIECES = 2.5e7  # bytes, at most, of the visits whose beliefs are worked on at once
 _PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
 ROOT_SHARE = 0.6  # of memory, that one root may take
 _GLANCE = 2e5  # ways out of a round up to which trees are looked at before anything is decided
@@ -34,6 +44,23 @@ class Estimate(Record):
     seconds: float = eqx.field(static=True)
 
 
+class Work(NamedTuple):
+    """What a solve will take; `beside` its `memory` is what counts not against what is allowed.
+
+    That is programs, what is not given back at once, and what is made of the plans found.
+    """
+
+    nodes: int
+    memory: float
+    seconds: float
+    beside: float
+
+    @property
+    def bytes(self) -> float:
+        """All that lives at once."""
+        return self.memory + self.beside
+
+
 def estimate(
     structure: Structure,
     tables: Tables,
@@ -42,18 +69,19 @@ def estimate(
     nodes: list[int] | None,
     merge: bool = True,
     ahead: bool = False,
-) -> Estimate:
+) -> Work:
     """Estimate a solve before any work; `nodes` per round if the tree is known, else a bound.
 
     **Arguments:** `ahead`: one more round is to come, which is not listed.
 
     At most there are ways out of a round that are merged, or the tree, its likelihood rows, the
-    values of a round and the controls taken; and programs.
+    values of a round and the controls taken. Beside it are programs, and what is made of the plans
+    where that is more: controls laid out, and visits.
     """
     counts = bound_nodes(structure, merge) if nodes is None else nodes
     width, points = structure.controls, tables.column.shape[1]
     features = 2 * width * structure.outcome.shape[1] + 1
-    flops = steps = values = taken = 0.0
+    flops = steps = values = plans = taken = 0.0
     for part in tasks:
         roots, variants = part.coefficient.shape[:2]
         flops += 2.0 * sum(counts) * points * (features * roots + 2)
@@ -67,16 +95,67 @@ def estimate(
             steps += _AHEAD * histories * (one.features + variants)
         most = roots_together(part, tables, counts, structure, memory)
         values = max(values, min(roots, most) * root_bytes(counts, part, False))
+        plans += part.keep * roots
         taken += 6.0 * sum(counts) * part.keep * roots
     index = 4.0 * sum(counts[:-1]) * width * structure.symbols + 16.0 * sum(counts)
     ways = max([0, *counts[:-1]]) * width * structure.symbols * WAY_BYTES
     rows = 8.0 * points * (sum(counts[:-1]) + _PADDED * max([0, *counts[:-1]]))
     solved = rows + index + values + taken
-    return Estimate(
-        sum(counts),
-        PROGRAMS + max(ways, solved),
-        flops / _PRODUCT_RATE + steps / _ELEMENT_RATE,
-    )
+    held = max(ways, solved)
+    reached = _reached(structure, counts, plans, ahead)
+    visits = plans * sum(_paths(structure, count, t) for t, count in enumerate(reached))
+    pieces = min(_PIECES, 5 * 8.0 * points * visits)
+    after = index + _CELL * plans * sum(reached) + _VISIT * visits + pieces
+    most = max(held, solved + _LEFT * ways, after)
+    programs = _programs(structure, counts, tables, tasks, memory, ahead)
+    seconds = flops / _PRODUCT_RATE + steps / _ELEMENT_RATE
+    return Work(sum(counts), held, seconds, programs + most - held)
+
+
+def _paths(structure: Structure, count: int, t: int) -> float:
+    """How many nodes of a round a plan can be at."""
+    return float(min(count, structure.symbols ** min(t, 20)))
+
+
+def _reached(structure: Structure, counts: list[int], plans: float, ahead: bool) -> list[int]:
+    """About so many nodes of every round are in the tree of the plans found, which often agree."""
+    if not ahead:
+        return counts
+    least = [_paths(structure, count, t) for t, count in enumerate(counts)]
+    most = [min(count, plans * x) for count, x in zip(counts, least, strict=True)]
+    least.append(least[-1] * structure.symbols)
+    most.append(most[-1] * min(structure.controls, plans) * structure.symbols)
+    return [
+        int(min(high, _AGREE * math.sqrt(low * high)))
+        for low, high in zip(least, most, strict=True)
+    ]
+
+
+def _programs(
+    structure: Structure,
+    counts: list[int],
+    tables: Tables,
+    tasks: Sequence[Tasks],
+    memory: float,
+    ahead: bool,
+) -> float:
+    """Bytes that the programs of rounds take which NumPy does not work on, and to compile them."""
+    classes = [len(edge) for edge in structure.edge[: len(counts)]]
+    takes, chunks, most = [], [], 0
+    for part in tasks:
+        roots = len(part.root)
+        width = min(roots, roots_together(part, tables, counts, structure, memory))
+        takes.append(rounds_on_host(structure, counts, classes, part, width))
+        chunks.append(-(-roots // width))
+        most = max(most, width * part.coefficient.shape[1])
+    every = sum(count * sum(each) for count, each in zip(chunks, takes, strict=True))
+    host = HOST_SECONDS / (1 if every <= HOST_SECONDS else sum(chunks))
+    steps = 0
+    for each in takes:
+        if ahead:
+            each[-1] = math.inf
+        steps += on_host(each, host).count(False) - ahead
+    return (_LAST + _BLOCK * most) * ahead + _STEP * min(steps, _PROGRAMS)
 
 
 def _first_root(tasks: Tasks) -> Tasks:
@@ -114,7 +193,7 @@ def glance(structure: Structure, rounds: int, merge: bool = True) -> list[int]:
 
 def foresee(
     structure: Structure, tables: Tables, tasks: Sequence[Tasks], memory: float, ahead: bool = False
-) -> Estimate | None:
+) -> Work | None:
     """Estimate an exact solve, tree included, from the first rounds; None where it will not fit.
 
     **Arguments:** `ahead`: the last round is not listed, but worked out from the one before.
@@ -125,11 +204,11 @@ def foresee(
         return None
     work = estimate(structure, tables, tasks, memory, counts, ahead=ahead)
     merging = sum(counts[:-1]) * width / numbering(structure).rate
-    fits = work.memory - PROGRAMS <= memory and max(counts) < 2**31
+    fits = work.memory <= memory and max(counts) < 2**31
     each = max(root_bytes(counts, part, signed(tables, part)) for part in tasks)
     if not fits or each > ROOT_SHARE * memory:
         return None
-    return Estimate(work.nodes, work.memory, work.seconds + merging)
+    return work._replace(seconds=work.seconds + merging)
 
 
 def root_bytes(counts: list[int], tasks: Tasks, carried: bool) -> float:

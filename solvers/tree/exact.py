@@ -25,11 +25,12 @@ from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
 from solvers.ties import signed
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
-from solvers.tree.estimate import PROGRAMS, ROOT_SHARE, root_bytes, roots_together
+from solvers.tree.estimate import ROOT_SHARE, START, root_bytes, roots_together
 from solvers.tree.planned import CACHE, plan_rounds
 from solvers.tree.reached import kept_only, reached_tree, with_last_round
 from solvers.tree.tree import Tree
 
+_HELD = 0.8  # of what listing laws took, how much the system has not got back
 _SMALL = 1e6  # bytes of laws that are not counted
 _FEW = 64  # roots that any number of light ones are padded to
 _LITTLE = 2e7  # operations that this may cost
@@ -93,8 +94,8 @@ class Exact(AbstractSolver):
         gap = None if room is None else [answer.loss for answer in answers]
         table = PlanTable(tree, None, answers, gap, complete=whole)
         lower, upper = (flat([getattr(x, name) for x in answers]) for name in ("lower", "upper"))
-        # Beside a tree without its last round, what listing the laws took counts: it is still held.
-        held = work.memory + listed.size + (0.0 if whole else listed.bytes)
+        # Beside a tree without its last round what listing laws took counts: most is still held.
+        held = work.memory + listed.size + (0.0 if whole else _HELD * listed.bytes)
         return Solution(
             lower,
             upper,
@@ -103,7 +104,7 @@ class Exact(AbstractSolver):
             value=table.value,
             note=("" if whole else "the last round is not listed") + remarks(answers, tasks, room),
             nodes=work.nodes,
-            bytes=max(held, listed.bytes + PROGRAMS),
+            bytes=START + work.beside + max(held, listed.bytes + listed.size),
             seconds=work.seconds,
             table=table,
             rounding=upper - lower,
@@ -145,7 +146,9 @@ def solve_exact(
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
     total = sum(tree.nodes * (stop - start) for _, start, stop, _ in chunks)
     inner = dataclasses.replace(solver, memory=solver.memory / shares(mesh))
-    on_host = sum(sum(rounds_on_host(tree, tasks[g], width)) for g, _, _, width in chunks)
+    classes = [1 + int(np.count_nonzero(np.diff(layer.memory))) for layer in tree.layers]
+    given = tree.structure, counts, classes
+    on_host = sum(sum(rounds_on_host(*given, tasks[g], width)) for g, _, _, width in chunks)
     # What is compiled for one chunk serves them all: they share the seconds, or need no program.
     host = HOST_SECONDS / (1 if on_host <= HOST_SECONDS else len(chunks))
     with Bar("solving", "node", progress, total) as bar:

@@ -6,9 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from solvers.problem import Structure, Tables, Tasks
 from solvers.tree.estimate import (
-    PROGRAMS,
     WAY_BYTES,
-    Estimate,
+    Work,
     estimate,
     foreseen_nodes,
     glance,
@@ -39,7 +38,7 @@ def plan_rounds(
     tasks: Sequence[Tasks],
     solver: Settings,
     listed: bool | None,
-) -> tuple[Estimate, Tree]:
+) -> tuple[Work, Tree]:
     """`plan_tree` of every round, or of all but the last.
 
     **Arguments:** `listed`: whether the last round must be there; None: where it fits. Where
@@ -67,7 +66,7 @@ def plan_tree(
     solver: Settings,
     rounds: int | None = None,
     far: float | None = None,
-) -> tuple[Estimate, Tree]:
+) -> tuple[Work, Tree]:
     """Estimate the work, refuse what will not fit, and build the tree.
 
     **Arguments:** `rounds`: list only the first so many, all but the last; `far`: refuse as soon as
@@ -92,7 +91,7 @@ def plan_tree(
             took = f"an estimate of {more}{takes:.3g} s for {more}{work.nodes:.3g} nodes"
             raise TimeoutError(f"{took} of {solver.seconds:.3g} s allowed")
         allowed = max(solver.memory, CACHE) * (1.0 if far is None else far)
-        if work.memory - PROGRAMS > allowed:
+        if work.memory > allowed:
             raise MemoryError(f"about {work.nodes:.3g} nodes in {work.memory / 1e9:.3g} GB")
 
     bound = estimate(*given, bound_nodes(structure, solver.merge)[:listed], ahead=short)
@@ -107,10 +106,10 @@ def plan_tree(
     counts = [layer.nodes for layer in tree.layers]
     work = estimate(*given, counts, ahead=short)
     fits(counts, 0)
-    if work.memory - PROGRAMS > max(solver.memory, CACHE):
+    if work.memory > max(solver.memory, CACHE):
         raise MemoryError(_needs(f"{sum(counts)} nodes", work))
     return work, tree
 
 
-def _needs(what: str, work: Estimate) -> str:
-    return f"{what} (estimate: {work.nodes:.3g} nodes, {work.memory / 1e9:.3g} GB)"
+def _needs(what: str, work: Work) -> str:
+    return f"{what} (estimate: {work.nodes:.3g} nodes, {work.bytes / 1e9:.3g} GB)"
