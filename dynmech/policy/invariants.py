@@ -18,9 +18,10 @@ _FAR = 1e3  # of the market's money: what bounds of few runs may come to
 _FEW = 1000
 _ROUNDING = 1e-9  # of the market's scale of money
 _BY_PROFILE = ("value", "lower", "upper", "round_costs")
+_EXPECTED = "advertiser_value", "user_utility", "purchase"
 _BY_PRODUCT = (
     "marginal_value", "displayable_marginal_value", "marginal_upper", "displayable_marginal_upper",
-    "advertiser_value", "user_utility", "purchase",
+    *_EXPECTED,
 )  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def check_tables(policy: AbstractPriced) -> None:
             if table.shape != wanted or np.isinf(table).any():
                 _refuse(name, f"be finite numbers of shape {wanted}", f"shape {table.shape}")
     known = (policy.mass > 0).reshape(shape)
-    for name in _BY_PROFILE:
+    for name in _BY_PROFILE + _EXPECTED:
         if (np.isnan(getattr(policy, name)) == known).any():
             _refuse(name, "be NaN exactly at profiles of probability zero", "others")
     crossed = (policy.lower - policy.upper)[known].max(initial=-np.inf)

@@ -231,7 +231,8 @@ def sweep(
         upper = joined.upper
         if upper is not None and caps is not None and not last:
             cap = caps[t] + room.each[t] * (abs(caps[t]) + amount)
-            upper[...] = np.maximum(value, np.minimum(upper, cap))
+            least = value + room.each[t] * amount  # W may be that much, whatever a cap was rounded to
+            upper[...] = np.maximum(least, np.minimum(upper, cap))
         if traced:  # W, with the gradient of the plan in use
             best = value = value + jax.lax.stop_gradient(best - value)
         later = None if traced else whole.value
