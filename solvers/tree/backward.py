@@ -231,7 +231,7 @@ def sweep(
         upper = joined.upper
         if upper is not None and caps is not None and not last:
             cap = caps[t] + room.each[t] * (abs(caps[t]) + amount)
-            least = value + room.each[t] * amount  # W may be that much, whatever a cap was rounded to
+            least = value + room.each[t] * amount  # W may be that, however a cap was rounded
             upper[...] = np.maximum(least, np.minimum(upper, cap))
         if traced:  # W, with the gradient of the plan in use
             best = value = value + jax.lax.stop_gradient(best - value)

@@ -334,7 +334,7 @@ def test_small_passes_compile_nothing_and_bounds_are_the_same(caplog, monkeypatc
     env, found = logit_market(seed=3, horizon=3, m=7), []
     for host in HOSTS:
         monkeypatch.setattr(
-            "solvers.tree.backward._on_host",
+            "solvers.tree.backward.on_host",
             lambda takes, seconds, host=host: [host > 0] * len(takes),
         )
         policy = dm.solve_efficient_policy(env, dm.BranchAndBound(), tolerance=1e-3, progress=False)
@@ -347,7 +347,7 @@ def test_rounds_in_numpy_beside_compiled_ones_compile_nothing_of_their_own(caplo
     problem = random_problem(np.random.default_rng(5), rounds=4, points=9)
     tree = build_tree(problem.structure)
     monkeypatch.setattr(
-        "solvers.tree.backward._on_host", lambda takes, _: [True, True, False, False]
+        "solvers.tree.backward.on_host", lambda takes, _: [True, True, False, False]
     )
     given = tree, problem.tables, problem.tasks
     messages = compilations(caplog, lambda: backward(*given, block=64))

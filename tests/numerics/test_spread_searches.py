@@ -39,7 +39,7 @@ def little_is_much(monkeypatch):
     }.items():
         monkeypatch.setattr(f"solvers.{name}", value)
     monkeypatch.setattr(
-        "solvers.tree.backward._on_host", lambda takes, seconds: [False] * len(takes)
+        "solvers.tree.backward.on_host", lambda takes, seconds: [False] * len(takes)
     )
     threads, spread = set(), solvers.devices.spread
 
