@@ -187,8 +187,10 @@ def check_solution(
         mass = np.where(tasks.mass > 0, tasks.mass, 1.0)
         gap, asked = high - np.minimum(low, value), (limits.tolerance, limits.relative)
         allowed = close_enough(*asked, tasks.mass, high) * mass
-        # What single precision asks for is money: it is part of what was to be within.
-        short = gap > allowed + (_ROUNDING * size if limits.single else slack)
+        # A tolerance in money is refused where single precision needs it all: it is part of it. A
+        # share of a value about zero is less than any rounding.
+        strict = limits.single and limits.tolerance > 0
+        short = gap > allowed + (_ROUNDING * size if strict else slack)
         status = Status.STALLED if short.any() else Status.WITHIN_TOLERANCE
         # Plans that go on for ever are written out until what is left is ten times as much.
         close = np.maximum(_EXACT * size, rounded)

@@ -35,6 +35,13 @@ def test_nothing_is_found_on_a_few_markets():
     assert sorted(rows["outcome"]) == ["exact", "within tolerance"]
 
 
+def test_a_share_of_a_value_about_zero_is_met_but_for_rounding_in_single_precision():
+    few = {"BestFirst, share": SETTINGS["BestFirst, share"]}
+    rows, wrong = run(1, seed=79000410, kinds=("last shown",), settings=1, known=few, single=1.0)
+    assert wrong == []
+    assert list(rows["outcome"]) == ["within tolerance"]
+
+
 def test_a_solver_that_is_off_by_a_millionth_fails_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(SETTINGS, "Exact", Setting(Shifted(1e-6, 1e-6)))
     given = Options(1, kinds=(KIND,), only=("Exact",), single=0.0, results=tmp_path)
