@@ -132,7 +132,9 @@ def exact_way(
         listed = problem.lists(solver.memory / 4)
     except MemoryError:
         return math.inf, True
-    given = listed.structure, listed.tables, tasks.groups, solver.memory - listed.size
+    # What the search has found is held while the tree is solved: either may have half.
+    room = (solver.memory - listed.size) / 2
+    given = listed.structure, listed.tables, tasks.groups, room
     whole, apart = foresee(*given), None
     constant = all(part.kernel is None for part in tasks.groups)
     if constant and problem.horizon > 1 and (whole is None or whole.seconds > AT_ONCE):
