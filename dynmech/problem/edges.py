@@ -37,7 +37,7 @@ from solvers.tree.lattice import drift, relations
 _RULE = "RecommendationMDP(action_rule=...)"
 _FEEDBACK = "RecommendationMDP(signals=SignalStructure(feedback=...))"
 _BLOCK = 2.5e8  # bytes of laws that live at once, before only what can happen is kept
-_TEMPORARY = 12  # numbers a product and taste that rules may hold at once
+_TEMPORARY = 8  # numbers a product and taste that rules may hold at once
 _SIZES = (16, 128, 1024, 8192)
 
 
