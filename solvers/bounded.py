@@ -75,31 +75,33 @@ class Bounded(Record):
         confidence: float = 1.0,
         unseen: npt.ArrayLike | None = None,
     ):
-        parts = [value, value if lower is None else lower, value if upper is None else upper, error]
-        parts += [] if unseen is None else [unseen]
-        for name, part in zip(("value", "lower", "upper", "error", "unseen"), parts, strict=False):
+        given = {"value": value, "lower": lower, "upper": upper, "unseen": unseen}
+        given = {name: part for name, part in given.items() if part is not None}
+        if error is not _CERTAIN:
+            given["error"] = error
+        for name, part in given.items():
             plain = isinstance(part, np.ndarray)
             if not plain and any(axis is not None for axis in axis_labels(part, 0)):
                 must, do = "carry no labels: they are not matched here", "pass .to_numpy()"
                 raise InvalidArgument(describe(f"Bounded({name}=...)", must, shown(part), do))
         try:
-            arrays = [np.asarray(part, float) for part in parts]
-            shapes = {part.shape for part in arrays} - {()}
+            arrays = {name: np.asarray(part, float) for name, part in given.items()}
+            shapes = {part.shape for part in arrays.values()} - {()}
             shape = next(iter(shapes), ())
             if len(shapes) > 1:
                 # np.broadcast_arrays ends at 32 axes: tables of many parties have more.
-                shape = np.shape(sum((np.zeros(part.shape) for part in arrays), np.zeros(())))
-            whole = [_filled(part, shape) for part in arrays[:1]]
-            ends = zip((lower, upper), arrays[1:3], strict=True)
-            whole += [whole[0] if end is None else _filled(part, shape) for end, part in ends]
-            whole += [_filled(part, shape) for part in arrays[3:]]
+                zeros = (np.zeros(part.shape) for part in arrays.values())
+                shape = np.shape(sum(zeros, np.zeros(())))
+            whole = {name: _filled(part, shape) for name, part in arrays.items()}
         except (TypeError, ValueError) as failure:
             must = "hold numbers whose shapes broadcast"
-            got = ", ".join(shown(part) for part in parts)
+            got = ", ".join(shown(part) for part in given.values())
             raise InvalidArgument(describe("Bounded(value=...)", must, got)) from failure
-        self.value, self.lower, self.upper, self.error, *more = whole
-        self.unseen = more[0] if more else None
-        if error is not _CERTAIN and (arrays[3] < 0).any():
+        self.value = whole["value"]
+        self.lower, self.upper = (whole.get(name, self.value) for name in ("lower", "upper"))
+        self.error = whole["error"] if "error" in whole else np.zeros(shape)
+        self.unseen = whole.get("unseen")
+        if "error" in arrays and (arrays["error"] < 0).any():
             raise InvalidArgument(describe("Bounded(error=...)", "be at least 0", shown(error)))
         if not (is_number(confidence) and 0 < confidence <= 1):
             must, got = "be a number in (0, 1]", shown(confidence)

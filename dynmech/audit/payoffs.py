@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
+from dynmech.audit.shared import MOST, shared
 from dynmech.payments.settlement import AbstractSettlement, Situation
 from dynmech.policy.base import AbstractPricedPolicy
 from dynmech.problem.settled import Settled
@@ -17,16 +18,19 @@ def alpha_vectors(
     settlement: AbstractSettlement,
     settled: Settled,
     wanted: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    name: str | None = None,
 ) -> tuple[list[Float[np.ndarray, "_k C m"]], list[np.ndarray]]:
     """Payoff given omega of the wanted (pair, node, control) of each round, truth following.
+
+    **Arguments:** `name`: of what is wanted, where every audit of the policy wants the same.
 
     **Returns:** per round the payoffs of all that had to be evaluated, C = 1 when they are
     everyone's, else n; and where the wanted ones are among them.
     """
-    keys, places = unfold(policy.plan, wanted)
+    keys, places = shared(policy, name and (name, "led"), lambda: unfold(policy.plan, wanted))
 
     def flow(t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray):
-        parts, (one, kind) = [], alike(policy, settlement, t, pair, node, control)
+        parts, (one, kind) = [], alike(policy, settlement, t, pair, node, control, name)
         pair, node, control = pair[one], node[one], control[one]
         step = max(1, _BATCH // (policy.plan.root.shape[1] * settled.mean.shape[1]))
         for low in range(0, max(len(pair), 1), step):
@@ -45,21 +49,29 @@ def alike(
     pair: Int[np.ndarray, " k"],
     node: Int[np.ndarray, " k"],
     control: Int[np.ndarray, " k"],
+    name: str | None = None,
 ) -> tuple[Int[np.ndarray, " _s"] | slice, Int[np.ndarray, " k"] | slice]:
     """One of all (pair, node, control) that are settled alike, and of which kind each is.
 
     Alike are one edge, one belief and one value earned in each slot, where nothing else is read.
+
+    **Arguments:** `name`: as of `alpha_vectors`.
     """
+    if not settlement.sold_alone:
+        return slice(None), slice(None)
+    return shared(policy, name and (name, t), lambda: _kinds(policy, t, pair, node, control))
+
+
+def _kinds(
+    policy: AbstractPricedPolicy, t: int, pair: np.ndarray, node: np.ndarray, control: np.ndarray
+):
     plan, theta = policy.plan, policy.pairs.theta
     outcome, (n, size) = plan.tree.structure.outcome, policy.env.values.support.shape
     slots, roots, layer = outcome.shape[1], len(plan.root), plan.tree.layers[t]
     kinds = float(size) ** slots * roots
-    every = slice(None)
-    if not settlement.sold_alone or kinds >= len(theta):
-        return every, every
     count = len(outcome) * roots * len(layer.parent) * size**slots
-    if count > _KINDS * max(len(pair), 1):
-        return every, every
+    if kinds >= len(theta) or count > _KINDS * max(len(pair), 1):
+        return slice(None), slice(None)
     edge = plan.edge(t, node, control)
     code = edge.astype(np.int64)
     if roots > 1:
@@ -89,27 +101,32 @@ def situation(
     """Describe what is settled at (pair, node, control) of round t."""
     plan, env = policy.plan, policy.env
     edge = plan.edge(t, node, control)
-    used, place = slice(None), edge
-    if len(policy.compiled.query) > len(edge):
+    used, place, few = slice(None), edge, 4 * plan.tables.stop.size <= MOST
+    if not few and len(policy.compiled.query) > len(edge):
         used, place = np.unique(edge, return_inverse=True)  # of many nodes, few edges most often
-    n, reward = env.products, np.asarray(plan.tables.reward)
-    outcome, stop = plan.tree.structure.outcome[used], np.asarray(plan.tables.stop)[used]
-    product = np.where(outcome < n, outcome, -1)
-    bought, running = product >= 0, outcome == n
-    theta = env.values.support[np.arange(n), policy.pairs.theta[pair]]
-    cost = (running[:, :, None] * stop * -reward[outcome]).sum(axis=1)
+    told = shared(policy, "sold" if few else None, lambda: _sold(policy, used))
+    product, stop, utility, cost = told
     return Situation(
         product=product[place],
-        stop=(bought[:, :, None] * stop)[place],
-        utility=reward[np.maximum(product, 0)][place],
+        stop=stop[place],
+        utility=utility[place],
         estimate=settled.means(settled.held(plan), t, pair, node, edge),
         belief=plan.belief(t, pair, node),
-        theta=theta,
-        utilities=reward[:n],
+        theta=env.values.support[np.arange(env.products), policy.pairs.theta[pair]],
+        utilities=np.asarray(plan.tables.reward)[: env.products],
         asked=policy.compiled.query[edge],
         cost=cost[place],
         period=t + 1,
     )
+
+
+def _sold(policy: AbstractPricedPolicy, edges: np.ndarray | slice):
+    """Products, their chances and utilities in each slot of edges, and what queries cost there."""
+    plan, n, reward = policy.plan, policy.env.products, np.asarray(policy.plan.tables.reward)
+    outcome, stop = plan.tree.structure.outcome[edges], np.asarray(plan.tables.stop)[edges]
+    product = np.where(outcome < n, outcome, -1)
+    cost = ((outcome == n)[:, :, None] * stop * -reward[outcome]).sum(axis=1)
+    return product, (product >= 0)[:, :, None] * stop, reward[np.maximum(product, 0)], cost
 
 
 def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarray:
@@ -119,4 +136,5 @@ def yield_given_taste(settlement: AbstractSettlement, at: Situation) -> np.ndarr
     toll, charge = settlement.toll(at), settlement.charge(at)
     if toll.any() or charge.any():
         return worth - toll - charge[:, :, None]
-    return np.broadcast_to(worth, np.broadcast_shapes(worth.shape, toll.shape, (*charge.shape, 1)))
+    whose = max(x.shape[1] for x in (worth, toll, charge))
+    return worth if worth.shape[1] == whose else worth.repeat(whose, axis=1)

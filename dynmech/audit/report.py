@@ -8,6 +8,7 @@ from dynmech.audit.bounds import bound_gains
 from dynmech.audit.incentives import search_misreports, situation
 from dynmech.audit.payoffs import alike
 from dynmech.audit.record import Audit, Budget, Window
+from dynmech.audit.shared import shared
 from dynmech.audit.strategies import search_histories
 from dynmech.audit.witness import name_structures
 from dynmech.bounded import Bounded
@@ -66,12 +67,16 @@ def run_audit(
         flat = table.reshape(*table.shape[:2], -1).transpose(2, 1, 0)
         return best.reduce(np.ascontiguousarray(flat)).reshape(shape)
 
-    gap, certain = bound_gains(policy, settled), np.full(shape, np.nan)
-    bound = np.full(n, np.nan)
+    def open_between() -> Window:
+        return Window(reduce(np.fmax, own.contribution), reduce(np.fmin, own.payoff))
+
+    gap = shared(policy, "gap", lambda: bound_gains(policy, settled), settled)
+    certain, bound = np.full(shape, np.nan), np.full(n, np.nan)
     if settlement.own:
-        certain = np.broadcast_to(policy.incentive_bound + gap.stray, shape).copy()
-        bound = np.maximum(np.nanmax(certain.reshape(n, -1), axis=1), gap.bound)
-    tolerance = _TOLERANCE * env.money_scale if tolerance is None else tolerance
+        certain[:] = policy.incentive_bound + gap.stray
+        bound[:] = max(float(np.nanmax(certain)), gap.bound)
+    if tolerance is None:
+        tolerance = _TOLERANCE * shared(policy, "money", lambda: env.money_scale)
     revenue = payments.sum(axis=0)
     surplus = policy.user_utility.sum(axis=0) - policy.round_costs
     return Audit(
@@ -100,7 +105,7 @@ def run_audit(
         groves_total=total,
         value=policy.figures.value,
         best=Bounded(policy.upper, policy.lower, policy.upper),
-        window=Window(reduce(np.fmax, own.contribution), reduce(np.fmin, own.payoff)),
+        window=shared(policy, "window", open_between, own),
         budget=Budget(payments, revenue, surplus, variance, 0 * payments, 0 * revenue, 0 * surplus),
         tolerance=tolerance,
     )
@@ -115,18 +120,23 @@ def _settle_truth(
     actions, signals and the estimate's own noise; NaN where that is not known.
     """
     plan, n = policy.plan, policy.env.products
-    used = np.zeros(len(policy.pairs.root), bool)
-    used[policy.pairs.base] = True
-    start, place = np.flatnonzero(used), (np.cumsum(used) - 1)[policy.pairs.base]
+
+    def walk() -> tuple[np.ndarray, np.ndarray, list[Visits]]:
+        used = np.zeros(len(policy.pairs.root), bool)
+        used[policy.pairs.base] = True
+        start, place = np.flatnonzero(used), (np.cumsum(used) - 1)[policy.pairs.base]
+        return start, place, visit(plan, start, by_origin=True)
+
+    start, place, path = shared(policy, "path", walk)
     sums = np.zeros((len(start), 4, n))
     held = settled.held(plan)
     step = max(1, 4_000_000 // (plan.root.shape[1] * settled.mean.shape[1] * n))
-    path = visit(plan, start, by_origin=True)
     for t, here in enumerate(path):
+        name = "path" if step >= len(here.pair) else None
         for low in range(0, len(here.pair), step):
             part = slice(low, low + step)
             visits = here.pair[part], here.node[part], here.control[part]
-            one, kind = alike(policy, settlement, t, *visits)
+            one, kind = alike(policy, settlement, t, *visits, name)
             pair, node, control = (x[one] for x in visits)
             at = situation(policy, settled, t, pair, node, control)
             belief = at.belief

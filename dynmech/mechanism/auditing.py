@@ -38,6 +38,7 @@ from dynmech.policy.under import play_under
 from solvers import Certificate
 
 _LEAST_RUNS = 30
+_LEAST, _SURE = number(least=0), number(above=0, below=1)
 
 
 def audit_mechanism(
@@ -59,8 +60,8 @@ def audit_mechanism(
     interval = optional(flag)("audit(interval=...)", interval)
     conversations = whole(1)("audit(conversations=...)", conversations)
     nodes = whole(0)("audit(nodes=...)", nodes)
-    optional(number(least=0))("audit(tolerance=...)", tolerance)
-    number(above=0, below=1)("audit(confidence=...)", confidence)
+    optional(_LEAST)("audit(tolerance=...)", tolerance)
+    _SURE("audit(confidence=...)", confidence)
     settlement = _settlement("audit", settlement)
     if settlement.own:
         priced_scene(terms, "audit")

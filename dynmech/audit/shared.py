@@ -1,0 +1,32 @@
+"""What all audits of one policy need, whatever settles: kept beside it where it is small."""
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+import jax
+import numpy as np
+
+from dynmech._beside import Beside
+from dynmech.policy.base import AbstractPricedPolicy
+
+T = TypeVar("T")
+_FOUND = Beside()
+MOST = 1_000_000  # numbers that are kept of one kind
+
+
+def shared(
+    policy: AbstractPricedPolicy, name: Hashable | None, make: Callable[[], T], of: object = None
+) -> T:
+    """What `make` finds for a policy, and for other frozen data `of`, the last of which counts.
+
+    Where it is large, or has no name, it is worked out each time.
+    """
+    if name is None:
+        return make()
+    kept = _FOUND(policy, dict)
+    if name in kept and kept[name][0] is of:
+        return kept[name][1]
+    found = make()
+    if sum(np.size(part) for part in jax.tree.leaves(found)) <= MOST:
+        kept[name] = of, found
+    return found
