@@ -53,7 +53,7 @@ class Checkpoint:
         inside: tuple[str, ...] = (),
     ):
         self.call = call
-        if not isinstance(path, str | os.PathLike) or "\0" in str(path):
+        if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
             raise Unkept(self._refusal("be the path of a folder", shown(path)))
         self.path, self.mark = Path(path, *inside), mark
         with self._disk():

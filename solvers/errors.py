@@ -43,7 +43,7 @@ def describe(call: str, must: str, got: object, do: str | None = None) -> str:
 
 def _said(got: object) -> str:
     try:
-        return str(got)
+        return _in_one_line(str(got))
     except Exception:  # as in `shown`
         return shown(got)
 
@@ -66,7 +66,13 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception:  # an own __repr__ that fails must not hide what is wrong
         text = f"a {type(value).__name__}"
+    text = _in_one_line(text)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _in_one_line(text: str) -> str:
+    """The rows of what is printed in several, such as an array, one after the other."""
+    return " ".join(map(str.strip, text.splitlines())) if "\n" in text else text
 
 
 class DynmechWarning(UserWarning):

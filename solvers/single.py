@@ -1,9 +1,15 @@
-"""Sweeps in float32: what they may be off by is foreseen, and what they were off by is said."""
+"""Sweeps in float32: what they may be off by is foreseen, and what they were off by is said.
+
+A root's mass is the chance of what was heard at the start, which may be far below the smallest
+number of float32. So roots are solved times a power of two that brings their mass near one, which
+changes no digit of what is found; it is divided by it again.
+"""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.solution import TooFine
@@ -30,6 +36,26 @@ def make_room(
     if not np.isfinite(room) or 0 < tolerance < 2 * room:
         raise TooFine(2 * room)
     return structure, room
+
+
+def near_one(tasks: Sequence[Tasks]) -> tuple[list[Tasks], list[Int[np.ndarray, " _R"]]]:
+    """Groups of tasks whose roots have a mass from 1/2 to 1, and the power of two of each root."""
+    powers = [np.frexp(np.asarray(part.root, float).sum(axis=1))[1] for part in tasks]
+    groups = [
+        dataclasses.replace(part, root=np.ldexp(np.asarray(part.root, float), -power[:, None]))
+        for part, power in zip(tasks, powers, strict=True)
+    ]
+    return groups, powers
+
+
+def times(answer: Answer, power: Int[np.ndarray, " R"]) -> Answer:
+    """What is attained from roots times these powers of two."""
+    names = ("value", "lower", "upper")
+    found = {name: x for name in names if (x := getattr(answer, name)) is not None}
+    size = power[:, None]
+    return dataclasses.replace(
+        answer, **{name: np.ldexp(np.asarray(x, float), size) for name, x in found.items()}
+    )
 
 
 def remarks(answers: Sequence[Answer], tasks: TaskList, room: float | None = None) -> str:

@@ -40,7 +40,7 @@ from dynmech.problem.edges import (
 from solvers import Tables
 from solvers.programs import as_program
 
-_MOST_CODE = 2.0**62
+_MOST_BITS = 62
 _RULE = "RecommendationMDP(action_rule=...)"
 
 
@@ -252,7 +252,7 @@ def distinct_integers(
     """
     low = rows.min(axis=0, initial=0)
     radix = rows.max(axis=0, initial=0) - low + 1
-    if not rows.shape[1] or np.prod(radix.astype(float)) > _MOST_CODE:
+    if not rows.shape[1] or np.log2(radix).sum() > _MOST_BITS:
         unique, index = np.unique(rows, axis=0, return_inverse=True)
         return unique, index.reshape(-1)
     weight = np.append(np.cumprod(radix[:0:-1])[::-1], 1).astype(np.int64)

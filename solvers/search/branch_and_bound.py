@@ -51,7 +51,7 @@ from solvers.search.growing import (
     sweep_bounded,
 )
 from solvers.search.search import search_process
-from solvers.single import make_room, remarks
+from solvers.single import make_room, near_one, remarks, times
 from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited, close_enough
 from solvers.table import Answer, PlanTable, flat, lay_out
 from solvers.told.bounds import told_parameter
@@ -93,7 +93,7 @@ class BranchAndBound(AbstractSolver):
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Bound every task; see `AbstractSolver.solve`. Lists memories where they are few."""
         if problem.horizon == math.inf:
-            do = "solve with Stationary() and a tolerance"
+            do = "solve with BestFirst() or PointBased(), and a tolerance"
             raise Unsuited("horizon", "be finite for BranchAndBound()", problem.horizon, do)
         check_mesh(limits.mesh)
         return beside_exact(self, self._bound, problem, tasks, limits, progress)
@@ -109,8 +109,9 @@ class BranchAndBound(AbstractSolver):
                 raise
             return self._search(problem, tasks, limits, progress)
         structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
-        tolerance = limits.tolerance
+        tolerance, powers = limits.tolerance, None
         if limits.single:
+            groups, powers = near_one(groups)
             structure, room = make_room(structure, numbers, groups, tolerance)
             tolerance = max(tolerance - 2 * (room or 0.0), 0.0)
         with fits_a_plan():
@@ -127,6 +128,10 @@ class BranchAndBound(AbstractSolver):
                 mesh=limits.mesh,
             )
         found = dataclasses.replace(found, status=at.give_way(found.status))
+        if powers is not None:
+            answers = list(map(times, found.answers, powers))
+            upper = [answer.upper for answer in answers if answer.upper is not None]
+            found = dataclasses.replace(found, answers=answers, upper=upper)
         return found.solution(tasks, room)
 
     def _search(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):

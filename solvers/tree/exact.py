@@ -20,7 +20,7 @@ from solvers.files import fingerprint
 from solvers.problem import Structure, Tables, TaskList, Tasks, cast
 from solvers.process import Problem
 from solvers.progress import Bar, deferred
-from solvers.single import make_room, remarks
+from solvers.single import make_room, near_one, remarks, times
 from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
 from solvers.ties import signed
@@ -61,7 +61,7 @@ class Exact(AbstractSolver):
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Solve every task exactly; see `AbstractSolver.solve`."""
         if problem.horizon == math.inf:
-            do = "solve with Stationary() and a tolerance"
+            do = "solve with BestFirst() or PointBased(), and a tolerance"
             raise Unsuited("horizon", "be finite for Exact()", problem.horizon, do)
         check_mesh(limits.mesh, sum(len(part.root) for part in tasks.groups), "roots")
         listed = problem.lists(max(self.memory, _SMALL))
@@ -70,7 +70,9 @@ class Exact(AbstractSolver):
             raise MemoryError(f"laws of {len(listed.structure.columns)} edges")
         inner = dataclasses.replace(self, memory=room_left)
         structure, numbers, groups, room = listed.structure, listed.tables, tasks.groups, None
+        powers = None
         if limits.single:
+            groups, powers = near_one(groups)
             structure, room = make_room(structure, numbers, groups, limits.tolerance)
         with deferred() as interrupts, interrupts.now():
             listing = True if limits.single else self.listed
@@ -91,6 +93,8 @@ class Exact(AbstractSolver):
                 tree = reached_tree(tree, answers)
                 rest = solve_exact(tree, numbers, kept_only(groups), inner)
                 answers = with_last_round(answers, rest)
+        if powers is not None:
+            answers = list(map(times, answers, powers))
         gap = None if room is None else [answer.loss for answer in answers]
         table = PlanTable(tree, None, answers, gap, complete=whole)
         lower, upper = (flat([getattr(x, name) for x in answers]) for name in ("lower", "upper"))

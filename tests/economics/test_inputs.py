@@ -164,7 +164,7 @@ def test_one_field_is_replaced_and_the_rest_checked_again(part, change, right):
         (lambda: dm.ConstantValues(np.ma.masked_array([[1.0, 9.0]], [[0, 1]])), "masked"),
         (lambda: dm.ConstantValues([[1.0 + 1j]]), "ConstantValues(support"),
         (lambda: dm.ConstantValues([["0.2"]]), "ConstantValues(support"),
-        (lambda: dm.ConstantValues(np.array([[None]], object)), "ConstantValues(support"),
+        (lambda: dm.ConstantValues(np.array([[None], [None]], object)), "ConstantValues(support"),
         (lambda: dm.Logit("0.5"), "Logit(scale"),
         (lambda: dm.SignalStructure(dm.RatingFeedback(1.0)), "SignalStructure(initial"),
         (lambda: dm.SignalStructure(feedback=dm.NoFeedback), "NoFeedback(...)"),
@@ -185,3 +185,4 @@ def test_the_wrong_kind_is_refused_by_the_argument(call, words):
     with pytest.raises(dm.DynmechError) as caught:
         call()
     assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -174,7 +174,7 @@ def test_a_path_that_is_no_folder(tmp_path):
     refused(lambda: solved(file / "below"), "checkpoint=...", str(file), "choose another")
     refused(lambda: solved("a\0b"), "checkpoint=...")
     assert file.read_text() == "x"
-    for path in (123, True, b"a", 1.5):
+    for path in (123, True, b"a", 1.5, ""):
         refused(lambda path=path: solved(path), "checkpoint=...", "path of a folder", repr(path))
 
 

@@ -63,6 +63,21 @@ def test_bounds_hold_the_value_in_float64(solver):
     check(range(3), solver)
 
 
+@pytest.mark.parametrize(
+    "solver", [dm.Exact(), dm.BranchAndBound(exact_after=math.inf)], ids=["Exact", "search"]
+)
+def test_what_is_hardly_ever_heard_is_known_as_well(solver):
+    few = {"advertisers": 0.015, "platform": 0.015, "symbols": 3, "values": 1}
+    wide = logit_market(2, 4, 2, **few)
+    policy, true = solve(shortened(wide), solver), solve(in_doubles(shortened(wide)), dm.Exact())
+    assert 0 < policy.mass[policy.mass > 0].min() < 1e-60
+    assert brackets(policy, true)
+    assert np.nanmax(policy.upper - policy.lower) < 1e-4 * wide.money_scale
+    total = dm.DynamicTeamMechanism(policy, dm.groves.NoSubsidy()).groves_total
+    right = dm.DynamicTeamMechanism(true, dm.groves.NoSubsidy()).groves_total
+    np.testing.assert_allclose(total, right, rtol=0, atol=1e-4 * wide.money_scale)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS[:2], ids=["Exact", "BranchAndBound"])
 def test_bounds_hold_the_value_in_float64_hundreds(solver):
