@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 
-from dynmech._types import Numbers, precision, split_symbol
+from dynmech._types import Numbers, module_of, precision, split_symbol
 from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 
 _TOGETHER = 64  # profiles of symbols whose chances are found at once
+LEAST_CHANCE = 1e-290  # of symbols; products with smaller ones have too few digits
 
 
 def all_profiles(env: RecommendationMDP) -> Profiles:
@@ -70,15 +71,25 @@ def check_profiles(env: RecommendationMDP, profiles: Profiles) -> Profiles:
 def signal_likelihood(
     env: RecommendationMDP, signals: np.ndarray, utilities: Numbers | None = None
 ):
-    """Probability of joint initial symbols (B, 1+n) given each taste, shape (B, m)."""
+    """Probability of joint initial symbols (B, 1+n) given each taste, shape (B, m).
+
+    0 where their chance is below 1e-290: they count as never heard.
+    """
     initial = env.signals.initial
     with precision(env.gamma):
         if utilities is not None:
-            return initial.likelihood(utilities, signals)
+            return _heard(env, initial.likelihood(utilities, signals))
         # A few at a time, always as many: what is compiled for some serves any others.
         count, parts = len(signals), [np.zeros((0, env.tastes.size))]
         for low in range(0, count, _TOGETHER):
             at = np.minimum(np.arange(low, low + _TOGETHER), count - 1)
             part = np.asarray(initial.likelihood(env.utilities, signals[at]))
             parts.append(part[: count - low])
-    return np.concatenate(parts)
+    return _heard(env, np.concatenate(parts))
+
+
+def _heard(env: RecommendationMDP, law: Numbers):
+    """The law of symbols without those that count as never heard."""
+    arrays = module_of(law)
+    chance = law @ np.asarray(env.tastes.weights, law.dtype)
+    return arrays.where((chance >= LEAST_CHANCE)[:, None], law, 0.0)

@@ -301,7 +301,7 @@ class AbstractPriced(AbstractPolicy):
 
     @property
     def possible(self) -> Bool[np.ndarray, " B"]:
-        """Which profiles have signals of positive probability."""
+        """Which profiles have signals of positive probability: 1e-290 or more."""
         return self.mass > 0
 
     @property

@@ -10,6 +10,7 @@ from dynmech.errors import InvalidArgument, NotFinite, TooLarge, describe, is_nu
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
 from dynmech.market.roots import (
+    LEAST_CHANCE,
     all_profiles,
     check_profiles,
     possible_profiles,
@@ -145,6 +146,17 @@ def check_values(env: RecommendationMDP) -> None:
 
 
 def root_beliefs(env: RecommendationMDP, pairs: Pairs) -> Float[np.ndarray, "R m"]:
-    """Unnormalised belief at every root."""
+    """Unnormalised belief at every root.
+
+    **Raises:** `NotFinite` where so many symbols are heard together that chances of what is asked
+    for leave the range of numbers.
+    """
     likelihood = np.asarray(signal_likelihood(env, pairs.signals))
-    return np.asarray(env.tastes.weights) * likelihood
+    belief = np.asarray(env.tastes.weights) * likelihood
+    joint = float(np.log10(env.initial_alphabet).sum())
+    if joint > -math.log10(LEAST_CHANCE) and not belief[pairs.root[pairs.base]].any(axis=1).all():
+        must = f"leave profiles chances of {LEAST_CHANCE} or more"
+        got = f"less for some of those asked for: about 1e{joint:.0f} joint symbols"
+        do = "use fewer symbols, or let fewer advertisers read"
+        raise NotFinite(describe("RecommendationMDP(signals=...)", must, got, do))
+    return belief

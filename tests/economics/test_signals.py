@@ -287,3 +287,40 @@ def test_noises_are_traceable_and_correlation_says_that_it_is_not():
         jax.jacfwd(lambda rho: reading(0.7, rho))(0.5)
     with pytest.raises(dm.InvalidArgument, match="noise of their own"):
         dm.GaussianSignals(1.0, 1.0, correlation=1 - 1e-9)
+
+
+@pytest.mark.parametrize(("chance", "heard"), [(1e-270, True), (1e-300, False), (1e-320, False)])
+def test_what_hardly_ever_comes_is_known_as_well_or_counts_as_never_heard(chance, heard):
+    rare = chance * np.arange(1.0, 1 + M)
+    table = np.zeros((M, 1, 2, 2))
+    table[:, 0, 0], table[:, 0, 1, 0] = 0.5, rare
+    feedback = dm.RatingFeedback(0.5, 2, cuts=[[0.1], [-0.1]])
+    env = market(dm.SignalStructure(dm.JointSignals(table), feedback))
+    policy = dm.solve_efficient_policy(env, progress=False)
+    assert policy.possible.reshape(policy.value.shape)[0, 0, 0, 1, 0] == heard
+    np.testing.assert_array_equal(np.isnan(policy.value).ravel(), ~policy.possible)
+    assert np.nanmax(policy.upper - policy.lower) < 1e-12 * env.money_scale
+    belief = env.tastes.weights * np.arange(1.0, 1 + M)  # what the rare symbol says
+    told = dataclasses.replace(env.tastes, weights=belief / belief.sum())
+    known = dm.solve_efficient_policy(
+        dataclasses.replace(env, tastes=told, signals=dm.SignalStructure(feedback=feedback)),
+        progress=False,
+    )
+    off = policy.value[:, :, 0, 1, 0] - known.value[:, :, 0, 0, 0]
+    assert np.abs(off).max() < 1e-12 * env.money_scale if heard else np.isnan(off).all()
+    assert dm.DynamicTeamMechanism(policy).audit().incentive_gain.max() < 1e-12
+
+
+def test_more_joint_symbols_than_float64_has_chances_for_are_refused():
+    n, rng, cuts = 400, np.random.default_rng(1), np.linspace(-1.2, 1.2, 7)
+    env = dm.RecommendationMDP(
+        rng.normal(size=(n, 2)),
+        dm.TasteGrid([[0.0, 0.1], [0.1, 0.0]], [0.5, 0.5]),
+        1,
+        dm.LastShownOnly(dm.Logit(0.5), 0.0),
+        dm.SignalStructure(dm.GaussianSignals(1.0, 1.0, 8, cuts=np.tile(cuts, (1 + n, 1)))),
+        dm.ConstantValues(rng.uniform(size=(n, 1))),
+    )
+    drawn = env.sample_profiles(jax.random.key(0), 1)
+    with pytest.raises(dm.NotFinite, match=r"RecommendationMDP\(signals=.*joint symbols"):
+        dm.solve_efficient_policy(env, initial=drawn, progress=False)
