@@ -25,12 +25,17 @@ def audit_market(values: int) -> dm.DynamicTeamMechanism:
 
 
 def rows(values: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Time audits: every type's every misreport at every profile."""
+    """Time audits: every type's every misreport at every profile.
+
+    Seconds, and the ratio, are of an audit of a policy audited before, as under another settlement.
+    """
     found = []
     for size in values:
         mechanism = audit_market(size)
         mechanism.audit()
         seconds, audit = timed(mechanism.audit, repeat=3)
+        others = [audit_market(size).audit for _ in range(3)]  # of which nothing is kept
+        first = min(timed(audit)[0] for audit in others)
         if audit.incentive_gain.max() > audit.tolerance:
             raise SystemExit("the audit of an efficient mechanism found a gain")
         rate, beside, ratio = audit.deviations / seconds, "mechaudit is not installed", ""
@@ -43,7 +48,7 @@ def rows(values: tuple[int, ...]) -> list[dict[str, Any]]:
             row(
                 f"audit, one round, 4 advertisers x {size} values",
                 seconds,
-                f"{audit.deviations:,} misreports",
+                f"{audit.deviations:,} misreports, a policy's first in {1e3 * first:.2g} ms",
                 f"{rate:,.0f} misreports/s",
                 beside,
                 ratio,
