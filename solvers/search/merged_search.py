@@ -25,13 +25,15 @@ from jaxtyping import Float
 from solvers.host import Record
 from solvers.process import AbstractCeiling, Case
 from solvers.tabular import Tabular
-from solvers.told.informed import HeardBound, Potentials, Start
+from solvers.told.informed import ALONE, HeardBound, Potentials, Start
 
 _BATCH = 512
 _TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
-_SWEEPS = 4  # of the bound that keeps omega hidden
+_SWEEPS = (40, 12, 6, 4)  # of the bound that keeps omega hidden: first those all others begin with
+_FEW = 8  # multisets valued at once by one thread: fewer are not worth it
 _TOGETHER = 16  # multisets bounded so at once: what fits a core's cache
 _TRIALS, _HELP = 32, 0.02  # it must close that share of what is open: at first, and of so many
+_SHARE = 0.05  # of the most that one multiset leaves open: those that leave less wait
 
 
 class Searched(Record):
@@ -148,7 +150,7 @@ class _Search:
         if not found:
             return np.zeros(0, int)
         every, spare = np.concatenate(found), np.concatenate(excess)
-        kept = spare > least / max(len(every), 1)
+        kept = spare > max(least / max(len(every), 1), _SHARE * spare.max(initial=0.0))
         every, spare = every[kept], spare[kept]
         return every[np.argsort(-spare, kind="stable")[: max(_BATCH, self.count // 40)]]
 
@@ -172,8 +174,9 @@ class _Search:
         mass = beliefs.sum(axis=1, keepdims=True)
         beliefs = beliefs / mass
         start = self._start(rows) if depth else self.heard.begin(beliefs, self.codes.shape[1])
-        found = self.heard.bound(beliefs, start, _SWEEPS)
-        self.spent += _SWEEPS * self.heard.work * start.price.size
+        sweeps = _SWEEPS[min(depth, len(_SWEEPS) - 1)]
+        found = self.heard.bound(beliefs, start, sweeps)
+        self.spent += sweeps * self.heard.work * start.price.size
         old = self.value[rows].max(axis=1)
         self.value[rows] = np.minimum(self.value[rows], mass * found.bound)
         closed = old - self.value[rows].max(axis=1)
@@ -213,21 +216,23 @@ class _Search:
 
     def _add(self, codes: np.ndarray, depth: int, parents: np.ndarray) -> None:
         """Value new multisets; `parents`: rows that led to them first."""
-        for start in range(0, len(codes), 4 * _BATCH):
-            part = codes[start : start + 4 * _BATCH]
+        size = ALONE // self.pay.size
+        size = min(size, 4 * _BATCH) if size >= _FEW else 4 * _BATCH
+        for start in range(0, len(codes), size):
+            part = codes[start : start + size]
             first, count = self.count, len(part)
             self.spent += _STATE * count
             self.index.update({row.tobytes(): first + i for i, row in enumerate(part)})
-            above, beliefs = parents[start : start + 4 * _BATCH], self._beliefs(part, depth)
+            above, beliefs = parents[start : start + size], self._beliefs(part, depth)
             known = self.potentials[depth]
             self.spent += float(count) * known.count * len(self.belief)
             now = beliefs @ self.pay.T
             left = self.horizon - self.period - depth
             value = now
             if left > 1:
-                ahead = beliefs @ self._matrix(depth)
-                a, z = self.column.shape[:2]
-                value = now + ahead.reshape(count, a, z, a).max(axis=3).sum(axis=2)
+                ahead = np.matmul(beliefs, self._matrix(depth))
+                best = ahead.max(axis=2).reshape(*self.column.shape[:2], count)
+                value = now + best.sum(axis=1).T
                 self.spent += float(ahead.size) * len(self.belief)
             value = np.minimum(value, known.least(beliefs)[:, None])
             fixed = self._plan(beliefs, left)
@@ -268,9 +273,9 @@ class _Search:
         return (beliefs @ (self.pay * rounds).T).max(axis=1)
 
     def _matrix(self, depth: int) -> np.ndarray:
-        """(m, A Z A): a control, a symbol, then a control and told omega."""
+        """(A Z, m, A): a control, a symbol, then a control and told omega."""
         if depth not in self.matrices:
             worth = self.pay + self.going * self.told[depth + 2]
-            matrix = self.column[:, :, None] * worth[None, None]
-            self.matrices[depth] = np.ascontiguousarray(matrix.reshape(-1, len(self.belief)).T)
+            columns = self.column.reshape(-1, len(self.belief), 1)
+            self.matrices[depth] = columns * worth.T
         return self.matrices[depth]

@@ -31,13 +31,15 @@ Float64; rounding is of the order of T machine epsilons times the value.
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 _LEAST = 1e-12  # of a probability
+_WORK = 20.0  # of a sweep, for each control and taste: multiplications that take as long
 _SPARE = 0.05  # nats: below it, steps of multipliers are damped
 _STEP = 0.3  # of a multiplier, in logs, for a share too much
 _START, _FALL = 0.15, 0.1  # D_t to begin with, of the largest pay; its fall in a round, in logs
-_ROOM = 64  # forms kept before room doubles
+_ROOM = 64  # forms kept before room doubles, a power of two
+ALONE = 2**18  # multiplications in a product of matrices that is not worth waking more threads for
 _BLUR = 0.3  # of the guess of what was heard: as before anything was
 
 
@@ -83,21 +85,26 @@ class HeardBound:
         law: Float[np.ndarray, "A Z m"],
     ):
         self.pay, self.going = pay, going
-        self.column = going[:, None] * law
-        self.certain = going * _xlogx(law).sum(axis=1)
-        self.most = float(going.max())
-        self.even = bool(np.ptp(going) == 0)
+        self.most, self.symbols = float(going.max()), law.shape[1]
+        self.spare = self.most - going
+        known = going * _xlogx(law).sum(axis=1) + _xlogx(going) - self.spare
+        one = [x[:, None] for x in (going, np.ones_like(going), known, pay)]
+        rows = np.concatenate([going[:, None] * law, *one], axis=1)
+        with np.errstate(over="ignore"):
+            self.rows = {np.dtype(kind): rows.astype(kind) for kind in (np.float32, np.float64)}
 
     @property
     def work(self) -> float:
-        """Multiplications, about, that one sweep of one belief and round costs."""
-        return 60.0 * self.pay.size
+        """Multiplications, about, that take as long as one sweep of one belief and round."""
+        return _WORK * self.pay.size
 
     def begin(self, beliefs: Float[np.ndarray, "B m"], left: int) -> Start:
         """A first guess: the control that is best for omega, and its symbols, half made out."""
         own = beliefs * (self.pay == self.pay.max(axis=0))[:, None]
         mass = np.maximum(own.sum(axis=2, keepdims=True), _LEAST)
-        heard = self._expected((1 - _BLUR) * own / mass + _BLUR * beliefs)
+        near = (1 - _BLUR) * own / mass + _BLUR * beliefs
+        column = self.rows[beliefs.dtype][:, : self.symbols]
+        heard = self._expected(near @ np.swapaxes(column, 1, 2))
         choice = mass[:, :, 0].T + 1e-3
         scale = max(float(np.abs(self.pay).max()), np.finfo(float).tiny)
         price = np.log(_START * scale) - _FALL * np.arange(left - 1)
@@ -110,30 +117,55 @@ class HeardBound:
     def bound(self, beliefs: Float[np.ndarray, "B m"], start: Start, sweeps: int) -> Informed:
         """Bound every control at beliefs of mass 1, with a round more to go than `start` has.
 
-        Where numbers leave the range of float64 nothing is claimed: bound and lambda are infinite.
+        Any guess of p, r and D gives a bound, so that all sweeps but the last, which makes it, are
+        in single precision. Where numbers leave the range of float64 nothing is claimed: bound and
+        lambda are infinite.
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             return self._bound(beliefs, start, sweeps)
 
     def _bound(self, beliefs: np.ndarray, start: Start, sweeps: int) -> Informed:
-        choice, heard = (np.array(x, np.float64) for x in (start.choice, start.heard))
-        log_price = np.array(start.price, np.float64)
-        best = np.full((len(beliefs), len(self.pay)), np.inf)
-        after, price = np.zeros_like(beliefs), np.full(len(beliefs), np.inf)
-        for _ in range(sweeps):
-            g, value = np.zeros_like(beliefs), np.zeros(len(beliefs))
-            used, gained = np.zeros_like(log_price), np.zeros_like(log_price)
-            for k in reversed(range(log_price.shape[1])):
-                d = np.exp(log_price[:, k])
-                at = beliefs, g, value, choice[:, k], heard[:, k], d
-                g, choice[:, k], heard[:, k], used[:, k], gained[:, k] = self._round(*at)
-                value = d + self.most * value
-            bound, now = self._first(beliefs, g, value)
-            better = bound.max(axis=1) < best.max(axis=1)
-            best[better], after[better], price[better] = bound[better], g[better], value[better]
-            known = now[:, None] + np.cumsum(gained, axis=1) - gained
-            log_price += np.clip(_STEP * (used - known) / (known + _SPARE), -0.5, 0.5)
-        return Informed(best, after, price, Start(choice, heard, log_price))
+        guess, best, least = start, start, np.full(len(beliefs), np.inf)
+        for _ in range(sweeps - 1):
+            (bound, _, _), after = self._sweep(beliefs.astype(np.float32), guess)
+            better = (now := bound.max(axis=1)) < least
+            # As long as sweeps help, the next one does.
+            best, least = _chosen(better, after, best), np.where(better, now, least)
+            guess = after
+        (bound, after, price), found = self._sweep(beliefs, best)
+        return Informed(bound, after, price, found)
+
+    def _sweep(self, beliefs: np.ndarray, start: Start) -> tuple[tuple[np.ndarray, ...], Start]:
+        """Bound, g and lambda in the precision of the beliefs, and a better start.
+
+        Guesses that have left the range of numbers are as at the start.
+        """
+        kind = beliefs.dtype
+        choice, heard, log_price = (
+            np.array(x, kind) for x in (start.choice, start.heard, start.price)
+        )
+        # r_a may not have more mass than 1: guesses were rounded.
+        heard -= np.log(np.exp(heard).sum(axis=3, keepdims=True))
+        given = self._given(beliefs)
+        g, value = np.zeros_like(beliefs), np.zeros(len(beliefs), kind)
+        used, gained = np.zeros_like(log_price), np.zeros_like(log_price)
+        for k in reversed(range(log_price.shape[1])):
+            d = np.exp(log_price[:, k])
+            at = beliefs, g, value, choice[:, k], heard[:, k], d, given
+            g, choice[:, k], heard[:, k], used[:, k], gained[:, k] = self._round(*at)
+            value = d + kind.type(self.most) * value
+        bound, now = self._first(beliefs, g, value, given)
+        known = now[:, None] + np.cumsum(gained, axis=1) - gained
+        log_price += np.clip(_STEP * (used - known) / (known + _SPARE), -0.5, 0.5)
+        lost = ~np.isfinite(bound).all(axis=1)
+        bound[lost], value[lost] = np.inf, np.inf
+        found = (choice, heard, log_price)
+        old = (start.choice, start.heard, start.price)
+        for new in found:
+            lost |= ~np.isfinite(new.reshape(len(new), -1)).all(axis=1)
+        for new, before in zip(found, old, strict=True):
+            new[lost] = before[lost]
+        return (bound, g, value), Start(*found)
 
     def _round(
         self,
@@ -143,49 +175,59 @@ class HeardBound:
         choice: np.ndarray,
         heard: np.ndarray,
         d: np.ndarray,
+        given: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """g_t (B, m), better p (B, A) and log r (B, A, Z), nats that are used and gained (B,)."""
-        told = self._told(q, np.swapaxes(heard, 0, 1))
-        x = self.pay[:, None] + self.going[:, None] * g + price[:, None] * told
-        most = x.max(axis=0)
-        x -= most
-        x /= d[:, None]
+        """g_t (B, m), better p (B, A) and log r (B, A, Z), nats that are used and gained (B,).
+
+        x_a / d is linear in the rows of a, and so is all that is asked of the beliefs in which a
+        would be shown: two products of matrices a control.
+        """
+        rows, z = self.rows[q.dtype], self.symbols
+        told = np.concatenate([-np.swapaxes(heard, 0, 1), given], axis=2)
+        terms = np.concatenate([price[:, None] * told, np.ones_like(told[:, :, :1])], axis=2)
+        terms /= d[:, None]
+        x = np.empty((len(q), len(rows), q.shape[1]), q.dtype)
+        np.matmul(terms, rows, out=np.swapaxes(x, 0, 1))
+        x += rows[:, z] * (g / d[:, None])[:, None]
+        most = x.max(axis=1)
+        x -= most[:, None]
         shown = np.exp(x)
-        total = np.einsum("ba,abm->bm", choice, shown)
-        shown *= q / total
-        mass = shown.sum(axis=2).T
+        total = np.einsum("ba,bam->bm", choice, shown)
+        shown *= (q / total)[:, None]
         lifted = np.log(total)
-        used = np.einsum("ba,abm,abm->b", choice, shown, x) - np.einsum("bm,bm->b", q, lifted)
-        gained = np.einsum("ba,abm,abm->b", choice, shown, told)
-        g = most + d[:, None] * (lifted + np.log(mass.max(axis=1))[:, None])
-        slow = (d / (d + self.most * price))[:, None, None]
-        heard = (1 - slow) * heard + slow * np.swapaxes(np.log(self._expected(shown)), 0, 1)
+        used = np.einsum("bam,bam->ba", x, shown)
+        used = (choice * used).sum(axis=1) - (q * lifted).sum(axis=1)
+        means = np.matmul(np.swapaxes(shown, 0, 1), np.swapaxes(rows, 1, 2))
+        gained = ((means[:, :, :-1] * told).sum(axis=2).T * choice).sum(axis=1)
+        mass = means[:, :, z + 1].T
+        g = d[:, None] * (most + lifted + np.log(mass.max(axis=1))[:, None])
+        slow = (d / (d + q.dtype.type(self.most) * price))[:, None, None]
+        law = np.swapaxes(np.log(self._expected(means[:, :, :z])), 0, 1)
+        heard = (1 - slow) * heard + slow * law
         heard -= np.log(np.exp(heard).sum(axis=2, keepdims=True))
         return g, np.maximum(choice * mass, _LEAST), heard, used, gained
 
     def _first(
-        self, q: np.ndarray, g: np.ndarray, price: np.ndarray
+        self, q: np.ndarray, g: np.ndarray, price: np.ndarray, given: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of every control now (B, A), and nats that the best one tells (B,)."""
-        told = self._told(q, np.log(self._expected(q[None])))
-        gained = np.einsum("abm,bm->ba", told, q)
-        bound = q @ self.pay.T + (q * g) @ self.going.T + price[:, None] * gained
+        rows, z = self.rows[q.dtype], self.symbols
+        means = q @ np.swapaxes(rows, 1, 2)
+        told = np.concatenate([-np.log(self._expected(means[:, :, :z])), given], axis=2)
+        gained = (told * means[:, :, :-1]).sum(axis=2).T
+        bound = means[:, :, -1].T + (q * g) @ rows[:, z].T + price[:, None] * gained
         return bound, np.take_along_axis(gained, bound.argmax(axis=1)[:, None], axis=1)[:, 0]
 
-    def _told(self, q: np.ndarray, heard: np.ndarray) -> np.ndarray:
-        """going_a kappa_a + zeta_a (A, B, m) for log r (A, B, Z)."""
-        told = self.certain[:, None] - heard @ self.column
-        if not self.even:
-            spare = self.most - self.going
-            kept = np.maximum(self.going @ q.T, _LEAST)[:, :, None]
-            told += (_xlogx(self.going) - spare)[:, None] + (spare @ q.T)[:, :, None]
-            told += kept - self.going[:, None] * (1 + np.log(kept))
-        return told
+    def _given(self, q: np.ndarray) -> np.ndarray:
+        """What going_a kappa_a + zeta_a holds of the rows after those of symbols (A, B, 3)."""
+        kept = np.maximum(self.going.astype(q.dtype) @ q.T, _LEAST)
+        spare = self.spare.astype(q.dtype) @ q.T
+        return np.stack([-(1 + np.log(kept)), spare + kept, np.ones_like(kept)], axis=2)
 
-    def _expected(self, beliefs: np.ndarray) -> np.ndarray:
-        """Law of the symbol after every control, (A, B, Z), at (A or 1, B, m) beliefs."""
-        law = beliefs @ np.swapaxes(self.column, 1, 2)
-        law = np.maximum(law, np.maximum(_LEAST * law.sum(axis=2, keepdims=True), 1e-300))
+    def _expected(self, law: np.ndarray) -> np.ndarray:
+        """Law of the symbol after every control, (A, B, Z), of sums of columns."""
+        least = np.finfo(law.dtype).tiny
+        law = np.maximum(law, np.maximum(_LEAST * law.sum(axis=2, keepdims=True), least))
         return law / law.sum(axis=2, keepdims=True)
 
 
@@ -223,14 +265,32 @@ class Potentials:
         """The least U at beliefs, unnormalised; infinite outside of every reference."""
         if not self.count:
             return np.full(len(beliefs), np.inf)
-        linear, price = self.linear[: self.count], self.price[: self.count]
+        price = self.price[: self.count]
         mass = np.maximum(beliefs.sum(axis=1, keepdims=True), np.finfo(float).tiny)
         known = _xlogx(beliefs / mass).sum(axis=1) * mass[:, 0]
         with np.errstate(over="ignore", invalid="ignore"):
-            found = beliefs @ linear.T + known[:, None] * price
+            found = self._linear(beliefs) + known[:, None] * price
         if (outside := self.outside[: self.count]).any():
             found[(beliefs > 0) @ outside.T] = np.inf
         return np.where(np.isnan(found), np.inf, found).min(axis=1)
+
+    def _linear(self, beliefs: np.ndarray) -> np.ndarray:
+        """(B, forms), in products that one thread does."""
+        width = int(np.clip(ALONE // max(beliefs.size, 1), 1, _ROOM))
+        width = 1 << (width.bit_length() - 1)
+        blocks = self.linear.reshape(-1, width, self.linear.shape[1])
+        blocks = np.swapaxes(blocks[: -(-self.count // width)], 1, 2)
+        found = np.moveaxis(np.matmul(beliefs, blocks), 0, 1)
+        return found.reshape(len(beliefs), -1)[:, : self.count]
+
+
+def _chosen(these: Bool[np.ndarray, " B"], one: Start, other: Start) -> Start:
+    """Of every belief the one or the other."""
+
+    def pick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where(these.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+
+    return jax.tree.map(pick, one, other)
 
 
 def _xlogx(x: np.ndarray) -> np.ndarray:

@@ -53,7 +53,9 @@ def test_no_control_is_worth_more_wherever_the_search_for_multipliers_begins(see
         np.log(rng.dirichlet(np.ones(3), (1, left - 1, 3))),
         rng.normal(-2, 2, (1, left - 1)),
     )
-    for begun in (start, wild):
+    # Guesses of what was heard, of any mass.
+    heavy = Start(wild.choice, wild.heard + 0.5, wild.price)
+    for begun in (start, wild, heavy):
         for sweeps in (1, 3, 30):
             found = heard.bound(belief[None], begun, sweeps)
             assert (found.bound[0] >= true - 1e-12).all()
