@@ -121,9 +121,9 @@ class BestFirst(AbstractSolver):
         assert isinstance(found.plan, EndlessPlan)
         table = write_rounds(found.plan, tasks, *known, self.memory, max(1, listed.depth), expired)
         value = np.minimum(table.value, found.upper)
-        if exact and (found.lower - value > 10 * rest).any():
-            return Stationary(self.memory).solve(problem, tasks, limits, progress)
         if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
+            if exact and not expired() and (found.lower - value > 10 * rest).any():
+                return Stationary(self.memory).solve(problem, tasks, limits, progress)
             found = ended(found, why_short(expired))
         note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
         spent = time.monotonic() - began
@@ -302,11 +302,10 @@ def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
         roots, width = _shape(group)
         order, head = np.arange(width), np.arange(group.keep)
         for r in range(roots):
-            allowed = np.asarray(group.allowed[r], bool)
+            allowed, root = np.asarray(group.allowed[r], bool), np.asarray(group.root[r])
             parts = (np.asarray(x[r], float) for x in (group.coefficient, group.counted))
-            live = np.asarray(group.root[r]) > 0
-            coefficient, counted = parts
-            worth = coefficient[:, :, None] + counted[:, :, None] * reward[:, live]
+            live = reward[:, (root > 0) | (root.max() <= 0)]
+            (coefficient, counted), ends = parts, (live.min(axis=1), live.max(axis=1))
             sets, of = np.unique(allowed, axis=0, return_inverse=True)
             possible = np.zeros((len(sets), structure.outcomes), bool)
             for mine, one in zip(possible, sets, strict=True):
@@ -317,8 +316,9 @@ def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
             beyond = np.zeros((width, group.keep))
             for p in head.tolist():
                 within = ~(allowed & ~allowed[p]).any(axis=1)
-                over = np.where(possible[:, :, None], worth - worth[p], 0.0)
-                beyond[:, p] = over.max(axis=(1, 2), initial=0.0)
+                more = counted - counted[p]  # whose most is at an end of the rewards
+                over = coefficient - coefficient[p] + np.maximum(more * ends[0], more * ends[1])
+                beyond[:, p] = np.where(possible, over, 0.0).max(axis=1, initial=0.0)
                 may[:, p] = within & ((beyond[:, p] == 0) | (order >= group.keep))
             # Of two that may do the same and earn the same the first is the parent.
             both = may[: group.keep] & may[: group.keep].T

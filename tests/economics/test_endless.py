@@ -206,3 +206,29 @@ def test_what_is_said_of_a_solver_is_its_status(kind, limits):
     said = {status for status in dm.Status if status.value in policy.solver}
     assert said == {policy.status}
     assert policy.lower.item() <= best + 1e-12 <= policy.upper.item() + 2e-12
+
+
+@pytest.mark.parametrize("kind", [dm.PointBased, dm.BestFirst])
+def test_limits_end_an_exact_search_with_bounds_and_no_refusal(kind):
+    env, best = rarely_leaves(0.9)
+    with pytest.warns(dm.DynmechWarning, match="time allowed"):
+        policy = dm.solve_efficient_policy(env, kind(seconds=1e-6), progress=False)
+    assert policy.status is dm.Status.TIME_LIMIT
+    assert policy.lower.item() <= best + 1e-12 <= policy.upper.item() + 2e-12
+    assert policy.value_lower.item() <= best + 1e-12
+    free = dm.solve_efficient_policy(env, kind(), progress=False)
+    assert free.status is dm.Status.EXACT
+    assert free.value.item() == pytest.approx(best, abs=1e-9)
+
+
+def test_profiles_that_cannot_be_are_left_out_without_a_last_round_too():
+    env = market(*draw(0, 3, 3))
+    table = np.zeros((env.tastes.size, 2, *(1,) * env.products))
+    table[:, 0] = 1.0
+    parts = env.gamma, env.tastes, math.inf, env.action_rule
+    signals = dm.SignalStructure(dm.JointSignals(table), env.signals.feedback)
+    both = dm.RecommendationMDP(*parts, signals, env.values)
+    for solver in (dm.BestFirst(), dm.PointBased(), dm.Stationary()):
+        policy = dm.solve_efficient_policy(both, solver, tolerance=1e-2, progress=False)
+        np.testing.assert_array_equal(np.isnan(policy.value).ravel(), ~policy.possible)
+        assert not policy.possible.all()
