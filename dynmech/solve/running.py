@@ -90,6 +90,10 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
             late = isinstance(error.__cause__, TimeoutError)
             lacks = f"would take more than {patience:.3g} s" if late else f"does not fit ({error})"
             why = f"picked because the exact tree {lacks}"
+        except InvalidArgument as error:  # searches may work in doubles, whatever the data
+            if not isinstance(error.__cause__, TooFine):
+                raise
+            why = "picked because float32 cannot certify the exact tree as closely"
         if constant and most == tries[0]:
             with contextlib.suppress(TooLarge):  # where memories are too many to list
                 return _ask(BestFirst(memory, limits.seconds), *search, why)

@@ -116,6 +116,21 @@ def test_a_tolerance_beyond_float32_is_refused_with_the_smallest(solver, monkeyp
     assert solve(wide, solver, tolerance=1e-9).solver
 
 
+def test_many_rounds_are_searched_where_a_tree_in_float32_can_certify_nothing():
+    rule = dm.LastShownOnly(dm.Logit(0.5), 0.5)
+    market = logit_market(2, 3, 200, values=1, advertisers=None, platform=None, rule=rule)
+    env = shortened(market)
+    with pytest.raises(dm.InvalidArgument, match="float32 can certify"):
+        solve(env, dm.Exact(), tolerance=0.02)
+    policy = solve(env, None, tolerance=0.02)
+    assert "float32 cannot certify" in policy.solver
+    assert policy.status.met
+    assert np.max(policy.upper - policy.value) <= 0.02
+    true = solve(in_doubles(env), dm.BestFirst(exact_after=math.inf), tolerance=1e-3)
+    assert (policy.lower <= true.upper).all()
+    assert (true.lower <= policy.upper).all()
+
+
 def test_an_infinite_horizon_in_float32_keeps_its_tolerance():
     short, wide = single(1, rule=dm.LastShownOnly(dm.Logit(0.5), query=0.5))
     forever = [

@@ -327,8 +327,8 @@ def test_what_does_not_fit_is_bounded(monkeypatch):
         ({"none": 1.0}, {"tolerance": 0.1}, ["action_rule", "none", "taste point 0", "memory"]),
         ({"sure": True}, {"tolerance": 0.1}, ["action_rule", "product 1", "taste point 2"]),
         ({"none": 1 - 1e-6}, {"tolerance": 1e-3, "recall": True}, ["tolerance", "rounds"]),
-        ({}, {"tolerance": 0.1, "solver": dm.Exact()}, ["horizon", "Stationary"]),
-        ({}, {"tolerance": 0.1, "solver": dm.BranchAndBound()}, ["horizon", "Stationary"]),
+        ({}, {"tolerance": 0.1, "solver": dm.Exact()}, ["horizon", "BestFirst"]),
+        ({}, {"tolerance": 0.1, "solver": dm.BranchAndBound()}, ["horizon", "BestFirst"]),
         ({"horizon": 3}, {"solver": dm.Stationary()}, ["horizon", "inf", "Exact"]),
     ],
 )

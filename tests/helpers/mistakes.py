@@ -150,7 +150,7 @@ for _horizon in (0, -1, 1.5, True, math.nan, None, "two", -math.inf):
 mistake("from_tables: endless", "InvalidArgument", "horizon", "inf")(
     lambda: tables(horizon=math.inf)
 )
-mistake("endless, exactly", "InvalidArgument", "horizon", "finite", "Stationary")(
+mistake("endless, exactly", "InvalidArgument", "horizon", "finite", "BestFirst")(
     lambda: solved(market(horizon=math.inf), dm.Exact())
 )
 mistake("endless, to no tolerance", "InvalidArgument", "tolerance", "positive", "money")(
