@@ -74,13 +74,16 @@ class Listed(Record):
     """A problem with every memory listed; `depth`: rounds after which all have been met.
 
     Without a last round the structure is of one round, which stands for all. `bytes`: what making
-    it took at most.
+    it took at most. `lasting`: whether plans without an end may be written out up to a round that
+    stands for all that follow (`solvers.search.lasting`): no control moves classes for ever, and no
+    outcome is a toll.
     """
 
     structure: Structure
     tables: Tables
     depth: int = eqx.field(static=True, default=1)
     bytes: float = eqx.field(static=True, default=0.0)
+    lasting: bool = eqx.field(static=True, default=False)
 
     @property
     def size(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.host import Record
-from solvers.problem import Numbers, TaskList
+from solvers.problem import Numbers, Tables, TaskList
 from solvers.solution import AbstractPlan, Node
 from solvers.tree.tree import Tree
 
@@ -52,6 +52,17 @@ class Grown(Record):
     gap: Float[np.ndarray, "N F"]
 
 
+class Last(Record):
+    """A last round that stands for all that follow: what it takes stays for as long as it goes on.
+
+    `tables`: of the tree, whose structure has such edges after those of one round; `edge` (X,): the
+    edge of one round that each of them begins with.
+    """
+
+    tables: Tables
+    edge: Int[np.ndarray, " X"]
+
+
 class PlanTable(AbstractPlan):
     """Plans on a tree.
 
@@ -60,6 +71,7 @@ class PlanTable(AbstractPlan):
     - `gap`: per group and round, (N_t, R, keep): certified loss at each node, per unit of the
       node's mass; None where it is rounding.
     - `complete`: whether every control is followed at every node.
+    - `last`: None unless the tree's last round stands for all that follow.
     """
 
     tree: Tree | None
@@ -67,6 +79,7 @@ class PlanTable(AbstractPlan):
     answers: list[Answer]
     gap: list[tuple[Float[np.ndarray, "_N _R _K"], ...]] | None
     complete: bool = eqx.field(static=True, default=False)
+    last: Last | None = None
 
     @property
     def value(self) -> Float[np.ndarray, " N"]:

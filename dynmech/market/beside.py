@@ -220,6 +220,10 @@ class _Rules(AbstractActionRule):
             ]
         )
 
+    def lasts(self):
+        both = self.truth.lasts(), self.held.lasts()
+        return None if None in both else max(times for times in both if times is not None)
+
     def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         truth = acts(self.truth, memory[: self.size], shown, jnp.asarray(self.utilities[0]))
         held = acts(self.held, memory[self.size :], shown, jnp.asarray(self.utilities[1]))

@@ -26,12 +26,9 @@ def market(env: Any) -> Card:
     """Parts of a market, and what a shopper drawn from the prior thinks of its products."""
     utilities, weights = env.utilities, np.asarray(env.tastes.weights, float)
     support = np.asarray(env.values.support, float)
-    signals, last = (
-        env.signals,
-        "no last round" if env.horizon == np.inf else f"{env.horizon} rounds",
-    )
+    signals = env.signals
     return Card(
-        f"RecommendationMDP: {env.products} products, {env.tastes.size} tastes, {last}",
+        f"RecommendationMDP: {env.products} products, {env.tastes.size} tastes, {rounds_of(env)}",
         (
             ("behaviour", part(env.action_rule)),
             ("first signals", _channel(signals.initial, env.initial_alphabet)),
@@ -46,6 +43,14 @@ def market(env: Any) -> Card:
             for i, name in enumerate(env.names)
         ),
     )  # fmt: skip
+
+
+def rounds_of(env: Any) -> str:
+    """How many rounds a market has, in words."""
+    if env.horizon == np.inf:
+        return "no last round"
+    last = "" if env.action_rule.lasts() is None else ", the last for all that follow"
+    return f"{env.horizon} rounds{last}"
 
 
 def _channel(signal: Any, alphabet: tuple[int, ...]) -> str:

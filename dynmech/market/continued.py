@@ -49,6 +49,12 @@ class Continued(AbstractActionRule):
     def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         return acts(self.inner, memory, shown, utilities)
 
+    def lasts(self):
+        return self.inner.lasts()
+
+    def endless(self):
+        return Continued(self.inner.endless(), self.held, self.seen)
+
 
 class Remembering(AbstractActionRule):
     """A rule whose memory is followed by somebody else's, which behaviour does not look at.
@@ -89,6 +95,9 @@ class Remembering(AbstractActionRule):
 
     def probabilities(self, memory: Memory, shown: Index, utilities: Float[Numbers, "n m"]):
         return acts(self.inner, memory[: self.kept], shown, utilities)
+
+    def lasts(self):
+        return self.inner.lasts()
 
 
 class _Bounded(AbstractToldBound):
@@ -202,15 +211,16 @@ def remaining(
         ),
         "values": values,
     }
-    return _changed(env, changes)
+    return changed(env, changes)
 
 
 def with_rounds(env: RecommendationMDP, rounds: int | float) -> RecommendationMDP:
     """The market with so many rounds: all else was checked for any number of them."""
-    return env if rounds == env.horizon else _changed(env, {"horizon": rounds})
+    return env if rounds == env.horizon else changed(env, {"horizon": rounds})
 
 
-def _changed(env: RecommendationMDP, changes: dict[str, Any]) -> RecommendationMDP:
+def changed(env: RecommendationMDP, changes: dict[str, Any]) -> RecommendationMDP:
+    """The market with other parts, which were checked."""
     market = object.__new__(type(env))
     for field in dataclasses.fields(env):
         given = changes.get(field.name, getattr(env, field.name))

@@ -110,6 +110,20 @@ class AbstractActionRule(MarketPart, Record):
         return False
 
     @with_default
+    def lasts(self) -> int | None:
+        """None, by default: who asks in the last round has left.
+
+        Where the last round of a market stands for all that follow, what is shown there is shown
+        again for as long as she asks: after how many times that no longer changes what she does.
+        """
+        return None
+
+    @with_default
+    def endless(self) -> "AbstractActionRule":
+        """The same rule where there is no last round: this one, by default."""
+        return self
+
+    @with_default
     def alone(
         self, shown: Index, utilities: Float[Numbers, "n m"]
     ) -> tuple[Float[Numbers, " m"], Float[Numbers, " m"]] | None:

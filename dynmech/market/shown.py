@@ -86,6 +86,27 @@ def acts(rule: Behaves, memory: Numbers, shown: Index, utilities: Numbers):
     return rule.probabilities(memory, told(rule.probabilities, shown), utilities)
 
 
+def acts_for_ever(rule: Behaves, memory: Numbers, shown: Index, utilities: Numbers, times: int):
+    """Chances of every end of a display that stays for as long as she asks again; none asks.
+
+        sum_k q_1 ... q_{k-1} p_k,    p_k, q_k: chances of ending and of a query the k-th time
+
+    **Arguments:** `memory`: after the display; `times`: after how many more displays of it nothing
+    changes any more.
+    """
+    total, going = 0.0, 1.0
+    for _ in range(times):
+        law = acts(rule, memory, shown, utilities)
+        total, going = total + going * law[:-1], going * law[-1]
+        memory = stepped(rule, memory, shown, len(utilities))
+    law = acts(rule, memory, shown, utilities)[:-1]
+    ends = law.sum(axis=0)
+    never = jnp.zeros_like(law).at[-1].set(1.0)  # at a taste that nobody has
+    law = jnp.where(ends > 0, law / jnp.where(ends > 0, ends, 1.0), never)
+    total = total + going * law
+    return jnp.concatenate([total, jnp.zeros_like(total[:1])])
+
+
 def answers(
     feedback: Answers, memory: Numbers | None, shown: Index, period: Index, utilities: Numbers
 ):

@@ -31,7 +31,7 @@ def replayed(
     another market.
     """
     env = policy.env
-    horizon, counts = int(min(env.horizon, log.rows)), np.diff(log.offsets)
+    horizon, counts = _most_rounds(env), np.diff(log.offsets)
     shown, action = log.on(env.names)
     _check_ends(log, counts, action[log.offsets[1:] - 1] == env.products + 1, env)
     ratings, reports = _in_money(log), _reports(log, env)
@@ -39,7 +39,7 @@ def replayed(
     chats = policy.start_many(theta=reports[log.offsets[:-1]], signals=_first(log, env))
     moves = isinstance(env.values, MarkovValues)
     index = _indices(reports, env) if moves else None
-    for t in range(min(horizon, int(counts.max()))):
+    for t in range(int(min(horizon, counts.max()))):
         row = log.offsets[:-1] + np.minimum(t, counts - 1)
         following = None
         if index is not None:
@@ -49,14 +49,19 @@ def replayed(
     return chats, np.where(action[last] < env.products, ratings[last], np.nan)
 
 
+def _most_rounds(env: RecommendationMDP) -> float:
+    """Rounds that a conversation can have: any number where the last stands for all that follow."""
+    return float(env.horizon) if env.action_rule.lasts() is None else np.inf
+
+
 def _refuse(must: str, got: object, do: str | None = None) -> NoReturn:
     raise InvalidArgument(describe(_CALL, must, got, do))
 
 
 def _check_ends(log: Log, counts: np.ndarray, asked: np.ndarray, env: RecommendationMDP) -> None:
-    if (counts > env.horizon).any():
+    if (counts > _most_rounds(env)).any():
         _refuse(f"have at most the market's {env.horizon} rounds", int(counts.max()))
-    going = np.flatnonzero(asked & (counts < env.horizon))
+    going = np.flatnonzero(asked & (counts < _most_rounds(env)))
     if len(going):
         got = f"{len(going)} of {len(log)} without an end, {log.conversations[going[0]]} the first"
         _refuse("hold conversations that have ended", got, "leave the others out: log.keep(...)")

@@ -28,10 +28,10 @@ def endings(
 
     def one(memory: Numbers, control: Numbers):
         after, u = process.step(memory, control), jnp.asarray(gains)
-        shown = alone(jnp.asarray(process.shown)[control])
-        follows = signal.moments(after, shown, u, jnp.zeros_like(u))
+        shown, own = alone(jnp.asarray(process.shown)[control]), process.remembered(after)
+        follows = signal.moments(own, shown, u, jnp.zeros_like(u))
         drift = None if follows is None else follows[0]
-        return process.ends(after, control), signal.mean(after, shown, u), drift
+        return process.ends(after, control), signal.mean(own, shown, u), drift
 
     return jax.vmap(one)(jnp.asarray(memories), jnp.asarray(control))
 
@@ -71,7 +71,8 @@ def _enumerated_bias(
     gains: np.ndarray, live: np.ndarray,
 ) -> float:  # fmt: skip
     process, worst = market_process(env), 0.0
-    for here in memories[:-1]:
+    start = process.start()[len(env.unaware) :]  # what processes remember besides
+    for here in (np.column_stack([x, np.tile(start, (len(x), 1))]) for x in memories[:-1]):
         for control in range(process.controls):
             for low in range(0, len(here), _PART):
                 part = here[low : low + _PART]

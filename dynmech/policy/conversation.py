@@ -202,7 +202,8 @@ class Conversation(Record):
         Nothing that a user can do raises: what the model thought impossible is recorded as
         `off_model`. A purchase or exit then ends the conversation; after a query the belief falls
         back on the last one times the action's chance where that is positive, else stays. Where
-        the belief leaves the plan, what remains is solved on demand, exactly where it fits.
+        the belief leaves the plan, what remains is solved on demand, exactly where it fits. A last
+        round that stands for all that follow stays, belief and all, for as long as she asks.
 
         **Arguments**
 
@@ -221,8 +222,8 @@ class Conversation(Record):
         code, taken = action_code(env, action), evaluator.control(place)
         call = "Conversation.step(shown=...)"
         control = taken if shown is None else control_of(call, env, shown)
-        again = code == query_code(env.products)
-        goes_on = again and self.period < env.horizon
+        again, last = code == query_code(env.products), self._last
+        goes_on = again and (not last or env.action_rule.lasts() is not None)
         if not again and signals is not None:
             call, must = "Conversation.step(signals=...)", "be given only after a query"
             raise InvalidArgument(describe(call, must, told(signals)))
@@ -233,18 +234,19 @@ class Conversation(Record):
             actions, columns = evaluator.chances(place, control)
         else:
             _, actions, columns = laws_at(env, self.memory, control, self.period)
-        here, off = _learned(self.weights, actions[code], True)
-        if goes_on and symbols is not None:
+        stays = goes_on and planned and last and evaluator.env.action_rule.lasts() is not None
+        here, off = (self.weights, False) if stays else _learned(self.weights, actions[code], True)
+        if goes_on and symbols is not None and not stays:
             joint = int(env.heard.join(symbols, control))
             heard, strange = _learned(self.weights, columns[joint], False)
             here, off = (here, True) if strange else (heard, off)
-            follows = planned and not strange
+            follows = planned and not strange and not last
         else:
             joint, follows = 0, False
         there, after = evaluator, place
         if goes_on and follows:
             after = evaluator.follow(place, control, joint, index)
-        elif goes_on:
+        elif goes_on and not stays:
             memory, _, _ = laws_at(env, self.memory, control, self.period)
             seen = self.seen | env.members[control]
             held = index if isinstance(env.values, MarkovValues) else self.opened
@@ -262,6 +264,13 @@ class Conversation(Record):
             self.policy, self.profile, after, weights, chance, (*self.turns, turn), not goes_on,
             self, there, self.opening, self.off_model or off,
         )  # fmt: skip
+
+    @property
+    def _last(self) -> bool:
+        """Whether no round of the plan that is followed comes after this one."""
+        if self.policy.env.action_rule.lasts() is None:
+            return self.period >= self.policy.env.horizon
+        return self.place.period >= self.evaluator.env.horizon
 
     @property
     def memory(self) -> Int[np.ndarray, " d"]:

@@ -114,11 +114,12 @@ class Conversations(Record):
         code = _codes("actions", actions, count, live, 0, n + 2)
         display = self.control if shown is None else _displays(env, shown, live)
         again = live & (code == n + 1)
-        going = again & (self.period < env.horizon)
+        lasts = env.action_rule.lasts() is not None
+        going, last = again & (lasts or self.period < env.horizon), self.period >= env.horizon
         symbols = _symbols(self, signals, display, going)
         after = _next_values(self, theta, going)
         odd, predicted = self._met(code, display, symbols, going)
-        silent = (symbols < 0).any(axis=1)
+        silent = (symbols < 0).any(axis=1) & (not last)
         planned = np.isin(np.arange(count), self.rows)
         away = live & ~(planned & (display == self.control) & ~(going & (silent | odd)))
         apart = {
@@ -134,8 +135,8 @@ class Conversations(Record):
         control = np.full(count, len(env.controls) - 1)
         if len(kept):
             cursor.symbols(ahead, np.zeros(len(kept), np.int64))
-            heard = env.heard.join(symbols[kept].T, display[kept])
-            cursor.advance(heard)
+            if not last:  # else the last round goes on
+                cursor.advance(env.heard.join(symbols[kept].T, display[kept]))
             control[kept] = _choose(cursor, after[kept])
         for row, chat in apart.items():
             control[row] = -1 if chat.ended else chat.evaluator.control(chat.place)
@@ -194,9 +195,11 @@ class Conversations(Record):
             return odd, found
         belief = cursor.beliefs(at)
         weight = belief * cursor.acted(at, code[rows])
+        again = going[rows] & (self.period >= env.horizon)  # the last round goes on
+        weight[again] = belief[again]
         buys = code[rows] < env.products
         found[rows[buys]] = predictions(weight[buys], cursor.gains[code[rows[buys]]])
-        said = np.flatnonzero(going[rows] & (symbols[rows] >= 0).all(axis=1))
+        said = np.flatnonzero(going[rows] & ~again & (symbols[rows] >= 0).all(axis=1))
         if len(said):
             joint = env.heard.join(symbols[rows[said]].T, display[rows[said]])
             weight[said] = belief[said] * cursor.heard(at[said], joint)
@@ -316,7 +319,8 @@ def _step_one(
     query = int(code) == chat.policy.env.products + 1
     other = None if shown == chat.recommendation else shown
     moves = isinstance(chat.policy.env.values, MarkovValues)
-    goes_on = query and chat.period < chat.policy.env.horizon
+    env = chat.policy.env
+    goes_on = query and (chat.period < env.horizon or env.action_rule.lasts() is not None)
     theta = after if moves and goes_on else None
     return chat.step(int(code), said if query else None, theta, shown=other)
 

@@ -37,7 +37,8 @@ class AskedBeside(AbstractGuide):
         places: Int[np.ndarray, " C"],
     ):
         believed = self.both.belief(np.asarray(beliefs, float))
-        memory = self.both.memory(self.process.of_rule(np.asarray(memories)))
+        own = self.process.rules.remembered(self.process.of_rule(np.asarray(memories)))
+        memory = self.both.memory(own)
         found = np.zeros((len(places), self.process.controls))
         for place in np.unique(places).tolist():
             rows = places == place

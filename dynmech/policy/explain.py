@@ -128,7 +128,7 @@ def _learning(chat: Conversation, value: float, more: int) -> float:
     """What the policy is worth here above the best plan that does not listen."""
     env = chat.policy.env
     env = with_rounds(env, env.horizon + more)
-    at = chat.period, chat.memory, chat.seen
+    at = min(chat.period, int(env.horizon)), chat.memory, chat.seen
     theta = chat.place.theta if isinstance(env.values, MarkovValues) else chat.theta
     deaf = unheard(env, *at, chat.belief[None], theta[None])
     return _settled(value - float(deaf[0]), env)

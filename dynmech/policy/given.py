@@ -16,6 +16,7 @@ from dynmech._checks import flag, instance, optional, takes
 from dynmech._devices import Work
 from dynmech._types import in_doubles
 from dynmech.errors import InvalidArgument, TooLarge, describe, shown
+from dynmech.market.cards import rounds_of
 from dynmech.market.continued import Remembering
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.profiles import Profiles
@@ -114,9 +115,9 @@ class GivenPolicy(AbstractPricedPolicy):
         if not takes(recommend, 4):
             must = "be a function recommend(belief, memory, theta, period)"
             raise InvalidArgument(describe(CALL, must, shown(recommend)))
-        if env.horizon == float("inf"):
+        if env.horizon == float("inf") or env.action_rule.lasts() is not None:
             must, do = "have a finite horizon", "cut it after as many rounds as matter"
-            raise InvalidArgument(describe("GivenPolicy(env=...)", must, env.horizon, do))
+            raise InvalidArgument(describe("GivenPolicy(env=...)", must, rounds_of(env), do))
         flag("GivenPolicy(batched=...)", batched)
         optional(instance(str, "a string"))("GivenPolicy(name=...)", name)
         label = name or getattr(recommend, "__name__", type(recommend).__name__)

@@ -382,7 +382,7 @@ def _laws_met(
         after = process.step(memory, control)
         ends = process.ends(after, control)
         shown = jnp.asarray(process.shown)[control]
-        told = signal.laws(after, alone(shown), jnp.asarray(gains))
+        told = signal.laws(process.remembered(after), alone(shown), jnp.asarray(gains))
         law = process.symbols(after, control, period)
         return after, told[..., omega], ends[:, omega], ends[-1], law
 

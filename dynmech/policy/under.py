@@ -32,6 +32,7 @@ from dynmech.policy.playable import beliefs_after, untrained
 from dynmech.policy.played import play_cursor
 from dynmech.policy.questions import AbstractCursor
 from dynmech.policy.solved import solve_remembered
+from dynmech.problem.endless import written_like
 from dynmech.solve.training import require_few
 from solvers import Certificate
 
@@ -56,6 +57,7 @@ def walk_under(
 
     **Raises:** `TooLarge` where the tree of both does not fit; `InvalidArgument`.
     """
+    truth = written_like(call, truth, policy.env)
     both, single = beside(call, truth, policy.env, signal), truth.gamma.dtype == np.float32
     profiles = policy.profiles
     best, memories = solve_remembered(both.env, profiles, policy.batch, single=single)
@@ -87,6 +89,7 @@ def certify_under(
     **Raises:** `TooLarge` where values move, and they or what the true rule remembers are too many
     to list; `InvalidArgument`.
     """
+    truth = written_like(call, truth, policy.env)
     both, single = beside(call, truth, policy.env, signal), truth.gamma.dtype == np.float32
     env, profiles = both.env, policy.profiles
     interval = None
@@ -154,7 +157,7 @@ def play_under(call: str, policy: AbstractPricedPolicy, truth: RecommendationMDP
 
     **Raises:** `InvalidArgument` where the markets differ in what they must share.
     """
-    return Elsewhere(read_by(call, truth, policy.env), policy)
+    return Elsewhere(read_by(call, written_like(call, truth, policy.env), policy.env), policy)
 
 
 class _CursorElsewhere(AbstractCursor):

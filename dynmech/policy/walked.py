@@ -17,6 +17,7 @@ from dynmech.errors import InvalidArgument, OutsideSupport, describe
 from dynmech.market.beside import MarketBeside
 from dynmech.market.continued import remaining, with_rounds
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.lasting import endless
 from dynmech.market.profiles import Profiles
 from dynmech.market.settlements import AbstractSettlementSignal
 from dynmech.market.values import ConstantValues, MarkovValues, profile_grid
@@ -163,6 +164,8 @@ class TreeEvaluator(AbstractEvaluator):
         seen = np.zeros(self.env.products, bool) if place.seen is None else place.seen
         at = place.belief[None], place.memory, place.period - 1, seen
         env, ends = self.env, self.beyond is None or asked is not None
+        if env.action_rule.lasts() is not None:
+            env = endless(env)
         if not ends:
             rounds = rounds or int(env.horizon) - place.period + 1
             env = with_rounds(env, math.inf)

@@ -33,8 +33,10 @@ from dynmech.problem.edges import (
     Edges,
     actions_jit,
     compile_edges,
+    endings_jit,
     law_blocks,
     laws_jit,
+    standing,
     told_jit,
 )
 from solvers import Tables
@@ -90,7 +92,9 @@ def tables(env: RecommendationMDP, compiled: Compiled, gamma: Numbers | None = N
     rules, more = (env.action_rule, env.signals.feedback), (env.exit_value, env.toll)
     if gamma is not None:
         given, shown = jnp.asarray(gamma), env.controls[compiled.edges.control]
-        return _tables_jit(rules, compiled.edges, shown, given, env.tastes.points, more)
+        ends = standing(env, compiled.edges.period)
+        last = ends if ends.any() else None
+        return _tables_jit(rules, compiled.edges, shown, given, env.tastes.points, more, last)
     reward = np.asarray(env.gains, float)
     if env.toll is not None:
         reward = np.concatenate([reward, -np.asarray(env.toll.unit, float)[None]])
@@ -120,10 +124,14 @@ def _tables_jit(
     gamma: Numbers,
     points: Numbers,
     more: tuple[Numbers, Toll | None],
+    last: Numbers | None,
 ) -> Tables:
     (rule, feedback), (leaving, toll) = rules, more
     utilities = gamma @ jnp.asarray(points).T
     action = actions_jit(rule, edges.memory, shown, utilities)
+    if last is not None:
+        ends = endings_jit(rule, edges.memory, shown, utilities)
+        action = jnp.where(jnp.asarray(last)[:, None, None], ends, action)
     chance, reward = action, utilities - jnp.asarray(leaving)
     if toll is not None:
         running = action[:, -1] * jnp.asarray(toll.rate)[edges.control]
@@ -199,13 +207,14 @@ def raw_edges(
     env: RecommendationMDP, memories: list[np.ndarray], after: list[np.ndarray], horizon: int
 ):
     """Distinct (memory after, control, period), and which of them follows each memory."""
-    clock = env.signals.feedback.periodic()
+    clock, lasts = env.signals.feedback.periodic(), env.action_rule.lasts() is not None
     rows = []
     for t in range(horizon):
         grown = memories[t + 1][after[t]]
         shape = grown.shape[:2]
         control = np.broadcast_to(np.arange(shape[1]), shape)[..., None]
-        period = np.full((*shape, 1), t if clock else 0)
+        own = clock or (lasts and t == horizon - 1)
+        period = np.full((*shape, 1), t if own else 0)
         rows.append(np.concatenate([grown, control, period], axis=2))
     width = rows[0].shape[2]
     keys, index = distinct_integers(np.concatenate([r.reshape(-1, width) for r in rows]))

@@ -16,26 +16,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dynmech._types import Numbers, Record, precision
-from dynmech.errors import (
-    InvalidArgument,
-    InvalidProbability,
-    NotFinite,
-    TooLarge,
-    UnseenPurchase,
-    describe,
-)
+from dynmech.errors import TooLarge, describe
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rules import AbstractActionRule
 from dynmech.market.settlements import AbstractSettlementSignal
-from dynmech.market.shown import acts, alone, answers
+from dynmech.market.shown import acts, acts_for_ever, alone, answers
+from dynmech.problem.chances import check_actions, check_laws
 from dynmech.problem.kept import check_compiled
 from solvers import Structure
 from solvers.programs import as_program
 from solvers.tree.lattice import drift, relations
 
 _RULE = "RecommendationMDP(action_rule=...)"
-_FEEDBACK = "RecommendationMDP(signals=SignalStructure(feedback=...))"
 _BLOCK = 2.5e8  # bytes of laws that live at once, before only what can happen is kept
 _TEMPORARY = 8  # numbers a product and taste that rules may hold at once
 _SIZES = (16, 128, 1024, 8192)
@@ -44,7 +37,8 @@ _SIZES = (16, 128, 1024, 8192)
 class Edges(Record):
     """One representative of every edge, and where its columns come from.
 
-    - `memory` (E, d), `control` (E,), `period` (E,): arguments that give its laws.
+    - `memory` (E, d), `control` (E,), `period` (E,): arguments that give its laws; of periods only
+      those count whose laws differ from the others', all else is of period 0.
     - `slot` (E, J): the product of each slot, -1 where empty, n what a query costs.
     - `column_edge`, `column_symbol` (C,): the edge and the joint symbol of each column.
     """
@@ -159,8 +153,8 @@ def compile_edges(
     symbols = env.heard.count
     for low, part in law_blocks(env, memory, env.controls[control], period):
         high = low + len(part.action)
-        _check_actions(env, part.action, always[low:high])
-        _check_laws(part.law)
+        check_actions(env, part.action, always[low:high])
+        check_laws(part.law)
         query, leave = part.action[:, n + 1], part.action[:, n]
         possible = np.asarray(part.action[:, :n].any(axis=2) if exact else ever[low:high])
         slot = _slots(possible)
@@ -260,13 +254,16 @@ def law_blocks(
     """Laws of all situations, a few at a time, in few sizes."""
     n, points, count = env.products, env.tastes.size, len(memory)
     each = _each(points, n, env.heard.count)
-    signals = env.signals
+    signals, ends = env.signals, standing(env, period)
     rules = env.action_rule, signals.feedback, signals.settlement
     for low, at in in_blocks(count, each):
         with precision(env.gamma):
             given = memory[at], shown[at], period[at]
             parts = _behaviour_jit(rules, *given, env.utilities, env.gains)
             action, law, told = (np.asarray(part)[: count - low] for part in parts)
+            if ends[at].any():
+                last = endings_jit(rules[0], *given[:2], env.utilities)
+                action = np.where(ends[at][: count - low, None, None], last[: count - low], action)
         shape = len(told), math.prod(told.shape[1:-2]), n, points
         yield low, _Part(action, law, told.reshape(shape))
 
@@ -294,6 +291,22 @@ def actions_jit(rule: AbstractActionRule, memory: Numbers, shown: Numbers, utili
     """Action probabilities of situations, (S, n+2, m)."""
     law = jax.vmap(lambda m, r: acts(rule, m, r, utilities))
     return law(jnp.asarray(memory), jnp.asarray(shown))
+
+
+@as_program
+def endings_jit(rule: AbstractActionRule, memory: Numbers, shown: Numbers, utilities: Numbers):
+    """The same, (S, n+2, m), of a last round that stands for all that follow."""
+    times = rule.lasts()
+    assert times is not None
+    law = jax.vmap(lambda m, r: acts_for_ever(rule, m, r, utilities, times))
+    return law(jnp.asarray(memory), jnp.asarray(shown))
+
+
+def standing(env: RecommendationMDP, period: Int[np.ndarray, " S"]) -> Bool[np.ndarray, " S"]:
+    """Which situations are of a last round that stands for all that follow."""
+    if env.action_rule.lasts() is None:
+        return np.zeros(len(period), bool)
+    return period == env.horizon - 1
 
 
 @as_program
@@ -343,40 +356,6 @@ def _joined(
         if toll:
             slot[k, -1], stop[k, -1] = one[-1], chance[-1]
     return slot, stop
-
-
-def _check_actions(env: RecommendationMDP, action: np.ndarray, always: np.ndarray):
-    n = env.products
-    if action.shape[1:] != (n + 2, env.tastes.size):
-        must = f"return probabilities of shape {(n + 2, env.tastes.size)}"
-        raise InvalidArgument(describe(f"{_RULE}.probabilities", must, action.shape[1:]))
-    if not np.isfinite(action).all():
-        raise NotFinite(describe(f"{_RULE}.probabilities", "be finite", "NaN or infinity"))
-    gap = np.abs(action.sum(axis=1) - 1)
-    if (action < -1e-12).any() or (gap > _tolerance(action)).any():
-        must = "be nonnegative and sum to 1 over buying, leaving, asking again"
-        got = f"smallest {action.min():.3g}, largest error of a sum {gap.max():.3g}"
-        raise InvalidProbability(describe(f"{_RULE}.probabilities", must, got))
-    bad = (action[:, :n] > 0).any(axis=2) & ~always
-    if bad.any():
-        product = env.names[int(np.argwhere(bad)[0, 1])]
-        must = "let the user buy only what has been recommended (Assumption 1)"
-        got = f"a positive probability of buying {product!r} before it was shown"
-        raise UnseenPurchase(describe(_RULE, must, got, "make it zero until it is shown"))
-
-
-def _check_laws(law: np.ndarray):
-    gap = np.abs(law.sum(axis=2) - 1)
-    if not np.isfinite(law).all():
-        raise NotFinite(describe(f"{_FEEDBACK}.likelihood", "be finite", "NaN or infinity"))
-    if (law < -1e-12).any() or (gap > _tolerance(law)).any():
-        got = f"smallest {law.min():.3g}, largest error of a sum {gap.max():.3g}"
-        must = "be nonnegative and sum to 1 over symbols"
-        raise InvalidProbability(describe(f"{_FEEDBACK}.likelihood", must, got))
-
-
-def _tolerance(array: np.ndarray) -> float:
-    return max(1e-9, 64 * float(np.finfo(array.dtype).eps))
 
 
 def _slots(buyable: np.ndarray):

@@ -8,6 +8,7 @@ taste (paper C, section 3).
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,13 +17,16 @@ from dynmech._types import precision
 from dynmech.errors import InvalidArgument, TooLarge, describe
 from dynmech.market.displays import words
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.lasting import lasting
 from dynmech.problem.compile import (
     next_memories,
     raw_edges,
     unique_rows,
 )
-from dynmech.problem.edges import Compiled, compile_edges
+from dynmech.problem.edges import Compiled, Edges, compile_edges
 from solvers.problem import Structure
+from solvers.search.lasting import settling
+from solvers.table import Last
 from solvers.truncation import endless_cycle
 
 _RULE = "RecommendationMDP(action_rule=...)"
@@ -52,6 +56,53 @@ def compile_endless(env: RecommendationMDP, limit: float) -> tuple[Compiled, int
     _check_end(env, found, memories, after, edge)
     structure = _refine(found.structure, edge, after)
     return dataclasses.replace(found, structure=structure), depth
+
+
+def with_last(compiled: Compiled, structure: Structure, last: Last) -> Compiled:
+    """The compilation of so many rounds, the last of which stands for all that follow.
+
+    **Arguments:** `structure`: of these rounds, its edges those of one round and then those of
+    `last`; each is met in the situations of the edge that it begins with.
+    """
+    edges, first, count = compiled.edges, last.edge, len(compiled.query)
+    none = np.zeros((len(first), compiled.query.shape[1]))
+    stop = np.asarray(last.tables.stop, float)
+    more = edges.memory[first], edges.control[first], np.full(len(first), structure.horizon - 1)
+    given = edges.memory, edges.control, edges.period
+    memory, control, period = (np.concatenate(both) for both in zip(given, more, strict=True))
+    at, which = np.nonzero(compiled.edge_of[:, None] == first)
+    return Compiled(
+        structure,
+        Edges(memory, control, period, structure.outcome, edges.column_edge, edges.column_symbol),
+        stop,
+        np.concatenate([compiled.leave, np.clip(1 - stop[count:].sum(axis=1), 0.0, 1.0)]),
+        np.concatenate([compiled.query, none]),
+        np.concatenate([compiled.situation, compiled.situation[at]]),
+        np.concatenate([compiled.shown, compiled.shown[at]]),
+        np.concatenate([compiled.edge_of, count + which]),
+        compiled.products,
+    )
+
+
+def written_like(
+    call: str, env: RecommendationMDP, held: RecommendationMDP, limit: float = 1e9
+) -> RecommendationMDP:
+    """As many rounds of a market as of `held`, if there the last one stands for all that follow.
+
+    **Raises:** `InvalidArgument` where that cannot be, and for a market with a last round.
+    """
+    if held.action_rule.lasts() is None or env.action_rule.lasts() is not None:
+        return env
+    if env.horizon < math.inf:
+        must, got = "have no last round, as the market that was solved", f"{env.horizon} rounds"
+        raise InvalidArgument(describe(call, must, got, "make it with horizon=math.inf"))
+    with precision(env.gamma):
+        times = None if env.toll is not None else settling(_close(env, limit)[1])
+    if times is None:
+        must = "let a last round stand for all that follow, as the market that was solved does"
+        got = "costs of queries" if env.toll is not None else "memories that move for ever"
+        raise InvalidArgument(describe(call, must, got))
+    return lasting(env, int(held.horizon), times)
 
 
 def _close(

@@ -12,14 +12,16 @@ from dynmech._types import precision
 from dynmech.errors import TooLarge
 from dynmech.market.continued import with_rounds
 from dynmech.market.environment import RecommendationMDP
+from dynmech.market.lasting import lasting
 from dynmech.problem.compile import compile_market, tables
 from dynmech.problem.edges import Compiled
-from dynmech.problem.endless import compile_endless
+from dynmech.problem.endless import compile_endless, with_last
 from dynmech.problem.process import MarketProcess, market_process
 from dynmech.problem.unfolded import compile_rounds
 from solvers import Listed, Problem, Tables
 from solvers.progress import deferred
-from solvers.table import Grown
+from solvers.search.lasting import settling
+from solvers.table import Grown, Last
 from solvers.tree.tree import Tree
 
 
@@ -58,15 +60,29 @@ class Posed:
                     numbers = jax.tree.map(np.asarray, tables(self.env, self.compiled))
             except TooLarge as error:
                 raise MemoryError(str(error)) from error
-            self.listed = Listed(self.compiled.structure, numbers, depth, self.compiled.bytes)
+            structure = self.compiled.structure
+            endless = self.env.horizon == math.inf and self.env.toll is None
+            lasts = endless and settling(structure.successor[0]) is not None
+            self.listed = Listed(structure, numbers, depth, self.compiled.bytes, lasts)
         return self.listed
 
-    def on_tree(self, tree: Tree) -> tuple[RecommendationMDP, Compiled, Tables]:
-        """The market of the rounds of a tree over the lists, and its compilation."""
+    def on_tree(
+        self, tree: Tree, last: Last | None = None
+    ) -> tuple[RecommendationMDP, Compiled, Tables]:
+        """The market of the rounds of a tree over the lists, and its compilation.
+
+        **Arguments:** `last`: None unless the tree's last round stands for all that follow.
+        """
         assert self.compiled is not None
         assert self.listed is not None
+        rounds = len(tree.layers)
+        if last is not None:
+            times = settling(self.listed.structure.successor[0])
+            assert times is not None
+            market = lasting(self.env, rounds, times)
+            return market, with_last(self.compiled, tree.structure, last), last.tables
         compiled = dataclasses.replace(self.compiled, structure=tree.structure)
-        return self.cut(len(tree.layers)), compiled, self.listed.tables
+        return self.cut(rounds), compiled, self.listed.tables
 
     def on_rounds(
         self, rounds: tuple[Grown, ...], limit: float

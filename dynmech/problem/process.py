@@ -15,7 +15,7 @@ from dynmech.market.environment import RecommendationMDP
 from dynmech.market.feedback import AbstractFeedback
 from dynmech.market.rewards import Toll
 from dynmech.market.rules import AbstractActionRule
-from dynmech.market.shown import acts, answers, stepped
+from dynmech.market.shown import acts, acts_for_ever, answers, stepped
 from solvers import AbstractProcess, Case
 from solvers.tabular import tabulate
 
@@ -28,7 +28,8 @@ class MarketProcess(AbstractProcess):
     `rounds`: of the market, `math.inf` where there is no last one, and one stands for all.
     `utilities`: what behaviour follows from; `reward`: relative to leaving, and of the toll, which
     is outcome n where queries cost something. `single`: whether numbers were rounded to single
-    precision before they were worked on in double.
+    precision before they were worked on in double. Where the last round stands for all that follow
+    (`AbstractActionRule.lasts`) memories are the rule's, and how many rounds are left.
     """
 
     horizon: int = eqx.field(static=True)
@@ -45,15 +46,29 @@ class MarketProcess(AbstractProcess):
     single: bool = eqx.field(static=True, default=False)
 
     def start(self):
-        return np.asarray(self.rule.begin(len(self.utilities), self.rounds, self.shown.shape[1]))
+        size = self.shown.shape[1]
+        memory = np.asarray(self.rule.begin(len(self.utilities), self.rounds, size))
+        if self.rule.lasts() is None:
+            return memory
+        return np.append(memory, np.asarray(self.rounds, memory.dtype))
+
+    def remembered(self, memory: Int[Numbers, "*b d"]) -> Int[Numbers, "*b _r"]:
+        """The part of a memory that the action rule has."""
+        return memory if self.rule.lasts() is None else memory[..., :-1]
 
     def step(self, memory: Int[Numbers, " d"], control: Numbers | int):
-        shown = jnp.asarray(self.shown)[control]
-        return stepped(self.rule, jnp.asarray(memory), shown, len(self.utilities))
+        shown, memory = jnp.asarray(self.shown)[control], jnp.asarray(memory)
+        after = stepped(self.rule, self.remembered(memory), shown, len(self.utilities))
+        if self.rule.lasts() is None:
+            return after
+        return jnp.append(jnp.asarray(after).astype(memory.dtype), memory[-1] - 1)
 
     def ends(self, memory: Int[Numbers, " d"], control: Numbers | int):
-        shown = jnp.asarray(self.shown)[control]
-        law = acts(self.rule, memory, shown, jnp.asarray(self.utilities))
+        given = jnp.asarray(self.shown)[control], jnp.asarray(self.utilities)
+        law, times = acts(self.rule, self.remembered(memory), *given), self.rule.lasts()
+        if times is not None:
+            last = acts_for_ever(self.rule, self.remembered(memory), *given, times)
+            law = jnp.where(jnp.asarray(memory)[-1] > 0, law, last)
         if self.toll is None:
             return jnp.concatenate([law[:-2], law[-1:]])
         running = law[-1:] * jnp.asarray(self.toll.rate)[control]
@@ -67,7 +82,8 @@ class MarketProcess(AbstractProcess):
 
     def symbols(self, memory: Int[Numbers, " d"], control: Numbers | int, period: Numbers | int):
         shown = jnp.asarray(self.shown)[control]
-        return answers(self.feedback, memory, shown, period, jnp.asarray(self.utilities))
+        own = self.remembered(memory)
+        return answers(self.feedback, own, shown, period, jnp.asarray(self.utilities))
 
     @property
     def rules(self) -> "MarketProcess":

@@ -20,6 +20,7 @@ def compile_rounds(
     **Arguments:** `rounds`: what plans can reach; `limit`: bytes for the tables.
     """
     n, clock = env.products, env.signals.feedback.periodic()
+    lasts = env.action_rule.lasts() is not None
     width = len(env.controls)
     used, following, rows = [], [], []
     for t, one in enumerate(rounds):
@@ -28,7 +29,8 @@ def compile_rounds(
             mask[one.place, one.action[:, task]] = True
         after = np.asarray(next_memories(env.action_rule, one.memory, env.controls, n))[mask]
         control = np.nonzero(mask)[1]
-        period = np.full(len(control), t if clock else 0)
+        own = clock or (lasts and t == len(rounds) - 1)
+        period = np.full(len(control), t if own else 0)
         rows.append(np.concatenate([after, control[:, None], period[:, None]], axis=1))
         used.append(mask)
         heir = np.zeros((len(one.memory), width), np.int64)

@@ -57,6 +57,7 @@ _MOST_BYTES = 4e9
 _DIGITS = 13
 _AT_ONCE = 64
 _SEVERAL = "displays are declared: a product that another dominates may belong in the best display"
+_LASTS = "the last round stands for all that follow: ask of the market without a last round"
 _REMEMBERS = "the action rule remembers more than what is on the screen, so all are kept"
 
 
@@ -178,9 +179,10 @@ def undominated(env: RecommendationMDP, beliefs: str = "reachable") -> Undominat
     choice("reachable", "any")(f"{_VERB}(beliefs=...)", beliefs)
     wide = in_doubles(env)
     with precision(np.zeros(())):
-        memories = _memories(wide) if env.displays is None else None
+        lasts = env.action_rule.lasts() is not None
+        memories = _memories(wide) if env.displays is None and not lasts else None
         if memories is None:
-            why = _REMEMBERS if env.displays is None else _SEVERAL
+            why = _SEVERAL if env.displays is not None else _LASTS if lasts else _REMEMBERS
             return Undominated(env, (), beliefs, why, time.monotonic() - began)
         buy, query = _behaviour(wide, memories)
         law = _laws(wide, memories)

@@ -43,7 +43,7 @@ class Solved:
     gap of each kept policy at each node, (N_t, R, keep), per unit of the node's mass.
     `complete`: whether every recommendation was followed at every node.
     `beyond` (N,): what the rounds after the last can cost each task at most, where none is shown.
-    `endless`: whether there are such rounds.
+    `endless`: whether there are such rounds, for which the last one does not stand.
     """
 
     compiled: Compiled
@@ -101,10 +101,14 @@ def laid_out(
     table: PlanTable = found.table
     if table.tree is not None:
         tree = table.tree
-        market, compiled, numbers = posed.on_tree(tree)
+        market, compiled, numbers = posed.on_tree(tree, table.last)
     else:
         assert table.rounds is not None
         market, compiled, numbers, tree = posed.on_rounds(table.rounds, limits.memory or _MEMORY)
+    endless, rounds = posed.problem.horizon == math.inf and table.last is None, len(tree.layers)
+    left = np.zeros(len(tasks))
+    if endless:
+        left = _beyond(posed.problem, tasks, numbers, rounds, limits.memory or _MEMORY)
     return market, Solved(
         compiled,
         tree,
@@ -117,8 +121,8 @@ def laid_out(
         found.status,
         table.complete,
         found.note,
-        _beyond(posed.problem, tasks, numbers, len(tree.layers), limits.memory or _MEMORY),
-        posed.problem.horizon == math.inf,
+        left,
+        endless,
     )
 
 
@@ -130,7 +134,7 @@ def _beyond(
     `tables`: of the rounds written out, whose outcomes are those of the market.
     """
     nothing = np.zeros(len(tasks))
-    if problem.horizon != math.inf or not any(signed(tables, part) for part in tasks.groups):
+    if not any(signed(tables, part) for part in tasks.groups):
         return nothing
     try:
         listed = problem.lists(memory)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dynmech._checks import instance
 from dynmech.errors import InvalidArgument, TooLarge, describe
+from dynmech.market.cards import rounds_of
 from dynmech.market.environment import RecommendationMDP
 from dynmech.market.values import ConstantValues
 from solvers import AbstractCritic, AbstractLearner, Learned
@@ -31,9 +32,9 @@ def check_long(env: RecommendationMDP, learner: AbstractLearner) -> None:
         must, do = f"show one product at a time for {name}()", "solve with BranchAndBound()"
         got = f"{len(env.controls)} displays"
         raise InvalidArgument(describe("RecommendationMDP(displays=...)", must, got, do))
-    if env.horizon == math.inf:
+    if env.horizon == math.inf or env.action_rule.lasts() is not None:
         must, do = "be finite", "use a long finite horizon"
-        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, env.horizon, do))
+        raise InvalidArgument(describe("RecommendationMDP(horizon=...)", must, rounds_of(env), do))
     if not isinstance(env.values, ConstantValues):
         must, do = "be ConstantValues", "solve shorter horizons with Exact() or BranchAndBound()"
         raise InvalidArgument(describe("RecommendationMDP(values=...)", must, "MarkovValues", do))

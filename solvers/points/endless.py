@@ -157,7 +157,7 @@ def solve_endless(
         rest = np.maximum(_REST * close, rounded)
         plan = found.plan
         assert isinstance(plan, Graph)
-        parts = found.lower, found.upper, rest, solver.memory, max(1, listed.depth), expired
+        parts = found.lower, found.upper, rest, solver.memory, listed, expired
         table = write_rounds(plan, tasks, *parts)
     value = np.minimum(table.value, found.upper)
     missing = (found.upper - value > np.maximum(close, rounded)).any()

@@ -119,7 +119,7 @@ class BestFirst(AbstractSolver):
         close, rounded = close * tasks.mass, np.asarray(found.rounding)
         known = found.lower, found.upper, (rest := np.maximum(_REST * close, rounded))
         assert isinstance(found.plan, EndlessPlan)
-        table = write_rounds(found.plan, tasks, *known, self.memory, max(1, listed.depth), expired)
+        table = write_rounds(found.plan, tasks, *known, self.memory, listed, expired)
         value = np.minimum(table.value, found.upper)
         if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
             if exact and not expired() and (found.lower - value > 10 * rest).any():

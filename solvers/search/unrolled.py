@@ -3,22 +3,24 @@
 Plans are followed from their roots under every symbol, merged where beliefs are in proportion and
 memories one, until what is still to come is worth less than asked for at every root, or the tree
 is as large as it may be. What the rounds written out attain, and what they lack at every node, is
-then an exact sum over the tree.
+then an exact sum over the tree. Where the problem lets it the last of them stands for all that
+follow (`solvers.search.lasting`), so that it is a sum for ever.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from solvers.problem import Structure, TaskList
-from solvers.search.arrays import pieces
+from solvers.process import Listed
 from solvers.search.endless_plan import AbstractEndless
-from solvers.search.rounds import Entries, Round, as_layer, distinct, joined, places
-from solvers.search.store import Indices
+from solvers.search.lasting import Closed
+from solvers.search.rounds import Entries, Round, distinct, places
+from solvers.search.summed import Plans
 from solvers.search.timed import starts
-from solvers.table import Answer, PlanTable
+from solvers.table import PlanTable
 from solvers.tree.tree import Tree
 from solvers.truncation import unroll
 
@@ -33,15 +35,19 @@ def write_rounds(
     upper: Float[np.ndarray, " N"],
     rest: Float[np.ndarray, " N"],
     memory: float,
-    least: int,
+    listed: Listed,
     expired: Callable[[], bool] = lambda: False,
 ) -> PlanTable:
-    """The plans of the tasks kept on a tree, from which on no more than `rest` is to come.
+    """The plans of the tasks kept on a tree, after which no more than `rest` is to come or is lost.
 
     **Arguments:** `lower`, `upper`, `rest` (N,): of every task, unnormalised; `memory`: bytes for
-    the tree; `least`: rounds that it has at any rate; `expired`: whether it is to have no more.
+    the tree; `listed`: the problem, whose depth is how many rounds it has at any rate; `expired`:
+    whether it is to have no more.
     """
-    return _Writer(plan, tasks, lower, upper).write(rest, memory, least, expired)
+    closed = Closed(listed, tasks) if listed.lasting else None
+    return _Writer(plan, tasks, lower, upper, closed).write(
+        rest, memory, max(1, listed.depth), expired
+    )
 
 
 def write_finite(
@@ -76,13 +82,12 @@ class _Writer:
         tasks: TaskList,
         lower: Float[np.ndarray, " N"],
         upper: Float[np.ndarray, " N"],
+        closed: Closed | None = None,
     ):
-        self.plan, self.tasks, self.lower, self.upper = plan, tasks, lower, upper
-        self.structure = plan.structure
+        self.plans, self.plan = Plans(plan, tasks, lower, upper, closed), plan
+        self.structure, self.closed = plan.structure, closed
         self.column, self.digit, self.offset = plan.columns
-        self.kept = np.flatnonzero(tasks.kept)
-        self.economies = [plan.economy_of(k) for k in self.kept.tolist()]
-        self.root = np.array([one.root for one in self.economies])
+        self.kept, self.root = self.plans.kept, self.plans.root
 
     def write_all(self, structure: Structure, memory: float, following: int) -> PlanTable:
         """Write every round, following the plans for some of them; see `write_finite`."""
@@ -103,7 +108,7 @@ class _Writer:
                 rounds.append(after)
                 entries.append(reached)
         children.append(np.zeros((len(rounds[-1].memory), structure.controls, 0), np.int32))
-        found = self._table(rounds, entries, children, structure)
+        found = self.plans.table(rounds, entries, children, structure)
         assert found.tree is not None
         layers = tuple(
             layer._replace(memory=layer.memory - np.int32(first))
@@ -144,7 +149,7 @@ class _Writer:
         structure = self.structure
         rounds, entries = [self._first()], [self._top()]
         children: list[np.ndarray] = []
-        used, looked = 0.0, least - 1
+        used, looked, ends, met = 0.0, least - 1, np.zeros(least - 1, bool), False
         while True:
             here, at = rounds[-1], entries[-1]
             used += self._bytes(here, at)
@@ -155,11 +160,12 @@ class _Writer:
             more = _TOGETHER if way is None else max(_TOGETHER, len(rounds) // 2)
             due = last or len(at.node) > _FEW or len(rounds) - looked >= more
             if due and len(rounds) > looked:
-                left = self._left(rounds[looked:], entries[looked:])
+                left, more_ends = self.plans.left(rounds[looked:], entries[looked:])
                 enough = np.flatnonzero((left <= rest[self.kept]).all(axis=1))
-                looked, last = len(rounds), last or len(enough) > 0
-                if len(enough):
-                    looked = len(rounds) - len(left) + int(enough[0]) + 1
+                ends = np.append(ends, more_ends)
+                met = len(enough) > 0
+                ends = ends[: looked + int(enough[0]) + 1] if met else ends
+                looked, last = len(rounds), last or met
             if last:
                 break
             if way is not None and len(rounds) < _MOST_ALONE - more:
@@ -167,7 +173,7 @@ class _Writer:
                 children += following[0]
                 rounds += following[1]
                 again = self._again_at(at)
-                keep = self._control(at)
+                keep = self.plans.control(at)
                 entries += [at._replace(pair=np.where(again, at.pair, 0), keep=keep)] * more
                 used += more * self._bytes(here, at)
                 continue
@@ -175,47 +181,21 @@ class _Writer:
             children.append(child)
             rounds.append(following)
             entries.append(after)
-        count = max(looked, 1)
+        if not met and ends.any():  # as much as may be was written out
+            ends = ends[: np.flatnonzero(ends)[-1] + 1]
+        count = len(ends)
         rounds, entries, children = rounds[:count], entries[:count], children[: count - 1]
         children.append(np.zeros((len(rounds[-1].memory), structure.controls, 0), np.int32))
-        return self._table(rounds, entries, children, unroll(structure, len(rounds)))
-
-    def _left(self, rounds: list[Round], entries: list[Entries]) -> Float[np.ndarray, "t K"]:
-        """What is still to come from each of some rounds on, by kept task."""
-        here, at = joined(rounds, entries)
-        low, high = self._bounds(here, at)
-        worth = at.weight * np.maximum(np.abs(low), np.abs(high))
-        width = len(self.kept)
-        code = np.repeat(np.arange(len(rounds)), [len(one.node) for one in entries]) * width
-        left = np.bincount(code + at.task, worth, width * len(rounds))
-        return left.reshape(len(rounds), width)
-
-    def _control(self, at: Entries) -> Indices:
-        act = self.plan.acts(at.pair)
-        return np.where(act >= 0, act, at.keep)
-
-    def _bounds(
-        self, here: Round, at: Entries, sharp: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """What the plan attains from here on, for ever, and bounds above, unweighted."""
-        low, high = np.zeros((2, len(at.node)))
-        for f in np.unique(at.task).tolist():
-            one, mine = self.economies[f], np.flatnonzero(at.task == f)
-            belief, where = here.row[at.node[mine]] * self.root[f], here.memory[at.node[mine]]
-            inside = at.pair[mine] > 0
-            out, some = mine[~inside], mine[inside]
-            low[out] = (belief[~inside] * one.kept[at.keep[out], where[~inside]]).sum(axis=1)
-            high[out] = (belief[~inside] * one.told[where[~inside]]).sum(axis=1)
-            size = None if here.size is None else here.size[at.node[some]]
-            parts = where[inside], belief[inside], size, sharp
-            low[some], high[some] = self.plan.known(at.pair[some], int(self.kept[f]), *parts)
-        return low, np.maximum(high, low)
+        written, last = unroll(structure, count), None
+        if self.closed is not None and ends[-1]:
+            written, last = self.closed.last(count, np.unique(rounds[-1].memory))
+        return self.plans.table(rounds, entries, children, written, last)
 
     def _next(self, here: Round, at: Entries) -> tuple[Round, np.ndarray, Entries]:
         """Nodes after every control taken and symbol, where they are, and the plans there."""
         structure, column_of, offset = self.structure, self.column, self.offset
         symbols, controls = structure.symbols, structure.controls
-        control = self._control(at)
+        control = self.plans.control(at)
         ways, which = distinct(at.node * controls + control)[1:]
         source, taken = np.divmod(ways, controls)
         memory = here.memory[source]
@@ -258,7 +238,7 @@ class _Writer:
         structure = self.structure
         if structure.symbols > 1 or len(here.memory) > 1:
             return None
-        memory, taken = int(here.memory[0]), self._control(at)
+        memory, taken = int(here.memory[0]), self.plans.control(at)
         keep = int(taken[0])
         column = int(structure.columns[structure.edge[0][memory, keep], 0])
         stays = structure.successor[0][memory, keep] == memory and column != structure.dead
@@ -305,86 +285,8 @@ class _Writer:
         some = np.flatnonzero(mixed[group])
         if len(some):
             ways = Entries(*(x[order[some]] for x in at))
-            low = self._bounds(here, ways)[0]
+            low = self.plans.bounds(here, ways)[0]
             order[some] = order[some][np.lexsort((-low, key[some]))]
         weight = np.add.reduceat(at.weight[order], first)
         best = order[first]
         return Entries(at.node[best], at.task[best], at.pair[best], at.keep[best], weight)
-
-    def _table(
-        self,
-        rounds: Sequence[Round],
-        entries: Sequence[Entries],
-        children: Sequence[np.ndarray],
-        written: Structure,
-    ) -> PlanTable:
-        """Backward over the tree of the structure written: what plans attain, what they lack."""
-        controls, width = self.structure.controls, len(self.kept)
-        nodes = np.cumsum([0, *(len(one.memory) for one in rounds)])
-        ends = np.cumsum([0, *(len(one.node) for one in entries)])
-        step = max(_TOGETHER, _TOGETHER * _FEW // max(len(one.node) for one in entries))
-        parts = [self._numbers(rounds[k : k + step], entries[k : k + step])
-                 for k in range(0, len(rounds), step)]  # fmt: skip
-        control, edge, yields, high, mass = map(np.concatenate, zip(*parts, strict=True))
-        value, gap = np.zeros((2, nodes[-1], width))
-        taken = np.full((nodes[-1], width), controls - 1)
-        chain = self.structure.symbols == 1 and rounds[0].size is None
-        chain = chain and nodes[-1] == len(rounds) and ends[-1] == len(rounds) * width
-        if chain:  # one node a round, and every plan there in the same order
-            value = yields.reshape(-1, width)[::-1].cumsum(axis=0)[::-1]
-            yields = value.ravel()
-        for t in () if chain else reversed(range(len(rounds))):
-            here, at, child = rounds[t], entries[t], children[t]
-            mine = slice(ends[t], ends[t + 1])
-            if child.shape[2]:
-                reached = child[at.node, control[mine]]
-                later = value[nodes[t + 1] + reached, at.task[:, None]]
-                if here.size is not None:
-                    later = later * self._ratio(here, rounds[t + 1], at, edge[mine], reached)
-                yields[mine] += later.sum(axis=1)
-            value[nodes[t] + at.node, at.task] = yields[mine]
-        at = Entries(*map(np.concatenate, zip(*entries, strict=True)))
-        at = at._replace(node=at.node + np.repeat(nodes[:-1], np.diff(ends)))
-        high[: ends[1]] = self.upper[self.kept[entries[0].task]]
-        lack = np.maximum(high - yields, 0.0)
-        gap[at.node, at.task] = np.where(mass > 0, lack / np.where(mass > 0, mass, 1.0), 0.0)
-        taken[at.node, at.task] = control
-        actions, gaps = (pieces(x, nodes[1:-1].tolist()) for x in (taken, gap))
-        layers = tuple(map(as_layer, rounds, children))
-        return self._laid_out(Tree(layers, written), actions, gaps, value[0])
-
-    def _numbers(self, rounds: Sequence[Round], entries: Sequence[Entries]):
-        """Of every entry: control, edge, yield, bound above, and mass."""
-        here, at = joined(rounds, entries)
-        control = self._control(at)
-        edge = self.structure.edge[0][here.memory[at.node], control]
-        belief = here.row[at.node] * self.root[at.task]
-        yields = np.zeros(len(at.node))
-        for f in np.unique(at.task).tolist():
-            mine = at.task == f
-            yields[mine] = (belief[mine] * self.economies[f].yields[edge[mine]]).sum(axis=1)
-        high = self._bounds(here, at, sharp=True)[1]
-        return control, edge, yields, high, belief.sum(axis=1)
-
-    def _ratio(self, here: Round, after: Round, at: Entries, edge: np.ndarray, reached: np.ndarray):
-        offset = self.offset
-        assert offset is not None
-        assert here.size is not None
-        assert after.size is not None
-        column = self.structure.columns[edge]
-        return np.exp(here.size[at.node][:, None] + offset[column] - after.size[reached])
-
-    def _laid_out(
-        self, tree: Tree, actions: list[np.ndarray], gaps: list[np.ndarray], attained: np.ndarray
-    ) -> PlanTable:
-        value = self.lower.copy()
-        value[self.kept] = attained
-        answers, lacking, first = [], [], 0
-        for part, numbers in zip(self.tasks.groups, self.tasks.split(value), strict=True):
-            roots = len(numbers)
-            mine, shape = slice(first, first + roots * part.keep), (-1, roots, part.keep)
-            taken = tuple(one[:, mine].reshape(shape) for one in actions)
-            answers.append(Answer(numbers, taken))
-            lacking.append(tuple(one[:, mine].reshape(shape) for one in gaps))
-            first = mine.stop
-        return PlanTable(tree, None, answers, lacking)
