@@ -54,7 +54,7 @@ def _bounds(
         if (np.isnan(table) != np.isnan(truth.low)).any():
             yield f"{words} is known of other profiles than those that are possible"
             return
-    # Without a last round a plan's value is that of the rounds written out.
+    # Without a last round a plan's value may be that of the rounds written out.
     ends = bool((truth.low == truth.high)[~np.isnan(truth.low)].all())
     for off, words in (
         (low - truth.high, "lower bound is above the truth"),

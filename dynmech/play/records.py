@@ -30,6 +30,8 @@ class Simulation(files.Kept, Record):
     - `user_utility` (N,): utility of the product bought, relative to leaving; `round_costs` (N,):
       what her queries cost.
     - `settled_at_mean`: True where the settlement's noise is not known to the market.
+
+    Where the last of T rounds stands for all that follow, it is entered once, with its end.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -95,7 +97,8 @@ class Simulation(files.Kept, Record):
 
         Ratings after purchases are in money, `scale=(0, 1)`; after a query the platform's symbol
         is logged. First signals are in columns `signal_platform`, `signal_NAME`, reported values
-        in `theta_NAME`. A conversation that ends with a query has no end in the log.
+        in `theta_NAME`. A conversation that ends with a query has no end in the log. A last round
+        that stands for all that follow is one row, with its end: queries in between are not there.
 
         **Returns:** a `Log`, which `Log.from_frame(log.to_frame(), ...)` reads back.
         """

@@ -300,8 +300,11 @@ class EfficientPolicy(AbstractPricedPolicy):
     Everything is conditional on the profile, in money; NaN where the profile's signals have
     probability zero. `value` and what is under truth are what the policy itself attains, which can
     be executed at every belief; `lower` <= W_1 <= `upper`. With an infinite horizon `env` is the
-    market of the T rounds that `solver` names, none is recommended after them, `value` and what is
-    under truth count these rounds, and all bounds hold for the market without an end.
+    market of the T rounds that `solver` names, and all bounds hold for the market without an end.
+    What is shown in the last of them is shown again for as long as the user asks, if its rule says
+    so (`env.action_rule.lasts()`); `value` and what is under truth are then for ever, and the last
+    round is all that follow: a simulated one ends with how she left or what she bought in the end.
+    Else none is recommended after them, and `value` and what is under truth count these rounds.
 
     - `exact`: whether only rounding separates the bounds. `confidence`: of each simulated bound by
       itself, 1 where all are certain.

@@ -38,7 +38,7 @@ class AskedBeside(AbstractGuide):
     ):
         believed = self.both.belief(np.asarray(beliefs, float))
         own = self.process.rules.remembered(self.process.of_rule(np.asarray(memories)))
-        memory = self.both.memory(own)
+        memory = self.both.memory(np.asarray(own))
         found = np.zeros((len(places), self.process.controls))
         for place in np.unique(places).tolist():
             rows = places == place

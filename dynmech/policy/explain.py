@@ -37,8 +37,9 @@ class Explanation(Record):
       runner-up, money; NaN without one.
     - `learning`: what the policy is worth from here on above the best plan that does not listen to
       what she says, money; never negative under a policy solved exactly.
-    Without a last round these count as many rounds from here on as were written out at the outset,
-    what remains being solved anew as closely; a lead may be negative by what that leaves open.
+    Where the rounds after the last one written out count as nothing, as many are counted from here
+    on as were at the outset, what remains being solved anew as closely; a lead may be negative by
+    what that leaves open.
     - `utility`, `utility_before` (n,): expected utility of each product now and under the prior.
     - `belief`, `belief_before` (m,): weights of the tastes; `movers`: indices of the tastes whose
       weights moved most, the largest move first.
@@ -115,8 +116,8 @@ def explain(policy: AbstractPriced, conversation: Conversation, unit: str) -> Ex
 def _looking_on(chat: Conversation) -> tuple[AbstractEvaluator, Place, int]:
     """Who answers, where, and rounds that are counted besides those written out.
 
-    Where there is no last round, as many are from here as were from the outset, however few of
-    those are left.
+    Where rounds after the last one written out count as nothing, as many are from here as were from
+    the outset, however few of those are left.
     """
     evaluator, place = chat.evaluator, chat.place
     if chat.period == 1 or evaluator.left_over(place) is None:

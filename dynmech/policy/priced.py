@@ -99,8 +99,10 @@ class AbstractPriced(AbstractPolicy):
     def value(self) -> Float[np.ndarray, "..."]:
         """V_1, what this policy attains under truth, P, money.
 
-        Of an endless market it is that of the rounds written out, after which none is recommended:
-        the plan that proves `lower` goes on for ever, so that V_1 can be less than it.
+        Of an endless market it is for ever, where what is shown in the last round written out is
+        shown again for as long as she asks. Where none is recommended after it, as queries cost
+        something, values move, or under `Stationary()`, it is that of the rounds written out. The
+        plan that proves `lower` goes on otherwise, so that V_1 can be less than it.
         """
         return self.figures.value.value
 

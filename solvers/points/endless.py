@@ -127,7 +127,8 @@ def solve_endless(
 ) -> Solution:
     """Bound every task, and write the plans kept out for as many rounds as may be.
 
-    The plans go on for ever and attain `lower`; the rounds written out attain `value`.
+    The plans attain `lower`; what is written out of them, whose last round may stand for all that
+    follow, attains `value`.
     """
     began = time.monotonic()
     listed = problem.lists(2 * solver.memory)

@@ -67,8 +67,8 @@ class BestFirst(AbstractSolver):
 
     Every task has a plan of its own, opened only as far as the task needs; from there on one
     control is kept, so that there is a plan whenever the search ends. It is then written out, an
-    endless one for as many rounds as what is left to come needs, so that what follows from it is an
-    exact sum. In a finite horizon the round is a part of the memory (`solvers.search.timed`).
+    endless one until one control may be kept (`solvers.search.lasting`), or little is left to come,
+    so that what it attains is an exact sum. In a finite horizon the round is in the memory.
 
     **Arguments**
 

@@ -95,7 +95,9 @@ class Closed:
         path = self._path(here, control)
         unique, number = np.unique(path, axis=0, return_inverse=True)
         outcome, stop = self._laws(unique)
-        tables = dataclasses.replace(self.tables, stop=_stacked(self.tables.stop, stop, 0.0))
+        tables = dataclasses.replace(
+            self.tables, stop=_stacked(np.asarray(self.tables.stop), stop, 0.0)
+        )
         edge = structure.edge[0].copy()
         edge[here, control] = len(structure.columns) + number.reshape(-1)
         columns = np.full((len(unique), structure.symbols), -1, np.int32)
@@ -165,4 +167,4 @@ def _stacked(first: np.ndarray, more: np.ndarray, fill: float) -> np.ndarray:
         room[1] = 0, width - part.shape[1]
         return np.pad(part, room, constant_values=fill)
 
-    return np.concatenate([filled(np.asarray(first)), filled(more)])
+    return np.concatenate([filled(first), filled(more)])
