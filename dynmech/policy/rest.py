@@ -29,6 +29,7 @@ from solvers.progress import deferred
 from solvers.stationary import cut_after, cut_off, with_later
 from solvers.tree.plan import Plan
 
+_LEAST = 1e-9  # of the market's money: a tolerance below is none
 _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there is no last round
 
 
@@ -73,6 +74,7 @@ def solve_rest(
     signals[:, 0] = np.arange(len(theta))
     profiles = Profiles(np.asarray(theta), signals)
     endless = env.horizon == math.inf
+    tolerance = tolerance if tolerance > _LEAST * env.money_scale else 0.0
     with precision(env.gamma), deferred():
         pairs = make_pairs(env, profiles).alone(isinstance(env.values, MarkovValues))
         root = root_beliefs(env, pairs)

@@ -316,3 +316,13 @@ def test_users_who_go_on_for_long_cost_few_rounds(kind):
     policy = dm.solve_efficient_policy(env, kind(), relative=0.03, progress=False)
     assert policy.status.met
     assert (policy.value >= 0.97 * policy.upper).all()
+
+
+def test_what_remains_is_solved_however_close_the_bounds_are_at_the_outset():
+    """A tolerance below what float64 certifies was refused there, with the bounds' own width."""
+    env = market("recall")
+    policy = dm.solve_efficient_policy(env, dm.PointBased(), tolerance=1e-9, progress=False)
+    assert policy.upper.item() - policy.lower.item() <= 1e-9
+    chat = policy.start(profile=0)
+    found = chat.step("query", [0, 0, 0], shown=-1 if chat.recommendation else 1).certify()
+    assert found.gap[0] <= 1e-3 * found.upper[0]
