@@ -70,7 +70,11 @@ def with_last(compiled: Compiled, structure: Structure, last: Last) -> Compiled:
     more = edges.memory[first], edges.control[first], np.full(len(first), structure.horizon - 1)
     given = edges.memory, edges.control, edges.period
     memory, control, period = (np.concatenate(both) for both in zip(given, more, strict=True))
-    at, which = np.nonzero(compiled.edge_of[:, None] == first)
+    order = np.argsort(compiled.edge_of, kind="stable")
+    held = compiled.edge_of[order]
+    low, high = np.searchsorted(held, first, "left"), np.searchsorted(held, first, "right")
+    at = np.concatenate([order[a:b] for a, b in zip(low.tolist(), high.tolist(), strict=True)])
+    which = np.repeat(np.arange(len(first)), high - low)
     return Compiled(
         structure,
         Edges(memory, control, period, structure.outcome, edges.column_edge, edges.column_symbol),

@@ -26,6 +26,8 @@ from solvers.search.store import Indices
 from solvers.table import Last
 from solvers.truncation import unroll
 
+_CELLS = 4_000_000  # numbers of laws that live at once
+
 
 def settling(successor: Int[np.ndarray, "M A"], most: int = 64) -> int | None:
     """After how many times one control no longer moves any class; None if some always does."""
@@ -134,12 +136,30 @@ class Closed:
         self, path: Int[np.ndarray, "k L"]
     ) -> tuple[Int[np.ndarray, "k J"], Float[np.ndarray, "k J m"]]:
         """Outcomes and their chances, if edges of a path are met in turn, the last for ever."""
+        structure, row = self.structure, np.arange(len(path))
+        met = np.zeros((len(path), structure.outcomes + 1), bool)
+        for edge in path.T:
+            met[row[:, None], structure.outcome[edge]] = True
+        met = met[:, :-1]  # empty slots are -1
+        width = max(int(met.sum(axis=1).max(initial=0)), 1)
+        order = np.argsort(~met, axis=1, kind="stable")[:, :width]
+        outcome = np.where(np.take_along_axis(met, order, 1), order, -1)
+        each = structure.outcomes * np.asarray(self.tables.stop).shape[2]
+        step, going = max(1, _CELLS // each), going_on(structure, self.tables)
+        found = []
+        for low in range(0, len(path), step):
+            part = slice(low, low + step)
+            every = self._chances(path[part], going)
+            found.append(np.take_along_axis(every, order[part, :, None], 1))
+        return outcome.astype(np.int32), np.minimum(np.concatenate(found), 1.0)
+
+    def _chances(
+        self, path: Int[np.ndarray, "k L"], going: Float[np.ndarray, "E m"]
+    ) -> Float[np.ndarray, "k n m"]:
+        """The same, of every outcome; the rows of a few paths."""
         structure, stop = self.structure, np.asarray(self.tables.stop, float)
-        going = going_on(structure, self.tables)
-        points = stop.shape[2]
-        found = np.zeros((len(path), structure.outcomes, points))
-        met = np.zeros(found.shape[:2], bool)
-        chance, row = np.ones((len(path), points)), np.arange(len(path))
+        found = np.zeros((len(path), structure.outcomes, stop.shape[2]))
+        chance, row = np.ones((len(path), stop.shape[2])), np.arange(len(path))
         for step, edge in enumerate(path.T):
             if step == path.shape[1] - 1:
                 left = 1 - going[edge]
@@ -147,15 +167,9 @@ class Closed:
             for slot in range(structure.outcome.shape[1]):
                 outcome = structure.outcome[edge, slot]
                 live = outcome >= 0
-                at = row[live], outcome[live]
-                met[at] = True
-                found[at] += chance[live] * stop[edge[live], slot]
+                found[row[live], outcome[live]] += chance[live] * stop[edge[live], slot]
             chance = chance * going[edge]
-        width = max(int(met.sum(axis=1).max(initial=0)), 1)
-        order = np.argsort(~met, axis=1, kind="stable")[:, :width]
-        outcome = np.where(np.take_along_axis(met, order, 1), order, -1)
-        chance = np.take_along_axis(found, order[:, :, None], 1)
-        return outcome.astype(np.int32), np.minimum(chance, 1.0)
+        return found
 
 
 def _stacked(first: np.ndarray, more: np.ndarray, fill: float) -> np.ndarray:
