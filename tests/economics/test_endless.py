@@ -223,7 +223,8 @@ def test_what_is_said_of_a_solver_is_its_status(kind, limits):
 
 @pytest.mark.parametrize("kind", [dm.PointBased, dm.BestFirst])
 def test_limits_end_an_exact_search_with_bounds_and_no_refusal(kind):
-    env, best = rarely_leaves(0.9)
+    env, best = rarely_leaves(0.9, cost=1e-6)
+    best -= 9e-6
     with pytest.warns(dm.DynmechWarning, match="time allowed"):
         policy = dm.solve_efficient_policy(env, kind(seconds=1e-6), progress=False)
     assert policy.status is dm.Status.TIME_LIMIT
