@@ -62,9 +62,12 @@ def check_profiles(env: RecommendationMDP, profiles: Profiles) -> Profiles:
         raise InvalidArgument(describe(call, "hold at least one profile", 0))
     sizes = np.array(env.initial_alphabet)
     if (theta < 0).any() or (theta >= size).any():
-        raise OutsideSupport(describe(call, f"have theta in 0..{size - 1}", int(theta.max())))
+        got = f"{theta.min()} to {theta.max()}"
+        raise OutsideSupport(describe(call, f"have theta in 0..{size - 1}", got))
     if (signals < 0).any() or (signals >= sizes).any():
-        raise OutsideSupport(describe(call, f"have signals below {tuple(sizes)}", signals.max(0)))
+        got = f"{signals.min()} at least, {signals.max(axis=0).tolist()} at most"
+        must = f"have signals from 0 on, below {sizes.tolist()}"
+        raise OutsideSupport(describe(call, must, got))
     return profiles
 
 

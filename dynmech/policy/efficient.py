@@ -60,8 +60,9 @@ def solve_efficient_policy(
 
     **Arguments**
 
-    - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `PointBased()` (where learning
-      is the point), `Stationary()` (an infinite horizon), `Neural(certificate=Certificate())` (a
+    - `env`: the market. `solver`: `Exact()`, `BranchAndBound()`, `BestFirst()` and `PointBased()`
+      (where learning is the point; both also for an infinite horizon), `Stationary()` (an infinite
+      horizon, cut), `Neural(certificate=Certificate())` (a
       long horizon: rules are used as they are, bounds from below are simulated), or an
       `AbstractSolver` or `AbstractLearner` of one's own; None picks one and says which and why in
       `policy.solver`: exact if it fits, its last round apart, and by its estimate within `seconds`
