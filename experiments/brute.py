@@ -93,6 +93,9 @@ def _settings() -> dict[str, Setting]:
         "BestFirst, exact without end": Setting(
             dm.BestFirst(), limited=True, horizons="endless", moving=False
         ),
+        "BestFirst, in turns": Setting(
+            dm.BestFirst(points_after=0.0), 0.001, horizons="endless", moving=False
+        ),
         "Stationary": Setting(dm.Stationary(), 0.001, horizons="endless"),
         "Stationary, coarse": Setting(dm.Stationary(), 0.05, horizons="endless"),
         "BranchAndBound, beliefs merged": Setting(

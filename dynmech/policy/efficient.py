@@ -69,7 +69,8 @@ def solve_efficient_policy(
       (about a second where a tolerance is given and values do not move), else, with a tolerance or
       `seconds`, `BestFirst()`, a plan of its own for each economy, which gives way to being exact
       after a tenth of the time that this takes, or, where memories are too many to list or values
-      move, `BranchAndBound()`.
+      move, `BranchAndBound()`. Without a last round `BestFirst()`, which after a second takes turns
+      with bounds shared between beliefs, as in `PointBased()`, where users are heard.
     - `initial`: the profiles to solve, from `env.sample_profiles` or `Profiles`; every
       advertiser's own alternatives are solved along. All profiles by default; tables over them
       have axes P = (K,)*n + (Zp, Z1, ..., Zn), or, where these would be over 60 or hold over 2e6

@@ -71,7 +71,7 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
     search = problem, tasks, limits, progress
     if problem.horizon == math.inf:
         why = "picked because horizon is math.inf"
-        return _ask(BestFirst(memory, limits.seconds), *search, why)
+        return _ask(BestFirst(memory, limits.seconds, points_after=AT_ONCE), *search, why)
     bounded = max(limits.tolerance, limits.relative) > 0
     constant = all(part.kernel is None for part in tasks.groups)
     given = limits.seconds or math.inf

@@ -20,15 +20,15 @@ from solvers.points.passes import Pace, Walking, improve_points
 from solvers.points.points import PointSets
 from solvers.points.starts import root_beliefs
 from solvers.problem import Structure, Tables, TaskList
-from solvers.process import Problem
+from solvers.process import Listed, Problem
 from solvers.progress import deferred
 from solvers.search.economy import Economy
 from solvers.search.endless_plan import AbstractEndless
-from solvers.search.growing import Passes
-from solvers.search.rounds import time_for, why_short
+from solvers.search.growing import Passes, elapsed
+from solvers.search.rounds import time_for
 from solvers.search.store import Indices, digits_of
-from solvers.search.unrolled import write_rounds
-from solvers.solution import Limits, Node, Solution, Status, TooFine, close_enough, ended
+from solvers.search.written import part_of, to_attain, written_out
+from solvers.solution import Limits, Node, Solution, Status, TooFine
 from solvers.ties import most_gained
 from solvers.told.rounded import told_gains, widened_endless
 
@@ -122,6 +122,48 @@ class Graph(AbstractEndless):
         return int(self.control[state]) if state > 0 else -1 - state
 
 
+class Shared:
+    """Bounds of every task, shared between beliefs; they may be improved again and again.
+
+    **Arguments:** `solver`: bytes, and beliefs that a pass adds; `limits`: the tolerance of the
+    bounds, where states are kept, devices.
+    """
+
+    def __init__(
+        self, solver: Walking, listed: Listed, tasks: TaskList, limits: Limits, progress: bool
+    ):
+        began = time.monotonic()
+        self.solver, self.listed, self.tasks, self.limits = solver, listed, tasks, limits
+        structure, tables, groups = listed.structure, listed.tables, tasks.groups
+        asked = limits.tolerance, limits.relative
+        mark = functools.partial(
+            mark_of, (structure, tables, groups), "PointBased, endless", solver.beliefs, *asked
+        )
+        self.states = States(limits.checkpoint, "point-based", mark)
+        with jax.enable_x64(True):
+            self.sets = PointSets(structure, tables, groups, limits.mesh, endless=True)
+            self.starts = root_beliefs(self.sets, groups)
+        self.passes: Passes = []
+        self.progress, self.calls, self.setup = progress, 0, time.monotonic() - began
+
+    def improve(self, seconds: float | None) -> Status:
+        """Pass over beliefs until bounds are close, or so many seconds were spent in all."""
+        limits = self.limits
+        pace = Pace(self.solver.memory, seconds, self.solver.beliefs)
+        given = self.sets, self.starts, pace, limits.tolerance, self.passes
+        began = time.monotonic() - max(self.setup, elapsed(self.passes))
+        kind, self.calls = f"stage{self.calls}", self.calls + 1
+        with jax.enable_x64(True), deferred() as interrupts:
+            how = self.progress, interrupts.check, limits.relative, self.states, kind
+            return improve_points(*given, began, *how)
+
+    def found(self, status: Status) -> Solution:
+        """Bounds at the roots, and the plans of the tasks kept, after a pass at least."""
+        structure, tables = self.listed.structure, self.listed.tables
+        with jax.enable_x64(True):
+            return _bounds(self.sets, self.tasks, structure, tables, status, self.passes)
+
+
 def solve_endless(
     solver: Walking, problem: Problem, tasks: TaskList, limits: Limits, progress: bool
 ) -> Solution:
@@ -137,36 +179,11 @@ def solve_endless(
     if 0 < limits.tolerance < least:
         raise TooFine(least)
     searching, expired = time_for(limits.mesh, began, solver.seconds)
-    pace = Pace(solver.memory, searching, solver.beliefs)
-    mark = functools.partial(
-        mark_of, (structure, tables, groups), "PointBased, endless", solver.beliefs,
-        limits.tolerance, limits.relative,
-    )  # fmt: skip
-    states, passes = States(limits.checkpoint, "point-based", mark), []
-    # In single precision half of it is left to rounding of the data.
-    tolerance, relative = (x / (1 + limits.single) for x in (limits.tolerance, limits.relative))
-    share = 1 - _REST
-    asked = share * tolerance, passes, began
-    with jax.enable_x64(True), deferred() as interrupts:
-        sets = PointSets(structure, tables, groups, limits.mesh, endless=True)
-        starts = root_beliefs(sets, groups)
-        how = progress, interrupts.check, share * relative, states
-        status = improve_points(sets, starts, pace, *asked, *how)
-        found = _bounds(sets, tasks, listed.structure, listed.tables, status, passes)
-        close = close_enough(tolerance, relative, tasks.mass, found.upper)
-        close, rounded = close * tasks.mass, np.asarray(found.rounding)
-        rest = np.maximum(_REST * close, rounded)
-        plan = found.plan
-        assert isinstance(plan, Graph)
-        parts = found.lower, found.upper, rest, solver.memory, listed, expired
-        table = write_rounds(plan, tasks, *parts)
-    value = np.minimum(table.value, found.upper)
-    missing = (found.upper - value > np.maximum(close, rounded)).any()
-    if found.status.met and missing:
-        found = ended(found, why_short(expired))
-    note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
-    spent = time.monotonic() - began
-    found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
+    asked = to_attain(limits, solver.memory)
+    shared = Shared(solver, listed, tasks, part_of(asked, 1 - _REST), progress)
+    found = shared.found(shared.improve(searching))
+    found = written_out(found, tasks, listed, asked, _REST, expired)
+    found = dataclasses.replace(found, seconds=time.monotonic() - began)
     return widened_endless(found, structure, tables, tasks, single=limits.single)
 
 

@@ -5,6 +5,8 @@ left out is a share of the tolerance. Without one, a belief whose bounds are wit
 tolerance, per unit of its mass, is followed no further: what the ways from a root lead to has no
 more mass than the root, so that the root's bounds are then as close. Passes go twice as deep each
 time: there is a plan soon, and they go on only where beliefs are still spread.
+
+A pass goes forward for half of the seconds left at most, and comes back from where it is then.
 """
 
 import functools
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -24,6 +27,7 @@ from solvers.progress import Bar
 from solvers.search.growing import Passes, as_passes, elapsed
 from solvers.solution import Status, close_enough
 
+BELIEFS = 256  # that a pass adds in a round and memory class, where nobody says
 _IGNORED = 0.5
 _SAME = 1e-13
 _DEPTH, _DOUBLINGS = 16, 10  # rounds of a first pass without a last one; passes that go deeper
@@ -87,9 +91,9 @@ def improve_points(
             states.save(state, kind)
             try:
                 rounds = _DEPTH << min(len(passes), _DOUBLINGS) if sets.endless else horizon
-                expired = functools.partial(late, sets.mesh, began, solver.seconds)
+                expired = _half_of_what_is_left(sets.mesh, began, solver.seconds)
                 due = _open(sets, starts, least)
-                fresh = _improve(sets, due, solver, least, check, rounds, expired)
+                fresh, cut = _improve(sets, due, solver, least, check, rounds, expired)
             except KeyboardInterrupt:
                 if not passes:
                     raise
@@ -106,7 +110,7 @@ def improve_points(
             previous = bounds
             if (bounds[0] - bounds[1] <= allowed).all():
                 return Status.WITHIN_TOLERANCE
-            if late(sets.mesh, began, solver.seconds):
+            if cut or late(sets.mesh, began, solver.seconds):
                 return Status.TIME_LIMIT
             if sets.bytes() > solver.memory / 4:
                 return Status.MEMORY_LIMIT
@@ -114,6 +118,17 @@ def improve_points(
                 return Status.EXACT
             if same and not fresh and len(passes) > _DOUBLINGS:
                 return Status.STALLED
+
+
+def _half_of_what_is_left(
+    mesh: jax.sharding.Mesh | None, began: float, seconds: float | None
+) -> Callable[[], bool]:
+    """Whether a pass is to go no further, so that there is time to come back."""
+    if seconds is None:
+        return lambda: False
+    now = time.monotonic()
+    half = max(0.0, seconds - (now - began)) / 2
+    return functools.partial(late, mesh, now, half)
 
 
 def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
@@ -148,8 +163,12 @@ def _improve(
     check: Callable[[], None],
     rounds: int,
     expired: Callable[[], bool],
-) -> int:
-    """One pass forward, so many rounds at most, and back; how many beliefs are new."""
+) -> tuple[int, bool]:
+    """One pass forward, so many rounds at most, and back.
+
+    **Returns:** how many beliefs are new; whether time was over before the last round.
+    """
+    over = False
     before, most = sets.visited(), sets.batch(solver.memory / 8)
     walk: list[dict[int, np.ndarray]] = []
     wanted: dict[int, Wanted] = {}
@@ -169,16 +188,20 @@ def _improve(
                 check()
                 part = slice(low, low + most)
                 _follow(sets, t, memory, index[part], weight[part], candidates, close)
+                if over := expired():
+                    break
+            if over:
+                break
         walk.append(here)
         wanted = _largest(candidates, solver.beliefs, ignored)
-        if sets.endless and (not wanted or expired()):
+        if over or (sets.endless and not wanted):
             break
     for t in reversed(range(len(walk))):
         for memory, index in walk[t].items():
             for low in range(0, len(index), most):
                 check()
                 sets.back_up(t, memory, index[low : low + most])
-    return sets.visited() - before
+    return sets.visited() - before, over
 
 
 def _follow(

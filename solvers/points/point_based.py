@@ -30,7 +30,7 @@ from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, flag, positive, time_limit, whole
 from solvers.devices import check_mesh
 from solvers.points.endless import solve_endless
-from solvers.points.passes import improve_points
+from solvers.points.passes import BELIEFS, improve_points
 from solvers.points.points import Points, PointSets
 from solvers.points.starts import loose_nodes, root_beliefs
 from solvers.problem import Structure, Tables, TaskList, Tasks
@@ -81,7 +81,7 @@ class PointBased(AbstractSolver):
 
     memory: float = eqx.field(static=True, default=4e9)
     seconds: float | None = eqx.field(static=True, default=None)
-    beliefs: int = eqx.field(static=True, default=256)
+    beliefs: int = eqx.field(static=True, default=BELIEFS)
     everywhere: bool = eqx.field(static=True, default=False)
     exact_after: float = eqx.field(static=True, default=0.1)
 

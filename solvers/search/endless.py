@@ -1,44 +1,39 @@
 """Solve every task of a stationary problem without a horizon, each as far as it needs.
 
-Tasks of one root that may use fewer controls are often solved already. Where the plan found for
-one task uses only controls that another may use, with the same yields, and the other may use no
-control that the first may not, the first's bounds on W are the other's too, and so is its plan:
-leaving out a control that the best plan never takes changes nothing. W and n economies without one
-control each then cost W and the few whose control its plan takes. Where the other may earn more
-from something, by at most D given the parameter whatever is done,
-
-    W'(b) <= W(b) + <b, D>,    D: what the differences of yields add up to at most, being told,
-
-its bounds are as far apart as those of the first, plus <b, D>: it follows where that is close
-enough. The rest is searched together, on one store of nodes (`solvers.search.best_first`), bounded
-from above at each node by what was found there for the first.
+Tasks of one root that may use fewer controls are often solved already (`solvers.search.inherit`);
+the rest is searched together, on one store of nodes (`solvers.search.best_first`), bounded from
+above at each node by what was found there for the task that may do more.
 """
 
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from solvers.checkpoint import States, mark_of
-from solvers.checks import check_fields, positive, time_limit
+from solvers.checks import check_fields, number, positive, time_limit
 from solvers.devices import check_mesh, late
+from solvers.points.endless import Shared
+from solvers.points.passes import BELIEFS, Pace
+from solvers.points.turns import Turns
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Problem
 from solvers.progress import Bar, deferred
 from solvers.search.arrays import pieces
 from solvers.search.best_first import Search
-from solvers.search.endless_plan import EndlessPlan, used_edges, value_plan
-from solvers.search.forever import one_for_ever, told_for_ever
+from solvers.search.endless_plan import EndlessPlan, value_plan
+from solvers.search.inherit import each_task, excesses, inherit, parents
 from solvers.search.kept import Arrays, restore_search, search_state
-from solvers.search.rounds import time_for, why_short
+from solvers.search.rounds import time_for
 from solvers.search.timed import with_clock
-from solvers.search.unrolled import write_finite, write_rounds
+from solvers.search.unrolled import write_finite
+from solvers.search.written import part_of, to_attain, written_out
 from solvers.solution import (
     AbstractSolver,
     Limits,
@@ -46,7 +41,6 @@ from solvers.solution import (
     Status,
     TooFine,
     Unsuited,
-    close_enough,
     ended,
 )
 from solvers.stationary import Stationary
@@ -77,14 +71,19 @@ class BestFirst(AbstractSolver):
     - `exact_after`: once the search has taken this share of the seconds that the whole tree would
       take, roughly, that is solved exactly instead, at once where it is about a second; math.inf:
       never. Single precision, meshes and endless horizons are searched to the end.
+    - `points_after`: without a last round, where something is learned: seconds of search after
+      which it takes turns with bounds shared between beliefs, as in `PointBased`, and gives way to
+      them where they are close enough first; math.inf: never.
     """
 
     memory: float = eqx.field(static=True, default=_MEMORY)
     seconds: float | None = eqx.field(static=True, default=None)
     exact_after: float = eqx.field(static=True, default=0.1)
+    points_after: float = eqx.field(static=True, default=math.inf)
 
     def __check_init__(self):
-        check_fields(self, memory=positive, seconds=time_limit, exact_after=share_of_exact)
+        fields = {"memory": positive, "seconds": time_limit, "exact_after": share_of_exact}
+        check_fields(self, **fields, points_after=number(0, finite=False))
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Search with most of the tolerance, and leave the rest to the rounds not written out.
@@ -109,25 +108,26 @@ class BestFirst(AbstractSolver):
         moving = any(part.kernel is not None for part in groups)
         if moving or (exact and close_beliefs(structure, tables, groups) is None):
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
-        # In single precision half of it is left to rounding of the data.
-        tolerance, relative = (x / (1 + limits.single) for x in (limits.tolerance, limits.relative))
-        first = {"tolerance": _SHARE * tolerance, "relative": _SHARE * relative}
         searching, expired = time_for(limits.mesh, began, self.seconds)
-        asked = dataclasses.replace(limits, **first, memory=self.memory, seconds=searching)
-        found = search_endless(structure, tables, groups, asked, progress)
-        close = close_enough(tolerance, relative, tasks.mass, found.upper)
-        close, rounded = close * tasks.mass, np.asarray(found.rounding)
-        known = found.lower, found.upper, (rest := np.maximum(_REST * close, rounded))
-        assert isinstance(found.plan, EndlessPlan)
-        table = write_rounds(found.plan, tasks, *known, self.memory, listed, expired)
-        value = np.minimum(table.value, found.upper)
-        if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
-            if exact and not expired() and (found.lower - value > 10 * rest).any():
+        asked = to_attain(limits, self.memory)
+        first = dataclasses.replace(part_of(asked, _SHARE), seconds=searching)
+        if structure.symbols == 1 or exact or self.points_after == math.inf:
+            found = search_endless(structure, tables, groups, first, progress)
+        else:
+            half = dataclasses.replace(first, memory=self.memory / 2)
+            pace = Pace(self.memory / 2, searching, BELIEFS)
+            shared = functools.partial(Shared, pace, listed, tasks, half, progress)
+            turns = Turns(shared, tasks, self.points_after, half, began)
+            found = turns.searched(
+                lambda over: search_endless(structure, tables, groups, half, progress, over)
+            )
+        met = found.status.met
+        found = written_out(found, tasks, listed, asked, _REST, expired)
+        assert found.value is not None
+        if exact and met and not found.status.met and not expired():
+            if (found.lower - found.value > 10 * np.asarray(found.rounding)).any():
                 return Stationary(self.memory).solve(problem, tasks, limits, progress)
-            found = ended(found, why_short(expired))
-        note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
-        spent = time.monotonic() - began
-        found = dataclasses.replace(found, value=value, table=table, note=note, seconds=spent)
+        found = dataclasses.replace(found, seconds=time.monotonic() - began)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 
     def _finite(
@@ -167,20 +167,21 @@ def search_endless(
     groups: Sequence[Tasks],
     limits: Limits,
     progress: bool = False,
+    over: Callable[[], bool] | None = None,
 ) -> Solution:
     """Bound W of every task and plan for it, for ever: no round is the last.
 
     **Arguments:** `structure`: one table of edges, which serves every round, with a column for
     every symbol; coefficients are constant. `limits`: a tolerance of 0 asks for bounds that only
-    rounding separates; they are found where beliefs take finitely many directions.
+    rounding separates; they are found where beliefs take finitely many directions. `over`: asked
+    between passes whether to end, in place of the seconds of `limits`.
 
     **Returns:** a `Solution` whose plan is an `EndlessPlan` and attains `lower`.
     """
     tasks = TaskList(groups)
     search = Search(structure, tables, limits.mesh)
-    flat = [_parts(group, r, q) for group in groups for r, q in np.ndindex(*_shape(group))]
-    parent = np.concatenate([np.zeros(0, np.int64), *_parents(structure, tables, groups)])
-    excess = _excess(search, flat, parent)
+    flat, parent = each_task(groups), parents(structure, tables, groups)
+    excess = excesses(search, flat, parent)
     more = np.array([root @ one[0] for (root, *_), one in zip(flat, excess, strict=True)])
     size = told_gains(structure, tables, groups)
     least, tolerance, relative = _LEAST * size, limits.tolerance, max(limits.relative, _LEAST)
@@ -219,7 +220,7 @@ def search_endless(
         begun, began = (int(kept["width"]), float(kept["before"])), began - float(kept["seconds"])
 
     states.resume(restore, lambda: state(due, done, *begun), mesh=limits.mesh)
-    expired = functools.partial(late, limits.mesh, began, limits.seconds)
+    expired = over or functools.partial(late, limits.mesh, began, limits.seconds)
     with deferred() as interrupts, Bar("bounding", "pair", progress) as bar:
         report = _Report(bar)
         while len(due):
@@ -247,7 +248,7 @@ def search_endless(
                 except KeyboardInterrupt:
                     status = Status.INTERRUPTED
             done = 0
-            due = _inherit(search, flat, parent, economy, more, (tolerance, relative, least))
+            due = inherit(search, flat, parent, economy, more, (tolerance, relative, least))
     attained = np.array([value_plan(search, top) for top in search.top])[economy]
     upper = search.pairs["upper"][np.asarray(search.top, np.int64)[economy]]
     followers = np.flatnonzero(parent >= 0)
@@ -276,125 +277,3 @@ class _Report:
     def __call__(self, pairs: int, gap: float) -> None:
         self.bar(pairs - self.done, f"gap {gap:.3g}")
         self.done = pairs
-
-
-def _shape(group: Tasks) -> tuple[int, int]:
-    roots, width = group.coefficient.shape[:2]
-    return roots, width
-
-
-def _parts(group: Tasks, root: int, task: int):
-    numbers = group.coefficient[root, task], group.counted[root, task]
-    allowed = np.asarray(group.allowed[root, task], bool)
-    return np.asarray(group.root[root], float), *(np.asarray(x, float) for x in numbers), allowed
-
-
-def _parents(structure: Structure, tables: Tables, groups: Sequence[Tasks]):
-    """For each task one that may do all it may do, and earns hardly less; -1 where there is none.
-
-    Only tasks whose plans are kept are looked at: there are few of them; and they earn no less than
-    each other.
-    """
-    reward, first = np.asarray(tables.reward, float), 0
-    edge, after = structure.edge[0], structure.successor[0]
-    can = (np.asarray(tables.stop) > 0).any(axis=2) & (structure.outcome >= 0)
-    for group in groups:
-        roots, width = _shape(group)
-        order, head = np.arange(width), np.arange(group.keep)
-        for r in range(roots):
-            allowed, root = np.asarray(group.allowed[r], bool), np.asarray(group.root[r])
-            parts = (np.asarray(x[r], float) for x in (group.coefficient, group.counted))
-            live = reward[:, (root > 0) | (root.max() <= 0)]
-            (coefficient, counted), ends = parts, (live.min(axis=1), live.max(axis=1))
-            sets, of = np.unique(allowed, axis=0, return_inverse=True)
-            possible = np.zeros((len(sets), structure.outcomes), bool)
-            for mine, one in zip(possible, sets, strict=True):
-                used = edge[_classes_within(after, one)][:, one]
-                mine[structure.outcome[used][can[used]]] = True
-            possible = possible[of.reshape(-1)]
-            may = np.zeros((width, group.keep), bool)
-            beyond = np.zeros((width, group.keep))
-            for p in head.tolist():
-                within = ~(allowed & ~allowed[p]).any(axis=1)
-                more = counted - counted[p]  # whose most is at an end of the rewards
-                over = coefficient - coefficient[p] + np.maximum(more * ends[0], more * ends[1])
-                beyond[:, p] = np.where(possible, over, 0.0).max(axis=1, initial=0.0)
-                may[:, p] = within & ((beyond[:, p] == 0) | (order >= group.keep))
-            # Of two that may do the same and earn the same the first is the parent.
-            both = may[: group.keep] & may[: group.keep].T
-            may[: group.keep] &= ~both | (head[None] < head[:, None])
-            may &= order[:, None] != head[None]
-            least = np.where(may, beyond, np.inf)
-            near = may & (least <= least.min(axis=1, keepdims=True))
-            best = np.where(near, allowed[head].sum(axis=1), -1).argmax(axis=1)
-            yield np.where(may.any(axis=1), best + first, -1)
-            first += width
-
-
-def _excess(
-    search: Search, flat: list[tuple[np.ndarray, ...]], parent: Int[np.ndarray, " F"]
-) -> list[np.ndarray]:
-    """D of each task over its parent, from each memory class on, (M, m); see the module."""
-    nothing = np.zeros((len(search.structure.edge[0]), search.store.column.shape[1]))
-    found = [nothing] * len(flat)
-    for q in np.flatnonzero(parent >= 0).tolist():
-        own, other = (search.yields(*flat[k][1:3]) for k in (q, parent[q]))
-        over = np.where(flat[q][0] > 0, np.maximum(own - other, 0.0), 0.0)
-        if over.any():
-            kept = one_for_ever(search.structure, over, search.going)
-            found[q] = told_for_ever(search.structure, over, search.going, kept, flat[q][3])
-    return found
-
-
-def _classes_within(
-    after: Int[np.ndarray, "M A"], allowed: Bool[np.ndarray, " A"]
-) -> Bool[np.ndarray, " M"]:
-    """Classes that can be reached, from the first one on, with these controls."""
-    reached = np.zeros(len(after), bool)
-    reached[0] = True
-    while not reached.all():
-        more = reached.copy()
-        more[after[reached][:, allowed]] = True
-        if (more == reached).all():
-            break
-        reached = more
-    return reached
-
-
-def _inherit(
-    search: Search,
-    flat: list[tuple[np.ndarray, ...]],
-    parent: Int[np.ndarray, " F"],
-    economy: Int[np.ndarray, " F"],
-    more: Float[np.ndarray, " F"],
-    asked: tuple[float, float, Float[np.ndarray, " F"]],
-) -> Int[np.ndarray, " k"]:
-    """Give tasks the economy of their parent where its plan is theirs; which to search next.
-
-    **Arguments:** `more`: what W may be above the parent's; `asked`: tolerance, share of W, and
-    what is close enough to each task, unnormalised.
-    """
-    known: dict[int, tuple[Bool[np.ndarray, " E"], Bool[np.ndarray, " A"]]] = {}
-    pairs = search.pairs
-    edges = search.structure.edge[0]
-    due = np.zeros(len(economy), bool)
-    left = np.flatnonzero((economy < 0) & (parent >= 0))
-    while len(left):
-        for q in left[economy[parent[left]] >= 0].tolist():
-            above = int(economy[parent[q]])
-            if above not in known:
-                used = used_edges(search, search.top[above])
-                known[above] = used, np.array([used[of].any() for of in edges.T])
-            root, coefficient, counted, allowed = flat[q]
-            used, controls = known[above]
-            yields = search.yields(coefficient, counted)
-            same = (yields == search.economies[above].yields)[used][:, root > 0].all()
-            high, low = pairs["upper"][search.top[above]], pairs["lower"][search.top[above]]
-            enough = max(asked[0] * root.sum(), asked[1] * abs(high), asked[2][q])
-            wide = more[q] > 0 and high + more[q] - low > enough
-            due[q] = not same or (controls & ~allowed).any() or wide
-            economy[q] = economy[q] if due[q] else above
-        before, left = len(left), np.flatnonzero((economy < 0) & (parent >= 0) & ~due)
-        if len(left) == before:
-            break
-    return np.flatnonzero(due)

@@ -1,0 +1,94 @@
+"""Best-first search in turns with bounds shared between beliefs: which is taken, and its bounds."""
+
+import signal
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+import dynmech as dm
+from experiments.benchmarks.instances import rated
+from solvers import BestFirst, Limits, PointBased, Status
+from solvers.points import turns
+from solvers.points.endless import Graph, Shared
+from solvers.search.endless_plan import EndlessPlan
+from tests.numerics.test_endless_points import solve
+from tests.numerics.test_stationary import stationary
+
+OURS = "by bounds shared between beliefs"
+
+
+def problem(seed, going=0.6):
+    return stationary(np.random.default_rng(seed), going=going, roots=2, variants=2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_either_way_bounds_hold_and_the_note_says_which_it_was(seed, monkeypatch):
+    """After a short turn of its own the search is left for good; during one that is long, never."""
+    monkeypatch.setattr(turns, "_TIMES", 1e6)
+    parts, limits = problem(seed, 0.95), Limits(1e-4)
+    right = solve(*parts, BestFirst(), Limits(1e-6))[0]
+    for after, plan in ((0.0, Graph), (1e3, EndlessPlan)):
+        found = solve(*parts, BestFirst(points_after=after), limits)[0]
+        assert isinstance(found.plan, plan)
+        assert (OURS in found.note) == (plan is Graph)
+        assert found.status.met
+        assert (found.lower <= right.upper + 1e-12).all()
+        assert (right.lower <= found.upper + 1e-12).all()
+        assert (found.upper - found.value <= 1e-4 + 1e-12).all()
+
+
+@pytest.mark.parametrize("asked", [{"seconds": 1e-6}, {"memory": 2e5}])
+def test_limits_end_both_and_the_status_says_so(asked):
+    parts = problem(0, 0.95)
+    found = solve(*parts, BestFirst(points_after=0.0, **asked), Limits(1e-8))[0]
+    right = solve(*parts, PointBased(), Limits(1e-4))[0]
+    assert not found.status.met
+    assert {status for status in Status if status.value in found.note} == {found.status}
+    assert (found.lower <= right.upper + 1e-12).all()
+    assert (right.lower <= found.upper + 1e-12).all()
+
+
+def test_turns_come_again(monkeypatch):
+    """Each is twice as long; whoever is at it goes on from where it was."""
+    given, improve = [], Shared.improve
+
+    def improved(self, seconds):
+        given.append((seconds, len(self.passes)))
+        return improve(self, seconds) if len(given) > 2 else Status.TIME_LIMIT
+
+    monkeypatch.setattr(Shared, "improve", improved)
+    found = solve(*problem(1, 0.95), BestFirst(points_after=0.0), Limits(1e-6))[0]
+    assert found.status.met
+    assert len(given) > 2
+    assert [seconds for seconds, _ in given[:3]] == pytest.approx([0.08, 0.16, 0.32])
+
+
+def test_an_interrupt_leaves_the_closer_bounds(monkeypatch):
+    """Of a turn's passes; the search had hardly begun."""
+    improve = Shared.improve
+
+    def interrupted(self, seconds):
+        improve(self, 1.0)
+        signal.raise_signal(signal.SIGINT)
+        return improve(self, 100.0)
+
+    monkeypatch.setattr(Shared, "improve", interrupted)
+    found = solve(*problem(2, 0.95), BestFirst(points_after=0.0), Limits(1e-9))[0]
+    assert found.status is Status.INTERRUPTED
+    assert OURS in found.note
+    assert (found.lower <= found.upper).all()
+
+
+@pytest.mark.slow
+def test_a_tolerance_is_met_where_much_is_learned():
+    """Best first, marginal economies are a fifth off."""
+    env = rated(0.9)
+    one, limit = env.sample_profiles(jax.random.key(0), 1), 3e-3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dm.DynmechWarning)  # few rounds are written out
+        policy = dm.solve_efficient_policy(env, initial=one, relative=limit, progress=False)
+    assert OURS in policy.solver
+    gap = policy.marginal_upper - policy.marginal_lower
+    assert (gap <= limit * np.abs(policy.marginal_upper) + 1e-9).all()
