@@ -3,8 +3,9 @@
 Every pass keeps in every round the beliefs that hold most of the gap. In a finite horizon what is
 left out is a share of the tolerance. Without one, a belief whose bounds are within a share of the
 tolerance, per unit of its mass, is followed no further: what the ways from a root lead to has no
-more mass than the root, so that the root's bounds are then as close. Passes go twice as deep each
-time: there is a plan soon, and they go on only where beliefs are still spread.
+more mass than the root, so that the root's bounds are then as close. Passes go twice as deep and
+wide each time: there is a plan soon, what is picked next is picked by better bounds, and they go on
+only where beliefs are still spread. One set serves all rounds, so that a pass is at a belief once.
 
 A pass goes forward for half of the seconds left at most, and comes back from where it is then.
 """
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from solvers.checkpoint import States, named, within
 from solvers.devices import late
 from solvers.host import Record
-from solvers.points.points import PointSets
+from solvers.points.points import PointSets, distinct, words
 from solvers.points.starts import Starts, Wanted
 from solvers.progress import Bar
 from solvers.search.growing import Passes, as_passes, elapsed
@@ -30,7 +31,8 @@ from solvers.solution import Status, close_enough
 BELIEFS = 256  # that a pass adds in a round and memory class, where nobody says
 _IGNORED = 0.5
 _SAME = 1e-13
-_DEPTH, _DOUBLINGS = 16, 10  # rounds of a first pass without a last one; passes that go deeper
+# Without a last round: rounds, and beliefs of each, of a first pass; passes that go deeper.
+_DEPTH, _WIDTH, _DOUBLINGS = 16, 32, 10
 
 
 @runtime_checkable
@@ -90,10 +92,13 @@ def improve_points(
         while True:
             states.save(state, kind)
             try:
-                rounds = _DEPTH << min(len(passes), _DOUBLINGS) if sets.endless else horizon
+                size = horizon, solver.beliefs
+                if sets.endless:
+                    more = min(len(passes), _DOUBLINGS)
+                    size = _DEPTH << more, min(_WIDTH << more, solver.beliefs)
                 expired = _half_of_what_is_left(sets.mesh, began, solver.seconds)
                 due = _open(sets, starts, least)
-                fresh, cut = _improve(sets, due, solver, least, check, rounds, expired)
+                fresh, cut = _improve(sets, due, solver.memory, least, check, size, expired)
             except KeyboardInterrupt:
                 if not passes:
                     raise
@@ -110,14 +115,21 @@ def improve_points(
             previous = bounds
             if (bounds[0] - bounds[1] <= allowed).all():
                 return Status.WITHIN_TOLERANCE
-            if cut or late(sets.mesh, began, solver.seconds):
+            if late(sets.mesh, began, solver.seconds):
                 return Status.TIME_LIMIT
-            if sets.bytes() > solver.memory / 4:
+            if _full(sets, solver.memory):
                 return Status.MEMORY_LIMIT
+            if cut:
+                return Status.TIME_LIMIT
             if same and not fresh and not sets.endless:
                 return Status.EXACT
             if same and not fresh and len(passes) > _DOUBLINGS:
                 return Status.STALLED
+
+
+def _full(sets: PointSets, memory: float) -> bool:
+    """Whether what is known takes its part of so many bytes."""
+    return sets.bytes() > memory / 4
 
 
 def _half_of_what_is_left(
@@ -158,49 +170,57 @@ Candidates = dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
 def _improve(
     sets: PointSets,
     starts: Starts,
-    solver: Walking,
+    memory: float,
     tolerance: float,
     check: Callable[[], None],
-    rounds: int,
+    size: tuple[int, int],
     expired: Callable[[], bool],
 ) -> tuple[int, bool]:
-    """One pass forward, so many rounds at most, and back.
+    """One pass forward, and back.
 
-    **Returns:** how many beliefs are new; whether time was over before the last round.
+    **Arguments:** `size`: rounds at most, and beliefs of each round and class.
+
+    **Returns:** how many beliefs are new; whether time or memory was over before
+    the last round.
     """
-    over = False
-    before, most = sets.visited(), sets.batch(solver.memory / 8)
+    over, (rounds, width) = False, size
+    before, most = sets.visited(), sets.batch(memory / 8)
     walk: list[dict[int, np.ndarray]] = []
     wanted: dict[int, Wanted] = {}
+    walked: dict[int, set[int]] = {}
+    full = functools.partial(_full, sets, memory) if sets.endless else lambda: False
     close = _IGNORED * tolerance if sets.endless else 0.0
     ignored = 0.0 if sets.endless else _IGNORED * tolerance / rounds
     for t in range(rounds):
         here: dict[int, np.ndarray] = {}
         candidates: Candidates = {}
-        for memory in {*wanted, *(m for s, m in starts if s == t)}:
-            parts = [x for x in (wanted.get(memory), starts.get((t, memory))) if x is not None]
+        for kind in {*wanted, *(m for s, m in starts if s == t)}:
+            parts = [x for x in (wanted.get(kind), starts.get((t, kind))) if x is not None]
             belief = np.concatenate([x.belief for x in parts])
-            index, inverse = np.unique(sets.at(t, memory).visit(belief), return_inverse=True)
+            index, inverse = np.unique(sets.at(t, kind).visit(belief), return_inverse=True)
             weight = np.zeros((len(index), sets.tasks))
             np.add.at(weight, inverse.reshape(-1), np.concatenate([x.weight for x in parts]))
-            here[memory] = index
+            here[kind] = index
+            walked.setdefault(kind, set()).update(index.tolist() if sets.endless else ())
             for low in range(0, len(index) if sets.goes_on(t) else 0, most):
                 check()
                 part = slice(low, low + most)
-                _follow(sets, t, memory, index[part], weight[part], candidates, close)
-                if over := expired():
+                _follow(sets, t, kind, index[part], weight[part], candidates, close)
+                if over := expired() or full():
                     break
             if over:
                 break
         walk.append(here)
-        wanted = _largest(candidates, solver.beliefs, ignored)
+        if sets.endless:
+            candidates = _not_walked(sets, candidates, walked, width)
+        wanted = _largest(candidates, width, ignored)
         if over or (sets.endless and not wanted):
             break
     for t in reversed(range(len(walk))):
-        for memory, index in walk[t].items():
+        for kind, index in walk[t].items():
             for low in range(0, len(index), most):
                 check()
-                sets.back_up(t, memory, index[low : low + most])
+                sets.back_up(t, kind, index[low : low + most])
     return sets.visited() - before, over
 
 
@@ -237,6 +257,29 @@ def _follow(
         here = heirs[a] == heir
         more = (belief[here], reach[n, a, z][here], share[n, a, z][here])
         candidates.setdefault(heir, []).append(more)
+
+
+def _not_walked(
+    sets: PointSets, candidates: Candidates, walked: dict[int, set[int]], most: int
+) -> Candidates:
+    """Each once, those that this pass has not been at in another round: most of them, by class."""
+    found: Candidates = {}
+    for memory, parts in candidates.items():
+        belief, weight, share = (np.concatenate(x) for x in zip(*parts, strict=True))
+        belief, same = distinct(belief)
+        total, reach = np.zeros(len(belief)), np.zeros((len(belief), weight.shape[1]))
+        np.add.at(total, same, share)
+        np.add.at(reach, same, weight)
+        place, seen, picked = sets.at(0, memory).place, walked.get(memory, set()), []
+        order = np.argsort(-total, kind="stable")
+        for n, word in zip(order.tolist(), words(belief[order]), strict=True):
+            if len(picked) == most:
+                break
+            if place.get(word.tobytes(), -1) not in seen:
+                picked.append(n)
+        if picked:
+            found[memory] = [(belief[picked], reach[picked], total[picked])]
+    return found
 
 
 def _largest(candidates: Candidates, most: int, ignored: float) -> dict[int, Wanted]:

@@ -69,8 +69,8 @@ class PointBased(AbstractSolver):
     **Arguments**
 
     - `memory`: bytes that may live at once, default 4e9.
-    - `seconds`: stop after the pass in which this time has passed; None for no limit. Without a
-      last round they bound the search and what is written out of its plans.
+    - `seconds`: stop when this time has passed, a pass that is too long coming back half-way; None
+      for no limit. Without a last round they bound the search and what is written out of its plans.
     - `beliefs`: the most beliefs of a round and memory class that one pass adds.
     - `everywhere`: reach the tolerance not only at the start but, for the policies kept, at every
       node that truthful play can visit: what bounds gains inside a conversation.

@@ -35,7 +35,7 @@ _ROUNDED = 1e-15
 _FOUND = ("belief", "upper", "lower", "best", "ceiling", "alpha", "plan", "control", "after")
 
 
-def _words(belief: Float[np.ndarray, "N m"]) -> Int[np.ndarray, "N m"]:
+def words(belief: Float[np.ndarray, "N m"]) -> Int[np.ndarray, "N m"]:
     """Equal where beliefs of mass one are one up to rounding."""
     return np.round(belief * 2.0**44).astype(np.int64)
 
@@ -91,7 +91,7 @@ class Points:
         """Become what was kept."""
         for name in _FOUND:
             setattr(self, name, kept[name].copy())
-        self.place = {row.tobytes(): k for k, row in enumerate(_words(self.belief))}
+        self.place = {row.tobytes(): k for k, row in enumerate(words(self.belief))}
         self._cache.clear()
 
     def bytes(self) -> int:
@@ -102,7 +102,7 @@ class Points:
         """Where beliefs of mass one are among those visited; new ones are added."""
         index = np.empty(len(belief), np.int64)
         fresh = []
-        for n, row in enumerate(_words(belief)):
+        for n, row in enumerate(words(belief)):
             known = self.place.setdefault(row.tobytes(), len(self.place))
             index[n] = known
             if known == len(self.belief) + len(fresh):
@@ -300,7 +300,7 @@ class PointSets:
                 query = belief[n] * column[a, z]
                 size = query.sum(axis=1)
                 mass[n, a, z] = size
-                unit, same = _distinct(query / np.where(size > 0, size, 1.0)[:, None])
+                unit, same = distinct(query / np.where(size > 0, size, 1.0)[:, None])
                 where = self.at(t + 1, heir)
                 low, best = where.lower_at(unit)
                 high = np.maximum(where.upper_at(unit), low)
@@ -378,7 +378,7 @@ class PointSets:
         return found
 
 
-def _distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Beliefs without repetition (up to rounding), and where each is among them."""
     mix = np.random.default_rng(0).uniform(0.5, 1.5, beliefs.shape[1])
     key = np.round(beliefs @ mix * 2.0**44)

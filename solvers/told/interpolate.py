@@ -21,6 +21,7 @@ from solvers.problem import Numbers
 from solvers.programs import as_program
 
 NEAR = 16
+_GROUP, _ROWS = 32, 64  # beliefs of which the nearest is found first; queries at once
 _SWEEPS = 12
 _SHRINK = (1.0, 0.99, 0.97, 0.9, 0.75)
 _EXACT = jax.lax.Precision.HIGHEST
@@ -47,9 +48,21 @@ def _nearest(
     query: Numbers, belief: Numbers, value: Numbers
 ) -> tuple[Float[Array, "N k m"], Float[Array, "N k U"]]:
     """The nearest visited beliefs and the bounds there."""
-    root = jnp.sqrt(jnp.asarray(belief))
-    affinity = jnp.matmul(jnp.sqrt(jnp.asarray(query)), root.T, precision=_EXACT)
-    _, near = jax.lax.top_k(affinity.astype(jnp.float32), NEAR)  # in double it is sorted whole
+    mass = query.sum(axis=1, keepdims=True)
+    each = jnp.sqrt(query / jnp.where(mass > 0, mass, 1.0)).astype(jnp.float32)
+    root = jnp.sqrt(jnp.asarray(belief)).astype(jnp.float32)
+    groups = len(root) // _GROUP
+
+    def of_one(row: Array) -> Array:
+        affinity = jnp.matmul(root, row, precision=_EXACT)  # in double it would be sorted whole
+        if len(root) % _GROUP or groups < 2 * NEAR:
+            return jax.lax.top_k(affinity, NEAR)[1]
+        group = affinity.reshape(groups, _GROUP)
+        _, best = jax.lax.top_k(group.max(axis=1), NEAR)  # where all of the nearest are
+        _, near = jax.lax.top_k(group[best].ravel(), NEAR)
+        return best[near // _GROUP] * _GROUP + near % _GROUP
+
+    near = jax.lax.map(of_one, each, batch_size=min(_ROWS, len(each)))
     return jnp.asarray(belief)[near], jnp.asarray(value)[near]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from solvers import PointBased, Status
+from solvers.points import passes
 from solvers.points.passes import improve_points
 from solvers.points.point_based import solve_point_based
 from solvers.points.points import PointSets
@@ -21,6 +22,12 @@ SHAPE: dict[str, Any] = {"points": 4, "roots": 2, "variants": 2}
 """One shape for all, so that little is compiled."""
 
 
+@pytest.fixture(autouse=True)
+def whole_passes(monkeypatch):
+    """Whatever the seconds, a pass goes to its last round: of few, one comes after the other."""
+    monkeypatch.setattr(passes, "_half_of_what_is_left", lambda *given: lambda: False)
+
+
 def solved(problem, tolerance=0.0, **options):
     return solve_point_based(
         problem.structure, problem.tables, [problem.tasks], PointBased(**options),
@@ -28,13 +35,13 @@ def solved(problem, tolerance=0.0, **options):
     )  # fmt: skip
 
 
-def improved(problem, tolerance=0.0, passes=None, **options):
+def improved(problem, tolerance=0.0, count=None, **options):
     """Bounds alone, after all passes or after so many."""
     sets = PointSets(problem.structure, problem.tables, [problem.tasks])
     starts = root_beliefs(sets, [problem.tasks])
-    if passes is None:
+    if count is None:
         improve_points(sets, starts, PointBased(**options), tolerance, [], time.monotonic())
-    for _ in range(passes or 0):
+    for _ in range(count or 0):
         solver = PointBased(seconds=1e-9, **options)
         improve_points(sets, starts, solver, tolerance, [], time.monotonic())
     return sets
@@ -97,8 +104,8 @@ def test_bounds_hold_at_every_belief(seed, moving):
     rng = np.random.default_rng(seed)
     problem = random_problem(rng, rounds=3, moving=moving, dead=bool(seed % 2), **SHAPE)
     apart = []
-    for passes, options in ((1, {"beliefs": 1}), (None, {})):
-        sets = improved(problem, passes=passes, **options)
+    for count, options in ((1, {"beliefs": 1}), (None, {})):
+        sets = improved(problem, count=count, **options)
         for t, memory, points in all_points(sets):
             query = rng.dirichlet(np.full(4, 0.4), 6) * rng.uniform(0.1, 2, (6, 1))
             query = np.concatenate([query, points.belief[:6]])
@@ -216,9 +223,7 @@ def test_bounds_are_never_optimistic_on_thousands_of_problems(count):
 
 def test_an_interruption_returns_the_bounds_reached(monkeypatch):
     problem = random_problem(np.random.default_rng(8), rounds=5, controls=5, symbols=3, **SHAPE)
-    import solvers.points.passes as module
-
-    real, calls = module._improve, []
+    real, calls = passes._improve, []
 
     def improve(*args):
         calls.append(1)
@@ -226,7 +231,7 @@ def test_an_interruption_returns_the_bounds_reached(monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(module, "_improve", improve)
+    monkeypatch.setattr(passes, "_improve", improve)
     found = solved(problem, beliefs=2)
     assert found.status is Status.INTERRUPTED
     assert (found.answers[0].value <= found.upper[0]).all()
