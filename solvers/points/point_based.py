@@ -28,7 +28,7 @@ import numpy as np
 
 from solvers.checkpoint import States, mark_of
 from solvers.checks import check_fields, flag, positive, time_limit, whole
-from solvers.devices import check_mesh
+from solvers.devices import check_mesh, late
 from solvers.points.endless import solve_endless
 from solvers.points.passes import BELIEFS, improve_points
 from solvers.points.points import Points, PointSets
@@ -152,12 +152,22 @@ def solve_point_based(
 
     **Raises:** `MemoryError` if one executable plan for every task does not fit.
     """
+    begun, over = time.monotonic(), Status.TIME_LIMIT
+
+    def on_time() -> None:
+        """What is known before any pass takes its part of the seconds too."""
+        nonlocal over
+        if over is Status.TIME_LIMIT and late(mesh, begun, solver.seconds):
+            over = ended(over)
+
     facts = solver.beliefs, solver.everywhere, tolerance, relative
     mark = functools.partial(mark_of, (structure, tables, tasks), "PointBased", *facts)
     states = States(checkpoint, "point-based", mark)
     sets = PointSets(structure, tables, tasks, mesh)
+    on_time()
     told = [sets.per_group(g) for g in range(len(tasks))]
     require_plan(structure, tables, tasks, told, solver)
+    on_time()
     starts = root_beliefs(sets, tasks)
     passes: Passes = []
     best: Any = None
@@ -165,9 +175,10 @@ def solve_point_based(
     given = sets, starts, solver, tolerance, passes
     with deferred() as interrupts:
         for stage in itertools.count():
-            began = time.monotonic() - elapsed(passes)
+            began = time.monotonic() - elapsed(passes) if passes else begun
             how = progress, interrupts.check, relative, states, f"stage{stage}"
-            status = ended(improve_points(*given, began, *how))
+            status = improve_points(*given, began, *how)
+            status = ended(status) if over is Status.TIME_LIMIT else over
             began = time.monotonic() - elapsed(passes)
             try:
                 with interrupts.now(best is not None):

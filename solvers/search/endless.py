@@ -124,9 +124,9 @@ class BestFirst(AbstractSolver):
         met = found.status.met
         found = written_out(found, tasks, listed, asked, _REST, expired)
         assert found.value is not None
-        if exact and met and not found.status.met and not expired():
-            if (found.lower - found.value > 10 * np.asarray(found.rounding)).any():
-                return Stationary(self.memory).solve(problem, tasks, limits, progress)
+        short = exact and met and not found.status.met and not expired()
+        if short and (found.lower - found.value > 10 * np.asarray(found.rounding)).any():
+            return Stationary(self.memory).solve(problem, tasks, limits, progress)
         found = dataclasses.replace(found, seconds=time.monotonic() - began)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 

@@ -94,6 +94,14 @@ def test_searches_give_way_once_they_have_had_their_time(
     assert found.status is Status.INTERRUPTED
 
 
+def test_what_is_known_before_any_pass_takes_its_part_of_the_time(
+    problem: problems.Problem, estimated: pytest.MonkeyPatch
+):
+    estimated.setattr(beside, "AT_ONCE", 0.0)
+    estimated.setattr("solvers.points.point_based.improve_points", None)
+    assert "solved exactly" in run(problem, PointBased(), exact_after=1e-9).note
+
+
 @pytest.mark.parametrize("at_once", [0.0, 1.0])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
 def test_searches_go_on_where_the_whole_tree_does_not_fit_after_all(
