@@ -64,7 +64,7 @@ class Options:
     """Fresh conversations that bound W from below, and again for each policy compared."""
     marginal: int = 128
     """Fresh conversations that bound each marginal economy."""
-    work: float = 4e11
+    work: float = 3e11
     """Multiplications allowed for the upper bound of W, and for all the others together."""
     relaxed: int = 48
     """Draws of the upper bound by information relaxation, two rounds ahead; 0 leaves it out."""
