@@ -199,5 +199,6 @@ def check_solution(
         # Plans that go on for ever are written out until what is left is ten times as much.
         close = np.maximum(_EXACT * size, rounded)
         exact = (high - low <= close) & (low - value <= 10 * close)
-        status = Status.EXACT if exact.all() else status
+        missed = strict and bool(short.any())
+        status = Status.EXACT if exact.all() and not missed else status
     return dataclasses.replace(ended(found, status), lower=low, upper=high, value=value)

@@ -25,15 +25,13 @@ from solvers.progress import deferred
 from solvers.search.economy import Economy
 from solvers.search.endless_plan import AbstractEndless
 from solvers.search.growing import Passes, elapsed
-from solvers.search.rounds import time_for
+from solvers.search.rounds import require_fine, time_for
 from solvers.search.store import Indices, digits_of
 from solvers.search.written import part_of, to_attain, written_out
-from solvers.solution import Limits, Node, Solution, Status, TooFine
-from solvers.ties import most_gained
+from solvers.solution import Limits, Node, Solution, Status
 from solvers.told.rounded import told_gains, widened_endless
 
 _ROUNDING = 1e-13  # of what a value's terms add up to
-_RESOLUTION = 1e4
 _REST = 0.3  # of the tolerance: what the rounds not written out may bring
 
 
@@ -175,9 +173,7 @@ def solve_endless(
     began = time.monotonic()
     listed = problem.lists(2 * solver.memory)
     structure, tables, groups = listed.structure, listed.tables, tasks.groups
-    least = _RESOLUTION * float(np.finfo(np.float64).eps) * most_gained(tables, groups)
-    if 0 < limits.tolerance < least:
-        raise TooFine(least)
+    require_fine(limits, tables, groups)
     searching, expired = time_for(limits.mesh, began, solver.seconds)
     asked = to_attain(limits, solver.memory)
     shared = Shared(solver, listed, tasks, part_of(asked, 1 - _REST), progress)

@@ -30,7 +30,7 @@ from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, value_plan
 from solvers.search.inherit import each_task, excesses, inherit, parents
 from solvers.search.kept import Arrays, restore_search, search_state
-from solvers.search.rounds import time_for
+from solvers.search.rounds import require_fine, time_for
 from solvers.search.timed import with_clock
 from solvers.search.unrolled import write_finite
 from solvers.search.written import part_of, to_attain, written_out
@@ -39,12 +39,10 @@ from solvers.solution import (
     Limits,
     Solution,
     Status,
-    TooFine,
     Unsuited,
     ended,
 )
 from solvers.stationary import Stationary
-from solvers.ties import most_gained
 from solvers.told.rounded import asked_for, told_gains, widened, widened_endless
 from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.closed import close_beliefs
@@ -52,7 +50,6 @@ from solvers.tree.closed import close_beliefs
 _TOGETHER, _MEMORY = 256, 4e9
 _ROUNDING, _LEAST = 1e-13, 1e-14  # of what a value's terms add up to
 _SHARE, _REST = 0.6, 0.35
-_FINEST = {False: 1e4 * np.finfo(np.float64).eps, True: 50 * np.finfo(np.float32).eps}  # by single
 _LEAVING = 0.5  # of what is asked for, where others follow whose bounds are wider
 
 
@@ -101,9 +98,7 @@ class BestFirst(AbstractSolver):
             return beside_exact(self, self._finite, problem, tasks, limits, progress)
         listed = problem.lists(2 * self.memory)
         structure, tables, groups = listed.structure, listed.tables, tasks.groups
-        least = float(_FINEST[limits.single]) * most_gained(tables, groups)
-        if 0 < limits.tolerance < least:
-            raise TooFine(least)
+        require_fine(limits, tables, groups)
         exact = max(limits.tolerance, limits.relative) == 0
         moving = any(part.kernel is not None for part in groups)
         if moving or (exact and close_beliefs(structure, tables, groups) is None):

@@ -9,10 +9,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.devices import late
+from solvers.problem import Tables, Tasks
 from solvers.search.store import Indices
-from solvers.solution import Status
+from solvers.solution import Limits, Status, TooFine
+from solvers.ties import most_gained
 from solvers.tree.tree import Layer
 
+_FINEST = {False: 1e4 * np.finfo(np.float64).eps, True: 50 * np.finfo(np.float32).eps}  # by single
 _SEARCH, _WRITE = 0.6, 0.85  # shares of the seconds after which each ends, where plans go on
 
 
@@ -80,6 +83,13 @@ def as_layer(here: Round, child: np.ndarray) -> Layer:
     """A round as a layer of a tree."""
     at = np.arange(len(here.memory), dtype=np.int32)
     return Layer(here.parent, here.column, at, here.memory, child, here.size, here.row)
+
+
+def require_fine(limits: Limits, tables: Tables, groups: Sequence[Tasks]) -> None:
+    """Raise `TooFine` for a tolerance that cannot be certified without a last round."""
+    least = float(_FINEST[limits.single]) * most_gained(tables, groups)
+    if 0 < limits.tolerance < least:
+        raise TooFine(least)
 
 
 def time_for(

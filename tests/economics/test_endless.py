@@ -172,16 +172,17 @@ def test_explanations_count_as_many_rounds_later_on_as_at_the_outset():
         assert chat.ended == (cost > 0)
 
 
-def test_a_tolerance_beyond_float32_is_refused_without_a_last_round_too():
+@pytest.mark.parametrize("solver", [dm.BestFirst(), dm.PointBased()], ids=["best", "points"])
+def test_a_tolerance_beyond_float32_is_refused_without_a_last_round_too(solver):
     env, best = rarely_leaves(0.5)
     short = dm.RecommendationMDP(
         np.asarray(env.gamma, np.float32), env.tastes, math.inf, env.action_rule, env.signals,
         env.values,
     )  # fmt: skip
     with pytest.raises(dm.InvalidArgument, match="float32 can certify") as caught:
-        solve(short, 1e-9)
+        dm.solve_efficient_policy(short, solver, tolerance=1e-9, progress=False)
     least = float(str(caught.value).split("at least ")[1].split(" money")[0])
-    policy = solve(short, 1.01 * least)
+    policy = dm.solve_efficient_policy(short, solver, tolerance=1.01 * least, progress=False)
     assert policy.status.met
     assert policy.upper.item() - policy.value.item() <= 1.01 * least
     assert policy.lower.item() <= best + 1e-6 <= policy.upper.item() + 2e-6
