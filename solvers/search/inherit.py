@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from solvers.problem import Structure, Tables, Tasks
+from solvers.search.arrays import each_once
 from solvers.search.best_first import Search
 from solvers.search.endless_plan import used_edges
 from solvers.search.forever import one_for_ever, told_for_ever
@@ -105,13 +106,11 @@ def _classes_within(
 ) -> Bool[np.ndarray, " M"]:
     """Classes that can be reached, from the first one on, with these controls."""
     reached = np.zeros(len(after), bool)
-    reached[0] = True
-    while not reached.all():
-        more = reached.copy()
-        more[after[reached][:, allowed]] = True
-        if (more == reached).all():
-            break
-        reached = more
+    fresh = np.zeros(1, np.int64)
+    while len(fresh):
+        reached[fresh] = True
+        following = each_once(after[fresh][:, allowed])
+        fresh = following[~reached[following]]
     return reached
 
 

@@ -20,6 +20,7 @@ from solvers.tree.tree import bound_nodes, build_tree
 
 _ELEMENT_RATE = 2e8
 _PRODUCT_RATE = 2e10
+_ROUND = 1.5e-3  # seconds that a round takes at least, listed and worked on
 _AHEAD = 0.5  # of the time that this takes elsewhere, in a last round that is not listed
 WAY_BYTES = 60.0  # of each way out of a round, while they are merged
 START = 4.2e7  # bytes that the first programs of a process take, those that laws are listed by
@@ -108,7 +109,7 @@ def estimate(
     after = index + _CELL * plans * sum(reached) + _VISIT * visits + pieces
     most = max(held, solved + _LEFT * ways, after)
     programs = _programs(structure, counts, tables, tasks, memory, ahead)
-    seconds = flops / _PRODUCT_RATE + steps / _ELEMENT_RATE
+    seconds = flops / _PRODUCT_RATE + steps / _ELEMENT_RATE + _ROUND * len(counts)
     return Work(sum(counts), held, seconds, programs + most - held)
 
 

@@ -17,6 +17,7 @@ from solvers.tree.tree import Tree, bound_nodes, build_tree
 
 CACHE = 64e6  # bytes that are there however little memory is allowed
 _HOPELESS = 50  # times the nodes that a round may have, from which on no tree is begun
+_GROWN = 1.05  # times what was looked at: again worth an estimate, which goes through all rounds
 _FAR = 4.0  # times the memory allowed, foreseen, from which on all rounds are not tried
 
 
@@ -78,11 +79,16 @@ def plan_tree(
     given, rate = (structure, tables, tasks, solver.memory), numbering(structure).rate
     listed, short = rounds or structure.horizon, rounds is not None
 
+    looked = [0.0, 0.0]  # at so many rounds and ways
+
     def fits(counts: list[int], ways: int) -> None:
         if ways * WAY_BYTES > max(solver.memory, CACHE):
             raise MemoryError(f"round {len(counts) + 1} is reached in {ways:.3g} ways")
-        if solver.seconds is None and far is None:
+        now = float(len(counts)), float(ways)
+        grown = any(_GROWN * before < x for before, x in zip(looked, now, strict=True))
+        if (solver.seconds is None and far is None) or not (grown or len(counts) == listed):
             return
+        looked[:] = now
         every = foreseen_nodes(counts, listed)
         work = estimate(*given, every, ahead=short and len(every) == listed)
         takes = max(work.seconds, time.monotonic() - began + ways / rate)

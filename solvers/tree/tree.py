@@ -125,7 +125,7 @@ def build_tree(
     **Raises:** `MemoryError` with the round and the count when `limit` is passed.
     """
     horizon = rounds or structure.horizon
-    layers = []
+    layers, counts = [], []
     ones = np.zeros(1, np.int32)
     parent, column, likelihood, memory = ones, ones - 1, ones, ones
     beliefs = numbering(structure, near is not None)
@@ -136,6 +136,7 @@ def build_tree(
             layers.append(Layer(parent, column, likelihood, memory, child, size))
             break
         columns = structure.columns[structure.edge[t][memory]]
+        counts.append(len(memory))
         follow: Any = slice(None)
         if choose is not None:
             draft = Layer(parent, column, likelihood, memory, columns[:, :, :0], size)
@@ -143,7 +144,7 @@ def build_tree(
         if limit is not None and not merge and columns.size > limit:
             raise MemoryError(f"round {t + 2} has {columns.size} nodes, the limit is {limit}")
         if grows is not None:
-            grows([*(layer.nodes for layer in layers), len(memory)], columns.size)
+            grows(counts, columns.size)
         after = np.broadcast_to(structure.successor[t][memory][:, :, None], columns.shape)
         source = np.broadcast_to(likelihood[:, None, None], columns.shape)
         after, source, picked = (x[follow].ravel() for x in (after, source, columns))

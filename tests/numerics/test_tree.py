@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks.instances import HIDDEN_TASTE_VALUE, hidden_taste, scale
-from solvers import Structure
+from solvers import Exact, Structure
+from solvers.tree import planned
 from solvers.tree.backward import likelihood_rows
 from solvers.tree.shapes import blocks
 from solvers.tree.tree import bound_nodes, build_tree
@@ -245,3 +246,23 @@ def test_instance_s_against_recursion(n, m, T):
         env.signals.feedback.cut_points, np.quantile(env.utilities, [0.2, 0.4, 0.6, 0.8], axis=1).T,
         rtol=0, atol=1e-12,
     )  # fmt: skip
+
+
+def test_hundreds_of_rounds_are_foreseen_a_few_times(monkeypatch):
+    """An estimate goes through all rounds: made at each of them, that is their number squared."""
+    looked, estimate = [], planned.estimate
+
+    def counted(*given, **more):
+        looked.append(len(given[4]))
+        return estimate(*given, **more)
+
+    monkeypatch.setattr(planned, "estimate", counted)
+    problem = random_problem(np.random.default_rng(0), 600, classes=1, controls=1, symbols=1)
+    given = problem.structure, problem.tables, [problem.tasks]
+    work, tree = planned.plan_tree(*given, Exact(seconds=1e6))
+    assert [layer.nodes for layer in tree.layers] == [1] * 600
+    assert work.nodes == 600
+    assert looked[-1] == 600
+    assert len(looked) < 150
+    with pytest.raises(TimeoutError, match=r"0\.5 s allowed"):
+        planned.plan_tree(*given, Exact(seconds=0.5))
