@@ -14,7 +14,7 @@ from solvers.search.store import Indices
 from solvers.table import Answer, Last, PlanTable
 from solvers.tree.tree import Tree
 
-_FEW, _TOGETHER = 64, 16  # entries of a round that is looked at with others, so many rounds
+FEW, TOGETHER = 64, 16  # entries of a round that is looked at with others, so many rounds
 
 
 class Plans:
@@ -106,7 +106,7 @@ class Plans:
         controls, width = self.structure.controls, len(self.kept)
         nodes = np.cumsum([0, *(len(one.memory) for one in rounds)])
         ends = np.cumsum([0, *(len(one.node) for one in entries)])
-        step = max(_TOGETHER, _TOGETHER * _FEW // max(len(one.node) for one in entries))
+        step = max(TOGETHER, TOGETHER * FEW // max(len(one.node) for one in entries))
         parts = [self._numbers(rounds[k : k + step], entries[k : k + step])
                  for k in range(0, len(rounds), step)]  # fmt: skip
         control, edge, yields, high, mass = map(np.concatenate, zip(*parts, strict=True))

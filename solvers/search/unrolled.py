@@ -18,14 +18,13 @@ from solvers.process import Listed
 from solvers.search.endless_plan import AbstractEndless
 from solvers.search.lasting import Closed
 from solvers.search.rounds import Entries, Round, distinct, places
-from solvers.search.summed import Plans
+from solvers.search.summed import FEW, TOGETHER, Plans
 from solvers.search.timed import starts
 from solvers.table import PlanTable
 from solvers.tree.tree import Tree
 from solvers.truncation import unroll
 
 _MOST_ROUNDS, _MOST_ALONE = 10_000, 200_000  # the latter where only one way is left
-_FEW, _TOGETHER = 64, 16  # entries of a round that is looked at with others, so many rounds
 
 
 def write_rounds(
@@ -45,9 +44,8 @@ def write_rounds(
     whether it is to have no more.
     """
     closed = Closed(listed, tasks) if listed.lasting else None
-    return _Writer(plan, tasks, lower, upper, closed).write(
-        rest, memory, max(1, listed.depth), expired
-    )
+    writer = _Writer(Plans(plan, tasks, lower, upper, closed))
+    return writer.write(rest, memory, max(1, listed.depth), expired)
 
 
 def write_finite(
@@ -65,7 +63,7 @@ def write_finite(
 
     **Raises:** `MemoryError` where not even plans of one control each fit.
     """
-    writer = _Writer(plan, tasks, lower, upper)
+    writer = _Writer(Plans(plan, tasks, lower, upper))
     for following in reversed(range(structure.horizon + 1)):
         try:
             return writer.write_all(structure, memory, following)
@@ -76,17 +74,10 @@ def write_finite(
 
 
 class _Writer:
-    def __init__(
-        self,
-        plan: AbstractEndless,
-        tasks: TaskList,
-        lower: Float[np.ndarray, " N"],
-        upper: Float[np.ndarray, " N"],
-        closed: Closed | None = None,
-    ):
-        self.plans, self.plan = Plans(plan, tasks, lower, upper, closed), plan
-        self.structure, self.closed = plan.structure, closed
-        self.column, self.digit, self.offset = plan.columns
+    def __init__(self, plans: Plans):
+        self.plans, self.plan = plans, plans.plan
+        self.structure, self.closed = plans.structure, plans.closed
+        self.column, self.digit, self.offset = self.plan.columns
         self.kept, self.root = self.plans.kept, self.plans.root
 
     def write_all(self, structure: Structure, memory: float, following: int) -> PlanTable:
@@ -157,8 +148,8 @@ class _Writer:
             most = _MOST_ROUNDS if way is None else _MOST_ALONE
             last = len(rounds) >= most or used * structure.symbols > memory or expired()
             last &= len(rounds) >= least
-            more = _TOGETHER if way is None else max(_TOGETHER, len(rounds) // 2)
-            due = last or len(at.node) > _FEW or len(rounds) - looked >= more
+            more = TOGETHER if way is None else max(TOGETHER, len(rounds) // 2)
+            due = last or len(at.node) > FEW or len(rounds) - looked >= more
             if due and len(rounds) > looked:
                 left, more_ends = self.plans.left(rounds[looked:], entries[looked:])
                 enough = np.flatnonzero((left <= rest[self.kept]).all(axis=1))
