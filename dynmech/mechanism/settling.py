@@ -54,7 +54,7 @@ def settle_one(
         core[-1] = np.asarray(core_payment(env, turns[-1].theta, product, rated[-1], None))
     shares = _shares(terms, len(turns))
     shares[-1] += 1 - shares.sum()
-    groves = shares[:, None] * _totals_at(terms, conversation, totals)
+    groves = 0.0 + shares[:, None] * _totals_at(terms, conversation, totals)  # no -0
     return Ledger(
         names=terms.policy.env.names,
         period=np.array([turn.period for turn in turns]),
@@ -153,7 +153,7 @@ def settle_many(
         estimate=np.where(last & sold[row], given[row], np.nan),
         cost=spent,
         core=np.where(last[:, None], core[row], 0.0) + spent[:, None],
-        groves=charged[:, None] * total[row],
+        groves=0.0 + charged[:, None] * total[row],
         off_model=bool(chats.off_model.any()),
         conversation=row,
     )

@@ -1,5 +1,7 @@
 """What is paid: the team transfer for every action, ledgers of conversations, Groves terms."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +130,22 @@ def test_ledger_as_a_table(policy):
     assert list(frame["action"])[::3] == ["query", f"buy {shown}"]
     ledger = mechanism.settle(chat.step(shown), 0.5)
     np.testing.assert_allclose(frame["transfer"].sum(), ledger.revenue.sum(), rtol=1e-14)
+
+
+class Paid(dm.AbstractGroves):
+    reads_own: ClassVar[bool] = False
+
+    def total(self, own):
+        return np.full(own.marginal.shape[:2], -1.0)
+
+
+def test_nothing_is_charged_as_zero(policy):
+    """A total below zero, due in the first round, is no -0 in those after."""
+    mechanism = dm.DynamicTeamMechanism(policy, groves=Paid())
+    chat = policy.start((0, 0, 0), (0, 0, 0, 0)).step("query", (0, 0, 0, 0)).step("exit")
+    ledger = mechanism.settle(chat)
+    np.testing.assert_array_equal(ledger.groves, [[-1.0] * 3, [0.0] * 3])
+    assert not np.signbit(ledger.groves[1]).any()
 
 
 def test_settlement_uses_the_values_then_in_force():
