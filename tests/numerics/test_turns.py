@@ -10,7 +10,7 @@ import pytest
 import dynmech as dm
 from experiments.benchmarks.instances import rated
 from solvers import BestFirst, Limits, PointBased, Status
-from solvers.points import turns
+from solvers.points import passes, turns
 from solvers.points.endless import Graph, Shared
 from solvers.search.endless_plan import EndlessPlan
 from tests.numerics.test_endless_points import solve
@@ -66,17 +66,20 @@ def test_turns_come_again(monkeypatch):
 
 
 def test_an_interrupt_leaves_the_closer_bounds(monkeypatch):
-    """Of a turn's passes; the search had hardly begun."""
-    improve = Shared.improve
+    """Of a turn's passes, in the second of them; the search had hardly begun."""
+    improve, back, begun = Shared.improve, passes._improve, []
 
-    def interrupted(self, seconds):
-        improve(self, 1.0)
-        signal.raise_signal(signal.SIGINT)
-        return improve(self, 100.0)
+    def backed(*given):
+        begun.append(given)
+        if len(begun) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return back(*given)
 
-    monkeypatch.setattr(Shared, "improve", interrupted)
+    monkeypatch.setattr(passes, "_improve", backed)
+    monkeypatch.setattr(Shared, "improve", lambda self, seconds: improve(self, None))
     found = solve(*problem(2, 0.95), BestFirst(points_after=0.0), Limits(1e-9))[0]
     assert found.status is Status.INTERRUPTED
+    assert len(begun) == 2
     assert OURS in found.note
     assert (found.lower <= found.upper).all()
 
