@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.core import Tracer
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from dynmech._checks import finite
 from dynmech._devices import Work, read_mesh
@@ -20,9 +20,11 @@ from dynmech.errors import InvalidArgument, describe
 from dynmech.market.values import MarkovValues
 from dynmech.problem.compile import compile_market, tables
 from dynmech.problem.tasks import assign, make_pairs
-from solvers import Tables, Tasks
+from solvers import Structure, Tables, Tasks
+from solvers.devices import at_hand
 from solvers.programs import unshared, whole_products
 from solvers.tree.backward import backward
+from solvers.tree.bellman import roots_at_once
 from solvers.tree.tree import Tree, build_tree
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _TOGETHER = 256  # tasks of one root that are solved side by side
+_FEATURES = 4e6  # bytes of what beliefs are contracted with: of more roots, products are slow
 _BLOCK = 32768  # nodes handed over at once; a step splits them itself
 
 
@@ -145,13 +148,14 @@ def _revalue(
         return jnp.concatenate(found, axis=1)
 
     width = max(g.coefficient.shape[1] for g in assignment.groups)
+    size = max(1, _TOGETHER // width)
     if mesh is None:
-        values = _in_parts(solve, each, width)
+        values = _in_parts(solve, each, size)
     else:
         parts = np.array_split(np.asarray(each), mesh.size)
 
         def rows(part: np.ndarray) -> np.ndarray:
-            return np.asarray(_in_parts(solve, jnp.asarray(part), width))
+            return np.asarray(_in_parts(solve, jnp.asarray(part), size))
 
         values = jnp.concatenate(Work("revalue", mesh).each(rows, parts))
     mass = root.sum(axis=1)
@@ -183,22 +187,41 @@ def _together(tree: Tree, numbers: Tables, group: Tasks, support: Array) -> Floa
     coefficient = support[:, group.coefficient.astype(int)] * group.counted
     coefficient = jnp.moveaxis(coefficient, 0, 1).reshape(len(group.root), -1, coefficient.shape[3])
     repeated = [jnp.tile(jnp.asarray(x), (1, count, 1)) for x in (group.counted, group.allowed)]
-    wider = eqx.tree_at(
-        lambda g: (g.coefficient, g.counted, g.allowed), group, (coefficient, *repeated)
-    )
-    value, _ = backward(tree, numbers, wider, block=_BLOCK)
+
+    def of_roots(part: tuple[Array, ...]):
+        tasks = eqx.tree_at(lambda g: (g.root, g.coefficient, g.counted, g.allowed), group, part)
+        return backward(tree, numbers, tasks, block=_BLOCK)[0]
+
+    rows = group.root, coefficient, *repeated
+    value = _in_parts(of_roots, rows, _roots_near(tree.structure, group.root, coefficient))
     return jnp.moveaxis(value.reshape(len(group.root), count, -1), 1, 0).reshape(count, -1)
 
 
+def _roots_near(structure: Structure, root: Numbers, coefficient: Numbers) -> int:
+    """How many roots are solved together: those whose features stay near, and their values."""
+    slots, variants = structure.outcome.shape[1], coefficient.shape[1]
+    features = structure.controls * min(variants, 2 * slots) + 1
+    near = at_hand(_FEATURES) // (features * root.shape[1] * root.dtype.itemsize)
+    return max(1, int(min(near, roots_at_once(structure.controls, slots, variants, root.dtype))))
+
+
 def _in_parts(
-    solve: Callable[..., Any], each: Float[Array, "B nK1"], width: int
+    solve: Callable[[Any], Float[Array, "B _V"]], each: PyTree[Shaped[Array, "B ..."]], size: int
 ) -> Float[Array, "B _V"]:
     """Apply `solve` to a few rows at a time, so that what a step works on stays in the cache."""
-    size = max(1, _TOGETHER // width)
-    if len(each) <= size:
+    leaves = jax.tree.leaves(each)
+    count = len(leaves[0])
+    if count <= size:
         return solve(each)
-    parts = -(-len(each) // size)
-    size = -(-len(each) // parts)
-    index = np.minimum(np.arange(parts * size), len(each) - 1)
-    found = jax.lax.map(solve, each[index].reshape(parts, size, -1))
-    return found.reshape(parts * size, -1)[: len(each)]
+    parts = -(-count // size)
+    size = -(-count // parts)
+    index = np.minimum(np.arange(parts * size), count - 1).reshape(parts, size)
+
+    def one(rows: Int[Numbers, " size"]):
+        return solve(jax.tree.map(lambda x: jnp.asarray(x)[rows], each))
+
+    if any(isinstance(x, Tracer) for x in leaves):
+        found = jax.lax.map(one, index)
+    else:  # programs are those of the step, compiled once for all parts
+        found = jnp.stack([one(rows) for rows in index])
+    return found.reshape(parts * size, -1)[:count]

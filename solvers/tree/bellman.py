@@ -17,7 +17,7 @@ from solvers.gains import Gains
 from solvers.host import Record
 from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
-from solvers.ties import Taken, take
+from solvers.ties import DType, Taken, take
 from solvers.tree.ahead import Coming, look_ahead
 from solvers.tree.hosted import ROWS, added_on_host, product_on_host
 from solvers.tree.shared import Apart, shared_features, take_shared, yields
@@ -183,10 +183,10 @@ def halved(nodes: int, most: float) -> int:
     return nodes
 
 
-def roots_at_once(controls: int, slots: int, tasks: Tasks) -> float:
+def roots_at_once(controls: int, slots: int, variants: int, kind: DType) -> float:
     """How many roots leave room for `ROWS` nodes at once: fewer, and products are slow."""
-    width = 2 * controls * (slots + tasks.coefficient.shape[1])
-    return at_hand(_CACHED[1]) / (ROWS * width * tasks.root.dtype.itemsize)
+    width = 2 * controls * (slots + variants)
+    return at_hand(_CACHED[1]) / (ROWS * width * np.dtype(kind).itemsize)
 
 
 def _solver(

@@ -224,7 +224,9 @@ def roots_together(
     """How many roots are worked on at once: those whose numbers fit in memory and cache."""
     slots, points = structure.outcome.shape[1], tasks.root.shape[1]
     features = 8.0 * points * (2 * structure.controls * slots + 1)
-    near = min(at_hand(_FEATURES) // features, roots_at_once(structure.controls, slots, tasks))
+    variants, kind = tasks.coefficient.shape[1], tasks.root.dtype
+    width = roots_at_once(structure.controls, slots, variants, kind)
+    near = min(at_hand(_FEATURES) // features, width)
     return max(
         1, int(min(ROOT_SHARE * memory // root_bytes(counts, tasks, signed(tables, tasks)), near))
     )

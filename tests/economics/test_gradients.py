@@ -77,6 +77,28 @@ def test_many_supports_at_once_are_one_after_another(policy, monkeypatch):
         )
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_few_roots_at_a_time_are_all_at_once(policy, monkeypatch, compiled):
+    theta = jnp.asarray(policy.env.values.support)
+    roots = len(np.unique(policy.pairs.root))
+    assert roots > 3  # else nothing is split
+
+    def found():
+        def both(theta):
+            again = policy.revalue(theta, marginals=True)
+            return again.value, again.marginal_value, again.displayable_marginal_value
+
+        slope = jax.grad(lambda theta: policy.revalue(theta).sum())
+        return [jax.jit(f)(theta) if compiled else f(theta) for f in (both, slope)]
+
+    once, asked = found(), []
+    monkeypatch.setattr("dynmech.policy.revalue.roots_at_once", lambda *_: asked.append(3) or 3)
+    parts = found()
+    assert asked
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=TOLERANCE), once, parts)
+    np.testing.assert_allclose(parts[0][0], policy.value, rtol=TOLERANCE)
+
+
 @pytest.mark.parametrize("argument", ["theta_support", "gamma", "prior"])
 def test_nothing_changes_at_the_numbers_solved(policy, argument):
     again = policy.revalue(**{argument: base_of(policy, argument)}, marginals=True)
