@@ -33,7 +33,8 @@ from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tables, Tasks
 from solvers.ties import rounding, signed
 from solvers.tree.ahead import Ahead
-from solvers.tree.bellman import Found, Later, bellman_step, host_seconds, step_on_host
+from solvers.tree.bellman import Found, Later, bellman_step, step_on_host
+from solvers.tree.hosted import host_seconds
 from solvers.tree.shapes import (
     BLOCK_SIZES,
     blocks,
@@ -46,6 +47,9 @@ from solvers.tree.shared import Apart, one_control
 from solvers.tree.tree import Layer, Tree, ratios
 
 HOST_SECONDS = 0.2  # of rounds that are worked on without compiling a program
+_CELLS = (
+    1e5  # numbers of a round in NumPy from which to see what the tasks of a root have in common
+)
 _BEYOND = 0.25  # of what NumPy takes, how much a program on processors saves before the last round
 
 
@@ -184,8 +188,7 @@ def sweep(
     nothing = arrays.zeros((BLOCK_SIZES[0], *tasks.coefficient.shape[:2]), column.dtype)
     bounded = None if bounds is None else nothing
     following = Later(nothing, None, nothing if carried else None, bounded)
-    anyhow = traced or bounds is not None or quick[-1] or ahead is not None
-    own = None if anyhow else one_control(tree.structure, tasks, len(tree.layers) - 1)
+    alike = not traced and bounds is None and ahead is None
     for t in reversed(range(len(tree.layers))):
         layer = tree.layers[t]
         last = t == len(tree.layers) - 1
@@ -200,9 +203,12 @@ def sweep(
         apart = functools.partial(ratios, tree) if share is None else share
         weights = functools.partial(apart, t)
         after = None if bounds is None or last else functools.partial(bounds, t)
+        cells = layer.nodes * tree.structure.controls * tasks.coefficient[..., 0].size
+        once = not carried and cells > _CELLS if quick[t] else last
+        own = one_control(tree.structure, tasks, t) if alike and once else None
         one = _Blocks(
             tree.structure, layer, t, tasks, tables, numbers if quick[t] else given, previous,
-            start, following, off, weights, after, tick, quick[t], traced, own if last else None,
+            start, following, off, weights, after, tick, quick[t], traced, own,
             None if gained is None else gained[t], ahead if last else None,
         )  # fmt: skip
         least = 1 if last else shapes.block
@@ -304,7 +310,7 @@ class _Blocks(NamedTuple):
             )  # fmt: skip
             if self.quick:
                 numbers = column, self.tables, outcome, self.tasks, self.off, self.gained
-                one = step_on_host(*part, *numbers)
+                one = step_on_host(*part, *numbers, self.own)
             else:
                 numbers = given[0], given[1], outcome, given[2], self.off, self.gained
                 counted = None if self.traced else np.asarray(size, np.int32)
@@ -325,7 +331,7 @@ class _Blocks(NamedTuple):
         ill = None if one.ill is None else np.full(size, np.asarray(one.ill).any())
         value = one.value if np.asarray(one.apart).any() else None
         one = dataclasses.replace(one, value=value, apart=np.zeros(size, bool), ill=ill)
-        if self.own is None:
+        if self.own is None or self.quick:
             return jax.tree.map(lambda x: np.asarray(x)[:size], one)
 
         def first(x: Numbers) -> np.ndarray:

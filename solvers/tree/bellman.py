@@ -20,12 +20,10 @@ from solvers.programs import as_program
 from solvers.ties import DType, Taken, take
 from solvers.tree.ahead import Coming, look_ahead
 from solvers.tree.hosted import ROWS, added_on_host, product_on_host
-from solvers.tree.shared import Apart, shared_features, take_shared, yields
+from solvers.tree.shared import Apart, shared_features, take_shared, yields, yields_apart
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
 _UNROLLED = 8  # symbols whose values are added up without a loop
-# Of passes in NumPy: cells and products a second, seconds a call, cells that comparing takes.
-_CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1.5e9, 1e10, 5e-4, 30
 
 
 class Later(Record):
@@ -139,30 +137,23 @@ def step_on_host(
     tasks: Tasks,
     shares: Float[Numbers, " three"],
     gained: Gains | None = None,
+    own: Apart | None = None,
 ) -> Found:
-    """`bellman_step` in NumPy, for passes that take less time than their program to compile."""
+    """`bellman_step` in NumPy, for passes that take less time than their program to compile.
+
+    `own`: of any round, where amounts are not carried; what is found is laid out as without.
+    """
     nodes = parent, picked, child, followed, ratio
     sizes = 1 << 15, previous.shape[1], len(edges), outcomes.shape[1]
     chunk = chunk_size(*sizes, tasks, host=True)
+    given = previous, edges, following, bound, column, tables, outcomes, tasks, shares, gained
     with np.errstate(all="ignore"):
-        solve = _solver(
-            previous, edges, following, bound, column, tables, outcomes, tasks, shares, gained, np
-        )
+        solve = _solver(*given, np, own=own)
         parts = [
             solve(jax.tree.map(lambda x, low=low: x[low : low + chunk], nodes))
             for low in range(0, len(parent), chunk)
         ]
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
-
-
-def host_seconds(
-    nodes: int, blocks: int, controls: int, symbols: int, slots: int, tasks: Tasks, roots: int
-) -> float:
-    """What `step_on_host` takes for all blocks of a round, roughly, on one core."""
-    variants = tasks.coefficient.shape[1]
-    cells = nodes * controls * roots * variants * (4 * slots + 2 * symbols + _COMPARED)
-    products = nodes * roots * tasks.root.shape[1] * 3 * controls * slots
-    return cells / _CELL_RATE + products / _HOST_RATE + blocks * _CALL_SECONDS
 
 
 def chunk_size(
@@ -192,19 +183,22 @@ def roots_at_once(controls: int, slots: int, variants: int, kind: DType) -> floa
 def _solver(
     previous: Numbers, edges: Numbers, following: Later, bound: Numbers | None, column: Numbers,
     tables: Tables, outcomes: Numbers, tasks: Tasks, shares: Numbers, gained: Gains | None,
-    arrays: ModuleType, coming: Coming | None = None,
+    arrays: ModuleType, coming: Coming | None = None, own: Apart | None = None,
 ):  # fmt: skip
     """The step as a function of nodes: parents, columns, children, who is followed, ratios."""
     root, wide = arrays.asarray(tasks.root), following.amount is not None
     weight = arrays.ones(root.shape) if gained is None else arrays.asarray(gained.weight)
-    given = edges, tables, outcomes
-    if _one_by_one(outcomes.shape[1], tasks):
-        each = yields(*given, tasks, wide, tasks.coefficient.shape[1], arrays)
-        rows = arrays.concatenate([x.reshape(-1, *root.shape) for x in each])
+    given, kind = (edges, tables, outcomes), previous.dtype
+    if own is not None:
+        features = shared_features(*given, tasks, own, kind, wide, weight, arrays)
     else:
-        rows = _features(*given, wide, arrays)[:, None]
-    rows = rows.astype(previous.dtype) * root
-    features = arrays.concatenate([rows, (weight.astype(previous.dtype) * root)[None]])
+        if _one_by_one(outcomes.shape[1], tasks):
+            each = yields(*given, tasks, wide, tasks.coefficient.shape[1], arrays)
+            rows = arrays.concatenate([x.reshape(-1, *root.shape) for x in each])
+        else:
+            rows = _features(*given, wide, arrays)[:, None]
+        rows = rows.astype(kind) * root
+        features = arrays.concatenate([rows, (weight.astype(kind) * root)[None]])
     scale = None if gained is None else arrays.asarray(gained.scale)
 
     def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
@@ -216,7 +210,7 @@ def _solver(
             child = jnp.arange(len(found[0]), dtype=jnp.int32).reshape(len(parent), -1, 1)
         return _bellman(
             belief, features, edges, child, followed, ratio, later, bound, outcomes, tasks,
-            shares, scale, arrays,
+            shares, scale, own, arrays,
         )  # fmt: skip
 
     return solve
@@ -233,7 +227,8 @@ def _sharing(
 ):  # fmt: skip
     """The step of the last round where the tasks of a root differ in one control."""
     weight = jnp.ones(tasks.root.shape) if gained is None else gained.weight
-    features = shared_features(edges, tables, outcomes, tasks, own, previous.dtype, wide, weight)
+    given = edges, tables, outcomes, tasks, own, previous.dtype
+    features = shared_features(*given, wide, weight, jnp)
     scale = None if gained is None else jnp.asarray(gained.scale)
 
     def solve(part: tuple[Numbers, Numbers, Numbers, Numbers | None, Numbers | None]):
@@ -247,7 +242,7 @@ def _sharing(
 def _bellman(
     belief: Numbers, features: Numbers, edges: Numbers, child: Numbers, followed: Numbers | None,
     ratio: Numbers | None, following: Later, bound: Numbers | None, outcomes: Numbers,
-    tasks: Tasks, shares: Numbers, scale: Numbers | None, arrays: ModuleType,
+    tasks: Tasks, shares: Numbers, scale: Numbers | None, own: Apart | None, arrays: ModuleType,
 ) -> Found:  # fmt: skip
     """The step for the nodes of a chunk."""
     wide = following.amount is not None
@@ -255,7 +250,9 @@ def _bellman(
     product = _products(belief, features, arrays)  # the heavy stage
     mass, size = product[-1], None
     allowed = arrays.moveaxis(arrays.asarray(tasks.allowed, bool), 2, 0)[:, None]
-    if _one_by_one(outcomes.shape[1], tasks):
+    if own is not None:
+        now = yields_apart(product[:-1], np.asarray(outcomes)[edges], tasks, own)
+    elif _one_by_one(outcomes.shape[1], tasks):
         parts = product[:-1].reshape(-1, len(edges), tasks.coefficient.shape[1], *mass.shape)
         parts = arrays.moveaxis(parts, 2, -1)
         now = parts[0]
@@ -275,14 +272,15 @@ def _bellman(
     def usable(total: Numbers, rest: Numbers | float):
         if followed is not None:
             total = arrays.where(arrays.asarray(followed).T[:, :, None, None], total, rest)
-        return arrays.where(allowed, total, -jnp.inf)
+        return total if own is not None else arrays.where(allowed, total, -jnp.inf)
 
-    total = usable(_continue(child, ratio, following.best, tasks.kernel, arrays) + now, -jnp.inf)
-    kept = amount = upper = hopeful = None
-    if following.value is not None:
-        kept = usable(
-            _continue(child, ratio, following.value, tasks.kernel, arrays) + now, -jnp.inf
-        )
+    def worth(later: Numbers):
+        start = None if own is None else now.copy()
+        total = _continue(child, ratio, later, tasks.kernel, arrays, start)
+        return usable(total + now if start is None else total, -jnp.inf)
+
+    kept = None if following.value is None else worth(following.value)
+    total, amount, upper, hopeful = worth(following.best), None, None, None
     if size is not None and following.amount is not None:
         amount = constant(_continue(child, ratio, following.amount, tasks.kernel, arrays))
         amount = size + amount
@@ -370,10 +368,11 @@ def _continue(
     following: Numbers,
     kernel: Numbers | None,
     arrays: ModuleType,
+    start: Numbers | None = None,
 ):
-    """Expected value of what follows each control, shape (A, C, R, Q)."""
+    """Expected value of what follows each control, (A, C, R, Q); `start`: what it is added to."""
     shape = (child.shape[1], child.shape[0], *following.shape[1:])
-    total = arrays.zeros(shape, following.dtype)
+    total: Any = arrays.zeros(shape, following.dtype) if start is None else start
     if child.shape[2] == 0:
         return total
     step = arrays.maximum(arrays.transpose(arrays.asarray(child), (2, 1, 0)), 0)
@@ -389,7 +388,7 @@ def _continue(
         return total + (later if share is None else share * later), None
 
     if arrays is np:
-        total = added_on_host(following, step, share)
+        total = added_on_host(following, step, share, total)
     else:
         total, _ = jax.lax.scan(add, total, (step, share), unroll=_UNROLLED)
     if kernel is None:

@@ -1,11 +1,14 @@
-"""What takes longest of a step in NumPy: products of beliefs, and sums of what follows."""
+"""What takes longest of a step in NumPy: products, and sums of what follows; and how long."""
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from solvers.problem import Numbers
+from solvers.problem import Numbers, Tasks
 
 ONE_THREAD, ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
+_FEW = 0.02  # ratios of beliefs that are not 1, of all: so few are multiplied by one by one
+# Of passes in NumPy: cells and products a second, seconds a call, cells that comparing takes.
+_CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1.5e9, 1e10, 5e-4, 30
 
 
 def product_on_host(
@@ -37,13 +40,28 @@ def added_on_host(
     following: Float[Numbers, "N R Q"],
     step: Int[Numbers, "Z A C"],
     share: Float[Numbers, "Z A C _R 1"] | None,
+    total: Float[np.ndarray, "A C R Q"],
 ) -> Float[np.ndarray, "A C R Q"]:
-    """Sums over symbols of values at what follows, times its share, into one array."""
-    total = np.zeros((*step.shape[1:], *following.shape[1:]), following.dtype)
+    """Add values at what follows, times its share, symbol by symbol to `total`, in place."""
     later = np.empty_like(total)
     for z, index in enumerate(np.asarray(step, np.intp)):
         np.take(following, index, axis=0, out=later, mode="clip")
         if share is not None:
-            later *= share[z]
+            other = share[z] != 1
+            if np.count_nonzero(other) < _FEW * index.size:  # most beliefs are those of the child
+                some = np.nonzero(other.any(axis=(2, 3)))
+                later[some] *= share[z][some]
+            else:
+                later *= share[z]
         total += later
     return total
+
+
+def host_seconds(
+    nodes: int, blocks: int, controls: int, symbols: int, slots: int, tasks: Tasks, roots: int
+) -> float:
+    """What `step_on_host` takes for all blocks of a round, roughly, on one core."""
+    variants = tasks.coefficient.shape[1]
+    cells = nodes * controls * roots * variants * (4 * slots + 2 * symbols + _COMPARED)
+    products = nodes * roots * tasks.root.shape[1] * 3 * controls * slots
+    return cells / _CELL_RATE + products / _HOST_RATE + blocks * _CALL_SECONDS

@@ -1,16 +1,18 @@
-"""The last round, where the tasks of a root differ in one control: the others are compared once.
+"""Rounds in which the tasks of a root differ in one control: the others are worked out once.
 
-With o_r the control of root r in which its tasks differ, and nothing that follows,
+With o_r the control of root r in which its tasks differ, others yield at once
 
-    Q_q = max( max_{a != o_r} <row * root_r, f_ra>, <row * root_r, g_rq> ),
+    <row * root_r, f_ra>,  f_ra = sum_s stop[e(a), s] (x_r[j] + reward[j]),
 
-    f_ra = sum_s stop[e(a), s] (x_r[j] + reward[j]).
+to every task: one product of beliefs with f instead of two, of chances and of rewards. With
+nothing that follows they are compared once as well, one number a control and node for a root,
 
-So each root has one number a control and node, not one for every task as well, and what a control
-yields is one product of beliefs with f instead of two, of chances and of rewards.
+    Q_q = max( max_{a != o_r} <row * root_r, f_ra>, <row * root_r, g_rq> ).
 """
 
 import dataclasses
+import functools
+import operator
 from types import ModuleType
 from typing import NamedTuple
 
@@ -34,7 +36,7 @@ class Apart(NamedTuple):
 
 
 def one_control(structure: Structure, tasks: Tasks, t: int) -> Apart | None:
-    """In what the tasks of every root differ in round t, the last; None where that is more."""
+    """In what the tasks of every root differ in round t; None where that is more."""
     if tasks.kernel is not None or tasks.coefficient.shape[1] == 1:
         return None
     given = (np.asarray(x) for x in (tasks.coefficient, tasks.counted))
@@ -55,20 +57,45 @@ def one_control(structure: Structure, tasks: Tasks, t: int) -> Apart | None:
 
 def shared_features(
     edges: Numbers, tables: Tables, outcomes: Numbers, tasks: Tasks, own: Apart, kind: DType,
-    wide: bool, weight: Numbers,
-) -> Float[Array, "F R m"]:  # fmt: skip
+    wide: bool, weight: Numbers, arrays: ModuleType,
+) -> Float[Numbers, "F R m"]:  # fmt: skip
     """What beliefs are contracted with: yields of other controls to the first task (and sizes).
 
     Then of the control in which tasks differ chances, rewards (and sizes) of every slot; and
     `weight` (R, m).
     """
-    stop = jnp.asarray(tables.stop)[edges]
-    reward = jnp.asarray(tables.reward)[jnp.asarray(outcomes)[edges]]
-    each = jnp.asarray(own.others), jnp.arange(len(own.control))
-    rows = [y[:, 0][each] for y in yields(edges, tables, outcomes, tasks, wide, 1, jnp)]
+    stop = arrays.asarray(tables.stop)[edges]
+    reward = arrays.asarray(tables.reward)[arrays.asarray(outcomes)[edges]]
+    each = arrays.asarray(own.others), arrays.arange(len(own.control))
+    rows = [y[:, 0][each] for y in yields(edges, tables, outcomes, tasks, wide, 1, arrays)]
     apart = [stop, stop * reward] + ([stop * abs(reward)] if wide else [])
-    rows += [y[own.control].swapaxes(0, 1) for y in apart] + [jnp.asarray(weight)[None]]
-    return (jnp.concatenate(rows) * jnp.asarray(tasks.root)).astype(kind)
+    rows += [y[own.control].swapaxes(0, 1) for y in apart] + [arrays.asarray(weight)[None]]
+    return (arrays.concatenate(rows) * arrays.asarray(tasks.root)).astype(kind)
+
+
+def yields_apart(
+    product: Float[Numbers, "F C R"], outcome: Int[np.ndarray, "A J"], tasks: Tasks, own: Apart
+) -> Float[np.ndarray, "A C R Q"]:
+    """What controls yield to each task, of what beliefs are contracted with but for the weight.
+
+    -inf where a control may not be used. In NumPy.
+    """
+    mine, others = np.asarray(own.control), np.asarray(own.others)
+    count, roots, allowed = len(others), np.arange(len(mine)), np.asarray(tasks.allowed, bool)
+    found = np.zeros((len(outcome), *product.shape[1:], allowed.shape[1]), product.dtype)
+    usable = allowed[roots, 0, others][:, :, None]
+    each = np.where(usable, product[:count].swapaxes(1, 2), -np.inf)
+    found[others, :, roots] = each[..., None]
+    x, counted = (
+        np.asarray(y)[roots[:, None], :, outcome[mine]].swapaxes(0, 1)[:, :, None]
+        for y in (tasks.coefficient, tasks.counted)
+    )
+    parts = product[count:, ..., None].swapaxes(1, 2)
+    paid = [chance * one for chance, one in zip(parts[: len(x)], x, strict=True)]
+    paid += [reward * one for reward, one in zip(parts[len(x) :], counted, strict=True)]
+    total = functools.reduce(operator.add, paid)
+    found[mine, :, roots] = np.where(allowed[roots, :, mine][:, None], total, -np.inf)
+    return found
 
 
 def yields(
@@ -96,7 +123,7 @@ def yields(
 
 
 def take_shared(
-    belief: Float[Array, "C m"], features: Float[Array, "F R m"], edges: Numbers,
+    belief: Float[Array, "C m"], features: Float[Numbers, "F R m"], edges: Numbers,
     outcomes: Numbers, tasks: Tasks, own: Apart, error: Numbers, wide: bool,
     scale: Numbers | None,
 ) -> Taken:  # fmt: skip

@@ -1,12 +1,14 @@
-"""The last round where the tasks of a root differ in one control, against any round's step."""
+"""Rounds where the tasks of a root differ in one control, against any round's step."""
 
 import dataclasses
+import itertools
+import math
 
 import numpy as np
 import pytest
 
 from solvers.tree.backward import sweep
-from solvers.tree.shared import one_control
+from solvers.tree.shared import one_control, yields_apart
 from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem, values
 from tests.numerics.test_backward import EPS, HOSTS
@@ -14,7 +16,10 @@ from tests.numerics.test_backward import EPS, HOSTS
 
 @pytest.mark.parametrize("idle", [False, True])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_tasks_that_differ_in_one_control_compare_the_others_once(sign: float, idle: bool):
+@pytest.mark.parametrize("carry", [True, False])
+def test_tasks_that_differ_in_one_control_compare_the_others_once(
+    carry: bool, sign: float, idle: bool, monkeypatch: pytest.MonkeyPatch
+):
     """Values, controls taken and errors are those of any tasks; ties are among them."""
     rng, size = np.random.default_rng(7), 4
     problem = random_problem(rng, controls=size, slots=size, classes=2, roots=size, points=6)
@@ -50,13 +55,23 @@ def test_tasks_that_differ_in_one_control_compare_the_others_once(sign: float, i
     assert len(apart.others) == size - 1 - idle
     assert one_control(structure, given, 2) is None
     tree = build_tree(structure)
-    swept = [list(sweep(tree, tables, tasks, block=64, host=host)) for host in HOSTS]
+    calls, swept = [], []
+    monkeypatch.setattr(
+        "solvers.tree.bellman.yields_apart",
+        lambda *given: (calls.append(1), yields_apart(*given))[1],
+    )
+    for host, least in itertools.product(HOSTS, (0, math.inf)):
+        monkeypatch.setattr("solvers.tree.backward._CELLS", least)
+        swept.append(list(sweep(tree, tables, tasks, block=64, host=host, carry=carry)))
+    assert (len(calls) > 0) == (sign > 0 or not carry)  # in NumPy
     ties = 0
-    for one, other in zip(*swept, strict=True):
-        np.testing.assert_allclose(one.best, other.best, rtol=0, atol=EPS)
-        np.testing.assert_allclose(one.amount, other.amount, rtol=0, atol=EPS)
-        np.testing.assert_array_equal(one.action, other.action)
-        assert one.ill == other.ill
+    for one, *others in zip(*swept, strict=True):
+        for other in others:
+            np.testing.assert_allclose(one.best, other.best, rtol=0, atol=EPS)
+            np.testing.assert_allclose(one.value, other.value, rtol=0, atol=EPS)
+            np.testing.assert_allclose(one.amount, other.amount, rtol=0, atol=EPS)
+            np.testing.assert_array_equal(one.action, other.action)
+            assert one.ill == other.ill
         ties += int((np.asarray(one.action)[:, 1:] == 0).sum())
     assert ties  # controls 0 and 1 are alike
     expected = values(dataclasses.replace(problem, structure=structure, tables=tables, tasks=tasks))
