@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable
 from types import ModuleType
@@ -19,10 +20,11 @@ from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import DType, Taken, take
 from solvers.tree.ahead import Coming, look_ahead
-from solvers.tree.hosted import ROWS, added_on_host, product_on_host
+from solvers.tree.hosted import ROWS, added_on_host, nodes_at_once, product_on_host
 from solvers.tree.shared import Apart, shared_features, take_shared, yields, yields_apart
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
+_HOST = 2.0  # times as much in NumPy, where every piece takes as many calls
 _UNROLLED = 8  # symbols whose values are added up without a loop
 
 
@@ -144,8 +146,8 @@ def step_on_host(
     `own`: of any round, where amounts are not carried; what is found is laid out as without.
     """
     nodes = parent, picked, child, followed, ratio
-    sizes = 1 << 15, previous.shape[1], len(edges), outcomes.shape[1]
-    chunk = chunk_size(*sizes, tasks, host=True)
+    most = _HOST * nodes_at_once(_CACHED, previous.shape[1], len(edges), outcomes.shape[1], tasks)
+    chunk = -(-len(parent) // math.ceil(len(parent) / max(most, 1.0)))  # all alike, or nearly
     given = previous, edges, following, bound, column, tables, outcomes, tasks, shares, gained
     with np.errstate(all="ignore"):
         solve = _solver(*given, np, own=own)
@@ -156,15 +158,10 @@ def step_on_host(
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
-def chunk_size(
-    nodes: int, points: int, controls: int, slots: int, tasks: Tasks, host: bool = False
-) -> int:
-    """How many of a block's nodes are worked on at once; `host`: in NumPy."""
-    roots, variants = tasks.coefficient.shape[:2]
-    widths = points, 2 * controls * (slots + variants) * roots
-    near = _CACHED if host else tuple(map(at_hand, _CACHED))
-    most = min(np.divide(near, np.multiply(widths, tasks.root.dtype.itemsize)))
-    return halved(nodes, most)
+def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks) -> int:
+    """How many of a block's nodes are worked on at once."""
+    near = at_hand(_CACHED[0]), at_hand(_CACHED[1])
+    return halved(nodes, nodes_at_once(near, points, controls, slots, tasks))
 
 
 def halved(nodes: int, most: float) -> int:

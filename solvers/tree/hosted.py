@@ -57,6 +57,15 @@ def added_on_host(
     return total
 
 
+def nodes_at_once(
+    near: tuple[float, float], points: int, controls: int, slots: int, tasks: Tasks
+) -> float:
+    """How many nodes have so many bytes of beliefs, and of values, at most."""
+    roots, variants = tasks.coefficient.shape[:2]
+    widths = points, 2 * controls * (slots + variants) * roots
+    return min(np.divide(near, np.multiply(widths, tasks.root.dtype.itemsize)))
+
+
 def host_seconds(
     nodes: int, blocks: int, controls: int, symbols: int, slots: int, tasks: Tasks, roots: int
 ) -> float:
