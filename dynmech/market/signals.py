@@ -206,7 +206,9 @@ class GaussianSignals(AbstractInitialSignals):
                     reading = targets[party] + noise * shared
                     law = quantised_normal(reading, own, cuts[party], arrays)
                     joint = joint * arrays.moveaxis(law, -1, 1)[:, symbols[:, party]]
-            total = total + arrays.tensordot(arrays.asarray(weights[part], u.dtype), joint, 1)
+            # Not a product of matrices: so small a one waits longer for threads than it takes.
+            each = arrays.asarray(weights[part], u.dtype)
+            total = total + arrays.einsum("q,qbm->bm", each, joint)
         return total
 
     def draw(self, rng: np.random.Generator, utilities: Float[np.ndarray, "n m"], omega: int):
