@@ -24,8 +24,9 @@ def shared(
     if name is None:
         return make()
     kept = _FOUND(policy, dict)
-    if name in kept and kept[name][0] is of:
-        return kept[name][1]
+    held = kept.get(name)  # once: other threads may put another in its place
+    if held is not None and held[0] is of:
+        return held[1]
     found = make()
     if sum(np.size(part) for part in jax.tree.leaves(found)) <= MOST:
         kept[name] = of, found

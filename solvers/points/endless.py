@@ -25,7 +25,7 @@ from solvers.progress import deferred
 from solvers.search.economy import Economy
 from solvers.search.endless_plan import AbstractEndless
 from solvers.search.growing import Passes, elapsed
-from solvers.search.rounds import require_fine, time_for
+from solvers.search.rounds import require_fine, to_search, to_write
 from solvers.search.store import Indices, digits_of
 from solvers.search.written import part_of, to_attain, written_out
 from solvers.solution import Limits, Node, Solution, Status
@@ -174,10 +174,10 @@ def solve_endless(
     listed = problem.lists(2 * solver.memory)
     structure, tables, groups = listed.structure, listed.tables, tasks.groups
     require_fine(limits, tables, groups)
-    searching, expired = time_for(limits.mesh, began, solver.seconds)
     asked = to_attain(limits, solver.memory)
     shared = Shared(solver, listed, tasks, part_of(asked, 1 - _REST), progress)
-    found = shared.found(shared.improve(searching))
+    found = shared.found(shared.improve(to_search(solver.seconds)))
+    expired = to_write(limits.mesh, began, solver.seconds)
     found = written_out(found, tasks, listed, asked, _REST, expired)
     found = dataclasses.replace(found, seconds=time.monotonic() - began)
     return widened_endless(found, structure, tables, tasks, single=limits.single)

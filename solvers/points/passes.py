@@ -7,7 +7,8 @@ more mass than the root, so that the root's bounds are then as close. Passes go 
 wide each time: there is a plan soon, what is picked next is picked by better bounds, and they go on
 only where beliefs are still spread. One set serves all rounds, so that a pass is at a belief once.
 
-A pass goes forward for half of the seconds left at most, and comes back from where it is then.
+A pass goes forward for half of the seconds left at most, for less where the one before took longer
+to come back than to go, and comes back from where it is then.
 """
 
 import functools
@@ -30,6 +31,7 @@ from solvers.solution import Status, close_enough
 
 BELIEFS = 256  # that a pass adds in a round and memory class, where nobody says
 _IGNORED = 0.5
+_GOING = 0.5  # of a pass's time, at most, that it goes forward
 _SAME = 1e-13
 # Without a last round: rounds, and beliefs of each, of a first pass; passes that go deeper.
 _DEPTH, _WIDTH, _DOUBLINGS = 16, 32, 10
@@ -74,6 +76,7 @@ def improve_points(
     between backups, to raise if it is to stop. `states`: where what is known is kept, as `kind`.
     """
     previous, least, horizon = np.zeros(0), tolerance, sets.structure.horizon
+    going = _GOING
     states = States(None, "point-based", str) if states is None else states
 
     def state() -> dict[str, np.ndarray]:
@@ -96,9 +99,11 @@ def improve_points(
                 if sets.endless:
                     more = min(len(passes), _DOUBLINGS)
                     size = _DEPTH << more, min(_WIDTH << more, solver.beliefs)
-                expired = _half_of_what_is_left(sets.mesh, began, solver.seconds)
+                expired = _after_a_share(sets.mesh, began, solver.seconds, going)
                 due = _open(sets, starts, least)
-                fresh, cut = _improve(sets, due, solver.memory, least, check, size, expired)
+                given = sets, due, solver.memory, least, check, size, expired
+                fresh, cut, took = _improve(*given)
+                going = min(_GOING, took)
             except KeyboardInterrupt:
                 if not passes:
                     raise
@@ -132,15 +137,14 @@ def _full(sets: PointSets, memory: float) -> bool:
     return sets.bytes() > memory / 4
 
 
-def _half_of_what_is_left(
-    mesh: jax.sharding.Mesh | None, began: float, seconds: float | None
+def _after_a_share(
+    mesh: jax.sharding.Mesh | None, began: float, seconds: float | None, share: float
 ) -> Callable[[], bool]:
-    """Whether a pass is to go no further, so that there is time to come back."""
+    """Whether a pass is to go no further, so that the rest of the time left is to come back."""
     if seconds is None:
         return lambda: False
     now = time.monotonic()
-    half = max(0.0, seconds - (now - began)) / 2
-    return functools.partial(late, mesh, now, half)
+    return functools.partial(late, mesh, now, share * max(0.0, seconds - (now - began)))
 
 
 def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
@@ -175,15 +179,15 @@ def _improve(
     check: Callable[[], None],
     size: tuple[int, int],
     expired: Callable[[], bool],
-) -> tuple[int, bool]:
+) -> tuple[int, bool, float]:
     """One pass forward, and back.
 
     **Arguments:** `size`: rounds at most, and beliefs of each round and class.
 
     **Returns:** how many beliefs are new; whether time or memory was over before
-    the last round.
+    the last round; the share of its time that it went forward.
     """
-    over, (rounds, width) = False, size
+    began, over, (rounds, width) = time.monotonic(), False, size
     before, most = sets.visited(), sets.batch(memory / 8)
     walk: list[dict[int, np.ndarray]] = []
     wanted: dict[int, Wanted] = {}
@@ -216,12 +220,14 @@ def _improve(
         wanted = _largest(candidates, width, ignored)
         if over or (sets.endless and not wanted):
             break
+    turned = time.monotonic()
     for t in reversed(range(len(walk))):
         for kind, index in walk[t].items():
             for low in range(0, len(index), most):
                 check()
                 sets.back_up(t, kind, index[low : low + most])
-    return sets.visited() - before, over
+    took = time.monotonic() - began
+    return sets.visited() - before, over, (turned - began) / took if took > 0 else 1.0
 
 
 def _follow(

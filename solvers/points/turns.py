@@ -15,6 +15,7 @@ from collections.abc import Callable
 from solvers.devices import late
 from solvers.points.endless import Shared
 from solvers.problem import TaskList
+from solvers.search.growing import elapsed
 from solvers.solution import Limits, Solution, Status, close_enough, ended
 
 _TIMES = 8
@@ -41,10 +42,11 @@ class Turns:
         self.turn, self.spent, self.status = max(after, _SHORTEST), 0.0, Status.TIME_LIMIT
         self.shared: Shared | None = None
 
-    def searched(self, search: Callable[[Callable[[], bool]], Solution]) -> Solution:
+    def searched(self, search: Callable[[Callable[[float], bool]], Solution]) -> Solution:
         """What `search(over)` finds, or the bounds shared between beliefs where those are closer.
 
-        `over` is asked now and then whether the search is to end.
+        `over(began)` is asked now and then whether the search is to end, by when it began, or would
+        have, had it not been resumed.
         """
         found = None
         try:
@@ -62,8 +64,8 @@ class Turns:
         other = self._shared(found.status)
         return other if self._width(other) < self._width(found) else found
 
-    def _over(self) -> bool:
-        limits = self.limits
+    def _over(self, began: float) -> bool:
+        limits, self.began = self.limits, min(self.began, began)
         if late(limits.mesh, self.began, limits.seconds):
             return True
         if not late(limits.mesh, self.began + self.spent, self.turn):
@@ -83,6 +85,9 @@ class Turns:
         except MemoryError:
             self.turn = math.inf
         self.spent += time.monotonic() - began
+        if self.shared is not None:  # what was resumed knows how long it took
+            self.spent = max(self.spent, elapsed(self.shared.passes))
+            self.began = min(self.began, time.monotonic() - self.spent)
         if self.status.met:
             raise _Met
         if self.status is Status.INTERRUPTED:

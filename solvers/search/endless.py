@@ -30,7 +30,7 @@ from solvers.search.best_first import Search
 from solvers.search.endless_plan import EndlessPlan, value_plan
 from solvers.search.inherit import each_task, excesses, inherit, parents
 from solvers.search.kept import Arrays, restore_search, search_state
-from solvers.search.rounds import require_fine, time_for
+from solvers.search.rounds import require_fine, to_search, to_write
 from solvers.search.timed import with_clock
 from solvers.search.unrolled import write_finite
 from solvers.search.written import part_of, to_attain, written_out
@@ -103,7 +103,7 @@ class BestFirst(AbstractSolver):
         moving = any(part.kernel is not None for part in groups)
         if moving or (exact and close_beliefs(structure, tables, groups) is None):
             return Stationary(self.memory).solve(problem, tasks, limits, progress)
-        searching, expired = time_for(limits.mesh, began, self.seconds)
+        searching = to_search(self.seconds)
         asked = to_attain(limits, self.memory)
         first = dataclasses.replace(part_of(asked, _SHARE), seconds=searching)
         if structure.symbols == 1 or exact or self.points_after == math.inf:
@@ -116,12 +116,8 @@ class BestFirst(AbstractSolver):
             found = turns.searched(
                 lambda over: search_endless(structure, tables, groups, half, progress, over)
             )
-        met = found.status.met
+        expired = to_write(limits.mesh, began, self.seconds)
         found = written_out(found, tasks, listed, asked, _REST, expired)
-        assert found.value is not None
-        short = exact and met and not found.status.met and not expired()
-        if short and (found.lower - found.value > 10 * np.asarray(found.rounding)).any():
-            return Stationary(self.memory).solve(problem, tasks, limits, progress)
         found = dataclasses.replace(found, seconds=time.monotonic() - began)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 
@@ -162,14 +158,15 @@ def search_endless(
     groups: Sequence[Tasks],
     limits: Limits,
     progress: bool = False,
-    over: Callable[[], bool] | None = None,
+    over: Callable[[float], bool] | None = None,
 ) -> Solution:
     """Bound W of every task and plan for it, for ever: no round is the last.
 
     **Arguments:** `structure`: one table of edges, which serves every round, with a column for
     every symbol; coefficients are constant. `limits`: a tolerance of 0 asks for bounds that only
-    rounding separates; they are found where beliefs take finitely many directions. `over`: asked
-    between passes whether to end, in place of the seconds of `limits`.
+    rounding separates; they are found where beliefs take finitely many directions. `over(began)`:
+    asked between passes whether to end, in place of the seconds of `limits`, by when the search
+    began, or would have, had it not been resumed.
 
     **Returns:** a `Solution` whose plan is an `EndlessPlan` and attains `lower`.
     """
@@ -215,7 +212,7 @@ def search_endless(
         begun, began = (int(kept["width"]), float(kept["before"])), began - float(kept["seconds"])
 
     states.resume(restore, lambda: state(due, done, *begun), mesh=limits.mesh)
-    expired = over or functools.partial(late, limits.mesh, began, limits.seconds)
+    expired = functools.partial(over or _late_in(limits), began)
     with deferred() as interrupts, Bar("bounding", "pair", progress) as bar:
         report = _Report(bar)
         while len(due):
@@ -263,6 +260,10 @@ def search_endless(
     return Solution(
         lower, upper, status, plan, lower, note=note, nodes=nodes, bytes=held, rounding=rounding
     )
+
+
+def _late_in(limits: Limits) -> Callable[[float], bool]:
+    return lambda began: late(limits.mesh, began, limits.seconds)
 
 
 class _Report:

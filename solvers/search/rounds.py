@@ -1,6 +1,7 @@
 """Rounds of plans while they are written out: their nodes, and which plan is where."""
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,12 +12,13 @@ from jaxtyping import Bool, Float, Int
 from solvers.devices import late
 from solvers.problem import Tables, Tasks
 from solvers.search.store import Indices
-from solvers.solution import Limits, Status, TooFine
+from solvers.solution import Limits, TooFine
 from solvers.ties import most_gained
 from solvers.tree.tree import Layer
 
 _FINEST = {False: 1e4 * np.finfo(np.float64).eps, True: 50 * np.finfo(np.float32).eps}  # by single
 _SEARCH, _WRITE = 0.6, 0.85  # shares of the seconds after which each ends, where plans go on
+_LEAST = 0.1  # of the seconds, which writing has at any rate
 
 
 class Entries(NamedTuple):
@@ -92,15 +94,21 @@ def require_fine(limits: Limits, tables: Tables, groups: Sequence[Tasks]) -> Non
         raise TooFine(least)
 
 
-def time_for(
+def to_search(seconds: float | None) -> float | None:
+    """The seconds of a search, so that some are left to write its plans out."""
+    return None if seconds is None else _SEARCH * seconds
+
+
+def to_write(
     mesh: jax.sharding.Mesh | None, began: float, seconds: float | None
-) -> tuple[float | None, Callable[[], bool]]:
-    """Seconds of the search, and whether rounds are to be written out no more."""
+) -> Callable[[], bool]:
+    """Whether rounds are to be written out no more, asked once a search has ended.
+
+    However late that was, there is some time: a plan of which little is written attains little.
+    """
     if seconds is None:
-        return None, lambda: False
-    return _SEARCH * seconds, functools.partial(late, mesh, began, _WRITE * seconds)
-
-
-def why_short(expired: Callable[[], bool]) -> Status:
-    """Why plans within the tolerance are not written out so far that what is written is."""
-    return Status.TIME_LIMIT if expired() else Status.MEMORY_LIMIT
+        return lambda: False
+    now = time.monotonic()
+    return functools.partial(
+        late, mesh, now, max(_WRITE * seconds - (now - began), _LEAST * seconds)
+    )

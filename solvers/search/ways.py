@@ -35,13 +35,24 @@ class Ways(NamedTuple):
 
     def circular(self, count: int) -> bool:
         """Whether a way leads back to where it came from, over another node."""
+        return int(self._rings(count)[0]) < count
+
+    def _rings(self, count: int) -> tuple[int, Int[np.ndarray, " k"]]:
+        """How many sets of nodes that ways lead round in there are, and which each node is in.
+
+        Ways from one set to another lead to sets of lower numbers, or all to higher ones.
+        """
         from scipy.sparse import csgraph
 
         found = csgraph.connected_components(self.matrix(count), connection="strong")
-        return int(found[0]) < count
+        return int(found[0]), np.asarray(found[1])
 
     def solve(self, right: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-        """x = right + (factor x at the target, summed over the ways of each node)."""
+        """x = right + (factor x at the target, summed over the ways of each node).
+
+        What goes on dies out, so that no equation is ever to be exchanged for another; where ways
+        never lead back they are solved one after the other.
+        """
         count = len(right)
         if count <= _FEW:
             table = np.zeros((count, count))
@@ -51,4 +62,15 @@ class Ways(NamedTuple):
         from scipy.sparse import csc_array, eye_array, linalg
 
         equations = csc_array(eye_array(count, format="csc") - self.matrix(count))
-        return np.asarray(linalg.spsolve(equations, right))
+        rings, ring = self._rings(count)
+        order = np.argsort(ring, kind="stable")
+        columns = "NATURAL" if rings == count else "MMD_AT_PLUS_A"
+        parts = linalg.splu(
+            equations[order][:, order].tocsc(),
+            permc_spec=columns,
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+        found = np.empty(count)
+        found[order] = parts.solve(np.asarray(right, float)[order])
+        return found

@@ -1,17 +1,21 @@
 """What a search without a last round found, with its plans written out for so many rounds."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
+from solvers.devices import late
 from solvers.problem import TaskList
 from solvers.process import Listed
+from solvers.progress import deferred
 from solvers.search.endless_plan import AbstractEndless
-from solvers.search.rounds import why_short
 from solvers.search.unrolled import write_rounds
-from solvers.solution import Limits, Solution, close_enough, ended
+from solvers.solution import Limits, Solution, Status, close_enough, ended
+
+_HURRIED = 1.0  # seconds of writing, after an interrupt
 
 
 def to_attain(limits: Limits, memory: float) -> Limits:
@@ -36,7 +40,8 @@ def written_out(
     """The same, from whose last round on no more than a share of the tolerance is to come.
 
     **Arguments:** `limits`: the memory that there is, and the tolerance that is to be kept. Where
-    that is missed since rounds are too few, the status says why they are.
+    that is missed since rounds are too few, the status says why they are. An interrupt ends them
+    where they are; one that came before leaves a second.
     """
     plan, memory, asked = found.plan, limits.memory, (limits.tolerance, limits.relative)
     assert isinstance(plan, AbstractEndless)
@@ -44,10 +49,25 @@ def written_out(
     close = close_enough(*asked, tasks.mass, found.upper) * tasks.mass
     rounded = np.asarray(found.rounding)
     known = found.lower, found.upper, np.maximum(share * close, rounded)
-    with jax.enable_x64(True):
-        table = write_rounds(plan, tasks, *known, memory, listed, expired)
+    why, began = Status.MEMORY_LIMIT, time.monotonic()
+    hurried = _HURRIED if found.status is Status.INTERRUPTED else None
+    with jax.enable_x64(True), deferred() as interrupts:
+
+        def over() -> bool:
+            nonlocal why
+            if expired() or late(limits.mesh, began, hurried):
+                why = Status.TIME_LIMIT
+            try:
+                interrupts.check()
+            except KeyboardInterrupt:
+                why = Status.INTERRUPTED
+            return why is not Status.MEMORY_LIMIT
+
+        table = write_rounds(plan, tasks, *known, memory, listed, over)
     value = np.minimum(table.value, found.upper)
-    if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
-        found = ended(found, why_short(expired))
+    off = found.upper - (value if table.last is not None else table.value)
+    off = np.abs(off)  # of rounds cut off, above it where costs are still to come
+    if found.status.met and (off > np.maximum(close, rounded)).any():
+        found = ended(found, why)
     note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
     return dataclasses.replace(found, value=value, table=table, note=note)

@@ -1,15 +1,21 @@
 """A last round that stands for all that follow: its laws, and plans written out up to it."""
 
 import dataclasses
+import signal
+import time
 
 import numpy as np
 import pytest
 
-from solvers import BestFirst, Limits, Listed, PointBased
+from solvers import BestFirst, Limits, Listed, PointBased, Status
 from solvers import Problem as Posed
 from solvers.problem import TaskList
+from solvers.search import unrolled
 from solvers.search.lasting import Closed, settling
+from solvers.search.rounds import to_write
+from solvers.search.ways import Ways
 from solvers.solution import Node
+from tests.numerics.test_endless_points import solve
 from tests.numerics.test_stationary import stationary
 
 
@@ -106,3 +112,66 @@ def test_what_is_written_out_attains_what_is_said_for_ever(seed, kind):
     for q in np.flatnonzero(every.kept).tolist():
         right = attained(table, structure, tables, every[q], q, rounds)
         assert found.value[q] == pytest.approx(min(right, found.upper[q]), abs=1e-12)
+
+
+@pytest.mark.parametrize("solver", [BestFirst(), PointBased()], ids=lambda x: type(x).__name__)
+def test_an_interrupt_ends_what_is_written_out(solver, monkeypatch):
+    """It was heard of when all was written, that is never."""
+    onward, begun = unrolled._Writer._next, []
+
+    def following(self, *given):
+        begun.append(given)
+        if len(begun) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return onward(self, *given)
+
+    parts = remembered(0, 0.9)
+    whole = solve(*parts, solver, Limits(1e-6))[0]
+    monkeypatch.setattr(unrolled._Writer, "_next", following)
+    found = solve(*parts, solver, Limits(1e-6))[0]
+    assert found.status is Status.INTERRUPTED
+    assert len(begun) == 2
+    assert len(found.table.answers[0].actions) == 3
+    assert len(whole.table.answers[0].actions) > 3
+    np.testing.assert_array_equal(found.upper, whole.upper)
+
+
+def test_a_search_that_ended_late_leaves_time_to_write():
+    """Of a plan written out for a round alone little was attained."""
+    now = time.monotonic()
+    assert not to_write(None, now - 100.0, 50.0)()
+    assert not to_write(None, now - 100.0, 1000.0)()
+    assert to_write(None, now, 0.0)()
+    assert not to_write(None, now, None)()
+
+
+def test_costs_that_are_still_to_come_are_missed_like_what_is_still_to_come(monkeypatch):
+    """A value above W, as its costs were cut off, was taken for one that is exact."""
+    structure, tables, tasks = stationary(np.random.default_rng(0), going=0.9)
+    reward = -np.abs(np.asarray(tables.reward)) - 1.0
+    coefficient = np.zeros_like(tasks.coefficient)
+    worse = dataclasses.replace(tables, reward=reward)
+    tasks = dataclasses.replace(tasks, coefficient=coefficient, counted=coefficient + 1.0)
+    monkeypatch.setattr(unrolled, "_MOST_ROUNDS", 2)
+    monkeypatch.setattr(unrolled, "_MOST_ALONE", 2)
+    found = solve(structure, worse, tasks, BestFirst(), Limits(1e-6))[0]
+    assert (found.table.value > found.upper + 1e-3).any()
+    assert found.status is Status.MEMORY_LIMIT
+
+
+def test_ways_that_never_lead_back_are_followed_one_after_the_other():
+    """As fast as going through them, whatever is merged: their equations were filled in."""
+    rng, count = np.random.default_rng(0), 8000
+    source = np.repeat(np.arange(count - 1), 3)
+    ahead = 1 + (rng.random(len(source)) * (count - 1 - source)).astype(int)
+    factor, right = rng.uniform(0, 0.33, len(source)), rng.normal(size=count)
+    name = rng.permutation(count)
+    began = time.process_time()
+    found = Ways(name[source], name[source + ahead], factor).solve(right[np.argsort(name)])
+    took, began = time.process_time() - began, time.process_time()
+    value = right.copy()
+    for k in reversed(range(count - 1)):
+        mine = slice(3 * k, 3 * k + 3)
+        value[k] += factor[mine] @ value[(source + ahead)[mine]]
+    np.testing.assert_allclose(found[name], value, rtol=1e-12, atol=1e-12)
+    assert took < 10 * (time.process_time() - began)

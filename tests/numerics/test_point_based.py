@@ -25,7 +25,7 @@ SHAPE: dict[str, Any] = {"points": 4, "roots": 2, "variants": 2}
 @pytest.fixture(autouse=True)
 def whole_passes(monkeypatch):
     """Whatever the seconds, a pass goes to its last round: of few, one comes after the other."""
-    monkeypatch.setattr(passes, "_half_of_what_is_left", lambda *given: lambda: False)
+    monkeypatch.setattr(passes, "_after_a_share", lambda *given: lambda: False)
 
 
 def solved(problem, tolerance=0.0, **options):
@@ -247,3 +247,18 @@ def test_where_nothing_is_worth_it_what_is_left_is_rounding_of_what_could_be():
     found = solved(problem).solution(TaskList([problem.tasks]))
     assert found.value[0] == 0 < found.rounding[0] < 1e-19
     assert (found.upper - found.lower <= found.rounding).all()
+
+
+def test_a_pass_goes_as_far_as_it_has_time_to_come_back(monkeypatch):
+    """One that had taken four fifths of its time to come back did so again, long past the end."""
+    shares, backed = [], iter((0.2, 0.9, 0.3))
+    monkeypatch.setattr(
+        passes, "_after_a_share", lambda *given: shares.append(given[3]) or (lambda: False)
+    )
+    improve = passes._improve
+    monkeypatch.setattr(
+        passes, "_improve", lambda *given: (*improve(*given)[:2], next(backed, 0.5))
+    )
+    improved(random_problem(np.random.default_rng(0), **SHAPE))
+    assert shares[:3] == [0.5, 0.2, 0.5][: len(shares)]
+    assert len(shares) > 1

@@ -1,6 +1,7 @@
 """Best-first search in turns with bounds shared between beliefs: which is taken, and its bounds."""
 
 import signal
+import time
 import warnings
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 import dynmech as dm
 from experiments.benchmarks.instances import rated
-from solvers import BestFirst, Limits, PointBased, Status
+from solvers import BestFirst, Limits, PointBased, Status, checkpoint
 from solvers.points import passes, turns
 from solvers.points.endless import Graph, Shared
 from solvers.search.endless_plan import EndlessPlan
@@ -95,3 +96,16 @@ def test_a_tolerance_is_met_where_much_is_learned():
     assert OURS in policy.solver
     gap = policy.marginal_upper - policy.marginal_lower
     assert (gap <= limit * np.abs(policy.marginal_upper) + 1e-9).all()
+
+
+def test_a_search_in_turns_that_is_resumed_has_the_seconds_that_are_left(tmp_path, monkeypatch):
+    """They began anew with every call."""
+    monkeypatch.setattr(checkpoint, "_SHARE", np.inf)
+    parts, limits = problem(0, 0.99), Limits(1e-11, checkpoint=tmp_path)
+    solver, spent = BestFirst(points_after=0.05, seconds=4.0), []
+    for _ in range(2):
+        began = time.monotonic()
+        found = solve(*parts, solver, limits)[0]
+        spent.append(time.monotonic() - began)
+        assert found.status is Status.TIME_LIMIT
+    assert spent[1] < spent[0] / 2
