@@ -47,7 +47,9 @@ def other_actions(
     worth = outcomes.surplus
     shape = policy.value.shape
     value = worth[pairs.base].reshape(shape)
-    off = policy.lower - policy.value if policy.exact else 0.0
+    # Where rounds are cut off, what those after the last may cost is below the value.
+    off = (policy.lower if policy.exact else policy.value_lower) - policy.value
+    found = Bounded(value) if policy.exact else Bounded(value, value + off)
     evaluator = dataclasses.replace(
         policy.evaluator,
         plan=used,
@@ -59,7 +61,7 @@ def other_actions(
     )
     figures = dataclasses.replace(
         policy.figures,
-        value=Bounded(value),
+        value=found,
         lower=value + off,
         **outcomes.tables(pairs.base, shape),
     )

@@ -24,13 +24,15 @@ from dynmech.problem.tasks import Pairs, assign, make_pairs
 from dynmech.solve.outcome import laid_out, with_table
 from dynmech.solve.prepare import root_beliefs
 from dynmech.solve.running import run_solver
-from solvers import Exact, Limits, Status, TaskList
+from solvers import BestFirst, Exact, Limits, Status, TaskList
 from solvers.progress import deferred
 from solvers.stationary import cut_after, cut_off, with_later
 from solvers.tree.plan import Plan
 
 _LEAST = 1e-9  # of the market's money: a tolerance below is none
+_MEMORY = 8e9  # bytes
 _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there is no last round
+_PATIENCE = 10.0  # seconds in which what is found is the same however quick the machine
 
 
 class Rest(Record):
@@ -80,6 +82,8 @@ def solve_rest(
         root = root_beliefs(env, pairs)
         assignment = assign(env, pairs, root, env.values.support)
         compiled, memories, solver = None, None, Exact(listed=True) if apart else None
+        if endless and rounds is None and not apart:  # resumed conversations are told the same
+            solver = BestFirst(_MEMORY, points_after=_PATIENCE)
         if apart:
             compiled, memories = compile_remembered(env, 2 * Exact().memory)
         posed = Posed(env) if compiled is None else Posed(env, compiled)

@@ -73,7 +73,7 @@ def make_pairs(env: RecommendationMDP, profiles: Profiles) -> Pairs:
         theta[:, i, :, :, i] = np.arange(size)[None, :, None]
         signals[:, i, :, :, i + 1] = np.minimum(np.arange(widest), alphabet[i] - 1)
     roots, root = distinct_integers(signals.reshape(-1, n + 1))
-    if isinstance(env.values, MarkovValues):
+    if isinstance(env.values, MarkovValues) and size > 1:
         values = profile_grid(n, size)
         code = root * len(values) + theta.reshape(-1, n) @ (size ** np.arange(n)[::-1])
         pair_root = np.repeat(np.arange(len(roots)), len(values))
@@ -120,7 +120,7 @@ def assign(
     live = first_own >= 0
     owner = np.broadcast_to(np.arange(n)[None, :, None], first_own.shape)[live]
     at = first_own[live]
-    if isinstance(env.values, MarkovValues):
+    if isinstance(env.values, MarkovValues) and size > 1:
         values = profile_grid(n, size)
         variants = 2 * n + 1 if live.any() else 1
         variant = np.repeat(np.arange(variants), len(values))

@@ -64,10 +64,9 @@ def written_out(
             return why is not Status.MEMORY_LIMIT
 
         table = write_rounds(plan, tasks, *known, memory, listed, over)
-    value = np.minimum(table.value, found.upper)
-    off = found.upper - (value if table.last is not None else table.value)
-    off = np.abs(off)  # of rounds cut off, above it where costs are still to come
-    if found.status.met and (off > np.maximum(close, rounded)).any():
+    above = np.maximum(table.value - found.upper, 0.0)  # what is still to come may cost as much
+    value = np.minimum(table.value, found.upper) - (above if table.last is None else 0.0)
+    if found.status.met and (found.upper - value > np.maximum(close, rounded)).any():
         found = ended(found, why)
     note = f"{found.note}, {len(table.answers[0].actions)} rounds written out"
     return dataclasses.replace(found, value=value, table=table, note=note)

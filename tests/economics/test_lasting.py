@@ -12,6 +12,7 @@ import dynmech as dm
 from dynmech.market.shown import acts, answers, stepped
 from dynmech.mechanism.payment_moments import payment_moments
 from dynmech.plotting import policy_tree
+from solvers.points import turns
 
 STANDARD_ERRORS = 5.0
 KINDS = {"search": dm.BestFirst, "points": dm.PointBased}
@@ -208,6 +209,23 @@ def test_the_last_round_of_a_conversation_goes_on_for_as_long_as_she_asks(tmp_pa
     assert held.resume(later.record()).recommendation == later.recommendation
 
 
+def test_what_remains_is_found_the_same_way_on_a_slower_machine(monkeypatch):
+    """After a second it was found another way: one that was resumed recommended something else."""
+    begun, begin = [], turns.Turns.__init__
+
+    def began(self, shared, tasks, after, *more):
+        begun.append(after)
+        begin(self, shared, tasks, after, *more)
+
+    policy = solved("forgetful")
+    monkeypatch.setattr(turns.Turns, "__init__", began)
+    chat = policy.start(profile=0).step("query").step("query", [1, 0, 0])
+    again = policy.resume(chat.record())
+    assert (again.recommendation, again.value) == (chat.recommendation, chat.value)
+    assert len(begun) >= 2
+    assert min(begun) >= 10.0
+
+
 def test_many_conversations_are_those_of_one():
     policy, count = solved("recall"), 40
     rng = np.random.default_rng(0)
@@ -303,6 +321,38 @@ def test_single_precision_is_worked_on_in_double():
     sim = dm.DynamicTeamMechanism(policy).simulate(jax.random.key(0), 2000)
     mean, error = sim.mean("surplus")
     assert abs(mean - policy.ex_ante_value) <= STANDARD_ERRORS * error
+
+
+def test_given_actions_may_cost_what_the_rounds_cut_off_do():
+    """Bounds were those of the rounds alone, below what may be gained, or crossed upper ones."""
+    for rule, relative in (("last", 1e-2), ("recall", 3e-3)):
+        policy = dm.solve_efficient_policy(
+            market(rule, cost=0.05), dm.BestFirst(), relative=relative, progress=False
+        )
+        again = policy.with_actions(policy.actions)
+        assert (policy.value_lower < policy.value).all()
+        np.testing.assert_allclose(again.value_lower, policy.value_lower, atol=1e-14)
+        assert (again.incentive_bound >= policy.incentive_bound - 1e-14).all()
+        assert (again.lower <= again.upper).all()
+
+
+@pytest.mark.parametrize("horizon", [3, math.inf])
+def test_values_that_have_nowhere_to_move_are_constant(horizon):
+    """`BestFirst` refused them, and without a last round whoever gave no tolerance in money was."""
+    env = market("last", horizon=horizon)
+    still = dm.MarkovValues(env.values.support, np.ones((2, 1)), np.ones((3, 2, 1, 1)))
+    same = dm.RecommendationMDP(env.gamma, env.tastes, horizon, env.action_rule, env.signals, still)
+    one, two = (
+        dm.solve_efficient_policy(x, dm.BestFirst(), relative=1e-2, progress=False)
+        for x in (env, same)
+    )
+    np.testing.assert_array_equal(one.value, two.value)
+    np.testing.assert_array_equal(one.displayable_marginal_upper, two.displayable_marginal_upper)
+    np.testing.assert_allclose(two.revalue().value, one.revalue().value, atol=1e-12)
+    gains = [dm.DynamicTeamMechanism(x).audit().incentive_gain for x in (one, two)]
+    np.testing.assert_allclose(*gains, atol=1e-12)
+    chat = two.start(profile=0).step("query", [0, 0, 0], theta=[0, 0], shown=0)
+    assert chat.ended or np.isfinite(chat.value)
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
