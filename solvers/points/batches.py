@@ -1,11 +1,11 @@
-"""Programs run over batches of beliefs in few shapes, on one device or several."""
+"""Batches of beliefs: each once, and programs run over them in few shapes, on any devices."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from solvers.devices import here, spread_runs
 
@@ -42,3 +42,19 @@ def in_chunks(
 
     found = spread_runs(mesh, run, range(0, len(query), size))
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def words(belief: Float[np.ndarray, "N m"]) -> Int[np.ndarray, "N m"]:
+    """Equal where beliefs of mass one are one up to rounding."""
+    return np.round(belief * 2.0**44).astype(np.int64)
+
+
+def distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Beliefs without repetition (up to rounding), and where each is among them."""
+    mix = np.random.default_rng(0).uniform(0.5, 1.5, beliefs.shape[1])
+    key = np.round(beliefs @ mix * 2.0**44)
+    _, first, index = np.unique(key, return_index=True, return_inverse=True)
+    index = index.reshape(-1)
+    if np.abs(beliefs - beliefs[first[index]]).max(initial=0.0) > 1e-13:
+        return beliefs, np.arange(len(beliefs))
+    return beliefs[first], index

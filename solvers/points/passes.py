@@ -3,9 +3,11 @@
 Every pass keeps in every round the beliefs that hold most of the gap. In a finite horizon what is
 left out is a share of the tolerance. Without one, a belief whose bounds are within a share of the
 tolerance, per unit of its mass, is followed no further: what the ways from a root lead to has no
-more mass than the root, so that the root's bounds are then as close. Passes go twice as deep and
-wide each time: there is a plan soon, what is picked next is picked by better bounds, and they go on
-only where beliefs are still spread. One set serves all rounds, so that a pass is at a belief once.
+more mass than the root, so that the root's bounds are then as close. Passes go deeper and wider
+each time: there is a plan soon, and what is picked next is picked by better bounds. One set serves
+all rounds, so that a pass is at a belief once; and as bounds interpolate between beliefs, those of
+a round that are near each other are one to it, so that the others lie further apart. From the
+second pass on upper bounds are settled after it (`solvers.points.settled`).
 
 A pass goes forward for half of the seconds left at most, for less where the one before took longer
 to come back than to go, and comes back from where it is then.
@@ -18,12 +20,14 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from solvers.checkpoint import States, named, within
 from solvers.devices import late
 from solvers.host import Record
-from solvers.points.points import PointSets, distinct, words
+from solvers.points.batches import distinct, words
+from solvers.points.points import PointSets
+from solvers.points.settled import settle_upper
 from solvers.points.starts import Starts, Wanted
 from solvers.progress import Bar
 from solvers.search.growing import Passes, as_passes, elapsed
@@ -35,6 +39,7 @@ _GOING = 0.5  # of a pass's time, at most, that it goes forward
 _SAME = 1e-13
 # Without a last round: rounds, and beliefs of each, of a first pass; passes that go deeper.
 _DEPTH, _WIDTH, _DOUBLINGS = 16, 32, 10
+_NEAR = 4e-3  # of a first pass: beliefs so near each other stand for each other; half in each other
 
 
 @runtime_checkable
@@ -75,19 +80,20 @@ def improve_points(
     Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
     between backups, to raise if it is to stop. `states`: where what is known is kept, as `kind`.
     """
-    previous, least, horizon = np.zeros(0), tolerance, sets.structure.horizon
-    going = _GOING
+    previous, horizon = np.zeros(0), sets.structure.horizon
+    least, going = np.full(sets.tasks, tolerance), _GOING
     states = States(None, "point-based", str) if states is None else states
 
     def state() -> dict[str, np.ndarray]:
-        numbers = {"bounds": previous, "least": np.array(least)}
+        numbers = {"bounds": previous, "least": least}
         numbers["passes"] = np.reshape(np.array(passes), (-1, 3))
         return {**numbers, **named("sets", sets.state())}
 
     def restore(kept: dict[str, np.ndarray]) -> None:
         nonlocal previous, least, began
         sets.restore(within("sets", kept))
-        previous, least, passes[:] = kept["bounds"], float(kept["least"]), as_passes(kept["passes"])
+        previous, passes[:] = kept["bounds"], as_passes(kept["passes"])
+        least = np.array(np.broadcast_to(kept["least"], sets.tasks))
         began = time.monotonic() - elapsed(passes)
 
     states.resume(restore, state, kind, sets.mesh)
@@ -95,15 +101,22 @@ def improve_points(
         while True:
             states.save(state, kind)
             try:
-                size = horizon, solver.beliefs
+                size = horizon, solver.beliefs, 0.0
                 if sets.endless:
                     more = min(len(passes), _DOUBLINGS)
-                    size = _DEPTH << more, min(_WIDTH << more, solver.beliefs)
+                    deep, wide = more if more < 2 else (more + 4) // 2, (more + 1) // 2
+                    size = _DEPTH << deep, min(_WIDTH << wide, solver.beliefs), _NEAR / 2**more
                 expired = _after_a_share(sets.mesh, began, solver.seconds, going)
                 due = _open(sets, starts, least)
                 given = sets, due, solver.memory, least, check, size, expired
                 fresh, cut, took = _improve(*given)
                 going = min(_GOING, took)
+                least = _allowed(sets, starts, tolerance, relative)
+                left = _open_tasks(sets, starts, least)
+                if sets.endless and passes and left.any():
+                    expired = _after_a_share(sets.mesh, began, solver.seconds, _GOING)
+                    still = float(least[left].min())
+                    settle_upper(sets, left, still, solver.memory / 8, check, expired)
             except KeyboardInterrupt:
                 if not passes:
                     raise
@@ -111,7 +124,6 @@ def improve_points(
             bounds = _bounds(sets, starts)
             gap = float((bounds[0] - bounds[1]).max(initial=0.0))
             allowed = close_enough(tolerance, relative, np.ones_like(bounds[0]), bounds[0])
-            least = float(allowed.min()) if allowed.size else tolerance
             passes.append((sets.visited(), time.monotonic() - began, gap))
             bar(1, f"gap {gap:.3g}, {sets.visited()} beliefs")
             same = bounds.shape == previous.shape and np.allclose(
@@ -157,7 +169,22 @@ def _bounds(sets: PointSets, starts: Starts) -> Float[np.ndarray, "two _k"]:
     return np.concatenate(found, axis=1)
 
 
-def _open(sets: PointSets, starts: Starts, tolerance: float) -> Starts:
+def _allowed(
+    sets: PointSets, starts: Starts, tolerance: float, relative: float
+) -> Float[np.ndarray, " U"]:
+    """The gap of each task that is close enough at its starts; with a last round, the least."""
+    found = np.full(sets.tasks, np.inf)
+    for (t, memory), one in starts.items():
+        points = sets.at(t, memory)
+        upper = points.upper[points.visit(one.belief)]
+        close = close_enough(tolerance, relative, np.ones_like(upper), upper)
+        found = np.minimum(found, np.where(one.weight > 0, close, np.inf).min(axis=0))
+    if not sets.endless:
+        found[:] = found.min(initial=np.inf)
+    return np.where(found < np.inf, found, tolerance)
+
+
+def _open(sets: PointSets, starts: Starts, tolerance: Float[np.ndarray, " U"]) -> Starts:
     """The starts with the weights of tasks whose bounds are not close enough there."""
     found = {}
     for (t, memory), one in starts.items():
@@ -168,6 +195,14 @@ def _open(sets: PointSets, starts: Starts, tolerance: float) -> Starts:
     return found
 
 
+def _open_tasks(
+    sets: PointSets, starts: Starts, tolerance: Float[np.ndarray, " U"]
+) -> Bool[np.ndarray, " U"]:
+    """Tasks whose bounds are not close enough at some start."""
+    left = [one.weight.any(axis=0) for one in _open(sets, starts, tolerance).values()]
+    return np.any([np.zeros(sets.tasks, bool), *left], axis=0)
+
+
 Candidates = dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]
 
 
@@ -175,9 +210,9 @@ def _improve(
     sets: PointSets,
     starts: Starts,
     memory: float,
-    tolerance: float,
+    tolerance: Float[np.ndarray, " U"],
     check: Callable[[], None],
-    size: tuple[int, int],
+    size: tuple[int, int, float],
     expired: Callable[[], bool],
 ) -> tuple[int, bool, float]:
     """One pass forward, and back.
@@ -187,14 +222,14 @@ def _improve(
     **Returns:** how many beliefs are new; whether time or memory was over before
     the last round; the share of its time that it went forward.
     """
-    began, over, (rounds, width) = time.monotonic(), False, size
+    began, over, (rounds, width, near) = time.monotonic(), False, size
     before, most = sets.visited(), sets.batch(memory / 8)
     walk: list[dict[int, np.ndarray]] = []
     wanted: dict[int, Wanted] = {}
     walked: dict[int, set[int]] = {}
     full = functools.partial(_full, sets, memory) if sets.endless else lambda: False
-    close = _IGNORED * tolerance if sets.endless else 0.0
-    ignored = 0.0 if sets.endless else _IGNORED * tolerance / rounds
+    close = _IGNORED * tolerance if sets.endless else np.zeros(sets.tasks)
+    ignored = 0.0 if sets.endless else _IGNORED * float(tolerance.min()) / rounds
     for t in range(rounds):
         here: dict[int, np.ndarray] = {}
         candidates: Candidates = {}
@@ -216,7 +251,7 @@ def _improve(
                 break
         walk.append(here)
         if sets.endless:
-            candidates = _not_walked(sets, candidates, walked, width)
+            candidates = _not_walked(sets, candidates, walked, width, near)
         wanted = _largest(candidates, width, ignored)
         if over or (sets.endless and not wanted):
             break
@@ -237,7 +272,7 @@ def _follow(
     index: np.ndarray,
     weight: np.ndarray,
     candidates: Candidates,
-    close: float,
+    close: Float[np.ndarray, " U"],
 ) -> None:
     """Add the beliefs after hopeful controls: by class, (belief, weight, share of the gap).
 
@@ -266,7 +301,7 @@ def _follow(
 
 
 def _not_walked(
-    sets: PointSets, candidates: Candidates, walked: dict[int, set[int]], most: int
+    sets: PointSets, candidates: Candidates, walked: dict[int, set[int]], most: int, near: float
 ) -> Candidates:
     """Each once, those that this pass has not been at in another round: most of them, by class."""
     found: Candidates = {}
@@ -276,6 +311,8 @@ def _not_walked(
         total, reach = np.zeros(len(belief)), np.zeros((len(belief), weight.shape[1]))
         np.add.at(total, same, share)
         np.add.at(reach, same, weight)
+        if len(belief) > most:
+            belief, reach, total = _united(belief, reach, total, near)
         place, seen, picked = sets.at(0, memory).place, walked.get(memory, set()), []
         order = np.argsort(-total, kind="stable")
         for n, word in zip(order.tolist(), words(belief[order]), strict=True):
@@ -286,6 +323,29 @@ def _not_walked(
         if picked:
             found[memory] = [(belief[picked], reach[picked], total[picked])]
     return found
+
+
+def _united(
+    belief: Float[np.ndarray, "n m"],
+    reach: Float[np.ndarray, "n U"],
+    total: Float[np.ndarray, " n"],
+    near: float,
+) -> tuple[Float[np.ndarray, "k m"], Float[np.ndarray, "k U"], Float[np.ndarray, " k"]]:
+    """Beliefs further than `near` from each other, each with the weight of those it stands for.
+
+    Of those near each other, by one less Hellinger's affinity, the one that holds most of the gap.
+    """
+    order = np.argsort(-total, kind="stable")
+    root = np.sqrt(belief[order])
+    close, lead = root @ root.T > 1.0 - near, np.full(len(order), -1)
+    for n in range(len(order)):
+        if lead[n] < 0:
+            lead[close[n] & (lead < 0)] = n
+    kept, place = np.unique(lead, return_inverse=True)
+    more, share = np.zeros((len(kept), reach.shape[1])), np.zeros(len(kept))
+    np.add.at(more, place.reshape(-1), reach[order])
+    np.add.at(share, place.reshape(-1), total[order])
+    return belief[order[kept]], more, share
 
 
 def _largest(candidates: Candidates, most: int, ignored: float) -> dict[int, Wanted]:

@@ -19,25 +19,20 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from solvers.checkpoint import named, within
 from solvers.host import Record
-from solvers.points.batches import in_chunks, padded_length
+from solvers.points.batches import distinct, in_chunks, padded_length, words
 from solvers.points.ends import Ends, flatten, known_ends
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import RELATIVE
 from solvers.told.bounds import expected, open_columns
-from solvers.told.interpolate import NEAR, best_plan, upper_between
+from solvers.told.interpolate import NEAR, best_plan, upper_between, weights_between
 
-_CELLS = 16_384
+_CELLS = 3_072
 _ROUNDED = 1e-15
 _FOUND = ("belief", "upper", "lower", "best", "ceiling", "alpha", "plan", "control", "after")
-
-
-def words(belief: Float[np.ndarray, "N m"]) -> Int[np.ndarray, "N m"]:
-    """Equal where beliefs of mass one are one up to rounding."""
-    return np.round(belief * 2.0**44).astype(np.int64)
 
 
 class Found(Record):
@@ -121,12 +116,19 @@ class Points:
 
     def upper_at(self, query: np.ndarray) -> Float[np.ndarray, "N U"]:
         """Upper bounds at unnormalised beliefs."""
+        return in_chunks(upper_between, query, self._known(), self.mesh)[0]
+
+    def made_of(self, query: np.ndarray) -> list[np.ndarray]:
+        """They, and what they are made of, as `weights_between` says."""
+        return in_chunks(weights_between, query, self._known(), self.mesh)
+
+    def _known(self) -> tuple[Array, ...]:
         if "upper" not in self._cache:
             length = padded_length(max(len(self.belief), NEAR))
             pad = [(0, length - len(self.belief)), (0, 0)]
             arrays = (np.pad(self.belief, pad), np.pad(self.upper, pad), self.told, self.least)
             self._cache["upper"] = tuple(map(jnp.asarray, arrays))
-        return in_chunks(upper_between, query, self._cache["upper"], self.mesh)[0]
+        return self._cache["upper"]
 
     def lower_at(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower bounds at unnormalised beliefs, and the plans that attain them, (N, U) each."""
@@ -146,9 +148,20 @@ class Points:
         control: np.ndarray,
         after: np.ndarray,
     ) -> None:
-        """Take in backups at visited beliefs: upper bounds (n, U), and one plan each."""
-        np.minimum.at(self.upper, index, upper)
+        """Take in backups at visited beliefs: upper bounds (n, U), and one plan each.
+
+        A plan goes on with itself after a symbol where `after` is -1.
+        """
+        np.minimum.at(self.upper, index, np.maximum(upper, self.lower[index]))
+        self._cache.pop("upper", None)
+        own = np.einsum("num,nm->nu", alpha, self.belief[index])
+        lower = self.lower[index]
+        new = (own > lower + _ROUNDED * abs(lower)).any(axis=1)
+        if not new.any():
+            return
+        alpha, control, after = alpha[new], control[new], after[new]
         numbers = len(self.control) + np.arange(len(alpha))
+        after = np.where(after < 0, numbers[:, None, None, None], after)
         self.control = np.concatenate([self.control, control])
         self.after = np.concatenate([self.after, after])
         padded = np.concatenate(
@@ -164,6 +177,11 @@ class Points:
             np.concatenate([self.plan, numbers]),
         )
         self.prune()
+
+    def settle(self, open_: np.ndarray, upper: np.ndarray, ceiling: np.ndarray) -> None:
+        """Take in upper bounds (K, U) and ceilings (K, A, U) of the tasks that are open."""
+        self.upper[:, open_], self.ceiling[..., open_] = upper, ceiling
+        self._cache.pop("upper", None)
 
     def prune(self) -> None:
         """Set plans aside that are best at no visited belief: no bound there is lost."""
@@ -282,8 +300,7 @@ class PointSets:
         first = (belief @ now.reshape(-1, points).T).reshape(-1, controls, tasks)
         allowed = np.asarray(self.flat.allowed)[0].T
         ceiling = np.where(allowed, ceiling, -np.inf)
-        lower = here.lower[index][:, None]
-        hopeful = np.asarray((ceiling >= lower - RELATIVE * abs(lower)).any(axis=2))
+        hopeful = np.asarray(self.hopeful(t, memory, index).any(axis=2))
         symbols = self.structure.symbols if self.goes_on(t) else 0
         shape, again = (len(belief), controls, symbols), np.ones(controls)
         mass = np.zeros(shape)
@@ -315,6 +332,12 @@ class PointSets:
         high = np.where(hopeful[:, :, None], np.minimum(both[0], ceiling), ceiling)
         here.ceiling[index] = high
         return Found(high, both[1], mass, upper, lower, plan)
+
+    def hopeful(self, t: int, memory: int, index: np.ndarray) -> Bool[np.ndarray, "n A U"]:
+        """Which controls may be best at visited beliefs, by their ceilings."""
+        here, allowed = self.at(t, memory), np.asarray(self.flat.allowed)[0].T
+        lower = here.lower[index][:, None]
+        return allowed & (here.ceiling[index] >= lower - RELATIVE * abs(lower))
 
     def mean(self, value: np.ndarray, control: int) -> np.ndarray:
         """Expectation over the next coefficients of values (..., U)."""
@@ -371,19 +394,7 @@ class PointSets:
                         part = following.alpha[slot % len(following.plan), other[here]]
                         later[here] += law[..., v][here][:, None] * part
                 alpha += np.where(back[:, :, z, None] > 0, 0.0, column * later)
-            own = len(points.control) + np.arange(len(index))[:, None, None, None]
-            after = np.where(back[..., None] > 0, own, after)
+            after = np.where(back[..., None] > 0, -1, after)
             alpha /= 1.0 - back.sum(axis=2)[..., None]
         points.improve(index, found.upper.max(axis=1), alpha, control, after)
         return found
-
-
-def distinct(beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Beliefs without repetition (up to rounding), and where each is among them."""
-    mix = np.random.default_rng(0).uniform(0.5, 1.5, beliefs.shape[1])
-    key = np.round(beliefs @ mix * 2.0**44)
-    _, first, index = np.unique(key, return_index=True, return_inverse=True)
-    index = index.reshape(-1)
-    if np.abs(beliefs - beliefs[first[index]]).max(initial=0.0) > 1e-13:
-        return beliefs, np.arange(len(beliefs))
-    return beliefs[first], index

@@ -39,15 +39,32 @@ def upper_between(
     **Arguments:** `query`; `belief`: visited, summing to 1, or rows of zeros, K >= `NEAR`;
     `value`: upper bounds there; `told`, `least`: U and L above.
     """
-    near, worth = _nearest(query, belief, value)
+    _, near, worth = _nearest(query, belief, value)
     return _between(query, near, worth, told, least)
+
+
+def weights_between(
+    query: Float[Numbers, "N m"],
+    belief: Float[Numbers, "K m"],
+    value: Float[Numbers, "K U"],
+    told: Float[Numbers, "U m"],
+    least: Float[Numbers, "U m"],
+) -> tuple[Array, Array, Array, Array, Array]:
+    """The same bounds (N, U), and what they are made of, while other bounds are not smaller.
+
+    **Returns:** `upper_between`; which beliefs (N, k) with which weights w (N, k); and the factor f
+    and the rest r (N, U) of each task, so that f sum_i w_i V_i + r is a bound whatever V is.
+    """
+    index, near, worth = _nearest(query, belief, value)
+    bound, weight, factor, rest = _made_of(query, near, worth, told, least)
+    return bound, index, weight, factor, rest
 
 
 @as_program
 def _nearest(
     query: Numbers, belief: Numbers, value: Numbers
-) -> tuple[Float[Array, "N k m"], Float[Array, "N k U"]]:
-    """The nearest visited beliefs and the bounds there."""
+) -> tuple[Int[Array, "N k"], Float[Array, "N k m"], Float[Array, "N k U"]]:
+    """Which the nearest visited beliefs are, they, and the bounds there."""
     mass = query.sum(axis=1, keepdims=True)
     each = jnp.sqrt(query / jnp.where(mass > 0, mass, 1.0)).astype(jnp.float32)
     root = jnp.sqrt(jnp.asarray(belief)).astype(jnp.float32)
@@ -63,13 +80,31 @@ def _nearest(
         return best[near // _GROUP] * _GROUP + near % _GROUP
 
     near = jax.lax.map(of_one, each, batch_size=min(_ROWS, len(each)))
-    return jnp.asarray(belief)[near], jnp.asarray(value)[near]
+    return near, jnp.asarray(belief)[near], jnp.asarray(value)[near]
 
 
 @as_program
 def _between(
     query: Numbers, b: Array, v: Array, told: Numbers, least: Numbers
 ) -> Float[Array, "N U"]:
+    return _mixed(query, b, v, told, least)[0]
+
+
+@as_program
+def _made_of(
+    query: Numbers, b: Array, v: Array, told: Numbers, least: Numbers
+) -> tuple[Array, Array, Array, Array]:
+    bound, weight, worth, shrunk = _mixed(query, b, v, told, least)
+    factor = jnp.array(_SHRINK, worth.dtype)[:, None, None]
+    best, mass = shrunk.argmin(axis=0)[None], query.sum(axis=1, keepdims=True)
+    rest = jnp.take_along_axis(shrunk - factor * worth, best, axis=0)[0]
+    return bound, weight, mass * factor[best[0], 0, 0], mass * rest
+
+
+def _mixed(
+    query: Numbers, b: Array, v: Array, told: Numbers, least: Numbers
+) -> tuple[Float[Array, "N U"], Float[Array, "N k"], Float[Array, "N U"], Float[Array, "s N U"]]:
+    """The smallest bound; weights, what they are worth, and bounds if shrunk, per unit of mass."""
     mass = query.sum(axis=1, keepdims=True)
     q = query / jnp.where(mass > 0, mass, 1.0)
     base = jnp.matmul(q, told.T, precision=_EXACT)
@@ -86,7 +121,7 @@ def _between(
     more = jnp.matmul(jnp.maximum(rest, 0.0), told.T, precision=_EXACT)
     less = jnp.matmul(jnp.maximum(-rest, 0.0), least.T, precision=_EXACT)
     shrunk = factor * worth + (more - less).reshape(len(_SHRINK), *worth.shape)
-    return jnp.minimum(best, shrunk.min(axis=0)) * mass
+    return jnp.minimum(best, shrunk.min(axis=0)) * mass, weight, worth, shrunk
 
 
 def _fit(query: Float[Numbers, "N m"], belief: Float[Array, "N k m"]) -> Float[Array, "N k"]:
@@ -114,4 +149,6 @@ def best_plan(
     plans, tasks, points = alpha.shape
     total = jnp.matmul(query, alpha.reshape(-1, points).T, precision=_EXACT)
     total = total.reshape(-1, plans, tasks)
-    return total.max(axis=1), total.argmax(axis=1)
+    best, number = total.max(axis=1), jnp.arange(plans)[:, None]
+    index = jnp.where(total == best[:, None], number, plans).min(axis=1)  # a quarter of argmax
+    return best, jnp.minimum(index, plans - 1)

@@ -13,6 +13,7 @@ from solvers import Problem as Posed
 from solvers.points.endless import Graph
 from solvers.points.passes import improve_points
 from solvers.points.points import PointSets
+from solvers.points.settled import settle_upper
 from solvers.points.starts import root_beliefs
 from solvers.problem import TaskList
 from solvers.solution import Node
@@ -94,6 +95,30 @@ def test_bounds_hold_at_every_belief(seed, still):
             apart += (upper - lower).ravel().tolist()
     assert min(apart) < 1e-9
     assert max(apart) > 1e-3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_settled_bounds_hold(seed):
+    """They fall, to no less than what six rounds find."""
+    rng = np.random.default_rng(seed)
+    structure, tables, tasks = stationary(rng, going=0.3, roots=2, variants=2, dead=seed == 2)
+    sets, rounds, moved = improved(structure, tables, tasks, passes=2), 6, []
+    with jax.enable_x64(True):
+        sets.at(0, 0).visit(rng.dirichlet(np.full(3, 0.5), 20))
+    for _ in range(4):
+        before = [one.upper.copy() for one in sets.sets.values()]
+        with jax.enable_x64(True):
+            settle_upper(sets, np.ones(sets.tasks, bool), 1e-9, 1e8, lambda: None, lambda: False)
+        after = [one.upper for one in sets.sets.values()]
+        moved.append(np.concatenate([(x - y).ravel() for x, y in zip(before, after, strict=True)]))
+    assert min(x.min() for x in moved) >= -1e-15  # lower bounds are rounded too
+    assert max(x.max() for x in moved) > 1e-6
+    for (_, memory), points in sets.sets.items():
+        right = after_rounds(sets, points.belief, memory, rounds)
+        going = np.asarray(tables.column)[structure.columns].sum(axis=1).max()
+        tail = abs(sets.now(0, memory)).max() * going**rounds / (1 - going)
+        assert (right <= points.upper + tail + 1e-12).all()
+        assert (points.lower <= points.upper).all()
 
 
 def attained(plan, structure, tables, task, root, rounds):

@@ -14,7 +14,7 @@ from solvers.points.points import PointSets
 from solvers.points.starts import root_beliefs
 from solvers.problem import TaskList
 from solvers.told.bounds import told_parameter
-from solvers.told.interpolate import NEAR, upper_between
+from solvers.told.interpolate import NEAR, upper_between, weights_between
 from solvers.tree.tree import build_tree
 from tests.helpers.problems import random_problem, value, values
 
@@ -140,6 +140,27 @@ def test_interpolation_is_no_looser_than_told_omega_or_the_sawtooth():
         again = np.asarray(upper_between(0.7 * belief, belief, known, told, least))
         assert (again <= 0.7 * known + 1e-12).all()
     assert gained > 10
+
+
+def test_what_a_bound_is_made_of_holds_of_smaller_bounds():
+    """Weights found once bound W by whatever else bounds it at the same beliefs."""
+    problem = random_problem(np.random.default_rng(3), rounds=3, **SHAPE)
+    told = told_parameter(problem.structure, problem.tables, problem.tasks)[1][0, 0]
+    rng, least = np.random.default_rng(1), np.full_like(told, -10.0)
+    belief, query = rng.dirichlet(np.full(4, 2.0), NEAR), rng.dirichlet(np.full(4, 2.0), 20) * 0.3
+    known, right = (
+        np.array([[value(problem, 1, 0, b, 0, q) for q in range(2)] for b in beliefs])
+        for beliefs in (belief, query)
+    )
+    loose = known + rng.uniform(0, 0.2, known.shape)
+    made = weights_between(query, belief, loose, told, least)
+    bound, near, weight, factor, rest = map(np.asarray, made)
+    np.testing.assert_allclose(bound, upper_between(query, belief, loose, told, least))
+    worth = [np.einsum("nk,nku->nu", weight, x[near]) for x in (loose, known)]
+    before, after = (factor * x + rest for x in worth)
+    assert (bound <= before + 1e-6).all()
+    assert (right <= after + 1e-6).all()
+    assert (after < before - 1e-3).any()
 
 
 def test_a_rest_that_is_covered_too_much_is_paid_for():
