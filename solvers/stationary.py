@@ -61,7 +61,7 @@ class Stationary(AbstractSolver):
         if 0 < limits.tolerance < least:
             raise TooFine(least)
         try:
-            cut = _cut(listed, tasks, limits.tolerance, self.rounds)
+            cut = _cut(listed, tasks, limits.tolerance, self.rounds, limits.relative)
             if limits.single and self.rounds is None:
                 cut = _cut_again(listed, tasks, cut, limits.tolerance)
             inner = dataclasses.replace(limits, tolerance=0.0, relative=0.0)
@@ -87,9 +87,13 @@ class Stationary(AbstractSolver):
 
 
 def _cut(
-    listed: Listed, tasks: TaskList, tolerance: float, rounds: int | None = None
+    listed: Listed,
+    tasks: TaskList,
+    tolerance: float,
+    rounds: int | None = None,
+    relative: float = 0.0,
 ) -> Truncation:
-    """The fewest rounds that are enough, or so many."""
+    """The fewest rounds that are enough, or so many; `relative`: was asked for besides."""
     structure = listed.structure
     if rounds is not None:
         return cut_after(listed, tasks, rounds)
@@ -104,6 +108,7 @@ def _cut(
     )
     if cut.error > tolerance and not tolerance > 0:
         must = "be positive, in money: the conversation can last longer than any number of rounds"
+        must += ", and how many are enough does not follow from relative" if relative > 0 else ""
         do = f"pass, say, tolerance={1e-6 * most_gained(listed.tables, tasks.groups):.1e}"
         raise Unsuited("tolerance", must, tolerance, do)
     if cut.error > tolerance:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import dynmech as dm
+from dynmech.audit import shared
 from dynmech.market.settlements import AbstractSettlementSignal
 from tests.helpers import oracle
 from tests.helpers.deviations import (
@@ -334,3 +335,20 @@ def test_the_verdict_is_labelled():
     for word in ("MessageDriven", "Participation", "incentives", "window", "budget", "no subsidy"):
         assert word in text
     assert len(text.splitlines()) <= 12
+
+
+def test_what_audits_share_is_of_what_was_asked_whatever_other_threads_put_there(monkeypatch):
+    """It was looked up twice: in between another audit's could come in its place."""
+
+    class Raced(dict):
+        asked = 0
+
+        def __getitem__(self, name):
+            self.asked += 1
+            return dict.__getitem__(self, name) if self.asked == 1 else (None, "another's")
+
+    mine, kept = object(), Raced()
+    policy = dm.solve_efficient_policy(logit_market(), progress=False)
+    monkeypatch.setattr(shared, "_FOUND", lambda policy, make: kept)
+    for _ in range(2):
+        assert shared.shared(policy, "gap", lambda: "mine", mine) == "mine"

@@ -351,6 +351,14 @@ def test_values_that_have_nowhere_to_move_are_constant(horizon):
     np.testing.assert_allclose(two.revalue().value, one.revalue().value, atol=1e-12)
     gains = [dm.DynamicTeamMechanism(x).audit().incentive_gain for x in (one, two)]
     np.testing.assert_allclose(*gains, atol=1e-12)
+    if horizon == math.inf:
+        kernel = np.broadcast_to(np.full((2, 2), 0.5), (3, 2, 2, 2))
+        moves = dm.MarkovValues(np.array([[0.2, 0.4]] * 2), np.full((2, 2), 0.5), kernel)
+        moving = dm.RecommendationMDP(
+            env.gamma, env.tastes, horizon, env.action_rule, env.signals, moves
+        )
+        with pytest.raises(dm.InvalidArgument, match="does not follow from relative"):
+            dm.solve_efficient_policy(moving, relative=1e-2, progress=False)
     chat = two.start(profile=0).step("query", [0, 0, 0], theta=[0, 0], shown=0)
     assert chat.ended or np.isfinite(chat.value)
 
