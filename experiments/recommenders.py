@@ -2,10 +2,10 @@
 
 Cars and electricity contracts. Best expected utility shows what she would like most; Thompson
 sampling draws a taste from the belief and shows what is worth most to all together at it; the
-ranking shows what converts most, each product once. W - V certifies what any report planned at the
-outset can gain under each of them, and the audit finds what single misreports do gain: with the
-same payments a worse policy is a bigger temptation. Message-driven settlement is there for
-comparison.
+ranking shows what converts most, each product once. W - V at the nodes that a policy reaches
+certifies what any report can gain under it, and the audit finds what single misreports do gain:
+with the same payments a worse policy is a bigger temptation. Message-driven settlement is there
+for comparison.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from experiments._output import Output
 
 REAL: tuple[markets.Real, ...] = ("cars", "electricity")
 NAME, VALUE, BEST = "recommender", "V [money]", "W [money]"
-BOUND = "largest W - V [money]"
+BOUND = "no report gains more than [money]"
 PAID, SPREAD = "paid, simulated [money]", "its standard deviation [money]"
 
 
@@ -130,7 +130,7 @@ def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applic
     keys = jax.random.split(jax.random.key(options.seed))
     rows = []
     for label, policy in policies(env, env.sample_profiles(keys[0], options.profiles)).items():
-        row, mechanism, _ = row_of_means(policy)
+        row, mechanism, audit = row_of_means(policy)
         paid = mechanism.simulate(keys[1], options.conversations).payment.sum(axis=1)
         rows.append(
             {
@@ -139,7 +139,7 @@ def study(name: markets.Real, options: Options) -> tuple[pd.DataFrame, dm.applic
                 BEST: policy.upper.mean(),
                 "surplus lost [%]": 100 * float(1 - policy.value.mean() / policy.upper.mean()),
                 **row,
-                BOUND: policy.incentive_bound.max(),
+                BOUND: audit.incentive_bound.max(),
                 PAID: paid.mean(),
                 SPREAD: paid.std(ddof=1),
             }
@@ -196,8 +196,8 @@ def main(options: Options) -> None:
             for _, one in table.iloc[1:].iterrows():
                 out.say(
                     f"{one[NAME]}: {100 * (1 - one[VALUE] / one[BEST]):.1f}% of W is lost; a "
-                    f"misreport gains {one[GAIN]:.3g} {market.unit}, and none that is planned at "
-                    f"the outset more than {one[BOUND]:.3g}."
+                    f"misreport gains {one[GAIN]:.3g} {market.unit}, and none, at the outset or "
+                    f"at a node that is reached, more than {one[BOUND]:.3g}."
                 )
             found[name] = (table, market.unit)
         picture(found, out)

@@ -72,7 +72,7 @@ def bound_inside(
     rows = []
     for (profile, *_), node in found.items():
         at, shown = node.certified(certificate), tuple(display(env, c) for c in node.path[::2])
-        bound = float(at.gap[0]) + 2 * bias
+        bound = max(float(at.gap[0]), 0.0) + 2 * bias  # truth is a report too
         rows.append(NodeBound(profile, len(shown) + 1, shown, at[0], bound))
     return tuple(rows)
 
