@@ -22,7 +22,7 @@ from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
 from dynmech.problem.tasks import Pairs, assign, make_pairs
 from dynmech.solve.outcome import laid_out, with_table
-from dynmech.solve.prepare import root_beliefs
+from dynmech.solve.prepare import MEMORY, root_beliefs
 from dynmech.solve.running import run_solver
 from solvers import BestFirst, Exact, Limits, Status, TaskList
 from solvers.progress import deferred
@@ -30,7 +30,6 @@ from solvers.stationary import cut_after, cut_off, with_later
 from solvers.tree.plan import Plan
 
 _LEAST = 1e-9  # of the market's money: a tolerance below is none
-_MEMORY = 8e9  # bytes
 _SHARE = 1e-3  # of the upper bound, where an exact tree does not fit or there is no last round
 _PATIENCE = 10.0  # seconds in which what is found is the same however quick the machine
 
@@ -83,7 +82,7 @@ def solve_rest(
         assignment = assign(env, pairs, root, env.values.support)
         compiled, memories, solver = None, None, Exact(listed=True) if apart else None
         if endless and rounds is None and not apart:  # resumed conversations are told the same
-            solver = BestFirst(_MEMORY, points_after=_PATIENCE)
+            solver = BestFirst(MEMORY, points_after=_PATIENCE)
         if apart:
             compiled, memories = compile_remembered(env, 2 * Exact().memory)
         posed = Posed(env) if compiled is None else Posed(env, compiled)

@@ -21,6 +21,7 @@ from dynmech.errors import (
 from dynmech.market.environment import RecommendationMDP
 from dynmech.problem.edges import Compiled
 from dynmech.problem.pose import Posed
+from dynmech.solve.prepare import MEMORY
 from solvers import Limits, Problem, Solution, Status, Tables, TaskList
 from solvers.follow import write_out
 from solvers.table import Answer, PlanTable
@@ -30,7 +31,6 @@ from solvers.tree.tree import Tree
 from solvers.truncation import truncate
 
 _VERB = "solve_efficient_policy"
-_MEMORY = 8e9
 P = TypeVar("P")
 
 
@@ -71,7 +71,7 @@ def with_table(problem: Problem, tasks: TaskList, found: Solution, limits: Limit
         return found
     call = f"{_VERB}(solver=...)"
     try:
-        table = write_out(problem, tasks, found.plan, found.upper, limits.memory or _MEMORY)
+        table = write_out(problem, tasks, found.plan, found.upper, limits.memory or MEMORY)
     except MemoryError as error:
         do = "reduce rounds, symbols or profiles"
         raise TooLarge(describe(call, "fit the tree of its plans", str(error), do)) from error
@@ -104,11 +104,11 @@ def laid_out(
         market, compiled, numbers = posed.on_tree(tree, table.last)
     else:
         assert table.rounds is not None
-        market, compiled, numbers, tree = posed.on_rounds(table.rounds, limits.memory or _MEMORY)
+        market, compiled, numbers, tree = posed.on_rounds(table.rounds, limits.memory or MEMORY)
     endless, rounds = posed.problem.horizon == math.inf and table.last is None, len(tree.layers)
     left = np.zeros(len(tasks))
     if endless:
-        left = _beyond(posed.problem, tasks, numbers, rounds, limits.memory or _MEMORY)
+        left = _beyond(posed.problem, tasks, numbers, rounds, limits.memory or MEMORY)
     return market, Solved(
         compiled,
         tree,

@@ -24,7 +24,7 @@ _VERB = "solve_efficient_policy"
 _MOST_PROFILES = 2_000_000
 _MOST_MOVES = 5e8
 _MOST_AXES = 60
-_MEMORY = 8e9
+MEMORY = 8e9  # bytes that a solve may take where nobody says
 _COPIES = 3  # of profiles with own alternatives while they are told apart
 _DRAW = "pass initial=env.sample_profiles(jax.random.key(0), 16)"
 _LEAST_MONEY, _MOST_MONEY = 1e-290, 1e290  # sums and products still have room beyond
@@ -122,7 +122,7 @@ def _check_room(env: RecommendationMDP, count: int, memory: float | None) -> Non
     """Raise where the profiles with own alternatives, values and symbols each, do not fit."""
     n, size = env.values.support.shape
     pairs = count * n * size * max(env.initial_alphabet[1:])
-    need, memory = 8.0 * _COPIES * pairs * (2 * n + 1), memory or _MEMORY
+    need, memory = 8.0 * _COPIES * pairs * (2 * n + 1), memory or MEMORY
     if need > memory:
         must = f"name the profiles when all of them need more than {memory / 1e9:.3g} GB"
         got = f"{count} profiles with own alternatives: {need / 1e9:.3g} GB"

@@ -17,7 +17,7 @@ from dynmech.errors import (
     TooLarge,
     describe,
 )
-from dynmech.solve.prepare import rounded_up
+from dynmech.solve.prepare import MEMORY, rounded_up
 from solvers import (
     AbstractSolver,
     BestFirst,
@@ -39,7 +39,6 @@ _VERB = "solve_efficient_policy"
 _ROUNDING = 1e-9
 _SINGLE = 1e-5  # of a value, in single precision, where a solver does not say
 _EXACT = 1e-11
-_MEMORY = 8e9
 _PATIENCE = 30.0  # seconds, estimated, of being exact where a tolerance is given
 
 
@@ -67,7 +66,7 @@ def _pick(problem: Problem, tasks: TaskList, limits: Limits, progress: bool) -> 
     With a tolerance, exact where that takes about a second; else a search that gives way to it
     (`solvers.tree.beside`), and only where memories are too many to search, exact again.
     """
-    memory = limits.memory or _MEMORY
+    memory = limits.memory or MEMORY
     search = problem, tasks, limits, progress
     if problem.horizon == math.inf:
         why = "picked because horizon is math.inf"

@@ -217,7 +217,8 @@ def _improve(
 ) -> tuple[int, bool, float]:
     """One pass forward, and back.
 
-    **Arguments:** `size`: rounds at most, and beliefs of each round and class.
+    **Arguments:** `size`: rounds at most, beliefs of each round and class, and how near beliefs of
+    a round stand for each other, without a last one (`_united`).
 
     **Returns:** how many beliefs are new; whether time or memory was over before
     the last round; the share of its time that it went forward.
