@@ -4,12 +4,16 @@ How many those are, and what is lost by stopping there: `solvers.truncation`.
 """
 
 import dataclasses
+import functools
 import math
+import time
+from collections.abc import Callable
 
 import equinox as eqx
 import numpy as np
 
-from solvers.checks import check_fields, flag, optional, positive, whole
+from solvers.checks import check_fields, flag, optional, positive, time_limit, whole
+from solvers.devices import from_first, late
 from solvers.problem import TaskList
 from solvers.process import Listed, Problem
 from solvers.search.branch_and_bound import BranchAndBound
@@ -23,6 +27,7 @@ from solvers.truncation import Truncation, truncate, truncation_gaps, unroll
 _MOST_ROUNDS = 10_000
 _CUTS = 4
 _RESOLUTION = 1e4
+_MOMENT = 1e-9  # seconds, of what is left where none are
 
 
 class TooSlow(MemoryError):
@@ -37,21 +42,27 @@ class Stationary(AbstractSolver):
     - `memory`: bytes that may live at once, default 4e9.
     - `merge`: False keeps every history apart; the answer is the same, for checking.
     - `rounds`: so many, whatever the tolerance; None: as many as it needs.
+    - `seconds`: of work, after which bounds are those reached; None for no limit. Merged histories
+      that an exact solve would take longer for, by a rough estimate, are searched as long.
     """
 
     memory: float = eqx.field(static=True, default=4e9)
     merge: bool = eqx.field(static=True, default=True)
     rounds: int | None = eqx.field(static=True, default=None)
+    seconds: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_fields(self, memory=positive, merge=flag, rounds=optional(whole(1)))
+        fields = {"memory": positive, "merge": flag, "rounds": optional(whole(1))}
+        check_fields(self, **fields, seconds=time_limit)
 
     def solve(self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool):
         """Choose the rounds, solve the problem cut off after them, add what that can cost.
 
         See `AbstractSolver.solve`. Exactly where the tree fits, else by branch and bound with half
-        of the tolerance for either.
+        of the tolerance for either. The status is TIME_LIMIT where time is over before that, also
+        where rounds are too few for it.
         """
+        began = time.monotonic()
         if problem.horizon < math.inf:
             do = "solve with Exact() or BranchAndBound()"
             raise Unsuited("horizon", "be math.inf for Stationary()", problem.horizon, do)
@@ -60,30 +71,49 @@ class Stationary(AbstractSolver):
         least *= most_gained(listed.tables, tasks.groups)
         if 0 < limits.tolerance < least:
             raise TooFine(least)
+        expired = functools.partial(late, limits.mesh, began, self.seconds)
+        cuts, fixed = [], self.rounds is not None or not limits.tolerance > 0
         try:
-            cut = _cut(listed, tasks, limits.tolerance, self.rounds, limits.relative)
+            cut = _cut(listed, tasks, limits.tolerance, self.rounds, limits.relative, expired)
             if limits.single and self.rounds is None:
-                cut = _cut_again(listed, tasks, cut, limits.tolerance)
+                cut = _cut_again(listed, tasks, cut, limits.tolerance, expired)
+            cuts.append(cut)
             inner = dataclasses.replace(limits, tolerance=0.0, relative=0.0)
-            exact = Exact(self.memory, self.merge, listed=True)
+            exact = Exact(self.memory, self.merge, self._left(limits, began), listed=True)
             short = cut_off(problem, listed, cut.rounds)
             found = exact.solve(short, tasks, inner, progress)
             how = "Exact, for these rounds"
-        except MemoryError:
-            if not limits.tolerance > 0 or not self.merge or self.rounds is not None:
+        except (MemoryError, TimeoutError) as error:
+            slow = isinstance(error, TimeoutError)
+            if not self.merge or (fixed and not slow):
                 raise
             half = limits.tolerance / 2
-            cut = _cut(listed, tasks, half)
-            if limits.single and (room := _room(listed, tasks, cut)) > half:
+            if not cuts or not (fixed or expired()):
+                cuts.append(_cut(listed, tasks, half, expired=expired))
+            cut = min(cuts, key=lambda one: one.error)
+            if limits.single and not fixed and (room := _room(listed, tasks, cut)) > half:
                 raise TooFine(2 * room) from None
-            inner = dataclasses.replace(limits, tolerance=half)
+            hurried = self.rounds is None and cut.error > half  # another time there will be more
+            kept = None if hurried else limits.checkpoint
+            inner = dataclasses.replace(limits, tolerance=half, checkpoint=kept)
             short = cut_off(problem, listed, cut.rounds)
-            found = BranchAndBound(self.memory).solve(short, tasks, inner, progress)
-            how = "BranchAndBound, for these rounds, because the exact tree does not fit"
+            search = BranchAndBound(self.memory, self._left(limits, began))
+            found = search.solve(short, tasks, inner, progress)
+            why = "would take too long" if slow else "does not fit"
+            how = f"BranchAndBound, for these rounds, because the exact tree {why}"
+            if hurried:
+                found = ended(found, Status.TIME_LIMIT)
         text = f"{cut.rounds} rounds, cut-off error at most {cut.error:.3g}; {how}"
         joint = ": " if found.note and not found.note.startswith(";") else ""
         found = dataclasses.replace(found, note=f"{text}{joint}{found.note}")
         return with_later(found, listed, tasks, cut)
+
+    def _left(self, limits: Limits, began: float) -> float | None:
+        """Seconds left since then, by the clock of a mesh's first process."""
+        seconds = math.inf if self.seconds is None else self.seconds
+        if seconds == math.inf:
+            return None
+        return max(seconds - from_first(limits.mesh, lambda: time.monotonic() - began), _MOMENT)
 
 
 def _cut(
@@ -92,8 +122,12 @@ def _cut(
     tolerance: float,
     rounds: int | None = None,
     relative: float = 0.0,
+    expired: Callable[[], bool] = lambda: False,
 ) -> Truncation:
-    """The fewest rounds that are enough, or so many; `relative`: was asked for besides."""
+    """The fewest rounds that are enough, or so many; `relative`: was asked for besides.
+
+    **Arguments:** `expired`: whether time is over, so that there are to be no more rounds.
+    """
     structure = listed.structure
     if rounds is not None:
         return cut_after(listed, tasks, rounds)
@@ -105,7 +139,10 @@ def _cut(
         tolerance=tolerance,
         least=max(1, listed.depth),
         most=most,
+        expired=expired,
     )
+    if cut.error > tolerance and expired():
+        return cut
     if cut.error > tolerance and not tolerance > 0:
         must = "be positive, in money: the conversation can last longer than any number of rounds"
         must += ", and how many are enough does not follow from relative" if relative > 0 else ""
@@ -117,17 +154,19 @@ def _cut(
     return cut
 
 
-def _cut_again(listed: Listed, tasks: TaskList, cut: Truncation, tolerance: float) -> Truncation:
+def _cut_again(
+    listed: Listed, tasks: TaskList, cut: Truncation, tolerance: float, expired: Callable[[], bool]
+) -> Truncation:
     """Leave room in the tolerance for what float32 can be off by in so many rounds."""
     room = 0.0
     for _ in range(_CUTS):
         room = _room(listed, tasks, cut)
-        if tolerance <= 0 or cut.error + room <= tolerance:
+        if tolerance <= 0 or cut.error + room <= tolerance or expired():
             return cut
         left = tolerance - 1.1 * room
         if left <= 0:
             break
-        cut = _cut(listed, tasks, left)
+        cut = _cut(listed, tasks, left, expired=expired)
     raise TooFine(max(2.2 * room, 1.1 * tolerance))
 
 

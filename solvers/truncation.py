@@ -120,12 +120,15 @@ def truncate(
     tolerance: float,
     least: int = 1,
     most: int = 10_000,
+    expired: Callable[[], bool] = lambda: False,
 ) -> Truncation:
     """Find the fewest rounds whose two-sided error is within `tolerance` per unit of root mass.
 
-    **Arguments:** `structure` of one round, which stands for all; `least`, `most`: of rounds.
+    **Arguments:** `structure` of one round, which stands for all; `least`, `most`: of rounds;
+    `expired`: whether time is over, so that there are to be no more rounds.
 
-    **Returns:** a `Truncation`, whose `error` is above `tolerance` iff `most` rounds are too few.
+    **Returns:** a `Truncation`, whose `error` is above `tolerance` iff `most` rounds are too few or
+    time is over.
     """
     tables = _doubles(tables)
     closed = close_beliefs(structure, tables, tasks)
@@ -152,7 +155,7 @@ def truncate(
             known = mass > 0
             errors.append(((over[-1] + under[-1])[known] / mass[known, None]).max(initial=0.0))
         error = float(max(errors))
-        if error <= tolerance or rounds >= most:
+        if error <= tolerance or rounds >= most or expired():
             break
         if rounds % _LOOK == 0:
             if _hopeless(error, before, tolerance, rounds, most):

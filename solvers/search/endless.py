@@ -102,7 +102,8 @@ class BestFirst(AbstractSolver):
         exact = max(limits.tolerance, limits.relative) == 0
         moving = any(part.kernel is not None for part in groups)
         if moving or (exact and close_beliefs(structure, tables, groups) is None):
-            return Stationary(self.memory).solve(problem, tasks, limits, progress)
+            by_rounds = Stationary(self.memory, seconds=self.seconds)
+            return by_rounds.solve(problem, tasks, limits, progress)
         searching = to_search(self.seconds)
         asked = to_attain(limits, self.memory)
         first = dataclasses.replace(part_of(asked, _SHARE), seconds=searching)

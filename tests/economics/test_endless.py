@@ -8,7 +8,7 @@ import pytest
 
 import dynmech as dm
 from experiments.benchmarks.churn import draw, every_economy, market
-from tests.economics.test_stationary import assert_brackets, random_endless
+from tests.economics.test_stationary import BOUNDS, assert_brackets, random_endless
 
 
 def solve(env, tolerance):
@@ -247,3 +247,22 @@ def test_profiles_that_cannot_be_are_left_out_without_a_last_round_too():
         policy = dm.solve_efficient_policy(both, solver, tolerance=1e-2, progress=False)
         np.testing.assert_array_equal(np.isnan(policy.value).ravel(), ~policy.possible)
         assert not policy.possible.all()
+
+
+@pytest.mark.parametrize("solver", [dm.Stationary, dm.BestFirst, dm.PointBased])
+def test_seconds_end_a_solve_by_rounds_with_bounds_that_hold(solver, tmp_path):
+    """Values that move are left to it by the other two, which pass on the seconds they have."""
+    env = random_endless(5, query=0.6)
+    kept = {"tolerance": 0.02, "checkpoint": tmp_path, "progress": False}
+    whole = dm.solve_efficient_policy(env, solver(), tolerance=1e-3, progress=False)
+    with pytest.warns(dm.DynmechWarning, match="time allowed"):
+        short = dm.solve_efficient_policy(env, solver(seconds=1e-6), **kept)
+    assert short.status is dm.Status.TIME_LIMIT
+    for low, high in BOUNDS:
+        known = ~np.isnan(getattr(whole, low))
+        assert (getattr(short, low) <= getattr(whole, high) + 1e-12)[known].all(), low
+        assert (getattr(short, high) >= getattr(whole, low) - 1e-12)[known].all(), high
+    again = dm.solve_efficient_policy(env, solver(seconds=1e3), **kept)  # on no fewer rounds
+    free = dm.solve_efficient_policy(env, solver(), tolerance=0.02, progress=False)
+    assert again.status is dm.Status.WITHIN_TOLERANCE
+    np.testing.assert_array_equal(again.upper, free.upper)
