@@ -39,7 +39,8 @@ class Checkpoint:
     """Parts of one problem in a folder.
 
     **Arguments:** `path`: the folder, made if absent; `mark`: the problem's fingerprint; `call`:
-    what users call the folder, for the messages; `inside`: folders in it, to be one of several.
+    what users call the folder, for the messages; `inside`: folders in it, to be one of several;
+    `look`: whether only to see whose it is, and to claim none that is nobody's.
 
     **Raises:** `Unkept` if it is no folder or cannot be written, or holds parts of another
     problem; nothing in it is changed then.
@@ -51,13 +52,14 @@ class Checkpoint:
         mark: str,
         call: str = "solve(checkpoint=...)",
         inside: tuple[str, ...] = (),
+        look: bool = False,
     ):
         self.call = call
         if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
             raise Unkept(self._refusal("be the path of a folder", shown(path)))
         self.path, self.mark = Path(path, *inside), mark
         with self._disk():
-            self._claim()
+            self._claim(look)
 
     def load(self, part: Part) -> dict[str, np.ndarray] | None:
         """Return a finished part, or None where it is absent or had to be set aside."""
@@ -106,17 +108,19 @@ class Checkpoint:
     def _document(self, part: Part) -> dict[str, Any]:
         return {"format": _FORMAT, "fingerprint": self.mark, "part": list(part)}
 
-    def _claim(self) -> None:
+    def _claim(self, look: bool) -> None:
         """Say whose the folder is, in one step, unless it says so already."""
         manifest = self.path / "manifest.json"
         mine = {"format": _FORMAT, "fingerprint": self.mark}
         while (found := _read(manifest)) != mine:
+            if found is not None and mine.keys() <= found.keys():
+                got = f"{self.path}, which holds parts of another problem or version"
+                raise Unkept(self._refusal("name a folder of the same problem", got))
+            if look:
+                return
             if found is None:
                 with contextlib.suppress(FileExistsError):  # of another job, just now: read it
                     write(manifest, json.dumps(mine).encode(), fresh=True)
-            elif mine.keys() <= found.keys():
-                got = f"{self.path}, which holds parts of another problem or version"
-                raise Unkept(self._refusal("name a folder of the same problem", got))
             else:
                 set_aside(self.path, [manifest])
 
@@ -213,6 +217,19 @@ class States:
         """Write the state as it is now, if it is time."""
         self.hold(state)
         self.keep(kind)
+
+
+def claim(path: str | os.PathLike[str] | None, *searches: tuple[str, Callable[[], str]]) -> None:
+    """Say whose folders several searches keep their states in, before any of them begins.
+
+    **Arguments:** `path`, `searches`: as in `States`, name and mark of each.
+
+    **Raises:** `Unkept`, as `Checkpoint`; where one is another problem's, none is claimed.
+    """
+    marks = {} if path is None else {name: mark() for name, mark in searches}
+    for look in (True, False):
+        for name, mark in marks.items():
+            Checkpoint(path or "", mark, inside=(name,), look=look)
 
 
 def mark_of(numbers: object, *words: object) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -133,11 +134,7 @@ class Shared:
         began = time.monotonic()
         self.solver, self.listed, self.tasks, self.limits = solver, listed, tasks, limits
         structure, tables, groups = listed.structure, listed.tables, tasks.groups
-        asked = limits.tolerance, limits.relative
-        mark = functools.partial(
-            mark_of, (structure, tables, groups), "PointBased, endless", solver.beliefs, *asked
-        )
-        self.states = States(limits.checkpoint, "point-based", mark)
+        self.states = States(limits.checkpoint, *shared_states(solver, listed, tasks, limits))
         with jax.enable_x64(True):
             self.sets = PointSets(structure, tables, groups, limits.mesh, endless=True)
             self.starts = root_beliefs(self.sets, groups)
@@ -160,6 +157,15 @@ class Shared:
         structure, tables = self.listed.structure, self.listed.tables
         with jax.enable_x64(True):
             return _bounds(self.sets, self.tasks, structure, tables, status, self.passes)
+
+
+def shared_states(
+    solver: Walking, listed: Listed, tasks: TaskList, limits: Limits
+) -> tuple[str, Callable[[], str]]:
+    """Where states of bounds shared between beliefs are kept, and whose they are."""
+    numbers = listed.structure, listed.tables, tasks.groups
+    words = "PointBased, endless", solver.beliefs, limits.tolerance, limits.relative
+    return "point-based", functools.partial(mark_of, numbers, *words)
 
 
 def solve_endless(

@@ -16,10 +16,10 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Int
 
-from solvers.checkpoint import States, mark_of
+from solvers.checkpoint import States, claim, mark_of
 from solvers.checks import check_fields, number, positive, time_limit
 from solvers.devices import check_mesh, late
-from solvers.points.endless import Shared
+from solvers.points.endless import Shared, shared_states
 from solvers.points.passes import BELIEFS, Pace
 from solvers.points.turns import Turns
 from solvers.problem import Structure, Tables, TaskList, Tasks
@@ -112,6 +112,8 @@ class BestFirst(AbstractSolver):
         else:
             half = dataclasses.replace(first, memory=self.memory / 2)
             pace = Pace(self.memory / 2, searching, BELIEFS)
+            of_others = shared_states(pace, listed, tasks, half)  # opened when it is their turn
+            claim(limits.checkpoint, _states(structure, tables, groups, half), of_others)
             shared = functools.partial(Shared, pace, listed, tasks, half, progress)
             turns = Turns(shared, tasks, self.points_after, half, began)
             found = turns.searched(
@@ -181,10 +183,7 @@ def search_endless(
     memory = _MEMORY if limits.memory is None else limits.memory
     economy = np.full(len(flat), -1, np.int64)
     status = Status.WITHIN_TOLERANCE
-    mark = functools.partial(
-        mark_of, (structure, tables, groups), "BestFirst", tolerance, limits.relative
-    )
-    states, added = States(limits.checkpoint, "best-first", mark), []
+    states, added = States(limits.checkpoint, *_states(structure, tables, groups, limits)), []
     due, done, begun, began = search.first_due(flat, parent), 0, (1, np.inf), time.monotonic()
 
     def add(q: int) -> None:
@@ -261,6 +260,14 @@ def search_endless(
     return Solution(
         lower, upper, status, plan, lower, note=note, nodes=nodes, bytes=held, rounding=rounding
     )
+
+
+def _states(
+    structure: Structure, tables: Tables, groups: Sequence[Tasks], limits: Limits
+) -> tuple[str, Callable[[], str]]:
+    """Where states of a search are kept, and whose they are."""
+    words = "BestFirst", limits.tolerance, limits.relative
+    return "best-first", functools.partial(mark_of, (structure, tables, groups), *words)
 
 
 def _late_in(limits: Limits) -> Callable[[float], bool]:

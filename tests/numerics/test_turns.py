@@ -10,7 +10,7 @@ import pytest
 
 import dynmech as dm
 from experiments.benchmarks.instances import rated
-from solvers import BestFirst, Limits, PointBased, Status, checkpoint
+from solvers import BestFirst, Limits, PointBased, Status, Unkept, checkpoint
 from solvers.points import passes, turns
 from solvers.points.endless import Graph, Shared
 from solvers.search.endless_plan import EndlessPlan
@@ -109,3 +109,19 @@ def test_a_search_in_turns_that_is_resumed_has_the_seconds_that_are_left(tmp_pat
         spent.append(time.monotonic() - began)
         assert found.status is Status.TIME_LIMIT
     assert spent[1] < spent[0] / 2
+
+
+def test_a_folder_of_another_problem_is_refused_before_the_first_turn(tmp_path, monkeypatch):
+    """Whoever of the two kept something there; it stays theirs alone."""
+    solver = BestFirst(points_after=1e3)
+    others = {"points": PointBased(), "search": BestFirst()}
+    for name, other in others.items():
+        solve(*problem(0), other, Limits(1e-2, checkpoint=tmp_path / name))
+    monkeypatch.setattr("solvers.search.endless.search_endless", None)
+    for name in others:
+        kept = sorted((tmp_path / name).iterdir())
+        assert len(kept) == 1
+        for parts, tolerance in ((problem(1), 1e-2), (problem(0), 1e-3)):
+            with pytest.raises(Unkept, match="same problem"):
+                solve(*parts, solver, Limits(tolerance, checkpoint=tmp_path / name))
+        assert sorted((tmp_path / name).iterdir()) == kept
