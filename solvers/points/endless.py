@@ -28,12 +28,11 @@ from solvers.search.endless_plan import AbstractEndless
 from solvers.search.growing import Passes, elapsed
 from solvers.search.rounds import require_fine, to_search, to_write
 from solvers.search.store import Indices, digits_of
-from solvers.search.written import part_of, to_attain, written_out
+from solvers.search.written import to_attain, to_bound, written_out
 from solvers.solution import Limits, Node, Solution, Status
 from solvers.told.rounded import told_gains, widened_endless
 
 _ROUNDING = 1e-13  # of what a value's terms add up to
-_REST = 0.3  # of the tolerance: what the rounds not written out may bring
 
 
 class Graph(AbstractEndless):
@@ -141,15 +140,18 @@ class Shared:
         self.passes: Passes = []
         self.progress, self.calls, self.setup = progress, 0, time.monotonic() - began
 
-    def improve(self, seconds: float | None) -> Status:
-        """Pass over beliefs until bounds are close, or so many seconds were spent in all."""
+    def improve(self, seconds: float | None, turn: float | None = None) -> Status:
+        """Pass over beliefs until bounds are close, or so many seconds were spent in all.
+
+        After `turn` of them no other pass begins.
+        """
         limits = self.limits
         pace = Pace(self.solver.memory, seconds, self.solver.beliefs)
         given = self.sets, self.starts, pace, limits.tolerance, self.passes
         began = time.monotonic() - max(self.setup, elapsed(self.passes))
         kind, self.calls = f"stage{self.calls}", self.calls + 1
         with jax.enable_x64(True), deferred() as interrupts:
-            how = self.progress, interrupts.check, limits.relative, self.states, kind
+            how = self.progress, interrupts.check, limits.relative, self.states, kind, turn
             return improve_points(*given, began, *how)
 
     def found(self, status: Status) -> Solution:
@@ -181,10 +183,10 @@ def solve_endless(
     structure, tables, groups = listed.structure, listed.tables, tasks.groups
     require_fine(limits, tables, groups)
     asked = to_attain(limits, solver.memory)
-    shared = Shared(solver, listed, tasks, part_of(asked, 1 - _REST), progress)
+    shared = Shared(solver, listed, tasks, to_bound(asked), progress)
     found = shared.found(shared.improve(to_search(solver.seconds)))
     expired = to_write(limits.mesh, began, solver.seconds)
-    found = written_out(found, tasks, listed, asked, _REST, expired)
+    found = written_out(found, tasks, listed, asked, expired)
     found = dataclasses.replace(found, seconds=time.monotonic() - began)
     return widened_endless(found, structure, tables, tasks, single=limits.single)
 

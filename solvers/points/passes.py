@@ -10,7 +10,8 @@ a round that are near each other are one to it, so that the others lie further a
 second pass on upper bounds are settled after it (`solvers.points.settled`).
 
 A pass goes forward for half of the seconds left at most, for less where the one before took longer
-to come back than to go, and comes back from where it is then.
+to come back and settle than to go, and comes back from where it is then. After such a one the next
+goes no deeper or wider.
 """
 
 import functools
@@ -35,7 +36,7 @@ from solvers.solution import Status, close_enough
 
 BELIEFS = 256  # that a pass adds in a round and memory class, where nobody says
 _IGNORED = 0.5
-_GOING = 0.5  # of a pass's time, at most, that it goes forward
+_GOING, _LEAST = 0.5, 1e-9  # of a pass's time, at most, that it goes forward; seconds
 _SAME = 1e-13
 # Without a last round: rounds, and beliefs of each, of a first pass; passes that go deeper.
 _DEPTH, _WIDTH, _DOUBLINGS = 16, 32, 10
@@ -74,11 +75,13 @@ def improve_points(
     relative: float = 0.0,
     states: States | None = None,
     kind: str = "stage0",
+    turn: float | None = None,
 ) -> Status:
     """Pass over the beliefs that follow `starts` until bounds meet there; why it ended.
 
     Adds (visited beliefs, seconds, largest gap) of every pass to `passes`. `check` is called
     between backups, to raise if it is to stop. `states`: where what is known is kept, as `kind`.
+    `turn`: the seconds after which no other pass begins, None for those of `solver`.
     """
     previous, horizon = np.zeros(0), sets.structure.horizon
     least, going = np.full(sets.tasks, tolerance), _GOING
@@ -103,20 +106,24 @@ def improve_points(
             try:
                 size = horizon, solver.beliefs, 0.0
                 if sets.endless:
-                    more = min(len(passes), _DOUBLINGS)
+                    more = min(sets.level, _DOUBLINGS)
                     deep, wide = more if more < 2 else (more + 4) // 2, (more + 1) // 2
                     size = _DEPTH << deep, min(_WIDTH << wide, solver.beliefs), _NEAR / 2**more
                 expired = _after_a_share(sets.mesh, began, solver.seconds, going)
                 due = _open(sets, starts, least)
-                given = sets, due, solver.memory, least, check, size, expired
-                fresh, cut, took = _improve(*given)
-                going = min(_GOING, took)
+                given, start = (
+                    (sets, due, solver.memory, least, check, size, expired),
+                    time.monotonic(),
+                )
+                fresh, cut, forward = _improve(*given)
+                sets.level += not cut
                 least = _allowed(sets, starts, tolerance, relative)
                 left = _open_tasks(sets, starts, least)
                 if sets.endless and passes and left.any():
                     expired = _after_a_share(sets.mesh, began, solver.seconds, _GOING)
                     still = float(least[left].min())
                     settle_upper(sets, left, still, solver.memory / 8, check, expired)
+                going = min(_GOING, forward / max(time.monotonic() - start, _LEAST))
             except KeyboardInterrupt:
                 if not passes:
                     raise
@@ -132,7 +139,7 @@ def improve_points(
             previous = bounds
             if (bounds[0] - bounds[1] <= allowed).all():
                 return Status.WITHIN_TOLERANCE
-            if late(sets.mesh, began, solver.seconds):
+            if late(sets.mesh, began, solver.seconds) or late(sets.mesh, began, turn):
                 return Status.TIME_LIMIT
             if _full(sets, solver.memory):
                 return Status.MEMORY_LIMIT
@@ -140,7 +147,7 @@ def improve_points(
                 return Status.TIME_LIMIT
             if same and not fresh and not sets.endless:
                 return Status.EXACT
-            if same and not fresh and len(passes) > _DOUBLINGS:
+            if same and not fresh and sets.level > _DOUBLINGS:
                 return Status.STALLED
 
 
@@ -221,7 +228,7 @@ def _improve(
     a round stand for each other, without a last one (`_united`).
 
     **Returns:** how many beliefs are new; whether time or memory was over before
-    the last round; the share of its time that it went forward.
+    the last round; the seconds that it went forward.
     """
     began, over, (rounds, width, near) = time.monotonic(), False, size
     before, most = sets.visited(), sets.batch(memory / 8)
@@ -262,8 +269,7 @@ def _improve(
             for low in range(0, len(index), most):
                 check()
                 sets.back_up(t, kind, index[low : low + most])
-    took = time.monotonic() - began
-    return sets.visited() - before, over, (turned - began) / took if took > 0 else 1.0
+    return sets.visited() - before, over, turned - began
 
 
 def _follow(

@@ -164,18 +164,15 @@ class Points:
         after = np.where(after < 0, numbers[:, None, None, None], after)
         self.control = np.concatenate([self.control, control])
         self.after = np.concatenate([self.after, after])
-        padded = np.concatenate(
-            [alpha, alpha[np.zeros(padded_length(len(alpha)) - len(alpha), int)]]
-        )
+        fill = np.zeros(padded_length(len(alpha)) - len(alpha), int)
+        padded = np.concatenate([alpha, alpha[fill]])
         value, at = in_chunks(best_plan, self.belief, (jnp.asarray(padded),), self.mesh)
         better = value > self.lower + _ROUNDED * abs(self.lower)
         self.lower = np.where(better, value, self.lower)
         self.best = np.where(better, numbers[at], self.best)
         self.upper = np.maximum(self.upper, self.lower)
-        self.alpha, self.plan = (
-            np.concatenate([self.alpha, alpha]),
-            np.concatenate([self.plan, numbers]),
-        )
+        self.alpha = np.concatenate([self.alpha, alpha])
+        self.plan = np.concatenate([self.plan, numbers])
         self.prune()
 
     def settle(self, open_: np.ndarray, upper: np.ndarray, ceiling: np.ndarray) -> None:
@@ -211,6 +208,7 @@ class PointSets:
         still = (self.column == self.column[:, :1]).all(axis=1) & endless
         self.still = np.where(still, self.column[:, 0], 0.0)
         self.sets: dict[tuple[int, int], Points] = {}
+        self.level = 0  # whole passes, by which the next is as deep and wide
 
     def at(self, t: int, memory: int) -> Points:
         key = (self.table(t), int(memory))
@@ -246,7 +244,8 @@ class PointSets:
 
     def state(self) -> dict[str, np.ndarray]:
         """What was found, for a checkpoint."""
-        found = {"order": np.array(list(self.sets), np.int64).reshape(-1, 2)}
+        order = np.array(list(self.sets), np.int64).reshape(-1, 2)
+        found = {"order": order, "level": np.array(self.level)}
         for (t, memory), points in self.sets.items():
             found |= named(f"{t}-{memory}", points.state())
         return found
@@ -254,6 +253,7 @@ class PointSets:
     def restore(self, kept: dict[str, np.ndarray]) -> None:
         """Become what was kept."""
         self.sets.clear()
+        self.level = int(kept["level"])
         for t, memory in kept["order"].tolist():
             self.at(t, memory).restore(within(f"{t}-{memory}", kept))
 

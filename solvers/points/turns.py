@@ -3,8 +3,11 @@
 Where few beliefs are met, as when the process ends soon or little is learned, a search that opens
 node after node is over within a second; where many are, in no time that anybody has, and bounds
 that beliefs share are. Which it is cannot be told before. So the search has a turn first; then the
-others have `_TIMES` as many seconds as it had, and so on, turns twice as long each time. Whichever
-is close enough first is the answer: it has had a share 1 / (1 + `_TIMES`) of the time at least.
+others have `_TIMES` as many seconds as it had, and so on, turns twice as long each time or more.
+The last pass of a turn may take up to `_OVER` as long as the turn, rather than be cut short; the
+search's next turn is the longer then. Whichever is close enough first is the answer: the search has
+had a share 1 / (1 + `_TIMES`) of the time whenever its turn ends, 1 / (1 + `_TIMES` `_OVER`) at
+the least.
 """
 
 import dataclasses
@@ -18,7 +21,7 @@ from solvers.problem import TaskList
 from solvers.search.growing import elapsed
 from solvers.solution import Limits, Solution, Status, close_enough, ended
 
-_TIMES = 8
+_TIMES, _OVER = 8, 4  # how much longer turns of the others are, and may take with a last pass
 _SHORTEST, _LATE = 1e-2, 1e-9  # seconds, of a first turn, and of whoever has none left
 
 
@@ -71,17 +74,17 @@ class Turns:
         if not late(limits.mesh, self.began + self.spent, self.turn):
             return False
         self._improve(_TIMES * self.turn)
-        self.turn *= 2
+        self.turn = max(2 * self.turn, self.spent / _TIMES)
         return late(limits.mesh, self.began, limits.seconds)
 
     def _improve(self, most: float) -> None:
         """Improve bounds until so many seconds were spent on them, or there are no more."""
-        began = time.monotonic()
+        began, last = time.monotonic(), _OVER * most
         if self.limits.seconds is not None:
-            most = min(most, max(self.limits.seconds - (began - self.began), _LATE) + self.spent)
+            last = min(last, max(self.limits.seconds - (began - self.began), _LATE) + self.spent)
         try:
             self.shared = self.shared or self.make()
-            self.status = self.shared.improve(None if most == math.inf else most)
+            self.status = self.shared.improve(None if last == math.inf else last, most)
         except MemoryError:
             self.turn = math.inf
         self.spent += time.monotonic() - began

@@ -33,7 +33,7 @@ from solvers.search.kept import Arrays, restore_search, search_state
 from solvers.search.rounds import require_fine, to_search, to_write
 from solvers.search.timed import with_clock
 from solvers.search.unrolled import write_finite
-from solvers.search.written import part_of, to_attain, written_out
+from solvers.search.written import to_attain, to_bound, written_out
 from solvers.solution import (
     AbstractSolver,
     Limits,
@@ -49,7 +49,6 @@ from solvers.tree.closed import close_beliefs
 
 _TOGETHER, _MEMORY = 256, 4e9
 _ROUNDING, _LEAST = 1e-13, 1e-14  # of what a value's terms add up to
-_SHARE, _REST = 0.6, 0.35
 _LEAVING = 0.5  # of what is asked for, where others follow whose bounds are wider
 
 
@@ -106,7 +105,7 @@ class BestFirst(AbstractSolver):
             return by_rounds.solve(problem, tasks, limits, progress)
         searching = to_search(self.seconds)
         asked = to_attain(limits, self.memory)
-        first = dataclasses.replace(part_of(asked, _SHARE), seconds=searching)
+        first = dataclasses.replace(to_bound(asked), seconds=searching)
         if structure.symbols == 1 or exact or self.points_after == math.inf:
             found = search_endless(structure, tables, groups, first, progress)
         else:
@@ -120,7 +119,7 @@ class BestFirst(AbstractSolver):
                 lambda over: search_endless(structure, tables, groups, half, progress, over)
             )
         expired = to_write(limits.mesh, began, self.seconds)
-        found = written_out(found, tasks, listed, asked, _REST, expired)
+        found = written_out(found, tasks, listed, asked, expired)
         found = dataclasses.replace(found, seconds=time.monotonic() - began)
         return widened_endless(found, structure, tables, tasks, single=limits.single)
 

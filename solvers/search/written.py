@@ -16,11 +16,17 @@ from solvers.search.unrolled import write_rounds
 from solvers.solution import Limits, Solution, Status, close_enough, ended
 
 _HURRIED = 1.0  # seconds of writing, after an interrupt
+_SEARCHED, _REST = 0.68, 0.3  # of the tolerance: of bounds, and what later rounds may bring
 
 
 def to_attain(limits: Limits, memory: float) -> Limits:
     """What plans are to attain: in single precision half is left to rounding of the data."""
     return dataclasses.replace(part_of(limits, 1 / (1 + limits.single)), memory=memory)
+
+
+def to_bound(limits: Limits) -> Limits:
+    """How close the bounds of plans are to be that attain so much once they are written out."""
+    return part_of(limits, _SEARCHED)
 
 
 def part_of(limits: Limits, share: float) -> Limits:
@@ -34,10 +40,9 @@ def written_out(
     tasks: TaskList,
     listed: Listed,
     limits: Limits,
-    share: float,
     expired: Callable[[], bool],
 ) -> Solution:
-    """The same, from whose last round on no more than a share of the tolerance is to come.
+    """The same, from whose last round on no more than `_REST` of the tolerance is to come.
 
     **Arguments:** `limits`: the memory that there is, and the tolerance that is to be kept. Where
     that is missed since rounds are too few, the status says why they are. An interrupt ends them
@@ -48,7 +53,7 @@ def written_out(
     assert memory is not None
     close = close_enough(*asked, tasks.mass, found.upper) * tasks.mass
     rounded = np.asarray(found.rounding)
-    known = found.lower, found.upper, np.maximum(share * close, rounded)
+    known = found.lower, found.upper, np.maximum(_REST * close, rounded)
     why, began = Status.MEMORY_LIMIT, time.monotonic()
     hurried = _HURRIED if found.status is Status.INTERRUPTED else None
     with jax.enable_x64(True), deferred() as interrupts:

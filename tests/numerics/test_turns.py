@@ -13,6 +13,8 @@ from experiments.benchmarks.instances import rated
 from solvers import BestFirst, Limits, PointBased, Status, Unkept, checkpoint
 from solvers.points import passes, turns
 from solvers.points.endless import Graph, Shared
+from solvers.points.points import PointSets
+from solvers.points.starts import root_beliefs
 from solvers.search.endless_plan import EndlessPlan
 from tests.numerics.test_endless_points import solve
 from tests.numerics.test_stationary import stationary
@@ -52,18 +54,19 @@ def test_limits_end_both_and_the_status_says_so(asked):
 
 
 def test_turns_come_again(monkeypatch):
-    """Each is twice as long; whoever is at it goes on from where it was."""
+    """Each is twice as long, its last pass as long as it may; whoever is at it goes on."""
     given, improve = [], Shared.improve
 
-    def improved(self, seconds):
-        given.append((seconds, len(self.passes)))
+    def improved(self, seconds, turn):
+        given.append((seconds, turn))
         return improve(self, seconds) if len(given) > 2 else Status.TIME_LIMIT
 
     monkeypatch.setattr(Shared, "improve", improved)
     found = solve(*problem(1, 0.95), BestFirst(points_after=0.0), Limits(1e-6))[0]
     assert found.status.met
     assert len(given) > 2
-    assert [seconds for seconds, _ in given[:3]] == pytest.approx([0.08, 0.16, 0.32])
+    assert [turn for _, turn in given[:3]] == pytest.approx([0.08, 0.16, 0.32])
+    assert [seconds for seconds, _ in given[:3]] == pytest.approx([0.32, 0.64, 1.28])
 
 
 def test_an_interrupt_leaves_the_closer_bounds(monkeypatch):
@@ -77,7 +80,7 @@ def test_an_interrupt_leaves_the_closer_bounds(monkeypatch):
         return back(*given)
 
     monkeypatch.setattr(passes, "_improve", backed)
-    monkeypatch.setattr(Shared, "improve", lambda self, seconds: improve(self, None))
+    monkeypatch.setattr(Shared, "improve", lambda self, *limits: improve(self, None))
     found = solve(*problem(2, 0.95), BestFirst(points_after=0.0), Limits(1e-9))[0]
     assert found.status is Status.INTERRUPTED
     assert len(begun) == 2
@@ -85,11 +88,39 @@ def test_an_interrupt_leaves_the_closer_bounds(monkeypatch):
     assert (found.lower <= found.upper).all()
 
 
+def test_a_turn_that_was_overrun_is_made_up_for(monkeypatch):
+    given = []
+
+    def improved(self, seconds, turn):
+        given.append(turn)
+        if len(given) == 1:
+            time.sleep(1.0)
+        return Status.TIME_LIMIT if len(given) < 3 else Status.STALLED
+
+    monkeypatch.setattr(Shared, "improve", improved)
+    solve(*problem(1, 0.95), BestFirst(points_after=0.0, seconds=3.0), Limits(1e-10))
+    assert given[1] >= 1.0
+
+
+def test_a_pass_cut_short_is_made_again_as_deep():
+    structure, tables, tasks = problem(0, 0.95)
+    with jax.enable_x64(True):
+        sets = PointSets(structure, tables, [tasks], endless=True)
+        starts = root_beliefs(sets, [tasks])
+        for seconds, turn, level in [(1e-9, None, 0), (None, 1e-9, 1), (None, 1e-9, 2)]:
+            pace, made = passes.Pace(4e9, seconds, 16), []
+            given = sets, starts, pace, 1e-9, made, time.monotonic()
+            assert passes.improve_points(*given, turn=turn) is Status.TIME_LIMIT
+            assert len(made) == 1
+            assert sets.level == level
+
+
 @pytest.mark.slow
-def test_a_tolerance_is_met_where_much_is_learned():
-    """Best first, marginal economies are a fifth off."""
-    env = rated(0.9)
-    one, limit = env.sample_profiles(jax.random.key(0), 1), 3e-3
+@pytest.mark.parametrize(("going", "limit"), [(0.9, 3e-3), (0.99, 1e-3)])
+def test_a_tolerance_is_met_where_much_is_learned(going, limit):
+    """Best first, marginal economies are a fifth off; half a minute at .99."""
+    env = rated(going)
+    one = env.sample_profiles(jax.random.key(0), 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dm.DynmechWarning)  # few rounds are written out
         policy = dm.solve_efficient_policy(env, initial=one, relative=limit, progress=False)
