@@ -267,13 +267,14 @@ def gain_table(audits: Mapping[str, dm.Audit]) -> pd.DataFrame:
     rows = []
     for label, audit in audits.items():
         for i, name in enumerate(audit.names):
+            gain, none = float(audit.incentive_gain[i]), f"{name} has no profitable misreport."
             rows.append(
                 {
                     "settlement": label,
                     "advertiser": name,
-                    "largest gain [money]": float(audit.incentive_gain[i]),
+                    "largest gain [money]": gain,
                     "of it in period 1 [money]": float(audit.first_gain[i]),
-                    "witness": audit.witness[i].sentence(),
+                    "witness": audit.witness[i].sentence() if gain > audit.tolerance else none,
                 }
             )
     return pd.DataFrame(rows)

@@ -45,13 +45,17 @@ def make_console() -> Console:
 
 @dataclass(frozen=True)
 class Output:
-    """A folder for the files of one experiment and a console for what is said about them."""
+    """A folder for the files of one experiment and a console for what is said about them.
+
+    `rounding`: money; what is no more than this in a table is rounding, and stands as 0.
+    """
 
     folder: Path
     unit: str
     console: Console = field(default_factory=make_console)
     written: list[Path] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    rounding: float = 0.0
 
     def __post_init__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +77,20 @@ class Output:
 
     def table(self, name: str, frame: pd.DataFrame, title: str, *, show: bool = True) -> None:
         """Write `name.csv` and, if `show`, print the table."""
+        frame = self._without_rounding(frame)
         path = self.folder / f"{name}.csv"
         units = {column: column.replace(MONEY, f"[{self.unit}]") for column in frame.columns}
         frame.rename(columns=units).to_csv(path, index=False, float_format="%.10g")
         self.written.append(path)
         if show:
             self.show(frame, title)
+
+    def _without_rounding(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The same table, with 0 for money that is rounding."""
+        money = [x for x in frame.select_dtypes("floating").columns if MONEY in x]
+        return frame.assign(
+            **{x: frame[x].mask(frame[x].abs() <= self.rounding, 0.0) for x in money}
+        )
 
     def show(self, frame: pd.DataFrame, title: str) -> None:
         """Print a table without writing it."""

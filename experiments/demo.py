@@ -32,7 +32,8 @@ def run(options: Options) -> None:
     began = time.monotonic()
     solved = solve(options)
     market, policy = solved.market, solved.policy
-    out = Output(options.results / str(options.market), market.unit)
+    rounding = 1e-9 * policy.env.money_scale  # what an audit takes for that
+    out = Output(options.results / str(options.market), market.unit, rounding=rounding)
     out.heading(f"{market.name}: {policy.env.products} products, {policy.env.tastes.size} tastes")
     out.say(f"Source: {market.source}. All money is in {market.unit}.")
     products = tables.market_table(policy.env, market)

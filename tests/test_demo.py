@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import dynmech as dm
@@ -13,6 +14,7 @@ from dynmech import plotting
 from experiments import _demo_tables as tables
 from experiments import demo
 from experiments._demo_market import MARKETS, Options, resolve, solve
+from experiments._output import Output
 
 TABLES = (
     "market", "first_recommendation", "policy_tree", "values", "profiles", "payments",
@@ -57,6 +59,34 @@ def test_tables_are_labelled_and_carry_units(results, market):
     assert {row["without"] for row in read(results / market / "values.csv")} == {
         row["product"] for row in read(results / market / "market.csv")
     }
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_money_that_is_rounding_stands_as_zero(results, market):
+    """Slacks of what is never shown or charged to the limit were 1e-16 and the like, or less."""
+    found = 0
+    for name in TABLES:
+        for row in read(results / market / f"{name}.csv"):
+            money = [x for column, x in row.items() if column.endswith(f"[{UNITS[market]}]") and x]
+            assert all(float(x) == 0 or abs(float(x)) > 1e-10 for x in money), (name, money)
+            assert "-0" not in money, name
+            found += sum(x == "0" for x in money)
+            assert not re.search(r"\de-\d\d", row.get("witness") or ""), row
+    assert found > 0
+
+
+def test_what_is_rounding_is_what_an_audit_takes_for_it(tiny, tmp_path):
+    audit = dm.DynamicTeamMechanism(tiny.policy).audit()
+    out = Output(tmp_path, "EUR", rounding=1e-9 * tiny.policy.env.money_scale)
+    assert out.rounding == audit.tolerance
+    columns = {
+        "slack [money]": [-audit.tolerance, 2 * audit.tolerance, np.nan],
+        "x [1]": [1e-20] * 3,
+    }
+    out.table("slacks", pd.DataFrame(columns), "", show=False)
+    rows = read(tmp_path / "slacks.csv")
+    assert [row["slack [EUR]"] for row in rows] == ["0", f"{2 * audit.tolerance:.10g}", ""]
+    assert [float(row["x [1]"]) for row in rows] == [1e-20] * 3
 
 
 @pytest.mark.parametrize("market", MARKETS)
