@@ -20,7 +20,7 @@ from solvers.checkpoint import States, mark_of
 from solvers.points.passes import Pace, Walking, improve_points
 from solvers.points.points import PointSets
 from solvers.points.starts import root_beliefs
-from solvers.problem import Structure, Tables, TaskList
+from solvers.problem import Structure, TaskList
 from solvers.process import Listed, Problem
 from solvers.progress import deferred
 from solvers.search.economy import Economy
@@ -30,9 +30,7 @@ from solvers.search.rounds import require_fine, to_search, to_write
 from solvers.search.store import Indices, digits_of
 from solvers.search.written import to_attain, to_bound, written_out
 from solvers.solution import Limits, Node, Solution, Status
-from solvers.told.rounded import told_gains, widened_endless
-
-_ROUNDING = 1e-13  # of what a value's terms add up to
+from solvers.told.rounded import Sums, endless_sums, widened_endless
 
 
 class Graph(AbstractEndless):
@@ -123,14 +121,20 @@ class Graph(AbstractEndless):
 class Shared:
     """Bounds of every task, shared between beliefs; they may be improved again and again.
 
-    **Arguments:** `solver`: bytes, and beliefs that a pass adds; `limits`: the tolerance of the
-    bounds, where states are kept, devices.
+    **Arguments:** `solver`: bytes, and beliefs that a pass adds; `sums`: what values are sums of;
+    `limits`: the tolerance of the bounds, where states are kept, devices.
     """
 
     def __init__(
-        self, solver: Walking, listed: Listed, tasks: TaskList, limits: Limits, progress: bool
+        self,
+        solver: Walking,
+        listed: Listed,
+        tasks: TaskList,
+        sums: Sums,
+        limits: Limits,
+        progress: bool,
     ):
-        began = time.monotonic()
+        began, self.sums = time.monotonic(), sums
         self.solver, self.listed, self.tasks, self.limits = solver, listed, tasks, limits
         structure, tables, groups = listed.structure, listed.tables, tasks.groups
         self.states = States(limits.checkpoint, *shared_states(solver, listed, tasks, limits))
@@ -156,9 +160,8 @@ class Shared:
 
     def found(self, status: Status) -> Solution:
         """Bounds at the roots, and the plans of the tasks kept, after a pass at least."""
-        structure, tables = self.listed.structure, self.listed.tables
         with jax.enable_x64(True):
-            return _bounds(self.sets, self.tasks, structure, tables, status, self.passes)
+            return _bounds(self.sets, self.tasks, self.sums, status, self.passes)
 
 
 def shared_states(
@@ -183,19 +186,19 @@ def solve_endless(
     structure, tables, groups = listed.structure, listed.tables, tasks.groups
     require_fine(limits, tables, groups)
     asked = to_attain(limits, solver.memory)
-    shared = Shared(solver, listed, tasks, to_bound(asked), progress)
+    sums = endless_sums(structure, tables, groups)
+    shared = Shared(solver, listed, tasks, sums, to_bound(asked), progress)
     found = shared.found(shared.improve(to_search(solver.seconds)))
     expired = to_write(limits.mesh, began, solver.seconds)
     found = written_out(found, tasks, listed, asked, expired)
     found = dataclasses.replace(found, seconds=time.monotonic() - began)
-    return widened_endless(found, structure, tables, tasks, single=limits.single)
+    return widened_endless(found, sums, single=limits.single)
 
 
 def _bounds(
     sets: PointSets,
     tasks: TaskList,
-    structure: Structure,
-    tables: Tables,
+    sums: Sums,
     status: Status,
     passes: Passes,
 ) -> Solution:
@@ -214,8 +217,7 @@ def _bounds(
     row, plan = np.concatenate(row), np.concatenate(plan)
     upper, lower = np.concatenate(upper), np.concatenate(lower)
     graph = _graph(sets, row, plan, np.array(roots), np.asarray(tasks.kept, bool))
-    size = told_gains(structure, tables, tasks.groups)
-    rounding = _ROUNDING * np.maximum(size, np.maximum(np.abs(upper), np.abs(lower)))
+    rounding = sums.apart(lower, upper)
     if (upper - lower <= rounding).all():
         status = Status.EXACT
     visited, _, gap = passes[-1]

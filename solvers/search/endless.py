@@ -43,12 +43,12 @@ from solvers.solution import (
     ended,
 )
 from solvers.stationary import Stationary
-from solvers.told.rounded import asked_for, told_gains, widened, widened_endless
+from solvers.told.rounded import Sums, asked_for, endless_sums, widened, widened_endless
 from solvers.tree.beside import Beside, beside_exact, share_of_exact
 from solvers.tree.closed import close_beliefs
 
 _TOGETHER, _MEMORY = 256, 4e9
-_ROUNDING, _LEAST = 1e-13, 1e-14  # of what a value's terms add up to
+_LEAST = 1e-14  # of an upper bound: as close as is asked for
 _LEAVING = 0.5  # of what is asked for, where others follow whose bounds are wider
 
 
@@ -103,25 +103,25 @@ class BestFirst(AbstractSolver):
         if moving or (exact and close_beliefs(structure, tables, groups) is None):
             by_rounds = Stationary(self.memory, seconds=self.seconds)
             return by_rounds.solve(problem, tasks, limits, progress)
-        searching = to_search(self.seconds)
+        searching, sums = to_search(self.seconds), endless_sums(structure, tables, groups)
         asked = to_attain(limits, self.memory)
         first = dataclasses.replace(to_bound(asked), seconds=searching)
         if structure.symbols == 1 or exact or self.points_after == math.inf:
-            found = search_endless(structure, tables, groups, first, progress)
+            found = search_endless(structure, tables, groups, sums, first, progress)
         else:
             half = dataclasses.replace(first, memory=self.memory / 2)
             pace = Pace(self.memory / 2, searching, BELIEFS)
             of_others = shared_states(pace, listed, tasks, half)  # opened when it is their turn
             claim(limits.checkpoint, _states(structure, tables, groups, half), of_others)
-            shared = functools.partial(Shared, pace, listed, tasks, half, progress)
+            shared = functools.partial(Shared, pace, listed, tasks, sums, half, progress)
             turns = Turns(shared, tasks, self.points_after, half, began)
             found = turns.searched(
-                lambda over: search_endless(structure, tables, groups, half, progress, over)
+                lambda over: search_endless(structure, tables, groups, sums, half, progress, over)
             )
         expired = to_write(limits.mesh, began, self.seconds)
         found = written_out(found, tasks, listed, asked, expired)
         found = dataclasses.replace(found, seconds=time.monotonic() - began)
-        return widened_endless(found, structure, tables, tasks, single=limits.single)
+        return widened_endless(found, sums, single=limits.single)
 
     def _finite(
         self, problem: Problem, tasks: TaskList, limits: Limits, progress: bool, beside: Beside
@@ -135,7 +135,8 @@ class BestFirst(AbstractSolver):
         asked = asked_for(limits, listed.structure, listed.tables, tasks.groups)
         structure, tables = with_clock(listed.structure, listed.tables)
         asked = dataclasses.replace(asked, memory=self.memory, seconds=beside.seconds)
-        found = search_endless(structure, tables, tasks.groups, asked, progress)
+        sums = endless_sums(structure, tables, tasks.groups, lasting=False)
+        found = search_endless(structure, tables, tasks.groups, sums, asked, progress)
         found = ended(found, beside.give_way(found.status))
         assert isinstance(found.plan, EndlessPlan)
         known = found.lower, found.upper
@@ -158,6 +159,7 @@ def search_endless(
     structure: Structure,
     tables: Tables,
     groups: Sequence[Tasks],
+    sums: Sums,
     limits: Limits,
     progress: bool = False,
     over: Callable[[float], bool] | None = None,
@@ -165,10 +167,10 @@ def search_endless(
     """Bound W of every task and plan for it, for ever: no round is the last.
 
     **Arguments:** `structure`: one table of edges, which serves every round, with a column for
-    every symbol; coefficients are constant. `limits`: a tolerance of 0 asks for bounds that only
-    rounding separates; they are found where beliefs take finitely many directions. `over(began)`:
-    asked between passes whether to end, in place of the seconds of `limits`, by when the search
-    began, or would have, had it not been resumed.
+    every symbol; coefficients are constant. `sums`: what values are sums of. `limits`: a tolerance
+    of 0 asks for bounds that only rounding separates; they are found where beliefs take finitely
+    many directions. `over(began)`: asked between passes whether to end, in place of the seconds of
+    `limits`, by when the search began, or would have, had it not been resumed.
 
     **Returns:** a `Solution` whose plan is an `EndlessPlan` and attains `lower`.
     """
@@ -177,8 +179,7 @@ def search_endless(
     flat, parent = each_task(groups), parents(structure, tables, groups)
     excess = excesses(search, flat, parent)
     more = np.array([root @ one[0] for (root, *_), one in zip(flat, excess, strict=True)])
-    size = told_gains(structure, tables, groups)
-    least, tolerance, relative = _LEAST * size, limits.tolerance, max(limits.relative, _LEAST)
+    least, tolerance, relative = sums.least(), limits.tolerance, max(limits.relative, _LEAST)
     memory = _MEMORY if limits.memory is None else limits.memory
     economy = np.full(len(flat), -1, np.int64)
     status = Status.WITHIN_TOLERANCE
@@ -247,7 +248,7 @@ def search_endless(
     inherited = economy[followers] == economy[parent[followers]]
     upper[followers] = np.where(inherited, beyond, np.minimum(upper[followers], beyond))
     lower, upper = attained, np.maximum(upper, attained)
-    rounding = _ROUNDING * np.maximum(size, np.maximum(np.abs(upper), np.abs(lower)))
+    rounding = sums.apart(lower, upper)
     if (upper - lower <= rounding).all():
         status = Status.EXACT
     gap = float(((upper - lower) / np.where(tasks.mass > 0, tasks.mass, 1)).max(initial=0.0))

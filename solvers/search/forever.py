@@ -19,7 +19,7 @@ from solvers.problem import Structure, Tables
 
 _DOUBLINGS = 64
 _POLICIES = 200
-_SAME = 1e-14
+_SAME, _EXACT, _REFINED = 2e-15, 2.3e-16, 4
 
 
 def round_yields(
@@ -78,7 +78,9 @@ def told_for_ever(
     """Worth of the best rule of action given the parameter, from each memory class.
 
     Policy iteration from the best of the controls `kept` for ever; it ends when no control is
-    better by more than rounding of its own terms, which is then added.
+    better by more than rounding of its own terms. What one is better by, e at most from any class,
+    is then added for ever: if a round more makes no value of a table larger by more than e, values
+    exceed it by e / (1 - g) at most, g the largest chance of going on.
     """
     controls = np.flatnonzero(allowed)
     best = kept[controls].max(axis=0)
@@ -94,11 +96,30 @@ def told_for_ever(
         top, now, rest = (np.take_along_axis(x, taken, 1)[:, 0] for x in (option, value, later))
         better = top > best + _SAME * (np.abs(now) + np.abs(rest) + np.abs(best))
         if step and not better.any():
-            return np.maximum(top, best)
+            further, more = chance.max(axis=(0, 1)), np.maximum(top - best, 0.0).max(axis=0)
+            rounds = np.divide(1.0, 1.0 - further, out=np.ones_like(further), where=further < 1)
+            return np.maximum(top, best + more * rounds)
         rule = np.where(better | (step == 0), taken[:, 0], rule)
         pick = rule[:, None]
         after = np.take_along_axis(np.broadcast_to(successor[..., None], option.shape), pick, 1)
         worth = np.take_along_axis(value, pick, 1)[:, 0]
         going_on = np.take_along_axis(chance, pick, 1)[:, 0]
-        best = np.maximum(best, summed(worth, going_on, after[:, 0]))
+        best = _refined(worth, going_on, after[:, 0])
     raise ArithmeticError("policy iteration does not end: is every chance of going on below 1?")
+
+
+def _refined(
+    value: Float[np.ndarray, "M m"], going: Float[np.ndarray, "M m"], after: Int[np.ndarray, "M m"]
+) -> Float[np.ndarray, "M m"]:
+    """`summed`, so that a round more changes it by no more than rounding of that round's terms.
+
+    A sum of 1 / (1 - g) rounds is off by as many roundings, by other ones in other classes.
+    """
+    found = summed(value, going, after)
+    for _ in range(_REFINED):
+        later = going * np.take_along_axis(found, after, axis=0)
+        left = value + later - found
+        if (np.abs(left) <= _EXACT * (np.abs(value) + np.abs(later) + np.abs(found))).all():
+            break
+        found = found + summed(left, going, after)
+    return found

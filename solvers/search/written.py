@@ -53,7 +53,7 @@ def written_out(
     assert memory is not None
     close = close_enough(*asked, tasks.mass, found.upper) * tasks.mass
     rounded = np.asarray(found.rounding)
-    known = found.lower, found.upper, np.maximum(_REST * close, rounded)
+    known = found.lower, found.upper, _REST * np.maximum(close, rounded)
     why, began = Status.MEMORY_LIMIT, time.monotonic()
     hurried = _HURRIED if found.status is Status.INTERRUPTED else None
     with jax.enable_x64(True), deferred() as interrupts:

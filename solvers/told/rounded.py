@@ -18,6 +18,9 @@ lose, which no plan that may keep it does worse than,
 
     sum_t A_t <= <b, (2 U+ + k) g / (1 - g)>.
 
+With L and U this is all that rounding can do to a closed form; `Sums` says it of every task, before
+a search, which need not bring its bounds closer than that, and after it, when they are widened.
+
 Of data that were rounded to single precision, a term of round t is a product of t columns, stop,
 root, and reward or x, each off by half an epsilon; however sums were made of them since.
 """
@@ -25,7 +28,7 @@ root, and reward or x, each off by half an epsilon; however sums were made of th
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -39,6 +42,8 @@ from solvers.told.bounds import told_parameter
 
 _HALF = {kind: float(np.finfo(kind).eps) / 2 for kind in (np.float32, np.float64)}
 _SECOND = 1.02  # products of many factors near one, beyond the first order
+_CLOSE = 1e-14  # of what a value's terms add up to: a search stops there
+_APART = 1e-13  # of the same, how far apart what it does can put bounds
 P = TypeVar("P", bound=AbstractProcess)
 
 
@@ -103,77 +108,100 @@ def asked_for(
     return dataclasses.replace(limits, tolerance=tolerance, relative=relative)
 
 
-def widened_endless(
-    found: Solution, structure: Structure, tables: Tables, tasks: TaskList, *, single: bool
-) -> Solution:
+class Sums(NamedTuple):
+    """What values without a last round are sums of, task by task, unnormalised.
+
+    - `gained` (N,): U+; 0 where no term is below zero: there W itself is what its terms add up to.
+    - `after` (N,): sum_t A_t of what is still to come in every round, at most.
+    - `points`, `slots`, `symbols`: how many terms are added at once.
+    """
+
+    gained: Float[np.ndarray, " N"]
+    after: Float[np.ndarray, " N"]
+    points: int
+    slots: int
+    symbols: int
+
+    def room(
+        self, low: np.ndarray | float, high: np.ndarray | float, single: bool = False
+    ) -> Float[np.ndarray, " N"]:
+        """What rounding can have moved bounds by that are about `low` and `high`.
+
+        **Arguments:** `single`: as in `widened`.
+        """
+        amount, slots = _amount(self.gained, low, high), self.slots
+        count = 2 * self.points + 2 * slots + self.symbols + 20
+        room = _HALF[np.float64] * (count * amount + (self.symbols + 10) * self.after)
+        if single:
+            room = room + _HALF[np.float32] * ((2 * slots + 12) * amount + 2 * self.after)
+        return _SECOND * room
+
+    def least(self) -> Float[np.ndarray, " N"]:
+        """How close a search is to bring bounds at most, however close is asked for."""
+        return np.maximum(_CLOSE * self.gained, self.room(0.0, 0.0))
+
+    def apart(
+        self, low: Float[np.ndarray, " N"], high: Float[np.ndarray, " N"]
+    ) -> Float[np.ndarray, " N"]:
+        """How far apart rounding alone can put the bounds that a search finds."""
+        size = np.maximum(self.gained, np.maximum(np.abs(high), np.abs(low)))
+        return np.maximum(_APART * size, 2 * self.room(low, high))
+
+
+def widened_endless(found: Solution, sums: Sums, *, single: bool) -> Solution:
     """The same without a horizon; see `widened`."""
-    going, above, rooms = going_on(structure, tables), _gains(tables), []
-    slots, symbols, points = structure.outcome.shape[1], structure.symbols, going.shape[1]
-    known: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-    for part, low, high in _parts(tasks, found):
-        after, mixed, most = np.zeros(high.shape), signed(tables, part), np.array(high, float)
-        for at in np.ndindex(*high.shape):
+    return _apart(found, sums.room(found.lower, found.upper, single))
+
+
+def endless_sums(
+    structure: Structure, tables: Tables, groups: Sequence[Tasks], lasting: bool = True
+) -> Sums:
+    """What values without a last round are sums of.
+
+    **Arguments:** `lasting`: False where a round is the last, of which memory classes know: what is
+    still to come then counts as nothing, and `widened` says what rounding does to it.
+    """
+    going, above = going_on(structure, tables), _gains(tables)
+    gained: list[float] = []
+    after: list[float] = []
+    furthest: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    yields: dict[bytes, np.ndarray] = {}
+    ever: dict[bytes, np.ndarray] = {}
+    told: dict[bytes, np.ndarray] = {}
+    for part in groups:
+        mixed = signed(tables, part)
+        for at in np.ndindex(*part.coefficient.shape[:2]):
             root, allowed = np.asarray(part.root[at[0]], float), np.asarray(part.allowed[at], bool)
-            name = allowed.tobytes()
-            if name not in known:
+            weights = np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float)
+            name, may = b"".join(x.tobytes() for x in weights), allowed.tobytes()
+            if name not in yields and (mixed or lasting):
+                yields[name] = round_yields(structure, above, *weights)
+            if mixed and name not in ever:
+                ever[name] = one_for_ever(structure, yields[name], going)
+            if mixed and name + may not in told:
+                given = yields[name], going, ever[name]
+                told[name + may] = told_for_ever(structure, *given, allowed)
+            gained.append(float(root @ told[name + may][0]) if mixed else 0.0)
+            if not lasting:
+                continue
+            if may not in furthest:
                 used = np.zeros(len(going), bool)
                 used[structure.edge[0][:, allowed]] = True
-                known[name] = used, going[used].max(axis=0)
-            used, further = known[name]
-            live = root > 0
+                furthest[may] = used, going[used].max(axis=0)
+            used, further = furthest[may]
+            live, lost = root > 0, 0.0
             endless = np.where(live, np.inf, 0.0)
             rounds = np.divide(1.0, 1.0 - further, out=endless, where=live & (further < 1))
-            weights = (np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float))
-            gains, lost = round_yields(structure, above, *weights), 0.0
+            largest = yields[name][used].max(axis=0) * rounds
             if mixed:
-                kept = one_for_ever(structure, gains, going)
-                told = told_for_ever(structure, gains, going, kept, allowed)
-                most[at], largest = root @ told[0], told.max(axis=0)
-                weights = (np.asarray(x[at], float) for x in (part.coefficient, part.counted))
-                own = round_yields(structure, tables, *weights)
+                largest = 2 * told[name + may].max(axis=0)
+                own = round_yields(structure, tables, np.asarray(part.coefficient[at]), weights[1])
                 losses = np.maximum(-one_for_ever(structure, own, going)[allowed], 0.0)
                 losses = losses.max(axis=1)
                 lost = losses[(losses @ root).argmin()]
-                largest = 2 * largest
-            else:
-                largest = gains[used].max(axis=0) * rounds
-            after[at] = root @ np.where(live, (largest + lost) * further * rounds, 0.0)
-        amount = _amount(most, low, high)
-        count = 2 * points + 2 * slots + symbols + 20
-        room = _HALF[np.float64] * (count * amount + (symbols + 10) * after.ravel())
-        if single:
-            room += _HALF[np.float32] * ((2 * slots + 12) * amount + 2 * after.ravel())
-        rooms.append(room)
-    return _apart(found, _SECOND * np.concatenate(rooms))
-
-
-def told_gains(
-    structure: Structure, tables: Tables, groups: Sequence[Tasks]
-) -> Float[np.ndarray, " N"]:
-    """U+ of every task without a horizon, unnormalised; 0 where no term is below zero.
-
-    There W itself is what its terms add up to.
-    """
-    going, above, found = going_on(structure, tables), _gains(tables), []
-    kept: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-    told: dict[bytes, np.ndarray] = {}
-    for part in groups:
-        if not signed(tables, part):
-            found += [0.0] * math.prod(part.coefficient.shape[:2])
-            continue
-        for at in np.ndindex(*part.coefficient.shape[:2]):
-            weights = np.maximum(part.coefficient[at], 0.0), np.asarray(part.counted[at], float)
-            allowed = np.asarray(part.allowed[at], bool)
-            name = b"".join(x.tobytes() for x in weights)
-            whole = name + allowed.tobytes()
-            if name not in kept:
-                gains = round_yields(structure, above, *weights)
-                kept[name] = gains, one_for_ever(structure, gains, going)
-            if whole not in told:
-                gains, ever = kept[name]
-                told[whole] = told_for_ever(structure, gains, going, ever, allowed)[0]
-            found.append(np.asarray(part.root[at[0]], float) @ told[whole])
-    return np.array(found)
+            after.append(float(root @ np.where(live, (largest + lost) * further * rounds, 0.0)))
+    count = going.shape[1], structure.outcome.shape[1], structure.symbols
+    return Sums(np.array(gained), np.array(after if lasting else np.zeros(len(gained))), *count)
 
 
 class Rounded(AbstractCeiling):

@@ -13,6 +13,7 @@ from solvers.search.endless import search_endless
 from solvers.search.endless_plan import EndlessPlan
 from solvers.search.forever import round_yields
 from solvers.solution import Node
+from solvers.told.rounded import endless_sums
 from solvers.tree.lattice import relations
 from solvers.truncation import truncate
 from tests.helpers.problems import random_problem
@@ -45,6 +46,12 @@ def stationary(rng, going, **options):
     return structure, tables, problem.tasks
 
 
+def searched(structure, tables, groups, limits):
+    return search_endless(
+        structure, tables, groups, endless_sums(structure, tables, groups), limits
+    )
+
+
 def attained(structure, tables, tasks, solution):
     """What the plans yield, by how often each edge is used."""
     every, count = TaskList([tasks]), structure.outcomes
@@ -62,7 +69,7 @@ def test_every_economy_of_the_churn_benchmark(products, types, seed):
     like, prior = draw(seed, products, types)
     problem = churn(like, prior)
     right = every_economy(like, prior)
-    found = search_endless(*problem[:2], [problem[2]], Limits(tolerance=1e-6))
+    found = searched(*problem[:2], [problem[2]], Limits(tolerance=1e-6))
     assert found.status == Status.WITHIN_TOLERANCE
     assert (found.lower <= right + 1e-6).all()
     assert (found.upper >= right - 1e-9).all()
@@ -87,7 +94,7 @@ def test_bounds_hold_what_many_rounds_find(seed, related):
     many = solved(structure, tables, tasks, 10)[1].value
     below, above = (many - cut.under[0]).ravel(), (many + cut.over[0]).ravel()
     for tolerance in (1e-2, 1e-4):
-        found = search_endless(structure, tables, [tasks], Limits(tolerance=tolerance))
+        found = searched(structure, tables, [tasks], Limits(tolerance=tolerance))
         assert found.status.met
         assert (found.lower <= above + 1e-9).all()
         assert (found.upper >= below - 1e-9).all()
@@ -117,7 +124,7 @@ def test_where_nothing_is_learned_the_answer_is_exact(going):
     # At the second root omega = -.2 is likely: W is still the better of the two for ever.
     ones = np.ones((2, 1, 2))
     tasks = Tasks(root, 0 * ones, ones, ones > 0, 1)
-    found = search_endless(structure, tables, [tasks], Limits())
+    found = searched(structure, tables, [tasks], Limits())
     assert found.status == Status.EXACT
     np.testing.assert_allclose(found.lower, (root @ reward.T).max(axis=1), rtol=1e-9)
     np.testing.assert_allclose(attained(structure, tables, tasks, found), found.lower, rtol=1e-9)
@@ -126,7 +133,7 @@ def test_where_nothing_is_learned_the_answer_is_exact(going):
 def test_a_plan_answers_at_every_history():
     like, prior = draw(2, 5, 5)
     structure, tables, tasks = churn(like, prior)
-    found = search_endless(structure, tables, [tasks], Limits(tolerance=1e-6))
+    found = searched(structure, tables, [tasks], Limits(tolerance=1e-6))
     assert isinstance(found.plan, EndlessPlan)
     n, rng = len(like), np.random.default_rng(0)
     for task in range(n + 1):
@@ -158,10 +165,10 @@ def test_limits_end_the_search_with_bounds():
         (Limits(1e-6, memory=3e5), Status.MEMORY_LIMIT),
         (Limits(1e-6, seconds=1e-4), Status.TIME_LIMIT),
     ):
-        found = search_endless(structure, tables, [tasks], limits)
+        found = searched(structure, tables, [tasks], limits)
         assert found.status == status
         assert found.lower[0] <= right + 1e-6
         assert found.upper[0] >= right - 1e-9
         np.testing.assert_allclose(attained(structure, tables, tasks, found), found.lower)
-    loose = search_endless(structure, tables, [tasks], Limits(0.0, relative=0.05))
+    loose = searched(structure, tables, [tasks], Limits(0.0, relative=0.05))
     assert (loose.upper - loose.lower <= 0.05 * loose.upper).all()
