@@ -1,6 +1,5 @@
 """Rounds of plans while they are written out: their nodes, and which plan is where."""
 
-import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from solvers.ties import most_gained
 from solvers.tree.tree import Layer
 
 _FINEST = {False: 1e4 * np.finfo(np.float64).eps, True: 50 * np.finfo(np.float32).eps}  # by single
-_SEARCH, _WRITE = 0.6, 0.85  # shares of the seconds after which each ends, where plans go on
+_SEARCH = 0.6  # share of the seconds after which a search ends, where plans go on
 _LEAST = 0.1  # of the seconds, which writing has at any rate
 
 
@@ -101,14 +100,15 @@ def to_search(seconds: float | None) -> float | None:
 
 def to_write(
     mesh: jax.sharding.Mesh | None, began: float, seconds: float | None
-) -> Callable[[], bool]:
+) -> Callable[[float], bool]:
     """Whether rounds are to be written out no more, asked once a search has ended.
 
     However late that was, there is some time: a plan of which little is written attains little.
+
+    **Returns:** a function of the seconds that are needed besides.
     """
     if seconds is None:
-        return lambda: False
+        return lambda ahead: False
     now = time.monotonic()
-    return functools.partial(
-        late, mesh, now, max(_WRITE * seconds - (now - began), _LEAST * seconds)
-    )
+    most = max(seconds - (now - began), _LEAST * seconds)
+    return lambda ahead: late(mesh, now, most - ahead)

@@ -15,6 +15,7 @@ from solvers.table import Answer, Last, PlanTable
 from solvers.tree.tree import Tree
 
 FEW, TOGETHER = 64, 16  # entries of a round that is looked at with others, so many rounds
+Numbers = tuple[np.ndarray, ...]  # of entries: control, edge, yield, bound above, and mass
 
 
 class Plans:
@@ -94,22 +95,30 @@ class Plans:
             low[some], high[some] = self.plan.known(at.pair[some], int(self.kept[f]), *parts)
         return low, np.maximum(high, low)
 
+    def numbers(self, rounds: Sequence[Round], entries: Sequence[Entries]) -> list[Numbers]:
+        """What plans do in rounds, some of them at a time: most of what laying them out takes."""
+        step = max(TOGETHER, TOGETHER * FEW // max((len(one.node) for one in entries), default=1))
+        return [self._numbers(rounds[k : k + step], entries[k : k + step])
+                for k in range(0, len(rounds), step)]  # fmt: skip
+
     def table(
         self,
         rounds: Sequence[Round],
         entries: Sequence[Entries],
         children: Sequence[np.ndarray],
+        numbers: Sequence[Numbers],
         written: Structure,
         last: Last | None = None,
     ) -> PlanTable:
-        """Backward over the tree of the structure written: what plans attain, what they lack."""
+        """Backward over the tree of the structure written: what plans attain, what they lack.
+
+        **Arguments:** `numbers`: of these rounds in their order, and perhaps of more.
+        """
         controls, width = self.structure.controls, len(self.kept)
         nodes = np.cumsum([0, *(len(one.memory) for one in rounds)])
         ends = np.cumsum([0, *(len(one.node) for one in entries)])
-        step = max(TOGETHER, TOGETHER * FEW // max(len(one.node) for one in entries))
-        parts = [self._numbers(rounds[k : k + step], entries[k : k + step])
-                 for k in range(0, len(rounds), step)]  # fmt: skip
-        control, edge, yields, high, mass = map(np.concatenate, zip(*parts, strict=True))
+        parts = (np.concatenate(part)[: ends[-1]] for part in zip(*numbers, strict=True))
+        control, edge, yields, high, mass = parts
         if last is not None:
             ending = self._ending(rounds[-1], entries[-1], written, last)
             control[ends[-2] :], yields[ends[-2] :] = ending
@@ -153,8 +162,7 @@ class Plans:
             worth[mine] = self.closed.attained(f, last, written, edge[mine], belief)
         return taken, worth
 
-    def _numbers(self, rounds: Sequence[Round], entries: Sequence[Entries]):
-        """Of every entry: control, edge, yield, bound above, and mass."""
+    def _numbers(self, rounds: Sequence[Round], entries: Sequence[Entries]) -> Numbers:
         here, at = joined(rounds, entries)
         control = self.control(at)
         edge = self.structure.edge[0][here.memory[at.node], control]

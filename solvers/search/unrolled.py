@@ -8,7 +8,8 @@ follow (`solvers.search.lasting`), so that it is a sum for ever.
 """
 
 import dataclasses
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,13 +19,14 @@ from solvers.process import Listed
 from solvers.search.endless_plan import AbstractEndless
 from solvers.search.lasting import Closed
 from solvers.search.rounds import Entries, Round, distinct, places
-from solvers.search.summed import FEW, TOGETHER, Plans
+from solvers.search.summed import FEW, TOGETHER, Numbers, Plans
 from solvers.search.timed import starts
 from solvers.table import PlanTable
 from solvers.tree.tree import Tree
 from solvers.truncation import unroll
 
 _MOST_ROUNDS, _MOST_ALONE = 10_000, 200_000  # the latter where only one way is left
+_OVER = 1.0  # of the seconds in which nodes were found: to go back over them, and to use the plan
 
 
 def write_rounds(
@@ -35,13 +37,13 @@ def write_rounds(
     rest: Float[np.ndarray, " N"],
     memory: float,
     listed: Listed,
-    expired: Callable[[], bool] = lambda: False,
+    expired: Callable[[float], bool] = lambda ahead: False,
 ) -> PlanTable:
     """The plans of the tasks kept on a tree, after which no more than `rest` is to come or is lost.
 
     **Arguments:** `lower`, `upper`, `rest` (N,): of every task, unnormalised; `memory`: bytes for
     the tree; `listed`: the problem, whose depth is how many rounds it has at any rate; `expired`:
-    whether it is to have no more.
+    whether it is to have no more, if so many seconds are still needed for what it has.
     """
     closed = Closed(listed, tasks) if listed.lasting else None
     writer = _Writer(Plans(plan, tasks, lower, upper, closed))
@@ -73,6 +75,31 @@ def write_finite(
     raise MemoryError("no plan has any round")
 
 
+class _Pace:
+    """Seconds that rounds take: to find nodes, and to number what plans do there, an entry.
+
+    As the last ones did; `found`: seconds in which all were found.
+    """
+
+    def __init__(self):
+        self.finding, self.numbering, self.found = 0.0, 0.0, 0.0
+
+    def ahead(self, waiting: int, latest: Sequence[Entries]) -> float:
+        """Seconds of what is left to do, if another round is written out first.
+
+        **Arguments:** `waiting`: entries not numbered yet; `latest`: those of the last two rounds.
+        """
+        before, now = len(latest[0].node), len(latest[-1].node)
+        more = now * max(1.0, now / before)
+        found = self.finding * more
+        return found + self.numbering * (waiting + more) + _OVER * (self.found + found)
+
+
+def _share(began: float, entries: int, before: float) -> float:
+    """Seconds since then, an entry; as before where there is none."""
+    return (time.monotonic() - began) / entries if entries else before
+
+
 class _Writer:
     def __init__(self, plans: Plans):
         self.plans, self.plan = plans, plans.plan
@@ -99,7 +126,8 @@ class _Writer:
                 rounds.append(after)
                 entries.append(reached)
         children.append(np.zeros((len(rounds[-1].memory), structure.controls, 0), np.int32))
-        found = self.plans.table(rounds, entries, children, structure)
+        numbers = self.plans.numbers(rounds, entries)
+        found = self.plans.table(rounds, entries, children, numbers, structure)
         assert found.tree is not None
         layers = tuple(
             layer._replace(memory=layer.memory - np.int32(first))
@@ -134,22 +162,30 @@ class _Writer:
         rest: Float[np.ndarray, " N"],
         memory: float,
         least: int,
-        expired: Callable[[], bool],
+        expired: Callable[[float], bool],
     ) -> PlanTable:
         """See `write_rounds`."""
         structure = self.structure
         rounds, entries = [self._first()], [self._top()]
         children: list[np.ndarray] = []
         used, looked, ends, met = 0.0, least - 1, np.zeros(least - 1, bool), False
+        numbers: list[Numbers] = []
+        numbered, pace = 0, _Pace()
         while True:
             here, at = rounds[-1], entries[-1]
             used += self._bytes(here, at)
             way = self._only_way(here, at)
             most = _MOST_ROUNDS if way is None else _MOST_ALONE
-            last = len(rounds) >= most or used * structure.symbols > memory or expired()
+            last = len(rounds) >= most or used * structure.symbols > memory
+            waiting = sum(len(one.node) for one in entries[numbered:])
+            last |= expired(pace.ahead(waiting, entries[-2:]))
             last &= len(rounds) >= least
             more = TOGETHER if way is None else max(TOGETHER, len(rounds) // 2)
             due = last or len(at.node) > FEW or len(rounds) - looked >= more
+            if due:
+                began = time.monotonic()
+                numbers += self.plans.numbers(rounds[numbered:], entries[numbered:])
+                numbered, pace.numbering = len(rounds), _share(began, waiting, pace.numbering)
             if due and len(rounds) > looked:
                 left, more_ends = self.plans.left(rounds[looked:], entries[looked:])
                 enough = np.flatnonzero((left <= rest[self.kept]).all(axis=1))
@@ -168,7 +204,10 @@ class _Writer:
                 entries += [at._replace(pair=np.where(again, at.pair, 0), keep=keep)] * more
                 used += more * self._bytes(here, at)
                 continue
+            began = time.monotonic()
             following, child, after = self._next(here, at)
+            pace.finding = _share(began, len(after.node), pace.finding)
+            pace.found += time.monotonic() - began
             children.append(child)
             rounds.append(following)
             entries.append(after)
@@ -180,7 +219,7 @@ class _Writer:
         written, last = unroll(structure, count), None
         if self.closed is not None and ends[-1]:
             written, last = self.closed.last(count, np.unique(rounds[-1].memory))
-        return self.plans.table(rounds, entries, children, written, last)
+        return self.plans.table(rounds, entries, children, numbers, written, last)
 
     def _next(self, here: Round, at: Entries) -> tuple[Round, np.ndarray, Entries]:
         """Nodes after every control taken and symbol, where they are, and the plans there."""

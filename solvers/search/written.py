@@ -1,6 +1,7 @@
 """What a search without a last round found, with its plans written out for so many rounds."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 
@@ -40,13 +41,13 @@ def written_out(
     tasks: TaskList,
     listed: Listed,
     limits: Limits,
-    expired: Callable[[], bool],
+    expired: Callable[[float], bool],
 ) -> Solution:
     """The same, from whose last round on no more than `_REST` of the tolerance is to come.
 
     **Arguments:** `limits`: the memory that there is, and the tolerance that is to be kept. Where
-    that is missed since rounds are too few, the status says why they are. An interrupt ends them
-    where they are; one that came before leaves a second.
+    that is missed since rounds are too few, the status says why they are; `expired`: as in
+    `write_rounds`. An interrupt ends them where they are; one that came before leaves a second.
     """
     plan, memory, asked = found.plan, limits.memory, (limits.tolerance, limits.relative)
     assert isinstance(plan, AbstractEndless)
@@ -55,12 +56,12 @@ def written_out(
     rounded = np.asarray(found.rounding)
     known = found.lower, found.upper, _REST * np.maximum(close, rounded)
     why, began = Status.MEMORY_LIMIT, time.monotonic()
-    hurried = _HURRIED if found.status is Status.INTERRUPTED else None
+    hurried = _HURRIED if found.status is Status.INTERRUPTED else math.inf
     with jax.enable_x64(True), deferred() as interrupts:
 
-        def over() -> bool:
+        def over(ahead: float) -> bool:
             nonlocal why
-            if expired() or late(limits.mesh, began, hurried):
+            if expired(ahead) or (hurried < math.inf and late(limits.mesh, began, hurried - ahead)):
                 why = Status.TIME_LIMIT
             try:
                 interrupts.check()

@@ -1,8 +1,10 @@
 """A last round that stands for all that follow: its laws, and plans written out up to it."""
 
 import dataclasses
+import functools
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from solvers.problem import TaskList
 from solvers.search import unrolled
 from solvers.search.lasting import Closed, settling
 from solvers.search.rounds import to_write
+from solvers.search.summed import Plans
 from solvers.search.ways import Ways
 from solvers.solution import Node
 from tests.numerics.test_endless_points import solve
@@ -139,10 +142,44 @@ def test_an_interrupt_ends_what_is_written_out(solver, monkeypatch):
 def test_a_search_that_ended_late_leaves_time_to_write():
     """Of a plan written out for a round alone little was attained."""
     now = time.monotonic()
-    assert not to_write(None, now - 100.0, 50.0)()
-    assert not to_write(None, now - 100.0, 1000.0)()
-    assert to_write(None, now, 0.0)()
-    assert not to_write(None, now, None)()
+    assert not to_write(None, now - 100.0, 50.0)(1.0)
+    assert to_write(None, now - 100.0, 50.0)(6.0)
+    assert not to_write(None, now - 100.0, 1000.0)(800.0)
+    assert to_write(None, now - 100.0, 1000.0)(950.0)
+    assert to_write(None, now, 0.0)(0.0)
+    assert not to_write(None, now, None)(1e9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("each", [(0.01, 0.001), (0.001, 0.01)], ids=["numbering", "finding"])
+def test_writing_ends_while_there_is_time_for_what_is_written(seed, each, monkeypatch):
+    """By a clock that every entry takes so much of; half as much again was overrun."""
+    structure, tables, tasks = stationary(np.random.default_rng(seed), going=0.99, roots=2)
+    every, listed, clock, spent = TaskList([tasks]), Listed(structure, tables), [0.0], [0.0]
+    found = solve(structure, tables, tasks, BestFirst(), Limits(1e-2))[0]
+    numbers, onward = Plans.numbers, unrolled._Writer._next
+    numbering, finding = each
+
+    def numbered(self, rounds, entries):
+        clock[0] += numbering * sum(len(one.node) for one in entries)
+        return numbers(self, rounds, entries)
+
+    def following(self, *given):
+        after = onward(self, *given)
+        spent[0] += finding * len(after[2].node)
+        clock[0] += finding * len(after[2].node)
+        return after
+
+    monkeypatch.setattr(unrolled, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(Plans, "numbers", numbered)
+    monkeypatch.setattr(unrolled._Writer, "_next", following)
+    for seconds in (20.0, 100.0):
+        clock[0] = spent[0] = 0.0
+        given = found.lower, found.upper, 0.0 * found.upper, 4e9, listed
+        late = functools.partial(lambda most, ahead: clock[0] + ahead > most, seconds)
+        table = unrolled.write_rounds(found.plan, every, *given, late)
+        assert len(table.tree.layers) > 2
+        assert 0.75 * seconds <= clock[0] + spent[0] <= seconds
 
 
 def test_costs_that_are_still_to_come_are_missed_like_what_is_still_to_come(monkeypatch):
