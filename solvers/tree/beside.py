@@ -9,12 +9,15 @@ takes no longer than to work it out from the round before (`solvers.tree.ahead`)
 
 import contextlib
 import dataclasses
+import functools
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from solvers.checkpoint import Checkpoint, mark_of
 from solvers.checks import number
 from solvers.problem import TaskList
 from solvers.process import Problem
@@ -86,15 +89,17 @@ def beside_exact(
 ) -> Solution:
     """Search, or solve the whole tree where that takes no longer than `solver.exact_after` says.
 
-    Where it does not fit, whatever was foreseen, the search goes on, to its own limits.
+    Where it does not fit, whatever was foreseen, the search goes on, to its own limits. A folder in
+    which the whole tree of another problem is kept is refused before either begins.
     """
     began = time.monotonic()
     takes, listed = exact_way(solver, problem, tasks, limits)
     given = problem, tasks, limits, progress
+    kept = limits.checkpoint if takes < math.inf else None
+    folder = None if kept is None else _exact_folder(kept, solver, problem, tasks)
 
     def exact() -> Solution:
-        folder = None if limits.checkpoint is None else Path(limits.checkpoint, "exact")
-        apart = dataclasses.replace(limits, checkpoint=folder)
+        apart = limits if folder is None else dataclasses.replace(limits, checkpoint=folder())
         found = Exact(solver.memory, listed=listed).solve(problem, tasks, apart, progress)
         note = f"solved exactly, which is quicker than searching on; {found.nodes} nodes"
         between = "" if listed else "; "
@@ -116,6 +121,17 @@ def beside_exact(
     if left is not None and limits.checkpoint is None:  # what is kept knows how long it took
         left = max(left - (time.monotonic() - began), _MOMENT)
     return search(*given, Beside(left))
+
+
+def _exact_folder(
+    kept: str | os.PathLike[str], solver: Searching, problem: Problem, tasks: TaskList
+) -> Callable[[], Path]:
+    """Look whose parts of a whole tree are kept there; where ours are, which is to be claimed."""
+    listed = problem.lists(solver.memory / 4)
+    mark = mark_of((listed.structure, listed.tables, tasks.groups), "beside a search")
+    claimed = functools.partial(Checkpoint, kept, mark, inside=("exact",))
+    claimed(look=True)
+    return lambda: claimed().path / "tree"
 
 
 def exact_way(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from solvers import (
     PointBased,
     Status,
     Structure,
+    Unkept,
 )
 from solvers import Problem as Posed
 from solvers.problem import TaskList
@@ -46,12 +48,16 @@ def no_rules() -> AbstractProcess:
     raise AssertionError("memories are listed")
 
 
-def run(problem: problems.Problem, solver: Any, **settings: Any):
+def solve(problem: problems.Problem, solver: Any, settings: dict[str, Any], limits: Limits):
     listed = Listed(problem.structure, problem.tables)
     posed = Posed(no_rules, lambda limit: listed, problem.structure.horizon,
                   problem.structure.controls)  # fmt: skip
     solver = dataclasses.replace(solver, **settings)
-    found = solver.solve(posed, TaskList([problem.tasks]), Limits(1e-3), False)
+    return solver.solve(posed, TaskList([problem.tasks]), limits, False)
+
+
+def run(problem: problems.Problem, solver: Any, **settings: Any):
+    found = solve(problem, solver, settings, Limits(1e-3))
     true = values(problem).ravel()
     assert (found.lower <= true + 1e-12).all()
     assert (true <= found.upper + 1e-12).all()
@@ -174,3 +180,23 @@ def test_with_a_tolerance_large_trees_are_searched_first(estimated: pytest.Monke
     policy = dm.solve_efficient_policy(env, tolerance=1e-3, progress=False)
     assert policy.solver.startswith("BestFirst, picked because the exact tree would take more")
     assert "solved exactly" in policy.solver
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+def test_a_folder_with_the_whole_tree_of_another_problem_is_refused_before_a_search(
+    problem: problems.Problem, solver: Any, estimated: pytest.MonkeyPatch, tmp_path: Path
+):
+    """It was once the search had had its time, all of which was lost."""
+    estimated.setattr(beside, "AT_ONCE", 0.0)
+    other = random_problem(np.random.default_rng(7), rounds=4, symbols=3, roots=1, variants=2)
+    kept = {"exact_after": 0.0}, Limits(1e-3, checkpoint=tmp_path)
+    first = solve(problem, solver, *kept)
+    assert "solved exactly" in first.note
+    assert [path.name for path in tmp_path.iterdir()] == ["exact"]
+    again = solve(problem, solver, *kept)  # from the parts that are there
+    np.testing.assert_array_equal(again.value, first.value)
+    begun = {"exact_after": 1e9}, Limits(1e-3, checkpoint=tmp_path)
+    with pytest.raises(Unkept, match="same problem"):
+        solve(other, solver, *begun)
+    assert [path.name for path in tmp_path.iterdir()] == ["exact"]
+    assert solve(problem, solver, *begun).status.met
