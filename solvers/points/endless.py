@@ -292,8 +292,7 @@ def _yields(
         again = np.zeros((len(ready), column.shape[1]))
         for z in range(structure.symbols):
             chance, then = column[structure.columns[edge, z]], after[ready, z]
-            number = np.mod(-then, structure.controls)  # of the first plans: the last control first
-            keep = kept[heir[ready], np.where(then < 0, number, 0), task[ready]]
+            keep = kept[heir[ready], np.where(then < 0, -1 - then, 0), task[ready]]
             later = np.where((then < 0)[:, None], keep, alpha[np.maximum(then, 0)])
             mine = own[ready, z][:, None]
             alpha[ready] += np.where(mine, 0.0, chance * later)
@@ -306,8 +305,7 @@ def _yields(
 def _economy(sets: PointSets, u: int, root: Float[np.ndarray, " m"]) -> Economy:
     """A task as the writer of rounds asks for it."""
     ends, structure = sets.ends, sets.structure
-    order = np.roll(np.arange(structure.controls), -1)  # of the first plans: the last control first
-    kept = np.moveaxis(ends.kept[0][:, order, u], 1, 0)
+    kept = np.moveaxis(ends.kept[0][:, :, u], 1, 0)
     yields = np.zeros((len(structure.columns), root.shape[0]))
     for c in range(len(structure.edge[0])):
         yields[structure.edge[0][c]] = sets.now(0, c)[:, u]

@@ -2,7 +2,7 @@
 
 With a last round: bounds of a recursion from its end, and the plan that does nothing. Without one
 (`solvers.search.forever`): being told the parameter for ever above, the same of losses below, and
-every control that a task may use kept for ever; where it may not, the last is kept.
+every control that a task may use kept for ever, in their order; where it may not, the last is kept.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def known_ends(structure: Structure, tables: Tables, flat: Tasks, endless: bool)
 
 
 def _for_ever(structure: Structure, tables: Tables, flat: Tasks):
-    """Told (M, U, m); one control for ever (M, A, U, m), and which (A, U), the last one first."""
+    """Told (M, U, m); one control for ever (M, A, U, m), and which (A, U)."""
     going, told, kept = going_on(structure, tables), [], []
     allowed = np.asarray(flat.allowed[0], bool)
     for coefficient, counted, may in zip(
@@ -68,9 +68,8 @@ def _for_ever(structure: Structure, tables: Tables, flat: Tasks):
         ever = one_for_ever(structure, yields, going)
         told.append(told_for_ever(structure, yields, going, ever, may))
         kept.append(np.where(may[:, None, None], ever, ever[-1]))
-    order = np.roll(np.arange(structure.controls), 1)
     keeps = np.where(allowed.T, np.arange(structure.controls)[:, None], structure.controls - 1)
-    return np.stack(told, 1), np.moveaxis(np.stack(kept, 2)[order], 1, 0), keeps[order]
+    return np.stack(told, 1), np.moveaxis(np.stack(kept, 2), 1, 0), keeps
 
 
 def flatten(tasks: Sequence[Tasks], tables: Tables) -> tuple[Tasks, list[np.ndarray]]:

@@ -62,9 +62,10 @@ class PointBased(AbstractSolver):
     """Solve to a certified gap from bounds at visited beliefs that bound those in between.
 
     For markets where learning is the point: what is known of one belief bounds its neighbours,
-    so that most histories are never looked at. Anytime, as `BranchAndBound`. Without a last round
-    one set of beliefs serves every round (`solvers.points.endless`), whatever the chance of going
-    on; values that move, and a tolerance of 0, are then left to `BestFirst`.
+    so that most histories are never looked at. Anytime, as `BranchAndBound`. Where nothing is worth
+    more than to show nothing until the last round, that may be what is done, whatever ties with it.
+    Without a last round one set of beliefs serves every round (`solvers.points.endless`), whatever
+    the chance of going on; values that move, and a tolerance of 0, are then left to `BestFirst`.
 
     **Arguments**
 

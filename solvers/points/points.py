@@ -66,13 +66,13 @@ class Points:
         controls: np.ndarray, symbols: int, regimes: int, mesh: jax.sharding.Mesh | None,
     ):  # fmt: skip
         tasks, points = told.shape
-        self.mesh = mesh
-        self.told, self.least = told, least
+        self.mesh, self.told, self.least = mesh, told, least
         self.belief, self.upper = np.zeros((0, points)), np.zeros((0, tasks))
         self.lower, self.best = np.zeros((0, tasks)), np.zeros((0, tasks), np.int64)
         self.ceiling = np.zeros((0, len(controls), tasks))
         self.controls = controls
         self.alpha, self.plan, self.control = kept, np.arange(len(kept)), keeps
+        self.none = len(kept) - 1  # the number of the first plan that shows nothing
         again = np.broadcast_to(self.plan[:, None, None, None], (*keeps.shape, symbols, regimes))
         self.after = again.copy()
         self.place: dict[bytes, int] = {}
@@ -133,12 +133,13 @@ class Points:
     def lower_at(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower bounds at unnormalised beliefs, and the plans that attain them, (N, U) each."""
         if "alpha" not in self._cache:
-            fill = np.zeros(padded_length(len(self.plan)) - len(self.plan), np.int64)
-            padded = np.concatenate([self.alpha, self.alpha[fill]])
-            self._cache["alpha"] = (jnp.asarray(padded),)
+            order = np.argsort(self.plan == self.none, kind="stable")  # last where plans tie
+            fill = np.full(padded_length(len(order)) - len(order), order[-1])
+            self.order = np.concatenate([order, fill])
+            self._cache["alpha"] = (jnp.asarray(self.alpha[self.order]),)
         cells = self.alpha.shape[0] * self.alpha.shape[1]
         value, index = in_chunks(best_plan, query, self._cache["alpha"], self.mesh, cells > _CELLS)
-        return value, np.concatenate([self.plan, self.plan[:1]])[np.minimum(index, len(self.plan))]
+        return value, self.plan[self.order[index]]
 
     def improve(
         self,
@@ -182,8 +183,7 @@ class Points:
 
     def prune(self) -> None:
         """Set plans aside that are best at no visited belief: no bound there is lost."""
-        used = np.isin(self.plan, self.best)
-        used[0] = True
+        used = np.isin(self.plan, self.best) | (self.plan == self.none)
         self.alpha, self.plan = self.alpha[used], self.plan[used]
         self._cache.clear()
 
@@ -305,7 +305,7 @@ class PointSets:
         shape, again = (len(belief), controls, symbols), np.ones(controls)
         mass = np.zeros(shape)
         upper, lower = np.zeros((*shape, tasks)), np.zeros((*shape, tasks))
-        plan = np.zeros((*shape, tasks), np.int64)
+        plan = np.full((*shape, tasks), here.none)
         if symbols:
             edge, heirs = self.moves(t, memory)
             column, back = self.column[self.structure.columns[edge]], self.again(t, memory)
@@ -323,7 +323,7 @@ class PointSets:
                 high = np.maximum(where.upper_at(unit), low)
                 upper[n, a, z] = high[same] * size[:, None]
                 lower[n, a, z] = low[same] * size[:, None]
-                plan[n, a, z] = best[same]
+                plan[n, a, z] = np.where(size[:, None] > 0, best[same], where.none)
         both = []
         for bound in (upper, lower):
             later = np.stack([self.mean(bound[:, a].sum(axis=1), a) for a in range(controls)], 1)

@@ -158,3 +158,24 @@ def test_random_markets_against_rationals(solver):
         theta = rng.normal(size=3) * 10.0 ** rng.integers(-3, 8, 3)
         u = rng.normal(size=(3, 3)) * 10.0 ** rng.integers(-3, 8, (3, 3))
         check(solver, prior, chances[0, :3], chances[1], theta, u)
+
+
+@pytest.mark.parametrize("solver", [dm.BestFirst(), dm.PointBased(), None], ids=str)
+@pytest.mark.parametrize(
+    ("gamma", "theta", "first"),
+    [([[0, 0]] * 2, [0, 0], 0), ([[0.1, 0.1], [0.4, 1], [0.4, 1]], [0.1, 0.9, 0.9], 1)],
+)
+def test_without_a_last_round_ties_go_to_the_lowest_and_none_is_last(solver, gamma, theta, first):
+    tastes = dm.TasteGrid([[0.5, 1.0], [1.5, 0.2], [0.3, 0.3]], PRIOR)
+    rule = dm.LastShownOnly(dm.Logit(0.5), dm.ConstantQuery(0.6))
+    heard = dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2))
+    values = dm.ConstantValues(np.array(theta, float)[:, None])
+    env = dm.RecommendationMDP(np.array(gamma, float), tastes, np.inf, rule, heard, values)
+    policy = dm.solve_efficient_policy(env, solver, tolerance=1e-6, progress=False)
+    begun = policy.start()
+    for said in itertools.product((0, 1), repeat=2):
+        here = begun
+        for symbol in said:
+            assert here.recommendation == first
+            here = here.step("query", {"platform": symbol})
+        assert here.recommendation == first
