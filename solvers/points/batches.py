@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from solvers.devices import here, spread_runs
 
@@ -15,6 +16,19 @@ FEW, MANY = 64, 512
 def padded_length(count: int) -> int:
     """The next of few lengths, so that few programs are compiled."""
     return 16 * 4 ** max(0, int(np.ceil(np.log2(count / 16) / 2)))
+
+
+def padded_plans(
+    alpha: Float[np.ndarray, "P U m"], control: Int[np.ndarray, "P U"]
+) -> tuple[Array, Array]:
+    """Plans and their ranks, for `best_plan`: by what they do first; the remainder by P is which.
+
+    The first again and again fills them up.
+    """
+    rank = control * len(alpha) + np.arange(len(alpha))[:, None]
+    fill = np.zeros(padded_length(len(alpha)) - len(alpha), np.int64)
+    padded, ranks = (jnp.asarray(np.concatenate([x, x[fill]])) for x in (alpha, rank))
+    return padded, ranks
 
 
 def in_chunks(

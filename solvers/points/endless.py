@@ -169,7 +169,7 @@ def shared_states(
 ) -> tuple[str, Callable[[], str]]:
     """Where states of bounds shared between beliefs are kept, and whose they are."""
     numbers = listed.structure, listed.tables, tasks.groups
-    words = "PointBased, endless", solver.beliefs, limits.tolerance, limits.relative
+    words = "PointBased, endless, in order", solver.beliefs, limits.tolerance, limits.relative
     return "point-based", functools.partial(mark_of, numbers, *words)
 
 

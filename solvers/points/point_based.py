@@ -31,8 +31,9 @@ from solvers.checks import check_fields, flag, positive, time_limit, whole
 from solvers.devices import check_mesh, late
 from solvers.points.endless import solve_endless
 from solvers.points.passes import BELIEFS, improve_points
-from solvers.points.points import Points, PointSets
+from solvers.points.points import PointSets
 from solvers.points.starts import loose_nodes, root_beliefs
+from solvers.points.visited import Points
 from solvers.problem import Structure, Tables, TaskList, Tasks
 from solvers.process import Problem
 from solvers.progress import deferred
@@ -62,10 +63,9 @@ class PointBased(AbstractSolver):
     """Solve to a certified gap from bounds at visited beliefs that bound those in between.
 
     For markets where learning is the point: what is known of one belief bounds its neighbours,
-    so that most histories are never looked at. Anytime, as `BranchAndBound`. Where nothing is worth
-    more than to show nothing until the last round, that may be what is done, whatever ties with it.
-    Without a last round one set of beliefs serves every round (`solvers.points.endless`), whatever
-    the chance of going on; values that move, and a tolerance of 0, are then left to `BestFirst`.
+    so that most histories are never looked at. Anytime, as `BranchAndBound`. Without a last round
+    one set of beliefs serves every round (`solvers.points.endless`), whatever the chance of going
+    on; values that move, and a tolerance of 0, are then left to `BestFirst`.
 
     **Arguments**
 
@@ -248,6 +248,10 @@ def _grow(
                     belief = here[layer.likelihood[nodes]] * root
                     _, plan = points.lower_at(belief)
                     control = np.take_along_axis(points.control, plan, axis=0)
+                    none = np.flatnonzero((plan == points.none).any(axis=1))
+                    if len(none):
+                        first = sets.quiet(t, memory, belief[none])
+                        control[none] = np.where(plan[none] == points.none, first, control[none])
                     control[belief.sum(axis=1) <= 0] = sets.structure.controls - 1
                     follow[nodes[:, None], control[:, sets.place[g][r]]] = True
         return follow

@@ -17,22 +17,19 @@ is its own, so that a control with such symbols, c in all, and the best plan fro
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from solvers.checkpoint import named, within
 from solvers.host import Record
-from solvers.points.batches import distinct, in_chunks, padded_length, words
+from solvers.points.batches import distinct
 from solvers.points.ends import Ends, flatten, known_ends
+from solvers.points.visited import Points
 from solvers.problem import Structure, Tables, Tasks
-from solvers.ties import RELATIVE
+from solvers.ties import RELATIVE, take
 from solvers.told.bounds import expected, open_columns
-from solvers.told.interpolate import NEAR, best_plan, upper_between, weights_between
 
-_CELLS = 3_072
-_ROUNDED = 1e-15
-_FOUND = ("belief", "upper", "lower", "best", "ceiling", "alpha", "plan", "control", "after")
+_TIED = 4e-15  # of what a plan comes to at most in size: how far rounding puts ties apart
 
 
 class Found(Record):
@@ -51,141 +48,11 @@ class Found(Record):
     plan: Int[np.ndarray, "N A Z U"]
 
 
-class Points:
-    """Visited beliefs and plans of one round and memory class.
-
-    - `belief` (K, m), `upper` (K, U), `lower` (K, U): visited beliefs, of mass one, and bounds.
-    - `alpha` (P, U, m), `plan` (P,): plans in use and their numbers; `control` (all plans, U),
-      `after` (all plans, U, Z, V): what every plan ever made does, per task.
-    - `best` (K, U): the plan number that attains each lower bound. `ceiling` (K, A, U): upper
-      bounds on what every control is worth there.
-    """
-
-    def __init__(
-        self, told: np.ndarray, least: np.ndarray, kept: np.ndarray, keeps: np.ndarray,
-        controls: np.ndarray, symbols: int, regimes: int, mesh: jax.sharding.Mesh | None,
-    ):  # fmt: skip
-        tasks, points = told.shape
-        self.mesh, self.told, self.least = mesh, told, least
-        self.belief, self.upper = np.zeros((0, points)), np.zeros((0, tasks))
-        self.lower, self.best = np.zeros((0, tasks)), np.zeros((0, tasks), np.int64)
-        self.ceiling = np.zeros((0, len(controls), tasks))
-        self.controls = controls
-        self.alpha, self.plan, self.control = kept, np.arange(len(kept)), keeps
-        self.none = len(kept) - 1  # the number of the first plan that shows nothing
-        again = np.broadcast_to(self.plan[:, None, None, None], (*keeps.shape, symbols, regimes))
-        self.after = again.copy()
-        self.place: dict[bytes, int] = {}
-        self._cache: dict[str, tuple[Array, ...]] = {}
-
-    def state(self) -> dict[str, np.ndarray]:
-        """What was found, for a checkpoint."""
-        return {name: getattr(self, name) for name in _FOUND}
-
-    def restore(self, kept: dict[str, np.ndarray]) -> None:
-        """Become what was kept."""
-        for name in _FOUND:
-            setattr(self, name, kept[name].copy())
-        self.place = {row.tobytes(): k for k, row in enumerate(words(self.belief))}
-        self._cache.clear()
-
-    def bytes(self) -> int:
-        arrays = (self.belief, self.upper, self.lower, self.alpha, self.after)
-        return sum(array.nbytes for array in arrays)
-
-    def visit(self, belief: np.ndarray) -> Int[np.ndarray, " n"]:
-        """Where beliefs of mass one are among those visited; new ones are added."""
-        index = np.empty(len(belief), np.int64)
-        fresh = []
-        for n, row in enumerate(words(belief)):
-            known = self.place.setdefault(row.tobytes(), len(self.place))
-            index[n] = known
-            if known == len(self.belief) + len(fresh):
-                fresh.append(n)
-        if fresh:
-            more = belief[fresh]
-            upper, lower, best = self.upper_at(more), *self.lower_at(more)
-            self.belief = np.concatenate([self.belief, more])
-            self.upper = np.concatenate([self.upper, upper])
-            self.lower = np.concatenate([self.lower, lower])
-            self.best = np.concatenate([self.best, best])
-            ceiling = np.einsum("nm,aum->nau", more, self.controls, optimize=True)
-            self.ceiling = np.concatenate([self.ceiling, ceiling])
-            self._cache.clear()
-        return index
-
-    def upper_at(self, query: np.ndarray) -> Float[np.ndarray, "N U"]:
-        """Upper bounds at unnormalised beliefs."""
-        return in_chunks(upper_between, query, self._known(), self.mesh)[0]
-
-    def made_of(self, query: np.ndarray) -> list[np.ndarray]:
-        """They, and what they are made of, as `weights_between` says."""
-        return in_chunks(weights_between, query, self._known(), self.mesh)
-
-    def _known(self) -> tuple[Array, ...]:
-        if "upper" not in self._cache:
-            length = padded_length(max(len(self.belief), NEAR))
-            pad = [(0, length - len(self.belief)), (0, 0)]
-            arrays = (np.pad(self.belief, pad), np.pad(self.upper, pad), self.told, self.least)
-            self._cache["upper"] = tuple(map(jnp.asarray, arrays))
-        return self._cache["upper"]
-
-    def lower_at(self, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower bounds at unnormalised beliefs, and the plans that attain them, (N, U) each."""
-        if "alpha" not in self._cache:
-            order = np.argsort(self.plan == self.none, kind="stable")  # last where plans tie
-            fill = np.full(padded_length(len(order)) - len(order), order[-1])
-            self.order = np.concatenate([order, fill])
-            self._cache["alpha"] = (jnp.asarray(self.alpha[self.order]),)
-        cells = self.alpha.shape[0] * self.alpha.shape[1]
-        value, index = in_chunks(best_plan, query, self._cache["alpha"], self.mesh, cells > _CELLS)
-        return value, self.plan[self.order[index]]
-
-    def improve(
-        self,
-        index: np.ndarray,
-        upper: np.ndarray,
-        alpha: np.ndarray,
-        control: np.ndarray,
-        after: np.ndarray,
-    ) -> None:
-        """Take in backups at visited beliefs: upper bounds (n, U), and one plan each.
-
-        A plan goes on with itself after a symbol where `after` is -1.
-        """
-        np.minimum.at(self.upper, index, np.maximum(upper, self.lower[index]))
-        self._cache.pop("upper", None)
-        own = np.einsum("num,nm->nu", alpha, self.belief[index])
-        lower = self.lower[index]
-        new = (own > lower + _ROUNDED * abs(lower)).any(axis=1)
-        if not new.any():
-            return
-        alpha, control, after = alpha[new], control[new], after[new]
-        numbers = len(self.control) + np.arange(len(alpha))
-        after = np.where(after < 0, numbers[:, None, None, None], after)
-        self.control = np.concatenate([self.control, control])
-        self.after = np.concatenate([self.after, after])
-        fill = np.zeros(padded_length(len(alpha)) - len(alpha), int)
-        padded = np.concatenate([alpha, alpha[fill]])
-        value, at = in_chunks(best_plan, self.belief, (jnp.asarray(padded),), self.mesh)
-        better = value > self.lower + _ROUNDED * abs(self.lower)
-        self.lower = np.where(better, value, self.lower)
-        self.best = np.where(better, numbers[at], self.best)
-        self.upper = np.maximum(self.upper, self.lower)
-        self.alpha = np.concatenate([self.alpha, alpha])
-        self.plan = np.concatenate([self.plan, numbers])
-        self.prune()
-
-    def settle(self, open_: np.ndarray, upper: np.ndarray, ceiling: np.ndarray) -> None:
-        """Take in upper bounds (K, U) and ceilings (K, A, U) of the tasks that are open."""
-        self.upper[:, open_], self.ceiling[..., open_] = upper, ceiling
-        self._cache.pop("upper", None)
-
-    def prune(self) -> None:
-        """Set plans aside that are best at no visited belief: no bound there is lost."""
-        used = np.isin(self.plan, self.best) | (self.plan == self.none)
-        self.alpha, self.plan = self.alpha[used], self.plan[used]
-        self._cache.clear()
+def tied(
+    total: Float[np.ndarray, "A n U"], size: Float[np.ndarray, "n U"]
+) -> Int[np.ndarray, "n U"]:
+    """The first control of those that are the best, up to rounding of sums of such a size."""
+    return np.asarray(take(total, None, 0.0, True, room=_TIED * size).choice, np.int64)
 
 
 class PointSets:
@@ -214,15 +81,28 @@ class PointSets:
         key = (self.table(t), int(memory))
         if key not in self.sets:
             told, least, kept, keeps, after = self.ends.at(*key)
-            controls = self.now(t, memory)
-            if self.goes_on(t):
-                edge, heirs = self.moves(*key)
-                going = self.column[self.structure.columns[edge]].sum(axis=1)
-                later = [expected(after[heir], self.flat, a) for a, heir in enumerate(heirs)]
-                controls = controls + going[:, None] * np.stack(later)
+            controls = self.once(t, memory, after)
             sizes = self.structure.symbols, self.regimes
             self.sets[key] = Points(told, least, kept, keeps, controls, *sizes, self.mesh)
         return self.sets[key]
+
+    def once(self, t: int, memory: int, after: np.ndarray) -> Float[np.ndarray, "A U m"]:
+        """What each control yields where what follows it yields `after` (M, U, m)."""
+        total = self.now(t, memory)
+        if not self.goes_on(t):
+            return total
+        edge, heirs = self.moves(t, memory)
+        going = self.column[self.structure.columns[edge]].sum(axis=1)
+        later = [expected(after[heir], self.flat, a) for a, heir in enumerate(heirs)]
+        return total + going[:, None] * np.stack(later)
+
+    def quiet(self, t: int, memory: int, belief: np.ndarray) -> Int[np.ndarray, "N U"]:
+        """What is done first at beliefs where nothing is worth more than to show nothing on."""
+        here, kept = self.at(t, memory), self.ends.kept
+        after = kept[t + 1][:, 0] if self.goes_on(t) else kept[t][:, 0]
+        total = np.einsum("nm,aum->anu", belief, self.once(t, memory, after), optimize=True)
+        allowed = np.asarray(self.flat.allowed)[0].T[:, None]
+        return tied(np.where(allowed, total, -np.inf), here.size(belief))
 
     def moves(self, t: int, memory: int) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, " A"]]:
         """Edges of the controls in a class, and the classes that they lead to."""
@@ -371,7 +251,7 @@ class PointSets:
         """One backup at visited beliefs: better upper bounds, and one plan for every task."""
         points = self.at(t, memory)
         found = self.look(t, memory, index)
-        control = found.lower.argmax(axis=1)
+        control = tied(np.moveaxis(found.lower, 1, 0), points.size(points.belief[index]))
         task = np.arange(control.shape[1])
         alpha = self.now(t, memory)[control, task]
         after = np.zeros((*control.shape, self.structure.symbols, self.regimes), np.int64)

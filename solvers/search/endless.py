@@ -58,7 +58,9 @@ class BestFirst(AbstractSolver):
     Every task has a plan of its own, opened only as far as the task needs; from there on one
     control is kept, so that there is a plan whenever the search ends. It is then written out, an
     endless one until one control may be kept (`solvers.search.lasting`), or little is left to come,
-    so that what it attains is an exact sum. In a finite horizon the round is in the memory.
+    so that what it attains is an exact sum. In a finite horizon the round is in the memory. Of
+    controls that tie the lowest is taken as sums come out: where they come to the same in different
+    ways, rounding may say which.
 
     **Arguments**
 

@@ -142,13 +142,17 @@ def _fit(query: Float[Numbers, "N m"], belief: Float[Array, "N k m"]) -> Float[A
 
 @as_program
 def best_plan(
-    query: Float[Numbers, "N m"], alpha: Float[Numbers, "P U m"]
+    query: Float[Numbers, "N m"], alpha: Float[Numbers, "P U m"], rank: Int[Numbers, "P U"]
 ) -> tuple[Float[Array, "N U"], Int[Array, "N U"]]:
-    """The best alpha-vector of every task at unnormalised beliefs: its value and index."""
-    query, alpha = jnp.asarray(query), jnp.asarray(alpha)
+    """The best alpha-vector of every task at unnormalised beliefs: its value and rank.
+
+    Of those of one value it is the one of the lowest rank.
+    """
+    query, alpha, rank = jnp.asarray(query), jnp.asarray(alpha), jnp.asarray(rank)
     plans, tasks, points = alpha.shape
     total = jnp.matmul(query, alpha.reshape(-1, points).T, precision=_EXACT)
     total = total.reshape(-1, plans, tasks)
-    best, number = total.max(axis=1), jnp.arange(plans)[:, None]
-    index = jnp.where(total == best[:, None], number, plans).min(axis=1)  # a quarter of argmax
-    return best, jnp.minimum(index, plans - 1)
+    best = total.max(axis=1)
+    last = jnp.iinfo(rank.dtype).max
+    first = jnp.where(total == best[:, None], rank, last).min(axis=1)  # a quarter of argmax
+    return best, first

@@ -160,22 +160,70 @@ def test_random_markets_against_rationals(solver):
         check(solver, prior, chances[0, :3], chances[1], theta, u)
 
 
-@pytest.mark.parametrize("solver", [dm.BestFirst(), dm.PointBased(), None], ids=str)
+def tying(gamma, theta, symbols, horizon, omega=((0.5, 1.0), (1.5, 0.2), (0.3, 0.3)), prior=PRIOR):
+    rule = dm.LastShownOnly(dm.Logit(0.5), dm.ConstantQuery(0.6))
+    rating = dm.RatingFeedback(noise=1.0, symbols=2) if symbols > 1 else dm.NoFeedback()
+    return dm.RecommendationMDP(
+        np.array(gamma, float), dm.TasteGrid(np.array(omega), prior), horizon, rule,
+        dm.SignalStructure(feedback=rating), dm.ConstantValues(np.array(theta, float)[:, None]),
+    )  # fmt: skip
+
+
+NEVER = {"exact_after": np.inf}
+SEARCHES = [dm.BestFirst(**NEVER), dm.PointBased(**NEVER)]
+BOUNDED = [dm.Exact(), dm.BranchAndBound(**NEVER), *SEARCHES, None]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "solver", "tolerance"),
+    [
+        *itertools.product([2, 3], BOUNDED, [0, 1e-6]),
+        *((np.inf, solver, 1e-6) for solver in [*SEARCHES, dm.Stationary(), None]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("symbols", [1, 2])
 @pytest.mark.parametrize(
     ("gamma", "theta", "first"),
-    [([[0, 0]] * 2, [0, 0], 0), ([[0.1, 0.1], [0.4, 1], [0.4, 1]], [0.1, 0.9, 0.9], 1)],
+    [
+        ([[0, 0]] * 2, [0, 0], 0),
+        ([[-3, 0], [0, 0], [0, 0]], [0, 0, 0], 1),
+        ([[0.1, 0.1], [0.4, 1], [0.4, 1]], [0.1, 0.9, 0.9], 1),
+        ([[1, 0.5], [0.5, 0.2], [0.5, 0.2]], [0.9, 0.3, 0.3], 0),
+    ],
+    ids=["worthless", "none but one", "copies", "copies without"],
 )
-def test_without_a_last_round_ties_go_to_the_lowest_and_none_is_last(solver, gamma, theta, first):
-    tastes = dm.TasteGrid([[0.5, 1.0], [1.5, 0.2], [0.3, 0.3]], PRIOR)
-    rule = dm.LastShownOnly(dm.Logit(0.5), dm.ConstantQuery(0.6))
-    heard = dm.SignalStructure(feedback=dm.RatingFeedback(noise=1.0, symbols=2))
-    values = dm.ConstantValues(np.array(theta, float)[:, None])
-    env = dm.RecommendationMDP(np.array(gamma, float), tastes, np.inf, rule, heard, values)
-    policy = dm.solve_efficient_policy(env, solver, tolerance=1e-6, progress=False)
+def test_ties_go_to_the_lowest_and_none_is_last(
+    gamma, theta, first, symbols, horizon, solver, tolerance
+):
+    env = tying(gamma, theta, symbols, horizon)
+    policy = dm.solve_efficient_policy(env, solver, tolerance=tolerance, progress=False)
+    rounds = min(horizon, 1 if isinstance(solver, dm.Stationary) else 3)
     begun = policy.start()
-    for said in itertools.product((0, 1), repeat=2):
+    assert begun.recommendation == first
+    for said in itertools.product(range(symbols), repeat=rounds - 1):
         here = begun
         for symbol in said:
+            here = here.step("query", {"platform": symbol} if symbols > 1 else None)
             assert here.recommendation == first
-            here = here.step("query", {"platform": symbol})
-        assert here.recommendation == first
+
+
+@pytest.mark.parametrize(
+    "solver", [dm.BranchAndBound(**NEVER), dm.PointBased(**NEVER)], ids=lambda s: type(s).__name__
+)
+def test_products_that_mirror_each_other_tie_up_to_rounding(solver):
+    """What one is worth to one taste the other is to the other: sums come in another order."""
+    gamma, theta = [[0, 0], [-0.5, 0.7], [0.7, -0.5]], [0.1, 0.3, 0.3]
+    env = tying(gamma, theta, 2, 3, [[1.1, 0.3], [0.3, 1.1]], [0.5, 0.5])
+    found = []
+    for one in (dm.Exact(), solver):
+        begun = dm.solve_efficient_policy(env, one, progress=False).start()
+        here = [begun]
+        for said in itertools.product((0, 1), repeat=2):
+            chat = begun
+            for symbol in said:
+                chat = chat.step("query", {"platform": symbol})
+                here.append(chat)
+        found.append([chat.recommendation for chat in here])
+    assert found[0][0] == 1
+    assert found[0] == found[1]
