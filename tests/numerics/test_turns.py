@@ -134,7 +134,7 @@ def test_a_search_in_turns_that_is_resumed_has_the_seconds_that_are_left(tmp_pat
     """They began anew with every call."""
     monkeypatch.setattr(checkpoint, "_SHARE", np.inf)
     parts, limits = problem(0, 0.99), Limits(1e-11, checkpoint=tmp_path)
-    solver, spent, write = BestFirst(points_after=0.05, seconds=4.0), [], endless.written_out
+    solver, spent, write = BestFirst(points_after=0.05, seconds=6.0), [], endless.written_out
 
     def written(*given):
         spent.append(time.monotonic() - began)
@@ -144,7 +144,7 @@ def test_a_search_in_turns_that_is_resumed_has_the_seconds_that_are_left(tmp_pat
     for _ in range(2):
         began = time.monotonic()
         assert solve(*parts, solver, limits)[0].status is Status.TIME_LIMIT
-    assert spent[1] < spent[0] / 2
+    assert spent[1] < 0.75 * spent[0]
 
 
 def test_a_folder_of_another_problem_is_refused_before_the_first_turn(tmp_path, monkeypatch):
