@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -117,3 +118,11 @@ def untyped():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def heard():
+    """SIGINT interrupts also where tests run in the background, which it does not reach."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

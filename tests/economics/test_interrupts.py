@@ -16,21 +16,16 @@ from solvers.progress import deferred
 from tests.economics.test_search import refuse
 
 # Whether a tolerance was missed is told of elsewhere; here bounds are looked at.
-pytestmark = pytest.mark.filterwarnings("ignore::dynmech.errors.DynmechWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::dynmech.errors.DynmechWarning"),
+    pytest.mark.usefixtures("heard"),
+]
 
 SOLVERS = {
     "branch": (dm.BranchAndBound(), "search.branch_and_bound"),
     "merging": (dm.BranchAndBound(merge_within=0.05), "search.branch_and_bound"),
     "points": (dm.PointBased(beliefs=8), "points.point_based"),
 }
-
-
-@pytest.fixture(autouse=True)
-def _heard():
-    """Also where the tests run in the background, which SIGINT does not reach by default."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def interrupt():

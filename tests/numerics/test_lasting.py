@@ -117,6 +117,7 @@ def test_what_is_written_out_attains_what_is_said_for_ever(seed, kind):
         assert found.value[q] == pytest.approx(min(right, found.upper[q]), abs=1e-12)
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("solver", [BestFirst(), PointBased()], ids=lambda x: type(x).__name__)
 def test_an_interrupt_ends_what_is_written_out(solver, monkeypatch):
     """It was heard of when all was written, that is never."""

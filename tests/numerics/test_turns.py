@@ -70,6 +70,7 @@ def test_turns_come_again(monkeypatch):
     assert [seconds for seconds, _ in given[:3]] == pytest.approx([0.32, 0.64, 1.28])
 
 
+@pytest.mark.usefixtures("heard")
 def test_an_interrupt_leaves_the_closer_bounds(monkeypatch):
     """Of a turn's passes, in the second of them; the search had hardly begun."""
     improve, back, begun = Shared.improve, passes._improve, []
