@@ -45,6 +45,7 @@ from solvers.host import Record
 from solvers.problem import Numbers, Structure, Tables, Tasks
 
 RELATIVE = 1e-9
+_APART = 4e-15
 _MOST_PATHS = 1000  # binary digits of their number, as a float64 may have
 DType = np.dtype | type[np.floating]
 
@@ -98,6 +99,17 @@ def take(
         most = arrays.where(live, most, amount[-1])
     ill = None if ill is None else ill & live
     return Taken(arrays.where(live, best, total[-1]), value, choice, most, ill)
+
+
+def first_tied(
+    total: Float[np.ndarray, "A n U"], size: Float[np.ndarray, "n U"]
+) -> Int[np.ndarray, "n U"]:
+    """The first control of those that may be the best, where plans are summed without c_t.
+
+    **Arguments:** `total`: what each control is worth, in money, -inf where it may not be used;
+    `size`: what any plan comes to at most in size, of which rounding puts ties a share apart.
+    """
+    return np.asarray(take(total, None, 0.0, True, room=_APART * size).choice, np.int64)
 
 
 def either(

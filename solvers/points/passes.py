@@ -36,7 +36,7 @@ from solvers.solution import Status, close_enough
 
 BELIEFS = 256  # that a pass adds in a round and memory class, where nobody says
 _IGNORED = 0.5
-_GOING, _LEAST = 0.5, 1e-9  # of a pass's time, at most, that it goes forward; seconds
+_GOING = 0.5  # of a pass's time, at most, that it goes forward
 _SAME = 1e-13
 # Without a last round: rounds, and beliefs of each, of a first pass; passes that go deeper.
 _DEPTH, _WIDTH, _DOUBLINGS = 16, 32, 10
@@ -123,7 +123,8 @@ def improve_points(
                     expired = _after_a_share(sets.mesh, began, solver.seconds, _GOING)
                     still = float(least[left].min())
                     settle_upper(sets, left, still, solver.memory / 8, check, expired)
-                going = min(_GOING, forward / max(time.monotonic() - start, _LEAST))
+                spent = time.monotonic() - start
+                going = min(_GOING, forward / spent) if spent > 0 else _GOING
             except KeyboardInterrupt:
                 if not passes:
                     raise

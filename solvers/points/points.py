@@ -26,10 +26,8 @@ from solvers.points.batches import distinct
 from solvers.points.ends import Ends, flatten, known_ends
 from solvers.points.visited import Points
 from solvers.problem import Structure, Tables, Tasks
-from solvers.ties import RELATIVE, take
+from solvers.ties import RELATIVE, first_tied
 from solvers.told.bounds import expected, open_columns
-
-_TIED = 4e-15  # of what a plan comes to at most in size: how far rounding puts ties apart
 
 
 class Found(Record):
@@ -46,13 +44,6 @@ class Found(Record):
     after_upper: Float[np.ndarray, "N A Z U"]
     after_lower: Float[np.ndarray, "N A Z U"]
     plan: Int[np.ndarray, "N A Z U"]
-
-
-def tied(
-    total: Float[np.ndarray, "A n U"], size: Float[np.ndarray, "n U"]
-) -> Int[np.ndarray, "n U"]:
-    """The first control of those that are the best, up to rounding of sums of such a size."""
-    return np.asarray(take(total, None, 0.0, True, room=_TIED * size).choice, np.int64)
 
 
 class PointSets:
@@ -97,12 +88,16 @@ class PointSets:
         return total + going[:, None] * np.stack(later)
 
     def quiet(self, t: int, memory: int, belief: np.ndarray) -> Int[np.ndarray, "N U"]:
-        """What is done first at beliefs where nothing is worth more than to show nothing on."""
+        """Where no plan is worth more than to show nothing until the end: what is done in round t.
+
+        The first control of those that tie when nothing is shown afterwards. `belief` (N, m),
+        unnormalised; of every task.
+        """
         here, kept = self.at(t, memory), self.ends.kept
         after = kept[t + 1][:, 0] if self.goes_on(t) else kept[t][:, 0]
         total = np.einsum("nm,aum->anu", belief, self.once(t, memory, after), optimize=True)
         allowed = np.asarray(self.flat.allowed)[0].T[:, None]
-        return tied(np.where(allowed, total, -np.inf), here.size(belief))
+        return first_tied(np.where(allowed, total, -np.inf), here.size(belief))
 
     def moves(self, t: int, memory: int) -> tuple[Int[np.ndarray, " A"], Int[np.ndarray, " A"]]:
         """Edges of the controls in a class, and the classes that they lead to."""
@@ -251,7 +246,7 @@ class PointSets:
         """One backup at visited beliefs: better upper bounds, and one plan for every task."""
         points = self.at(t, memory)
         found = self.look(t, memory, index)
-        control = tied(np.moveaxis(found.lower, 1, 0), points.size(points.belief[index]))
+        control = first_tied(np.moveaxis(found.lower, 1, 0), points.size(points.belief[index]))
         task = np.arange(control.shape[1])
         alpha = self.now(t, memory)[control, task]
         after = np.zeros((*control.shape, self.structure.symbols, self.regimes), np.int64)

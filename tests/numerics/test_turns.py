@@ -15,7 +15,6 @@ from solvers.points import passes, turns
 from solvers.points.endless import Graph, Shared
 from solvers.points.points import PointSets
 from solvers.points.starts import root_beliefs
-from solvers.search import endless
 from solvers.search.endless_plan import EndlessPlan
 from tests.numerics.test_endless_points import solve
 from tests.numerics.test_stationary import stationary
@@ -135,17 +134,27 @@ def test_a_search_in_turns_that_is_resumed_has_the_seconds_that_are_left(tmp_pat
     """They began anew with every call."""
     monkeypatch.setattr(checkpoint, "_SHARE", np.inf)
     parts, limits = problem(0, 0.99), Limits(1e-11, checkpoint=tmp_path)
-    solver, spent, write = BestFirst(points_after=0.05, seconds=6.0), [], endless.written_out
+    last, over, kept, ages = checkpoint.States._last, turns.Turns._over, [], []
 
-    def written(*given):
-        spent.append(time.monotonic() - began)
-        return write(*given)
+    def found(self, kind):
+        part = last(self, kind)
+        kept.extend([] if part is None else part[1].get("seconds", np.zeros(0)).ravel())
+        return part
 
-    monkeypatch.setattr(endless, "written_out", written)
+    def asked(self, began):
+        ages.append(time.monotonic() - began)
+        late = over(self, began)
+        assert self.began <= began
+        return late
+
+    monkeypatch.setattr(checkpoint.States, "_last", found)
+    monkeypatch.setattr(turns.Turns, "_over", asked)
     for _ in range(2):
-        began = time.monotonic()
+        ages.clear()
+        solver = BestFirst(points_after=0.05, seconds=4.0)
         assert solve(*parts, solver, limits)[0].status is Status.TIME_LIMIT
-    assert spent[1] < 0.75 * spent[0]
+    assert len(kept) == 1
+    assert 0 < kept[0] <= ages[0]
 
 
 def test_a_folder_of_another_problem_is_refused_before_the_first_turn(tmp_path, monkeypatch):
