@@ -79,21 +79,34 @@ def shares(mesh: jax.sharding.Mesh | None) -> int:
 
 
 def spread(
-    mesh: jax.sharding.Mesh | None, function: Callable[[P], R], parts: Iterable[P]
+    mesh: jax.sharding.Mesh | None,
+    function: Callable[[P], R],
+    parts: Iterable[P],
+    *,
+    together: int = 1,
+    ended: threading.Event | None = None,
 ) -> list[R]:
     """Apply a function to every part, part k on device k of the mesh, and so round and round.
 
     **Arguments:** `function`: of a part alone, with NumPy's arrays in what it returns; what it
-    raises is raised here, in every process.
+    raises is raised here, in every process; `together`: without a mesh, how many parts are worked
+    on side by side, but for the first, which finds what is to be compiled; `ended`: is set once
+    what is still worked on will not be asked for, by an error or an interrupt.
 
     **Returns:** what it returned for each part, in their order.
     """
+    given = list(parts)
+    if mesh is None and (together == 1 or len(given) < 3):
+        return [function(part) for part in given]
+    found: dict[int, R] = {}
     if mesh is None:
-        return [function(part) for part in parts]
-    given, devices = list(parts), mesh.devices.reshape(-1).tolist()
-    settings = _SETTINGS(jax.config)
-    mine = [k for k in range(len(devices)) if devices[k].process_index == jax.process_index()]
-    ended = threading.Event()
+        devices, mine = [_DEVICE(jax.config)] * together, list(range(together))
+        found[0] = function(given[0])
+    else:
+        devices, process = mesh.devices.reshape(-1).tolist(), jax.process_index()
+        mine = [k for k in range(len(devices)) if devices[k].process_index == process]
+    settings, begun = _SETTINGS(jax.config), len(found)
+    ended = ended or threading.Event()
 
     def work(k: int) -> dict[int, R]:
         double, product = settings
@@ -102,10 +115,9 @@ def spread(
             jax.default_matmul_precision(product),
             jax.default_device(devices[k]),
         ):
-            places = range(k, len(given), len(devices))
+            places = range(begun + k, len(given), len(devices))
             return {at: function(given[at]) for at in places if not ended.is_set()}
 
-    found: dict[int, R] = {}
     error: BaseException | None = None
     with ThreadPoolExecutor(max(len(mine), 1), "device") as pool:
         try:
@@ -117,7 +129,7 @@ def spread(
                     ended.set()
         finally:
             ended.set()  # also by an interrupt: nobody starts another part
-    if len(_processes(mesh)) > 1:
+    if mesh is not None and len(_processes(mesh)) > 1:
         words = None if error is None else f"{type(error).__name__}: {error}"
         for process, (theirs, problem) in enumerate(_exchange((found, words))):
             found.update(theirs)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from solvers.devices import at_hand
+from solvers.devices import at_hand, on_processors
 from solvers.host import Record
 from solvers.problem import Structure, Tables, Tasks
 from solvers.ties import signed
@@ -34,6 +34,7 @@ _PIECES = 2.5e7  # bytes, at most, of the visits whose beliefs are worked on at 
 _PADDED = 1.5  # copies of a round's likelihood rows that programs read, their padding counted
 ROOT_SHARE = 0.6  # of memory, that one root may take
 _GLANCE = 2e5  # ways out of a round up to which trees are looked at before anything is decided
+_SECOND = 0.1  # of memory, that a second run of roots may take, worked on beside the first
 _FEATURES = 5e5  # bytes of what beliefs are contracted with, read again for every few of them
 
 
@@ -48,7 +49,8 @@ class Estimate(Record):
 class Work(NamedTuple):
     """What a solve will take; `beside` its `memory` is what counts not against what is allowed.
 
-    That is programs, what is not given back at once, and what is made of the plans found.
+    That is programs, what is not given back at once, what is made of the plans found, and little
+    that a second run of roots takes.
     """
 
     nodes: int
@@ -82,7 +84,7 @@ def estimate(
     counts = bound_nodes(structure, merge) if nodes is None else nodes
     width, points = structure.controls, tables.column.shape[1]
     features = 2 * width * structure.outcome.shape[1] + 1
-    flops = steps = values = plans = taken = 0.0
+    flops = steps = values = plans = taken = second = 0.0
     for part in tasks:
         roots, variants = part.coefficient.shape[:2]
         flops += 2.0 * sum(counts) * points * (features * roots + 2)
@@ -96,18 +98,19 @@ def estimate(
             steps += _AHEAD * histories * (one.features + variants)
         most = roots_together(part, tables, counts, structure, memory)
         values = max(values, min(roots, most) * root_bytes(counts, part, False))
+        second = max(second, second_run(part, tables, counts, structure, memory))
         plans += part.keep * roots
         taken += 6.0 * sum(counts) * part.keep * roots
     index = 4.0 * sum(counts[:-1]) * width * structure.symbols + 16.0 * sum(counts)
     ways = max([0, *counts[:-1]]) * width * structure.symbols * WAY_BYTES
-    rows = 8.0 * points * (sum(counts[:-1]) + _PADDED * max([0, *counts[:-1]]))
+    rows = _row_bytes(counts, points)
     solved = rows + index + values + taken
     held = max(ways, solved)
     reached = _reached(structure, counts, plans, ahead)
     visits = plans * sum(_paths(structure, count, t) for t, count in enumerate(reached))
     pieces = min(_PIECES, 5 * 8.0 * points * visits)
     after = index + _CELL * plans * sum(reached) + _VISIT * visits + pieces
-    most = max(held, solved + _LEFT * ways, after)
+    most = max(held, solved + second + _LEFT * ways, after)
     programs = _programs(structure, counts, tables, tasks, memory, ahead)
     seconds = flops / _PRODUCT_RATE + steps / _ELEMENT_RATE + _ROUND * len(counts)
     return Work(sum(counts), held, seconds, programs + most - held)
@@ -216,6 +219,27 @@ def root_bytes(counts: list[int], tasks: Tasks, carried: bool) -> float:
     """Bytes that one root needs: a round's values, or amounts as well, in parts and joined."""
     each = 16.0 * (1 + 2 * carried) * tasks.coefficient.shape[1]
     return each * max(counts) + sum(counts) * tasks.keep
+
+
+def _row_bytes(counts: list[int], points: int) -> float:
+    """Bytes of likelihood rows."""
+    return 8.0 * points * (sum(counts[:-1]) + _PADDED * max([0, *counts[:-1]]))
+
+
+def second_run(
+    tasks: Tasks, tables: Tables, counts: list[int], structure: Structure, memory: float
+) -> float:
+    """Bytes of a run of roots that is worked on beside another; 0 where one is at a time.
+
+    What NumPy and programs of one thread leave of the cores is worth little of the memory. The
+    first run is worked on alone (`solvers.devices.spread`), so that there must be three.
+    """
+    width = roots_together(tasks, tables, counts, structure, memory)
+    if not on_processors() or len(tasks.root) <= 2 * width:
+        return 0.0
+    takes = width * root_bytes(counts, tasks, signed(tables, tasks))
+    takes += _row_bytes(counts, tables.column.shape[1])
+    return takes if takes <= _SECOND * memory else 0.0
 
 
 def roots_together(

@@ -7,7 +7,9 @@ together, are chosen so that what lives at once stays below `Exact.memory`.
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 
 import equinox as eqx
 import jax
@@ -25,7 +27,7 @@ from solvers.solution import AbstractSolver, Limits, Solution, Status, Unsuited
 from solvers.table import Answer, PlanTable, flat
 from solvers.ties import signed
 from solvers.tree.backward import HOST_SECONDS, likelihood_rows, rounds_on_host, sweep
-from solvers.tree.estimate import ROOT_SHARE, START, root_bytes, roots_together
+from solvers.tree.estimate import ROOT_SHARE, START, root_bytes, roots_together, second_run
 from solvers.tree.planned import CACHE, plan_rounds
 from solvers.tree.reached import kept_only, reached_tree, with_last_round
 from solvers.tree.tree import Tree
@@ -149,13 +151,21 @@ def solve_exact(
         numbers = [*jax.tree.leaves((tables, tuple(tasks), tree)), [part.keep for part in tasks]]
         store = Checkpoint(checkpoint, fingerprint(np.asarray(x) for x in numbers))
     total = sum(tree.nodes * (stop - start) for _, start, stop, _ in chunks)
-    inner = dataclasses.replace(solver, memory=solver.memory / shares(mesh))
+    given = tables, counts, tree.structure, solver.memory
+    two = [mesh is None and second_run(part, *given) > 0 for part in tasks]
+    inner = dataclasses.replace(solver, memory=solver.memory / max(shares(mesh), 1 + any(two)))
     classes = [1 + int(np.count_nonzero(np.diff(layer.memory))) for layer in tree.layers]
     given = tree.structure, counts, classes
     on_host = sum(sum(rounds_on_host(*given, tasks[g], width)) for g, _, _, width in chunks)
     # What is compiled for one chunk serves them all: they share the seconds, or need no program.
     host = HOST_SECONDS / (1 if on_host <= HOST_SECONDS else len(chunks))
+    ended = threading.Event()
     with Bar("solving", "node", progress, total) as bar:
+
+        def tick(nodes: int) -> None:
+            if ended.is_set():
+                raise CancelledError
+            bar(nodes)
 
         def one(chunk: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
             group, start, stop, width = chunk
@@ -168,12 +178,20 @@ def solve_exact(
                 bar(tree.nodes * (stop - start))
                 return found
             parts = tasks[group], start, stop, width
-            found = _solve_chunk(tree, tables, *parts, inner, bar, losses, host)
+            found = _solve_chunk(tree, tables, *parts, inner, tick, losses, host)
             if store:
                 store.save((group, start, stop), found)
             return found
 
-        found = spread(mesh, one, chunks)
+        if mesh is not None:
+            found = spread(mesh, one, chunks, ended=ended)
+        else:  # what a group's first chunk compiles serves the rest of it
+            each = [[chunk for chunk in chunks if chunk[0] == g] for g in range(len(tasks))]
+            found = [
+                part
+                for some, both in zip(each, two, strict=True)
+                for part in spread(None, one, some, together=1 + both, ended=ended)
+            ]
     answers: list[list[dict[str, np.ndarray]]] = [[] for _ in tasks]
     for (group, *_), part in zip(chunks, found, strict=True):
         answers[group].append(part)
@@ -188,7 +206,7 @@ def _solve_chunk(
     stop: int,
     width: int,
     solver: Exact,
-    bar: Bar,
+    tick: Callable[[int], None],
     losses: bool,
     host: float,
 ):
@@ -204,12 +222,12 @@ def _solve_chunk(
     block = int(max(8, min(at_hand(CACHE), solver.memory / 5) / (8 * cells)))
     actions, off, first = [], [], None
 
-    def tick(nodes: int) -> None:
-        bar(nodes * (stop - start))
+    def worked(nodes: int) -> None:
+        tick(nodes * (stop - start))
 
     # Bounds on amounts nearly always tell ties from what is not tied; amounts do else.
     for carry in (True,) if losses or np.asarray(tables.column).itemsize < 8 else (False, True):
-        counted = tick if first is None else lambda nodes: None
+        counted = worked if first is None else lambda nodes: tick(0)
         actions, off = [], []
         for first in sweep(tree, tables, piece, block=block, tick=counted, host=host, carry=carry):
             actions.append(np.array(first.action))  # not a view of what is there for all tasks

@@ -33,6 +33,40 @@ def test_parts_come_back_in_their_order_from_threads_with_the_settings_of_the_ca
     assert solvers.devices.spread(mesh(3), part, []) == []
 
 
+def test_side_by_side_the_first_part_is_worked_on_alone_and_all_come_back_in_their_order():
+    main, both = threading.current_thread(), threading.Barrier(2)
+    alone = []
+
+    def part(k):
+        alone.append((k, threading.current_thread() is main))
+        if k in (1, 2):
+            both.wait(60)  # or nobody works beside it
+        return k, float(jax.numpy.ones(1).sum()), jax.numpy.ones(1).dtype
+
+    for double in (False, True):
+        with jax.enable_x64(double), jax.default_device(jax.devices()[0]):
+            alone[:] = []
+            found = solvers.devices.spread(None, part, range(8), together=2)
+            assert found == [(k, 1.0, jax.numpy.ones(1).dtype) for k in range(8)]
+            assert alone[0] == (0, True)
+            assert sorted(alone[1:]) == [(k, False) for k in range(1, 8)]
+    assert solvers.devices.spread(None, str, range(2), together=2) == ["0", "1"]
+
+
+def test_parts_side_by_side_hear_that_nobody_will_ask_for_them():
+    ended, heard = threading.Event(), []
+
+    def part(k):
+        if k == 1:
+            raise MemoryError("no room")
+        if k > 1:
+            heard.append(ended.wait(60))
+
+    with pytest.raises(MemoryError, match="no room"):
+        solvers.devices.spread(None, part, range(9), together=2, ended=ended)
+    assert heard in ([True], [])  # the other one had begun, or did not
+
+
 def test_what_a_part_raises_is_raised_and_nobody_starts_another():
     done = []
 
