@@ -50,6 +50,7 @@ HOST_SECONDS = 0.2  # of rounds that are worked on without compiling a program
 _CELLS = (
     1e5  # numbers of a round in NumPy from which to see what the tasks of a root have in common
 )
+_IN_CHUNKS = 4  # axes of what is found in chunks of nodes: these, nodes, roots, tasks
 _BEYOND = 0.25  # of what NumPy takes, how much a program on processors saves before the last round
 
 
@@ -215,16 +216,16 @@ def sweep(
         most = shapes.most
         if mesh is not None and not quick[t]:
             most = shared_out(layer, most, shares(mesh), tree.structure, tasks)
-        listed = blocks(layer, most, min(least, most), exact=traced or quick[t])
+        listed = list(blocks(layer, most, min(least, most), exact=traced or quick[t]))
         parts = spread_runs(None if quick[t] else mesh, one.solve, listed)
         if any(part.value is not None for part in parts):
             worth = (part.best if part.value is None else part.value for part in parts)
             parts = [dataclasses.replace(x, value=y) for x, y in zip(parts, worth, strict=True)]
         compiled = not traced and t > 0 and not quick[t - 1]
         length = max(shapes.following, padded_length(layer.nodes)) if compiled else layer.nodes
-        together = (
-            arrays.concatenate if traced else functools.partial(joined_uncopied, length=length)
-        )
+        sizes = [size for _, size, _ in listed]
+        together = functools.partial(_together, length, sizes)
+        together = arrays.concatenate if traced else together
         whole = jax.tree.map(lambda *x, one=together: one(x), *parts)
         joined = jax.tree.map(lambda x, count=layer.nodes: x[:count], whole)
         if not traced and joined.ill is not None:
@@ -250,6 +251,11 @@ def sweep(
         action = joined.action[:, :, : tasks.keep]
         end = room.each[t], room.lost
         yield Swept(value, best, amount, action, upper, joined.hopeful, ill, *end)
+
+
+def _together(length: int, sizes: list[int], parts: Sequence[Numbers]) -> np.ndarray:
+    """What was found at each block, one after the other."""
+    return joined_uncopied(parts, length, sizes if parts[0].ndim == _IN_CHUNKS else None)
 
 
 class _Blocks(NamedTuple):
@@ -325,7 +331,10 @@ class _Blocks(NamedTuple):
         return found
 
     def _counted(self, one: Found, size: int) -> Found:
-        """What is found at the nodes that count, without what nobody asks for."""
+        """What is found at the nodes that count, without what nobody asks for.
+
+        In the chunks of the program, and not yet in the order of memory, where tasks share most.
+        """
         if self.traced:
             return jax.tree.map(lambda x: x[:size], one)
         ill = None if one.ill is None else np.full(size, np.asarray(one.ill).any())
@@ -335,13 +344,10 @@ class _Blocks(NamedTuple):
             return jax.tree.map(lambda x: np.asarray(x)[:size], one)
 
         def first(x: Numbers) -> np.ndarray:
-            """Nodes first, of the chunks that count."""
-            if x.ndim == 1:
-                return np.asarray(x)
-            part = np.asarray(x)[: -(-size // x.shape[-1])]
-            return np.moveaxis(part, -1, 1).reshape(-1, *part.shape[1:-1])[:size]
+            """Nodes before roots, in chunks."""
+            return np.asarray(x) if x.ndim == 1 else np.moveaxis(np.asarray(x), -1, 1)
 
-        action = np.asarray(one.action)[:, :, : self.tasks.keep]
+        action = np.asarray(one.action)[:, :, : self.tasks.keep].copy()  # the rest is not held
         return jax.tree.map(first, dataclasses.replace(one, action=action))
 
 

@@ -67,14 +67,28 @@ def padded_length(count: int) -> int:
     return length
 
 
-def joined_uncopied(parts: Sequence[Numbers], length: int) -> np.ndarray:
-    """Arrays one after the other, and room that nobody reads, where JAX reads them uncopied."""
-    like = parts[0]
-    count = length * math.prod(like.shape[1:])
-    room = np.empty(count + _ALIGNED // like.itemsize, like.dtype)
+def joined_uncopied(
+    parts: Sequence[Numbers], length: int, sizes: Sequence[int] | None = None
+) -> np.ndarray:
+    """Arrays one after the other, and room that nobody reads, where JAX reads them uncopied.
+
+    **Arguments:** `sizes`: of parts that are chunks of rows, how many rows of each count.
+    """
+    like, axes = parts[0], 1 if sizes is None else 2
+    shape, at = like.shape[axes:], 0
+    room = np.empty(length * math.prod(shape) + _ALIGNED // like.itemsize, like.dtype)
     first = -room.ctypes.data % _ALIGNED // like.itemsize
-    whole = room[first : first + count].reshape(length, *like.shape[1:])
-    np.concatenate(parts, out=whole[: sum(map(len, parts))])
+    whole = room[first : first + length * math.prod(shape)].reshape(length, *shape)
+    if sizes is None:
+        np.concatenate(parts, out=whole[: sum(map(len, parts))])
+        return whole
+    for part, size in zip(parts, sizes, strict=True):
+        full, rest = divmod(size, part.shape[1])
+        end = at + size - rest
+        whole[at:end].reshape(full, *part.shape[1:])[:] = part[:full]
+        if rest:
+            whole[end : end + rest] = part[full, :rest]
+        at += size
     return whole
 
 
