@@ -92,18 +92,25 @@ def read_columns(
     `InvalidArgument` naming the file and the column that is missing or does not parse.
     """
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = {*numbers, *text, *where} - set(reader.fieldnames or ())
+        lines = csv.reader(file)
+        place = {name: k for k, name in enumerate(next(lines, []))}
+        missing = {*numbers, *text, *where} - set(place)
         if missing:
             raise InvalidArgument(
                 describe(f"table={path.name!r}", f"have columns {sorted(missing)}", "none so named")
             )
-        rows = [row for row in reader if all(row[key] == want for key, want in where.items())]
-    columns: dict[str, np.ndarray] = {key: np.array([row[key] for row in rows]) for key in text}
+        wanted, blank = [(place[key], want) for key, want in where.items()], [""] * len(place)
+        last = max((k for k, _ in wanted), default=0)
+        rows = [
+            row + blank[len(row) :]  # of a line that ends early
+            for row in lines
+            if len(row) > last and all(row[k] == want for k, want in wanted)
+        ]
+    columns = {key: np.array([row[place[key]] for row in rows]) for key in text}
     for key in numbers:
         try:
-            columns[key] = np.array([float(row[key]) for row in rows])
-        except (TypeError, ValueError) as error:
+            columns[key] = np.array([float(row[place[key]]) for row in rows])
+        except ValueError as error:
             raise InvalidArgument(
                 describe(f"table={path.name!r}", f"hold numbers in column {key!r}", str(error))
             ) from error
