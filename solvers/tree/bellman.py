@@ -20,7 +20,7 @@ from solvers.problem import Numbers, Tables, Tasks
 from solvers.programs import as_program
 from solvers.ties import DType, Taken, take
 from solvers.tree.ahead import Coming, look_ahead
-from solvers.tree.hosted import ROWS, added_on_host, nodes_at_once, product_on_host
+from solvers.tree.hosted import ROWS, added_on_host, halved, nodes_at_once, product_on_host
 from solvers.tree.shared import Apart, shared_features, take_shared, yields, yields_apart
 
 _CACHED = 2.5e6, 1.6e6  # bytes of beliefs, and of values, worked on at once inside a step
@@ -162,13 +162,6 @@ def chunk_size(nodes: int, points: int, controls: int, slots: int, tasks: Tasks)
     """How many of a block's nodes are worked on at once."""
     near = at_hand(_CACHED[0]), at_hand(_CACHED[1])
     return halved(nodes, nodes_at_once(near, points, controls, slots, tasks))
-
-
-def halved(nodes: int, most: float) -> int:
-    """Of equal parts of so many nodes the largest that has `most` at most, if it can be split."""
-    while nodes % 2 == 0 and nodes > most:
-        nodes //= 2
-    return nodes
 
 
 def roots_at_once(controls: int, slots: int, variants: int, kind: DType) -> float:

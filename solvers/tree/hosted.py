@@ -1,4 +1,9 @@
-"""What takes longest of a step in NumPy: products, and sums of what follows; and how long."""
+"""What takes longest of a step in NumPy: products, and sums of what follows; and how long.
+
+And how many nodes a step works on at once, compiled or not.
+"""
+
+import math
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -6,6 +11,7 @@ from jaxtyping import Float, Int
 from solvers.problem import Numbers, Tasks
 
 ONE_THREAD, ROWS = 250_000, 16  # products that BLAS starts no thread for, and rows of these
+_TILES = 256  # nodes whose product with few features two threads share evenly
 _FEW = 0.02  # ratios of beliefs that are not 1, of all: so few are multiplied by one by one
 # Of passes in NumPy: cells and products a second, seconds a call, cells that comparing takes.
 _CELL_RATE, _HOST_RATE, _CALL_SECONDS, _COMPARED = 1.5e9, 1e10, 5e-4, 30
@@ -64,6 +70,21 @@ def nodes_at_once(
     roots, variants = tasks.coefficient.shape[:2]
     widths = points, 2 * controls * (slots + variants) * roots
     return min(np.divide(near, np.multiply(widths, tasks.root.dtype.itemsize)))
+
+
+def halved(nodes: int, most: float) -> int:
+    """Of equal parts of so many nodes one of `most` at most, if it can be split: about the largest.
+
+    A power of two where `most` is `_TILES` or more: else threads share products unevenly.
+    """
+    if nodes <= most:
+        return nodes
+    tiled = math.gcd(nodes, 1 << max(int(most).bit_length() - 1, 0))
+    if tiled >= _TILES:
+        return tiled
+    while nodes % 2 == 0 and nodes > most:
+        nodes //= 2
+    return nodes
 
 
 def host_seconds(
