@@ -213,7 +213,7 @@ def sweep(
             None if gained is None else gained[t], ahead if last else None,
         )  # fmt: skip
         least = 1 if last else shapes.block
-        most = shapes.most
+        most = shapes.last if last and ahead is None else shapes.most
         if mesh is not None and not quick[t]:
             most = shared_out(layer, most, shares(mesh), tree.structure, tasks)
         listed = list(blocks(layer, most, min(least, most), exact=traced or quick[t]))

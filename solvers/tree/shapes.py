@@ -25,13 +25,15 @@ _MULTIPLE = 256  # what sizes of blocks are rounded up to where each has a progr
 class Shapes(Record):
     """Shapes that the rounds of a tree share, so that few programs are compiled.
 
-    - `block`: the fewest nodes handled at once, where that costs next to nothing; `most`: the most.
+    - `block`: the fewest nodes handled at once, where that costs next to nothing; `most`: the most,
+      and `last` those of a round that nothing follows.
     - `following`: the fewest values that follow.
     - `shared`: whether one table holds the likelihood rows of all rounds.
     """
 
     block: int = eqx.field(static=True)
     most: int = eqx.field(static=True)
+    last: int = eqx.field(static=True)
     following: int = eqx.field(static=True)
     shared: bool = eqx.field(static=True)
 
@@ -40,7 +42,7 @@ def few_shapes(
     tree: Tree, rows: Sequence[Numbers], tasks: Tasks, block: int, traced: bool
 ) -> Shapes:
     if traced:
-        return Shapes(1, block, 1, False)
+        return Shapes(1, block, block, 1, False)
     structure = tree.structure
     slots, points = structure.outcome.shape[1], tasks.root.shape[1]
     roots, variants = tasks.coefficient.shape[:2]
@@ -51,12 +53,28 @@ def few_shapes(
     least = max((s for s in few if s <= 64 or s <= padded_length(widest)), default=1)
     indices = 12 * _COMMON * structure.controls * structure.symbols
     chunk = chunk_size(_COMMON, points, structure.controls, slots, tasks)
+    last = 1
+    if chunk < _COMMON <= block:
+        last = _at_once(tree.layers[-1], min(block * structure.controls, BLOCK_SIZES[-1]))
     if widest > least and chunk < _COMMON <= block and indices <= _INDICES:
         # Only the chunks that count are worked on: one program for rounds of any width.
         least = block = _COMMON
     longest = padded_length(max((layer.nodes for layer in tree.layers[1:]), default=1))
     level = longest if 8.0 * longest * roots * variants <= _LEVEL else 1
-    return Shapes(least, block, level, 8.0 * padded_length(sum(map(len, rows))) * points <= _SHARED)
+    few_rows = 8.0 * padded_length(sum(map(len, rows))) * points <= _SHARED
+    return Shapes(least, block, max(last, block), level, few_rows)
+
+
+def _at_once(layer: Layer, most: int) -> int:
+    """How many nodes that nothing follows are handed over at once: a class, of `most` at most.
+
+    1 where that pads more than blocks of `_COMMON` do, or is no more.
+    """
+    starts = np.flatnonzero(np.diff(layer.memory, prepend=-1))
+    counts = np.diff(starts, append=layer.nodes)
+    size = 1 << (int(counts.max()) - 1).bit_length()
+    padded = _COMMON * int((-(-counts // _COMMON)).sum())
+    return size if _COMMON < size <= most and size * len(counts) <= padded else 1
 
 
 def padded_length(count: int) -> int:
