@@ -18,20 +18,19 @@ Float64; rounding is of the order of T machine epsilons times the value.
 """
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from solvers.host import Record
 from solvers.process import AbstractCeiling, Case
 from solvers.tabular import Tabular
-from solvers.told.informed import ALONE, HeardBound, Potentials, Start
+from solvers.told.informed import HeardBound, Start
+from solvers.told.potentials import ALONE, Potentials
 
 _BATCH = 512
 _TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multiplications
-_SWEEPS = (40, 12, 6, 4)  # of the bound that keeps omega hidden: first those all others begin with
+_SWEEPS = (20, 6, 3, 2)  # of the bound that keeps omega hidden: first those all others begin with
 _FEW = 8  # multisets valued at once by one thread: fewer are not worth it
-_TOGETHER = 16  # multisets bounded so at once: what fits a core's cache
 _TRIALS, _HELP = 32, 0.02  # it must close that share of what is open: at first, and of so many
 _SHARE = 0.05  # of the most that one multiset leaves open: those that leave less wait
 
@@ -164,26 +163,28 @@ class _Search:
 
     def _inform(self, rows: np.ndarray) -> None:
         """Bound every control of multisets with omega hidden."""
-        for depth in np.unique(self.depth[rows]):
-            some = rows[self.depth[rows] == depth]
-            for start in range(0, len(some), _TOGETHER):
-                self._inform_some(some[start : start + _TOGETHER], int(depth))
+        effort = np.minimum(self.depth[rows], len(_SWEEPS) - 1)
+        for some in (rows[effort == k] for k in np.unique(effort)):
+            self._inform_some(some[np.argsort(self.depth[some], kind="stable")])
 
-    def _inform_some(self, rows: np.ndarray, depth: int) -> None:
-        beliefs = self._beliefs(self.codes[rows], depth)
+    def _inform_some(self, rows: np.ndarray) -> None:
+        depth = self.depth[rows]
+        beliefs = np.concatenate(
+            [self._beliefs(self.codes[rows[depth == k]], int(k)) for k in np.unique(depth)]
+        )
         mass = beliefs.sum(axis=1, keepdims=True)
         beliefs = beliefs / mass
-        start = self._start(rows) if depth else self.heard.begin(beliefs, self.codes.shape[1])
-        sweeps = _SWEEPS[min(depth, len(_SWEEPS) - 1)]
-        found = self.heard.bound(beliefs, start, sweeps)
-        self.spent += sweeps * self.heard.work * start.price.size
+        start = self._start(rows) if depth[0] else self.heard.begin(beliefs, self.codes.shape[1])
+        sweeps = _SWEEPS[min(int(depth[0]), len(_SWEEPS) - 1)]
+        found = self.heard.bound(beliefs, start, sweeps, depth)
+        self.spent += sweeps * self.heard.work * float((start.price.shape[1] - depth).sum())
         old = self.value[rows].max(axis=1)
         self.value[rows] = np.minimum(self.value[rows], mass * found.bound)
         closed = old - self.value[rows].max(axis=1)
         self.helped += list(closed / np.maximum(old - self.low[rows], np.finfo(float).tiny))
         for k, row in enumerate(rows):
-            self.informed[int(row)] = found.start.part(k)
-            self.potentials[depth + 1].add(beliefs[k], found.after[k], float(found.price[k]))
+            self.informed[int(row)] = Start(*(x[k : k + 1].copy() for x in found.start))
+            self.potentials[depth[k] + 1].add(beliefs[k], found.after[k], float(found.price[k]))
 
     def _start(self, rows: np.ndarray) -> Start:
         """Begin where the nearest multiset ended that led here."""
@@ -194,7 +195,7 @@ class _Search:
                 above = int(self.parent[above])
             skipped = int(self.depth[row] - self.depth[above])
             found.append(self.informed[above].later(skipped))
-        return jax.tree.map(lambda *x: np.concatenate(x), *found)
+        return Start(*(np.concatenate(x) for x in zip(*found, strict=True)))
 
     def _children(self, rows: np.ndarray, controls: np.ndarray) -> None:
         """Open pairs: find or make the multisets that their symbols lead to."""

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from solvers.told.informed import HeardBound, Potentials, Start
+from solvers.told.informed import HeardBound, Start
+from solvers.told.potentials import Potentials
 
 
 def drawn(seed: int, controls=3, symbols=3, points=5, even=False, learnable=True):
@@ -64,6 +65,23 @@ def test_no_control_is_worth_more_wherever_the_search_for_multipliers_begins(see
         later = optimum(pay, going, law, other, left - 1).max()
         u = least(other[None], (belief, found.after[0], found.price[0]))[0]
         assert u >= later - 1e-12
+
+
+def test_beliefs_of_different_rounds_are_bounded_together_as_by_themselves():
+    pay, going, law, _ = drawn(2)
+    rng = np.random.default_rng(3)
+    beliefs, gone = rng.dirichlet(np.ones(5), 6), np.array([0, 1, 2, 2, 1, 0])
+    heard = HeardBound(pay, going, law)
+    start = heard.begin(beliefs, 5)
+    together = heard.bound(beliefs, start, 3, gone)
+    for k, past in enumerate(gone):
+        left = 5 - past
+        own = Start(*(x[k : k + 1, past:] for x in start))
+        alone = heard.bound(beliefs[k : k + 1], own, 3)
+        np.testing.assert_allclose(together.bound[k], alone.bound[0], rtol=1e-5)
+        np.testing.assert_allclose(together.start.price[k, past:], alone.start.price[0], rtol=1e-4)
+        true = optimum(pay, going, law, beliefs[k], int(left))
+        assert (together.bound[k] >= true - 1e-12).all()
 
 
 def test_where_nothing_can_be_learned_a_fixed_plan_is_all_there_is():
