@@ -17,12 +17,15 @@ class Potentials:
     one matrix product: with q the reference,
 
         U(b) = <b, g - lambda log q> + lambda sum_omega b log(b / |b|).
+
+    Which is the least is found out in single precision, what it is in double: any is a bound.
     """
 
     def __init__(self, points: int):
         self.linear, self.price = np.zeros((_ROOM, points)), np.zeros(_ROOM)
         self.outside = np.zeros((_ROOM, points), bool)
-        self.count = 0
+        self.rough = np.zeros((_ROOM, points + 1), np.float32)
+        self.count, self.unit = 0, 1.0
 
     def add(
         self, reference: Float[np.ndarray, " m"], after: Float[np.ndarray, " m"], price: float
@@ -32,32 +35,43 @@ class Potentials:
             linear = after - price * np.log(np.where(reference > 0, reference, 1.0))
         if not (np.isfinite(linear).all() and np.isfinite(price)):
             return
+        if not self.count:
+            self.unit = max(float(np.abs(linear).max()), np.finfo(float).tiny)
         if self.count == len(self.price):
-            for name in ("linear", "price", "outside"):
+            for name in ("linear", "price", "outside", "rough"):
                 old = self.__dict__[name]
                 self.__dict__[name] = np.concatenate([old, np.zeros_like(old)])
         self.linear[self.count], self.price[self.count] = linear, price
         self.outside[self.count] = reference <= 0
+        with np.errstate(over="ignore"):
+            self.rough[self.count] = np.append(linear, price) / self.unit
         self.count += 1
 
     def least(self, beliefs: Float[np.ndarray, "B m"]) -> Float[np.ndarray, " B"]:
-        """The least U at beliefs, unnormalised; infinite outside of every reference."""
+        """The least U at beliefs, unnormalised, but for ties; infinite outside of every reference.
+
+        What differs by less than single precision tells apart counts as tied.
+        """
         if not self.count:
             return np.full(len(beliefs), np.inf)
-        price = self.price[: self.count]
         mass = np.maximum(beliefs.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        known = xlogx(beliefs / mass).sum(axis=1) * mass[:, 0]
+        share = beliefs / mass
+        known = xlogx(share).sum(axis=1, keepdims=True)
         with np.errstate(over="ignore", invalid="ignore"):
-            found = self._linear(beliefs) + known[:, None] * price
+            found = self._roughly(np.concatenate([share, known], axis=1).astype(np.float32))
         if (outside := self.outside[: self.count]).any():
             found[(beliefs > 0) @ outside.T] = np.inf
-        return np.where(np.isnan(found), np.inf, found).min(axis=1)
+        found[np.isnan(found)] = np.inf
+        best = found.argmin(axis=1)
+        lost = found[np.arange(len(found)), best] == np.inf
+        value = (share * self.linear[best]).sum(axis=1) + known[:, 0] * self.price[best]
+        return np.where(lost, np.inf, mass[:, 0] * value)
 
-    def _linear(self, beliefs: np.ndarray) -> np.ndarray:
+    def _roughly(self, beliefs: np.ndarray) -> np.ndarray:
         """(B, forms), in products that one thread does."""
         width = int(np.clip(ALONE // max(beliefs.size, 1), 1, _ROOM))
         width = 1 << (width.bit_length() - 1)
-        blocks = self.linear.reshape(-1, width, self.linear.shape[1])
+        blocks = self.rough.reshape(-1, width, self.rough.shape[1])
         blocks = np.swapaxes(blocks[: -(-self.count // width)], 1, 2)
         found = np.moveaxis(np.matmul(beliefs, blocks), 0, 1)
         return found.reshape(len(beliefs), -1)[:, : self.count]
