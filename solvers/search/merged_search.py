@@ -88,14 +88,14 @@ class _Search:
         self.matrices: dict[int, np.ndarray] = {}
         self.heard = HeardBound(self.pay, self.going, law)
         self.informed: dict[int, Start] = {}
-        self.helped: list[float] = []
+        self.tried, self.helped, self.at_first = 0, 0.0, 0.0
         self.spent, self.index = 0.0, {}
         width, (a, z) = self.horizon - period, self.column.shape[:2]
         self.potentials = [Potentials(len(self.belief)) for _ in range(width + 1)]
         self.count = 0
         self.codes = np.zeros((_BATCH, width), np.int32)
         self.depth = np.zeros(_BATCH, int)
-        self.low = np.zeros(_BATCH)
+        self.low, self.most = np.zeros(_BATCH), np.zeros(_BATCH)
         self.value, self.now = np.zeros((_BATCH, a)), np.zeros((_BATCH, a))
         self.child = np.full((_BATCH, a, z), -1, np.int32)
         self.parent = np.zeros(_BATCH, int)
@@ -104,7 +104,7 @@ class _Search:
 
     @property
     def upper(self) -> float:
-        return float(self.value[0].max())
+        return float(self.most[0])
 
     def open(self, tolerance: float) -> bool:
         """Open the pairs that matter most; False if none matters."""
@@ -120,15 +120,23 @@ class _Search:
         if len(found):
             self._children(found, self.value[found].argmax(axis=1))
         for depth in sorted(self.opened, reverse=True):
-            pairs = self.opened[depth] = [np.concatenate(self.opened[depth], axis=1)]
-            rows, controls = pairs[0]
-            later = self.value[self.child[rows, controls]].max(axis=2).sum(axis=1)
-            total = self.now[rows, controls] + later
-            self.value[rows, controls] = np.minimum(self.value[rows, controls], total)
-            # A plan for each child makes a plan for the pair.
-            sure = self.now[rows, controls] + self.low[self.child[rows, controls]].sum(axis=1)
-            np.maximum.at(self.low, rows, sure)
+            self._back_up(depth)
         return True
+
+    def _back_up(self, depth: int) -> None:
+        """Bound opened pairs by the multisets that follow, from above and by plans."""
+        pairs = np.concatenate(self.opened[depth])
+        self.opened[depth] = [pairs]
+        rows, controls, after = pairs[:, 0], pairs[:, 1], pairs[:, 2:]
+        now = self.now[rows, controls]
+        total = now + self.most[after].sum(axis=1)
+        less = np.flatnonzero(total < self.value[rows, controls])
+        self.value[rows[less], controls[less]] = total[less]
+        self.most[rows[less]] = self.value[rows[less]].max(axis=1)
+        # A plan for each child makes a plan for the pair.
+        sure = now + self.low[after].sum(axis=1)
+        more = sure > self.low[rows]
+        np.maximum.at(self.low, rows[more], sure[more])
 
     def _frontier(self, least: float) -> np.ndarray:
         """Multisets met under the best controls whose best control is not opened yet."""
@@ -139,7 +147,7 @@ class _Search:
             after = self.child[rows, best]
             closed = after[:, 0] < 0
             found.append(rows[closed])
-            spare = self.value[rows[closed]].max(axis=1) - self.low[rows[closed]]
+            spare = self.most[rows[closed]] - self.low[rows[closed]]
             excess.append(many[closed] * spare)
             after, many = after[~closed], many[~closed]
             rows, place = np.unique(after, return_inverse=True)
@@ -157,9 +165,9 @@ class _Search:
         """Whether the bound with omega hidden may be below, and did help where it was tried."""
         if row in self.informed or self.horizon - self.period - self.depth[row] < 3:
             return False
-        tried = len(self.helped)
-        seen = self.helped if tried > _TRIALS else self.helped[:1]
-        return tried == 0 or float(np.mean(seen)) > _HELP
+        if not self.tried:
+            return True
+        return (self.helped / self.tried if self.tried > _TRIALS else self.at_first) > _HELP
 
     def _inform(self, rows: np.ndarray) -> None:
         """Bound every control of multisets with omega hidden."""
@@ -178,10 +186,14 @@ class _Search:
         sweeps = _SWEEPS[min(int(depth[0]), len(_SWEEPS) - 1)]
         found = self.heard.bound(beliefs, start, sweeps, depth)
         self.spent += sweeps * self.heard.work * float((start.price.shape[1] - depth).sum())
-        old = self.value[rows].max(axis=1)
+        old = self.most[rows]
         self.value[rows] = np.minimum(self.value[rows], mass * found.bound)
-        closed = old - self.value[rows].max(axis=1)
-        self.helped += list(closed / np.maximum(old - self.low[rows], np.finfo(float).tiny))
+        self.most[rows] = self.value[rows].max(axis=1)
+        closed = old - self.most[rows]
+        helped = closed / np.maximum(old - self.low[rows], np.finfo(float).tiny)
+        if not self.tried:
+            self.at_first = float(helped[0])
+        self.tried, self.helped = self.tried + len(rows), self.helped + float(helped.sum())
         for k, row in enumerate(rows):
             self.informed[int(row)] = Start(*(x[k : k + 1].copy() for x in found.start))
             self.potentials[depth[k] + 1].add(beliefs[k], found.after[k], float(found.price[k]))
@@ -213,7 +225,8 @@ class _Search:
                 self._add(codes[at], int(depth) + 1, parent[at // symbols])
             ids = np.array([self.index[key] for key in keys], np.int32)
             self.child[parent, control] = ids.reshape(-1, symbols)
-            self.opened.setdefault(int(depth), []).append(np.stack([parent, control]))
+            pairs = np.column_stack([parent, control, self.child[parent, control]])
+            self.opened.setdefault(int(depth), []).append(pairs)
 
     def _add(self, codes: np.ndarray, depth: int, parents: np.ndarray) -> None:
         """Value new multisets; `parents`: rows that led to them first."""
@@ -260,11 +273,12 @@ class _Search:
         start, self.count = self.count, self.count + len(codes)
         rows = slice(start, self.count)
         while self.count > len(self.depth):
-            for name in ("codes", "depth", "value", "low", "now", "child", "parent"):
+            for name in ("codes", "depth", "value", "most", "low", "now", "child", "parent"):
                 old = self.__dict__[name]
                 self.__dict__[name] = np.concatenate([old, np.full_like(old, -1)])
         self.codes[rows], self.depth[rows], self.value[rows] = codes, depth, value
         self.low[rows], self.now[rows], self.parent[rows] = low, now, parent
+        self.most[rows] = value.max(axis=1)
 
     def _plan(self, beliefs: np.ndarray, left: int) -> np.ndarray:
         """What the best single control yields, kept to the end."""
