@@ -84,24 +84,26 @@ def spread(
     parts: Iterable[P],
     *,
     together: int = 1,
+    compiled: bool = False,
     ended: threading.Event | None = None,
 ) -> list[R]:
     """Apply a function to every part, part k on device k of the mesh, and so round and round.
 
     **Arguments:** `function`: of a part alone, with NumPy's arrays in what it returns; what it
     raises is raised here, in every process; `together`: without a mesh, how many parts are worked
-    on side by side, but for the first, which finds what is to be compiled; `ended`: is set once
-    what is still worked on will not be asked for, by an error or an interrupt.
+    on side by side, but for the first, which finds what is to be compiled unless it is `compiled`;
+    `ended`: is set once what is still worked on will not be asked for, by an error or an interrupt.
 
     **Returns:** what it returned for each part, in their order.
     """
     given = list(parts)
-    if mesh is None and (together == 1 or len(given) < 3):
+    if mesh is None and (together == 1 or len(given) < 3 - compiled):
         return [function(part) for part in given]
     found: dict[int, R] = {}
     if mesh is None:
         devices, mine = [_DEVICE(jax.config)] * together, list(range(together))
-        found[0] = function(given[0])
+        if not compiled:
+            found[0] = function(given[0])
     else:
         devices, process = mesh.devices.reshape(-1).tolist(), jax.process_index()
         mine = [k for k in range(len(devices)) if devices[k].process_index == process]

@@ -38,6 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from solvers.devices import spread
 from solvers.problem import Numbers
 from solvers.told.potentials import xlogx
 
@@ -49,6 +50,7 @@ _CHOICES, _FASTER = 8, 1.7  # improvements of choices for every x_a, and the pow
 _START, _FALL = 0.15, 0.1  # D_t to begin with, of the largest pay; its fall in a round, in logs
 _BLUR = 0.3  # of the guess of what was heard: as before anything was
 TOGETHER = 4  # beliefs bounded at once, always as many, so that one program does
+_SIDES = 2  # such programs side by side
 _ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 _OPERATIONS = 64  # that an exponential, a logarithm and what they are taken of stand for
 
@@ -106,6 +108,7 @@ class HeardBound:
         self.rows = np.concatenate([going[:, None] * law, *one], axis=1)
         rows = self.rows.astype(np.float32)
         size = np.abs(rows).max(axis=2)
+        self.compiled = False
         self.laws = jax.device_put(_Laws(rows, size, np.float32(self.most)))
 
     @property
@@ -143,10 +146,14 @@ class HeardBound:
         **Arguments:** `gone` (B,): rounds of `start` gone by; none by default.
         """
         gone = np.zeros(len(beliefs), int) if gone is None else gone
-        parts = []
-        for k in range(0, len(beliefs), TOGETHER):
-            rows = slice(k, k + TOGETHER)
-            parts.append(self._bound(beliefs[rows], start.rows(rows), sweeps, gone[rows]))
+
+        def some(rows: slice) -> Informed:
+            return self._bound(beliefs[rows], start.rows(rows), sweeps, gone[rows])
+
+        # A program of so little uses one thread well, and two badly.
+        runs = [slice(k, k + TOGETHER) for k in range(0, len(beliefs), TOGETHER)]
+        parts = spread(None, some, runs, together=_SIDES, compiled=self.compiled)
+        self.compiled = True
         return parts[0] if len(parts) == 1 else jax.tree.map(_joined, *parts)
 
     def _bound(self, beliefs: np.ndarray, start: Start, sweeps: int, gone: np.ndarray) -> Informed:
