@@ -49,7 +49,7 @@ _STEP = 0.2  # of a multiplier, in logs, for a share too much
 _CHOICES, _FASTER = 8, 1.7  # improvements of choices for every x_a, and the power of each
 _START, _FALL = 0.15, 0.1  # D_t to begin with, of the largest pay; its fall in a round, in logs
 _BLUR = 0.3  # of the guess of what was heard: as before anything was
-TOGETHER = 4  # beliefs bounded at once, always as many, so that one program does
+_TOGETHER = 4  # beliefs bounded at once, always as many, so that one program does
 _SIDES = 2  # such programs side by side
 _ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 _OPERATIONS = 64  # that an exponential, a logarithm and what they are taken of stand for
@@ -151,7 +151,7 @@ class HeardBound:
             return self._bound(beliefs[rows], start.rows(rows), sweeps, gone[rows])
 
         # A program of so little uses one thread well, and two badly.
-        runs = [slice(k, k + TOGETHER) for k in range(0, len(beliefs), TOGETHER)]
+        runs = [slice(k, k + _TOGETHER) for k in range(0, len(beliefs), _TOGETHER)]
         parts = spread(None, some, runs, together=_SIDES, compiled=self.compiled)
         self.compiled = True
         return parts[0] if len(parts) == 1 else jax.tree.map(_joined, *parts)
@@ -346,7 +346,7 @@ def _picked(these: Bool[Array, " B"], one: Array, other: Array) -> Array:
 
 def _filled(x: np.ndarray) -> np.ndarray:
     """As many rows as are worked on at once: the last one again."""
-    more = TOGETHER - len(x)
+    more = _TOGETHER - len(x)
     return np.concatenate([x, np.repeat(x[-1:], more, axis=0)]) if more else x
 
 
