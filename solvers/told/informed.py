@@ -40,6 +40,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from solvers.devices import spread
 from solvers.problem import Numbers
+from solvers.programs import as_program
 from solvers.told.potentials import xlogx
 
 _LEAST = 1e-12  # of a probability
@@ -160,14 +161,10 @@ class HeardBound:
         given = self._given(beliefs)
         # Rounded up, as exponentials are summed over it.
         up = np.nextafter(beliefs.astype(np.float32), np.float32(np.inf))
-        at = (
-            np.where(beliefs > 0, up, np.float32(0)),
-            given.astype(np.float32),
-            gone.astype(np.int32),
-        )
-        padded = (_filled(x) for x in at)
+        q = _filled(np.where(beliefs > 0, up, np.float32(0)))
+        known, past = _filled(given.astype(np.float32)), _filled(gone.astype(np.int32))
         guess = Start(*(_filled(np.asarray(x, np.float32)) for x in start))
-        found = _sweeps(self.laws, *padded, guess, sweeps)
+        found = _sweeps(self.laws, q, known, past, guess, np.asarray(sweeps, np.int32))
         g, value, *after = (
             np.array(x)[: len(beliefs)] for x in (found.after, found.price, *found.start)
         )
@@ -212,26 +209,27 @@ class _Found(NamedTuple):
     start: Start
 
 
-@jax.jit
+@as_program
 def _sweeps(
     laws: _Laws,
-    q: Float[Array, "B m"],
-    given: Float[Array, "B A 3"],
-    gone: Int[Array, " B"],
+    q: Float[Numbers, "B m"],
+    given: Float[Numbers, "B A 3"],
+    gone: Int[Numbers, " B"],
     start: Start,
-    sweeps: Int[Array, ""],
+    sweeps: Int[Numbers, ""],
 ) -> _Found:
     """The best of so many sweeps, each begun where the one before ended."""
-    none = jnp.full_like(q, jnp.inf)
+    at = jnp.asarray(q), jnp.asarray(given), jnp.asarray(gone)
+    none = jnp.full_like(at[0], jnp.inf)
     best = _Found(none[:, 0], none, none[:, 0], start)
 
     def improve(_: Array, state: tuple[_Found, Start]) -> tuple[_Found, Start]:
         best, guess = state
-        found = _sweep(laws, q, given, gone, guess)
+        found = _sweep(laws, *at, guess)
         better = found.bound < best.bound
         return jax.tree.map(lambda x, y: _picked(better, x, y), found, best), found.start
 
-    return jax.lax.fori_loop(0, sweeps, improve, (best, start))[0]
+    return jax.lax.fori_loop(0, jnp.asarray(sweeps), improve, (best, start))[0]
 
 
 def _sweep(laws: _Laws, q: Array, given: Array, gone: Array, start: Start) -> _Found:
@@ -301,7 +299,7 @@ def _round(
     total = _mixed(choice, likely)
     shown, lifted = likely * (q / total)[:, None], jnp.log(total)
     used = (choice * (x * shown).sum(axis=2)).sum(axis=1) - (q * lifted).sum(axis=1)
-    means = jnp.einsum("bam,akm->bak", shown, rows, precision="highest")
+    means = jnp.einsum("bam,akm->bak", shown, rows)
     gained = ((means[:, :, :-1] * told).sum(axis=2) * choice).sum(axis=1)
     mass = means[:, :, z + 1]
     # What x_a / d and g / d can be off by, and the largest sum of exponentials; laws add up to 1.
@@ -321,22 +319,22 @@ def _now(
     laws: _Laws, q: Array, g: Array, price: Array, given: Array, z: int
 ) -> tuple[Array, Array]:
     """The largest bound and the nats that its control tells (B,), about."""
-    means = jnp.einsum("bm,akm->bak", q, laws.rows, precision="highest")
+    means = jnp.einsum("bm,akm->bak", q, laws.rows)
     law = jnp.maximum(means[:, :, :z], jnp.finfo(q.dtype).tiny)
     told = jnp.concatenate([-jnp.log(law / law.sum(axis=2, keepdims=True)), given], axis=2)
     gained = (told * means[:, :, :-1]).sum(axis=2)
-    later = jnp.einsum("bm,am->ba", q * g, laws.rows[:, z], precision="highest")
+    later = jnp.einsum("bm,am->ba", q * g, laws.rows[:, z])
     bound = means[:, :, -1] + later + price[:, None] * gained
     best = bound.argmax(axis=1)[:, None]
     return bound.max(axis=1), jnp.take_along_axis(gained, best, axis=1)[:, 0]
 
 
 def _mixed(choice: Float[Array, "B A"], x: Float[Array, "B A m"]) -> Float[Array, "B m"]:
-    return jnp.einsum("ba,bam->bm", choice, x, precision="highest")
+    return jnp.einsum("ba,bam->bm", choice, x)
 
 
 def _mean(x: Float[Array, "B A m"], weight: Float[Array, "B m"]) -> Float[Array, "B A"]:
-    return jnp.einsum("bam,bm->ba", x, weight, precision="highest")
+    return jnp.einsum("bam,bm->ba", x, weight)
 
 
 def _picked(these: Bool[Array, " B"], one: Array, other: Array) -> Array:

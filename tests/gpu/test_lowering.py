@@ -37,6 +37,7 @@ eqx.filter_jit = recording  # before the first program is made
 import dynmech as dm
 import solvers.tree.exact
 solvers.tree.exact.HOST_SECONDS = 0.0  # a program even for what NumPy does sooner
+from solvers.told.informed import HeardBound
 from tests.gpu.test_lowering import HOST
 from tests.helpers.small import logit_market
 
@@ -50,6 +51,9 @@ certificate = dm.Certificate(runs=30, marginal_runs=30, walk=0, work=1e4)
 solver = dm.Neural(sweeps=1, runs=4, steps=2, batch=4, width=4, summary=2, cases=2,
                    certificate=certificate)
 dm.solve_efficient_policy(env, solver, initial=two, progress=False)
+pay, law = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[[0.8, 0.2], [0.2, 0.8]]] * 2)
+heard, even = HeardBound(pay, np.full((2, 2), 0.9), law), np.array([[0.5, 0.5]])
+heard.bound(even, heard.begin(even, 4), 2)
 coarse = lambda line: "dot_general" in line and "f32" in line and "HIGHEST" not in line
 for name, text in seen.items():
     rounded = [f"rounded: {line.strip()}" for line in text.splitlines() if coarse(line)]
@@ -90,6 +94,7 @@ def test_all_programs_of_the_main_jobs_lower_for_cuda_without_the_host():
     assert done.returncode == 0, done.stderr[-3000:]
     programs = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     for name in ("solvers.tree.bellman.bellman_step", "solvers.neural.neural._steps",
-                 "solvers.neural.rollout._step", "solvers.confidence.runs._enumerate"):  # fmt: skip
+                 "solvers.neural.rollout._step", "solvers.confidence.runs._enumerate",
+                 "solvers.told.informed._sweeps"):  # fmt: skip
         assert name in programs
     assert {name: words for name, words in programs.items() if words != "[]"} == {}
