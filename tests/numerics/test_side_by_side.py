@@ -46,6 +46,7 @@ def test_runs_of_roots_side_by_side_find_the_same_bits(name, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+@pytest.mark.usefixtures("heard")
 def test_an_interrupt_ends_runs_of_roots_side_by_side(monkeypatch):
     problem = random_problem(np.random.default_rng(5), roots=40, **KINDS["constant"])
     tree, usual, begun = build_tree(problem.structure), exact.sweep, []
