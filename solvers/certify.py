@@ -6,7 +6,9 @@ than can have been heard (`solvers.told.informed`); certain. Both are widened by
 the data to single precision can have done (`solvers.told.rounded`).
 """
 
+import itertools
 import warnings
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -170,6 +172,7 @@ def certify(
     period: int = 0,
     chooser: AbstractChooser | None = None,
     told: Told | None = None,
+    above: tuple[Float[np.ndarray, " K"], int] | None = None,
 ) -> Worth:
     """Bound every case at one belief, per unit of its mass; in float64 but for the network.
 
@@ -181,13 +184,15 @@ def certify(
     it only where the network does not look at them differently.
 
     **Arguments:** `chooser`: whose policy it is, told what `told` says; None: greedy for
-    `network`.
+    `network`. `above`: what `bound_above` found of these cases; None: it is asked here.
     """
     belief, at = np.asarray(belief, float) / np.sum(belief), (memory, period, chunk)
     alpha, found = 1 - certificate.confidence, []
     with jax.enable_x64(True):
         quick = simplify(process, ceilings, memory, period)
-        upper, rounds = _upper(quick[0], cases, quick[1], belief, certificate, quick[2], period)
+        if above is None:
+            above = _above(*quick, [cases], belief, certificate, period)
+        upper, rounds = np.array(above[0]), above[1]
         played, bounds = process, ceilings
         if quick[0].orderless == process.orderless:
             played, bounds = quick[:2]
@@ -220,9 +225,10 @@ def certify(
             most, least = max(most, lower) + room, max(sure, lower) - room
             found.append((run.mean, run.error, unseen + room, lower - room, most, least))
     value, error, unseen, lower, most, least = np.array(found).T
-    above, below = (upper, lower) if chooser is None else (most, least)
+    highest, lowest = (upper, lower) if chooser is None else (most, least)
     drawn = error, certificate.confidence, unseen
-    return Worth(Bounded(value, lower, above, *drawn), Bounded(value, below, upper, *drawn), rounds)
+    attains = Bounded(value, lower, highest, *drawn)
+    return Worth(attains, Bounded(value, lowest, upper, *drawn), rounds)
 
 
 def _planned(
@@ -257,25 +263,56 @@ def simplify(
     return table, [table.ceiling(one) for one in ceilings], None
 
 
-def _upper(
+def bound_above(
     process: AbstractProcess,
-    cases: list[Case],
+    groups: Sequence[Sequence[Case]],
+    ceilings: Sequence[Sequence[AbstractCeiling]],
+    belief: Float[np.ndarray, " m"],
+    certificate: Certificate,
+    memory: np.ndarray | None = None,
+    period: int = 0,
+) -> tuple[Float[np.ndarray, " K"], int]:
+    """Bound every case from above at one belief, for certain, and say how many rounds were planned.
+
+    Where order is of no matter the multisets of what can happen are searched, those of cases that
+    are no better than others from where these ended; else every history.
+
+    **Arguments:** `groups`: each has the certificate's work, shared by its cases.
+
+    **Returns:** the bounds, of one group after the other, and the most rounds planned for the
+    first.
+    """
+    belief, flat = (
+        np.asarray(belief, float) / np.sum(belief),
+        [x for some in ceilings for x in some],
+    )
+    with jax.enable_x64(True):
+        quick = simplify(process, flat, memory, period)
+        return _above(*quick, groups, belief, certificate, period)
+
+
+def _above(
+    process: AbstractProcess,
     ceilings: list[AbstractCeiling],
+    memory: np.ndarray | None,
+    groups: Sequence[Sequence[Case]],
     belief: np.ndarray,
     certificate: Certificate,
-    memory: np.ndarray | None,
     period: int,
-):
-    """Search the multisets of what can happen where order is of no matter, else every history."""
-    rounds, work = certificate.rounds, certificate.work
+) -> tuple[np.ndarray, int]:
+    rounds, sizes = certificate.rounds, [len(cases) for cases in groups]
     if rounds is not None or not isinstance(process, Tabular):
-        return lookahead(process, cases, ceilings, belief, rounds, memory, period, work)
-    found = [
-        merged_search(process, case, ceiling, belief, work / len(cases), period)
-        for case, ceiling in zip(cases, ceilings, strict=True)
-    ]
-    planned = max(one.depth for one in found) + 2
-    return np.array([one.upper for one in found]), min(planned, process.horizon - period)
+        found, parts = [], iter(ceilings)
+        for cases in groups:
+            given = process, list(cases), list(itertools.islice(parts, len(cases))), belief
+            found.append(lookahead(*given, rounds, memory, period, certificate.work))
+        return np.concatenate([upper for upper, _ in found]), found[0][1]
+    work = np.repeat(certificate.work / np.array(sizes), sizes).tolist()
+    every = [case for cases in groups for case in cases]
+    searched = merged_search(process, every, ceilings, belief, work, period)
+    planned = max(one.depth for one in searched[: sizes[0]]) + 2
+    upper = np.array([one.upper for one in searched])
+    return upper, min(planned, process.horizon - period)
 
 
 def in_float64(network: AbstractCritic | None) -> AbstractCritic | None:

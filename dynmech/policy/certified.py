@@ -21,7 +21,7 @@ from dynmech.policy.walked import keep_asked
 from dynmech.problem.tasks import make_pairs
 from dynmech.solve.certificates import make_case
 from solvers import AbstractCeiling, AbstractProcess, Case, Exact, Status, stack
-from solvers.certify import Worth, certify
+from solvers.certify import Worth, bound_above, certify
 from solvers.tree.estimate import Estimate
 
 _MOST_CALLS = 2_000_000
@@ -54,16 +54,27 @@ def certified_play(
     """
     env, certificate, count = play.env, play.certificate, len(play.profiles)
     n, marginal = env.products, certificate.marginal_runs > 0
-    runs_of = (slice(0, 1), certificate.runs), (slice(1, None), certificate.marginal_runs)
+    first, rest = slice(0, 1), slice(1, None)
+    runs_of = (first, certificate.runs), (rest, certificate.marginal_runs)
+    groups = runs_of[: 1 + marginal]
+
+    def bound_all(b: int) -> tuple[np.ndarray, int]:
+        cases = [economies[b][which] for which, _ in groups]
+        ceilings = [bounds_of[b][which] for which, _ in groups]
+        start = None if play.chooser is None else play.process.outset(play.theta(b))
+        return bound_above(quick, cases, ceilings, play.root[b], certificate, start)
+
+    above = work.each(bound_all, range(count), lambda b: ("above", b))
 
     def bound(part: tuple[int, int]) -> Worth:
         b, others = part
         which, runs = runs_of[others]
         given = economies[b][which], bounds_of[b][which], play.critic, play.root[b]
+        upper = above[b][0][which], above[b][1]
         if others or play.chooser is None:
-            return certify(quick, *given, runs, certificate, play.chunk)
+            return certify(quick, *given, runs, certificate, play.chunk, above=upper)
         how = runs, certificate, play.chunk, play.process.outset(play.theta(b)), 0
-        return certify(quick, *given, *how, play.chooser, play.told(b))
+        return certify(quick, *given, *how, play.chooser, play.told(b), upper)
 
     every = [(b, k) for k in range(1 + marginal) for b in range(count)]
     certified = work.each(bound, every, lambda part: ("bounds", *part))
