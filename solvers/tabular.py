@@ -13,8 +13,9 @@ from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess
 from solvers.programs import as_program
 
-_MOST_MEMORIES = 64
-_MOST_ENTRIES = 2**23
+_MOST_MEMORIES = 4096
+_MOST_ENTRIES = 2**25
+_MANY = 2**24  # entries of laws of all memories: where more, what follows is looked at before
 
 
 class Tabular(AbstractProcess):
@@ -82,18 +83,22 @@ def tabulate(
 ) -> Tabular | None:
     """Find the one law of all memories within reach and all rounds left; None if there is none.
 
-    With many memories, or with tables too large for products of two rounds, the answer is None
-    as well. Call it with float64 enabled.
+    With many memories, or large tables, the answer is None as well. Call it with float64 enabled.
     """
     start = np.asarray(process.start() if memory is None else memory)
     rounds = jnp.arange(period, process.horizon)
-    queue, seen, first = [start], {start.tobytes()}, None
+    queue, seen, first, many = [start], {start.tobytes()}, None, False
     while queue:
-        ends, laws, after = (np.asarray(x) for x in _laws(process, queue.pop(), rounds))
+        memory = queue.pop()
+        # Laws are those of the memory that follows a control: where that is the same, so are they.
+        if many and first is not None and (np.asarray(_next(process, memory)) == first[2]).all():
+            continue
+        ends, laws, after = (np.asarray(x) for x in _laws(process, memory, rounds))
         if first is None:
             first = (ends, laws[0], after)
-            if laws[0].size * len(ends) > _MOST_ENTRIES:
+            if laws[0].size + ends.size > _MOST_ENTRIES:
                 return None
+            many = (laws.size + ends.size) * len(ends) > _MANY
             symbols = np.arange(laws.shape[-1])
             if (process.hear(np.tile(after[0], (len(symbols), 1)), symbols) != after[0]).any():
                 return None
@@ -120,6 +125,13 @@ def tabulate(
         orderless=True,
         tolls=process.tolls,
     )
+
+
+@as_program
+def _next(process: AbstractProcess, memory: Numbers):
+    """The memory after every control (A, d)."""
+    step = jax.vmap(lambda control: process.step(jnp.asarray(memory), control))
+    return step(jnp.arange(process.controls))
 
 
 @as_program

@@ -15,6 +15,7 @@ _TURN, _STATE = 1e7, 2e5  # what a turn and a multiset cost beside their multipl
 _SWEEPS = (20, 6, 3, 2)  # of the bound that keeps omega hidden: first those all others begin with
 _FEW = 8  # multisets valued at once by one thread: fewer are not worth it
 _TRIALS, _HELP = 32, 0.02  # it must close that share of what is open: at first, and of so many
+_MATRIX = 2**23  # entries of a product of two rounds that is kept, and of what is made at once
 _SHARE = 0.05  # of the most that one multiset leaves open: those that leave less wait
 
 
@@ -305,10 +306,8 @@ class MultisetSearch:
         value = beliefs @ self.pay.T
         left = self.horizon - self.period - depth
         if left > 1:
-            ahead = np.matmul(beliefs, self._matrix(depth))
-            best = ahead.max(axis=2).reshape(*self.column.shape[:2], len(rows))
-            value += best.sum(axis=1).T
-            self.spent += float(ahead.size) * len(self.belief)
+            value += self._ahead(beliefs, depth)
+            self.spent += float(len(rows) * self.column.size) * len(self.pay)
         value = np.minimum(value, known.least(beliefs)[:, None])
         self.value[rows] = np.minimum(self.value[rows], value)
         self.most[rows] = self.value[rows].max(axis=1)
@@ -344,13 +343,21 @@ class MultisetSearch:
             rounds = 1 + self.going * rounds
         return (beliefs @ (self.pay * rounds).T).max(axis=1)
 
-    def _matrix(self, depth: int) -> np.ndarray:
-        """(A Z, m, A): a control, a symbol, then a control and told omega."""
-        if depth not in self.matrices:
-            worth = self.pay + self.going * self.told[depth + 2]
-            columns = self.column.reshape(-1, len(self.belief), 1)
-            self.matrices[depth] = columns * worth.T
-        return self.matrices[depth]
+    def _ahead(self, beliefs: np.ndarray, depth: int) -> Float[np.ndarray, "B A"]:
+        """After every control and symbol the best control, then told omega; summed over symbols."""
+        (a, z, m), count = self.column.shape, len(beliefs)
+        worth = self.pay + self.going * self.told[depth + 2]
+        if self.column.size * a <= _MATRIX:
+            if depth not in self.matrices:
+                self.matrices[depth] = self.column.reshape(-1, m, 1) * worth.T
+            best = np.matmul(beliefs, self.matrices[depth]).max(axis=2)
+            return best.reshape(a, z, count).sum(axis=1).T
+        found, step = np.empty((count, a)), max(1, _MATRIX // (z * beliefs.size))
+        for k in range(0, a, step):
+            joint = self.column[k : k + step].reshape(-1, 1, m) * beliefs
+            best = (joint.reshape(-1, m) @ worth.T).max(axis=1)
+            found[:, k : k + step] = best.reshape(-1, z, count).sum(axis=1).T
+        return found
 
 
 def _joined(pairs: list[_Pairs]) -> _Pairs:

@@ -23,13 +23,17 @@ _MOST = 1e6
 _BYTES = 2e9
 _CHUNK = 64e6
 _LISTING = 100  # multiplications that telling apart one number of a memory costs
+_DENSE = 0.25  # of outcomes that can happen: below it those that cannot are left out
 _SIZES = (1, 16, 256, 4096, 65536)
 
 
 class EnumeratedCeiling(AbstractCeiling):
-    """Exact: a recursion over memories, which are few. `tables[t]` (M_t, m), `rows[t]`."""
+    """Exact: a recursion over memories, which are few.
 
-    tables: list[Float[np.ndarray, "_M m"]]
+    `tables[t]` (O_t, m): for memories that offer the same; `rows[t]`: where each is found.
+    """
+
+    tables: list[Float[np.ndarray, "_O m"]]
     rows: tuple[dict[bytes, int], ...] = eqx.field(static=True)
 
     def value(self, period: int, memories: Int[np.ndarray, "_U d"]):
@@ -89,37 +93,71 @@ def enumerate_ceilings(
     each = n * points * len(cases)
     listing = _LISTING * process.controls * len(np.asarray(process.start()))
     memories, after = list_memories(process, min(most, work / max(each, listing) + 1))
-    count = sum(map(len, memories))
+    offers = [_offers(part) for part in after]
+    count = 1 + sum(len(offer) for _, offer, _ in offers)
     if 8.0 * count * points * len(cases) > _BYTES:
         raise MemoryError(f"{count} memories x {points} points x {len(cases)} cases")
-    offers = [_offers(part) for part in after]
     total = float(sum(len(edges) for edges, _, _ in offers)) * each
     if total > work:
         raise MemoryError(f"{total:.3g} multiplications, of at most {work:.3g}")
-    rows = tuple({key.tobytes(): i for i, key in enumerate(part)} for part in memories)
+    places = [*(place for _, _, place in offers), np.zeros(len(memories[-1]), int)]
+    rows = tuple(
+        dict(zip((key.tobytes() for key in part), place.tolist(), strict=True))
+        for part, place in zip(memories, places, strict=True)
+    )
     worth = np.stack([np.asarray(case.worth(process.reward)) for case in cases])
     allowed = np.stack([np.asarray(case.allowed, bool) for case in cases])
-    tables = [np.zeros((len(cases), len(memories[-1]), points))]
+    tables = [np.zeros((len(cases), 1, points))]
     wide = 8.0 * points * (n + 3 + 3 * len(cases)) * process.controls
     size = max(1, int(_CHUNK / wide))
+    laws = _Laws(process, worth)
     for t in reversed(range(int(process.horizon))):
-        edges, offer, place = offers[t]
+        edges, offer, _ = offers[t]
         best = []
         for low in range(0, len(offer), size):
             used, at = np.unique(offer[low : low + size], return_inverse=True)
             heir, control = edges[used].T
-            given = memories[t + 1][heir], control
-            found = _in_chunks(given, 8.0 * (n + 3) * points, _ends, process)[0]
-            value = np.einsum("ejm,cjm->cem", found[:, :-1], worth, optimize=True)
-            later = tables[-1][:, heir]
+            value, going = laws.of(memories[t + 1][heir], control)
+            later = tables[-1][:, places[t + 1][heir]]
             if kernel is not None:
                 later = np.einsum("evw,wem->vem", kernel[control], later)
-            value += found[:, -1] * later
+            value = value + going * later
             value[~allowed[:, control]] = -np.inf
             at = at.reshape(-1, process.controls)
             best.append(np.stack([one[at].max(axis=1) for one in value]))
-        tables.append(np.concatenate(best, axis=1)[:, place])
+        tables.append(np.concatenate(best, axis=1))
     return [EnumeratedCeiling([part[k] for part in tables[::-1]], rows) for k in range(len(cases))]
+
+
+class _Laws:
+    """What edges yield in every case and the chance of going on, found once for all rounds alike.
+
+    **Arguments:** `worth` (C, n, m): what outcomes yield.
+    """
+
+    def __init__(self, process: AbstractProcess, worth: Float[np.ndarray, "C n m"]):
+        self.process, self.worth = process, worth
+        self.given: tuple[np.ndarray, ...] = ()
+        self.found: tuple[np.ndarray, ...] = ()
+
+    def of(self, heirs: Int[np.ndarray, "E d"], controls: Int[np.ndarray, " E"]):
+        """(C, E, m) and (E, m); `heirs`: memories after `controls`."""
+        given = heirs, controls
+        if not self.given or not all(map(np.array_equal, given, self.given)):
+            _, n, points = self.worth.shape
+            ends = _in_chunks(given, 8.0 * (n + 3) * points, _ends, self.process)[0]
+            self.given, self.found = given, (self._earned(ends[:, :-1]), ends[:, -1])
+        return self.found
+
+    def _earned(self, chance: Float[np.ndarray, "E n m"]) -> Float[np.ndarray, "C E m"]:
+        happens = np.asarray(chance.any(axis=2))
+        if np.count_nonzero(happens) > _DENSE * happens.size:
+            return np.einsum("ejm,cjm->cem", chance, self.worth, optimize=True)
+        found = np.zeros((len(self.worth), len(chance), chance.shape[2]))
+        for j in np.flatnonzero(happens.any(axis=0)):
+            edges = np.flatnonzero(happens[:, j])
+            found[:, edges] += self.worth[:, j, None] * chance[edges, j]
+        return found
 
 
 def _offers(after: Int[np.ndarray, "M A"]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
