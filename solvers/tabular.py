@@ -13,7 +13,7 @@ from solvers.problem import Numbers
 from solvers.process import AbstractCeiling, AbstractProcess
 from solvers.programs import as_program
 
-_MOST_MEMORIES = 4096
+_MOST_MEMORIES = 64  # beside one for every control
 _MOST_ENTRIES = 2**25
 _MANY = 2**24  # entries of laws of all memories: where more, what follows is looked at before
 
@@ -108,7 +108,7 @@ def tabulate(
             if row.tobytes() not in seen:
                 seen.add(row.tobytes())
                 queue.append(row)
-        if len(seen) > _MOST_MEMORIES:
+        if len(seen) > _MOST_MEMORIES + process.controls:
             return None
     if first is None:
         return None

@@ -108,7 +108,7 @@ def enumerate_ceilings(
     worth = np.stack([np.asarray(case.worth(process.reward)) for case in cases])
     allowed = np.stack([np.asarray(case.allowed, bool) for case in cases])
     tables = [np.zeros((len(cases), 1, points))]
-    wide = 8.0 * points * (n + 3 + 3 * len(cases)) * process.controls
+    wide = 8.0 * points * (n + 3 + 4 * len(cases)) * process.controls
     size = max(1, int(_CHUNK / wide))
     laws = _Laws(process, worth)
     for t in reversed(range(int(process.horizon))):
