@@ -6,7 +6,6 @@ than can have been heard (`solvers.told.informed`); certain. Both are widened by
 the data to single precision can have done (`solvers.told.rounded`).
 """
 
-import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -272,20 +271,20 @@ def bound_above(
     memory: np.ndarray | None = None,
     period: int = 0,
 ) -> tuple[Float[np.ndarray, " K"], int]:
-    """Bound every case from above at one belief, for certain, and say how many rounds were planned.
+    """Bound every case from above at one belief, for certain, per unit of its mass.
 
-    Where order is of no matter the multisets of what can happen are searched, those of cases that
-    are no better than others from where these ended; else every history.
+    Where order is of no matter the multisets of what can happen are searched (`merged_search`),
+    those of cases that may do no more than others from where these ended; else every history
+    (`lookahead`). Sums are rounded in float64; rounding of the data is added by `certify`.
 
-    **Arguments:** `groups`: each has the certificate's work, shared by its cases.
+    **Arguments:** `groups`: cases, and `ceilings` theirs; each group has the certificate's work,
+    shared by its cases.
 
-    **Returns:** the bounds, of one group after the other, and the most rounds planned for the
-    first.
+    **Returns:** K bounds, money, of one group after the other, and the most rounds planned for
+    the first group.
     """
-    belief, flat = (
-        np.asarray(belief, float) / np.sum(belief),
-        [x for some in ceilings for x in some],
-    )
+    belief = np.asarray(belief, float) / np.sum(belief)
+    flat = [ceiling for some in ceilings for ceiling in some]
     with jax.enable_x64(True):
         quick = simplify(process, flat, memory, period)
         return _above(*quick, groups, belief, certificate, period)
@@ -302,9 +301,9 @@ def _above(
 ) -> tuple[np.ndarray, int]:
     rounds, sizes = certificate.rounds, [len(cases) for cases in groups]
     if rounds is not None or not isinstance(process, Tabular):
-        found, parts = [], iter(ceilings)
-        for cases in groups:
-            given = process, list(cases), list(itertools.islice(parts, len(cases))), belief
+        found, ends = [], np.cumsum(sizes)
+        for cases, size, end in zip(groups, sizes, ends, strict=True):
+            given = process, list(cases), ceilings[end - size : end], belief
             found.append(lookahead(*given, rounds, memory, period, certificate.work))
         return np.concatenate([upper for upper, _ in found]), found[0][1]
     work = np.repeat(certificate.work / np.array(sizes), sizes).tolist()

@@ -247,6 +247,13 @@ def ends_after(process: AbstractProcess, memory: Int[Numbers, " d"], period: Num
     return jax.vmap(one)(jnp.arange(process.controls))
 
 
+@as_program
+def follow_each(process: AbstractProcess, memories: Int[Numbers, "U d"]):
+    """The memory after every control (U, A, d), in a tuple of its own."""
+    each = jax.vmap(jax.vmap(process.step, in_axes=(None, 0)), in_axes=(0, None))
+    return (each(jnp.asarray(memories), jnp.arange(process.controls)),)
+
+
 def distinct(memories: Numbers) -> tuple[Int[np.ndarray, "_U d"], Int[np.ndarray, " _C"]]:
     """Distinct memories, and the row of each memory; one row, or padded to as many as given."""
     unique, index = np.unique(memories, axis=0, return_inverse=True)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.problem import Numbers
-from solvers.process import AbstractCeiling, AbstractProcess
+from solvers.process import AbstractCeiling, AbstractProcess, follow_each
 from solvers.programs import as_program
 
 _MOST_MEMORIES = 64  # beside one for every control
@@ -91,8 +91,10 @@ def tabulate(
     while queue:
         memory = queue.pop()
         # Laws are those of the memory that follows a control: where that is the same, so are they.
-        if many and first is not None and (np.asarray(_next(process, memory)) == first[2]).all():
-            continue
+        if many and first is not None:
+            (follow,) = follow_each(process, memory[None])
+            if (np.asarray(follow)[0] == first[2]).all():
+                continue
         ends, laws, after = (np.asarray(x) for x in _laws(process, memory, rounds))
         if first is None:
             first = (ends, laws[0], after)
@@ -125,13 +127,6 @@ def tabulate(
         orderless=True,
         tolls=process.tolls,
     )
-
-
-@as_program
-def _next(process: AbstractProcess, memory: Numbers):
-    """The memory after every control (A, d)."""
-    step = jax.vmap(lambda control: process.step(jnp.asarray(memory), control))
-    return step(jnp.arange(process.controls))
 
 
 @as_program

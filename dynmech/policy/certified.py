@@ -58,13 +58,13 @@ def certified_play(
     runs_of = (first, certificate.runs), (rest, certificate.marginal_runs)
     groups = runs_of[: 1 + marginal]
 
-    def bound_all(b: int) -> tuple[np.ndarray, int]:
+    def bound_economies(b: int) -> tuple[np.ndarray, int]:
         cases = [economies[b][which] for which, _ in groups]
         ceilings = [bounds_of[b][which] for which, _ in groups]
         start = None if play.chooser is None else play.process.outset(play.theta(b))
         return bound_above(quick, cases, ceilings, play.root[b], certificate, start)
 
-    above = work.each(bound_all, range(count), lambda b: ("above", b))
+    above = work.each(bound_economies, range(count), lambda b: ("above", b))
 
     def bound(part: tuple[int, int]) -> Worth:
         b, others = part

@@ -47,7 +47,7 @@ MARKETS = {
     "last shown only, 50 x 1024 x 20": Large(lambda: shop(50, 1024, 20, "last"), 0.0, _network()),
     "perfect recall, 50 x 1024 x 20": Large(lambda: shop(50, 1024, 20, "perfect"), 0.0, _network()),
 }
-"""The markets (products x tastes x rounds)."""
+"""The markets, those but G by products x tastes x rounds."""
 
 _PATIENCE = 600.0  # seconds of a search, which then shows the gap that it reached
 

@@ -17,7 +17,12 @@ _ABOVE = 3  # economies that may be above others
 
 
 class CaseTables:
-    """One case: its controls among all, what they yield, chances, laws; told omega each round."""
+    """One case of A controls, Z symbols and m parameters, in arrays.
+
+    `controls` (A,): their numbers in the process; `pay` (A, m): what each yields in a round, money;
+    `going` (A, m): chance of another round; `law` (A, Z, m): of symbols given one; `told`: T + 1
+    arrays (m,), what remains to be earned told omega, from `period` on and after the last round.
+    """
 
     def __init__(self, process: Tabular, case: Case, ceiling: AbstractCeiling, period: int):
         self.controls = np.flatnonzero(case.allowed)
@@ -35,14 +40,17 @@ class CaseTables:
         return places if np.array_equal(self.controls[places], other.controls) else None
 
     def beyond(self, other: "CaseTables") -> Float[np.ndarray, "A m"]:
-        """What the other's controls yield in one round beyond what they do here."""
+        """What the other's controls yield in one round beyond what they do here, money."""
         return np.maximum(other.pay - self.pay[self.places(other)], 0.0)
 
     def excess(self, other: "CaseTables") -> Float[np.ndarray, "T1 m"]:
         """What another, which may do no more, can earn beyond this from each round on, told omega.
 
-        Whatever it does may be done here, and yields less by so much at most, so that
-        V_other(b) <= V(b) + <b, excess_t>.
+        Whatever it does may be done here, and yields less by so much at most, so that before round
+        t, for every belief b, of any mass,
+
+            V_other(b) <= V(b) + <b, excess_t>,
+            excess_t = max_a beyond_a + going_a excess_{t+1},     excess_{T+1} = 0;  money.
         """
         beyond = self.beyond(other)
         found = [np.zeros(beyond.shape[1])]

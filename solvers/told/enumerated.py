@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from solvers.problem import Numbers
-from solvers.process import AbstractCeiling, AbstractProcess, Case
+from solvers.process import AbstractCeiling, AbstractProcess, Case, follow_each
 from solvers.programs import as_program
 
 _MOST = 1e6
@@ -60,7 +60,7 @@ def list_memories(
     total = 1
     for t in range(int(process.horizon)):
         here = memories[-1]
-        grown = _in_chunks((here,), 8.0 * process.controls * here.shape[1], _next, process)[0]
+        grown = _in_chunks((here,), 8.0 * process.controls * here.shape[1], follow_each, process)[0]
         unique, index = np.unique(
             grown.reshape(-1, here.shape[1]).astype(np.int64), axis=0, return_inverse=True
         )
@@ -132,7 +132,7 @@ def enumerate_ceilings(
 class _Laws:
     """What edges yield in every case and the chance of going on, found once for all rounds alike.
 
-    **Arguments:** `worth` (C, n, m): what outcomes yield.
+    **Arguments:** `worth` (C, n, m): what outcomes yield, money.
     """
 
     def __init__(self, process: AbstractProcess, worth: Float[np.ndarray, "C n m"]):
@@ -141,7 +141,10 @@ class _Laws:
         self.found: tuple[np.ndarray, ...] = ()
 
     def of(self, heirs: Int[np.ndarray, "E d"], controls: Int[np.ndarray, " E"]):
-        """(C, E, m) and (E, m); `heirs`: memories after `controls`."""
+        """What E edges yield (C, E, m), money, and the chance of another round (E, m).
+
+        **Arguments:** `heirs` (E, d): memories after `controls` (E,).
+        """
         given = heirs, controls
         if not self.given or not all(map(np.array_equal, given, self.given)):
             _, n, points = self.worth.shape
@@ -182,12 +185,6 @@ def _in_chunks(
         found = law(*given, *(jnp.asarray(x[index]) for x in rows))
         parts.append([np.asarray(x)[: count - low] for x in found])
     return tuple(np.concatenate(x) for x in zip(*parts, strict=True))
-
-
-@as_program
-def _next(process: AbstractProcess, memories: Numbers):
-    each = jax.vmap(jax.vmap(process.step, in_axes=(None, 0)), in_axes=(0, None))
-    return (each(memories, jnp.arange(process.controls)),)
 
 
 @as_program
